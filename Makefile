@@ -1,0 +1,33 @@
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow check bench clean
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,kernels]'
+	touch $@
+
+demo: $(STAMP)  ## search hybrid attention on this machine and show the front
+	$(BIN)/archsearch run examples/quickstart.toml
+
+test: $(STAMP)  ## the default tests
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## soaks and full grids
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## the figures of the README, each a rate or a ratio within one run
+	$(BIN)/archsearch bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

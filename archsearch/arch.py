@@ -1,0 +1,215 @@
+"""Architectures: what a model is made of, layer by layer; JSON both ways and a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from archsearch.errors import SpecError, listing, nearest
+from archsearch.mixer import Dtype, LayerInfo, MixerOptions, ModelShape, Resolver
+
+ChannelKind = Literal["none", "swiglu", "moe"]
+
+
+class ModelSpec(BaseModel):
+    """The backbone that every candidate of a comparison shares: all but the token mixers.
+
+    Sizes left out are derived: ``n_kv_heads`` is ``n_heads``, ``head_dim`` is ``d_model / n_heads``, ``ffn_dim``
+    (SwiGLU) is 8/3 of ``d_model`` rounded up to 16, ``expert_dim`` is ``ffn_dim / experts_per_token``.
+    ``dtype`` is the one that costs are counted in; ``vocab_size`` is the task's when a model is trained.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    d_model: int = Field(default=64, ge=1)
+    n_heads: int = Field(default=2, ge=1)
+    n_kv_heads: int = Field(default=0, ge=0)
+    head_dim: int = Field(default=0, ge=0)
+    channel_mixer: ChannelKind = "swiglu"
+    ffn_dim: int = Field(default=0, ge=0)
+    n_experts: int = Field(default=8, ge=1)
+    experts_per_token: int = Field(default=2, ge=1)
+    shared_experts: int = Field(default=1, ge=0)
+    expert_dim: int = Field(default=0, ge=0)
+    dtype: Dtype = "bfloat16"
+    vocab_size: int = Field(default=32768, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        values = dict(values)
+        try:
+            d_model, n_heads = int(values.get("d_model", 64)), int(values.get("n_heads", 2))
+            if n_heads < 1:
+                return values
+            if not values.get("n_kv_heads"):
+                values["n_kv_heads"] = n_heads
+            if not values.get("head_dim"):
+                if d_model % n_heads:
+                    raise ValueError(f"n_heads = {n_heads} does not divide d_model = {d_model}: give head_dim")
+                values["head_dim"] = d_model // n_heads
+            if n_heads % int(values["n_kv_heads"]):
+                raise ValueError(
+                    f"n_kv_heads = {values['n_kv_heads']} does not divide n_heads = {n_heads}: choose a divisor"
+                )
+            if not values.get("ffn_dim"):
+                values["ffn_dim"] = -(-8 * d_model // 3 // 16) * 16
+            if not values.get("expert_dim"):
+                values["expert_dim"] = max(1, int(values["ffn_dim"]) // int(values.get("experts_per_token", 2) or 1))
+        except TypeError:
+            return values
+        if int(values.get("experts_per_token", 2)) > int(values.get("n_experts", 8)):
+            raise ValueError("experts_per_token exceeds n_experts: a token cannot be sent to more than there are")
+        return values
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """What a mixer is told of the backbone."""
+        return ModelShape(
+            d_model=self.d_model, n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, head_dim=self.head_dim,
+            dtype=self.dtype,
+        )  # fmt: skip
+
+    def trained(self) -> dict[str, Any]:
+        """The fields that a trained model depends on: not the accounting dtype, nor the task's vocabulary, nor
+        sizes of a channel mixer that is not there."""
+        values = self.model_dump(mode="json", exclude={"dtype", "vocab_size"})
+        moe = {"n_experts", "experts_per_token", "shared_experts", "expert_dim"}
+        drop = {"none": moe | {"ffn_dim"}, "swiglu": moe, "moe": {"ffn_dim"}}[self.channel_mixer]
+        return {key: value for key, value in values.items() if key not in drop}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str = "model") -> ModelSpec:
+        """From plain values; raises `SpecError` that names the key, the value and the remedy."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise SpecError(explain(error, cls, where)) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """One token mixer of a pattern: the mixer's name and all of its options, the defaults written out."""
+
+    mixer: str
+    options: MixerOptions
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"mixer": name, "options": {...}}`` with every option."""
+        return {"mixer": self.mixer, "options": self.options.model_dump(mode="json")}
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.mixer, self.options))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @classmethod
+    def make(cls, name: str, resolver: Resolver, **options: Any) -> LayerSpec:
+        """The layer that a mixer or preset name stands for, with options laid over the preset's."""
+        resolved = resolver.resolve(name)
+        return cls(mixer=resolved.plugin.name, options=resolved.plugin.parse_options({**resolved.preset, **options}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchSpec:
+    """A whole architecture: the backbone, and the token mixer of every layer from the first to the last."""
+
+    model: ModelSpec
+    layers: tuple[LayerSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise SpecError("an architecture needs at least one layer")
+
+    @classmethod
+    def parse(cls, pattern: str, resolver: Resolver, model: ModelSpec | None = None) -> ArchSpec:
+        """From the notation, ``"[kda kda kda full]*4"``; raises `NotationError`. See `archsearch.notation`."""
+        from archsearch.notation import parse_layers
+
+        return cls(model=model or ModelSpec(), layers=parse_layers(pattern, resolver))
+
+    def pattern(self, resolver: Resolver | None = None) -> str:
+        """The shortest notation that reads back to the same layers; with a resolver, presets by their names."""
+        from archsearch.notation import format_layers
+
+        return format_layers(self.layers, resolver)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return {
+            "model": self.model.model_dump(mode="json"),
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], resolver: Resolver) -> ArchSpec:
+        """Reads `to_json`'s data; raises `SpecError`, `OptionsError` or `UnknownNameError`."""
+        unknown = sorted(set(data) - {"model", "layers"})
+        if unknown or "layers" not in data:
+            raise SpecError(f'an architecture has the keys "model" and "layers", not {listing(data)}')
+        layers = tuple(LayerSpec.make(layer["mixer"], resolver, **layer.get("options", {})) for layer in data["layers"])
+        return cls(model=ModelSpec.read(data.get("model", {})), layers=layers)
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits of what is trained: equal for equal architectures, in every process and Python version."""
+        content = {"model": self.model.trained(), "layers": [layer.to_json() for layer in self.layers]}
+        return digest_of(content)
+
+    def layer_info(self, index: int, resolver: Resolver | None = None) -> LayerInfo:
+        """What the mixer of layer `index` is told of its place."""
+        return LayerInfo(index=index, depth=len(self.layers), resolver=resolver)
+
+
+def digest_of(content: Any) -> str:
+    """16 hex digits of the SHA-256 of plain data in canonical JSON (sorted keys, no spaces, no NaN)."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """One line for a pydantic error: the key in full, the value, the reason, and the nearest known key."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join([where, *path] if where else path)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, first["loc"][:-1])
+        return f'unknown key "{key}"{nearest(path[-1], known)}: known here are {listing(known)}'
+    if first["type"] == "missing":
+        return f'"{key}" is missing: add it'
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping | BaseModel):
+        return f"{key}: {message}" if key else message
+    return f"{key} = {first['input']!r}: {message}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        current = _model_in(field.annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,78 @@
+"""Errors: what a user can be told in one or two lines, with the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ArchsearchError(Exception):
+    """Base of every error that is the caller's to mend; its text names the thing, the value and the remedy.
+
+    ``exit_code`` is the exit status that the command line gives it, and is stable.
+    """
+
+    exit_code = 1
+
+
+class SpecError(ArchsearchError):
+    """A search spec, a recipe or an option that cannot be used."""
+
+    exit_code = 2
+
+
+class NotationError(SpecError):
+    """A layer pattern that cannot be read; ``position`` is the offending character, counted from 0."""
+
+    def __init__(self, message: str, *, text: str, position: int) -> None:
+        self.text, self.position = text, position
+        super().__init__(f"{message}\n  {text}\n  {' ' * position}^")
+
+
+class OptionsError(SpecError):
+    """An option that a mixer does not have, or a value that it refuses."""
+
+
+class UnknownNameError(SpecError):
+    """A mixer, preset, task or setting that nobody registered."""
+
+
+class ConflictError(SpecError):
+    """A name that several plugins claim, so that it belongs to none of them."""
+
+
+class PluginError(ArchsearchError):
+    """A plugin that broke the contract."""
+
+
+class KernelUnavailableError(ArchsearchError):
+    """An implementation that was asked for by name and cannot run here."""
+
+
+class NothingFeasibleError(ArchsearchError):
+    """No candidate of the space meets the budget."""
+
+    exit_code = 3
+
+
+class StorageError(ArchsearchError):
+    """A database that cannot be opened, read, written or understood."""
+
+    exit_code = 4
+
+
+class ClusterError(ArchsearchError):
+    """A Ray cluster that cannot be reached, or whose workers differ from the driver."""
+
+    exit_code = 5
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean "x"?)`` when a known name is close to `name`, else the empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names for the end of an error message, sorted and separated by commas."""
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,136 @@
+"""HybridLM: pre-norm blocks whose token mixers are chosen layer by layer, tied embeddings, cached decoding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.errors import SpecError
+from archsearch.mixer import Resolver
+from archsearch.model.channel import build_channel_mixer
+from archsearch.model.context import Context
+from archsearch.model.mixer import Mixer, MixerState
+
+
+class Block(nn.Module):
+    """``x + mixer(norm(x))``, then ``x + channel(norm(x))`` unless the backbone has no channel mixer."""
+
+    def __init__(self, mixer: Mixer, model: ModelSpec) -> None:
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(model.d_model, eps=1e-6)
+        self.mixer = mixer
+        self.channel = build_channel_mixer(model)
+        self.channel_norm = nn.RMSNorm(model.d_model, eps=1e-6) if self.channel is not None else None
+
+    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        """`[B, T, D]` to `[B, T, D]`, and the state after it."""
+        mixed, state = self.mixer(self.mixer_norm(x), state=state, ctx=ctx)
+        return self._mix_channels(x + mixed, ctx), state
+
+    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        """One token, `[B, D]` to `[B, D]`."""
+        mixed, state = self.mixer.step(self.mixer_norm(x_t), state=state, ctx=ctx)
+        return self._mix_channels(x_t + mixed, ctx), state
+
+    def _mix_channels(self, x: Tensor, ctx: Context) -> Tensor:
+        if self.channel is None or self.channel_norm is None:
+            return x
+        out: Tensor = x + self.channel(self.channel_norm(x), ctx)
+        return out
+
+
+class HybridLM(nn.Module):
+    """A causal language model of an `ArchSpec`. ``vocab_size`` overrides the backbone's, as tasks do."""
+
+    def __init__(self, arch: ArchSpec, resolver: Resolver, *, vocab_size: int | None = None) -> None:
+        super().__init__()
+        self.arch = arch
+        model = arch.model
+        self.vocab_size = vocab_size or model.vocab_size
+        self.embedding = nn.Embedding(self.vocab_size, model.d_model)
+        nn.init.normal_(self.embedding.weight, std=model.d_model**-0.5)
+        blocks = []
+        for index, layer in enumerate(arch.layers):
+            plugin = resolver.resolve(layer.mixer).plugin
+            mixer = plugin.build(layer.options, model.shape, arch.layer_info(index, resolver))
+            blocks.append(Block(mixer, model))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
+
+    def forward(self, tokens: Tensor, *, ctx: Context | None = None) -> Tensor:
+        """Logits `[B, T, V]` of tokens `[B, T]`; with ``ctx.cu_seqlens``, B = 1 and sequences lie end to end."""
+        hidden, _ = self._hidden(tokens, None, ctx or Context())
+        return self._logits(hidden)
+
+    def init_state(self, batch: int, capacity: int, *, dtype: torch.dtype | None = None) -> list[MixerState]:
+        """Empty states of all layers for `batch` sequences of up to `capacity` tokens."""
+        return [block.mixer.init_state(batch, capacity, dtype=dtype) for block in self.blocks]  # type: ignore[union-attr, operator]
+
+    def prefill(
+        self, tokens: Tensor, states: list[MixerState], *, ctx: Context | None = None
+    ) -> tuple[Tensor, list[MixerState]]:
+        """Reads `[B, T]` more tokens into the states; logits `[B, V]` of the last one. May be called again."""
+        _check_room(states, tokens.shape[1])
+        hidden, after = self._hidden(tokens, states, ctx or Context(want_state=True))
+        return self._logits(hidden[:, -1]), after
+
+    def step(
+        self, token: Tensor, states: list[MixerState], *, ctx: Context | None = None
+    ) -> tuple[Tensor, list[MixerState]]:
+        """One token `[B]` a sequence: logits `[B, V]` and the states after it, by the recurrent form."""
+        _check_room(states, 1)
+        ctx = ctx or Context(want_state=True)
+        x, after = self.embedding(token), []
+        for block, state in zip(self.blocks, states, strict=True):
+            x, state = block.step(x, state=state, ctx=ctx)  # type: ignore[operator]
+            after.append(state)
+        return self._logits(x), after
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        count: int,
+        *,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """`count` tokens `[B, count]` after the prompt `[B, T]`: the likeliest, or sampled at a temperature."""
+        if tokens.shape[1] < 1:
+            raise SpecError("generate needs a prompt of at least one token")
+        states = self.init_state(tokens.shape[0], tokens.shape[1] + count)
+        logits, states = self.prefill(tokens, states)
+        chosen = []
+        for index in range(count):
+            chosen.append(_choose(logits, temperature, generator))
+            if index < count - 1:
+                logits, states = self.step(chosen[-1], states)
+        return torch.stack(chosen, dim=1) if chosen else tokens[:, :0]
+
+    def _hidden(self, tokens: Tensor, states: list[MixerState] | None, ctx: Context) -> tuple[Tensor, list[MixerState]]:
+        x, after = self.embedding(tokens), []
+        for index, block in enumerate(self.blocks):
+            x, state = block(x, state=states[index] if states is not None else None, ctx=ctx)
+            after.append(state)
+        return x, after
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(self.norm(hidden), self.embedding.weight)
+
+
+def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    if temperature <= 0:
+        return logits.argmax(-1)
+    probabilities = (logits.float() / temperature).softmax(-1)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def _check_room(states: list[MixerState], count: int) -> None:
+    for state in states[:1]:
+        longest = int(state.lengths.max())
+        if longest + count > state.capacity:
+            raise SpecError(
+                f"{count} more tokens after {longest} exceed the state's capacity of {state.capacity}: "
+                "ask init_state for a larger one"
+            )

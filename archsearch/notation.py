@@ -1,0 +1,244 @@
+"""Layer patterns as a person types them: ``"[kda kda kda full]*4"``, ``"sliding(window=64) full(rope=0.25)"``.
+
+    pattern := item+
+    item    := ( name [ "(" key "=" value { "," key "=" value } ")" ] | "[" pattern "]" ) [ "*" count ]
+    value   := number | true | false | none | bare word | "quoted string"
+
+A name is a mixer or a preset. Brackets nest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from archsearch.arch import LayerSpec
+from archsearch.errors import NotationError, SpecError
+from archsearch.mixer import Resolver
+
+MAX_LAYERS = 4096
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))
+          |(?P<string>"(?:[^"\\]|\\.)*"|'[^']*')
+          |(?P<word>[A-Za-z_][\w-]*)
+          |(?P<sign>[\[\]()*=,:]))""",
+    re.VERBOSE,
+)
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+
+class _Reader:
+    """Tokens of one text, with one token of look-ahead."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._tokens = self._scan()
+        self._next = 0
+
+    def _scan(self) -> list[_Token]:
+        tokens, position = [], 0
+        while self.text[position:].strip():
+            match = _TOKEN.match(self.text, position)
+            if match is None:
+                start = position + len(self.text[position:]) - len(self.text[position:].lstrip())
+                raise self.error(f"unexpected {self.text[start]!r}", start)
+            kind = match.lastgroup or ""
+            tokens.append(_Token(kind, match.group(kind), match.start(kind)))
+            position = match.end()
+        tokens.append(_Token("end", "", len(self.text.rstrip())))
+        return tokens
+
+    def error(self, message: str, position: int) -> NotationError:
+        return NotationError(message, text=self.text, position=position)
+
+    def peek(self) -> _Token:
+        return self._tokens[self._next]
+
+    def take(self) -> _Token:
+        token = self.peek()
+        self._next += token.kind != "end"
+        return token
+
+    def accept(self, sign: str) -> bool:
+        if self.peek().kind == "sign" and self.peek().text == sign:
+            self.take()
+            return True
+        return False
+
+    def expect(self, sign: str, why: str) -> None:
+        if not self.accept(sign):
+            found = self.peek()
+            shown = f'"{found.text}"' if found.text else "the end"
+            raise self.error(f'expected "{sign}" {why}, found {shown}', found.start)
+
+
+def parse_layers(text: str, resolver: Resolver) -> tuple[LayerSpec, ...]:
+    """The layers of a pattern; raises `NotationError`, which points at the character."""
+    reader = _Reader(text)
+    layers = _pattern(reader, resolver)
+    end = reader.peek()
+    if end.kind != "end":
+        raise reader.error(f'unexpected "{end.text}"', end.start)
+    return tuple(layers)
+
+
+def parse_call(text: str) -> tuple[str, str | None, dict[str, Any]]:
+    """``name``, ``name:setting`` or ``name:setting(key=value, ...)``, as tasks are named."""
+    reader = _Reader(text)
+    name = _word(reader, "a name")
+    setting = _word(reader, "a setting") if reader.accept(":") else None
+    options = _arguments(reader)
+    if reader.peek().kind != "end":
+        raise reader.error(f'unexpected "{reader.peek().text}"', reader.peek().start)
+    return name, setting, options
+
+
+def _word(reader: _Reader, what: str) -> str:
+    token = reader.take()
+    if token.kind != "word":
+        raise reader.error(f"expected {what}", token.start)
+    return token.text
+
+
+def _pattern(reader: _Reader, resolver: Resolver) -> list[LayerSpec]:
+    layers: list[LayerSpec] = []
+    while reader.peek().kind == "word" or reader.peek().text == "[":
+        start = reader.peek().start
+        layers += _item(reader, resolver)
+        if len(layers) > MAX_LAYERS:
+            raise reader.error(f"more than {MAX_LAYERS} layers", start)
+    if not layers:
+        found = reader.peek()
+        raise reader.error("expected a mixer name or [", found.start)
+    return layers
+
+
+def _item(reader: _Reader, resolver: Resolver) -> list[LayerSpec]:
+    if reader.accept("["):
+        layers = _pattern(reader, resolver)
+        reader.expect("]", "to close the bracket")
+    else:
+        layers = [_layer(reader, resolver)]
+    if not reader.accept("*"):
+        return layers
+    count = reader.take()
+    if count.kind != "number" or not count.text.isdigit() or not 1 <= int(count.text) <= MAX_LAYERS:
+        raise reader.error(f"expected a count of repeats, 1 to {MAX_LAYERS}", count.start)
+    if len(layers) * int(count.text) > MAX_LAYERS:
+        raise reader.error(f"more than {MAX_LAYERS} layers", count.start)
+    return layers * int(count.text)
+
+
+def _layer(reader: _Reader, resolver: Resolver) -> LayerSpec:
+    name = reader.take()
+    options = _arguments(reader)
+    try:
+        return LayerSpec.make(name.text, resolver, **options)
+    except NotationError:
+        raise
+    except SpecError as error:
+        raise reader.error(str(error), name.start) from None
+
+
+def _arguments(reader: _Reader) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if not reader.accept("("):
+        return options
+    while not reader.accept(")"):
+        if options:
+            reader.expect(",", "or ) after an option")
+        key = reader.take()
+        if key.kind != "word":
+            raise reader.error("expected the name of an option", key.start)
+        if key.text in options:
+            raise reader.error(f'option "{key.text}" is given twice', key.start)
+        reader.expect("=", f'after "{key.text}"')
+        options[key.text] = _value(reader)
+    return options
+
+
+def _value(reader: _Reader) -> Any:
+    token = reader.take()
+    if token.kind == "number":
+        return float(token.text) if set(token.text) & set(".eE") else int(token.text)
+    if token.kind == "string":
+        return json.loads(token.text) if token.text[0] == '"' else token.text[1:-1]
+    if token.kind == "word":
+        return _WORDS.get(token.text, token.text)
+    raise reader.error("expected a value", token.start)
+
+
+def format_layers(layers: tuple[LayerSpec, ...], resolver: Resolver | None = None) -> str:
+    """The notation of layers, repeats folded; `parse_layers` reads it back to the same layers."""
+    names: dict[LayerSpec, str] = {}
+    for layer in layers:
+        names.setdefault(layer, format_layer(layer, resolver))
+    return " ".join(_fold([names[layer] for layer in layers]))
+
+
+def _fold(words: list[str]) -> list[str]:
+    folded, at = [], 0
+    while at < len(words):
+        period, repeats = _best_repeat(words, at)
+        unit = _fold(words[at : at + period]) if period > 1 else words[at : at + 1]
+        body = unit[0] if period == 1 else f"[{' '.join(unit)}]"
+        folded.append(f"{body}*{repeats}" if repeats > 1 else body)
+        at += period * repeats
+    return folded
+
+
+def _best_repeat(words: list[str], at: int) -> tuple[int, int]:
+    best = (1, 1)
+    rest = len(words) - at
+    for period in range(1, rest // 2 + 1):
+        unit = words[at : at + period]
+        repeats = 1
+        while words[at + period * repeats : at + period * (repeats + 1)] == unit:
+            repeats += 1
+        if repeats > 1 and period * repeats > best[0] * best[1]:
+            best = (period, repeats)
+    return best
+
+
+def format_layer(layer: LayerSpec, resolver: Resolver | None = None) -> str:
+    """``name(option=value, ...)``, by the mixer's or preset's name that leaves the fewest options to write."""
+    options = layer.options.model_dump(mode="json")
+    default = type(layer.options)().model_dump(mode="json")
+    named: list[tuple[str, Mapping[str, Any]]] = [(layer.mixer, default)]
+    if resolver is not None:
+        plugin = resolver.resolve(layer.mixer).plugin
+        for preset, values in resolver.presets_of(layer.mixer).items():
+            named.append((preset, plugin.parse_options(values).model_dump(mode="json")))
+    candidates = []
+    for name, base in named:
+        changed = {key: value for key, value in options.items() if value != base[key]}
+        candidates.append((len(changed), name, changed))
+    for _, name, changed in sorted(candidates, key=lambda candidate: candidate[0]):
+        if resolver is None or LayerSpec.make(name, resolver, **changed) == layer:
+            return name + _format_options(changed)
+    return layer.mixer + _format_options(options)
+
+
+def _format_options(options: Mapping[str, Any]) -> str:
+    if not options:
+        return ""
+    return "(" + ", ".join(f"{key}={_format_value(value)}" for key, value in options.items()) + ")"
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, str):
+        bare = re.fullmatch(r"[A-Za-z_][\w-]*", value) and value not in _WORDS
+        return value if bare else json.dumps(value)
+    return repr(value)

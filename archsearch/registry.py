@@ -1,0 +1,303 @@
+"""The registry: finds plugins, isolates the broken one, settles who owns a name, and reports."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+import pluggy
+
+from archsearch import hookspecs
+from archsearch.errors import ArchsearchError, ConflictError, PluginError, UnknownNameError, listing, nearest
+from archsearch.mixer import API_VERSION, MixerPlugin, Resolved
+
+GROUP = "archsearch"
+BLOCK_VARIABLE = "ARCHSEARCH_BLOCK_PLUGINS"
+LOAD_VARIABLE = "ARCHSEARCH_LOAD_PLUGINS"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
+
+Status = Literal["ok", "failed", "blocked", "conflict"]
+
+
+@dataclass(kw_only=True)
+class PluginReport:
+    """What became of one plugin; ``error`` says why when ``status`` is not "ok"."""
+
+    name: str
+    distribution: str
+    version: str
+    status: Status = "ok"
+    error: str | None = None
+    mixers: list[str] = field(default_factory=list)
+    presets: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """The plugin's name, unique among distributions."""
+        return f"{self.distribution}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    owner: PluginReport
+    value: Any
+
+
+class Registry:
+    """Mixers, presets and tasks by name. Made by `load_registry` or filled by hand; there is no global one."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._reports: list[PluginReport] = []
+        self._names: dict[str, list[_Claim]] = {}
+        self._tasks: dict[str, list[_Claim]] = {}
+        self._unpackaged: list[Any] = []
+
+    # -- filling ---------------------------------------------------------------------------------------------
+
+    def add_entry_point(self, entry: EntryPoint) -> None:
+        """Import and register one entry point; whatever it raises ends in the report, not here."""
+        report = self._report_of(entry)
+        try:
+            self._register(entry.load(), report)
+        except (Exception, SystemExit) as error:  # the plugin boundary: anything may come out of foreign code
+            report.status, report.error = "failed", _describe(error)
+
+    def add(self, plugin: Any, *, name: str | None = None) -> None:
+        """Register a plugin that is no distribution: a module or object with hooks, or a `MixerPlugin` itself.
+
+        Raises `PluginError` at once when it breaks the contract: its author is there to see it.
+        """
+        label = name or getattr(plugin, "name", None) or getattr(plugin, "__name__", type(plugin).__name__)
+        report = PluginReport(name=str(label), distribution="(unpackaged)", version="0")
+        self._reports.append(report)
+        hooks = _SingleMixer(plugin) if isinstance(plugin, MixerPlugin) else plugin
+        try:
+            self._register(hooks, report)
+        except Exception as error:
+            self._reports.remove(report)
+            raise PluginError(f'plugin "{label}" cannot be registered: {_describe(error)}') from error
+        self._unpackaged.append(plugin)
+
+    def block(self, entry: EntryPoint, reason: str) -> None:
+        """List an entry point without importing it."""
+        report = self._report_of(entry)
+        report.status, report.error = "blocked", reason
+
+    def _report_of(self, entry: EntryPoint) -> PluginReport:
+        distribution = entry.dist.name if entry.dist else "unknown"
+        version = entry.dist.version if entry.dist else "0"
+        report = PluginReport(name=entry.name, distribution=distribution, version=version)
+        self._reports.append(report)
+        return report
+
+    def _register(self, plugin: Any, report: PluginReport) -> None:
+        try:
+            self._manager.register(plugin, name=report.key)
+            self._manager.check_pending()
+            mixers, tasks = self._collect(plugin)
+        except BaseException:
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
+            raise
+        for mixer in mixers:
+            report.mixers.append(mixer.name)
+            self._claim(self._names, mixer.name, report, Resolved(plugin=mixer, preset={}))
+            for preset, values in mixer.presets.items():
+                if preset == mixer.name:
+                    continue
+                report.presets.append(preset)
+                self._claim(self._names, preset, report, Resolved(plugin=mixer, preset=values))
+        for task in tasks:
+            report.tasks.append(task.name)
+            self._claim(self._tasks, task.name, report, task)
+
+    def _collect(self, plugin: Any) -> tuple[list[MixerPlugin[Any]], list[type[Any]]]:
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        mixers: list[MixerPlugin[Any]] = []
+        tasks: list[type[Any]] = []
+        self._manager.subset_hook_caller("register_mixers", others)(register=mixers.append)
+        self._manager.subset_hook_caller("register_tasks", others)(register=tasks.append)
+        for mixer in mixers:
+            _check_mixer(mixer)
+        for task in tasks:
+            _check_task(task)
+        names = [name for mixer in mixers for name in {mixer.name, *mixer.presets}]
+        for taken in (names, [task.name for task in tasks]):
+            twice = sorted({name for name in taken if taken.count(name) > 1})
+            if twice:
+                raise PluginError(f"registers {listing(twice)} twice")
+        return mixers, tasks
+
+    def _claim(self, table: dict[str, list[_Claim]], name: str, owner: PluginReport, value: Any) -> None:
+        claims = table.setdefault(name, [])
+        claims.append(_Claim(owner=owner, value=value))
+        if len(claims) > 1:
+            for claim in claims:
+                claim.owner.status = "conflict"
+                claim.owner.error = _conflict_text(name, claims)
+
+    # -- asking ----------------------------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> Resolved:
+        """The plugin and preset options that `name` stands for; `UnknownNameError` or `ConflictError`."""
+        resolved: Resolved = self._owned(self._names, "mixer", name)
+        if resolved.plugin.name != name:
+            self._owned(self._names, "mixer", resolved.plugin.name)
+        return resolved
+
+    def mixer(self, name: str) -> MixerPlugin[Any]:
+        """The mixer of that name; a preset's name is not one."""
+        resolved = self.resolve(name)
+        if resolved.plugin.name != name:
+            raise UnknownNameError(f'"{name}" is a preset of the mixer "{resolved.plugin.name}": name the mixer here')
+        return resolved.plugin
+
+    def presets_of(self, mixer: str) -> Mapping[str, Mapping[str, Any]]:
+        """The presets of a mixer whose names are its own."""
+        presets = self.mixer(mixer).presets
+        return {name: values for name, values in presets.items() if len(self._names.get(name, ())) == 1}
+
+    def task(self, name: str) -> type[Any]:
+        """The task class of that name."""
+        task: type[Any] = self._owned(self._tasks, "task", name)
+        return task
+
+    def mixers(self) -> list[MixerPlugin[Any]]:
+        """Every mixer that can be used, by name."""
+        owned = [claims[0].value.plugin for name, claims in sorted(self._names.items()) if len(claims) == 1
+                 and claims[0].value.plugin.name == name]  # fmt: skip
+        return owned
+
+    def tasks(self) -> list[type[Any]]:
+        """Every task that can be used, by name."""
+        return [claims[0].value for _, claims in sorted(self._tasks.items()) if len(claims) == 1]
+
+    def reports(self) -> list[PluginReport]:
+        """One line a plugin, in the order of loading."""
+        return list(self._reports)
+
+    def unpackaged(self) -> list[Any]:
+        """The plugins that came by `add`: they can travel to a worker only as objects, not by name."""
+        return list(self._unpackaged)
+
+    def fingerprint(self) -> list[tuple[str, str]]:
+        """(plugin, version) of all that is usable; equal on a driver and its workers, or results do not mix."""
+        return sorted((report.key, report.version) for report in self._reports if report.status == "ok")
+
+    def version_of(self, mixer: str) -> str:
+        """Distribution version and result version of a mixer, as recorded beside a measurement."""
+        return self._version(self._names, "mixer", mixer, self.mixer(mixer).version)
+
+    def task_version_of(self, task: str) -> str:
+        """Distribution version and result version of a task, as recorded beside a measurement."""
+        return self._version(self._tasks, "task", task, self.task(task).version)
+
+    def _version(self, table: dict[str, list[_Claim]], kind: str, name: str, revision: int) -> str:
+        self._owned(table, kind, name)
+        owner = table[name][0].owner
+        return f"{owner.distribution} {owner.version} r{revision}"
+
+    def _owned(self, table: dict[str, list[_Claim]], kind: str, name: str) -> Any:
+        claims = table.get(name)
+        if claims is None:
+            raise UnknownNameError(
+                f'unknown {kind} "{name}"{nearest(name, table)}: known are {listing(table)}{self._failed()}'
+            )
+        if len(claims) > 1:
+            raise ConflictError(_conflict_text(name, claims))
+        return claims[0].value
+
+    def _failed(self) -> str:
+        failed = [report.name for report in self._reports if report.status == "failed"]
+        return f'; plugins that failed to load: {listing(failed)} (see "archsearch plugins")' if failed else ""
+
+
+class _SingleMixer:
+    """Hooks of a mixer that is registered by itself."""
+
+    def __init__(self, mixer: MixerPlugin[Any]) -> None:
+        self._mixer = mixer
+
+    @hookspecs.hookimpl
+    def register_mixers(self, register: Any) -> None:
+        register(self._mixer)
+
+
+def load_registry(extra: Iterable[Any] = (), *, environ: Mapping[str, str] | None = None) -> Registry:
+    """A registry of every installed plugin, loaded one by one in sorted order, then of `extra` ones.
+
+    ``ARCHSEARCH_BLOCK_PLUGINS`` names plugins that are never imported, ``ARCHSEARCH_LOAD_PLUGINS`` the only ones
+    that are; both are separated by commas and hold entry-point names, or ``distribution/name``.
+    """
+    environ = os.environ if environ is None else environ
+    blocked, allowed = _names(environ.get(BLOCK_VARIABLE)), _names(environ.get(LOAD_VARIABLE))
+    registry = Registry()
+    for entry in _sorted_entry_points():
+        spellings = {entry.name, f"{entry.dist.name if entry.dist else 'unknown'}/{entry.name}"}
+        if spellings & blocked:
+            registry.block(entry, f"named in {BLOCK_VARIABLE}")
+        elif allowed and not spellings & allowed:
+            registry.block(entry, f"not named in {LOAD_VARIABLE}")
+        else:
+            registry.add_entry_point(entry)
+    for plugin in extra:
+        registry.add(plugin)
+    return registry
+
+
+def _sorted_entry_points() -> list[EntryPoint]:
+    found = {(entry.dist.name if entry.dist else "", entry.name, entry.value): entry
+             for entry in entry_points(group=GROUP)}  # fmt: skip
+    return [found[key] for key in sorted(found)]
+
+
+def _names(value: str | None) -> set[str]:
+    return {part.strip() for part in (value or "").split(",") if part.strip()}
+
+
+def _check_mixer(mixer: object) -> None:
+    if not isinstance(mixer, MixerPlugin):
+        raise PluginError(f"register_mixers registered {mixer!r}: it must be an instance of MixerPlugin")
+    for attribute in ("name", "family", "summary", "options"):
+        if not hasattr(mixer, attribute):
+            raise PluginError(f"{type(mixer).__name__} lacks the attribute {attribute}")
+    if mixer.api_version != API_VERSION:
+        raise PluginError(
+            f'mixer "{mixer.name}" speaks contract version {mixer.api_version}, this core {API_VERSION}: '
+            "install a release of the plugin for this version"
+        )
+    for name in (mixer.name, *mixer.presets):
+        if not _NAME.match(name):
+            raise PluginError(f'"{name}" cannot be a mixer name: letters, digits, - and _, a letter first')
+    mixer.parse_options({})
+    for values in mixer.presets.values():
+        mixer.parse_options(values)
+
+
+def _check_task(task: object) -> None:
+    missing = [name for name in ("name", "version", "settings") if not hasattr(task, name)]
+    if not isinstance(task, type) or missing:
+        raise PluginError(f"register_tasks registered {task!r}: it must be a subclass of archsearch.tasks.Task")
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, ArchsearchError):
+        return str(error)
+    where = error.__traceback__
+    while where and where.tb_next:
+        where = where.tb_next
+    place = f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})" if where else ""
+    text = str(error) or "no message"
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def _conflict_text(name: str, claims: list[_Claim]) -> str:
+    owners = " and ".join(f"{claim.owner.name} ({claim.owner.distribution} {claim.owner.version})" for claim in claims)
+    return f'"{name}" is claimed by {owners}, so it belongs to neither: uninstall one, or name one in {BLOCK_VARIABLE}'
