@@ -1,1 +1,1 @@
-
+"""Migrations of the schema, run by `archsearch.storage.schema`."""

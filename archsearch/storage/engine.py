@@ -1,0 +1,130 @@
+"""Engines: how a database is opened, with what locks, and for how long a lock is waited for.
+
+On SQLite the journal is a write-ahead log, a transaction that writes takes its lock at once (BEGIN IMMEDIATE,
+so that none fails half-way), and a reader takes no write lock. The driver's own transaction control is off and
+BEGIN is emitted here, the way SQLAlchemy's notes on the sqlite3 driver give for Python 3.11.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.pool import QueuePool
+
+from archsearch.errors import StorageError
+from archsearch.storage.failures import BUSY_SECONDS
+from archsearch.storage.url import ANOTHER, hide, read_url, sqlite_path
+
+WRITES = "archsearch_writes"
+_CONNECT_SECONDS = 10
+_PIP_NAMES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+_dumps = partial(json.dumps, allow_nan=False)
+
+
+def open_engine(url: str, *, read_only: bool = False) -> Engine:
+    """An engine for `url`; with `read_only` it can neither write nor make a file.
+
+    Transactions of ``engine.execution_options(**{WRITES: True})`` take the write lock when they begin. Raises
+    `StorageError` for a URL, a path or a driver that cannot be used; a server is not asked before the first use.
+    """
+    parsed = read_url(url)
+    path = sqlite_path(parsed)
+    if path is None:
+        return _server_engine(parsed, url, read_only=read_only)
+    _check_path(path, url, read_only=read_only)
+    return _sqlite_engine(path, read_only=read_only)
+
+
+def _check_path(path: Path, url: str, *, read_only: bool) -> None:
+    """What SQLite would tell in no words of the user's; a place that may not be looked into counts as absent."""
+    if os.path.isdir(path):
+        raise StorageError(f"{hide(url)}: {path} is a directory: add a file name")
+    if read_only and not os.path.exists(path):
+        raise StorageError(f"there is no database at {hide(url)}: `archsearch run SPEC` makes one, or {ANOTHER}")
+    if not os.path.isdir(path.parent):
+        raise StorageError(f"{hide(url)}: there is no directory {path.parent}: make it, or {ANOTHER}")
+    target = path if os.path.exists(path) else path.parent
+    if not read_only and not os.access(target, os.W_OK):
+        raise StorageError(f"{hide(url)}: {target} is not writable: give write permission, or {ANOTHER}")
+
+
+def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:
+    target = f"{path.as_uri()}?{_sqlite_mode(path, read_only=read_only)}"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            target, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        _set_up(connection, read_only=read_only)
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, json_serializer=_dumps)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _sqlite_mode(path: Path, *, read_only: bool) -> str:
+    """How SQLite opens the file; a reader that may not write there must leave no log or index of its own beside it.
+
+    Without a log nobody is writing, and the file is read as it is.
+    """
+    if not read_only:
+        return "mode=rwc"
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return "mode=rw"
+    return "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
+
+
+def _set_up(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    connection.execute("PRAGMA foreign_keys=ON")
+    if read_only:
+        connection.execute("PRAGMA query_only=ON")
+        return
+    _use_log(connection)
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Switches to the write-ahead log; SQLite does not wait for this lock, so that two who make one file must."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _server_engine(parsed: URL, url: str, *, read_only: bool) -> Engine:
+    options: dict[str, Any] = {"execution_options": {"postgresql_readonly": True}} if read_only else {}
+    try:
+        driver = parsed.get_dialect().driver
+        if driver.startswith("psycopg") and "connect_timeout" not in parsed.query:
+            options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+        engine = create_engine(parsed, pool_pre_ping=True, json_serializer=_dumps, **options)
+    except NoSuchModuleError:
+        raise StorageError(
+            f"{hide(url)}: no driver is called {parsed.drivername}: write postgresql+psycopg://"
+        ) from None
+    except ModuleNotFoundError as error:
+        package = _PIP_NAMES.get(error.name or "", error.name)
+        raise StorageError(f'{hide(url)}: its driver is not installed: pip install "{package}"') from None
+    if engine.dialect.is_async:
+        raise StorageError(f"{hide(url)}: {engine.dialect.driver} is asynchronous: write postgresql+psycopg://")
+    return engine

@@ -1,0 +1,111 @@
+"""Records: what the store hands out, as frozen plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, get_args
+
+SearchState = Literal["running", "complete", "infeasible", "cancelled", "interrupted", "failed"]
+TrialState = Literal["queued", "running", "complete", "infeasible", "diverged", "failed", "preempted", "cancelled"]
+TrialKind = Literal["search", "reference", "confirm"]
+Split = Literal["validation", "test", "cost", "progress"]
+
+SEARCH_STATES: tuple[str, ...] = get_args(SearchState)
+TRIAL_STATES: tuple[str, ...] = get_args(TrialState)
+TRIAL_KINDS: tuple[str, ...] = get_args(TrialKind)
+SPLITS: tuple[str, ...] = get_args(Split)
+OPEN_STATES = ("queued", "running")
+STALE_AFTER = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """One search; the moments are UTC-aware. ``objectives`` hold name, direction and unit."""
+
+    id: int
+    name: str
+    state: str
+    reason: str
+    spec: Mapping[str, Any]
+    objectives: tuple[Mapping[str, Any], ...]
+    created_at: datetime
+    heartbeat_at: datetime
+    finished_at: datetime | None
+
+    def state_now(self, now: datetime, stale_after: timedelta = STALE_AFTER) -> str:
+        """The state at `now` (UTC-aware): a running search without a heartbeat for `stale_after` is "interrupted"."""
+        if self.state == "running" and now - self.heartbeat_at > stale_after:
+            return "interrupted"
+        return self.state
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricValue:
+    """One number of a trial: `task` and `seed` where it belongs to one, `step` where it is a point of a curve.
+
+    ``value`` is None where the number was not finite.
+    """
+
+    name: str
+    split: str
+    value: float | None
+    task: str | None = None
+    seed: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementRecord:
+    """One measurement of a trial: `payload` is `Measurement.to_json()` with null for numbers that were not finite.
+
+    ``task`` is the label under which the search calls its task; ``reused_from`` the trial that it was trained in.
+    """
+
+    key: str
+    task: str
+    seed: int
+    status: str
+    payload: Mapping[str, Any]
+    reused_from: int | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial; ``number`` counts from 0 within its search, ``id`` is its own in the whole database.
+
+    ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` terms of the budget to the excess.
+    ``measurements`` are filled in by `Store.trial` alone.
+    """
+
+    id: int
+    search_id: int
+    number: int
+    kind: str
+    state: str
+    reason: str
+    arch: Mapping[str, Any]
+    digest: str
+    pattern: str
+    params: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    costs: Mapping[str, float]
+    violations: Mapping[str, float]
+    unexercised: tuple[str, ...]
+    parent: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    measurements: tuple[MeasurementRecord, ...] = field(default=())
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the budget is met."""
+        return not self.violations
+
+    @property
+    def exercised(self) -> bool:
+        """Whether every layer's sparsity acted at the length that was trained and tested."""
+        return not self.unexercised

@@ -1,0 +1,120 @@
+"""The schema's version: read, checked when a database is opened, and brought up to date by the migrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from archsearch.errors import StorageError
+from archsearch.storage.engine import WRITES, open_engine
+from archsearch.storage.failures import storage_errors
+from archsearch.storage.tables import VERSION_TABLE
+from archsearch.storage.url import ANOTHER, hide
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+HEAD = "0001"
+
+
+def head() -> str:
+    """The schema version that this archsearch reads and writes."""
+    return HEAD
+
+
+def current(url: str) -> str | None:
+    """The schema version of the database at `url`, None when it has no tables of archsearch; makes no file."""
+    engine = open_engine(url, read_only=True)
+    try:
+        with storage_errors(url), engine.connect() as connection:
+            return _version(connection)
+    finally:
+        engine.dispose()
+
+
+def upgrade(url: str) -> str:
+    """Brings the database at `url` to `head`, making it where there is none, and returns its version.
+
+    Raises `StorageError` for a database of a newer archsearch, and for a SQLite file that holds something else.
+    """
+    engine = open_engine(url)
+    try:
+        with storage_errors(url):
+            migrate(engine, url)
+    finally:
+        engine.dispose()
+    return HEAD
+
+
+def migrate(engine: Engine, url: str) -> None:
+    """`upgrade` on an open engine, in one transaction that holds the write lock: done wholly or not at all."""
+    from alembic import command
+
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        version = _version(connection)
+        if version == HEAD:
+            return
+        if version is not None:
+            _refuse_newer(version, url)
+        elif connection.dialect.name == "sqlite":
+            _refuse_foreign(connection, url)
+        command.upgrade(_config(connection), "head")
+
+
+def check(engine: Engine, url: str, *, read_only: bool) -> None:
+    """Makes the tables of a new SQLite file; any other version than `head` raises `StorageError` with the remedy."""
+    with engine.connect() as connection:
+        version = _version(connection)
+        if version == HEAD:
+            return
+        if version is not None:
+            _refuse_newer(version, url)
+            raise StorageError(
+                f"{hide(url)} has schema {version} and this archsearch needs {HEAD}: run `archsearch db upgrade`"
+            )
+        if connection.dialect.name != "sqlite":
+            raise StorageError(f"{hide(url)} has no archsearch tables yet: run `archsearch db upgrade`")
+        _refuse_foreign(connection, url)
+    if read_only:
+        raise StorageError(f"{hide(url)} is empty: `archsearch run SPEC` fills one, or {ANOTHER}")
+    migrate(engine, url)
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    return version
+
+
+def _refuse_newer(version: str, url: str) -> None:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if version not in known:
+        raise StorageError(
+            f"{hide(url)} has schema {version}, which is newer than this archsearch knows ({HEAD}): "
+            f"pip install --upgrade archsearch, or {ANOTHER}"
+        )
+
+
+def _refuse_foreign(connection: Connection, url: str) -> None:
+    names = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
+    if names:
+        raise StorageError(f'{hide(url)} is no archsearch database (it has a table "{min(names)}"): {ANOTHER}')
+
+
+def _config(connection: Connection | None = None) -> Config:
+    from alembic.config import Config
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config())

@@ -1,0 +1,149 @@
+"""Tables: what a database holds of searches, trials, measurements and metrics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+VERSION_TABLE = "archsearch_version"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment with its time zone: UTC in the database (SQLite keeps none) and UTC-aware in Python."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuses a moment without a time zone (`ValueError`): nobody could tell what it meant."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Base of the tables; constraints are named, so that a migration can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        float: Double,
+    }
+
+
+class Search(Base):
+    """One search: its spec as given, its objectives, and whether its driver is alive."""
+
+    __tablename__ = "search"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    state: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    spec: Mapped[dict[str, Any]]
+    objectives: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class Trial(Base):
+    """One candidate that was drawn: trained on all tasks with its seeds, or turned away."""
+
+    __tablename__ = "trial"
+    __table_args__ = (UniqueConstraint("search_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("search.id"))
+    number: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    arch: Mapped[dict[str, Any]]
+    digest: Mapped[str] = mapped_column(String(128), index=True)
+    pattern: Mapped[str] = mapped_column(Text)
+    params: Mapped[dict[str, Any]]
+    seeds: Mapped[list[Any]]
+    violations: Mapped[dict[str, Any]]
+    unexercised: Mapped[list[Any]]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("trial.id"), index=True)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class MeasurementRow(Base):
+    """What one task and seed gave; a trial has one for each, and `reused_from` says where it was trained."""
+
+    __tablename__ = "measurement"
+    __table_args__ = (UniqueConstraint("trial_id", "task", "seed"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id"))
+    key: Mapped[str] = mapped_column(String(128), index=True)
+    task: Mapped[str] = mapped_column(String(200))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[str] = mapped_column(String(20))
+    payload: Mapped[dict[str, Any]]
+    reused_from: Mapped[int | None] = mapped_column(ForeignKey("trial.id"), index=True)
+    created_at: Mapped[datetime]
+
+
+class Metric(Base):
+    """One number of a trial; `value` is NULL where it was not finite."""
+
+    __tablename__ = "metric"
+    __table_args__ = (Index(None, "trial_id", "split"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id"))
+    name: Mapped[str] = mapped_column(String(200))
+    split: Mapped[str] = mapped_column(String(20))
+    task: Mapped[str | None] = mapped_column(String(200))
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    value: Mapped[float | None]
+
+
+class PluginVersion(Base):
+    """A plugin that a search ran with."""
+
+    __tablename__ = "plugin_version"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("search.id"), index=True)
+    plugin: Mapped[str] = mapped_column(String(200))
+    distribution: Mapped[str | None] = mapped_column(String(200))
+    version: Mapped[str | None] = mapped_column(String(100))

@@ -1,0 +1,80 @@
+"""Database URLs: read, checked, and shown without their secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote, quote_plus, unquote_plus
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from archsearch.errors import StorageError
+
+DEFAULT = "sqlite:///archsearch.db"
+ANOTHER = "name another database with --storage or ARCHSEARCH_STORAGE"
+_FORMS = "write sqlite:///FILE or postgresql://USER@HOST/NAME"
+_USER_INFO = re.compile(r"(?P<before>://[^:/@]*):.*@", re.DOTALL)
+_SECRET_KEY = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
+
+
+def storage_url(url: str | None = None, *, spec: str | None = None) -> str:
+    """The database to use: `url` (the command line's), else ``ARCHSEARCH_STORAGE``, else `spec`'s, else `DEFAULT`."""
+    return url or os.environ.get("ARCHSEARCH_STORAGE") or spec or DEFAULT
+
+
+def hide(url: str) -> str:
+    """`url` with every password as ``***``: in ``user:password@`` and in query options such as ``?password=``."""
+    base, mark, query = _USER_INFO.sub(r"\g<before>:***@", url).partition("?")
+    return base + mark + "&".join(_hide_option(option) for option in query.split("&"))
+
+
+def _hide_option(option: str) -> str:
+    key, equals, value = option.partition("=")
+    return f"{key}=***" if value and _SECRET_KEY.search(unquote_plus(key)) else key + equals + value
+
+
+def scrub(text: str, url: str) -> str:
+    """`text` (a driver's message) without the URL and the passwords that it may repeat."""
+    parsed = read_url(url)
+    options = [(key, value) for key, values in parsed.normalized_query.items() for value in values]
+    secrets = [value for key, value in options if _SECRET_KEY.search(key)]
+    if parsed.password:
+        secrets.append(parsed.password)
+    text = text.replace(url, hide(url))
+    for secret in filter(None, secrets):
+        for form in (secret, quote(secret, safe=""), quote_plus(secret)):
+            text = text.replace(form, "***")
+    return text
+
+
+def read_url(url: str) -> URL:
+    """The parts of `url`; raises `StorageError` for anything but a SQLite file or a PostgreSQL database."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StorageError(f'"{hide(url)}" is no database URL: {_FORMS}') from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed
+    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StorageError(f'"{hide(url)}": {parsed.drivername} databases are not supported: {_FORMS}')
+    _check_sqlite(parsed, url)
+    return parsed
+
+
+def _check_sqlite(parsed: URL, url: str) -> None:
+    if parsed.host:
+        raise StorageError(f'"{hide(url)}" has two slashes before the file: write sqlite:///{parsed.host}')
+    if "?" in url:
+        raise StorageError(f'"{hide(url)}": a SQLite URL takes no options after a "?": write sqlite:///FILE')
+    if parsed.database in (None, "", ":memory:"):
+        raise StorageError(f'"{hide(url)}" names no file, and searches must outlive the process: write sqlite:///FILE')
+
+
+def sqlite_path(parsed: URL) -> Path | None:
+    """The absolute path of a SQLite database, None for a server."""
+    if parsed.get_backend_name() != "sqlite" or parsed.database is None:
+        return None
+    return Path(parsed.database).expanduser().absolute()

@@ -1,0 +1,42 @@
+"""A store in a new SQLite file, and short ways to fill it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from storage_samples import OBJECTIVES
+
+from archsearch.storage import Store
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/searches.db"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with Store.open(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def search_id(store: Store) -> int:
+    return store.create_search(
+        "first", {"seed": 0}, OBJECTIVES, plugins=[("linear", "archsearch", "0.1.0"), ("full", "archsearch", "0.1.0")]
+    )
+
+
+@pytest.fixture
+def add_trial(store: Store, search_id: int) -> Callable[..., int]:
+    def add(**changes: Any) -> int:
+        values: dict[str, Any] = {
+            "kind": "search", "state": "running", "arch": {"layers": ["full"]}, "digest": "d0", "pattern": "full*2",
+            "params": {"unit": "full"}, "seeds": [0, 1], "costs": {"state_bytes@32768": 4096.0}, "violations": {},
+        }  # fmt: skip
+        return store.add_trial(search_id, **{**values, **changes})
+
+    return add

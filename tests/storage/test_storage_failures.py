@@ -1,0 +1,154 @@
+"""Failures: each is told in a sentence with the remedy, and what was stored before stays."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from storage_samples import measurement
+
+from archsearch.errors import StorageError
+from archsearch.storage import Store, current, upgrade
+from archsearch.storage.failures import storage_errors
+
+not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+MODES = pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+
+
+@contextmanager
+def _mode(path: Path, mode: int) -> Iterator[None]:
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        yield
+    finally:
+        path.chmod(before)
+
+
+def _told(url: str, *, read_only: bool = False) -> str:
+    with pytest.raises(StorageError) as caught:
+        Store.open(url, read_only=read_only)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@MODES
+def test_file_that_is_no_database(url: str, tmp_path: Path, read_only: bool) -> None:
+    text = "not a database at all\n" * 100
+    (tmp_path / "searches.db").write_text(text)
+    told = _told(url, read_only=read_only)
+    assert told.startswith(url)
+    assert "the file is not a SQLite database: name another database with --storage or ARCHSEARCH_STORAGE" in told
+    assert (tmp_path / "searches.db").read_text() == text
+    with pytest.raises(StorageError, match="not a SQLite database"):
+        upgrade(url)
+    with pytest.raises(StorageError, match="not a SQLite database"):
+        current(url)
+
+
+def test_directory_that_does_not_exist(tmp_path: Path) -> None:
+    told = _told(f"sqlite:///{tmp_path}/none/a.db")
+    assert f"there is no directory {tmp_path}/none: make it, or" in told
+    assert not (tmp_path / "none").exists()
+
+
+@MODES
+def test_path_that_is_a_directory(tmp_path: Path, read_only: bool) -> None:
+    assert "is a directory: add a file name" in _told(f"sqlite:///{tmp_path}", read_only=read_only)
+
+
+def test_place_without_write_permission(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert f"{tmp_path} is not writable: give write permission, or" in _told(url)
+    assert not (tmp_path / "searches.db").exists()
+
+
+@not_as_root
+def test_directory_without_write_permission(tmp_path: Path, url: str) -> None:
+    with _mode(tmp_path, 0o500):
+        assert f"{tmp_path} is not writable" in _told(url)
+
+
+@not_as_root
+def test_file_without_write_permission_can_be_read(tmp_path: Path, url: str, store: Store) -> None:
+    store.create_search("first", {}, [])
+    store.close()
+    with _mode(tmp_path / "searches.db", 0o400), _mode(tmp_path, 0o500):
+        assert "searches.db is not writable" in _told(url)
+        with Store.open(url, read_only=True) as reader:
+            assert [record.name for record in reader.searches()] == ["first"]
+
+
+def test_reader_cannot_write(url: str, store: Store, search_id: int) -> None:
+    with Store.open(url, read_only=True) as reader:
+        assert reader.search("first").id == search_id
+        with pytest.raises(StorageError, match=r"it is read-only: give write permission, or"):
+            reader.heartbeat(search_id)
+
+
+@pytest.fixture
+def locked(url: str, store: Store, search_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a database that another process keeps locked for writing."""
+    monkeypatch.setattr("archsearch.storage.engine.BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(tmp_path / "searches.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE search SET reason = 'held'")
+        yield url
+        other.execute("ROLLBACK")
+
+
+def test_locked_database_is_told_after_a_wait(locked: str) -> None:
+    with Store.open(locked) as store, pytest.raises(StorageError, match="another process has kept it locked"):
+        store.create_search("second", {}, [])
+
+
+@MODES
+def test_reading_needs_no_lock(locked: str, read_only: bool) -> None:
+    with Store.open(locked, read_only=read_only) as store:
+        assert store.search("first").reason == ""
+        assert len(store.searches_frame()) == 1
+
+
+def test_table_that_is_gone(url: str, store: Store, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "searches.db")) as other:
+        other.execute("DROP TABLE plugin_version")
+    with pytest.raises(StorageError, match="a table is missing: put back a copy"):
+        store.plugins(1)
+
+
+def test_damaged_database(url: str, store: Store, search_id: int, tmp_path: Path) -> None:
+    for number in range(200):
+        store.create_search(f"search-{number}", {"padding": "x" * 200}, [])
+    store.close()
+    path = tmp_path / "searches.db"
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 :] = b"\xa5" * (len(content) - 4096 * 3)
+    path.write_bytes(content)
+    with Store.open(url) as broken, pytest.raises(StorageError, match="the file is damaged: put back a copy"):
+        broken.searches()
+
+
+def test_measurement_that_fails_leaves_the_one_before(store: Store, add_trial: Callable[..., int]) -> None:
+    trial_id = add_trial()
+    store.add_measurement(trial_id, measurement(), {"test": {"mqar.accuracy": 0.5}}, task="mqar")
+    with pytest.raises(StorageError, match="a value cannot be stored"):
+        store.add_measurement(trial_id, measurement(validation={"accuracy": object()}), {}, task="mqar")
+    assert [row.key for row in store.trial(trial_id).measurements] == ["k0"]
+    assert store.metrics_frame("first", "test")["value"].tolist() == [0.5]
+
+
+def test_driver_message_keeps_no_secret() -> None:
+    url = "postgresql://me:s3cret@host/db?password=other"
+    with pytest.raises(StorageError) as caught, storage_errors(url):
+        raise OperationalError("SELECT 1", {}, Exception("connection failed: s3cret, other\n  at host"))
+    assert str(caught.value) == (
+        "postgresql://me:***@host/db?password=***: connection failed: ***, *** at host: "
+        "check that the server runs and that the URL is right"
+    )

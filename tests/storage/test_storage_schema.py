@@ -1,0 +1,150 @@
+"""The schema: migrated when new, equal to the tables, and refused when it is another."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from archsearch.errors import StorageError
+from archsearch.storage import Store, current, head, schema, upgrade
+from archsearch.storage.engine import WRITES, open_engine
+from archsearch.storage.tables import VERSION_TABLE, Base
+
+
+def _stamp(path: Path, version: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", (version,))
+    connection.close()
+
+
+def test_migrated_schema_equals_the_tables(url: str) -> None:
+    upgrade(url)
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+def test_head_is_the_newest_migration() -> None:
+    assert schema._scripts().get_heads() == [head()]
+
+
+def test_downgrade_leaves_nothing(url: str) -> None:
+    upgrade(url)
+    engine = open_engine(url)
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        command.downgrade(schema._config(connection), "base")
+    assert inspect(engine).get_table_names() == [VERSION_TABLE]
+    engine.dispose()
+    assert current(url) is None
+    assert upgrade(url) == head()
+    with Store.open(url) as store:
+        assert store.searches() == []
+
+
+def test_new_file_is_migrated_when_it_is_opened(url: str) -> None:
+    Store.open(url).close()
+    assert current(url) == head()
+
+
+def test_upgrade_twice_changes_nothing(url: str) -> None:
+    assert upgrade(url) == upgrade(url) == current(url) == head()
+
+
+def test_a_directory_whose_name_needs_quoting(tmp_path: Path) -> None:
+    odd = tmp_path / "50% of #1 & more"
+    odd.mkdir()
+    with Store.open(f"sqlite:///{odd}/a b.db") as store:
+        store.create_search("s", {}, [])
+    assert (odd / "a b.db").exists()
+
+
+def test_relative_path_holds_after_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store.open("sqlite:///a.db") as store:
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        store.create_search("s", {}, [])
+    assert (tmp_path / "a.db").exists()
+    assert not (tmp_path / "other" / "a.db").exists()
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+def test_newer_schema_is_refused(url: str, tmp_path: Path, read_only: bool) -> None:
+    upgrade(url)
+    _stamp(tmp_path / "searches.db", "9999")
+    with pytest.raises(StorageError, match=r"schema 9999.*newer.*pip install --upgrade archsearch"):
+        Store.open(url, read_only=read_only)
+    with pytest.raises(StorageError, match="newer"):
+        upgrade(url)
+    assert current(url) == "9999"
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+def test_older_schema_is_refused_until_it_is_upgraded(
+    url: str, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    upgrade(url)
+    monkeypatch.setattr(schema, "HEAD", "0002")
+    with pytest.raises(StorageError, match=r"schema 0001.*needs 0002: run `archsearch db upgrade`"):
+        Store.open(url, read_only=read_only)
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+def test_database_of_something_else_is_left_alone(url: str, tmp_path: Path, read_only: bool) -> None:
+    with sqlite3.connect(tmp_path / "searches.db") as connection:
+        connection.execute("CREATE TABLE recipes (id INTEGER)")
+    connection.close()
+    with pytest.raises(StorageError, match=r'no archsearch database \(it has a table "recipes"\)'):
+        Store.open(url, read_only=read_only)
+    with pytest.raises(StorageError, match="recipes"):
+        upgrade(url)
+
+
+def test_reading_makes_no_file(url: str, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"there is no database at .*`archsearch run SPEC`.*--storage"):
+        Store.open(url, read_only=True)
+    with pytest.raises(StorageError, match="there is no database"):
+        current(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_an_empty_file_leaves_it_empty(url: str, tmp_path: Path) -> None:
+    (tmp_path / "searches.db").touch()
+    with pytest.raises(StorageError, match=r"is empty: `archsearch run SPEC` fills one"):
+        Store.open(url, read_only=True)
+    assert current(url) is None
+    assert (tmp_path / "searches.db").stat().st_size == 0
+
+
+def test_failed_migration_leaves_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", fail)
+        with pytest.raises(StorageError, match="stop"):
+            upgrade(url)
+    assert current(url) is None
+    assert upgrade(url) == head()
+
+
+def _open_and_name(url: str, name: str) -> None:
+    with Store.open(url) as store:
+        store.create_search(name, {}, [])
+
+
+def test_processes_that_make_one_file_together(url: str) -> None:
+    names = [f"search-{index}" for index in range(3)]
+    with multiprocessing.get_context("spawn").Pool(len(names)) as pool:
+        pool.starmap(_open_and_name, [(url, name) for name in names])
+    with Store.open(url, read_only=True) as store:
+        assert sorted(record.name for record in store.searches()) == names

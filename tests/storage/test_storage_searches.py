@@ -1,0 +1,116 @@
+"""Searches: made, found by name, kept alive, ended and claimed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from archsearch.errors import StorageError
+from archsearch.storage import Store
+from archsearch.storage.records import SearchRecord
+
+SOON = timedelta(seconds=10)
+
+
+def test_search_comes_back_as_it_went_in(store: Store, search_id: int) -> None:
+    before = datetime.now(UTC)
+    record = store.search("first")
+    assert (record.id, record.name, record.state, record.reason) == (search_id, "first", "running", "")
+    assert record.spec == {"seed": 0}
+    assert [objective["name"] for objective in record.objectives] == ["recall", "state_bytes"]
+    assert record.created_at.tzinfo is UTC
+    assert timedelta() <= before - record.created_at < SOON
+    assert (record.heartbeat_at, record.finished_at) == (record.created_at, None)
+    assert store.search(search_id) == record
+    assert store.searches() == [record]
+    assert store.plugins(search_id) == [("full", "archsearch", "0.1.0"), ("linear", "archsearch", "0.1.0")]
+
+
+def test_name_that_is_taken(store: Store, search_id: int) -> None:
+    with pytest.raises(StorageError, match=r'already has a search "first": `archsearch resume first` goes on'):
+        store.create_search("first", {}, [])
+    assert [record.id for record in store.searches()] == [search_id]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("frist", r'\(did you mean "first"\?\)'), ("zzz", "it has first"), (7, 'no search "7"')]
+)
+def test_unknown_search_names_the_nearest(store: Store, search_id: int, name: str | int, told: str) -> None:
+    with pytest.raises(StorageError, match=told):
+        store.search(name)
+
+
+def test_unknown_search_of_an_empty_store(store: Store) -> None:
+    with pytest.raises(StorageError, match="it has none"):
+        store.search("first")
+
+
+@pytest.mark.parametrize("state", ["complete", "infeasible", "cancelled", "interrupted", "failed"])
+def test_end_of_a_search(store: Store, search_id: int, state: str) -> None:
+    store.set_search_state(search_id, state, "because")
+    record = store.search("first")
+    assert (record.state, record.reason) == (state, "because")
+    assert record.finished_at is not None
+    assert record.state_now(record.finished_at + timedelta(days=1)) == state
+    store.set_search_state(search_id, "running")
+    record = store.search("first")
+    assert (record.state, record.reason, record.finished_at) == ("running", "", None)
+
+
+def test_state_that_does_not_exist(store: Store, search_id: int) -> None:
+    with pytest.raises(StorageError, match=r'"completed" is no search state \(did you mean "complete"\?\)'):
+        store.set_search_state(search_id, "completed")
+
+
+def _record(state: str, beat: datetime) -> SearchRecord:
+    return SearchRecord(
+        id=1, name="s", state=state, reason="", spec={}, objectives=(), created_at=beat, heartbeat_at=beat,
+        finished_at=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("age_s", "state"), [(0, "running"), (30, "running"), (31, "interrupted")])
+def test_running_search_is_interrupted_when_its_heartbeat_is_stale(age_s: int, state: str) -> None:
+    beat = datetime(2026, 1, 1, tzinfo=UTC)
+    now = (beat + timedelta(seconds=age_s)).astimezone(timezone(timedelta(hours=5)))
+    assert _record("running", beat).state_now(now, stale_after=timedelta(seconds=30)) == state
+
+
+def test_heartbeat(store: Store, search_id: int) -> None:
+    before = store.search(search_id).heartbeat_at
+    store.heartbeat(search_id)
+    assert store.search(search_id).heartbeat_at > before
+
+
+@pytest.mark.parametrize("write", ["heartbeat", "mark_orphans", "claim_search"])
+def test_search_id_that_does_not_exist(store: Store, write: str) -> None:
+    with pytest.raises(StorageError, match="no search with the id 99"):
+        getattr(store, write)(99)
+
+
+def test_claim_is_refused_while_the_driver_lives(store: Store, search_id: int) -> None:
+    with pytest.raises(StorageError, match=r'"first" is running .* wait 60 s if it was killed'):
+        store.claim_search(search_id)
+    record = store.claim_search(search_id, stale_after=timedelta(0))
+    assert record.state == "running"
+    assert store.search(search_id) == record
+
+
+def test_claim_of_an_ended_search_makes_it_run(store: Store, search_id: int) -> None:
+    store.set_search_state(search_id, "cancelled", "Ctrl-C")
+    record = store.claim_search(search_id)
+    assert (record.state, record.reason, record.finished_at) == ("running", "", None)
+    with pytest.raises(StorageError, match="is running"):
+        store.claim_search(search_id)
+
+
+def test_spec_with_a_number_that_json_has_no_word_for(store: Store) -> None:
+    store.create_search("odd", {"a": float("inf"), "b": (1, float("nan"))}, [])
+    assert store.search("odd").spec == {"a": None, "b": [1, None]}
+
+
+def test_spec_that_is_not_plain_data(store: Store) -> None:
+    with pytest.raises(StorageError, match=r"a value cannot be stored .*not JSON serializable"):
+        store.create_search("odd", {"a": object()}, [])
+    assert store.searches() == []

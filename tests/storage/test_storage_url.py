@@ -1,0 +1,86 @@
+"""Database URLs: secrets hidden, bad ones refused, and which one is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archsearch.errors import StorageError
+from archsearch.storage import Store, hide, storage_url
+from archsearch.storage.url import read_url, scrub, sqlite_path
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///a.db", "sqlite:///a.db"),
+        ("sqlite:////home/me:too@home/a.db", "sqlite:////home/me:too@home/a.db"),
+        ("postgresql://host/db", "postgresql://host/db"),
+        ("postgresql://me@host/db?sslmode=require", "postgresql://me@host/db?sslmode=require"),
+        ("postgresql://me:s3cret@host:5432/db", "postgresql://me:***@host:5432/db"),
+        ("postgresql://:s3cret@host/db", "postgresql://:***@host/db"),
+        ("postgresql://me:s3c@ret:/?@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://host/db?user=me&password=s3cret", "postgresql://host/db?user=me&password=***"),
+        ("postgresql://host/db?PASSWORD=s3cret&user=me", "postgresql://host/db?PASSWORD=***&user=me"),
+        ("postgresql://host/db?pass%77ord=s3cret", "postgresql://host/db?pass%77ord=***"),
+        ("postgresql://me:s3cret@host/db?sslpassword=s3cret", "postgresql://me:***@host/db?sslpassword=***"),
+        ("not a url with password=", "not a url with password="),
+    ],
+)
+def test_hide(url: str, shown: str) -> None:
+    assert hide(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("results.db", "no database URL: write sqlite:///FILE"),
+        ("", "no database URL"),
+        ("postgresql://me:s3cret@host:port/db", "no database URL"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite://a.db", "write sqlite:///a.db"),
+        ("sqlite:///a.db?timeout=1", "takes no options after a"),
+        ("postgres://host/db", "write sqlite:///FILE or postgresql://"),
+        ("mysql://me:s3cret@host/db", "mysql databases are not supported"),
+        ("postgresql+nothing://me:s3cret@host/db", "write postgresql+psycopg://"),
+    ],
+)
+@pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+def test_bad_url_is_refused_with_the_remedy(url: str, told: str, read_only: bool) -> None:
+    with pytest.raises(StorageError) as caught:
+        Store.open(url, read_only=read_only)
+    assert told in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_missing_driver_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
+    with pytest.raises(StorageError) as caught:
+        Store.open("postgresql+psycopg2://me:s3cret@host/db?password=s3cret")
+    assert 'pip install "psycopg2-binary"' in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_scrub_takes_secrets_out_of_what_a_driver_says() -> None:
+    url = "postgresql://me:p%40ss@host/db?password=other"
+    said = f"cannot connect to {url}: p@ss and p%40ss and other are wrong"
+    assert scrub(said, url) == f"cannot connect to {hide(url)}: *** and *** and *** are wrong"
+
+
+def test_sqlite_path_is_absolute() -> None:
+    assert sqlite_path(read_url("sqlite:///a.db")) == Path.cwd() / "a.db"
+    assert sqlite_path(read_url("sqlite:////tmp/a.db")) == Path("/tmp/a.db")
+    assert sqlite_path(read_url("sqlite:///~/a.db")) == Path.home() / "a.db"
+    assert sqlite_path(read_url("postgresql://host/db")) is None
+
+
+def test_storage_url_takes_the_nearest_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARCHSEARCH_STORAGE", raising=False)
+    assert storage_url() == "sqlite:///archsearch.db"
+    assert storage_url(spec="sqlite:///spec.db") == "sqlite:///spec.db"
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", "sqlite:///env.db")
+    assert storage_url(spec="sqlite:///spec.db") == "sqlite:///env.db"
+    assert storage_url("sqlite:///given.db", spec="sqlite:///spec.db") == "sqlite:///given.db"
