@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +15,7 @@ from archsearch.errors import SpecError, listing, nearest
 from archsearch.mixer import Dtype, LayerInfo, MixerOptions, ModelShape, Resolver
 
 ChannelKind = Literal["none", "swiglu", "moe"]
+_WORDED = {"channel_mixer", "dtype"}
 
 
 class ModelSpec(BaseModel):
@@ -22,6 +23,7 @@ class ModelSpec(BaseModel):
 
     Sizes left out are derived: ``n_kv_heads`` is ``n_heads``, ``head_dim`` is ``d_model / n_heads``, ``ffn_dim``
     (SwiGLU) is 8/3 of ``d_model`` rounded up to 16, ``expert_dim`` is ``ffn_dim / experts_per_token``.
+    ``short_conv`` is the width of a causal convolution in front of every token mixer, 0 for none.
     ``dtype`` is the one that costs are counted in; ``vocab_size`` is the task's when a model is trained.
     """
 
@@ -29,14 +31,15 @@ class ModelSpec(BaseModel):
 
     d_model: int = Field(default=64, ge=1)
     n_heads: int = Field(default=2, ge=1)
-    n_kv_heads: int = Field(default=0, ge=0)
-    head_dim: int = Field(default=0, ge=0)
+    n_kv_heads: int = Field(default=0, ge=1)
+    head_dim: int = Field(default=0, ge=1)
+    short_conv: int = Field(default=0, ge=0, le=16)
     channel_mixer: ChannelKind = "swiglu"
-    ffn_dim: int = Field(default=0, ge=0)
+    ffn_dim: int = Field(default=0, ge=1)
     n_experts: int = Field(default=8, ge=1)
     experts_per_token: int = Field(default=2, ge=1)
     shared_experts: int = Field(default=1, ge=0)
-    expert_dim: int = Field(default=0, ge=0)
+    expert_dim: int = Field(default=0, ge=1)
     dtype: Dtype = "bfloat16"
     vocab_size: int = Field(default=32768, ge=1)
 
@@ -46,29 +49,32 @@ class ModelSpec(BaseModel):
         if not isinstance(values, Mapping):
             return values
         values = dict(values)
-        try:
-            d_model, n_heads = int(values.get("d_model", 64)), int(values.get("n_heads", 2))
-            if n_heads < 1:
-                return values
-            if not values.get("n_kv_heads"):
-                values["n_kv_heads"] = n_heads
-            if not values.get("head_dim"):
-                if d_model % n_heads:
-                    raise ValueError(f"n_heads = {n_heads} does not divide d_model = {d_model}: give head_dim")
-                values["head_dim"] = d_model // n_heads
-            if n_heads % int(values["n_kv_heads"]):
-                raise ValueError(
-                    f"n_kv_heads = {values['n_kv_heads']} does not divide n_heads = {n_heads}: choose a divisor"
-                )
-            if not values.get("ffn_dim"):
-                values["ffn_dim"] = -(-8 * d_model // 3 // 16) * 16
-            if not values.get("expert_dim"):
-                values["expert_dim"] = max(1, int(values["ffn_dim"]) // int(values.get("experts_per_token", 2) or 1))
-        except TypeError:
+        given = {key: value for key, value in values.items() if key in cls.model_fields and key not in _WORDED}
+        if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in given.values()):
             return values
-        if int(values.get("experts_per_token", 2)) > int(values.get("n_experts", 8)):
+        d_model, n_heads = given.get("d_model", 64), given.get("n_heads", 2)
+        per_token = given.get("experts_per_token", 2)
+        if not (d_model and n_heads and per_token):
+            return values
+        derived = {
+            "n_kv_heads": n_heads,
+            "head_dim": d_model // n_heads,
+            "ffn_dim": (ffn_dim := given.get("ffn_dim") or -(-8 * d_model // 3 // 16) * 16),
+            "expert_dim": max(1, ffn_dim // per_token),
+        }
+        return values | {key: given.get(key) or value for key, value in derived.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads = {self.n_kv_heads} does not divide n_heads = {self.n_heads}: choose a divisor"
+            )
+        if self.d_model % self.n_heads and self.head_dim == self.d_model // self.n_heads:
+            raise ValueError(f"n_heads = {self.n_heads} does not divide d_model = {self.d_model}: give head_dim")
+        if self.experts_per_token > self.n_experts:
             raise ValueError("experts_per_token exceeds n_experts: a token cannot be sent to more than there are")
-        return values
+        return self
 
     @cached_property
     def shape(self) -> ModelShape:
@@ -83,6 +89,8 @@ class ModelSpec(BaseModel):
         sizes of a channel mixer that is not there."""
         values = self.model_dump(mode="json", exclude={"dtype", "vocab_size"})
         moe = {"n_experts", "experts_per_token", "shared_experts", "expert_dim"}
+        if not self.short_conv:
+            del values["short_conv"]
         drop = {"none": moe | {"ffn_dim"}, "swiglu": moe, "moe": {"ffn_dim"}}[self.channel_mixer]
         return {key: value for key, value in values.items() if key not in drop}
 

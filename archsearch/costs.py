@@ -20,7 +20,7 @@ from archsearch.units import format_quantity, parse_quantity
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """Costs of one layer, norms and channel mixer included. ``mixer_params`` is the token mixer's own part."""
+    """Costs of one layer: token mixer, short convolution, channel mixer and norms. ``mixer_params`` is the token mixer's own part."""
 
     mixer_params: int
     params: int
@@ -171,7 +171,9 @@ def layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Re
     mixer_params = plugin.params(options, shape, info)
     channel_params, active_params, channel = channel_cost(model)
     norms = 1 if model.channel_mixer == "none" else 2
-    per_token = channel + _norm_flops(model) * norms
+    tail_bytes = max(0, model.short_conv - 1) * model.d_model * shape.dtype_bytes
+    conv = Flops(elementwise=2.0 * model.short_conv * model.d_model)
+    per_token = channel + _norm_flops(model) * norms + conv
 
     def forward(phase: Any) -> Flops:
         return plugin.flops(options, shape, info, phase=phase, context=context) + per_token * (
@@ -179,17 +181,18 @@ def layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Re
         )
 
     state = plugin.state(options, shape, info)
-    norm_params = norms * model.d_model
+    other_params = (norms + model.short_conv) * model.d_model
     return LayerCost(
         mixer_params=mixer_params,
-        params=mixer_params + channel_params + norm_params,
-        active_params=mixer_params + active_params + norm_params,
+        params=mixer_params + channel_params + other_params,
+        active_params=mixer_params + active_params + other_params,
         train_flops=forward("train") * 3.0,
         prefill_flops=forward("prefill"),
         decode_flops=forward("decode"),
         kv_bytes=sum(tensor.nbytes(context) for tensor in state if tensor.grows),
-        state_bytes=sum(tensor.nbytes(context) for tensor in state),
-        traffic=plugin.traffic(options, shape, info, context=context),
+        state_bytes=sum(tensor.nbytes(context) for tensor in state) + tail_bytes,
+        traffic=plugin.traffic(options, shape, info, context=context)
+        + Traffic(read_bytes=tail_bytes, written_bytes=tail_bytes),
     )
 
 

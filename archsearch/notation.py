@@ -2,7 +2,7 @@
 
     pattern := item+
     item    := ( name [ "(" key "=" value { "," key "=" value } ")" ] | "[" pattern "]" ) [ "*" count ]
-    value   := number | true | false | none | bare word | "quoted string"
+    value   := number | true | false | null | bare word | "quoted string"
 
 A name is a mixer or a preset. Brackets nest.
 """
@@ -27,7 +27,7 @@ _TOKEN = re.compile(
           |(?P<sign>[\[\]()*=,:]))""",
     re.VERBOSE,
 )
-_WORDS = {"true": True, "false": False, "none": None}
+_WORDS = {"true": True, "false": False, "null": None}
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _format_options(options: Mapping[str, Any]) -> str:
 
 def _format_value(value: Any) -> str:
     if isinstance(value, bool) or value is None:
-        return str(value).lower()
+        return "null" if value is None else str(value).lower()
     if isinstance(value, str):
         bare = re.fullmatch(r"[A-Za-z_][\w-]*", value) and value not in _WORDS
         return value if bare else json.dumps(value)

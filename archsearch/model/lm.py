@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -11,27 +13,71 @@ from archsearch.mixer import Resolver
 from archsearch.model.channel import build_channel_mixer
 from archsearch.model.context import Context
 from archsearch.model.mixer import Mixer, MixerState
+from archsearch.model.short_conv import ShortConv, next_tail
+
+
+@dataclass(kw_only=True)
+class BlockState:
+    """What a block keeps for a batch while it decodes: its mixer's state, and the short convolution's tail
+    `[B, width - 1, D]` when the backbone has one."""
+
+    mixer: MixerState
+    tail: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, as the cost model counts them."""
+        tail = 0 if self.tail is None else self.tail.numel() * self.tail.element_size()
+        return self.mixer.nbytes + tail
+
+    def clone(self) -> BlockState:
+        """A copy that shares no memory."""
+        return BlockState(mixer=self.mixer.clone(), tail=None if self.tail is None else self.tail.clone())
 
 
 class Block(nn.Module):
-    """``x + mixer(norm(x))``, then ``x + channel(norm(x))`` unless the backbone has no channel mixer."""
+    """``x + mixer(conv(norm(x)))``, then ``x + channel(norm(x))``; the backbone may have neither conv nor channel
+    mixer."""
 
     def __init__(self, mixer: Mixer, model: ModelSpec) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(model.d_model, eps=1e-6)
+        self.conv = ShortConv(model.d_model, model.short_conv) if model.short_conv else None
         self.mixer = mixer
         self.channel = build_channel_mixer(model)
         self.channel_norm = nn.RMSNorm(model.d_model, eps=1e-6) if self.channel is not None else None
 
-    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
-        """`[B, T, D]` to `[B, T, D]`, and the state after it."""
-        mixed, state = self.mixer(self.mixer_norm(x), state=state, ctx=ctx)
-        return self._mix_channels(x + mixed, ctx), state
+    def init_state(self, batch: int, capacity: int, *, dtype: torch.dtype | None = None) -> BlockState:
+        """An empty state for `batch` sequences of up to `capacity` tokens."""
+        weight = self.mixer_norm.weight
+        tail = None
+        if self.conv is not None:
+            rows, width = self.conv.tail_rows, weight.shape[0]
+            tail = torch.zeros(batch, rows, width, dtype=dtype or weight.dtype, device=weight.device)
+        state = self.mixer.init_state(batch, capacity, dtype=dtype or weight.dtype, device=weight.device)
+        return BlockState(mixer=state, tail=tail)
 
-    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+    def forward(self, x: Tensor, *, state: BlockState | None = None, ctx: Context) -> tuple[Tensor, BlockState | None]:
+        """`[B, T, D]` to `[B, T, D]`, and the state after it."""
+        normed = self.mixer_norm(x)
+        tail = state.tail if state is not None else None
+        after_tail = None if tail is None else next_tail(tail, normed)
+        if self.conv is not None:
+            packed = ctx.positions_of(x) if ctx.cu_seqlens is not None else None
+            normed = self.conv(normed, tail=tail, positions=packed)
+        mixed, after = self.mixer(normed, state=state.mixer if state is not None else None, ctx=ctx)
+        x = self._mix_channels(x + mixed, ctx)
+        return x, None if state is None or after is None else BlockState(mixer=after, tail=after_tail)
+
+    def step(self, x_t: Tensor, *, state: BlockState, ctx: Context) -> tuple[Tensor, BlockState]:
         """One token, `[B, D]` to `[B, D]`."""
-        mixed, state = self.mixer.step(self.mixer_norm(x_t), state=state, ctx=ctx)
-        return self._mix_channels(x_t + mixed, ctx), state
+        normed = self.mixer_norm(x_t)
+        after_tail = state.tail
+        if self.conv is not None and state.tail is not None:
+            after_tail = next_tail(state.tail, normed[:, None])
+            normed = self.conv.step(normed, state.tail)
+        mixed, after = self.mixer.step(normed, state=state.mixer, ctx=ctx)
+        return self._mix_channels(x_t + mixed, ctx), BlockState(mixer=after, tail=after_tail)
 
     def _mix_channels(self, x: Tensor, ctx: Context) -> Tensor:
         if self.channel is None or self.channel_norm is None:
@@ -63,21 +109,26 @@ class HybridLM(nn.Module):
         hidden, _ = self._hidden(tokens, None, ctx or Context())
         return self._logits(hidden)
 
-    def init_state(self, batch: int, capacity: int, *, dtype: torch.dtype | None = None) -> list[MixerState]:
+    def logits_at(self, tokens: Tensor, scored: Tensor, *, ctx: Context | None = None) -> Tensor:
+        """Logits `[n, V]` of the n positions where `scored` `[B, T]` is true: the head's work is spent only there."""
+        hidden, _ = self._hidden(tokens, None, ctx or Context())
+        return self._logits(hidden[scored])
+
+    def init_state(self, batch: int, capacity: int, *, dtype: torch.dtype | None = None) -> list[BlockState]:
         """Empty states of all layers for `batch` sequences of up to `capacity` tokens."""
-        return [block.mixer.init_state(batch, capacity, dtype=dtype) for block in self.blocks]  # type: ignore[union-attr, operator]
+        return [block.init_state(batch, capacity, dtype=dtype) for block in self.blocks]  # type: ignore[operator]
 
     def prefill(
-        self, tokens: Tensor, states: list[MixerState], *, ctx: Context | None = None
-    ) -> tuple[Tensor, list[MixerState]]:
+        self, tokens: Tensor, states: list[BlockState], *, ctx: Context | None = None
+    ) -> tuple[Tensor, list[BlockState]]:
         """Reads `[B, T]` more tokens into the states; logits `[B, V]` of the last one. May be called again."""
         _check_room(states, tokens.shape[1])
         hidden, after = self._hidden(tokens, states, ctx or Context(want_state=True))
         return self._logits(hidden[:, -1]), after
 
     def step(
-        self, token: Tensor, states: list[MixerState], *, ctx: Context | None = None
-    ) -> tuple[Tensor, list[MixerState]]:
+        self, token: Tensor, states: list[BlockState], *, ctx: Context | None = None
+    ) -> tuple[Tensor, list[BlockState]]:
         """One token `[B]` a sequence: logits `[B, V]` and the states after it, by the recurrent form."""
         _check_room(states, 1)
         ctx = ctx or Context(want_state=True)
@@ -108,7 +159,7 @@ class HybridLM(nn.Module):
                 logits, states = self.step(chosen[-1], states)
         return torch.stack(chosen, dim=1) if chosen else tokens[:, :0]
 
-    def _hidden(self, tokens: Tensor, states: list[MixerState] | None, ctx: Context) -> tuple[Tensor, list[MixerState]]:
+    def _hidden(self, tokens: Tensor, states: list[BlockState] | None, ctx: Context) -> tuple[Tensor, list[BlockState]]:
         x, after = self.embedding(tokens), []
         for index, block in enumerate(self.blocks):
             x, state = block(x, state=states[index] if states is not None else None, ctx=ctx)
@@ -126,11 +177,11 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator | Non
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
-def _check_room(states: list[MixerState], count: int) -> None:
+def _check_room(states: list[BlockState], count: int) -> None:
     for state in states[:1]:
-        longest = int(state.lengths.max())
-        if longest + count > state.capacity:
+        longest = int(state.mixer.lengths.max())
+        if longest + count > state.mixer.capacity:
             raise SpecError(
-                f"{count} more tokens after {longest} exceed the state's capacity of {state.capacity}: "
+                f"{count} more tokens after {longest} exceed the state's capacity of {state.mixer.capacity}: "
                 "ask init_state for a larger one"
             )

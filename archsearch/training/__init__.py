@@ -1,1 +1,26 @@
+"""Training: the recipe, the loop, and the measurement of one architecture on one task."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from archsearch.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from archsearch.training.evaluation import Evaluation, Progress, evaluate
+    from archsearch.training.key import measurement_key
+
+__all__ = ["Evaluation", "Progress", "Recipe", "evaluate", "measurement_key"]
+
+
+def __getattr__(name: str) -> object:
+    """All but the recipe imports torch: only those who train pay for it."""
+    if name in ("Evaluation", "Progress", "evaluate"):
+        from archsearch.training import evaluation
+
+        return getattr(evaluation, name)
+    if name == "measurement_key":
+        from archsearch.training.key import measurement_key
+
+        return measurement_key
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,251 @@
+"""Evaluation: one architecture on one task with one seed, over the recipe's learning rates."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archsearch.arch import ArchSpec
+from archsearch.costs import CostModel
+from archsearch.errors import SpecError
+from archsearch.exercise import unexercised_layers
+from archsearch.measurement import Measurement
+from archsearch.registry import Registry
+from archsearch.tasks import Task
+from archsearch.training.fit import Fit, evaluate_split
+from archsearch.training.key import measurement_key, parts_versions, runtime_versions
+from archsearch.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an evaluation is: ``step`` of ``total_steps`` over all learning rates, and its latest look."""
+
+    step: int
+    total_steps: int
+    learning_rate: float
+    metric: str
+    value: float | None
+
+
+class Evaluation:
+    """A sweep over learning rates that can be advanced in slices, checkpointed, and taken up again.
+
+    With ``checkpoint``, a file is written there every ``recipe.checkpoint_seconds`` and read if it exists and holds
+    the same evaluation; `discard` removes it.
+    """
+
+    def __init__(
+        self, arch: ArchSpec, task: Task, recipe: Recipe, seed: int, *, registry: Registry,
+        checkpoint: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
+        self.device = _device(recipe)
+        self.key = measurement_key(arch, task, recipe, seed, registry)
+        self._checkpoint = checkpoint
+        self._saved_at = time.monotonic()
+        self._sweep: list[dict[str, Any]] = []
+        self._best: dict[str, Any] | None = None
+        self._fit: Fit | None = None
+        with _threads(recipe):
+            self._restore()
+
+    @property
+    def done(self) -> bool:
+        """Whether every learning rate was tried."""
+        return len(self._sweep) == len(self.recipe.learning_rates)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the evaluation stands."""
+        per_rate = self.recipe.steps_for(self.task.seq_len)
+        index = min(len(self._sweep), len(self.recipe.learning_rates) - 1)
+        look = self._fit.curve[-1][self.task.metric] if self._fit and self._fit.curve else None
+        if look is None and self._sweep:
+            look = self._sweep[-1]["validation"].get(self.task.metric)
+        return Progress(
+            step=len(self._sweep) * per_rate + (self._fit.step if self._fit else 0),
+            total_steps=per_rate * len(self.recipe.learning_rates),
+            learning_rate=self.recipe.learning_rates[index], metric=self.task.metric, value=look,
+        )  # fmt: skip
+
+    def advance(self, seconds: float) -> Progress:
+        """Trains for about `seconds`, at least one step; stops early when a learning rate is done."""
+        with _threads(self.recipe):
+            fit = self._fit = self._fit or self._new_fit()
+            start = time.perf_counter()
+            while not fit.done:
+                fit.advance()
+                if time.perf_counter() - start >= seconds:
+                    break
+            fit.seconds += time.perf_counter() - start
+            if fit.done:
+                self._close(fit)
+            self._save()
+        return self.progress
+
+    def measurement(self) -> Measurement:
+        """The result; raises `SpecError` before `done`."""
+        if not self.done:
+            raise SpecError("the evaluation is not done: advance it until `done`")
+        with _threads(self.recipe):
+            return self._measurement()
+
+    def discard(self) -> None:
+        """Removes the checkpoint."""
+        if self._checkpoint is not None:
+            self._checkpoint.unlink(missing_ok=True)
+
+    def _new_fit(self) -> Fit:
+        rate = self.recipe.learning_rates[len(self._sweep)]
+        return Fit(
+            self.arch, self.task, self.recipe, seed=self.seed, rate=rate, resolver=self.registry, device=self.device
+        )
+
+    def _close(self, fit: Fit) -> None:
+        diverged = fit.diverged_at is not None
+        entry = {
+            "learning_rate": fit.rate,
+            "status": "diverged" if diverged else "complete",
+            "reason": f"the loss is not finite at step {fit.diverged_at}" if diverged else None,
+            "steps": fit.step,
+            "solved_at": fit.solved_at,
+            "validation": {} if diverged else fit.validation,
+            "seconds": fit.seconds,
+            "curve": fit.curve,
+        }
+        if not diverged and self._beats(fit.validation[self.task.metric]):
+            model = {name: value.clone() for name, value in fit.model.state_dict().items()}
+            self._best = {"index": len(self._sweep), "model": model}
+        self._sweep.append(entry)
+        self._fit = None
+
+    def _beats(self, value: float) -> bool:
+        if self._best is None:
+            return True
+        held = self._sweep[self._best["index"]]["validation"][self.task.metric]
+        return bool(value > held if self.task.direction == "maximize" else value < held)
+
+    def _measurement(self) -> Measurement:
+        best = self._sweep[self._best["index"]] if self._best else None
+        steps = sum(entry["steps"] for entry in self._sweep)
+        seconds = sum(entry["seconds"] for entry in self._sweep)
+        tokens = steps * self.recipe.batch_size * self.task.seq_len
+        model = self.arch.model.model_copy(update={"vocab_size": self.task.vocab_size})
+        cost = CostModel(self.registry).cost(ArchSpec(model=model, layers=self.arch.layers), self.task.seq_len)
+        cost_json = cost.to_json()
+        del cost_json["layers"]
+        return Measurement(
+            key=self.key,
+            digest=self.arch.digest,
+            pattern=self.arch.pattern(self.registry),
+            arch=self.arch.to_json(),
+            task=self.task.label,
+            task_options=self.task.to_json(),
+            metric=self.task.metric,
+            direction=self.task.direction,
+            recall=self.task.recall,
+            chance=self.task.chance,
+            recipe=self.recipe.model_dump(mode="json"),
+            seed=self.seed,
+            status="complete" if best else "diverged",
+            reason=None if best else "; ".join(
+                f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep
+            ),
+            learning_rate=best["learning_rate"] if best else None,
+            steps=best["steps"] if best else steps,
+            solved_at=best["solved_at"] if best else None,
+            validation=best["validation"] if best else {},
+            test=self._test() if best else {},
+            sweep=tuple({key: value for key, value in entry.items() if key != "curve"} for entry in self._sweep),
+            curve=tuple(best["curve"] if best else self._sweep[-1]["curve"]),
+            unexercised=unexercised_layers(self.arch, self.task.seq_len, self.registry),
+            seq_len=self.task.seq_len,
+            params=cost.params,
+            costs=cost_json,
+            tokens_per_second=tokens / seconds if seconds else 0.0,
+            train_seconds=seconds,
+            peak_memory_bytes=_peak_memory(self.device),
+            versions={**runtime_versions(self.device), **parts_versions(self.arch, self.task, self.registry)},
+        )  # fmt: skip
+
+    def _test(self) -> dict[str, float]:
+        assert self._best is not None
+        fit = Fit(
+            self.arch, self.task, self.recipe, seed=self.seed, rate=1.0, resolver=self.registry, device=self.device
+        )
+        fit.model.load_state_dict(self._best["model"])
+        return evaluate_split(fit.model, self.task, "test", self.recipe, self.device)
+
+    def _save(self) -> None:
+        due = time.monotonic() - self._saved_at >= self.recipe.checkpoint_seconds
+        if self._checkpoint is None or not due or self.done:
+            return
+        fit = self._fit.state_dict() if self._fit else None
+        content = {"key": self.key, "sweep": self._sweep, "best": self._best, "fit": fit}
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._checkpoint.with_suffix(f".{os.getpid()}.partial")
+        torch.save(content, partial)
+        partial.replace(self._checkpoint)
+        self._saved_at = time.monotonic()
+
+    def _restore(self) -> None:
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return
+        content = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        if content["key"] != self.key:
+            return
+        self._sweep, self._best = content["sweep"], content["best"]
+        if content["fit"] is not None:
+            self._fit = self._new_fit()
+            self._fit.load_state_dict(content["fit"])
+
+
+def evaluate(
+    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, *, registry: Registry, checkpoint: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Measurement:  # fmt: skip
+    """Trains `arch` on `task` and measures it; equal arguments give equal metrics and curves on the CPU.
+
+    Raises `SpecError` for a device that is not there. A loss that is not finite is no error: the measurement's
+    status is "diverged" and its reason has the step.
+    """
+    evaluation = Evaluation(arch, task, recipe, seed, registry=registry, checkpoint=checkpoint)
+    while not evaluation.done:
+        progress = evaluation.advance(0.5)
+        if on_progress is not None:
+            on_progress(progress)
+    return evaluation.measurement()
+
+
+def _device(recipe: Recipe) -> torch.device:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise SpecError('recipe.device = "cuda", but torch finds no CUDA device here: use "cpu" or "auto"')
+    if recipe.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(recipe.device)
+
+
+@contextmanager
+def _threads(recipe: Recipe) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Peak bytes of the device's allocator, or of this whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,68 @@
+"""Recipe: how every architecture of a comparison is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from archsearch.arch import explain
+from archsearch.errors import SpecError
+
+
+class Recipe(BaseModel):
+    """Training settings, equal for all candidates.
+
+    ``steps`` optimiser steps, or as many as ``tokens`` need; ``learning_rates`` are all tried and the best on
+    validation is reported on test; ``seeds`` is how many are trained. ``stop_at`` ends a run early once the task's
+    primary metric on validation reaches it (recall tasks; 0 never). Validation is looked at every ``eval_every``
+    steps. ``dtype`` is that of the products (autocast); parameters stay in float32. ``threads`` of the CPU are part of
+    the result, since sums are taken in another order with another number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=500, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rates: tuple[float, ...] = Field(default=(1e-2,), min_length=1)
+    warmup: float = Field(default=0.1, ge=0.0, le=1.0)
+    final_learning_rate: float = Field(default=0.0, ge=0.0, le=1.0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.1, ge=0.0)
+    clip: float = Field(default=1.0, gt=0.0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    stop_at: float = Field(default=0.995, ge=0.0)
+    eval_every: int = Field(default=50, ge=1)
+    seeds: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_seconds: float = Field(default=30.0, gt=0.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        bad = [rate for rate in self.learning_rates if not rate > 0]
+        if bad:
+            raise ValueError(f"learning_rates: {bad[0]} is not above 0")
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError("learning_rates: a rate is given twice")
+        return self
+
+    def steps_for(self, seq_len: int) -> int:
+        """Optimiser steps on sequences of `seq_len` tokens."""
+        if self.tokens is None:
+            return self.steps
+        return max(1, -(-self.tokens // (self.batch_size * seq_len)))
+
+    def trained(self) -> dict[str, Any]:
+        """The settings that a result depends on: not how many seeds, nor how often a checkpoint is written."""
+        return self.model_dump(mode="json", exclude={"seeds", "device", "checkpoint_seconds"})
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """From plain values; raises `SpecError` that names the key, the value and the remedy."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise SpecError(explain(error, cls, where)) from None
