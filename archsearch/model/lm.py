@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from archsearch.arch import ArchSpec, ModelSpec
-from archsearch.errors import SpecError
+from archsearch.errors import ArchsearchError, PluginError, SpecError
 from archsearch.mixer import Resolver
 from archsearch.model.channel import build_channel_mixer
 from archsearch.model.context import Context
@@ -98,9 +98,7 @@ class HybridLM(nn.Module):
         nn.init.normal_(self.embedding.weight, std=model.d_model**-0.5)
         blocks = []
         for index, layer in enumerate(arch.layers):
-            plugin = resolver.resolve(layer.mixer).plugin
-            mixer = plugin.build(layer.options, model.shape, arch.layer_info(index, resolver))
-            blocks.append(Block(mixer, model))
+            blocks.append(Block(build_mixer(arch, index, resolver), model))
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
 
@@ -168,6 +166,20 @@ class HybridLM(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return nn.functional.linear(self.norm(hidden), self.embedding.weight)
+
+
+def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
+    """The token mixer of one layer; whatever its plugin raises ends as an `ArchsearchError` that names the plugin."""
+    layer = arch.layers[index]
+    plugin = resolver.resolve(layer.mixer).plugin
+    try:
+        return plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver))
+    except ArchsearchError:
+        raise
+    except Exception as error:  # the plugin boundary: anything may come out of foreign code
+        raise PluginError(
+            f'mixer "{layer.mixer}" cannot build layer {index}, {layer.options!r}: {type(error).__name__}: {error}'
+        ) from error
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

@@ -80,5 +80,5 @@ class _ShiftedSum(torch.autograd.Function):
 
 
 def _shifted_sum(x: Tensor, weight: Tensor) -> Tensor:
-    out: Tensor = _ShiftedSum.apply(x, weight.to(x.dtype))
+    out: Tensor = _ShiftedSum.apply(x, weight.to(x.dtype))  # type: ignore[no-untyped-call]
     return out

@@ -1,1 +1,7 @@
+"""Tasks: what architectures are trained and judged on. Numpy only."""
 
+from archsearch.tasks.base import IGNORE, Batch, Task, TaskOptions, share, share_by
+from archsearch.tasks.resolve import resolve_task
+from archsearch.tasks.splits import Split
+
+__all__ = ["IGNORE", "Batch", "Split", "Task", "TaskOptions", "resolve_task", "share", "share_by"]

@@ -112,17 +112,18 @@ class Evaluation:
 
     def _close(self, fit: Fit) -> None:
         diverged = fit.diverged_at is not None
+        validation = {} if diverged else evaluate_split(fit.model, self.task, "validation", self.recipe, self.device)
         entry = {
             "learning_rate": fit.rate,
             "status": "diverged" if diverged else "complete",
             "reason": f"the loss is not finite at step {fit.diverged_at}" if diverged else None,
             "steps": fit.step,
             "solved_at": fit.solved_at,
-            "validation": {} if diverged else fit.validation,
+            "validation": validation,
             "seconds": fit.seconds,
             "curve": fit.curve,
         }
-        if not diverged and self._beats(fit.validation[self.task.metric]):
+        if not diverged and self._beats(validation[self.task.metric]):
             model = {name: value.clone() for name, value in fit.model.state_dict().items()}
             self._best = {"index": len(self._sweep), "model": model}
         self._sweep.append(entry)

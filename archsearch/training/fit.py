@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,6 @@ class Fit:
         self.step = 0
         self.diverged_at: int | None = None
         self.solved_at: int | None = None
-        self.validation: dict[str, float] = {}
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0
         self._unread: list[Tensor] = []
@@ -90,8 +89,8 @@ class Fit:
         self._unread.clear()
 
     def _look(self) -> None:
-        self.validation = evaluate_split(self.model, self.task, "validation", self.recipe, self.device)
-        value = self.validation[self.task.metric]
+        metrics = evaluate_split(self.model, self.task, "validation", self.recipe, self.device, main_only=True)
+        value = metrics[self.task.metric]
         self.curve.append({
             "step": float(self.step), "loss": sum(self._losses) / len(self._losses), self.task.metric: value,
         })  # fmt: skip
@@ -106,7 +105,7 @@ class Fit:
         return {
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": self._rng,
             "step": self.step, "diverged_at": self.diverged_at, "solved_at": self.solved_at,
-            "validation": self.validation, "curve": self.curve, "seconds": self.seconds, "losses": self._losses,
+            "curve": self.curve, "seconds": self.seconds, "losses": self._losses,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,7 +114,7 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         self._rng, self.step, self.seconds = state["rng"].cpu(), state["step"], state["seconds"]
         self.diverged_at, self.solved_at = state["diverged_at"], state["solved_at"]
-        self.validation, self.curve = dict(state["validation"]), list(state["curve"])
+        self.curve = list(state["curve"])
         self._losses = list(state["losses"])
         self._unread.clear()
 
@@ -130,11 +129,16 @@ def schedule(step: int, total: int, recipe: Recipe) -> float:
 
 
 @torch.no_grad()
-def evaluate_split(model: HybridLM, task: Task, split: Any, recipe: Recipe, device: torch.device) -> dict[str, float]:
-    """The task's metrics on all evaluation sets of a split."""
+def evaluate_split(
+    model: HybridLM, task: Task, split: Literal["validation", "test"], recipe: Recipe, device: torch.device, *,
+    main_only: bool = False,
+) -> dict[str, float]:  # fmt: skip
+    """The task's metrics on all evaluation sets of a split, or on the main one."""
     model.eval()
     found: dict[str, float] = {}
     for label, batch in task.evaluation(split).items():
+        if label and main_only:
+            continue
         nll, predictions = _score(model, batch, recipe, device)
         found |= task.metrics(label, batch, nll=nll, predictions=predictions)
     return found
