@@ -27,7 +27,7 @@ check: $(STAMP)  ## lint and types
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## the figures of the README, each a rate or a ratio within one run
-	$(BIN)/archsearch bench
+	$(BIN)/python benchmarks/figures.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

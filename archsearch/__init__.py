@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from archsearch.api import cost, evaluate, open_store, run
+from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
+from archsearch.errors import ArchsearchError
 from archsearch.hookspecs import hookimpl
-from archsearch.mixer import MixerOptions, MixerPlugin, ModelShape, StateTensor, Tunable
+from archsearch.mixer import (
+    Flops,
+    LayerInfo,
+    MixerOptions,
+    MixerPlugin,
+    ModelShape,
+    StateTensor,
+    Traffic,
+    Tunable,
+)
+from archsearch.registry import load_registry
 
 __version__ = "0.1.0"
 __all__ = [
+    "ArchSpec",
+    "ArchsearchError",
+    "Flops",
+    "LayerInfo",
+    "LayerSpec",
     "MixerOptions",
     "MixerPlugin",
     "ModelShape",
+    "ModelSpec",
     "StateTensor",
+    "Traffic",
     "Tunable",
+    "cost",
+    "evaluate",
     "hookimpl",
+    "load_registry",
+    "open_store",
+    "run",
 ]

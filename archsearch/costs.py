@@ -20,7 +20,10 @@ from archsearch.units import format_quantity, parse_quantity
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """Costs of one layer: token mixer, short convolution, channel mixer and norms. ``mixer_params`` is the token mixer's own part."""
+    """Costs of one layer: token mixer, short convolution, channel mixer and norms.
+
+    ``mixer_params`` is the token mixer's own part.
+    """
 
     mixer_params: int
     params: int

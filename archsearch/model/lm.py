@@ -96,10 +96,9 @@ class HybridLM(nn.Module):
         self.vocab_size = vocab_size or model.vocab_size
         self.embedding = nn.Embedding(self.vocab_size, model.d_model)
         nn.init.normal_(self.embedding.weight, std=model.d_model**-0.5)
-        blocks = []
-        for index, layer in enumerate(arch.layers):
-            blocks.append(Block(build_mixer(arch, index, resolver), model))
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(
+            Block(build_mixer(arch, index, resolver), model) for index in range(len(arch.layers))
+        )
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
 
     def forward(self, tokens: Tensor, *, ctx: Context | None = None) -> Tensor:

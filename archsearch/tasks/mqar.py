@@ -66,6 +66,7 @@ class Mqar(Task):
     options_type: ClassVar[type[TaskOptions]] = MqarOptions
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "easy": {},
+        "compact": {"seq_len": 48, "pairs": 12, "keys": 16, "values": 16},
         "noisy_update": {"rewrites": 4, "noise_tokens": 128},
         "capacity": {"seq_len": 80, "pairs": 12, "rewrites": 4, "noise_tokens": 128},
         "zoology_64x4": {"seq_len": 64, "pairs": 4, "keys": 4095, "values": 4096},

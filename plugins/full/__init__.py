@@ -1,1 +1,48 @@
+"""Full attention: every token sees all before it."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from archsearch import hookimpl
+from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
+
+from .cost import attention_flops
+from .options import FullOptions
+
+if TYPE_CHECKING:
+    from .layer import FullAttention
+
+
+class FullPlugin(MixerPlugin[FullOptions]):
+    """Softmax attention over all tokens so far: the reference that every other mixer is measured against."""
+
+    name = "full"
+    family = "full"
+    summary = "softmax attention over all tokens so far"
+    options = FullOptions
+
+    def params(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)
+
+    def flops(self, options: FullOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int) -> Flops:
+        return attention_flops(options, shape, phase=phase, context=context)
+
+    def traffic(self, options: FullOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        return kv_traffic(context, shape, n_kv_heads=options.n_kv_heads)
+
+    def state(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return kv_cache(shape, n_kv_heads=options.n_kv_heads)
+
+    def build(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> FullAttention:
+        from .layer import FullAttention
+
+        return FullAttention(self, options, shape, layer)
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "full"."""
+    register(FullPlugin())

@@ -1,1 +1,51 @@
+"""Linear attention and its kin: a fixed state, written by the Hebbian or the delta rule, with or without decay."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from archsearch import hookimpl
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
+
+from . import cost
+from .options import PRESETS, LinearOptions
+
+if TYPE_CHECKING:
+    from .layer import LinearMixer
+
+
+class LinearPlugin(MixerPlugin[LinearOptions]):
+    """One engine for the table of update rule by decay; its presets are the published mixers."""
+
+    name = "linear"
+    family = "linear"
+    summary = "a fixed state per head, written by the Hebbian or the delta rule, with or without decay"
+    options = LinearOptions
+    presets = PRESETS
+
+    def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return cost.params(options, shape)
+
+    def flops(
+        self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
+    ) -> Flops:
+        return cost.flops(options, shape, phase=phase, context=context)
+
+    def traffic(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        moved = float(sum(tensor.nbytes(context) for tensor in cost.state(options, shape)))
+        return Traffic(read_bytes=moved, written_bytes=moved)
+
+    def state(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return cost.state(options, shape)
+
+    def build(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> LinearMixer:
+        from .layer import LinearMixer
+
+        return LinearMixer(self, options, shape, layer)
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "linear" and its presets."""
+    register(LinearPlugin())

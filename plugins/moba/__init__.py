@@ -1,1 +1,53 @@
+"""Mixture of block attention: every token sees its own block and the few past blocks that fit its query best."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from archsearch import hookimpl
+from archsearch.attention_cost import projection_params
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
+
+from .cost import moba_flops, moba_state, moba_traffic
+from .options import MobaOptions
+
+if TYPE_CHECKING:
+    from .layer import MobaAttention
+
+
+class MobaPlugin(MixerPlugin[MobaOptions]):
+    """MoBA (arXiv 2502.13189): each query head attends to its own block and its best past blocks, found by mean key."""
+
+    name = "moba"
+    family = "sparse"
+    summary = "softmax attention over the own block and the best past blocks (MoBA)"
+    options = MobaOptions
+
+    def params(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return projection_params(shape)
+
+    def flops(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int) -> Flops:
+        return moba_flops(
+            shape, phase=phase, context=context, block_size=options.block_size, top_k=options.top_k, rope=options.rope
+        )
+
+    def traffic(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        return moba_traffic(shape, context=context, block_size=options.block_size, top_k=options.top_k)
+
+    def state(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return moba_state(shape, block_size=options.block_size, top_k=options.top_k)
+
+    def build(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> MobaAttention:
+        from .layer import MobaAttention
+
+        return MobaAttention(self, options, shape, layer)
+
+    def dense_up_to(self, options: MobaOptions) -> int:
+        return options.top_k * options.block_size
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "moba"."""
+    register(MobaPlugin())

@@ -1,1 +1,51 @@
+"""Native sparse attention: every token sees the means of all blocks, the few blocks that fit it best, and a window."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from archsearch import hookimpl
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
+
+from .cost import nsa_flops, nsa_params, nsa_state, nsa_traffic
+from .options import NsaOptions
+
+if TYPE_CHECKING:
+    from .layer import NsaAttention
+
+
+class NsaPlugin(MixerPlugin[NsaOptions]):
+    """NSA (arXiv 2502.11089) on one set of keys and values: compression, selection and a window, gated and summed."""
+
+    name = "nsa"
+    family = "sparse"
+    summary = "softmax attention over block means, the best blocks and a window, gated by the token (NSA)"
+    options = NsaOptions
+
+    def params(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return nsa_params(shape)
+
+    def flops(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int) -> Flops:
+        return nsa_flops(options, shape, phase=phase, context=context)
+
+    def traffic(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        return nsa_traffic(options, shape, context=context)
+
+    def state(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return nsa_state(options, shape)
+
+    def build(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> NsaAttention:
+        from .layer import NsaAttention
+
+        return NsaAttention(self, options, shape, layer)
+
+    def dense_up_to(self, options: NsaOptions) -> int:
+        # the output is never that of full attention, but up to here the selection sees every token
+        return options.top_k * options.block_size
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "nsa"."""
+    register(NsaPlugin())

@@ -1,1 +1,53 @@
+"""Sliding-window attention: every token sees the last few, and the first few."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from archsearch import hookimpl
+from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
+
+from .cost import attention_flops
+from .options import SlidingOptions
+
+if TYPE_CHECKING:
+    from .layer import SlidingAttention
+
+
+class SlidingPlugin(MixerPlugin[SlidingOptions]):
+    """Softmax attention over a window of the last tokens and the sinks at the start."""
+
+    name = "sliding"
+    family = "sliding"
+    summary = "softmax attention over the last tokens of a window, and the first of the sequence"
+    options = SlidingOptions
+
+    def params(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)
+
+    def flops(
+        self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
+    ) -> Flops:
+        return attention_flops(options, shape, phase=phase, context=context)
+
+    def traffic(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        return kv_traffic(min(context, options.window + options.sinks), shape, n_kv_heads=options.n_kv_heads)
+
+    def state(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return kv_cache(shape, n_kv_heads=options.n_kv_heads, cap=options.window + options.sinks)
+
+    def build(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> SlidingAttention:
+        from .layer import SlidingAttention
+
+        return SlidingAttention(self, options, shape, layer)
+
+    def dense_up_to(self, options: SlidingOptions) -> int:
+        return options.window + options.sinks
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "sliding"."""
+    register(SlidingPlugin())

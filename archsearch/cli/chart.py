@@ -1,0 +1,86 @@
+"""Charts for a terminal: a numbered scatter and a curve, as plain text without colour; what rises is the title."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import plotext
+
+WIDTH, HEIGHT = 78, 20
+_DECADE = 8.0
+"""From this ratio of the largest to the smallest value on, an axis is logarithmic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One axis: its label, and the values that get a tick by what is written there (none: left to the chart)."""
+
+    label: str
+    ticks: Mapping[float, str] | None = None
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Where a value stands on the axis."""
+        return math.log10(value) if self.log else value
+
+
+def spans_decades(values: Sequence[float]) -> bool:
+    """Whether `values` want a logarithmic axis: all above 0, and far apart."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= _DECADE
+
+
+Points = Sequence[tuple[float, float]]
+
+
+def scatter(front: Points, marked: Mapping[str, Points], x: Axis, y: Axis) -> str:
+    """The front's points by their numbers, from 1, and groups of others by one character each."""
+    figure = _figure(x, y)
+    for marker, points in marked.items():
+        if points:
+            figure.draw(figure.signal(*_places(points, x, y), marker=marker))
+    for number, place in enumerate(zip(*_places(front, x, y), strict=True), start=1):
+        figure.draw(figure.text(*place, str(number), alignment="center"))
+    _frame(figure, x, y, [*front, *(point for points in marked.values() for point in points)])
+    return _text(figure)
+
+
+def curve(points: Points, x: Axis, y: Axis) -> str:
+    """A line through the points."""
+    figure = _figure(x, y)
+    line = figure.signal(*_places(points, x, y))
+    line.lines()
+    figure.draw(line)
+    _frame(figure, x, y, points)
+    return _text(figure)
+
+
+def _figure(x: Axis, y: Axis) -> plotext.figure:
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("colorless")
+    figure.plot_size(WIDTH, HEIGHT)
+    figure.title(y.label)
+    figure.label(x.label, "x")
+    return figure
+
+
+def _places(points: Points, x: Axis, y: Axis) -> tuple[list[float], list[float]]:
+    return [x.place(left) for left, _ in points], [y.place(right) for _, right in points]
+
+
+def _frame(figure: plotext.figure, x: Axis, y: Axis, points: Points) -> None:
+    for name, axis, places in zip("xy", (x, y), _places(points, x, y), strict=True):
+        low, high = min(places), max(places)
+        margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+        ruler = figure.ruler(name)
+        ruler.lim(low - margin, high + margin)
+        if axis.ticks:
+            ruler.ticks([axis.place(value) for value in axis.ticks], list(axis.ticks.values()))
+
+
+def _text(figure: plotext.figure) -> str:
+    text: str = figure.build().string(colorless=True)
+    figure.clear()
+    return "\n".join(line.rstrip() for line in text.rstrip().splitlines())

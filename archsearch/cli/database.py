@@ -1,0 +1,160 @@
+"""``archsearch searches``, ``trials`` and ``db``: what a database holds, and its schema."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from archsearch.cli.answer import Objective
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("searches")(searches)
+    app.command("trials")(trials)
+    schema = typer.Typer(help="The database's schema: which version it has, and bringing it up to date.")
+    schema.command("current")(current)
+    schema.command("upgrade")(upgrade)
+    app.add_typer(schema, name="db", no_args_is_help=True)
+
+
+def searches(storage: StorageOption = None, json: JsonFlag = False) -> None:
+    """Lists the searches of a database.
+
+    Each with its state and how many trials it has.
+    """
+    from archsearch.storage import Store, storage_url
+
+    with Store.open(storage_url(storage), read_only=True) as store:
+        frame, database = store.searches_frame(), store.url
+    if json:
+        print_json({"database": database, "searches": _records(frame)})
+        return
+    out = console()
+    if not len(frame):
+        out.print(f"{database} has no search yet: `archsearch run SPEC` makes one", soft_wrap=True)
+        return
+    rows = [
+        [
+            row["name"], row["state"], row["trials"], row["complete"], row["infeasible"], row["diverged"],
+            row["failed"], ", ".join(row["objectives"]), f"{row['created_at']:%Y-%m-%d %H:%M}",
+        ]
+        for row in frame.to_dict("records")
+    ]  # fmt: skip
+    columns = [">trials", ">complete", ">infeasible", ">diverged", ">failed", "objectives", "begun (UTC)"]
+    out.print(table(["search", "state", *columns], rows, title=database))
+    for row in frame.to_dict("records"):
+        if row["state"] == "interrupted":
+            out.print(f"{row['name']}: its driver is gone: `archsearch resume {row['name']}` goes on with it")
+        elif row["reason"]:
+            out.print(f"{row['name']}: {row['reason']}", soft_wrap=True)
+
+
+def trials(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the search, as `archsearch searches` lists it.")],
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Only trials in this state; may be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="The latest so many; 0: all.")] = 50,
+    storage: StorageOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Lists the trials of a search.
+
+    Each with its figures on the validation split, and the reason where it is not complete.
+    """
+    from archsearch.analysis import points
+    from archsearch.cli.answer import objectives_of
+    from archsearch.storage import Store, storage_url
+
+    _check_states(state or [])
+    with Store.open(storage_url(storage), read_only=True) as store:
+        search = store.search(name)
+        frame, metrics = store.trials_frame(name), store.metrics_frame(name)
+    objectives = objectives_of(search)
+    alone = frame.assign(digest=frame["trial"], kind="search")
+    values = points(alone, metrics, search.objectives, split="validation").set_index("trial")
+    frame = frame.join(values[[objective.name for objective in objectives]], on="trial")
+    found = frame[frame["state"].isin(state)] if state else frame
+    shown = found.tail(limit) if limit else found
+    if json:
+        print_json({"search": name, "total": len(found), "split": "validation", "trials": _records(shown)})
+    else:
+        _print_trials(name, shown, len(found), objectives)
+
+
+def _print_trials(name: str, shown: DataFrame, total: int, objectives: list[Objective]) -> None:
+    out = console()
+    if not total:
+        out.print(f"{name} has no such trial")
+        return
+    rows = [
+        [
+            row["trial"], row["number"], row["kind"], row["state"], row["pattern"],
+            *(objective.show(float(row[objective.name])) for objective in objectives), _remark(row),
+        ]
+        for row in shown.to_dict("records")
+    ]  # fmt: skip
+    names = [f">{objective.name}" for objective in objectives]
+    out.print(table([">trial", ">no.", "kind", "state", "pattern", *names, "remark"], rows))
+    out.print(f"{len(shown)} of {total} trials; figures are those of the validation split; `archsearch show TRIAL`")
+
+
+def _remark(row: dict[Any, Any]) -> str:
+    unexercised = "; ".join(f"not exercised: {layer}" for layer in row["unexercised"])
+    return row["reason"] or unexercised
+
+
+def _check_states(states: list[str]) -> None:
+    from archsearch.errors import SpecError, listing, nearest
+    from archsearch.storage.records import TRIAL_STATES
+
+    for state in states:
+        if state not in TRIAL_STATES:
+            raise SpecError(f"--state {state}: no such state{nearest(state, TRIAL_STATES)}: {listing(TRIAL_STATES)}")
+
+
+def _records(frame: DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain data, with null for what is not there."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [{str(key): _plain(value) for key, value in row.items()} for row in plain.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value.item() if hasattr(value, "item") else value
+
+
+def current(storage: StorageOption = None, json: JsonFlag = False) -> None:
+    """Shows the version of the schema, and the one that is needed."""
+    from archsearch import storage as database
+
+    url = database.storage_url(storage)
+    version = database.current(url)
+    if json:
+        print_json({"database": database.hide(url), "current": version, "head": database.head()})
+        return
+    state = "up to date" if version == database.head() else f"this archsearch needs {database.head()}"
+    console().print(f"{database.hide(url)}: schema {version or 'none'}, {state}", soft_wrap=True)
+
+
+def upgrade(storage: StorageOption = None, json: JsonFlag = False) -> None:
+    """Brings the schema up to date.
+
+    Makes the database where there is none.
+    """
+    from archsearch import storage as database
+
+    url = database.storage_url(storage)
+    version = database.upgrade(url)
+    if json:
+        print_json({"database": database.hide(url), "current": version, "head": database.head()})
+        return
+    console().print(f"{database.hide(url)}: schema {version}", soft_wrap=True)

@@ -1,0 +1,150 @@
+"""``archsearch doctor``: whether this machine has what a search needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import typer
+
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
+
+LEAST_DISK_BYTES = 2**30
+LEAST_SHM_BYTES = 200 * 2**20
+_IMPORT_SECONDS = 120
+_PROBES = {
+    "torch": "import torch as m; n = m.cuda.get_device_name() if m.cuda.is_available() else None\n"
+    "print(m.__version__); print(f'cuda, {n}' if n else f'cpu, {m.get_num_threads()} threads')",
+    "ray": "import ray as m; print(m.__version__)",
+    "triton": "import triton as m; print(m.__version__)",
+}
+_OPTIONAL = {
+    "triton": "not installed: the mixers run on PyTorch (pip install 'archsearch[kernels]' where there is a GPU)"
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at; a "note" is no obstacle, "broken" is."""
+
+    name: str
+    status: Literal["ok", "note", "broken"]
+    detail: str
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(storage: StorageOption = None, json: JsonFlag = False) -> None:
+    """Checks whether this machine has what a search needs.
+
+    Python, the libraries, the device, the plugins, the database and the disk. Exits with 1 when one is broken.
+    """
+    checks = list(_checks(storage))
+    broken = [check for check in checks if check.status == "broken"]
+    if json:
+        print_json({"ok": not broken, "checks": [asdict(check) for check in checks]})
+    else:
+        out = console()
+        out.print(table(["", "status", "detail"], [[check.name, check.status, check.detail] for check in checks]))
+        out.print(f"broken: {', '.join(check.name for check in broken)}" if broken else "nothing is broken")
+    if broken:
+        raise typer.Exit(1)
+
+
+def _checks(storage: str | None) -> Iterator[Check]:
+    import platform
+
+    from archsearch import __version__
+
+    yield Check(name="archsearch", status="ok", detail=__version__)
+    yield Check(name="python", status="ok", detail=f"{platform.python_version()} on {platform.platform()}")
+    yield from _libraries()
+    yield from _plugins()
+    yield _database(storage)
+    yield from _room()
+
+
+def _libraries() -> Iterator[Check]:
+    """Each library in a process of its own, since one that is badly installed may take its process down."""
+    import subprocess
+    import sys
+
+    pipes = {
+        name: subprocess.Popen([sys.executable, "-c", probe], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name, probe in _PROBES.items()
+    }
+    for name, process in pipes.items():
+        try:
+            answer, errors = process.communicate(timeout=_IMPORT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            yield Check(name=name, status="broken", detail=f"did not import within {_IMPORT_SECONDS} s")
+            continue
+        lines = answer.split("\n")
+        if process.returncode == 0:
+            yield Check(name=name, status="ok", detail=lines[0])
+            if name == "torch":
+                yield Check(name="device", status="ok", detail=lines[1])
+        else:
+            yield _missing(name, process.returncode, errors)
+
+
+def _missing(name: str, code: int, errors: str) -> Check:
+    last = errors.strip().splitlines()[-1] if errors.strip() else f"import ended with code {code}"
+    if name in _OPTIONAL and "ModuleNotFoundError" in last:
+        return Check(name=name, status="note", detail=_OPTIONAL[name])
+    return Check(name=name, status="broken", detail=f"{last}: install it again with the pins of constraints.txt")
+
+
+def _plugins() -> Iterator[Check]:
+    from archsearch.registry import load_registry
+
+    for report in load_registry().reports():
+        brought = ", ".join([*report.mixers, *report.tasks])
+        detail = f"{report.distribution} {report.version}: {report.error or brought}"
+        status: Literal["ok", "note", "broken"] = "broken"
+        if report.status in ("ok", "blocked"):
+            status = "ok" if report.status == "ok" else "note"
+        yield Check(name=f"plugin {report.name}", status=status, detail=detail)
+
+
+def _database(storage: str | None) -> Check:
+    from archsearch import storage as database
+    from archsearch.errors import StorageError
+    from archsearch.storage.url import read_url, sqlite_path
+
+    url = database.storage_url(storage)
+    shown = database.hide(url)
+    try:
+        path = sqlite_path(read_url(url))
+        if path is not None and not path.exists() and path.parent.is_dir():
+            return Check(name="database", status="note", detail=f"{shown}: none yet; `archsearch run SPEC` makes it")
+        with database.Store.open(url, read_only=True) as store:
+            count = len(store.searches())
+    except StorageError as error:
+        return Check(name="database", status="broken", detail=str(error))
+    return Check(name="database", status="ok", detail=f"{shown}: schema {database.head()}, {count} searches")
+
+
+def _room() -> Iterator[Check]:
+    import shutil
+    from pathlib import Path
+
+    from archsearch.units import format_quantity
+
+    places = [("disk", Path.cwd(), LEAST_DISK_BYTES), ("shared memory", Path("/dev/shm"), LEAST_SHM_BYTES)]
+    for name, path, least in places:
+        if not path.is_dir():
+            continue
+        free = shutil.disk_usage(path).free
+        text = f"{format_quantity(free, unit='bytes')} free at {path}"
+        if free >= least:
+            yield Check(name=name, status="ok", detail=text)
+        else:
+            wanted = format_quantity(least, unit="bytes")
+            yield Check(name=name, status="broken", detail=f"{text}: a search wants {wanted}: make room")

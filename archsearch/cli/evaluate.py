@@ -1,0 +1,156 @@
+"""``archsearch evaluate``: train and measure one architecture, without Ray and without a database."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, KvHeads, ShortConv
+from archsearch.cli.output import JsonFlag, console, print_json, table
+
+if TYPE_CHECKING:
+    from archsearch.measurement import Measurement
+    from archsearch.training import Progress
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    arch: Annotated[str, typer.Argument(help='Layer pattern, such as "kda full".')],
+    task: Annotated[list[str], typer.Option("--task", help='Task, such as "mqar:noisy_update"; may be repeated.')],
+    seed: Annotated[int, typer.Option("--seed", help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, counted up from the first.")] = 1,
+    learning_rate: Annotated[
+        list[float] | None, typer.Option("--learning-rate", help="Learning rate to try; may be repeated.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Sequences a step.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32 or bfloat16 (autocast) for the training.")] = "float32",
+    d_model: DModel = 64,
+    heads: Heads = 2,
+    head_dim: HeadDim = 0,
+    kv_heads: KvHeads = 0,
+    short_conv: ShortConv = 4,
+    channel_mixer: ChannelMixer = "none",
+    json: JsonFlag = False,
+) -> None:
+    """Trains one architecture on each task and seed; the best learning rate on validation is reported on test."""
+    from archsearch import api
+    from archsearch.arch import ArchSpec, ModelSpec
+    from archsearch.registry import load_registry
+    from archsearch.tasks import resolve_task
+    from archsearch.training import Recipe
+
+    registry = load_registry()
+    model = ModelSpec.read(
+        {
+            "d_model": d_model, "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim,
+            "channel_mixer": channel_mixer, "short_conv": short_conv,
+        }
+    )  # fmt: skip
+    spec = ArchSpec.parse(arch, registry, model)
+    given = {"steps": steps, "batch_size": batch_size, "learning_rates": learning_rate or None}
+    recipe = Recipe.read(
+        {
+            "seeds": seeds, "device": device, "dtype": dtype,
+            **{key: value for key, value in given.items() if value is not None},
+        }
+    )  # fmt: skip
+    tasks = [resolve_task(name, registry) for name in task]
+    measurements = []
+    for resolved in tasks:
+        for number in range(seed, seed + seeds):
+            with _Progress(f"{resolved.label} seed {number}") as report:
+                measurements.append(api.evaluate(spec, resolved, recipe, number, registry=registry, on_progress=report))
+    if json:
+        print_json(
+            {
+                "pattern": spec.pattern(registry), "digest": spec.digest,
+                "measurements": [measurement.to_json() for measurement in measurements],
+                "summary": [_summary(group) for group in _by_task(measurements)],
+            }
+        )  # fmt: skip
+    else:
+        _print(spec.pattern(registry), measurements)
+    if all(measurement.status == "diverged" for measurement in measurements):
+        raise typer.Exit(6)
+
+
+class _Progress:
+    """One line on stderr that is overwritten, on a terminal only."""
+
+    def __init__(self, label: str) -> None:
+        self._label, self._shown = label, sys.stderr.isatty()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        if self._shown:
+            value = "" if progress.value is None else f"  {progress.metric} {progress.value:.3f}"
+            sys.stderr.write(f"\r\033[K{self._label}: step {progress.step} of {progress.total_steps}{value}")
+            sys.stderr.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\033[K")
+
+
+def _by_task(measurements: list[Measurement]) -> list[list[Measurement]]:
+    groups: dict[str, list[Measurement]] = {}
+    for measurement in measurements:
+        groups.setdefault(measurement.task, []).append(measurement)
+    return list(groups.values())
+
+
+def _summary(group: list[Measurement]) -> dict[str, Any]:
+    values = [measurement.test[measurement.metric] for measurement in group if measurement.status == "complete"]
+    return {
+        "task": group[0].task,
+        "metric": group[0].metric,
+        "chance": group[0].chance,
+        "seeds": [measurement.seed for measurement in group],
+        "diverged": [measurement.seed for measurement in group if measurement.status == "diverged"],
+        "mean": statistics.fmean(values) if values else None,
+        "min": min(values, default=None),
+        "max": max(values, default=None),
+        "exercised": group[0].exercised,
+    }
+
+
+def _print(pattern: str, measurements: list[Measurement]) -> None:
+    out = console()
+    rows = []
+    for measurement in measurements:
+        value = f"{measurement.test[measurement.metric]:.3f}" if measurement.test else measurement.status
+        rate = f"{measurement.learning_rate:g}" if measurement.learning_rate else "-"
+        rows.append([
+            measurement.task, measurement.seed, measurement.metric, value, f"{measurement.chance:.3f}", rate,
+            measurement.steps, f"{measurement.train_seconds:.1f}", f"{measurement.tokens_per_second:,.0f}",
+        ])  # fmt: skip
+    columns = ["task", ">seed", "metric", ">test", ">chance", ">rate", ">steps", ">seconds", ">tokens/s"]
+    out.print(table(columns, rows, title=pattern))
+    for group in _by_task(measurements):
+        first, summary = group[0], _summary(group)
+        if len(group) > 1 and summary["mean"] is not None:
+            out.print(
+                f"{first.task}: mean {summary['mean']:.3f}, {summary['min']:.3f} to {summary['max']:.3f} "
+                f"over {len(group)} seeds"
+            )
+        for measurement in group:
+            if measurement.reason:
+                out.print(f"{first.task} seed {measurement.seed}: diverged: {measurement.reason}")
+        for layer in first.unexercised:
+            out.print(f"{first.task}: not exercised: {layer}")
+    recipe = measurements[0].recipe
+    out.print(
+        f"valid for d_model {measurements[0].arch['model']['d_model']}, {recipe['steps']} steps of "
+        f"{recipe['batch_size']} sequences, at the length each task is trained on"
+    )

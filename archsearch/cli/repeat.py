@@ -1,0 +1,79 @@
+"""Repeat: the command line that measures a stored trial again, and what it cannot say."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from archsearch.arch import ModelSpec
+from archsearch.cli.validity import planned_label
+from archsearch.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from archsearch.storage import SearchRecord, TrialRecord
+
+_MODEL_FLAGS = {
+    "d_model": "--d-model",
+    "n_heads": "--heads",
+    "head_dim": "--head-dim",
+    "n_kv_heads": "--kv-heads",
+    "short_conv": "--short-conv",
+    "channel_mixer": "--channel-mixer",
+}
+_RECIPE_FLAGS = {"steps": "--steps", "batch_size": "--batch-size", "dtype": "--dtype", "device": "--device"}
+_SAID_OTHERWISE = {"learning_rates", "seeds", "checkpoint_seconds"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """``command`` repeats the trial; ``not_said`` are settings of it that the command has no option for."""
+
+    command: str
+    not_said: tuple[str, ...]
+
+
+def repeat(record: TrialRecord, search: SearchRecord) -> Repeat:
+    """The `archsearch evaluate` command for a trial, from its own measurements or, before it has any, the spec."""
+    payloads = [measured.payload for measured in record.measurements]
+    recipe = payloads[0]["recipe"] if payloads else search.spec["recipe"]
+    model = record.arch["model"]
+    words = ["archsearch", "evaluate", record.pattern]
+    for task in _tasks(payloads, search):
+        words += ["--task", task]
+    words += _seeds(record, search)
+    for rate in recipe["learning_rates"]:
+        words += ["--learning-rate", str(rate)]
+    words += _flags(_RECIPE_FLAGS, recipe)
+    words += _flags(_MODEL_FLAGS, model)
+    return Repeat(command=shlex.join(words), not_said=(*_unsaid_model(model), *_unsaid_recipe(recipe)))
+
+
+def _tasks(payloads: list[Mapping[str, Any]], search: SearchRecord) -> list[str]:
+    if payloads:
+        return list(dict.fromkeys(payload["task"] for payload in payloads))
+    return [planned_label(task) for task in search.spec["tasks"]]
+
+
+def _seeds(record: TrialRecord, search: SearchRecord) -> list[str]:
+    first = min(record.seeds, default=int(search.spec.get("seed", 0)))
+    count = len(record.seeds) or int(search.spec["recipe"]["seeds"])
+    return ["--seed", str(first), "--seeds", str(count)]
+
+
+def _flags(flags: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
+    return [word for key, flag in flags.items() if values.get(key) is not None for word in (flag, str(values[key]))]
+
+
+def _unsaid_model(model: Mapping[str, Any]) -> Iterator[str]:
+    said = {key: value for key, value in model.items() if key in _MODEL_FLAGS}
+    trained, derived = ModelSpec.read(model).trained(), ModelSpec.read(said).trained()
+    yield from (f"model.{key} = {value!r}" for key, value in trained.items() if value != derived[key])
+
+
+def _unsaid_recipe(recipe: Mapping[str, Any]) -> Iterator[str]:
+    defaults = Recipe().model_dump(mode="json")
+    for key, value in recipe.items():
+        if key not in _RECIPE_FLAGS and key not in _SAID_OTHERWISE and value != defaults.get(key):
+            yield f"recipe.{key} = {value!r}"

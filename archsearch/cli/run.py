@@ -1,0 +1,170 @@
+"""``archsearch run`` and ``archsearch resume``: a search from its spec to its front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json
+
+if TYPE_CHECKING:
+    from archsearch.search import SearchOutcome, SearchSpec
+    from archsearch.search.view import View
+    from archsearch.storage import Store
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 any other error; 2 a spec, option or name that cannot be used; 3 nothing in the space meets "
+    "the budget; 4 the database; 5 the Ray cluster or its workers; 6 training diverged (evaluate); 130 interrupted."
+)
+_CANCELLED = 130
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help='Ray cluster to use ("auto": the one that this runs on); by default one of its own.'
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("run", epilog=EXIT_CODES)(run)
+    app.command("resume", epilog=EXIT_CODES)(resume)
+
+
+def run(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Spec file of the search (TOML).")],
+    storage: StorageOption = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", metavar="N", min=1, help="Trials to train, instead of the spec's.")
+    ] = None,
+    address: AddressOption = None,
+    go_on: Annotated[
+        bool, typer.Option("--resume", help="Go on with the search of that name where the database has one.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Runs a search from its spec to its front.
+
+    Trains candidates, measures the front again on fresh seeds, and shows it.
+    """
+    from archsearch.registry import load_registry
+    from archsearch.search import SearchSpec, resume_search, run_search
+    from archsearch.storage import Store, storage_url
+
+    registry = load_registry()
+    loaded = SearchSpec.load(spec, registry)
+    if trials is not None:
+        loaded = _with_trials(loaded, trials)
+    url = storage_url(storage, spec=loaded.storage.url)
+    _refuse_passing_folder(url)
+    view = _view(json=json)
+    with Store.open(url) as store:
+        if go_on and loaded.name in [record.name for record in store.searches()]:
+            outcome = resume_search(loaded.name, registry=registry, store=store, view=view, address=address)
+        else:
+            outcome = run_search(loaded, registry=registry, store=store, view=view, address=address)
+        _finish(store, outcome, url, json=json)
+
+
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the search, as `archsearch searches` lists it.")],
+    storage: StorageOption = None,
+    address: AddressOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Goes on with a search that was stopped or killed.
+
+    What is measured is not trained again.
+    """
+    from archsearch.registry import load_registry
+    from archsearch.search import resume_search
+    from archsearch.storage import Store, storage_url
+
+    url = storage_url(storage)
+    _refuse_passing_folder(url)
+    with Store.open(url) as store:
+        outcome = resume_search(name, registry=load_registry(), store=store, view=_view(json=json), address=address)
+        _finish(store, outcome, url, json=json)
+
+
+def _view(*, json: bool) -> View:
+    """The live view on a terminal, lines in a pipe; beside JSON it speaks on stderr."""
+    from archsearch.search.live import make_view
+
+    return make_view(console(stderr=json))
+
+
+def _with_trials(spec: SearchSpec, trials: int) -> SearchSpec:
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
+
+
+def _refuse_passing_folder(url: str) -> None:
+    """A submitted job runs in a folder that the cluster deletes: a database there would be lost."""
+    import os
+    from pathlib import Path
+
+    from archsearch.errors import StorageError
+    from archsearch.storage.url import read_url
+
+    parsed = read_url(url)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ or parsed.get_backend_name() != "sqlite":
+        return
+    if not Path(parsed.database or "").is_absolute():
+        raise StorageError(
+            f"{url} lies in the folder of this job, which the cluster deletes with it: set ARCHSEARCH_STORAGE on the "
+            "cluster, or submit with --storage and a whole path (sqlite:////data/searches.db) or a PostgreSQL server"
+        )
+
+
+def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> None:
+    """The front, where it is kept, and what to try next; a search that was stopped ends with its own exit code."""
+    from archsearch.cli.answer import read_answer
+    from archsearch.cli.pareto import choose_axes, show_answer
+
+    answer = read_answer(store, outcome.name)
+    if json:
+        print_json({**_as_json(outcome), "database": store.url, "front": answer.to_json()})
+    else:
+        show_answer(answer, *choose_axes(answer, None, None))
+        out = console()
+        out.print(
+            f"\n{outcome.state} after {outcome.seconds:.0f} s" + (f": {outcome.reason}" if outcome.reason else "")
+        )
+        out.print(f"database: {store.url}", soft_wrap=True)
+        best = int(answer.front["trial"].iloc[-1]) if len(answer.front) else None
+        where, flag = _find_again(store.url, url)
+        out.print(f"next{where}:\n  " + "\n  ".join(_next(outcome, best, flag)), soft_wrap=True)
+    if outcome.state == "cancelled":
+        raise typer.Exit(_CANCELLED)
+
+
+def _as_json(outcome: SearchOutcome) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(outcome)
+
+
+def _next(outcome: SearchOutcome, best: int | None, flag: str) -> list[str]:
+    import shlex
+
+    name = shlex.quote(outcome.name)
+    trials = f"archsearch trials {name}{flag}"
+    if outcome.state == "cancelled":
+        return [f"archsearch resume {name}{flag}", f"archsearch pareto {name}{flag}", trials]
+    show = [f"archsearch show {best}{flag}"] if best is not None else []
+    return [f"archsearch pareto {name} --png front.png{flag}", *show, trials]
+
+
+def _find_again(shown: str, url: str) -> tuple[str, str]:
+    """What the next commands need to find this database: words before them and an option; no password is shown."""
+    import shlex
+
+    from archsearch.storage import storage_url
+
+    if storage_url() == url:
+        return "", ""
+    if shown != url:
+        return " (with ARCHSEARCH_STORAGE set to this database)", ""
+    return "", f" --storage {shlex.quote(url)}"

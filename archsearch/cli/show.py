@@ -1,0 +1,195 @@
+"""``archsearch show``: one trial with all that is known of it, and the command that measures it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
+
+if TYPE_CHECKING:
+    from archsearch.storage import SearchRecord, Store, TrialRecord
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("show")(show)
+
+
+def show(
+    trial: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIAL", help="Id of the trial, as tables show it; or NAME/NUMBER, its number in a search."
+        ),
+    ],
+    storage: StorageOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Shows one trial, and the command that repeats it.
+
+    Layers, costs, figures by seed, the sweep over learning rates, a curve, versions and reasons.
+    """
+    from archsearch.cli.repeat import repeat
+    from archsearch.storage import Store, storage_url
+
+    with Store.open(storage_url(storage), read_only=True) as store:
+        record = find_trial(store, trial)
+        search = store.search(record.search_id)
+        plugins = store.plugins(record.search_id)
+    again = repeat(record, search)
+    if json:
+        used = [dict(zip(("plugin", "distribution", "version"), plugin, strict=True)) for plugin in plugins]
+        print_json(_as_json(record, search) | {"plugins": used, "repeat": again.command, "not_said": again.not_said})
+    else:
+        _print(record, search, plugins)
+        console().print(f"to measure it again:\n  {again.command}", soft_wrap=True)
+        for text in again.not_said:
+            console().print(f"  with {text}, which evaluate has no option for", soft_wrap=True)
+
+
+def find_trial(store: Store, text: str) -> TrialRecord:
+    """The trial that `text` names: its id in the database, or ``NAME/NUMBER``.
+
+    Raises `SpecError` for other texts, `StorageError` where there is no such trial.
+    """
+    from archsearch.errors import SpecError, StorageError
+
+    name, slash, number = text.rpartition("/")
+    if not number.isascii() or not number.isdigit() or bool(name) != bool(slash):
+        raise SpecError(f'"{text}" names no trial: give its id, as 7, or its number in a search, as quickstart/3')
+    if not slash:
+        return store.trial(int(number))
+    search = store.search(name)
+    for record in store.trials(search.id):
+        if record.number == int(number):
+            return store.trial(record.id)
+    raise StorageError(f'{store.url}: the search "{name}" has no trial number {number}: see `archsearch trials {name}`')
+
+
+def _as_json(record: TrialRecord, search: SearchRecord) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    data = asdict(record)
+    for field in ("created_at", "started_at", "finished_at"):
+        data[field] = data[field].isoformat() if data[field] else None
+    for measurement in data["measurements"]:
+        measurement["created_at"] = measurement["created_at"].isoformat()
+    return {
+        "trial": data.pop("id"), "search": search.name, **data, "feasible": record.feasible,
+        "exercised": record.exercised, "valid_for": _validity(record, search),
+    }  # fmt: skip
+
+
+def _validity(record: TrialRecord, search: SearchRecord) -> str:
+    from archsearch.cli.validity import Validity
+
+    return Validity.of(search, record).sentence
+
+
+def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, str | None, str | None]]) -> None:
+    out = console()
+    kind = record.kind + (f" of trial {record.parent}" if record.parent else "")
+    out.print(f"trial {record.id} of {search.name} (number {record.number}, {kind}): {record.state}")
+    out.print(f"{record.pattern}   digest {record.digest}", soft_wrap=True)
+    if record.reason:
+        out.print(f"reason: {record.reason}", soft_wrap=True)
+    for layer in record.unexercised:
+        out.print(f"not exercised: {layer}", soft_wrap=True)
+    out.print(_layers(record))
+    if record.costs:
+        out.print(_costs(record))
+    if record.measurements:
+        out.print(_measurements(record))
+        out.print(_sweep(record))
+        _print_curve(record)
+    for text in sorted(set(_versions(record))):
+        out.print(text, soft_wrap=True)
+    used = ", ".join(f"{plugin} ({distribution} {version})" for plugin, distribution, version in plugins)
+    out.print(f"plugins of the search: {used}" if used else "plugins of the search: none recorded", soft_wrap=True)
+    out.print(_validity(record, search), soft_wrap=True)
+
+
+def _layers(record: TrialRecord) -> Any:
+    rows = [
+        [index, layer["mixer"], ", ".join(f"{key}={value}" for key, value in layer["options"].items())]
+        for index, layer in enumerate(record.arch["layers"])
+    ]
+    return table([">layer", "mixer", "options"], rows)
+
+
+def _costs(record: TrialRecord) -> Any:
+    from archsearch.costs import MEASURES
+    from archsearch.units import format_quantity
+
+    rows = []
+    for term, value in record.costs.items():
+        measure, _, context = term.partition("@")
+        over = record.violations.get(term)
+        remark = f"{over:.0%} over budget" if over is not None else ""
+        shown = format_quantity(value, unit=MEASURES.get(measure, ""))
+        rows.append([measure, f"{int(context):,}" if context else "-", shown, remark])
+    return table(["cost", ">at tokens", ">value", ""], rows)
+
+
+def _measurements(record: TrialRecord) -> Any:
+    rows = []
+    for measured in record.measurements:
+        data = measured.payload
+        metric = data["metric"]
+        rows.append([
+            data["task"], measured.seed, measured.status, metric, _figure(data["test"].get(metric)),
+            _figure(data["validation"].get(metric)), _figure(data["chance"]), _rate(data["learning_rate"]),
+            data["steps"], data["solved_at"] or "-", f"{data['train_seconds']:.1f}",
+            f"taken from trial {measured.reused_from}" if measured.reused_from else data["reason"] or "",
+        ])  # fmt: skip
+    columns = [">test", ">validation", ">chance", ">rate", ">steps", ">solved at", ">seconds", "remark"]
+    return table(["task", ">seed", "status", "metric", *columns], rows)
+
+
+def _sweep(record: TrialRecord) -> Any:
+    rows = []
+    for measured in record.measurements:
+        for entry in measured.payload["sweep"]:
+            value = entry["validation"].get(measured.payload["metric"])
+            chosen = "chosen" if entry["learning_rate"] == measured.payload["learning_rate"] else ""
+            rows.append([
+                measured.payload["task"], measured.seed, _rate(entry["learning_rate"]), entry["status"],
+                _figure(value), entry["steps"], chosen or entry.get("reason") or "",
+            ])  # fmt: skip
+    return table(["sweep", ">seed", ">rate", "status", ">validation", ">steps", ""], rows)
+
+
+def _print_curve(record: TrialRecord) -> None:
+    from archsearch.cli.chart import Axis, curve
+    from archsearch.cli.ticks import ticks
+
+    for measured in record.measurements:
+        metric = measured.payload["metric"]
+        points = [
+            (float(entry["step"]), float(entry[metric]))
+            for entry in measured.payload["curve"]
+            if entry.get(metric) is not None
+        ]
+        if len(points) > 1:
+            label = f"{metric} on validation ({measured.payload['task']}, seed {measured.seed})"
+            marks = [ticks(values, unit="", log=False) for values in zip(*points, strict=True)]
+            drawn = curve(points, Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1]))
+            console().print(drawn, soft_wrap=True)
+            return
+
+
+def _versions(record: TrialRecord) -> Iterator[str]:
+    for measured in record.measurements:
+        versions: Mapping[str, str] = measured.payload["versions"]
+        yield "measured with " + ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"

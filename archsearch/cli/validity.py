@@ -1,0 +1,111 @@
+"""Validity: the scale, the context and the tasks for which a search's figures hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archsearch.storage import SearchRecord, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScale:
+    """One task as it was trained: its full label, primary metric and chance level, tokens of a sequence, steps.
+
+    What only a measurement tells is None before there is one.
+    """
+
+    name: str
+    label: str
+    metric: str | None = None
+    chance: float | None = None
+    seq_len: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validity:
+    """For what the figures of one search hold; `sentence` is to stand beside every answer."""
+
+    spec: Mapping[str, Any]
+    tasks: tuple[TaskScale, ...]
+
+    @classmethod
+    def of(cls, search: SearchRecord, measured: TrialRecord | None) -> Validity:
+        """Of a search, one of whose trials `measured` is (None or one without measurements: what the spec says)."""
+        payloads = {record.task: record.payload for record in measured.measurements} if measured else {}
+        tasks = _measured_tasks(payloads) if payloads else _planned_tasks(search.spec)
+        return cls(spec=search.spec, tasks=tuple(tasks))
+
+    @property
+    def context(self) -> int | None:
+        """The context at which the spec takes costs, in tokens."""
+        given = self.spec.get("objectives", {}).get("context")
+        return int(given) if given else None
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """The sizes that the figures hold for; ``steps`` and ``seq_len`` are the largest over the tasks."""
+        model, recipe = self.spec.get("model", {}), self.spec.get("recipe", {})
+        return {
+            "d_model": model.get("d_model"),
+            "layers": model.get("n_layers"),
+            "heads": model.get("n_heads"),
+            "channel_mixer": model.get("channel_mixer"),
+            "costs_in": model.get("dtype"),
+            "steps": max((task.steps for task in self.tasks if task.steps), default=None),
+            "batch_size": recipe.get("batch_size"),
+            "learning_rates": recipe.get("learning_rates"),
+            "seq_len": max((task.seq_len for task in self.tasks if task.seq_len), default=None),
+        }
+
+    @property
+    def sentence(self) -> str:
+        """For what this is valid, as one clause."""
+        scale = self.scale
+        trained = ", ".join(
+            task.label + (f" ({task.seq_len} tokens, at most {task.steps} steps)" if task.seq_len else "")
+            for task in self.tasks
+        )
+        costs = f"; costs at {self.context:,} tokens in {scale['costs_in']}" if self.context else ""
+        return (
+            f"valid for {scale['layers']} layers of d_model {scale['d_model']}, channel mixer "
+            f"{scale['channel_mixer']}, trained on {trained} in batches of {scale['batch_size']}{costs}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """``context``, ``tasks``, ``scale`` and the sentence as ``valid_for``."""
+        return {
+            "context": self.context,
+            "tasks": [asdict(task) for task in self.tasks],
+            "scale": self.scale,
+            "valid_for": self.sentence,
+        }
+
+
+def _measured_tasks(payloads: Mapping[str, Mapping[str, Any]]) -> Iterator[TaskScale]:
+    for name, payload in payloads.items():
+        yield TaskScale(
+            name=name, label=payload["task"], metric=payload["metric"], chance=payload["chance"],
+            seq_len=payload["seq_len"], steps=_steps(payload["recipe"], payload["seq_len"]),
+        )  # fmt: skip
+
+
+def _planned_tasks(spec: Mapping[str, Any]) -> Iterator[TaskScale]:
+    for given in spec.get("tasks", ()):
+        yield TaskScale(name=given["name"], label=planned_label(given))
+
+
+def planned_label(task: Mapping[str, Any]) -> str:
+    """A task of a spec as `archsearch evaluate --task` reads it."""
+    setting = f":{task['setting']}" if task.get("setting") else ""
+    options = ", ".join(f"{key}={value}" for key, value in task.get("options", {}).items())
+    return f"{task['name']}{setting}" + (f"({options})" if options else "")
+
+
+def _steps(recipe: Mapping[str, Any], seq_len: int) -> int:
+    from archsearch.training.recipe import Recipe
+
+    return Recipe.read(recipe).steps_for(seq_len)

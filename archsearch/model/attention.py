@@ -1,0 +1,129 @@
+"""AttentionMixer: what softmax mixers share around their cores: projections, norms, rotation, the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archsearch.attention_cost import kv_heads_of
+from archsearch.errors import SpecError
+from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
+from archsearch.model.context import Context
+from archsearch.model.mixer import Mixer, MixerState
+from archsearch.model.rotary import Rotary
+
+
+class AttentionMixer(Mixer):
+    """Projections of grouped heads around a softmax core, which a subclass writes as three methods:
+
+    - `attend(q, k, v, cu_seqlens)`: whole sequences from their first token on, in parallel;
+    - `remember(k, v, state)`: writes the keys and values of new tokens into the state, which stays at its lengths;
+    - `extend(q, k, v, state)`: T more tokens after a state that holds some, of ragged lengths perhaps: `remember`
+      them and attend over what is cached. T = 1 is the decode step, and must read no more than `traffic` says.
+
+    `forward` projects (q and k normed and rotated, so that keys are cached rotated), calls `attend` and `remember`
+    on an empty state, else `extend`, advances the lengths and applies the output projection.
+
+    Masks go by the order of tokens; ``ctx.positions`` only moves the rotation. ``rope`` is the rotated fraction of a
+    head, 0 for none; ``n_kv_heads`` is the model's for 0; ``qk_norm`` norms each head of q and k (as in arXiv
+    2302.05442, section 2, with RMSNorm).
+    """
+
+    def __init__(
+        self,
+        plugin: MixerPlugin[Any],
+        options: MixerOptions,
+        shape: ModelShape,
+        layer: LayerInfo,
+        *,
+        rope: float = 1.0,
+        rope_base: float = 10000.0,
+        qk_norm: bool = False,
+        n_kv_heads: int = 0,
+    ) -> None:
+        super().__init__(plugin, options, shape, layer)
+        self.n_heads, self.head_dim = shape.n_heads, shape.head_dim
+        self.n_kv_heads = kv_heads_of(n_kv_heads, shape)
+        self.qkv = nn.Linear(shape.d_model, (self.n_heads + 2 * self.n_kv_heads) * self.head_dim, bias=False)
+        self.out = nn.Linear(self.n_heads * self.head_dim, shape.d_model, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=1e-6) if qk_norm else None
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=1e-6) if qk_norm else None
+        self.rotary = Rotary(self.head_dim, fraction=rope, base=rope_base)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        """q `[B, T, Hq, D]`, k and v `[B, T, Hkv, D]` to `[B, T, Hq, D]`, each token seeing none after it."""
+        raise NotImplementedError
+
+    def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
+        """The state's tensors with `[B, T, Hkv, D]` more keys and values after ``state.lengths``."""
+        raise NotImplementedError
+
+    def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
+        """Outputs `[B, T, Hq, D]` of T more tokens, and the state's tensors with them."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        """`[B, T, D]` to `[B, T, D]`; raises `SpecError` past the capacity, or for packed sequences with a state."""
+        empty = state is None
+        state = self.state_for(x, state, ctx)
+        if state is None:
+            q, k, v = self.project(x, ctx.positions_of(x))
+            return self.output(self.attend(q, k, v, ctx.cu_seqlens)), None
+        longest = 0 if empty else int(state.lengths.max())
+        _check(state, longest, x.shape[1], ctx)
+        q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
+        if longest == 0:
+            o, tensors = self.attend(q, k, v, None), self.remember(k, v, state)
+        else:
+            o, tensors = self.extend(q, k, v, state)
+        after = MixerState(tensors=tensors, lengths=state.lengths + x.shape[1], capacity=state.capacity)
+        return self.output(o), after
+
+    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q `[B, T, Hq, D]`, k and v `[B, T, Hkv, D]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))
+        turned, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = turned.split([self.n_heads, self.n_kv_heads], dim=2)
+            turned = torch.cat((_normed(self.q_norm, q), _normed(self.k_norm, k)), dim=2)
+        q, k = self.rotary(positions, turned).split([self.n_heads, self.n_kv_heads], dim=2)
+        return q, k, v
+
+    def output(self, o: Tensor) -> Tensor:
+        """Heads `[B, T, Hq, D]` to the model `[B, T, D]`."""
+        out: Tensor = self.out(o.flatten(2))
+        return out
+
+
+def token_indices(state: MixerState, count: int) -> Tensor:
+    """Index in its sequence of each of `count` tokens after the state, `[B, count]`."""
+    return state.lengths[:, None] + torch.arange(count, device=state.lengths.device)
+
+
+def write_rows(cache: Tensor, rows: Tensor, values: Tensor) -> Tensor:
+    """`cache` `[B, R, ...]` with `values` `[B, T, ...]` at `rows` `[B, T]`, no row twice.
+
+    In place, unless a gradient must flow through it.
+    """
+    index = (torch.arange(len(cache), device=cache.device)[:, None], rows)
+    values = values.to(cache.dtype)
+    if torch.is_grad_enabled() and (values.requires_grad or cache.requires_grad):
+        return cache.index_put(index, values)
+    return cache.index_put_(index, values)
+
+
+def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """In the dtype of `x`, which under autocast is not the weight's."""
+    return nn.functional.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.eps)
+
+
+def _check(state: MixerState, longest: int, count: int, ctx: Context) -> None:
+    if ctx.cu_seqlens is not None:
+        raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
+    if longest + count > state.capacity:
+        raise SpecError(
+            f"{count} more tokens after {longest} exceed the state's capacity of {state.capacity}: "
+            "ask init_state for a larger one"
+        )

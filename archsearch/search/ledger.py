@@ -1,0 +1,179 @@
+"""The ledger: what a search writes of its trials into the store, and what it takes from there instead of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from archsearch.arch import ArchSpec
+from archsearch.registry import Registry
+from archsearch.search.problem import RECALL, Problem, Verdict
+from archsearch.storage import MetricValue, Store, TrialRecord
+from archsearch.training import measurement_key
+
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measurement to make: a task, by the name that the search gives it, and a seed."""
+
+    task: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A trial that a worker has to train; ``runs`` are the measurements that are not in the store."""
+
+    trial: int
+    kind: str
+    arch: ArchSpec
+    pattern: str
+    runs: tuple[Run, ...]
+    parent: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A trial that was recorded, the job that is left of it, and the trials that gave what the store had already."""
+
+    trial: int
+    job: Job
+    reused_from: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a trial ended; ``values`` are its objectives on validation, None when it gave none."""
+
+    state: str
+    reason: str
+    values: Mapping[str, float] | None
+
+
+class Ledger:
+    """Writes the trials of one search."""
+
+    def __init__(self, problem: Problem, registry: Registry, store: Store, search_id: int) -> None:
+        self._problem, self._registry, self._store, self.search_id = problem, registry, store, search_id
+
+    def open(
+        self, kind: str, arch: ArchSpec, verdict: Verdict, seeds: Sequence[int], *, params: Mapping[str, Any],
+        parent: int | None = None,
+    ) -> Opened:  # fmt: skip
+        """Records a trial as queued, and what the store has of it already; what is missing becomes its job."""
+        trial = self._add(kind, "queued", arch, verdict, seeds, params=params, parent=parent)
+        missing: list[Run] = []
+        sources: list[int] = []
+        diverged = False
+        for seed in seeds:
+            for name, task in self._problem.tasks.items():
+                key = measurement_key(arch, task, self._problem.spec.recipe, seed, self._registry)
+                found = self._store.find_measurement(key)
+                if found is None:
+                    missing.append(Run(name, seed))
+                else:
+                    self._write(trial, name, found[1], reused_from=found[0])
+                    sources.append(found[0])
+                    diverged |= found[1]["status"] == "diverged"
+        runs = () if diverged else tuple(missing)
+        job = Job(trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent)
+        return Opened(trial=trial, job=job, reused_from=tuple(dict.fromkeys(sources)))
+
+    def refuse(self, arch: ArchSpec, verdict: Verdict, params: Mapping[str, Any]) -> int:
+        """Records a candidate that is not trained: what it exceeds, or what would not act."""
+        reasons = [str(violation) for violation in verdict.violations]
+        reasons += [f"not exercised: {text}" for text in verdict.unexercised]
+        return self._add("search", "infeasible", arch, verdict, (), params=params, reason="; ".join(reasons))
+
+    def reopen(self, record: TrialRecord) -> Job:
+        """Queues a trial of an earlier run again; what it has measured stays measured."""
+        record = self._store.trial(record.id)
+        done = {(measured.task, measured.seed) for measured in record.measurements}
+        runs = tuple(
+            Run(name, seed) for seed in record.seeds for name in self._problem.tasks if (name, seed) not in done
+        )
+        self._store.set_trial_state(record.id, "queued")
+        return Job(
+            trial=record.id, kind=record.kind, arch=ArchSpec.from_json(record.arch, self._registry),
+            pattern=record.pattern, runs=runs, parent=record.parent,
+        )  # fmt: skip
+
+    def record(self, job: Job, run: Run, measurement: Mapping[str, Any]) -> None:
+        """Writes one measurement of a job as soon as it is made."""
+        self._write(job.trial, run.task, measurement)
+
+    def close(self, trial: int, *, reason: str = "") -> Ending:
+        """Ends a trial whose measurements are all in: complete, or diverged."""
+        record = self._store.trial(trial)
+        diverged = [measured for measured in record.measurements if measured.status == "diverged"]
+        if diverged:
+            first = diverged[0]
+            text = f"{first.task}, seed {first.seed}: {first.payload['reason']}"
+            self._store.set_trial_state(trial, "diverged", text)
+            return Ending(state="diverged", reason=text, values=None)
+        composites = list(self._composites(record))
+        if composites:
+            self._store.add_metrics(trial, composites)
+        self._store.set_trial_state(trial, "complete", reason)
+        return Ending(state="complete", reason=reason, values=self.values(record))
+
+    def values(self, record: TrialRecord) -> Mapping[str, float] | None:
+        """A measured trial's objective values by name, the mean over its seeds on validation; NaN where one lacks."""
+        if not record.measurements or any(measured.status != "complete" for measured in record.measurements):
+            return None
+        values = {}
+        for objective in self._problem.objectives:
+            if objective.term is not None:
+                values[objective.name] = record.costs[objective.metric]
+            elif objective.name == RECALL:
+                found = [value.value for value in self._composites(record) if value.split == "validation"]
+                values[objective.name] = _mean(found)
+            else:
+                task, _, metric = objective.name.rpartition(".")
+                payloads = [measured.payload for measured in record.measurements if measured.task == task]
+                values[objective.name] = _mean([payload["validation"].get(metric) for payload in payloads])
+        return values
+
+    def set_state(self, trial: int, state: str, reason: str = "") -> None:
+        """Sets a trial's state and reason."""
+        self._store.set_trial_state(trial, state, reason)
+
+    def _add(
+        self, kind: str, state: str, arch: ArchSpec, verdict: Verdict, seeds: Sequence[int], *,
+        params: Mapping[str, Any], parent: int | None = None, reason: str = "",
+    ) -> int:  # fmt: skip
+        return self._store.add_trial(
+            self.search_id, kind=kind, state=state, arch=arch.to_json(), digest=arch.digest,
+            pattern=arch.pattern(self._registry), params=params, seeds=list(seeds), costs=verdict.costs,
+            violations={str(violation.term): violation.excess for violation in verdict.violations},
+            reason=reason, parent=parent, unexercised=verdict.unexercised,
+        )  # fmt: skip
+
+    def _write(
+        self, trial: int, task: str, measurement: Mapping[str, Any], *, reused_from: int | None = None
+    ) -> None:  # fmt: skip
+        metrics = {split: {f"{task}.{name}": value for name, value in measurement[split].items()} for split in SPLITS}
+        self._store.add_measurement(trial, measurement, metrics, task=task, reused_from=reused_from)
+
+    def _composites(self, record: TrialRecord) -> list[MetricValue]:
+        """The smallest primary metric over the recall tasks, for each seed and split that has them all."""
+        recall = {name: task.metric for name, task in self._problem.tasks.items() if task.recall}
+        by_run = {(measured.task, measured.seed): measured.payload for measured in record.measurements}
+        found = []
+        for seed in record.seeds:
+            payloads = {name: by_run.get((name, seed)) for name in recall}
+            for split in SPLITS:
+                values = [payload[split].get(recall[name]) for name, payload in payloads.items() if payload]
+                if recall and len(values) == len(recall) and None not in values:
+                    found.append(MetricValue(name=RECALL, split=split, value=min(values), seed=seed))
+        return found
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers and len(numbers) == len(values) else math.nan

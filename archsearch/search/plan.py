@@ -1,0 +1,374 @@
+"""The plan of a search, as pure logic: which trial comes next, and what follows from one that ended."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from archsearch import analysis
+from archsearch.arch import ArchSpec, LayerSpec
+from archsearch.registry import Registry
+from archsearch.search.ledger import Job, Ledger, Run
+from archsearch.search.problem import Problem, Verdict
+from archsearch.search.sampler import Proposal, Sampler
+from archsearch.search.survey import Survey, nothing_feasible, tightest
+from archsearch.storage import Store, TrialRecord
+
+PATIENCE = 12
+"""After so many draws in a row of candidates that are known, draws are random: a converged sampler repeats itself."""
+DRAWS_A_CALL = 100
+"""Draws that one call of `Campaign.next` makes before it lets its caller look at other things."""
+PURE = 1000
+"""Pure candidates that are tried where a sample of the space had nothing within the budget."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Counts of a search; ``planned`` and ``finished`` are trials of every kind that a worker trains.
+
+    ``trained`` counts sampled candidates that were handed out, ``refused`` those over budget or not exercised,
+    ``repeated`` draws of known candidates, ``reused`` trials answered from the store; ``confirming`` says that the
+    front is measured again, ``ended`` why drawing ended before all trials were trained.
+    """
+
+    planned: int = 0
+    finished: int = 0
+    trained: int = 0
+    refused: int = 0
+    repeated: int = 0
+    reused: int = 0
+    confirming: bool = False
+    ended: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One candidate of the front so far: its test values by objective, and whether fresh seeds gave them."""
+
+    trial: int
+    digest: str
+    pattern: str
+    values: Mapping[str, float]
+    confirmed: bool
+
+
+@dataclass(kw_only=True)
+class _Known:
+    """A candidate that the search has decided on: its trial, what became of it, and its values on validation."""
+
+    trial: int
+    verdict: Verdict
+    state: Literal["open", "refused", "measured", "failed"] = "open"
+    values: Mapping[str, float] | None = None
+    repeat_recorded: bool = False
+
+
+@dataclass(kw_only=True)
+class _Pending:
+    """A job and who waits for it: a proposal of the sampler, or the recorded parameters of an earlier run."""
+
+    job: Job
+    number: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Campaign:
+    """One search from its first reference to the last confirmation of its front.
+
+    After `prepare`, `next` hands out a job, or says "wait" (until a running one ends) or "done". Every job is
+    answered by `measured` for each of its runs and then by `finished` or `failed`; `stopped` answers all that is
+    left. With one job at a time, equal specs and seeds give equal candidates.
+    """
+
+    def __init__(self, problem: Problem, *, registry: Registry, store: Store, search_id: int) -> None:
+        self.problem, self.progress = problem, Progress()
+        self._registry, self._store = registry, store
+        self._ledger = Ledger(problem, registry, store, search_id)
+        self._settings = problem.spec.search
+        self._known: dict[str, _Known] = {}
+        self._drawn: set[str] = set()
+        self._confirmed: set[str] = set()
+        self._queue: deque[_Pending] = deque()
+        self._running: dict[int, _Pending] = {}
+        self._fruitless = self._stale = 0
+        records = store.trials(search_id)
+        drawn = sum(record.kind == "search" for record in records)
+        self._sampler = Sampler(problem.space, problem.objectives, self._settings, seed=problem.spec.seed, drawn=drawn)
+        for record in records:
+            self._take_up(record)
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that were handed out and not answered."""
+        return [pending.job for pending in self._running.values()]
+
+    @property
+    def upcoming(self) -> list[ArchSpec]:
+        """What is queued."""
+        return [pending.job.arch for pending in self._queue]
+
+    @property
+    def front(self) -> list[Standing]:
+        """The best candidates so far on the test split, by the first objective that is minimised."""
+        name = self.problem.spec.name
+        objectives = [objective.to_json() for objective in self.problem.objectives]
+        points = analysis.points(self._store.trials_frame(name), self._store.metrics_frame(name), objectives)
+        names = [objective.name for objective in self.problem.objectives]
+        return [
+            Standing(
+                trial=row["trial"], digest=row["digest"], pattern=row["pattern"], confirmed=row["confirmed"],
+                values={name: row[name] for name in names},
+            )
+            for row in analysis.front(points, objectives).to_dict("records")
+        ]  # fmt: skip
+
+    def prepare(self, survey: Survey) -> None:
+        """Queues the references; raises `NothingFeasibleError` when the space has no candidate that can be trained.
+
+        Where a sample of the space had none, candidates are drawn until one is found or draws run out.
+        """
+        if not survey.trainable and not self.progress.trained:
+            if survey.exhaustive:
+                raise nothing_feasible(self.problem, self._registry, survey.judged, survey.tightest)
+            self._hunt()
+        if self._settings.references:
+            for arch in self._references():
+                if arch.digest not in self._known:
+                    self._begin("reference", arch, self.problem.judge(arch))
+        references = sum(pending.job.kind == "reference" for pending in self._queue)
+        self.progress.planned += references + self._settings.trials - self.progress.trained
+
+    def next(self) -> Job | Literal["wait", "done"]:
+        """A job to train, "wait" until a running one has ended (or until asked again), or "done"."""
+        if len(self._running) >= self._settings.concurrency:
+            return "wait"
+        if not self._queue and self._wants_more():
+            self._draw()
+        if not self._queue and not self._running and not self._wants_more():
+            self._confirm()
+        if self._queue:
+            pending = self._queue.popleft()
+            self._running[pending.job.trial] = pending
+            self._ledger.set_state(pending.job.trial, "running")
+            return pending.job
+        return "wait" if self._running or self._wants_more() else "done"
+
+    def measured(self, job: Job, run: Run, measurement: Mapping[str, Any]) -> None:
+        """A run of the job gave `Measurement.to_json()`."""
+        self._ledger.record(job, run, measurement)
+
+    def finished(self, job: Job) -> tuple[str, str]:
+        """Every run of the job is measured, or one has diverged; its state and reason."""
+        ending = self._ledger.close(job.trial)
+        self._answer(self._running.pop(job.trial), ending.values)
+        return ending.state, ending.reason
+
+    def failed(self, job: Job, reason: str) -> None:
+        """The job came to nothing; the search goes on."""
+        self._ledger.set_state(job.trial, "failed", reason)
+        self._answer(self._running.pop(job.trial), None)
+
+    def stopped(self, reason: str) -> None:
+        """Nothing runs any more: what was running or queued is preempted, and a resumed search goes on with it."""
+        for pending in (*self._running.values(), *self._queue):
+            self._ledger.set_state(pending.job.trial, "preempted", reason)
+        self._running.clear()
+        self._queue.clear()
+
+    # -- drawing ---------------------------------------------------------------------------------------------
+
+    def _wants_more(self) -> bool:
+        return self.progress.trained < self._settings.trials and not self.progress.ended
+
+    def _draw(self) -> None:
+        for _ in range(DRAWS_A_CALL):
+            if self._queue or self._spent():
+                return
+            self._decide(self._propose())
+
+    def _hunt(self) -> None:
+        """Draws until something can be trained: pure candidates first, among which is the cheapest, then others."""
+        judged: list[tuple[ArchSpec, Verdict]] = []
+        pure = itertools.islice(self.problem.space.pure(), PURE)
+        while not self._queue:
+            params = next(pure, None)
+            if params is None and self._spent():
+                over = [(arch, verdict) for arch, verdict in judged if verdict.over_budget]
+                near = tightest(over, self._registry) if over and len(over) == len(judged) else None
+                raise nothing_feasible(self.problem, self._registry, len(judged), near)
+            proposal = self._propose(params)
+            judged.append((proposal.arch, self._decide(proposal)))
+
+    def _propose(self, params: Mapping[str, Any] | None = None) -> Proposal:
+        if params is not None:
+            proposal = self._sampler.ask_for(params)
+        else:
+            proposal = self._sampler.ask() if self._stale < PATIENCE else self._sampler.ask_random()
+        new = proposal.arch.digest not in self._drawn
+        self._stale = 0 if new else self._stale + 1
+        self._drawn.add(proposal.arch.digest)
+        self._fruitless += 1
+        return proposal
+
+    def _spent(self) -> bool:
+        """Whether drawing has come to its end; says why."""
+        candidates = self.problem.space.count()
+        if len(self._drawn) >= candidates:
+            self.progress.ended = f"all {candidates} candidates of the space were tried"
+        elif self._fruitless >= self._settings.max_draws:
+            self.progress.ended = (
+                f"{self._fruitless} draws in a row gave nothing to train (in all {self.progress.refused} candidates "
+                f"were refused and {self.progress.repeated} draws repeated known ones)"
+            )
+        return bool(self.progress.ended)
+
+    def _decide(self, proposal: Proposal) -> Verdict:
+        """Refuses, answers or queues a proposal."""
+        known = self._known.get(proposal.arch.digest)
+        verdict = known.verdict if known is not None else self.problem.judge(proposal.arch)
+        if not verdict.trainable:
+            self._refuse(proposal, verdict, known)
+        elif known is None:
+            self._begin("search", proposal.arch, verdict, params=proposal.params, number=proposal.number)
+        else:
+            self._repeat(proposal, known)
+        return verdict
+
+    def _refuse(self, proposal: Proposal, verdict: Verdict, known: _Known | None) -> None:
+        if known is None or (known.state != "refused" and not known.repeat_recorded):
+            trial = self._ledger.refuse(proposal.arch, verdict, proposal.params)
+            self.progress.refused += 1
+            if known is None:
+                self._known[proposal.arch.digest] = _Known(trial=trial, verdict=verdict, state="refused")
+            else:
+                known.repeat_recorded = True
+        else:
+            self.progress.repeated += 1
+        self._sampler.refused(proposal.number, verdict)
+
+    def _repeat(self, proposal: Proposal, known: _Known) -> None:
+        self.progress.repeated += 1
+        if known.state != "measured" or known.values is None:
+            self._sampler.failed(proposal.number)
+            return
+        if not known.repeat_recorded:
+            known.repeat_recorded = True
+            opened = self._ledger.open(
+                "search", proposal.arch, known.verdict, self.problem.search_seeds, params=proposal.params
+            )
+            self._ledger.close(opened.trial, reason=f"repeat of trial {known.trial}: answered from the store")
+        self._sampler.scored(proposal.number, known.values, known.verdict)
+
+    # -- trials ----------------------------------------------------------------------------------------------
+
+    def _begin(
+        self, kind: str, arch: ArchSpec, verdict: Verdict, *, params: Mapping[str, Any] | None = None,
+        number: int | None = None, parent: int | None = None,
+    ) -> None:  # fmt: skip
+        """Records a trial; queues what is left to train of it, or answers it from the store."""
+        params = params or {}
+        seeds = self.problem.confirm_seeds if kind == "confirm" else self.problem.search_seeds
+        opened = self._ledger.open(kind, arch, verdict, seeds, params=params, parent=parent)
+        if kind != "confirm":
+            self._known[arch.digest] = _Known(trial=opened.trial, verdict=verdict)
+        pending = _Pending(job=opened.job, number=number, params=params)
+        if opened.job.runs:
+            self._queue.append(pending)
+            if kind == "search":
+                self._fruitless = 0
+                self.progress.trained += 1
+        else:
+            self.progress.reused += 1
+            source = ", ".join(map(str, opened.reused_from))
+            ending = self._ledger.close(opened.trial, reason=f"measured before, in trial {source}")
+            self._settle(pending, ending.values)
+
+    def _answer(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
+        self.progress.finished += 1
+        self._settle(pending, values)
+
+    def _settle(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
+        """What a trial gave goes to the record of its candidate and to the sampler."""
+        if pending.job.kind == "confirm":
+            return
+        known = self._known[pending.job.arch.digest]
+        known.state, known.values = ("failed" if values is None else "measured"), values
+        if pending.number is not None:
+            if values is None:
+                self._sampler.failed(pending.number)
+            else:
+                self._sampler.scored(pending.number, values, known.verdict)
+        elif pending.job.kind == "search" and values is not None:
+            self._sampler.replay(pending.params, values, known.verdict)
+
+    def _references(self) -> Iterator[ArchSpec]:
+        """All-full, even where the space has no such mixer, and each pure mixer of the space."""
+        space = self.problem.space
+        layers = [entry.reference for entry in space.entries.values()]
+        if not any(self._registry.mixer(layer.mixer).family == "full" for layer in layers):
+            full = [plugin for plugin in self._registry.mixers() if plugin.family == "full"]
+            layers[:0] = [LayerSpec(mixer=plugin.name, options=plugin.parse_options({})) for plugin in full[:1]]
+        for layer in layers:
+            yield ArchSpec(model=space.model, layers=(layer,) * space.n_layers)
+
+    def _confirm(self) -> None:
+        """Queues fresh seeds for every candidate of the front that has none, until all of them have."""
+        if not self.problem.confirm_seeds:
+            return
+        while not self._queue:
+            fresh = [point for point in self.front if point.digest not in self._confirmed]
+            if not fresh:
+                return
+            for point in fresh:
+                self._confirmed.add(point.digest)
+                arch = ArchSpec.from_json(self._store.trial(point.trial).arch, self._registry)
+                self._begin("confirm", arch, self.problem.judge(arch), parent=point.trial)
+            self.progress.planned += len(self._queue)
+            self.progress.confirming = True
+
+    # -- resuming --------------------------------------------------------------------------------------------
+
+    def _take_up(self, record: TrialRecord) -> None:
+        """Puts a trial of an earlier run where it belongs; one that was preempted is queued again."""
+        if record.kind == "search":
+            self._drawn.add(record.digest)
+        else:
+            self._confirmed |= {record.digest} if record.kind == "confirm" else set()
+        if record.state in ("queued", "running", "preempted"):
+            self._requeue(record)
+        elif record.kind != "confirm":
+            self._recall(record)
+
+    def _requeue(self, record: TrialRecord) -> None:
+        job = self._ledger.reopen(record)
+        pending = _Pending(job=job, params=record.params)
+        if record.kind != "confirm":
+            self._known[record.digest] = _Known(trial=record.id, verdict=self.problem.judge(job.arch))
+        self.progress.trained += record.kind == "search"
+        if job.runs:
+            self.progress.planned += record.kind != "reference"
+            self._queue.append(pending)
+        else:
+            self._settle(pending, self._ledger.close(record.id).values)
+
+    def _recall(self, record: TrialRecord) -> None:
+        record = self._store.trial(record.id)
+        arch = ArchSpec.from_json(record.arch, self._registry)
+        verdict = self.problem.judge(arch)
+        values = self._ledger.values(record) if record.state == "complete" else None
+        known = _Known(trial=record.id, verdict=verdict, state="failed", values=values)
+        if record.state == "infeasible":
+            known.state = "refused"
+            self.progress.refused += 1
+        elif values is not None:
+            known.state = "measured"
+        self._known.setdefault(record.digest, known)
+        trained = record.state in ("diverged", "failed") or any(
+            measured.reused_from is None for measured in record.measurements
+        )
+        self.progress.trained += record.kind == "search" and trained
+        if record.kind == "search":
+            self._sampler.replay(record.params, values, verdict)

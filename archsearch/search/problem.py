@@ -1,0 +1,183 @@
+"""The problem that a spec poses once plugins and tasks are known: backbone, tasks, objectives, budget, space, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from archsearch.arch import ArchSpec, LayerSpec
+from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
+from archsearch.errors import SpecError, listing, nearest
+from archsearch.exercise import unexercised_layers
+from archsearch.registry import Registry
+from archsearch.search.space import Space
+from archsearch.search.spec import MAX_SEED, SearchSpec
+from archsearch.tasks import Task, resolve_task
+
+RECALL = "recall"
+"""The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One objective by the name that the spec gives it; ``term`` is set when it is a cost, else it is measured."""
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    unit: str
+    term: CostTerm | None = None
+
+    @property
+    def metric(self) -> str:
+        """The name under which its values are stored: a cost's with its context."""
+        return self.name if self.term is None else str(self.term)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the store."""
+        return {"name": self.name, "direction": self.direction, "unit": self.unit, "metric": self.metric}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is known of a candidate before anything is built."""
+
+    costs: Mapping[str, float]
+    violations: tuple[Violation, ...]
+    slack: Mapping[str, float]
+    unexercised: tuple[str, ...]
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether a limit is exceeded."""
+        return bool(self.violations)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a worker should see it: within budget, and its sparsity acts at the tasks' lengths."""
+        return not self.violations and not self.unexercised
+
+
+class Judge:
+    """Costs and judges candidates by arithmetic alone."""
+
+    def __init__(self, registry: Registry, terms: Sequence[CostTerm], budget: Budget, lengths: Sequence[int]) -> None:
+        self._registry, self._terms, self._budget, self._lengths = registry, terms, budget, lengths
+        self._costs = CostModel(registry)
+        self._contexts = sorted({term.context for term in (*terms, *(term for term, _ in budget.limits))})
+        self._dense: dict[LayerSpec, int] = {}
+        self._shortest = min(lengths)
+
+    def __call__(self, arch: ArchSpec) -> Verdict:
+        """The costs that objectives and budget name, the limits that are exceeded, and what would not act."""
+        at = {context: self._costs.cost(arch, context) for context in self._contexts}
+        costs = {str(term): at[term.context].measure(term.measure) for term in self._terms}
+        slack = {str(term): at[term.context].measure(term.measure) / limit - 1.0 for term, limit in self._budget.limits}
+        violations = self._budget.violations(at.__getitem__) if max(slack.values(), default=0.0) > 0 else []
+        return Verdict(costs=costs, violations=tuple(violations), slack=slack, unexercised=self._unexercised(arch))
+
+    def _unexercised(self, arch: ArchSpec) -> tuple[str, ...]:
+        if max(map(self._dense_up_to, arch.layers)) < self._shortest:
+            return ()
+        found: list[str] = []
+        for length in self._lengths:
+            found += unexercised_layers(arch, length, self._registry)
+        return tuple(dict.fromkeys(found))
+
+    def _dense_up_to(self, layer: LayerSpec) -> int:
+        found = self._dense.get(layer)
+        if found is None:
+            plugin = self._registry.resolve(layer.mixer).plugin
+            found = self._dense[layer] = plugin.dense_up_to(layer.options)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A spec with everything that it names found and checked."""
+
+    spec: SearchSpec
+    tasks: Mapping[str, Task]
+    objectives: tuple[Objective, ...]
+    budget: Budget
+    space: Space
+    judge: Judge
+
+    @classmethod
+    def of(cls, spec: SearchSpec, registry: Registry) -> Problem:
+        """Raises `SpecError`, `OptionsError`, `UnknownNameError` or `ConflictError` naming the key."""
+        tasks = _tasks(spec, registry)
+        context = spec.objectives.context
+        objectives = (
+            *(_objective(name, "maximize", tasks, context) for name in spec.objectives.maximize),
+            *(_objective(name, "minimize", tasks, context) for name in spec.objectives.minimize),
+        )
+        budget = Budget.parse(spec.budget, context=context)
+        model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
+        space = Space.of(spec.space, model, spec.model.n_layers, registry)
+        terms = dict.fromkeys([*(objective.term for objective in objectives if objective.term is not None),
+                               *(term for term, _ in budget.limits)])  # fmt: skip
+        lengths = tuple(dict.fromkeys(task.seq_len for task in tasks.values()))
+        judge = Judge(registry, tuple(terms), budget, lengths)
+        return cls(spec=spec, tasks=tasks, objectives=objectives, budget=budget, space=space, judge=judge)
+
+    @property
+    def search_seeds(self) -> tuple[int, ...]:
+        """The seeds that candidates and references are trained with."""
+        return tuple(self.spec.seed + index for index in range(self.spec.recipe.seeds))
+
+    @property
+    def confirm_seeds(self) -> tuple[int, ...]:
+        """Fresh seeds for what is on the front, which no search draws on."""
+        return tuple(MAX_SEED + self.spec.seed + index for index in range(self.spec.search.confirm_seeds))
+
+
+def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:
+    """Tasks by the name that metrics carry: the task's own, or its label where the search has two settings of it."""
+    resolved = []
+    for index, table in enumerate(spec.tasks):
+        try:
+            resolved.append(resolve_task(table.name, registry, setting=table.setting, options=table.options))
+        except SpecError as error:
+            raise SpecError(f"tasks[{index}]: {error}") from None
+    names = [task.name for task in resolved]
+    tasks: dict[str, Task] = {}
+    for task in resolved:
+        key = task.name if names.count(task.name) == 1 else task.label
+        if key in tasks:
+            raise SpecError(f'tasks: "{key}" is given twice: drop one')
+        tasks[key] = task
+    return tasks
+
+
+def _objective(
+    name: str, direction: Literal["maximize", "minimize"], tasks: Mapping[str, Task], context: int
+) -> Objective:  # fmt: skip
+    if name == RECALL:
+        if not any(task.recall for task in tasks.values()):
+            raise SpecError(f'objectives: "recall" needs a recall task, and {listing(tasks)} measure none')
+        _check_direction(name, direction, "maximize")
+        return Objective(name=name, direction=direction, unit="")
+    if name.partition("@")[0] in MEASURES:
+        term = CostTerm.parse(name, context=context)
+        return Objective(name=name, direction=direction, unit=term.unit, term=term)
+    task, _, metric = name.rpartition(".")
+    if task not in tasks:
+        known = [RECALL, *MEASURES, *(f"{key}.{tasks[key].metric}" for key in tasks)]
+        raise SpecError(f'unknown objective "{name}"{nearest(name, known)}: known are {listing(known)}')
+    base = metric.partition("@")[0].partition("[")[0]
+    if base != tasks[task].metric:
+        raise SpecError(
+            f'objective "{name}": the metric of {task} is {tasks[task].metric}{nearest(base, [tasks[task].metric])}'
+        )
+    label = metric.partition("[")[0].partition("@")[2]
+    if label not in tasks[task].evaluation_labels:
+        known = [f"{task}.{base}@{known}" for known in tasks[task].evaluation_labels if known]
+        raise SpecError(f'objective "{name}": {task} is not evaluated at "{label}": known are {listing(known)}')
+    _check_direction(name, direction, tasks[task].direction)
+    return Objective(name=name, direction=direction, unit="")
+
+
+def _check_direction(name: str, direction: str, better: str) -> None:
+    if direction != better:
+        raise SpecError(f'objectives.{direction} names "{name}", which is better the other way: put it in {better}')

@@ -1,0 +1,175 @@
+"""The sampler: an Optuna study in memory that proposes candidates, is told what became of them, and can be rebuilt."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import Trial, TrialState
+
+from archsearch.arch import ArchSpec
+from archsearch.errors import SpecError
+from archsearch.search.genes import LayerGenes, LayerNSGAII, LayerNSGAIII
+from archsearch.search.problem import Objective, Verdict
+from archsearch.search.space import RandomDraw, ReplayDraw, Space
+from archsearch.search.spec import SearchTable
+
+UNEXERCISED = "unexercised"
+"""The constraint that a candidate violates whose sparsity cannot act at the tasks' lengths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A candidate that the sampler drew; ``number`` names it when the sampler is told."""
+
+    number: int
+    arch: ArchSpec
+    params: Mapping[str, Any]
+
+
+class Sampler:
+    """Proposes candidates of a space and learns from what they scored.
+
+    Every proposal must be told once: `scored`, `refused` or `failed`. ``drawn`` is how many proposals a search has
+    stored already: with the seed it decides the next one, so that a resumed search does not repeat its draws.
+    """
+
+    def __init__(
+        self, space: Space, objectives: Sequence[Objective], table: SearchTable, *, seed: int, drawn: int = 0
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space, self._objectives, self._population = space, objectives, table.first_random
+        seed = int(np.random.SeedSequence([seed, drawn]).generate_state(1)[0])
+        self._random = RandomDraw(random.Random(seed))
+        self._optuna = make_sampler(table, seed)
+        directions = [objective.direction for objective in objectives]
+        self._study = optuna.create_study(directions=directions, sampler=self._optuna)
+        self._open: dict[int, Trial] = {}
+        self._worst: dict[str, float] = {}
+        self._complete = 0
+
+    def ask(self) -> Proposal:
+        """The next candidate."""
+        trial = self._study.ask()
+        arch = self._space.draw(trial)
+        self._open[trial.number] = trial
+        return Proposal(number=trial.number, arch=arch, params=trial.params)
+
+    def ask_random(self) -> Proposal:
+        """A candidate drawn uniformly, choice by choice, for a sampler that repeats itself."""
+        recorded = _Recorder(self._random)
+        self._space.draw(recorded)
+        return self.ask_for(recorded.params)
+
+    def ask_for(self, params: Mapping[str, Any]) -> Proposal:
+        """The candidate of given choices."""
+        self._study.enqueue_trial(dict(params))
+        return self.ask()
+
+    def scored(self, number: int, values: Mapping[str, float], verdict: Verdict) -> None:
+        """A candidate's objective values by name, taken on validation; without all of them, finite, it has failed."""
+        told = self._values(values)
+        if told is None:
+            self.failed(number)
+        else:
+            self._tell(number, told, verdict)
+
+    def refused(self, number: int, verdict: Verdict) -> None:
+        """A candidate that nobody trains, being over budget or not exercised: its costs and excesses are told."""
+        self._tell(number, self._untrained(verdict), verdict)
+
+    def failed(self, number: int) -> None:
+        """A candidate that gave no values."""
+        self._study.tell(self._open.pop(number), state=TrialState.FAIL)
+
+    def replay(self, params: Mapping[str, Any], values: Mapping[str, float] | None, verdict: Verdict) -> None:
+        """Puts a candidate of an earlier run back: scored, or refused when `values` is None and it is not trainable.
+
+        One that gave no values is left out. Raises `SpecError` when the space no longer offers its choices.
+        """
+        recorded = ReplayDraw(params)
+        self._space.draw(recorded)
+        told = self._values(values) if values is not None else None
+        if values is None and not verdict.trainable:
+            told = self._untrained(verdict)
+        if told is None:
+            return
+        attributes = {}
+        if isinstance(self._optuna, LayerGenes):
+            attributes = self._optuna.generation_attributes(self._complete // self._population)
+        self._complete += 1
+        self._study.add_trial(
+            optuna.create_trial(
+                params=dict(params), distributions=dict(recorded.distributions), values=told,
+                system_attrs=attributes, constraints=_constraints(verdict),
+            )
+        )  # fmt: skip
+
+    def _tell(self, number: int, values: Sequence[float], verdict: Verdict) -> None:
+        trial = self._open.pop(number)
+        for name, value in _constraints(verdict).items():
+            trial.set_constraint(name, value)
+        self._study.tell(trial, list(values))
+        self._complete += 1
+
+    def _values(self, values: Mapping[str, float]) -> list[float] | None:
+        told = [values.get(objective.name, math.nan) for objective in self._objectives]
+        if not all(map(math.isfinite, told)):
+            return None
+        for objective, value in zip(self._objectives, told, strict=True):
+            worse = max if objective.direction == "minimize" else min
+            self._worst[objective.name] = worse(self._worst.get(objective.name, value), value)
+        return told
+
+    def _untrained(self, verdict: Verdict) -> list[float]:
+        """Costs as they are, the rest as bad as the worst so far (0 before any): constraints keep it off the front."""
+        return [
+            self._worst.get(objective.name, 0.0) if objective.term is None else verdict.costs[objective.metric]
+            for objective in self._objectives
+        ]
+
+
+class _Recorder:
+    """Choices of another draw, kept."""
+
+    def __init__(self, draw: RandomDraw) -> None:
+        self._draw = draw
+        self.params: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`."""
+        chosen = self.params[name] = self._draw.suggest_categorical(name, choices)
+        return chosen
+
+
+def _constraints(verdict: Verdict) -> dict[str, float]:
+    """Every limit's excess, at most 0 where it is met: GP needs the same names of every trial."""
+    return {**verdict.slack, UNEXERCISED: float(len(verdict.unexercised))}
+
+
+def make_sampler(table: SearchTable, seed: int) -> BaseSampler:
+    """The Optuna sampler of ``[search]``; raises `SpecError` when what it needs is not installed."""
+    size = table.first_random
+    if table.sampler in ("nsga2", "nsga3"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # NSGA-III has been experimental since Optuna 3.2
+            kind = LayerNSGAII if table.sampler == "nsga2" else LayerNSGAIII
+            sampler = kind(population_size=size, seed=seed)
+        sampler.genes_seed = seed
+        return sampler
+    if table.sampler == "tpe":
+        return TPESampler(n_startup_trials=size, seed=seed)
+    if table.sampler == "gp":
+        if importlib.util.find_spec("scipy") is None:
+            raise SpecError('search.sampler = "gp" needs scipy: pip install scipy, or take "tpe"')
+        return GPSampler(n_startup_trials=size, seed=seed, warn_independent_sampling=False)
+    return RandomSampler(seed=seed)

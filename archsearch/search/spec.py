@@ -1,0 +1,247 @@
+"""The spec of a search: what a TOML file may say, checked key by key; plain data both ways."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from archsearch.arch import ModelSpec, explain
+from archsearch.costs import parse_context
+from archsearch.errors import SpecError, listing, nearest
+from archsearch.notation import MAX_LAYERS
+from archsearch.registry import Registry
+from archsearch.training.recipe import Recipe
+
+MAX_SEED = 1_000_000
+"""Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
+
+Pattern = Literal["free", "periodic", "ratio"]
+SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
+
+
+class Table(BaseModel):
+    """A table of the file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneTable(ModelSpec):
+    """``[model]``: the backbone's sizes, and how many layers are searched.
+
+    ``short_conv`` is 4 unless it is given: without a convolution in front, small softmax layers cannot tell which
+    token came before and do not learn recall in a short training, which would rank them by what is not theirs.
+
+    ``vocab_size``, with which costs are counted, is the largest vocabulary of the tasks unless it is given.
+    """
+
+    n_layers: int = Field(ge=1, le=MAX_LAYERS)
+    short_conv: int = Field(default=4, ge=0, le=16)
+
+    def backbone(self, *, vocab_size: int) -> ModelSpec:
+        """The backbone that every candidate shares; `vocab_size` is used where the file gives none."""
+        values = {name: getattr(self, name) for name in ModelSpec.model_fields}
+        if "vocab_size" not in self.model_fields_set:
+            values["vocab_size"] = vocab_size
+        return ModelSpec(**values)
+
+
+class SpaceTable(Table):
+    """``[space]`` and ``[space.<mixer>]``: which mixers may stand where, and how their options are narrowed.
+
+    ``mixers`` names mixers or presets; a preset keeps the options that it fixes, its other tunable ones are searched.
+    ``pattern`` is "free" (each layer by itself), "periodic" (a unit of at most ``period`` layers, repeated and cut
+    at the last layer) or "ratio" (r layers of a cheap mixer, then one of a costly mixer, repeated and cut; r from
+    ``ratios``, the costly ones named in ``costly``, by default those of the family "full", the cheap ones all others).
+    A table named after an entry of ``mixers`` gives options and the values to choose from, one value or a list.
+    """
+
+    mixers: tuple[str, ...] = Field(min_length=1)
+    pattern: Pattern = "free"
+    period: int | None = Field(default=None, ge=1)
+    ratios: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    costly: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, tuple[Any, ...]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        known = [name for name in cls.model_fields if name != "options"]
+        own = {key: value for key, value in values.items() if key in known}
+        mixers = own.get("mixers", ())
+        tables: dict[str, Any] = {}
+        for key, value in values.items():
+            if key in own:
+                continue
+            if not isinstance(value, Mapping):
+                raise SpecError(f'unknown key "space.{key}"{nearest(key, known)}: known here are {listing(known)}')
+            if key not in mixers:
+                raise SpecError(
+                    f"[space.{key}] narrows a mixer that space.mixers does not name{nearest(key, mixers)}: "
+                    f"it names {listing(map(str, mixers))}"
+                )
+            tables[key] = {option: _choices(f"space.{key}.{option}", given) for option, given in value.items()}
+        return {**own, "options": tables}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("mixers", "ratios", "costly"):
+            given = getattr(self, name)
+            twice = [value for value in given if given.count(value) > 1]
+            if twice:
+                raise SpecError(f"space.{name} names {twice[0]!r} twice: drop one")
+        for name, pattern in (("period", "periodic"), ("ratios", "ratio"), ("costly", "ratio")):
+            if getattr(self, name) and self.pattern != pattern:
+                raise SpecError(f'space.{name} goes with pattern = "{pattern}", not "{self.pattern}": drop one of them')
+        for name, pattern in (("period", "periodic"), ("ratios", "ratio")):
+            if not getattr(self, name) and self.pattern == pattern:
+                raise SpecError(f'space.pattern = "{pattern}" needs space.{name}: {_EXAMPLES[name]}')
+        for name in self.costly:
+            if name not in self.mixers:
+                raise SpecError(f'space.costly names "{name}", which space.mixers does not{nearest(name, self.mixers)}')
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data in the file's own form."""
+        data = self.model_dump(mode="json", exclude={"options"}, exclude_defaults=True)
+        options = {name: {key: list(given) for key, given in table.items()} for name, table in self.options.items()}
+        return {**data, **options}
+
+
+_EXAMPLES = {"period": "the longest unit, as 4", "ratios": "how many cheap layers to a costly one, as [1, 3, 7]"}
+
+
+def _choices(key: str, given: Any) -> tuple[Any, ...]:
+    values = given if isinstance(given, list | tuple) else (given,)
+    if not values:
+        raise SpecError(f"{key} = []: give at least one value, or leave the key out")
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+
+
+class TaskTable(Table):
+    """One of ``[[tasks]]``: a task, one of its named settings, and options that differ from the setting's."""
+
+    name: str
+    setting: str | None = None
+    options: Mapping[str, Any] = {}
+
+
+class ObjectivesTable(Table):
+    """``[objectives]``: what is traded off, and the context at which costs are taken.
+
+    "recall" is the minimum over the recall tasks, "mqar.accuracy" one metric of one task ("mqar:capacity.accuracy"
+    where the search has two settings of it), and any cost may be named, at another context as "state_bytes@131072".
+    """
+
+    maximize: tuple[str, ...] = ()
+    minimize: tuple[str, ...] = ()
+    context: int = 32768
+
+    @field_validator("context", mode="before")
+    @classmethod
+    def _tokens(cls, value: Any) -> Any:
+        return parse_context(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = (*self.maximize, *self.minimize)
+        if not names:
+            raise SpecError('objectives: nothing to maximise or minimise: as maximize = ["recall"]')
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise SpecError(f'objectives names "{twice[0]}" twice: drop one')
+        if self.context < 1:
+            raise SpecError(f"objectives.context = {self.context}: must be at least 1 token")
+        return self
+
+
+class SearchTable(Table):
+    """``[search]``: how many candidates are trained, who proposes them, and what is measured around them.
+
+    ``trials`` counts candidates that were trained here: infeasible and repeated ones come on top.
+    ``population`` (nsga2, nsga3) is by default a quarter of ``trials``, at least 4 and at most 50, so that a small
+    search has generations at all; ``startup_trials`` (tpe, gp) is by default the same number of random candidates.
+    ``references`` trains all-full and each pure mixer; ``confirm_seeds`` fresh seeds measure again what is on the
+    front. After ``max_draws`` draws in a row that gave nothing to train the search ends early and says so.
+    """
+
+    trials: int = Field(default=32, ge=1)
+    sampler: SamplerName = "nsga2"
+    population: int | None = Field(default=None, ge=2)
+    startup_trials: int | None = Field(default=None, ge=1)
+    references: bool = True
+    confirm_seeds: int = Field(default=1, ge=0)
+    concurrency: int = Field(default=1, ge=1)
+    max_draws: int = Field(default=2000, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        evolves = self.sampler in ("nsga2", "nsga3")
+        if self.population is not None and not evolves:
+            raise SpecError(f'search.population goes with the samplers nsga2 and nsga3, not "{self.sampler}": drop it')
+        if self.startup_trials is not None and self.sampler not in ("tpe", "gp"):
+            raise SpecError(f'search.startup_trials goes with the samplers tpe and gp, not "{self.sampler}": drop it')
+        return self
+
+    @property
+    def first_random(self) -> int:
+        """How many candidates are drawn at random before the sampler learns: its population or start-up."""
+        return self.population or self.startup_trials or min(50, max(4, self.trials // 4))
+
+
+class StorageTable(Table):
+    """``[storage]``: the database, unless the command line or ``ARCHSEARCH_STORAGE`` names another."""
+
+    url: str | None = None
+
+
+class SearchSpec(Table):
+    """A whole search; read it with `load` or `from_dict`, which also check it against the plugins and tasks."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seed: int = Field(default=0, ge=0, lt=MAX_SEED)
+    model: BackboneTable
+    space: SpaceTable
+    tasks: tuple[TaskTable, ...] = Field(min_length=1)
+    recipe: Recipe = Recipe()
+    objectives: ObjectivesTable
+    budget: Mapping[str, str | int | float] = {}
+    search: SearchTable = SearchTable()
+    storage: StorageTable = StorageTable()
+
+    @classmethod
+    def load(cls, path: str | Path, registry: Registry) -> SearchSpec:
+        """From a TOML file; raises `SpecError` that names the file, the key, the value and the remedy."""
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SpecError(f"{path} is no TOML file: {error}") from None
+        return cls.from_dict(values, registry)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], registry: Registry) -> SearchSpec:
+        """From plain data of the file's form; raises `SpecError`, `OptionsError` or `UnknownNameError`."""
+        from archsearch.search.problem import Problem
+
+        try:
+            spec = cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise SpecError(explain(error, cls, "")) from None
+        Problem.of(spec, registry)
+        return spec
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a
+        password."""
+        data = self.model_dump(mode="json", exclude={"space", "storage"})
+        if "vocab_size" not in self.model.model_fields_set:
+            del data["model"]["vocab_size"]
+        return {**data, "space": self.space.to_json()}

@@ -1,0 +1,252 @@
+"""Workers: trains the jobs of a campaign with Ray Tune, on a local Ray or a cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import cloudpickle, tune
+from ray.tune.search import Searcher
+
+from archsearch.errors import ArchsearchError, ClusterError
+from archsearch.search.actor import Assignment, TrialActor
+from archsearch.search.ledger import Job
+
+OBJECT_STORE_BYTES = 100 * 2**20
+_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+
+
+class Desk(Protocol):
+    """Where workers get their jobs, and where they hand in what came of them."""
+
+    def next(self) -> Job | None:
+        """A job; None when there is none now."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether there will be no further job."""
+        ...
+
+    def assignment(self, job: Job) -> Assignment:
+        """What the worker is told."""
+        ...
+
+    def reported(self, trial: int, result: dict[str, Any]) -> None:
+        """One of `TrialActor`'s results."""
+        ...
+
+    def failed(self, trial: int, reason: str, error: BaseException | None) -> None:
+        """The trial's worker raised or died."""
+        ...
+
+    def stopped(self) -> None:
+        """Workers are being stopped; nothing that they still report counts. May be called again."""
+        ...
+
+
+@contextmanager
+def workers(concurrency: int, address: str | None) -> Iterator[bool]:
+    """A Ray to train on, which is shut down afterwards if it was started here; gives whether it is a local one.
+
+    An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
+    Raises `ClusterError` when the cluster cannot be reached.
+    """
+    with _environment():
+        if ray.is_initialized():
+            yield len(ray.nodes()) == 1
+            return
+        address = address or os.environ.get("RAY_ADDRESS")
+        with _local(concurrency) if address is None else _joined(address):
+            yield address is None
+
+
+@contextmanager
+def _local(concurrency: int) -> Iterator[None]:
+    folder = tempfile.mkdtemp(prefix="archsearch-", dir=_short_folder())
+    try:
+        ray.init(
+            address="local", num_cpus=max(concurrency, os.cpu_count() or 1), object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder,
+        )  # fmt: skip
+        yield
+    except (OSError, RuntimeError) as error:
+        if ray.is_initialized():
+            raise
+        raise ClusterError(f"Ray cannot start on this machine: {error}") from None
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> str | None:
+    """Where Ray's files go: its sockets' paths may have 107 characters, which a deep ``TMPDIR`` would exceed."""
+    return None if len(tempfile.gettempdir()) <= 30 else "/tmp"
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster answers at {address}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Ray and Tune read these when they are used; a caller's own settings are kept and put back."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if before[name] is None})
+    levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
+    """Has the jobs of `desk` trained until it is done or `stop` is set; each trial takes one CPU, and a share of a
+    GPU when there is one and the recipe may use it. Everything that Tune writes goes to a folder that is removed."""
+    folder = tempfile.mkdtemp(prefix="archsearch-")
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(TrialActor, _resources(device)),
+            tune_config=tune.TuneConfig(
+                search_alg=_JobSearcher(desk, stop), num_samples=-1, reuse_actors=True,
+                trial_name_creator=_name, trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name="search", storage_path=folder, verbose=0, stop=_OnSignal(desk, stop), callbacks=[_Hand(desk)],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )  # fmt: skip
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _resources(device: str) -> dict[str, float]:
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    return {"cpu": 1.0, "gpu": 1.0} if gpus and device != "cpu" else {"cpu": 1.0}
+
+
+def _name(trial: Any) -> str:
+    return f"trial_{trial.config['trial']}"
+
+
+class _Unsaved:
+    """Tune pickles and copies what it is given: nothing of this goes with it, so that no secret reaches a disk."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class _JobSearcher(_Unsaved, Searcher):  # type: ignore[misc]
+    """Gives Tune the desk's jobs as configs."""
+
+    def __init__(self, desk: Desk, stop: threading.Event) -> None:
+        super().__init__()
+        self._desk, self._stop = desk, stop
+
+    def suggest(self, trial_id: str) -> Any:
+        """A config, None when there is nothing now, or FINISHED."""
+        job = None if self._stop.is_set() else self._desk.next()
+        if job is not None:
+            return {"trial": job.trial, **self._desk.assignment(job).to_config()}
+        return Searcher.FINISHED if self._stop.is_set() or self._desk.done else None
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """The callback has told the desk."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is saved: the store has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is restored."""
+
+
+class _OnSignal(_Unsaved, tune.Stopper):  # type: ignore[misc]
+    """Stops all trials once the event is set, and tells the desk at once: a signal to the whole process group takes
+    Ray down too, and the driver with it before Tune is done."""
+
+    def __init__(self, desk: Desk, stop: threading.Event) -> None:
+        self._desk, self._stop = desk, stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether a signal came."""
+        if self._stop.is_set():
+            self._desk.stopped()
+        return self._stop.is_set()
+
+
+class _Hand(_Unsaved, tune.Callback):  # type: ignore[misc]
+    """Hands results and failures to the desk."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """A slice was trained."""
+        self._desk.reported(trial.config["trial"], result)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """The worker raised or died."""
+        error = _error_of(trial)
+        self._desk.failed(trial.config["trial"], describe(error), error)
+
+
+def _error_of(trial: Any) -> BaseException | None:
+    """What the worker raised; Tune keeps it in a file beside the trial."""
+    file = trial.pickled_error_file
+    if file is None or not Path(file).exists():
+        return None
+    error: BaseException = cloudpickle.loads(Path(file).read_bytes())
+    cause: BaseException | None = getattr(error, "cause", None)
+    return cause or error
+
+
+def describe(error: BaseException | None) -> str:
+    """One line on why a worker failed."""
+    if isinstance(error, ray.exceptions.RayActorError):
+        return "the worker died: it was killed, ran out of memory, or its machine was lost"
+    if isinstance(error, ArchsearchError):
+        return str(error)
+    if error is None:
+        return "the worker failed without a message"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

@@ -1,0 +1,105 @@
+"""Reads: which bytes of a state one decode step depends on, found by disturbing them one row at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from archsearch.model import Context, Mixer, MixerState
+
+_DISTURBANCES = (30.0, -30.0, math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReads:
+    """Bytes of the state that a step read from before it, and bytes that it wrote, for one sequence."""
+
+    read_bytes: int
+    written_bytes: int
+
+
+@torch.no_grad()
+def step_reads(mixer: Mixer, x: Tensor, *, spare: int = 5) -> StepReads:
+    """What the step for the last token of `x` `[1, T, D]` reads and writes, in units of a tensor's innermost rows.
+
+    A unit was written when it, or the same unit disturbed, is another after the step. It was read when disturbing it
+    (by a large amount either way, and by NaN, which also shows where a value is read and then multiplied by zero)
+    changes the output or another unit, or what the step writes to it.
+    Rows of `spare` tokens that never came stay in the state: reading them counts too. A tensor of integers cannot
+    be disturbed soundly, and is taken as read whole.
+    """
+    tokens = x.shape[1]
+    before = mixer.init_state(1, tokens + spare, dtype=x.dtype)
+    if tokens > 1:
+        _, before = mixer(x[:, : tokens - 1], state=before, ctx=Context(want_state=True))
+    probe = _Probe(mixer, x[:, -1], before)
+    read = written = 0
+    for name, tensor in before.tensors.items():
+        units = _units(tensor)[0]
+        unit_bytes = units.shape[-1] * units.element_size()
+        written_units = probe.written(name)
+        written += int(written_units.sum()) * unit_bytes
+        read_units = probe.read(name, written_units) if tensor.is_floating_point() else torch.ones(len(units))
+        read += int(read_units.sum()) * unit_bytes
+    return StepReads(read_bytes=read, written_bytes=written)
+
+
+class _Probe:
+    """One step of one sequence, to be repeated with parts of its state disturbed."""
+
+    def __init__(self, mixer: Mixer, x_t: Tensor, before: MixerState) -> None:
+        self.mixer, self.x_t, self.before = mixer, x_t, before
+        self.output, self.after = self._step(x_t, before)
+
+    def written(self, name: str) -> Tensor:
+        """`[units]`: whether the step wrote the unit. A zero written over a zero shows only on a disturbed unit."""
+        changed = (_units(self.after[name]) != _units(self.before.tensors[name]))[0].any(-1)
+        if not self.before.tensors[name].is_floating_point():
+            return changed
+        disturbed, _, after = self._disturbed(name, _DISTURBANCES[0])
+        return changed | (_own(_units(after[name])) != _own(_units(disturbed.tensors[name]))).any(-1)
+
+    def read(self, name: str, written: Tensor) -> Tensor:
+        """`[units]`: whether the step depends on the unit."""
+        read = torch.zeros_like(written)
+        for disturbance in _DISTURBANCES:
+            _, output, after = self._disturbed(name, disturbance)
+            read |= _differs(output, self.output)
+            for other, tensor in after.items():
+                changed = _differs(_units(tensor), _units(self.after[other]))  # [units, units of other]
+                if other == name:
+                    changed.diagonal().logical_and_(written)
+                read |= changed.any(-1)
+        return read
+
+    def _disturbed(self, name: str, by: float) -> tuple[MixerState, Tensor, dict[str, Tensor]]:
+        """A state with a copy of the sequence for each unit, in which that unit is disturbed, and the step from it."""
+        count = _units(self.before.tensors[name]).shape[1]
+        tensors = {key: value.expand(count, *value.shape[1:]).clone() for key, value in self.before.tensors.items()}
+        _own(_units(tensors[name])).add_(by)
+        lengths = self.before.lengths.repeat(count)
+        state = MixerState(tensors=tensors, lengths=lengths, capacity=self.before.capacity)
+        return state, *self._step(self.x_t.expand(count, -1), state)
+
+    def _step(self, x_t: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
+        output, after = self.mixer.step(x_t, state=state.clone(), ctx=Context(want_state=True))
+        return output, after.tensors
+
+
+def _units(tensor: Tensor) -> Tensor:
+    """`[B, rows, ...]` as innermost rows, `[B, units, width]`; a view where the tensor is contiguous."""
+    return tensor.reshape(len(tensor), -1, tensor.shape[-1] if tensor.dim() > 2 else 1)
+
+
+def _own(units: Tensor) -> Tensor:
+    """`[units, width]`: of each copy the unit that is disturbed in it; a view."""
+    return units.diagonal(dim1=0, dim2=1).T
+
+
+def _differs(value: Tensor, base: Tensor) -> Tensor:
+    """Along the last axis; rounding, which may depend on the size of a batch, is no difference."""
+    tolerance = 1e-5 * (1 + base.abs().amax())
+    return ~((value - base).abs() <= tolerance).all(-1)

@@ -1,0 +1,158 @@
+"""The project's figures on this machine's CPU, each a rate or a ratio within one run, with repeats and spread.
+
+python benchmarks/figures.py [linear] [model] [search] [cli]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from archsearch_plugins.linear.ops import linear_attention
+
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.bench import Timing, alternate, ratio
+from archsearch.costs import CostModel
+from archsearch.model import HybridLM
+from archsearch.registry import load_registry
+
+ROOT = Path(__file__).parents[1]
+GATES: dict[str, tuple[str, bool]] = {
+    "linear": ("none", False),
+    "retnet": ("constant", False),
+    "lightning": ("constant", False),
+    "mamba2": ("head", False),
+    "gla": ("channel", False),
+    "deltanet": ("none", True),
+    "gated-deltanet": ("head", True),
+    "kda": ("channel", True),
+}
+"""Decay and update rule (delta or not) of each preset: what its time in the op depends on."""
+
+
+def main() -> None:
+    """Prints the sections named on the command line, all of them without a name."""
+    sections: dict[str, Callable[[], None]] = {"linear": linear, "model": model, "search": search, "cli": cli}
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or sections:
+        sections[name]()
+
+
+def show(label: str, figure: str, target: str) -> None:
+    """One line of the report."""
+    print(f"{label:<66} {figure:<34} target {target}", flush=True)
+
+
+def show_ratio(label: str, slow: Timing, fast: Timing, target: str) -> None:
+    """One ratio with its spread."""
+    middle, low, high = ratio(slow, fast)
+    show(label, f"{middle:.2f}x ({low:.2f} to {high:.2f}, {len(slow.seconds)} repeats)", target)
+
+
+def linear() -> None:
+    """The chunkwise form against token by token: B=4, H=4, K=V=64, T=1024, fp32, one core, forward + backward."""
+    for preset, (decay, delta) in GATES.items():
+        inputs = _linear_inputs(decay, delta, batch=4, heads=4, tokens=1024, width=64)
+
+        def run(impl: str, inputs: dict[str, Any] = inputs) -> None:
+            out, state = linear_attention(**inputs, impl=impl)
+            (out.square().sum() + state.square().sum()).backward()
+
+        times = alternate(
+            {"reference": lambda run=run: run("reference"), "chunkwise": lambda run=run: run("chunkwise")},  # type: ignore[misc]
+            repeats=3, warmup=1,
+        )  # fmt: skip
+        target = "8x" if decay == "channel" else "15x"
+        show_ratio(
+            f"linear attention, {preset}: chunkwise over token by token", times["reference"], times["chunkwise"], target
+        )
+
+
+def _linear_inputs(decay: str, delta: bool, *, batch: int, heads: int, tokens: int, width: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    inputs: dict[str, Any] = {
+        "q": normal(batch, tokens, heads, width),
+        "k": F.normalize(normal(batch, tokens, heads, width), dim=-1),
+        "v": normal(batch, tokens, heads, width),
+    }
+    shapes = {
+        "constant": (heads,), "head": (batch, tokens, heads), "channel": (batch, tokens, heads, width)
+    }  # fmt: skip
+    if decay != "none":
+        inputs["log_decay"] = F.logsigmoid(normal(*shapes[decay]) + 3)
+    if delta:
+        inputs["beta"] = torch.sigmoid(normal(batch, tokens, heads))
+    return {name: value.requires_grad_() for name, value in inputs.items()}
+
+
+def model() -> None:
+    """A training step of a 2-layer, d=64 model with a linear mixer against the same with full attention."""
+    for preset in GATES:
+        _model_step(preset, tokens=64, batch=64, repeats=9, target="at most 3x", slow=preset)
+    for preset, (_, delta) in GATES.items():
+        _model_step(preset, tokens=8192 if delta else 4096, batch=1, repeats=3, target="above 1x", slow="full")
+
+
+def _model_step(preset: str, *, tokens: int, batch: int, repeats: int, target: str, slow: str) -> None:
+    steps = {name: _training_step(f"{name}*2", tokens, batch) for name in (preset, "full")}
+    times = alternate(steps, repeats=repeats)
+    fast = "full" if slow == preset else preset
+    show_ratio(f"training step, T={tokens}, batch {batch}: {slow} over {fast}", times[slow], times[fast], target)
+
+
+def _training_step(pattern: str, tokens: int, batch: int) -> Callable[[], None]:
+    registry = load_registry()
+    spec = ModelSpec.read({"d_model": 64, "n_heads": 2, "channel_mixer": "none", "vocab_size": 256})
+    torch.manual_seed(0)
+    built = HybridLM(ArchSpec.parse(pattern, registry, spec), registry)
+    optimizer = torch.optim.AdamW(built.parameters(), lr=1e-4, fused=True)
+    inputs = torch.randint(0, 256, (batch, tokens))
+
+    def step() -> None:
+        loss = F.cross_entropy(built(inputs).flatten(0, 1), inputs.flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def search() -> None:
+    """Candidates costed, drawn and judged a second; what the search adds to a trial."""
+    from archsearch.search import SearchSpec, throughput
+
+    spec = SearchSpec.load(ROOT / "examples" / "quickstart.toml", load_registry())
+    for label, rates, target in throughput.rates(spec, load_registry(), CostModel):
+        middle = sorted(rates)[len(rates) // 2]
+        show(label, f"{middle:,.0f}/s ({min(rates):,.0f} to {max(rates):,.0f}, {len(rates)} repeats)", target)
+
+
+def cli() -> None:
+    """Wall time of commands, new processes each."""
+    archsearch = str(Path(sys.executable).with_name("archsearch"))
+    cost = ["cost", "[kda kda kda full]*4", "--context", "4096,131072,1048576", "--json"]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(*arguments: str) -> None:
+            subprocess.run([archsearch, *arguments], check=True, capture_output=True, cwd=folder)
+
+        times = alternate({"--help": lambda: run("--help"), "cost": lambda: run(*cost)}, repeats=7)
+    show("archsearch --help", str(times["--help"]), "under 500 ms")
+    show("archsearch cost, three contexts", str(times["cost"]), "under 1000 ms")
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    main()
+    print(f"measured in {time.perf_counter() - start:.0f} s on one core of this machine, torch {torch.__version__}")

@@ -1,0 +1,43 @@
+"""The layer of full attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
+from archsearch.model import MixerState
+from archsearch.model.attention import AttentionMixer, token_indices, write_rows
+from archsearch.model.softmax import masked_attention
+
+from .ops import full_attention
+from .options import FullOptions
+
+
+class FullAttention(AttentionMixer):
+    """Every token sees all before it; the state holds a key and a value row for each."""
+
+    def __init__(self, plugin: MixerPlugin[Any], options: FullOptions, shape: ModelShape, layer: LayerInfo) -> None:
+        super().__init__(
+            plugin, options, shape, layer,
+            rope=options.rope, rope_base=options.rope_base, qk_norm=options.qk_norm, n_kv_heads=options.n_kv_heads,
+        )  # fmt: skip
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        return full_attention(q, k, v, cu_seqlens=cu_seqlens)
+
+    def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
+        rows = token_indices(state, k.shape[1])
+        return {name: write_rows(state.tensors[name], rows, new) for name, new in (("k", k), ("v", v))}
+
+    def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
+        tensors = self.remember(k, v, state)
+        lengths = [length + q.shape[1] for length in state.lengths.tolist()]
+        keys, values = (tensors[name][:, : max(lengths)].to(q.dtype) for name in ("k", "v"))
+        if min(lengths) == max(lengths):
+            return full_attention(q, keys, values), tensors
+        rows = torch.arange(max(lengths), device=q.device)
+        visible = rows <= token_indices(state, q.shape[1])[..., None]
+        return masked_attention(q, keys, values, visible), tensors

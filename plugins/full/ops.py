@@ -1,0 +1,41 @@
+"""Full causal attention: the pure op."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+
+from archsearch.model.impl import choose_impl
+from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, explicit_attention, masked_attention
+
+
+def full_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float | None = None,
+    cu_seqlens: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Causal softmax attention, `[B, T, Hq, D]` (Attention Is All You Need, arXiv 1706.03762, equation 1).
+
+    q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
+    tokens. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N sequences end to end, T = S.
+    ``impl`` "chunkwise" is `scaled_dot_product_attention`. Raises `ShapeError`, `KernelUnavailableError`.
+    """
+    chosen = choose_impl("full_attention", impl, why="scaled_dot_product_attention")
+    check_qkv("full_attention", q, k, v, cu_seqlens)
+    attend = partial(_reference if chosen == "reference" else _chunkwise, scale=scale)
+    return attend(q, k, v) if cu_seqlens is None else each_sequence(attend, q, k, v, cu_seqlens)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+    return explicit_attention(q, k, v, causal_mask(q.shape[1], k.shape[1], q.device), scale)
+
+
+def _chunkwise(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+    # is_causal aligns the first query with the first key: right only where there are as many
+    queries, keys = q.shape[1], k.shape[1]
+    return masked_attention(q, k, v, None if queries == keys else causal_mask(queries, keys, q.device), scale)

@@ -1,0 +1,106 @@
+"""The chunkwise engine: every update rule and decay, in products over chunks of tokens and one pass over chunks.
+
+Within a chunk, with G the running sum of the log decays, P(a, b)_ij = sum_c a_ic b_jc exp(G_ic - G_jc) for j <= i.
+A chunk that starts with the state S gives
+
+    o = P(q, k) u + (q exp G) S          S' = exp(G_C) S + (k exp(G_C - G))^T u
+
+where u is v for the Hebbian rule and solves (I + beta P(k, k) below the diagonal) u = beta (v - (k exp G) S) for the
+delta rule. The README derives it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .chunk_decay import ChunkEnds, decayed_products
+from .tokens import Tokens
+from .triangular import unit_lower_solve
+
+_LONGEST = 128  # the constants of a chunk of C tokens hold C^3 numbers
+
+
+def chunkwise(
+    tokens: Tokens, state: Tensor | None, scale: float, chunk_size: int, want_state: bool
+) -> tuple[Tensor, Tensor]:
+    """Outputs `[B, T, H, V]` and the last state `[B, H, K, V]`, which means nothing unless it is wanted."""
+    length = tokens.q.shape[1]
+    if length == 0:
+        return tokens.v.clone(), tokens.empty_state() if state is None else state
+    size = chunk_length(length, chunk_size)
+    chunks = tokens.map(lambda x: _to_chunks(x, size))
+    q, k = chunks.q * scale, chunks.k
+    if chunks.beta is None:
+        o, last = _hebbian(q, k, chunks.v, chunks.log_decay, state, want_state)
+    else:
+        o, last = _delta(q, k, chunks.v, chunks.beta, chunks.log_decay, state, want_state)
+    return _from_chunks(o, length), last
+
+
+def chunk_length(length: int, chunk_size: int) -> int:
+    """Tokens a chunk: the largest power of two within `chunk_size` and 128, but no larger than `length` needs."""
+    size = 1 << (min(chunk_size, _LONGEST).bit_length() - 1)
+    while size // 2 >= length:
+        size //= 2
+    return size
+
+
+def _hebbian(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, state: Tensor | None, want_state: bool
+) -> tuple[Tensor, Tensor]:
+    (weights,), decay = decayed_products((q,), k, log_decay)
+    o = weights @ v
+    count = len(q)
+    if count == 1 and state is None and not want_state:
+        return o, o.new_zeros(0)
+    written = decay.to_end(k).mT @ v
+    ends: list[Tensor] = []
+    for n in range(count):
+        before = ends[-1] if ends else state
+        ends.append(written[n] if before is None else decay.carry(n, before, written[n]))
+    return o + _read(q, state, ends, decay), ends[-1]
+
+
+def _delta(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, state: Tensor | None, want_state: bool
+) -> tuple[Tensor, Tensor]:
+    strong = k * beta[..., None]
+    (weights, overlaps), decay = decayed_products((q, strong), k, log_decay)
+    count, value_dim = len(q), v.shape[-1]
+    known = v * beta[..., None]
+    if count == 1 and state is None and not want_state:
+        return weights @ unit_lower_solve(overlaps, known), known.new_zeros(0)
+    known = torch.cat([known, decay.from_start(strong)], dim=-1)
+    u, w = torch.split(unit_lower_solve(overlaps, known), [value_dim, k.shape[-1]], dim=-1)
+    keys = decay.to_end(k).mT
+    ends: list[Tensor] = []
+    writes: list[Tensor] = []
+    for n in range(count):
+        before = ends[-1] if ends else state
+        writes.append(u[n] if before is None else u[n] - w[n] @ before)
+        written = keys[n] @ writes[n]
+        ends.append(written if before is None else decay.carry(n, before, written))
+    return weights @ torch.stack(writes) + _read(q, state, ends, decay), ends[-1]
+
+
+def _read(q: Tensor, state: Tensor | None, ends: list[Tensor], decay: ChunkEnds) -> Tensor:
+    """What the tokens of each chunk read of the state that it starts with, given the states at the chunks' ends."""
+    first = torch.zeros_like(ends[0]) if state is None else state
+    return decay.from_start(q) @ torch.stack([first, *ends[:-1]])
+
+
+def _to_chunks(x: Tensor, size: int) -> Tensor:
+    """`[B, T, H, ...]` to `[N, B, H, C, ...]`, zeros after the last token."""
+    batch, length, heads = x.shape[:3]
+    short = -length % size
+    if short:
+        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, short))
+    x = x.reshape(batch, (length + short) // size, size, heads, *x.shape[3:])
+    return x.transpose(2, 3).transpose(0, 1).contiguous()
+
+
+def _from_chunks(x: Tensor, length: int) -> Tensor:
+    """`[N, B, H, C, V]` to `[B, T, H, V]`."""
+    return x.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]

@@ -1,0 +1,159 @@
+"""Parameters, operations and states of a linear mixer: arithmetic only.
+
+Matrix products are those of the chunkwise form with chunks of 64 tokens (fewer in a shorter sequence). Inside a
+chunk only pairs of a token with itself or an earlier one are counted, and of the triangular inverse only its
+C^3 / 3; the first chunk of a sequence reads no state, and in training the last one writes none. Additions,
+multiplications, divisions and roots are elementwise; exponentials and logarithms are counted as exponentials.
+"""
+
+from __future__ import annotations
+
+from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor
+
+from .options import LinearOptions
+
+CHUNK = 64
+_ACTIVATION = {
+    "none": Flops(),
+    "relu": Flops(elementwise=1),
+    "elu1": Flops(elementwise=2, exp=1),
+    "sigmoid": Flops(elementwise=2, exp=1),
+    "silu": Flops(elementwise=3, exp=1),
+}
+_SOFTPLUS = Flops(elementwise=1, exp=2)
+
+
+def channels(options: LinearOptions, shape: ModelShape) -> int:
+    """Features of q, k and v together, which the short convolution runs over."""
+    heads, key_dim, value_dim = options.dims(shape)
+    return heads * (2 * key_dim + value_dim)
+
+
+def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int]:
+    """Features that one token is projected to: q, k and v; output gate; decay; beta."""
+    heads, _, value_dim = options.dims(shape)
+    gate = 0 if options.output_gate == "none" else value_dim if options.low_rank_gate else heads * value_dim
+    decay = heads if options.decay_form == "mamba2" else options.decay_rank(shape)
+    return channels(options, shape), gate, decay, heads if options.update == "delta" else 0
+
+
+def params(options: LinearOptions, shape: ModelShape) -> int:
+    """Trained parameters of the layer."""
+    heads, key_dim, value_dim = options.dims(shape)
+    values = heads * value_dim
+    count = shape.d_model * (sum(projected(options, shape)) + values)
+    count += options.conv * channels(options, shape)
+    count += options.decay_rank(shape) * heads * key_dim
+    count += {"mamba2": 2 * heads, "gla": heads * key_dim, "kda": heads + heads * key_dim}.get(options.decay_form, 0)
+    count += (value_dim + 1) * values if options.low_rank_gate else 0
+    count += heads if options.skip else 0
+    count += value_dim if options.output_norm == "rms" else 0
+    return count
+
+
+def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
+    """The recurrent state, float32 at least, and the convolution's last inputs in the model's dtype."""
+    heads, key_dim, value_dim = options.dims(shape)
+    dtype: Dtype = "float64" if shape.dtype == "float64" else "float32"
+    recurrent = StateTensor(
+        name="recurrent", row_shape=(heads, key_dim, value_dim), dtype=dtype, role="recurrent", base=1
+    )
+    if options.conv < 2:
+        return (recurrent,)
+    tail = StateTensor(
+        name="conv", row_shape=(channels(options, shape),), dtype=shape.dtype, role="conv", base=options.conv - 1
+    )
+    return recurrent, tail
+
+
+def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
+    """Operations of the forward pass over `context` tokens, or of one decoded token."""
+    token = _dress(options, shape) + _gates(options, shape)
+    heads = float(shape.n_heads)
+    if phase == "decode":
+        return token + _step(options, shape) * heads
+    return token * float(context) + _chunks(options, shape, context, last=phase == "prefill") * heads
+
+
+def _dress(options: LinearOptions, shape: ModelShape) -> Flops:
+    """One token's projections, convolution, activations, norms and output gate."""
+    heads, key_dim, value_dim = options.dims(shape)
+    keys, values = float(2 * heads * key_dim), float(heads * value_dim)
+    low_rank = (value_dim if options.low_rank_gate else 0) + options.decay_rank(shape) * key_dim / value_dim
+    done = Flops(
+        matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values,
+        elementwise=2.0 * options.conv * (keys + values),
+    )
+    done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * values
+    if options.norm == "l2":
+        done += Flops(elementwise=3 * keys)
+    if options.skip:
+        done += Flops(elementwise=2 * values)
+    if options.output_norm == "rms":
+        done += Flops(elementwise=4 * values)
+    if options.output_gate != "none":
+        bias = float(options.low_rank_gate)
+        done += (_ACTIVATION[options.output_gate] + Flops(elementwise=1 + bias)) * values
+    return done
+
+
+def _gates(options: LinearOptions, shape: ModelShape) -> Flops:
+    """One token's decay, write scale and beta, beyond their projections."""
+    heads, key_dim, value_dim = options.dims(shape)
+    gates = {"mamba2": heads, "gla": heads * key_dim, "kda": heads * key_dim}.get(options.decay_form, 0)
+    done = (_SOFTPLUS + Flops(elementwise=2)) * float(gates)
+    if options.write == "dt":
+        done += Flops(elementwise=float(heads * value_dim))
+    if options.update == "delta":
+        done += _ACTIVATION["sigmoid"] * float(heads)
+    return done
+
+
+def _step(options: LinearOptions, shape: ModelShape) -> Flops:
+    """One token of one head through the recurrence: decay, (for the delta rule) recall, write, read."""
+    _, key_dim, value_dim = options.dims(shape)
+    cells = float(key_dim * value_dim)
+    delta = options.update == "delta"
+    decays = {"none": 0, "constant": 0, "head": 1, "channel": key_dim}[options.decay]
+    return Flops(
+        matmul=(6 if delta else 4) * cells,
+        elementwise=(cells if options.decay != "none" else 0.0) + (2 if delta else 0) * value_dim + value_dim,
+        exp=float(decays),
+    )
+
+
+def _chunks(options: LinearOptions, shape: ModelShape, context: int, *, last: bool) -> Flops:
+    """A sequence of one head through the chunkwise form; `last`: with the state after it."""
+    _, key_dim, value_dim = options.dims(shape)
+    first, final = min(CHUNK, context), (context - 1) % CHUNK + 1
+    pairs, reading, writing = _pairs(context), context - first, context if last else context - final
+    cells, kinds = key_dim * value_dim, 1
+    matmul = 2.0 * pairs * (key_dim + value_dim) + 2.0 * cells * (reading + writing)
+    if options.update == "delta":
+        kinds = 2
+        inverse = (context // CHUNK * CHUNK**3 + (context % CHUNK) ** 3) / 3
+        matmul += 2.0 * (pairs - context) * key_dim + inverse
+        matmul += 2.0 * pairs * value_dim + 2.0 * (pairs - _pairs(first)) * key_dim + 2.0 * cells * reading
+    return Flops(matmul=matmul) + _decays(options, context, pairs, reading * kinds + writing, kinds, key_dim)
+
+
+def _decays(options: LinearOptions, context: int, pairs: float, scaled: int, kinds: int, key_dim: int) -> Flops:
+    """Weights of pairs inside chunks (`kinds` products of them), of `scaled` rows of q and k at a chunk's ends, and
+    of the states passed on."""
+    if options.decay == "none":
+        return Flops(elementwise=(kinds - 1) * pairs)
+    if options.decay == "channel":
+        levels = (min(CHUNK, context) - 1).bit_length()
+        within = Flops(elementwise=levels * context * key_dim * (kinds + 3) / 2, exp=float(levels * context * key_dim))
+        ends = Flops(elementwise=float(scaled * key_dim), exp=2.0 * context * key_dim)
+    else:
+        varies = options.decay == "head"
+        within = Flops(elementwise=(2 * kinds - 1 + varies) * pairs, exp=varies * pairs)
+        ends = Flops(elementwise=float(scaled * key_dim), exp=varies * 2.0 * context)
+    return within + ends
+
+
+def _pairs(context: int) -> float:
+    """Pairs of a token and one no later in its chunk."""
+    full, rest = divmod(context, CHUNK)
+    return full * CHUNK * (CHUNK + 1) / 2 + rest * (rest + 1) / 2

@@ -1,0 +1,145 @@
+"""The layer of the linear mixers: one projection, short convolution, gates, the op, and the gated output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archsearch.errors import SpecError
+from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
+from archsearch.model import Context, Mixer, MixerState
+from archsearch.model.short_conv import ShortConv, next_tail
+
+from .gates import decay_gate
+from .ops import linear_attention, linear_attention_step
+from .options import LinearOptions
+from .unit_length import unit_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """q, k `[B, T, H, K]`, v `[B, T, H, V]`, the op's gates, what is written where that is not v, the features of the
+    output gate, and the convolution's last inputs."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    written: Tensor
+    log_decay: Tensor | None
+    beta: Tensor | None
+    gate: Tensor
+    tail: Tensor | None
+
+
+class LinearMixer(Mixer):
+    """Linear attention in the dress that `LinearOptions` describe, with as many key as value heads."""
+
+    def __init__(
+        self, plugin: MixerPlugin[LinearOptions], options: LinearOptions, shape: ModelShape, layer: LayerInfo
+    ) -> None:
+        super().__init__(plugin, options, shape, layer)
+        self.dress = options
+        self.heads, self.key_dim, self.value_dim = options.dims(shape)
+        self.decay = decay_gate(options, shape, layer)
+        values = self.heads * self.value_dim
+        channels = 2 * self.heads * self.key_dim + values
+        gate = 0 if options.output_gate == "none" else self.value_dim if options.low_rank_gate else values
+        self.sizes = [
+            channels, gate, self.decay.features if self.decay is not None else 0,
+            self.heads if options.update == "delta" else 0,
+        ]  # fmt: skip
+        self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
+        self.conv = ShortConv(channels, options.conv) if options.conv else None
+        self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
+        self.skip = nn.Parameter(torch.ones(self.heads)) if options.skip else None
+        self.norm = nn.RMSNorm(self.value_dim, eps=1e-6) if options.output_norm == "rms" else None
+        self.out = nn.Linear(values, shape.d_model, bias=False)
+
+    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        """`x` `[B, T, D]` to `[B, T, D]`, by the chunkwise form; raises `SpecError` for packed tokens with a state."""
+        state = self.state_for(x, state, ctx)
+        places = None
+        if ctx.cu_seqlens is not None:
+            if state is not None:
+                raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each a row of the batch")
+            places = Context(cu_seqlens=ctx.cu_seqlens).positions_of(x)
+        inputs = self._inputs(x, state, places)
+        o, last = linear_attention(
+            inputs.q, inputs.k, inputs.written, log_decay=inputs.log_decay, beta=inputs.beta,
+            initial_state=None if state is None else state.tensors["recurrent"][:, 0],
+            cu_seqlens=ctx.cu_seqlens, want_state=state is not None,
+        )  # fmt: skip
+        return self._output(o, inputs), None if state is None else _advance(state, inputs, last, x.shape[1])
+
+    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        """One token, `[B, D]` to `[B, D]`, by the recurrence."""
+        inputs = self._inputs(x_t[:, None], state, None)
+        log_decay, beta = inputs.log_decay, inputs.beta
+        o, last = linear_attention_step(
+            inputs.q[:, 0], inputs.k[:, 0], inputs.written[:, 0], state.tensors["recurrent"][:, 0],
+            log_decay=log_decay if log_decay is None or log_decay.dim() == 1 else log_decay[:, 0],
+            beta=None if beta is None else beta[:, 0],
+        )  # fmt: skip
+        return self._output(o[:, None], inputs)[:, 0], _advance(state, inputs, last, 1)
+
+    def _inputs(self, x: Tensor, state: MixerState | None, places: Tensor | None) -> _Inputs:
+        qkv, gate, decay, beta = torch.split(self.proj(x), self.sizes, dim=-1)
+        tail = None if state is None else state.tensors.get("conv")
+        mixed = qkv if self.conv is None else self.conv(qkv, tail=tail, positions=places)
+        q, k, v = self._activate(mixed)
+        log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
+        written = v
+        if self.dress.write == "dt" and step_size is not None:
+            written = v * step_size[..., None].to(v.dtype)
+        return _Inputs(
+            q=q, k=k, v=v, written=written, log_decay=log_decay, gate=gate,
+            beta=beta.float().sigmoid() if self.dress.update == "delta" else None,
+            tail=None if tail is None else next_tail(tail, qkv),
+        )  # fmt: skip
+
+    def _activate(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        options, keys = self.dress, 2 * self.heads * self.key_dim
+        sizes = [keys, qkv.shape[-1] - keys]
+        if options.activation == options.value_activation:
+            qk, v = torch.split(_ACTIVATIONS[options.activation](qkv), sizes, dim=-1)
+        else:
+            qk, v = torch.split(qkv, sizes, dim=-1)
+            qk, v = _ACTIVATIONS[options.activation](qk), _ACTIVATIONS[options.value_activation](v)
+        qk = torch.unflatten(qk, -1, (2 * self.heads, self.key_dim))
+        if options.norm == "l2":
+            qk = unit_length(qk)
+        q, k = qk.chunk(2, dim=-2)
+        return q, k, torch.unflatten(v, -1, (self.heads, self.value_dim))
+
+    def _output(self, o: Tensor, inputs: _Inputs) -> Tensor:
+        """Outputs of the op `[B, T, H, V]` to `[B, T, D]`."""
+        if self.skip is not None:
+            o = o + self.skip[:, None].to(o.dtype) * inputs.v
+        if self.norm is not None:
+            o = self.norm(o.to(self.norm.weight.dtype))
+        o = o.flatten(2)
+        if self.dress.output_gate != "none":
+            gate = inputs.gate if self.gate_up is None else self.gate_up(inputs.gate)
+            o = o * _ACTIVATIONS[self.dress.output_gate](gate)
+        out: Tensor = self.out(o)
+        return out
+
+
+def _advance(state: MixerState, inputs: _Inputs, last: Tensor, count: int) -> MixerState:
+    tensors = {"recurrent": last[:, None]}
+    if inputs.tail is not None:
+        tensors["conv"] = inputs.tail
+    return MixerState(tensors=tensors, lengths=state.lengths + count, capacity=state.capacity)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+    "relu": F.relu,
+    "elu1": lambda x: F.elu(x) + 1,
+}

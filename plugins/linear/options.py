@@ -1,0 +1,101 @@
+"""Options of the linear mixers: update rule, decay and its form, sizes, and the dress around the recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from archsearch.errors import listing
+from archsearch.mixer import MixerOptions, ModelShape, Tunable
+
+Update = Literal["hebbian", "delta"]
+Decay = Literal["none", "constant", "head", "channel"]
+DecayForm = Literal["none", "retnet", "lightning", "mamba2", "gla", "kda"]
+
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "none": ("none",),
+    "constant": ("retnet", "lightning"),
+    "head": ("mamba2",),
+    "channel": ("gla", "kda"),
+}
+"""The forms that each kind of decay may take; the first is the default (but kda for the delta rule by channel)."""
+
+
+class LinearOptions(MixerOptions):
+    """Options of the `linear` mixer; its README has the maths and what each preset takes from its paper.
+
+    ``key_dim`` and ``value_dim`` are per head, 0 standing for the backbone's head_dim. ``decay_form`` says how the
+    decay is parametrised and follows from ``decay`` and ``update`` when it is left out. ``activation`` and ``norm``
+    act on q and k, ``value_activation`` on v. ``conv`` is the width of the causal depthwise convolution of q, k and
+    v, 0 for none. ``write = "dt"`` scales what is written by the step size of the mamba2 decay. ``low_rank_gate``
+    passes the output gate through value_dim features. ``skip`` adds each head's value, by a learned factor.
+    """
+
+    update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
+    decay: Annotated[Decay, Tunable("none", "constant", "head", "channel")] = "none"
+    decay_form: DecayForm = "none"
+    key_dim: Annotated[int, Field(ge=0), Tunable(0, 16, 32, 64, 128)] = 0
+    value_dim: Annotated[int, Field(ge=0), Tunable(0, 64, 128)] = 0
+    activation: Literal["none", "silu", "relu", "elu1"] = "silu"
+    norm: Literal["none", "l2"] = "l2"
+    value_activation: Literal["none", "silu"] = "silu"
+    conv: Annotated[int, Field(ge=0, le=16)] = 4
+    write: Literal["plain", "dt"] = "plain"
+    output_norm: Literal["none", "rms"] = "rms"
+    output_gate: Literal["none", "silu", "sigmoid"] = "silu"
+    low_rank_gate: bool = False
+    skip: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_form(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "decay_form" in values:
+            return values
+        update, decay = values.get("update", "hebbian"), values.get("decay", "none")
+        forms = FORMS.get(decay) if isinstance(decay, str) else None
+        if forms is None:
+            return values
+        return {**values, "decay_form": "kda" if (update, decay) == ("delta", "channel") else forms[0]}
+
+    @model_validator(mode="after")
+    def _check(self) -> LinearOptions:
+        forms = FORMS[self.decay]
+        if self.decay_form not in forms:
+            raise ValueError(
+                f"decay_form = {self.decay_form} is no form of decay = {self.decay}: choose {listing(forms)}"
+            )
+        if self.update == "delta" and self.norm != "l2":
+            raise ValueError(
+                f"update = delta with norm = {self.norm}: the delta rule is unstable unless keys have length 1, "
+                "set norm = l2"
+            )
+        if self.write == "dt" and self.decay_form != "mamba2":
+            raise ValueError(f"write = dt needs decay_form = mamba2, whose step size it is, not {self.decay_form}")
+        if self.low_rank_gate and self.output_gate == "none":
+            raise ValueError("low_rank_gate = true needs an output_gate: silu or sigmoid")
+        return self
+
+    def dims(self, shape: ModelShape) -> tuple[int, int, int]:
+        """Heads, key dim and value dim of one head in a model of `shape`."""
+        return shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim
+
+    def decay_rank(self, shape: ModelShape) -> int:
+        """Width of the low-rank map that makes the gates of a decay by channel, 0 where there is none."""
+        return {"gla": 16, "kda": self.dims(shape)[2]}.get(self.decay_form, 0)
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "linear": {},
+    "retnet": {
+        "decay": "constant", "activation": "none", "norm": "none", "value_activation": "none", "conv": 0,
+    },
+    "lightning": {"decay": "constant", "decay_form": "lightning", "norm": "none", "conv": 0, "output_gate": "sigmoid"},
+    "mamba2": {"decay": "head", "norm": "none", "write": "dt", "skip": True},
+    "gla": {"decay": "channel", "activation": "none", "norm": "none", "value_activation": "none", "conv": 0},
+    "deltanet": {"update": "delta", "output_gate": "none"},
+    "gated-deltanet": {"update": "delta", "decay": "head"},
+    "kda": {"update": "delta", "decay": "channel", "output_gate": "sigmoid", "low_rank_gate": True},
+}  # fmt: skip
+"""Named points of the table of update rule by decay, each in the dress of its paper."""

@@ -1,0 +1,79 @@
+"""Tokens: the inputs of the op in one form that every implementation reads, and packed sequences as padded rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from archsearch.model.softmax import packed_lengths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """q, k `[B, T, H, K]`, v `[B, T, H, V]`, log_decay `[B or 1, T, H, 1 or K]`, beta `[B, T, H]`, of one dtype."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor | None
+    beta: Tensor | None
+
+    @property
+    def state_shape(self) -> tuple[int, int, int, int]:
+        """`[B, H, K, V]`."""
+        batch, _, heads, key_dim = self.q.shape
+        return batch, heads, key_dim, self.v.shape[-1]
+
+    def empty_state(self) -> Tensor:
+        """Zeros `[B, H, K, V]`."""
+        return self.v.new_zeros(self.state_shape)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Tokens:
+        """Every tensor changed alike."""
+        log_decay = None if self.log_decay is None else change(self.log_decay)
+        beta = None if self.beta is None else change(self.beta)
+        return Tokens(q=change(self.q), k=change(self.k), v=change(self.v), log_decay=log_decay, beta=beta)
+
+
+def canonical(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None) -> Tokens:
+    """The op's inputs (see `linear_attention`) in float32, or float64 where q is, each value head with its own q, k."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    groups = v.shape[2] // q.shape[2]
+    if groups > 1:
+        q, k = q.repeat_interleave(groups, dim=2), k.repeat_interleave(groups, dim=2)
+    if log_decay is not None:
+        if log_decay.dim() == 1:
+            log_decay = log_decay.expand(1, q.shape[1], -1)
+        log_decay = log_decay if log_decay.dim() == 4 else log_decay[..., None]
+    return Tokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta).map(lambda x: x.to(dtype))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where packed tokens stand in padded rows: token t is place ``place[t]`` of row ``row[t]``."""
+
+    row: Tensor
+    place: Tensor
+
+
+def pad_packed(tokens: Tokens, cu_seqlens: Tensor) -> tuple[Tokens, Layout]:
+    """Packed sequences `[1, T, ...]` as rows `[N, longest, ...]`, padded with tokens that leave the state alone."""
+    lengths = torch.tensor(packed_lengths(cu_seqlens, tokens.q.shape[1]), device=tokens.q.device, dtype=torch.int64)
+    count = len(lengths)
+    longest = int(lengths.max()) if count else 0
+    row = torch.repeat_interleave(torch.arange(count, device=lengths.device), lengths)
+    starts = lengths.cumsum(0) - lengths
+    place = torch.arange(len(row), device=lengths.device) - starts[row]
+
+    def pad(x: Tensor) -> Tensor:
+        return x.new_zeros(count, longest, *x.shape[2:]).index_put((row, place), x[0])
+
+    return tokens.map(pad), Layout(row=row, place=place)
+
+
+def unpad(o: Tensor, layout: Layout) -> Tensor:
+    """Outputs `[N, longest, H, V]` of padded rows back as packed `[1, T, H, V]`."""
+    return o[layout.row, layout.place][None]

@@ -1,0 +1,56 @@
+"""The layer of mixture of block attention, and its cache: keys and values, and the mean key of each complete block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
+from archsearch.model import MixerState
+from archsearch.model.attention import AttentionMixer, token_indices, write_rows
+from archsearch.model.block_cache import block_rows, gather_rows, rows_attention, write_means, written_part
+
+from .ops import attend_at, choose_blocks, moba_attention
+from .options import MobaOptions
+
+
+class MobaAttention(AttentionMixer):
+    """Each query head attends to its own block and to its best ``top_k - 1`` past blocks.
+
+    The row of a block in ``mean`` is written by the token that completes it, and not read before. A decode step reads
+    the rows of the chosen blocks, and the means of the past blocks when there are more than it takes.
+    """
+
+    def __init__(self, plugin: MixerPlugin[Any], options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> None:
+        super().__init__(plugin, options, shape, layer, rope=options.rope)
+        self.block_size, self.top_k = options.block_size, options.top_k
+        self.scale = shape.head_dim**-0.5
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+        return moba_attention(q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=cu_seqlens)
+
+    def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
+        rows = token_indices(state, k.shape[1])
+        tensors = {name: write_rows(state.tensors[name], rows, new) for name, new in (("k", k), ("v", v))}
+        if self.top_k > 1:
+            means = state.tensors["mean"]
+            tensors["mean"] = write_means(means, tensors["k"], state.lengths, k.shape[1], self.block_size)
+        return tensors
+
+    def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
+        tensors, positions = self.remember(k, v, state), token_indices(state, q.shape[1])
+        if q.shape[1] == 1:
+            return self._step(q, tensors, state.lengths), tensors
+        keys, values = (written_part(tensors[name], positions).to(q.dtype) for name in ("k", "v"))
+        out = attend_at(q, keys, values, positions, block_size=self.block_size, top_k=self.top_k, scale=self.scale)
+        return out, tensors
+
+    def _step(self, q: Tensor, tensors: dict[str, Tensor], last: Tensor) -> Tensor:
+        """The token at `last` `[B]`, q `[B, 1, Hq, D]`, over the rows of the blocks that it chooses."""
+        own = last // self.block_size
+        means = tensors["mean"][:, : int(own.max())] if self.top_k > 1 else tensors["k"][:, :0]
+        chosen = choose_blocks(q, means.to(q.dtype), own[:, None], self.top_k)[:, :, 0]
+        rows, seen = block_rows(chosen, last, self.block_size)
+        keys, values = gather_rows(tensors["k"], tensors["v"], rows, q.dtype)
+        return rows_attention(q[:, 0], keys, values, seen, self.scale)[:, None]

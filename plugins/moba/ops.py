@@ -1,0 +1,113 @@
+"""Mixture of block attention: the pure op."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from archsearch.errors import OptionsError
+from archsearch.model.block_sparse import attend_chosen, best_blocks, block_means, block_scores
+from archsearch.model.impl import choose_impl
+from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, masked_attention
+
+CHOICE_ELEMENTS = 2**24
+"""Scores held at a time while blocks are chosen."""
+
+
+def moba_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    block_size: int,
+    top_k: int,
+    scale: float | None = None,
+    cu_seqlens: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Attention over the own block and the ``top_k - 1`` past blocks of highest q . mean(k), `[B, T, Hq, D]`.
+
+    q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
+    tokens. Each query head chooses for itself among the complete blocks before its own; of equal scores the earliest;
+    all where there are fewer. Causal inside the own block. ``scale`` is D^-0.5 unless given. ``cu_seqlens``
+    `[N + 1]`: B = 1, N sequences end to end, T = S, blocks counted from the start of each.
+
+    "reference" makes the mask of all pairs, as "chunkwise" does on few tokens; on many it costs T top_k block_size.
+    Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. MoBA, arXiv 2502.13189, equations 2 to 6.
+    """
+    chosen = choose_impl("moba_attention", impl)
+    check_qkv("moba_attention", q, k, v, cu_seqlens)
+    for name, value in (("block_size", block_size), ("top_k", top_k)):
+        if value < 1:
+            raise OptionsError(f"moba_attention({name}={value}): must be at least 1")
+    if q.numel() == 0:
+        return q.new_zeros(*q.shape[:3], v.shape[3])
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    attend = partial(
+        _reference if chosen == "reference" else _chunkwise, block_size=block_size, top_k=top_k, scale=scale
+    )
+    return attend(q, k, v) if cu_seqlens is None else each_sequence(attend, q, k, v, cu_seqlens)
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, scale: float) -> Tensor:
+    """By the mask of all pairs, in float32 at least."""
+    dtype, queries, keys = torch.promote_types(q.dtype, torch.float32), q.shape[1], k.shape[1]
+    group = q.shape[2] // k.shape[2]
+    wide_q, wide_k, wide_v = (
+        q.to(dtype),
+        k.to(dtype).repeat_interleave(group, 2),
+        v.to(dtype).repeat_interleave(group, 2),
+    )
+    own = torch.arange(keys - queries, keys, device=q.device)[:, None] // block_size
+    block_of_key = torch.arange(keys, device=q.device) // block_size
+
+    blocks = torch.arange(keys // block_size, device=q.device)
+    means = (
+        torch.stack([wide_k[:, block_of_key == block].mean(1) for block in blocks], 1) if len(blocks) else wide_k[:, :0]
+    )
+    scores = torch.einsum("bthd,bnhd->bhtn", wide_q, means).masked_fill(blocks >= own, -torch.inf)
+    rank = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    best = (rank < top_k - 1) & (blocks < own)
+
+    seen = torch.nn.functional.pad(best, (0, 1))[..., block_of_key] | (block_of_key == own)
+    visible = seen & causal_mask(queries, keys, q.device)
+    weights = (torch.einsum("bthd,bshd->bhts", wide_q, wide_k) * scale).masked_fill(~visible, -torch.inf).softmax(-1)
+    return torch.einsum("bhts,bshd->bthd", weights, wide_v).to(q.dtype)
+
+
+def _chunkwise(q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, scale: float) -> Tensor:
+    queries, keys = q.shape[1], k.shape[1]
+    if keys <= top_k * block_size and queries == keys:
+        return masked_attention(q, k, v, None, scale)
+    positions = torch.arange(keys - queries, keys, device=q.device).expand(q.shape[0], queries)
+    return attend_at(q, k, v, positions, block_size=block_size, top_k=top_k, scale=scale)
+
+
+def attend_at(
+    q: Tensor, k: Tensor, v: Tensor, positions: Tensor, *, block_size: int, top_k: int, scale: float
+) -> Tensor:
+    """The same for queries at any `positions` `[B, T]` of their sequences; keys after a query's are not seen."""
+    with torch.no_grad():
+        means = block_means(k, block_size)
+        count = max(1, CHOICE_ELEMENTS // max(1, q.shape[0] * q.shape[2] * means.shape[1]))
+        pieces = zip(torch.split(q, count, 1), torch.split(positions, count, 1), strict=True)
+        chosen = torch.cat([choose_blocks(x, means, at // block_size, top_k) for x, at in pieces], dim=2)
+    return attend_chosen(q, k, v, chosen, positions, block_size=block_size, scale=scale)
+
+
+def choose_blocks(q: Tensor, means: Tensor, own: Tensor, top_k: int) -> Tensor:
+    """The own block, then the best past ones, `[B, Hq, T, K]`, K at most `top_k`, -1 where there are fewer.
+
+    q `[B, T, Hq, D]`; `means` `[B, n, Hkv, D]` of the blocks' keys; `own` `[B, T]`: the block that each query is in.
+    """
+    own = own[:, None, :, None]
+    mine, blocks = own.expand(-1, q.shape[2], -1, -1), torch.arange(means.shape[1], device=q.device)
+    if top_k == 1 or not len(blocks):
+        return mine
+    if len(blocks) < top_k:
+        past = torch.where(blocks < own, blocks, -1).expand(-1, q.shape[2], -1, -1)
+    else:
+        past = best_blocks(block_scores(q, means).masked_fill(blocks >= own, -torch.inf), top_k - 1)
+    return torch.cat((mine, past), dim=-1)

@@ -1,0 +1,20 @@
+"""Options of mixture of block attention."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from archsearch import MixerOptions, Tunable
+
+
+class MobaOptions(MixerOptions):
+    """``block_size``: tokens of a block. ``top_k``: blocks that a query head sees, its own block included.
+
+    ``rope``: the rotated fraction of a head, 0 for no positions at all.
+    """
+
+    block_size: Annotated[int, Field(ge=1), Tunable(64, 128, 256, 512)] = 128
+    top_k: Annotated[int, Field(ge=1), Tunable(2, 3, 4, 8)] = 4
+    rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.25, 1.0)] = 1.0

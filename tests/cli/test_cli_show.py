@@ -1,0 +1,119 @@
+"""``archsearch show``: one trial whole, and the command that measures it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+
+import pytest
+from cli_samples import MODEL, OBJECTIVES, RECIPE, SPEC, add_trial
+from typer.testing import Result
+
+from archsearch.cli import app
+from archsearch.cli.repeat import repeat
+from archsearch.errors import ArchsearchError, SpecError, StorageError
+from archsearch.storage import Store
+
+Run = Callable[..., Result]
+
+
+def test_json_has_the_whole_trial(run: Run, trials: dict[str, int]) -> None:
+    data = json.loads(run("show", str(trials["confirm"]), "--json").stdout)
+    assert (data["trial"], data["search"], data["kind"], data["parent"]) == (
+        trials["confirm"], "quick", "confirm", trials["mixed"],
+    )  # fmt: skip
+    assert [measured["seed"] for measured in data["measurements"]] == [1_000_000, 1_000_001]
+    assert data["arch"]["layers"][0] == {"mixer": "linear", "options": {"update": "delta"}}
+    assert data["plugins"] == [{"plugin": "full", "distribution": "archsearch", "version": "0.1.0"}]
+    assert "d_model 64" in data["valid_for"]
+
+
+def test_a_trial_by_its_number_in_a_search(run: Run, trials: dict[str, int]) -> None:
+    assert json.loads(run("show", "quick/2", "--json").stdout)["trial"] == trials["mixed"]
+
+
+def test_what_is_shown(run: Run, trials: dict[str, int]) -> None:
+    shown = run("show", str(trials["mixed"])).stdout
+    for text in ("linear(update=delta) full", "update=delta", "8 MiB", "0.950", "chosen", "0.003", "torch 2.13.0",
+                 "accuracy on validation", "valid for 2 layers", "archsearch evaluate"):  # fmt: skip
+        assert text in shown, text
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("diverged", "reason: mqar, seed 0: loss was nan at step 12"),
+        ("infeasible", "170% over budget"),
+        ("flat", "not exercised: layer 1: sliding(window=64) sees all of 64 tokens"),
+    ],
+)
+def test_why_a_trial_is_not_on_the_front(run: Run, trials: dict[str, int], name: str, told: str) -> None:
+    result = run("show", str(trials[name]))
+    assert result.exit_code == 0
+    assert told in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("abc", SpecError), ("quick/", SpecError), ("/3", SpecError), ("-1", None), ("999", StorageError),
+     ("quick/99", StorageError), ("quikc/0", StorageError)],
+)  # fmt: skip
+def test_what_names_no_trial(run: Run, trials: dict[str, int], text: str, kind: type[ArchsearchError] | None) -> None:
+    result = run("show", text)
+    assert result.exit_code != 0
+    if kind is not None:
+        assert isinstance(result.exception, kind)
+
+
+def command_of(url: str, trial: int) -> tuple[list[str], tuple[str, ...]]:
+    with Store.open(url, read_only=True) as store:
+        record = store.trial(trial)
+        made = repeat(record, store.search(record.search_id))
+    return shlex.split(made.command), made.not_said
+
+
+def test_the_command_repeats_the_trial(trials: dict[str, int], url: str) -> None:
+    words, not_said = command_of(url, trials["confirm"])
+    assert words[:3] == ["archsearch", "evaluate", "linear(update=delta) full"]
+    given = [f"{flag} {value}" for flag, value in zip(words[3::2], words[4::2], strict=True)]
+    wanted = (
+        "--task mqar:capacity; --seed 1000000; --seeds 2; --learning-rate 0.01; --learning-rate 0.003; --steps 300; "
+        "--batch-size 64; --d-model 64; --heads 2; --channel-mixer none"
+    )
+    assert set(wanted.split("; ")) <= set(given)
+    assert not_said == ()
+
+
+def test_the_command_has_options_that_evaluate_has(trials: dict[str, int], url: str) -> None:
+    import typer.main
+
+    words, _ = command_of(url, trials["mixed"])
+    evaluate = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
+    known = {flag for parameter in evaluate.params for flag in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_a_trial_that_was_not_trained_is_repeated_as_the_spec_says(trials: dict[str, int], url: str) -> None:
+    words, _ = command_of(url, trials["infeasible"])
+    assert words[words.index("--task") + 1] == "mqar:capacity"
+    assert words[words.index("--seeds") + 1] == "2"
+
+
+def test_settings_without_an_option_are_told(url: str) -> None:
+    recipe = {**RECIPE, "weight_decay": 0.0}
+    with Store.open(url) as store:
+        search = store.create_search("odd", {**SPEC, "recipe": recipe}, OBJECTIVES)
+        trial = add_trial(store, search, "full", costs=(1e6, 1e4), state="infeasible")
+    assert command_of(url, trial)[1] == ("recipe.weight_decay = 0.0",)
+
+
+def test_sizes_without_an_option_are_told(url: str) -> None:
+    with Store.open(url) as store:
+        search = store.create_search("odd", SPEC, OBJECTIVES)
+        layer = {"mixer": "full", "options": {}}
+        trial = store.add_trial(
+            search, kind="search", state="infeasible", digest="d", pattern="full", params={}, seeds=[], costs={},
+            arch={"model": {**MODEL, "channel_mixer": "swiglu", "ffn_dim": 999}, "layers": [layer]}, violations={},
+        )  # fmt: skip
+    assert command_of(url, trial)[1] == ("model.ffn_dim = 999",)

@@ -1,0 +1,301 @@
+"""Jobs against a fake client: what is sent, what is told of a job, and how failures are worded."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from jobs_fakes import Details, FakeClient, Time
+
+from archsearch.errors import ClusterError, SpecError
+from archsearch.jobs import Cluster, Submission, follow, prepare, stop, submit, wait_for_start
+from archsearch.jobs import cluster as cluster_module
+from archsearch.jobs.address import read_address
+from archsearch.registry import Registry, load_registry
+
+URL = "http://127.0.0.1:8265"
+SPEC = """
+name = "quick"
+[model]
+d_model = 32
+n_layers = 2
+[space]
+mixers = ["full", "sliding"]
+[[tasks]]
+name = "mqar"
+setting = "easy"
+[objectives]
+maximize = ["recall"]
+minimize = ["state_bytes"]
+"""
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def cluster(client: FakeClient) -> Cluster:
+    return Cluster(URL, connect=lambda address: client)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "it's a spec.toml"
+    path.write_text(SPEC)
+    return path
+
+
+# -- addresses -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("http://127.0.0.1:8265/", "http://127.0.0.1:8265"),
+        ("https://head.example", "https://head.example"),
+        ("http://[::1]:8265", "http://[::1]:8265"),
+    ],
+)
+def test_an_address_is_read(given: str, read: str) -> None:
+    assert read_address(given) == read
+
+
+@pytest.mark.parametrize(
+    "given", ["ray://127.0.0.1:10001", "127.0.0.1:8265", "auto", "", "http://", "http://host:port", "os.path://x"]
+)
+def test_what_is_no_dashboard_url_is_refused(given: str) -> None:
+    with pytest.raises(ClusterError, match="dashboard"):
+        read_address(given)
+
+
+@pytest.mark.parametrize("given", ["http://user:secret@host:1", "http://host:1/path", "http://host:1?token=secret"])
+def test_an_address_carries_nothing_else(given: str) -> None:
+    with pytest.raises(ClusterError, match="write http://host:1") as caught:
+        read_address(given)
+    assert "secret" not in str(caught.value)
+
+
+# -- what is sent ----------------------------------------------------------------------------------------------
+
+
+def test_a_submission_sends_the_spec_alone(
+    registry: Registry, spec: Path, cluster: Cluster, client: FakeClient
+) -> None:  # fmt: skip
+    (spec.parent / "secret.env").write_text("password")
+    job = submit(cluster, prepare(spec, registry, storage="sqlite:////data/it's.db"), job_id="one", cpus=2)
+    assert client.files == {"search.toml": SPEC}
+    (sent,) = client.sent
+    assert shlex.split(sent["entrypoint"]) == [
+        "archsearch", "run", "search.toml", "--address", "auto", "--storage", "sqlite:////data/it's.db",
+    ]  # fmt: skip
+    assert sorted(sent["runtime_env"]["env_vars"]) == ["RAY_JOB_STOP_SIGNAL", "RAY_JOB_STOP_WAIT_TIME_S"]
+    assert sent["entrypoint_num_cpus"] == 2
+    assert (job.id, job.search, job.status) == ("one", "quick", "PENDING")
+
+
+def test_ids_are_made_from_the_name_and_differ(
+    registry: Registry, spec: Path, cluster: Cluster
+) -> None:  # fmt: skip
+    submission = prepare(spec, registry, resume=True)
+    first, second = submit(cluster, submission), submit(cluster, submission)
+    assert first.id.startswith("quick-")
+    assert first.id != second.id
+    assert "--resume" in submission.arguments
+
+
+def test_no_variable_of_this_process_is_sent(
+    registry: Registry, spec: Path, cluster: Cluster, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://u:hunter2@h/d")
+    submit(cluster, prepare(spec, registry))
+    assert "hunter2" not in str(client.sent)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hunter2@h/d", "postgresql://h/d?password=hunter2"])
+@pytest.mark.parametrize("where", ["option", "spec"])
+def test_a_password_is_refused(registry: Registry, spec: Path, url: str, where: str) -> None:
+    if where == "spec":
+        spec.write_text(f'{SPEC}[storage]\nurl = "{url}"\n')
+    with pytest.raises(ClusterError, match="ARCHSEARCH_STORAGE on the cluster") as caught:
+        prepare(spec, registry, storage=url if where == "option" else None)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_mixer_of_this_process_is_refused(spec: Path) -> None:
+    class Loose:
+        name = "loose"
+
+    registry = load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,tasks"})
+    registry.add(Loose(), name="loose")
+    with pytest.raises(ClusterError, match="put it into a package"):
+        prepare(spec, registry)
+
+
+def test_a_wrong_spec_is_refused_here(registry: Registry, spec: Path, tmp_path: Path) -> None:
+    spec.write_text(SPEC.replace("d_model", "d_modle"))
+    with pytest.raises(SpecError, match="d_model"):
+        prepare(spec, registry)
+    with pytest.raises(SpecError, match="cannot read"):
+        prepare(tmp_path / "none.toml", registry)
+
+
+def test_an_id_that_exists_is_told(cluster: Cluster, client: FakeClient, spec: Path) -> None:
+    submission = Submission(spec=spec, search="quick", arguments=("archsearch",))
+    submit(cluster, submission, job_id="one")
+    with pytest.raises(ClusterError, match='already has a job "one": give another --job-id'):
+        submit(cluster, submission, job_id="one")
+
+
+@pytest.mark.parametrize("job_id", ["a/b", "../x", "", "-x", "a b", "a?b"])
+def test_an_id_cannot_reach_another_path(cluster: Cluster, client: FakeClient, job_id: str) -> None:
+    with pytest.raises(SpecError, match="job id"):
+        cluster.job(job_id)
+
+
+# -- jobs and their ends ---------------------------------------------------------------------------------------
+
+
+def test_only_searches_are_listed_the_newest_first(cluster: Cluster, client: FakeClient) -> None:
+    for number, job_id in enumerate(("first", "second")):
+        client.jobs[job_id] = Details(job_id, metadata={"archsearch": "quick"}, start_time=1_700_000_000_000 + number)
+    client.jobs["foreign"] = Details("foreign", metadata={})
+    client.jobs["none"] = Details("none", metadata=None)
+    assert [job.id for job in cluster.jobs()] == ["second", "first"]
+
+
+def unknown_jobs() -> list[Callable[[Cluster], object]]:
+    return [lambda it: it.job("no"), lambda it: it.logs("no"), lambda it: stop(it, "no"),
+            lambda it: follow(it, "no", print, tell=print)]  # fmt: skip
+
+
+@pytest.mark.parametrize("ask", unknown_jobs(), ids=["job", "logs", "stop", "follow"])
+def test_an_unknown_job_is_told(cluster: Cluster, ask: Callable[[Cluster], object]) -> None:
+    with pytest.raises(ClusterError, match='has no job "no": `archsearch jobs --address'):
+        ask(cluster)
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "message", "reason"),
+    [
+        ("FAILED", 127, "failed with exit code 127", "not installed"),
+        ("FAILED", 4, "failed with exit code 4, last available logs (truncated):\nlots", "failed with exit code 4"),
+        ("FAILED", None, "Job supervisor actor failed to start within 900 s.", "no node of the cluster had room"),
+        ("PENDING", None, "It may be waiting for resources.", "It may be waiting for resources. If it stays so"),
+        ("RUNNING", None, "Job is currently running.", ""),
+    ],
+)
+def test_the_reason_of_a_status(
+    cluster: Cluster, client: FakeClient, status: str, exit_code: int | None, message: str, reason: str
+) -> None:  # fmt: skip
+    client.jobs["one"] = Details("one", status=status, message=message, driver_exit_code=exit_code)
+    told = cluster.job("one").reason
+    assert reason in told
+    assert bool(told) is bool(reason)
+    assert "\n" not in told
+
+
+def test_following_writes_each_text_once_and_ends_by_status(cluster: Cluster, client: FakeClient) -> None:
+    client.script("one", ("PENDING", ""), ("RUNNING", "a\n"), ("RUNNING", ""), ("RUNNING", "b\n"), ("SUCCEEDED", "c\n"))
+    written: list[str] = []
+    time = Time()
+    job = follow(cluster, "one", written.append, tell=pytest.fail, clock=time.clock, sleep=time.sleep)
+    assert "".join(written) == "a\nb\nc\n"
+    assert job.status == "SUCCEEDED"
+
+
+def test_following_says_that_a_job_stays_pending(cluster: Cluster, client: FakeClient) -> None:
+    client.script("one", *[("PENDING", "")] * 60, ("SUCCEEDED", ""))
+    told: list[str] = []
+    time = Time()
+    follow(cluster, "one", lambda text: None, tell=told.append, clock=time.clock, sleep=time.sleep)
+    assert len(told) == 1
+    assert "room" in told[0]
+
+
+@pytest.mark.parametrize("failures", [2, 50])
+def test_following_bears_a_short_failure_and_not_a_long_one(
+    cluster: Cluster, client: FakeClient, failures: int
+) -> None:  # fmt: skip
+    client.script("one", ("RUNNING", "a\n"), ("RUNNING", "b\n"), ("SUCCEEDED", "c\n"))
+    written: list[str] = []
+    time = Time()
+
+    def write(text: str) -> None:
+        written.append(text)
+        if text == "a\n":
+            client.failures = failures
+
+    if failures == 2:
+        follow(cluster, "one", write, tell=pytest.fail, clock=time.clock, sleep=time.sleep)
+        assert "".join(written) == "a\nb\nc\n"
+    else:
+        with pytest.raises(ClusterError, match="cannot reach"):
+            follow(cluster, "one", write, tell=pytest.fail, clock=time.clock, sleep=time.sleep)
+
+
+def test_stopping_waits_for_the_end(cluster: Cluster, client: FakeClient) -> None:
+    client.script("one", ("RUNNING", ""), ("RUNNING", ""), ("RUNNING", ""), ("STOPPED", ""))
+    time = Time()
+    assert stop(cluster, "one", clock=time.clock, sleep=time.sleep).status == "STOPPED"
+    assert client.stopped == ["one"]
+
+
+def test_stopping_leaves_a_finished_job_alone(cluster: Cluster, client: FakeClient) -> None:
+    client.script("one", ("SUCCEEDED", ""))
+    assert stop(cluster, "one").status == "SUCCEEDED"
+    assert client.stopped == []
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_stopping_does_not_wait_for_ever(cluster: Cluster, client: FakeClient, status: str) -> None:
+    client.script("one", (status, ""))
+    time = Time()
+    with pytest.raises(ClusterError, match=f"still {status} after"):
+        stop(cluster, "one", clock=time.clock, sleep=time.sleep)
+    assert time.now < 60
+
+
+def test_waiting_for_the_start_is_bounded(cluster: Cluster, client: FakeClient) -> None:
+    client.script("one", ("PENDING", ""))
+    time = Time()
+    assert wait_for_start(cluster, "one", clock=time.clock, sleep=time.sleep).status == "PENDING"
+    assert 9 < time.now < 12
+
+
+# -- Ray's own client ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_never_answers_is_given_up(
+    silent_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(cluster_module, "TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(ClusterError, match="no answer in"):
+        Cluster(silent_server)
+
+
+def test_nothing_at_the_address(silent_server: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ClusterError, match="cannot reach a Ray cluster"):
+        Cluster(f"http://127.0.0.1:{port}")
+
+
+def test_the_address_wins_over_the_environment(silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    with pytest.raises(ClusterError, match="no answer in"):
+        Cluster(silent_server)
+    assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:1"

@@ -1,0 +1,141 @@
+"""Costs of the linear mixer against what is built and what is multiplied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from archsearch_plugins.linear import LinearPlugin
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.model import Context
+
+PLUGIN = LinearPlugin()
+SHAPE = ModelShape(d_model=48, n_heads=3, n_kv_heads=3, head_dim=16, dtype="float32")
+LAYER = LayerInfo(index=1, depth=3)
+CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGIN.presets.items()} | {
+    "other-sizes": {"update": "delta", "decay": "channel", "key_dim": 8, "value_dim": 20},
+    "conv-1": {"conv": 1, "decay": "head"},
+    "bare": {"conv": 0, "output_norm": "none", "output_gate": "none", "norm": "none"},
+}
+PROJECTIONS = ("proj", "out", "gate_up", "decay.up")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_params_are_those_built(case: str) -> None:
+    options = PLUGIN.parse_options(CASES[case])
+    built = sum(parameter.numel() for parameter in PLUGIN.build(options, SHAPE, LAYER).parameters())
+    assert PLUGIN.params(options, SHAPE, LAYER) == built
+
+
+@pytest.mark.parametrize("phase", ["train", "prefill"])
+@pytest.mark.parametrize("context", [1, 20, 65, 150])
+@pytest.mark.parametrize("case", ["linear", "deltanet", "other-sizes"])
+def test_matrix_products_of_a_sequence(case: str, context: int, phase: Any) -> None:
+    """Within 2% of the chunkwise form written out row by row, so that only the causal half of every square (the pairs
+    of a token with itself or an earlier one) and only the lower triangle of the inverse is multiplied, and counted."""
+    options = PLUGIN.parse_options(CASES[case])
+    heads, key_dim, value_dim = options.dims(SHAPE)
+    q, k = torch.randn(heads, context, key_dim), torch.randn(heads, context, key_dim)
+    v = torch.randn(heads, context, value_dim)
+    with FlopCounterMode(display=False) as counter:
+        explicit_chunks(q, k, v, delta=options.update == "delta", last=phase == "prefill")
+    counted = counter.get_total_flops() + context * projection_flops(case)
+    assert PLUGIN.flops(options, SHAPE, LAYER, phase=phase, context=context).matmul == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_matrix_products_of_a_decoded_token(case: str) -> None:
+    """A write is an outer product, a read or a recall a matrix by a vector: 2 K V each."""
+    options = PLUGIN.parse_options(CASES[case])
+    heads, key_dim, value_dim = options.dims(SHAPE)
+    state, key, value = (
+        torch.randn(heads, key_dim, value_dim),
+        torch.randn(heads, key_dim, 1),
+        torch.randn(heads, 1, value_dim),
+    )
+    with FlopCounterMode(display=False) as counter:
+        _ = key @ value, state.mT @ key
+        if options.update == "delta":
+            _ = state.mT @ key
+    counted = counter.get_total_flops() + projection_flops(case)
+    for context in (1, 100_000):
+        assert PLUGIN.flops(options, SHAPE, LAYER, phase="decode", context=context).matmul == counted
+
+
+def projection_flops(case: str) -> int:
+    """Multiplications and additions of one token by the built layer's projections."""
+    mixer = PLUGIN.build(PLUGIN.parse_options(CASES[case]), SHAPE, LAYER)
+    weights = [mixer.get_submodule(name).weight for name in PROJECTIONS if has(mixer, name)]
+    return sum(2 * weight.numel() for weight in weights)  # type: ignore[misc, operator]
+
+
+def has(mixer: torch.nn.Module, name: str) -> bool:
+    try:
+        return isinstance(mixer.get_submodule(name), torch.nn.Linear)
+    except AttributeError:
+        return False
+
+
+def explicit_chunks(q: Tensor, k: Tensor, v: Tensor, *, delta: bool, last: bool, size: int = 64) -> None:
+    """The products of `[H, T, ...]` in chunks of `size`, each row by no more than it needs; results are not kept."""
+    chunks = list(zip(q.split(size, 1), k.split(size, 1), v.split(size, 1), strict=True))
+    state = q.new_zeros(q.shape[0], q.shape[2], v.shape[2])
+    for n, (q_n, k_n, v_n) in enumerate(chunks):
+        if delta:
+            inverse = explicit_inverse(k_n)
+            v_n = by_rows(inverse, v_n)
+            if n:
+                v_n = v_n - by_rows(inverse, k_n) @ state
+        weights = torch.zeros(q.shape[0], q_n.shape[1], q_n.shape[1])
+        for i in range(q_n.shape[1]):
+            weights[:, i : i + 1, : i + 1] = q_n[:, i : i + 1] @ k_n[:, : i + 1].mT
+        by_rows(weights, v_n)
+        if n:
+            _ = q_n @ state
+        if last or n < len(chunks) - 1:
+            state = state + k_n.mT @ v_n
+
+
+def by_rows(lower: Tensor, x: Tensor) -> Tensor:
+    """A lower triangle `[H, C, C]` by `[H, C, V]`."""
+    return torch.cat([lower[:, i : i + 1, : i + 1] @ x[:, : i + 1] for i in range(x.shape[1])], dim=1)
+
+
+def explicit_inverse(k: Tensor) -> Tensor:
+    """(I + k k^T below the diagonal)^-1 by substitution, no zero multiplied but for the unit diagonal's."""
+    size = k.shape[1]
+    inverse = torch.eye(size).repeat(k.shape[0], 1, 1)
+    for i in range(1, size):
+        row = k[:, i : i + 1] @ k[:, :i].mT
+        for j in range(i):
+            inverse[:, i, j] = -(row[:, :, j:] @ inverse[:, j:i, j : j + 1])[:, 0, 0]
+    return inverse
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("case", CASES)
+def test_state_is_what_init_state_allocates_and_what_a_token_moves(case: str, dtype: Any) -> None:
+    options = PLUGIN.parse_options(CASES[case])
+    shape = ModelShape(d_model=48, n_heads=3, n_kv_heads=3, head_dim=16, dtype=dtype)
+    mixer = PLUGIN.build(options, shape, LAYER)
+    promised = sum(tensor.nbytes(1000) for tensor in PLUGIN.state(options, shape, LAYER))
+    assert mixer.init_state(2, 1000, dtype=getattr(torch, dtype)).nbytes == 2 * promised
+    traffic = PLUGIN.traffic(options, shape, LAYER, context=1000)
+    assert (traffic.read_bytes, traffic.written_bytes) == (promised, promised)
+    assert not any(tensor.grows for tensor in PLUGIN.state(options, shape, LAYER))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_state_keeps_its_dtypes_in_a_model_of_bfloat16(case: str) -> None:
+    mixer = PLUGIN.build(PLUGIN.parse_options(CASES[case]), SHAPE, LAYER).bfloat16()
+    before = mixer.init_state(1, 8)
+    with torch.no_grad():
+        _, after = mixer(torch.randn(1, 3, 48, dtype=torch.bfloat16), state=before, ctx=Context())
+        _, after = mixer.step(torch.randn(1, 48, dtype=torch.bfloat16), state=after, ctx=Context())
+    kinds = {name: (tensor.dtype, tensor.shape) for name, tensor in before.tensors.items()}
+    assert {name: (tensor.dtype, tensor.shape) for name, tensor in after.tensors.items()} == kinds
+    assert before.tensors["recurrent"].dtype == torch.float32

@@ -1,0 +1,152 @@
+"""The layer of the linear mixer: its laws for every preset, and each paper's decay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from archsearch_plugins.linear import LinearPlugin
+from archsearch_plugins.linear.layer import LinearMixer
+from archsearch_plugins.linear.unit_length import unit_length
+from torch.testing import assert_close
+
+from archsearch.errors import SpecError
+from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.model import Context
+
+PLUGIN = LinearPlugin()
+PRESETS = list(PLUGIN.presets)
+SHAPE = ModelShape(d_model=24, n_heads=3, n_kv_heads=3, head_dim=8, dtype="float32")
+
+
+def build(preset: str, *, index: int = 0, depth: int = 4, seed: int = 0) -> LinearMixer:
+    torch.manual_seed(seed)
+    options = PLUGIN.parse_options(PLUGIN.presets[preset])
+    return PLUGIN.build(options, SHAPE, LayerInfo(index=index, depth=depth))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_forward_equals_steps_and_split_prefill(preset: str) -> None:
+    mixer, x = build(preset), torch.randn(2, 75, 24)
+    whole, final = mixer(x, ctx=Context(want_state=True))
+    state, outputs = mixer.init_state(2, 75), []
+    for t in range(75):
+        y, state = mixer.step(x[:, t], state=state, ctx=Context())
+        outputs.append(y)
+    assert_close(torch.stack(outputs, 1), whole, rtol=0, atol=1e-4)
+    first, split = mixer(x[:, :2], state=mixer.init_state(2, 75), ctx=Context())
+    second, split = mixer(x[:, 2:70], state=split, ctx=Context())
+    rest = []
+    for t in range(70, 75):
+        y, split = mixer.step(x[:, t], state=split, ctx=Context())
+        rest.append(y[:, None])
+    assert_close(torch.cat([first, second, *rest], 1), whole, rtol=0, atol=1e-4)
+    for name, tensor in final.tensors.items():
+        assert_close(state.tensors[name], tensor, rtol=1e-4, atol=1e-4)
+        assert_close(split.tensors[name], tensor, rtol=1e-4, atol=1e-4)
+    assert split.lengths.tolist() == final.lengths.tolist() == [75, 75]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_packed_sequences_equal_each_apart(preset: str) -> None:
+    mixer, x = build(preset), torch.randn(1, 90, 24)
+    bounds = torch.tensor([0, 2, 2, 70, 90])
+    packed, state = mixer(x, ctx=Context(cu_seqlens=bounds))
+    apart = [mixer(x[:, start:end], ctx=Context())[0] for start, end in [(0, 2), (2, 70), (70, 90)]]
+    assert_close(packed, torch.cat(apart, 1), rtol=0, atol=1e-5)
+    assert state is None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_parameter_is_trained(preset: str) -> None:
+    mixer = build(preset)
+    y, _ = mixer(torch.randn(2, 70, 24), ctx=Context())
+    y.square().sum().backward()
+    for name, parameter in mixer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_autocast_is_near_float32(preset: str) -> None:
+    mixer, x = build(preset), torch.randn(2, 70, 24)
+    expected, _ = mixer(x, ctx=Context())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, state = mixer(x, ctx=Context(want_state=True))
+        mixer.step(x[:, 0], state=state, ctx=Context())
+    assert_close(y.float(), expected, rtol=0, atol=0.05 * float(expected.detach().abs().max()))
+    y.float().square().sum().backward()
+
+
+def test_packed_sequences_with_a_state_are_refused() -> None:
+    with pytest.raises(SpecError, match="give each a row of the batch"):
+        build("linear")(torch.randn(1, 4, 24), ctx=Context(cu_seqlens=torch.tensor([0, 4]), want_state=True))
+
+
+def gates(preset: str, *, index: int = 0, depth: int = 4) -> tuple[LinearMixer, torch.Tensor]:
+    """A mixer and the log decays that it gives to tokens `[2, 5]`."""
+    mixer = build(preset, index=index, depth=depth)
+    assert mixer.decay is not None
+    log_decay, _ = mixer.decay(torch.randn(2, 5, mixer.decay.features))
+    return mixer, log_decay.detach()
+
+
+def test_retnet_decays_by_head() -> None:
+    _, log_decay = gates("retnet")
+    assert_close(log_decay.exp(), torch.tensor([1 - 2.0**-5, 1 - 2.0**-6, 1 - 2.0**-7]))
+
+
+def test_lightning_decays_by_head_and_slower_by_layer() -> None:
+    _, first = gates("lightning", index=0)
+    _, last = gates("lightning", index=3)
+    slopes = torch.tensor([2.0 ** (-8 / 3), 2.0 ** (-16 / 3), 2.0**-8])
+    assert_close(first, -slopes * (1 + 1e-5))
+    assert_close(last, -slopes * 1e-5, rtol=1e-4, atol=0)
+    assert gates("lightning", depth=1)[1].isfinite().all()
+
+
+def test_mamba2_starts_in_its_papers_ranges_and_writes_by_its_step_size() -> None:
+    mixer = build("mamba2")
+    step = F.softplus(mixer.decay.dt_bias)  # type: ignore[union-attr, arg-type]
+    assert ((step > 0.0009) & (step < 0.11)).all()
+    assert ((mixer.decay.A_log.exp() >= 1) & (mixer.decay.A_log.exp() <= 16)).all()  # type: ignore[union-attr, operator]
+    log_decay, dt = mixer.decay(torch.zeros(1, 3))  # type: ignore[misc]
+    assert_close(dt[0], step)
+    assert_close(log_decay[0], -mixer.decay.A_log.exp() * step)  # type: ignore[union-attr, operator]
+    inputs = mixer._inputs(torch.randn(1, 6, 24), None, None)
+    assert_close(inputs.written / inputs.v, (inputs.log_decay / -mixer.decay.A_log.exp())[..., None].expand(1, 6, 3, 8))  # type: ignore[union-attr, operator]
+
+
+def test_gla_is_a_slow_sigmoid_by_channel() -> None:
+    mixer, log_decay = gates("gla")
+    assert log_decay.shape == (2, 5, 3, 8)
+    assert mixer.decay.features == 16  # type: ignore[union-attr]
+    x = torch.randn(2, 5, 16)
+    expected = mixer.decay.up(x).sigmoid().log() / 16  # type: ignore[union-attr, operator]
+    assert_close(mixer.decay(x)[0], expected.view(2, 5, 3, 8))  # type: ignore[misc]
+
+
+def test_kda_decays_by_channel_with_one_rate_a_head() -> None:
+    mixer, log_decay = gates("kda")
+    assert log_decay.shape == (2, 5, 3, 8)
+    x = torch.randn(2, 5, 8)
+    rate = F.softplus(mixer.decay.up(x) + mixer.decay.dt_bias).view(2, 5, 3, 8)  # type: ignore[union-attr, operator]
+    expected = -mixer.decay.A_log.exp()[:, None] * rate  # type: ignore[union-attr, operator]
+    assert_close(mixer.decay(x)[0], expected)  # type: ignore[misc]
+
+
+def test_deltanet_writes_by_a_sigmoid_to_keys_of_length_one() -> None:
+    inputs = build("deltanet")._inputs(torch.randn(2, 9, 24), None, None)
+    assert inputs.beta is not None
+    assert ((inputs.beta > 0) & (inputs.beta < 1)).all()
+    for x in (inputs.q, inputs.k):
+        assert_close(x.norm(dim=-1), torch.ones(2, 9, 3))
+    assert inputs.log_decay is None
+
+
+def test_unit_length_equals_normalize_and_zero_stays_zero() -> None:
+    x = torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(unit_length, (x,))
+    assert_close(unit_length(x), F.normalize(x, dim=-1))
+    assert not unit_length(torch.zeros(2, 8)).any()

@@ -1,0 +1,33 @@
+"""Runs or resumes a search in a process of its own, as ``run SPEC URL`` or ``resume NAME URL``."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+from archsearch.errors import ArchsearchError
+from archsearch.registry import load_registry
+from archsearch.search import SearchSpec, resume_search, run_search
+from archsearch.search.live import make_view
+from archsearch.storage import Store
+
+
+def main(verb: str, what: str, url: str) -> int:
+    registry = load_registry()
+    view = make_view(Console())
+    try:
+        with Store.open(url) as store:
+            if verb == "run":
+                outcome = run_search(SearchSpec.load(what, registry), registry=registry, store=store, view=view)
+            else:
+                outcome = resume_search(what, registry=registry, store=store, view=view)
+    except ArchsearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"outcome {outcome.state} after {outcome.seconds:.1f} s: {outcome.progress}")
+    return 0 if outcome.state == "complete" else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""The views: what is said before the first trial, on the way, and at the end, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from search_fakes import fake_registry, fake_spec
+
+from archsearch.search.ledger import Job, Run
+from archsearch.search.live import Clock, LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
+from archsearch.search.plan import Progress, Standing
+from archsearch.search.problem import Problem
+from archsearch.search.spec import SearchSpec
+from archsearch.search.survey import Survey
+from archsearch.search.view import Briefing, Look, View
+
+REGISTRY = fake_registry()
+PROBLEM = Problem.of(SearchSpec.from_dict(fake_spec(), REGISTRY), REGISTRY)
+SURVEY = Survey(
+    candidates=4761, judged=2000, trainable=1500, over_budget=400, unexercised=100, exhaustive=False, tightest=None
+)
+BRIEFING = Briefing(
+    name="tiny", database="sqlite:///x.db", survey=SURVEY, planned=7, trials=4, concurrency=2, confirms=True,
+    objectives=[objective.to_json() for objective in PROBLEM.objectives], seconds=200.0,
+)  # fmt: skip
+ARCH = next(PROBLEM.space.all())
+JOB = Job(trial=3, kind="search", arch=ARCH, pattern="dense*3", runs=(Run("recall-task", 0),))
+FRONT = [
+    Standing(trial=3, digest="d", pattern="dense*3", values={"recall": 0.91, "state_bytes": 2048.0}, confirmed=False)
+]
+
+
+def told(view: View, state: str = "complete", reason: str = "") -> None:
+    view.begun(BRIEFING)
+    view.trial_started(JOB)
+    view.trial_looked(JOB, Look(task="recall-task", seed=0, step=10, total_steps=40, value=0.5))
+    view.trial_ended(JOB, state, reason)
+    view.advanced(Progress(planned=7, finished=1, refused=2), FRONT)
+    view.ended("complete", "")
+
+
+def shown(view: type[LineView | LiveView], *, terminal: bool, **how: Any) -> str:
+    file = io.StringIO()
+    told(view(Console(file=file, force_terminal=terminal, width=140, color_system=None)), **how)
+    return file.getvalue()
+
+
+def test_the_briefing_has_candidates_bite_and_time() -> None:
+    text = "\n".join(briefing_lines(BRIEFING))
+    for part in (
+        "4,761 possible",
+        "80.0% of 2,000 random",
+        "5.0% have sparsity",
+        "at most about 3 min 20 s",
+        "7 trials",
+    ):
+        assert part in text
+
+
+def test_a_pipe_gets_whole_lines_without_control_characters() -> None:
+    said = shown(LineView, terminal=False)
+    assert "\x1b" not in said
+    assert "trial 3 (search) started: dense*3" in said
+    assert "trial 3 complete after" in said
+    assert "1/7 trials, 2 refused; front of 1; about" in said
+    assert said.endswith("search complete\n")
+
+
+@pytest.mark.parametrize("view", [LineView, LiveView])
+def test_what_went_wrong_is_said_with_its_reason(view: type[LineView | LiveView]) -> None:
+    assert "trial 3 failed" in shown(view, terminal=False, state="failed", reason="the worker died")
+    assert "the worker died" in shown(view, terminal=False, state="failed", reason="the worker died")
+
+
+def test_a_terminal_shows_the_front_and_the_running_trials() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=140, color_system=None)
+    view = LiveView(console)
+    view.begun(BRIEFING)
+    view.trial_started(JOB)
+    view.trial_looked(JOB, Look(task="recall-task", seed=0, step=10, total_steps=40, value=0.5))
+    view.advanced(Progress(planned=7, finished=1), FRONT)
+    with console.capture() as captured:
+        console.print(view._draw())
+    view.ended("complete", "")
+    for part in ("1/7 trials", "recall-task seed 0 step 10/40 0.500", "dense*3 ?", "0.910", "2 KiB"):
+        assert part in captured.get()
+
+
+def test_the_view_follows_the_console(tmp_path: Path) -> None:
+    assert isinstance(make_view(Console(file=io.StringIO(), force_terminal=True)), LiveView)
+    assert isinstance(make_view(Console(file=io.StringIO())), LineView)
+
+
+def test_time_left_counts_what_is_under_way_and_what_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock()
+    assert clock.left(5, 2) is None
+    clock.start(1)
+    now[0] = 10.0
+    clock.end(1)
+    clock.start(2)
+    now[0] = 14.0
+    assert clock.left(4, 2) == pytest.approx((4 * 10 - 4) / 2)
+
+
+def test_remaining_trials_count_the_front_until_it_is_confirmed() -> None:
+    assert remaining_trials(Progress(planned=7, finished=3), FRONT, BRIEFING) == 5
+    assert remaining_trials(Progress(planned=8, finished=7, confirming=True), FRONT, BRIEFING) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.4, "4 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

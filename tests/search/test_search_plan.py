@@ -1,0 +1,264 @@
+"""The plan: references, trials that count, repeats, refusals, confirmation, and going on after a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fakes import fake_measurement, fake_registry, fake_spec
+
+from archsearch.errors import NothingFeasibleError
+from archsearch.search.ledger import Job
+from archsearch.search.plan import Campaign
+from archsearch.search.problem import Problem
+from archsearch.search.spec import MAX_SEED, SearchSpec
+from archsearch.search.survey import survey
+from archsearch.storage import Store, TrialRecord
+
+REGISTRY = fake_registry()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(f"sqlite:///{tmp_path / 'plan.db'}") as opened:
+        yield opened
+
+
+class Bench:
+    """A campaign with a worker that measures at once."""
+
+    def __init__(self, store: Store, *, resume: bool = False, **tables: Any) -> None:
+        spec = SearchSpec.from_dict(fake_spec(**tables), REGISTRY)
+        self.problem, self.store = Problem.of(spec, REGISTRY), store
+        objectives = [objective.to_json() for objective in self.problem.objectives]
+        if resume:
+            self.search = store.search(spec.name).id
+            store.mark_orphans(self.search)
+        else:
+            self.search = store.create_search(spec.name, spec.to_json(), objectives)
+        self.campaign = Campaign(self.problem, registry=REGISTRY, store=store, search_id=self.search)
+        self.trained: list[tuple[str, int]] = []
+        self.luck = 0.0
+
+    def prepare(self) -> Bench:
+        self.campaign.prepare(survey(self.problem, REGISTRY))
+        return self
+
+    def work(self, job: Job, *, runs: int | None = None, diverged: bool = False) -> None:
+        for run in job.runs[:runs]:
+            luck = self.luck if run.seed < MAX_SEED else 0.0
+            found = fake_measurement(
+                self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=diverged, luck=luck
+            )  # fmt: skip
+            self.campaign.measured(job, run, found)
+            self.trained.append((job.arch.digest, run.seed))
+        if runs is None:
+            self.campaign.finished(job)
+
+    def run(self, limit: int = 500) -> Bench:
+        for _ in range(limit):
+            job = self.campaign.next()
+            if isinstance(job, Job):
+                self.work(job)
+            elif job == "done":
+                return self
+        raise AssertionError("the campaign does not end")
+
+    def trials(self, **wanted: Any) -> list[TrialRecord]:
+        return self.store.trials(self.search, **wanted)
+
+
+def test_references_come_first_and_trials_count_what_was_trained(store: Store) -> None:
+    bench = Bench(store, budget={"state_bytes": "100 KiB"}, search={"trials": 8}).prepare().run()
+    kinds = [trial.kind for trial in bench.trials()]
+    assert kinds[:3] == ["reference"] * 3
+    assert [trial.pattern for trial in bench.trials(kinds=["reference"])] == ["dense*3", "window*3", "recurrent*3"]
+    new = [trial for trial in bench.trials(kinds=["search"]) if trial.state == "complete" and not trial.reason]
+    assert len(new) == 8
+    assert len({trial.digest for trial in new}) == 8
+
+
+def test_a_reference_is_exempt_from_the_budget_and_marked(store: Store) -> None:
+    bench = Bench(store, budget={"state_bytes": "100 KiB"}).prepare().run()
+    dense = bench.trials(kinds=["reference"])[0]
+    assert (dense.state, dense.feasible) == ("complete", False)
+    assert dense.digest not in {standing.digest for standing in bench.campaign.front}
+
+
+def test_over_budget_candidates_are_recorded_and_never_handed_out(store: Store) -> None:
+    bench = Bench(store, budget={"state_bytes": "40 KiB"}, search={"trials": 10, "references": False}).prepare().run()
+    refused = bench.trials(states=["infeasible"])
+    assert refused
+    assert all("exceeds 40 KiB" in trial.reason and trial.violations for trial in refused)
+    assert not {trial.digest for trial in refused} & {digest for digest, _ in bench.trained}
+    assert len({trial.digest for trial in refused}) == len(refused)
+
+
+def test_what_is_not_exercised_is_recorded_and_not_trained(store: Store) -> None:
+    space = {"mixers": ["dense", "window"], "window": {"window": [8, 64]}}
+    bench = Bench(store, space=space, search={"trials": 12}).prepare().run()
+    found = [trial for trial in bench.trials(kinds=["search"]) if trial.unexercised]
+    assert found
+    assert all(trial.state == "infeasible" and "not exercised" in trial.reason for trial in found)
+    assert not {trial.digest for trial in found} & {digest for digest, _ in bench.trained}
+
+
+def test_a_reference_that_is_not_exercised_is_trained_and_stays_off_the_front(store: Store) -> None:
+    space = {"mixers": ["dense", "window"], "window": {"window": [64, 8]}}
+    bench = Bench(store, space=space).prepare().run()
+    window = bench.trials(kinds=["reference"])[1]
+    assert window.state == "complete"
+    assert window.unexercised
+    assert window.digest not in {standing.digest for standing in bench.campaign.front}
+
+
+def test_all_full_is_measured_where_the_space_has_no_full_mixer(store: Store) -> None:
+    bench = Bench(store, space={"mixers": ["window", "recurrent"]}).prepare()
+    assert [trial.pattern for trial in bench.trials()] == ["dense*3", "window*3", "recurrent*3"]
+
+
+def test_every_member_of_the_front_is_confirmed_on_fresh_seeds(store: Store) -> None:
+    bench = Bench(store, search={"trials": 10, "confirm_seeds": 2}).prepare()
+    bench.luck = 0.05
+    bench.run()
+    front = bench.campaign.front
+    assert front
+    assert all(standing.confirmed for standing in front)
+    for standing in front:
+        record = store.trial(standing.trial)
+        assert record.kind == "confirm"
+        assert record.parent is not None
+        assert len(record.seeds) == 2
+        assert min(record.seeds) >= MAX_SEED
+
+
+def test_without_confirmation_nothing_is_measured_twice(store: Store) -> None:
+    bench = Bench(store, search={"confirm_seeds": 0}).prepare().run()
+    assert not bench.trials(kinds=["confirm"])
+
+
+def test_a_repeat_is_answered_from_the_store_and_does_not_count(store: Store) -> None:
+    space = {"mixers": ["dense", "window"], "dense": {"rope": 1.0}, "window": {"window": 8}}
+    bench = Bench(store, space=space, search={"trials": 7, "references": False}).prepare().run()
+    assert len(bench.trained) == len(set(bench.trained))
+    repeats = [trial for trial in bench.trials(kinds=["search"]) if trial.reason.startswith("repeat of trial")]
+    assert repeats
+    for trial in repeats:
+        assert {measured.reused_from for measured in store.trial(trial.id).measurements} != {None}
+    assert bench.campaign.progress.trained == 7
+
+
+def test_another_search_takes_its_results_from_the_store(store: Store) -> None:
+    first = Bench(store, search={"trials": 5}).prepare().run()
+    second = Bench(store, name="second", search={"trials": 5}).prepare().run()
+    assert not set(first.trained) & set(second.trained)
+    assert second.campaign.progress.reused >= 3
+    reused = [trial for trial in second.trials() if trial.reason.startswith("measured before, in trial")]
+    assert len(reused) == second.campaign.progress.reused
+
+
+def test_a_space_that_is_used_up_ends_the_search_and_says_so(store: Store) -> None:
+    space = {"mixers": ["dense", "window"], "dense": {"rope": 1.0}, "window": {"window": 8}}
+    bench = Bench(store, space=space, search={"trials": 50}).prepare().run()
+    assert bench.campaign.progress.ended == "all 8 candidates of the space were tried"
+    assert len({digest for digest, _ in bench.trained}) == 8
+
+
+def test_draws_that_lead_nowhere_end_the_search_and_say_so(store: Store) -> None:
+    tables: dict[str, Any] = {"budget": {"state_bytes": "2 KiB"}, "search": {"trials": 30, "max_draws": 60}}
+    bench = Bench(store, **tables).prepare().run()
+    assert "60 draws in a row gave nothing to train" in bench.campaign.progress.ended
+
+
+@pytest.mark.parametrize("n_layers", [2, 12], ids=["every candidate judged", "a sample judged"])
+def test_nothing_feasible_names_the_tightest_figure(store: Store, n_layers: int) -> None:
+    bench = Bench(
+        store, budget={"state_bytes": 100}, model={"n_layers": n_layers}, search={"max_draws": 50}
+    )  # fmt: skip
+    with pytest.raises(NothingFeasibleError, match=rf"window\*{n_layers}, has state_bytes@1024 = .* exceeds 100 B"):
+        bench.prepare()
+    assert not bench.trials(kinds=["reference"])
+
+
+def test_nothing_exercised_is_told_apart_from_the_budget(store: Store) -> None:
+    bench = Bench(store, space={"mixers": ["window"], "window": {"window": [64]}})
+    with pytest.raises(NothingFeasibleError, match="sees all of up to 64 tokens"):
+        bench.prepare()
+
+
+def test_a_diverged_trial_gets_its_state_and_the_search_goes_on(store: Store) -> None:
+    bench = Bench(store, search={"references": False, "trials": 3}).prepare()
+    job = bench.campaign.next()
+    assert isinstance(job, Job)
+    bench.work(job, diverged=True)
+    assert store.trial(job.trial).state == "diverged"
+    assert "not finite at step 3" in store.trial(job.trial).reason
+    bench.run()
+    assert bench.campaign.progress.trained == 3
+
+
+def test_a_failed_trial_gets_its_reason_and_the_search_goes_on(store: Store) -> None:
+    bench = Bench(store, search={"references": False, "trials": 3}).prepare()
+    job = bench.campaign.next()
+    assert isinstance(job, Job)
+    bench.campaign.failed(job, "the worker died")
+    assert (store.trial(job.trial).state, store.trial(job.trial).reason) == ("failed", "the worker died")
+    bench.run()
+    assert not bench.trials(states=["queued", "running"])
+
+
+def test_no_more_jobs_are_handed_out_than_may_run(store: Store) -> None:
+    bench = Bench(store, search={"concurrency": 2}).prepare()
+    jobs = [bench.campaign.next() for _ in range(3)]
+    assert [isinstance(job, Job) for job in jobs] == [True, True, False]
+    assert jobs[2] == "wait"
+
+
+def test_one_at_a_time_gives_the_same_search_again(tmp_path: Path) -> None:
+    seen = []
+    for name in ("one.db", "two.db"):
+        with Store.open(f"sqlite:///{tmp_path / name}") as store:
+            bench = Bench(store, budget={"state_bytes": "100 KiB"}, search={"trials": 8}).prepare().run()
+            seen.append([(trial.kind, trial.state, trial.digest, trial.seeds) for trial in bench.trials()])
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("before", [0, 1, 4, 6, 9])
+def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int) -> None:
+    tables: dict[str, Any] = {"recipe": {"seeds": 2}, "budget": {"state_bytes": "100 KiB"}}
+    bench = Bench(store, **tables).prepare()
+    for _ in range(before):
+        job = bench.campaign.next()
+        assert isinstance(job, Job)
+        bench.work(job)
+    job = bench.campaign.next()
+    assert isinstance(job, Job)
+    bench.work(job, runs=1)
+    bench.campaign.stopped("stopped")
+    assert not bench.trials(states=["queued", "running"])
+
+    resumed = Bench(store, resume=True, **tables).prepare().run()
+    every = bench.trained + resumed.trained
+    assert len(every) == len(set(every))
+    assert not resumed.trials(states=["queued", "running", "preempted"])
+    assert resumed.campaign.progress.trained == 6
+    new = [trial for trial in resumed.trials(kinds=["search"]) if trial.state == "complete" and not trial.reason]
+    assert len(new) == 6
+    assert all(standing.confirmed for standing in resumed.campaign.front)
+
+
+def test_a_killed_driver_leaves_trials_that_are_taken_up(store: Store) -> None:
+    bench = Bench(store, search={"concurrency": 2}).prepare()
+    jobs = [bench.campaign.next() for _ in range(2)]
+    assert all(isinstance(job, Job) for job in jobs)
+    resumed = Bench(store, resume=True, search={"concurrency": 2}).prepare().run()
+    assert [trial.kind for trial in resumed.trials()][:3] == ["reference"] * 3
+    assert {trial.state for trial in resumed.trials()} == {"complete"}
+
+
+def test_a_finished_search_that_is_resumed_has_nothing_to_do(store: Store) -> None:
+    Bench(store).prepare().run()
+    again = Bench(store, resume=True).prepare()
+    assert again.campaign.next() == "done"

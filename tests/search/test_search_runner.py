@@ -1,0 +1,187 @@
+"""The runner on a real local Ray, in a process of its own: a whole search, Ctrl-C, a killed driver, a dead worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from archsearch.search.runner import checkpoint_folder
+from archsearch.storage import Store
+
+DRIVER = Path(__file__).with_name("search_driver.py")
+SPEC = """
+name = "tiny"
+[model]
+d_model = 16
+n_layers = 2
+n_heads = 1
+channel_mixer = "none"
+[space]
+mixers = ["full", "sliding"]
+[space.sliding]
+window = [8]
+sinks = [0]
+[[tasks]]
+name = "mqar"
+setting = "easy"
+[recipe]
+steps = {steps}
+eval_every = 1000
+[objectives]
+maximize = ["recall"]
+minimize = ["state_bytes"]
+context = 1024
+[search]
+trials = 2
+concurrency = 1
+"""
+
+
+class Driven:
+    """A search of one temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"sqlite:///{folder / 'search.db'}"
+        self.environ = {
+            **os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "error::UserWarning",
+        }  # fmt: skip
+
+    def command(self, verb: str, steps: int) -> list[str]:
+        spec = self.folder / "tiny.toml"
+        spec.write_text(SPEC.format(steps=steps))
+        return [sys.executable, str(DRIVER), verb, str(spec) if verb == "run" else "tiny", self.url]
+
+    def finish(self, verb: str, steps: int = 3) -> str:
+        done = subprocess.run(
+            self.command(verb, steps), env=self.environ, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    @contextmanager
+    def started(self, until: str, steps: int = 2000) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            self.command("run", steps), env=self.environ, cwd=self.folder, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if until in line:
+                    break
+            else:
+                raise AssertionError(f"the driver ended before it said {until!r}")
+            yield process
+        finally:
+            process.stdout.close()
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def states(self) -> list[str]:
+        with Store.open(self.url) as store:
+            return [trial.state for trial in store.trials(store.search("tiny").id)]
+
+    def trained(self) -> list[str]:
+        """The keys of what was trained, not reused."""
+        with Store.open(self.url) as store:
+            trials = [store.trial(trial.id) for trial in store.trials(store.search("tiny").id)]
+        return [
+            measured.key for trial in trials for measured in trial.measurements if measured.reused_from is None
+        ]  # fmt: skip
+
+    def worker(self) -> int:
+        """The process that trains for this search: Ray titles it, and it works where the driver does."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                titled = b"ray::TrialActor" in (process / "cmdline").read_bytes()
+                if titled and (process / "cwd").readlink() == self.folder:
+                    return int(process.name)
+        raise AssertionError("no worker is training")
+
+    def state(self) -> str:
+        with Store.open(self.url) as store:
+            return store.search("tiny").state
+
+
+@pytest.fixture
+def driven(tmp_path: Path) -> Driven:
+    return Driven(tmp_path)
+
+
+def test_a_search_trains_confirms_and_leaves_nothing_behind(driven: Driven) -> None:
+    said = driven.finish("run")
+    assert "possible candidates" in said
+    assert "meet the budget" in said
+    assert "at most about" in said
+    assert said.count("(reference) started") == 2
+    assert said.count("(search) started") == 2
+    assert "(confirm) started" in said
+    assert driven.state() == "complete"
+    assert set(driven.states()) == {"complete"}
+    assert len(driven.trained()) == len(set(driven.trained()))
+    assert not list(driven.folder.glob("archsearch-*"))
+    assert not list((driven.folder / "cache").rglob("*.pt"))
+
+
+def test_ctrl_c_stops_cleanly_and_resume_goes_on(driven: Driven) -> None:
+    with driven.started(until="(reference) started", steps=150) as process:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(120) == 130
+    assert driven.state() == "cancelled"
+    assert set(driven.states()) <= {"preempted", "complete"}
+    assert "preempted" in driven.states()
+    with Store.open(driven.url) as store:
+        assert store.search("tiny").reason.endswith("archsearch resume tiny goes on")
+    driven.finish("resume")
+    assert driven.state() == "complete"
+    assert set(driven.states()) == {"complete"}
+    assert len(driven.trained()) == len(set(driven.trained()))
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_taken_up_and_nothing_is_retrained(driven: Driven) -> None:
+    with driven.started(until="complete after", steps=60) as process:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    assert {"queued", "running"} & set(driven.states())
+    before = driven.trained()
+    assert before
+    with Store.open(driven.url) as store:
+        store.set_search_state(store.search("tiny").id, "interrupted")  # as a stale heartbeat shows, without the wait
+    driven.finish("resume")
+    assert driven.state() == "complete"
+    assert set(driven.states()) == {"complete"}
+    assert driven.trained()[: len(before)] == before
+    assert len(driven.trained()) == len(set(driven.trained()))
+
+
+@pytest.mark.slow
+def test_a_dead_worker_fails_its_trial_and_the_search_goes_on(driven: Driven) -> None:
+    with driven.started(until="trial 2 (reference) started", steps=400) as process:
+        os.kill(driven.worker(), signal.SIGKILL)
+        assert process.wait(240) == 0
+    with Store.open(driven.url) as store:
+        killed = store.trials(store.search("tiny").id)[1]
+    assert killed.state == "failed"
+    assert "the worker died" in killed.reason
+    assert set(driven.states()) == {"complete", "failed"}
+
+
+def test_checkpoints_lie_in_the_cache_by_database_and_search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    one = checkpoint_folder("sqlite:///a.db", "x", local=True)
+    assert one.is_relative_to(tmp_path / "archsearch" / "checkpoints")
+    assert one != checkpoint_folder("sqlite:///b.db", "x", local=True)
+    assert one != checkpoint_folder("sqlite:///a.db", "y", local=True)
+    assert str(checkpoint_folder("sqlite:///a.db", "x", local=False)).startswith("~")

@@ -1,0 +1,142 @@
+"""The spec file: its vocabulary, its errors, and what is kept of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fakes import fake_registry, fake_spec
+
+from archsearch.errors import ArchsearchError, SpecError
+from archsearch.search.problem import Problem
+from archsearch.search.spec import MAX_SEED, SearchSpec
+
+REGISTRY = fake_registry()
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.toml"
+
+
+def read(**tables: Any) -> SearchSpec:
+    return SearchSpec.from_dict(fake_spec(**tables), REGISTRY)
+
+
+def refused(**tables: Any) -> str:
+    with pytest.raises(ArchsearchError) as caught:
+        read(**tables)
+    return str(caught.value)
+
+
+WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "top-level key": ({"modle": {}}, ['unknown key "modle"', 'did you mean "model"']),
+    "nested key": ({"model": {"d_modle": 3}}, ['"model.d_modle"', 'did you mean "d_model"']),
+    "recipe key": ({"recipe": {"step": 3}}, ['"recipe.step"', 'did you mean "steps"']),
+    "task key": ({"tasks": [{"name": "recall-task", "seting": "easy"}]}, ['seting"', 'did you mean "setting"']),
+    "task": ({"tasks": [{"name": "recal-task"}]}, ["tasks[0]", 'did you mean "recall-task"']),
+    "task setting": ({"tasks": [{"name": "recall-task", "setting": "esy"}]}, ["tasks[0]", 'did you mean "easy"']),
+    "task twice": ({"tasks": [{"name": "bits"}, {"name": "bits"}]}, ["bits", "twice"]),
+    "space key": ({"space": {"mixers": ["dense"], "patern": "free"}}, ['"space.patern"', 'did you mean "pattern"']),
+    "mixer": ({"space": {"mixers": ["dens"]}}, ['"dens"', 'did you mean "dense"']),
+    "mixer twice": ({"space": {"mixers": ["dense", "dense"]}}, ["space.mixers", "twice"]),
+    "narrowing nobody": (
+        {"space": {"mixers": ["window"], "widow": {"window": [4]}}}, ["[space.widow]", 'did you mean "window"'],
+    ),
+    "option": ({"space": {"mixers": ["window"], "window": {"windw": [4]}}}, ["windw", 'did you mean "window"']),
+    "option value": (
+        {"space": {"mixers": ["window"], "window": {"window": [4, "wide"]}}}, ["space.window.window", "'wide'"],
+    ),
+    "no value": ({"space": {"mixers": ["window"], "window": {"window": []}}}, ["space.window.window", "at least one"]),
+    "no valid combination": (
+        {"space": {"mixers": ["recurrent"], "recurrent": {"update": ["delta"], "norm": ["none"]}}},
+        ["space.recurrent", "normalised keys"],
+    ),
+    "fixed by a preset": (
+        {"space": {"mixers": ["deltanet"], "deltanet": {"update": ["hebbian"]}}}, ["deltanet", "fixes update"],
+    ),
+    "pattern": ({"space": {"mixers": ["dense"], "pattern": "fre"}}, ["space.pattern", "fre", "periodic"]),
+    "period missing": ({"space": {"mixers": ["dense"], "pattern": "periodic"}}, ["space.period"]),
+    "period too long": ({"space": {"mixers": ["dense"], "pattern": "periodic", "period": 4}}, ["space.period = 4"]),
+    "period elsewhere": ({"space": {"mixers": ["dense"], "period": 2}}, ["space.period", "periodic"]),
+    "ratio too long": (
+        {"space": {"mixers": ["dense", "window"], "pattern": "ratio", "ratios": [3]}}, ["space.ratios has 3"],
+    ),
+    "ratio with nothing costly": (
+        {"space": {"mixers": ["window", "recurrent"], "pattern": "ratio", "ratios": [1]}}, ["space.costly"],
+    ),
+    "objective": ({"objectives": {"maximize": ["recal"]}}, ['"recal"', 'did you mean "recall"']),
+    "objective metric": (
+        {"objectives": {"maximize": ["recall-task.acuracy"]}}, ["recall-task", "accuracy", "did you mean"],
+    ),
+    "objective the wrong way": ({"objectives": {"maximize": [], "minimize": ["recall"]}}, ["recall", "maximize"]),
+    "objective at no set": (
+        {"tasks": [{"name": "bits"}], "objectives": {"maximize": [], "minimize": ["bits.bits_per_byte@4x"]}},
+        ["4x", "bits.bits_per_byte@2x"],
+    ),
+    "no recall task": ({"tasks": [{"name": "bits"}]}, ["recall"]),
+    "nothing to optimise": ({"objectives": {"maximize": [], "minimize": []}}, ["objectives"]),
+    "budget cost": ({"budget": {"state_byte": 3}}, ["state_byte", 'did you mean "state_bytes"']),
+    "budget unit": ({"budget": {"state_bytes": "2 GFLOP"}}, ["budget.state_bytes", "2 GFLOP", "MiB"]),
+    "sampler": ({"search": {"sampler": "nsga"}}, ["search.sampler", "nsga"]),
+    "population elsewhere": ({"search": {"sampler": "tpe", "population": 4}}, ["search.population", "tpe"]),
+    "start-up elsewhere": ({"search": {"sampler": "nsga2", "startup_trials": 4}}, ["search.startup_trials"]),
+    "no layers": ({"model": {"n_layers": 0}}, ["model.n_layers = 0"]),
+    "heads": ({"model": {"n_heads": 3}}, ["model", "n_heads = 3"]),
+    "seed": ({"seed": MAX_SEED}, ["seed"]),
+    "name": ({"name": "a b"}, ["name", "a b"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_value_is_refused_with_key_value_and_remedy(case: str) -> None:
+    tables, parts = WRONG[case]
+    text = refused(**tables)
+    for part in parts:
+        assert part in text
+    assert len(text.splitlines()) <= 3
+
+
+def test_a_missing_table_is_named() -> None:
+    values = fake_spec()
+    del values["space"]
+    with pytest.raises(SpecError, match='"space" is missing'):
+        SearchSpec.from_dict(values, REGISTRY)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot read the spec"):
+        SearchSpec.load(tmp_path / "none.toml", REGISTRY)
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = ")
+    with pytest.raises(SpecError, match=r"broken\.toml is no TOML"):
+        SearchSpec.load(broken, REGISTRY)
+
+
+def test_plain_data_reads_back_to_an_equal_problem() -> None:
+    spec = read(budget={"state_bytes": "100 KiB"}, space={"mixers": ["deltanet", "window"], "window": {"window": 8}})
+    again = SearchSpec.from_dict(spec.to_json(), REGISTRY)
+    assert again.to_json() == spec.to_json()
+    one, other = Problem.of(spec, REGISTRY), Problem.of(again, REGISTRY)
+    assert (one.objectives, one.budget) == (other.objectives, other.budget)
+    assert list(one.space.all()) == list(other.space.all())
+
+
+def test_the_database_is_not_part_of_the_record() -> None:
+    spec = read(storage={"url": "postgresql://me:secret@host/db"})
+    assert "secret" not in str(spec.to_json())
+
+
+def test_vocabulary_is_the_largest_of_the_tasks_unless_given() -> None:
+    assert Problem.of(read(), REGISTRY).space.model.vocab_size == 64
+    assert Problem.of(read(model={"vocab_size": 500}), REGISTRY).space.model.vocab_size == 500
+
+
+def test_two_settings_of_a_task_are_told_apart() -> None:
+    tasks = [{"name": "recall-task"}, {"name": "recall-task", "setting": "long"}]
+    spec = read(tasks=tasks, objectives={"maximize": ["recall-task:long.accuracy"]})
+    assert list(Problem.of(spec, REGISTRY).tasks) == ["recall-task:easy", "recall-task:long"]
+
+
+def test_seeds_that_confirm_are_never_seeds_of_a_search() -> None:
+    spec = read(seed=MAX_SEED - 1, recipe={"seeds": 3}, search={"confirm_seeds": 2})
+    problem = Problem.of(spec, REGISTRY)
+    assert problem.search_seeds == (MAX_SEED - 1, MAX_SEED, MAX_SEED + 1)
+    assert not set(problem.search_seeds) & set(problem.confirm_seeds)
