@@ -31,8 +31,6 @@ from archsearch.search.workers import train, workers
 from archsearch.storage import Store
 
 HEARTBEAT_SECONDS = 10.0
-STOP_SECONDS = 15.0
-"""How long workers may take to stop after a signal; a slice of training is about one second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +147,7 @@ class _Drive:
                 )
             self._plugins = pack_plugins(self._registry)
             self._checkpoints = checkpoint_folder(self._store.url, spec.name, local=local)
-            with _impatience(self._stop):
-                train(self, self._stop, device=spec.recipe.device)
+            train(self, self._stop, device=spec.recipe.device)
             if local and not self._stop.is_set():
                 shutil.rmtree(self._checkpoints, ignore_errors=True)
 
@@ -276,29 +273,6 @@ def _heartbeat(store: Store, search_id: int) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-@contextmanager
-def _impatience(stop: threading.Event) -> Iterator[None]:
-    """Leaves for the user when workers do not stop in time: a signal to the whole process group kills Ray's own
-    processes too, and Tune would wait for them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    left = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(1.0):
-            if left.is_set():
-                return
-        if not left.wait(STOP_SECONDS):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    threading.Thread(target=watch, name="impatience", daemon=True).start()
-    try:
-        yield
-    finally:
-        left.set()
 
 
 @contextmanager

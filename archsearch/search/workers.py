@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,7 +149,8 @@ def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )  # fmt: skip
-        tuner.fit()
+        with suppress(_Stopped):
+            tuner.fit()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -161,6 +162,10 @@ def _resources(device: str) -> dict[str, float]:
 
 def _name(trial: Any) -> str:
     return f"trial_{trial.config['trial']}"
+
+
+class _Stopped(BaseException):
+    """Leaves Tune's loop; no `Exception`, so that nothing on the way takes it for a failure."""
 
 
 class _Unsaved:
@@ -198,8 +203,11 @@ class _JobSearcher(_Unsaved, Searcher):  # type: ignore[misc]
 
 
 class _OnSignal(_Unsaved, tune.Stopper):  # type: ignore[misc]
-    """Stops all trials once the event is set, and tells the desk at once: a signal to the whole process group takes
-    Ray down too, and the driver with it before Tune is done."""
+    """Leaves Tune once the event is set, when the desk has noted it.
+
+    Tune would stop its trials one by one through Ray, which a signal to the whole process group has killed already,
+    and would wait for it; ending Ray ends the workers anyway.
+    """
 
     def __init__(self, desk: Desk, stop: threading.Event) -> None:
         self._desk, self._stop = desk, stop
@@ -211,7 +219,8 @@ class _OnSignal(_Unsaved, tune.Stopper):  # type: ignore[misc]
         """Whether a signal came."""
         if self._stop.is_set():
             self._desk.stopped()
-        return self._stop.is_set()
+            raise _Stopped
+        return False
 
 
 class _Hand(_Unsaved, tune.Callback):  # type: ignore[misc]

@@ -74,7 +74,7 @@ class Fit:
             loss = _loss(self.model, batch, self.device, ctx)
         total: Tensor = sum(ctx.losses.values(), loss)
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
         return loss.detach()

@@ -150,6 +150,15 @@ def test_ctrl_c_stops_cleanly_and_resume_goes_on(driven: Driven) -> None:
 
 
 @pytest.mark.slow
+def test_a_signal_to_ray_and_driver_together_leaves_the_store_in_order(driven: Driven) -> None:
+    with driven.started(until="(reference) started") as process:
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(120) == 130
+    assert driven.state() == "cancelled"
+    assert set(driven.states()) <= {"preempted", "complete"}
+
+
+@pytest.mark.slow
 def test_a_killed_driver_is_taken_up_and_nothing_is_retrained(driven: Driven) -> None:
     with driven.started(until="complete after", steps=60) as process:
         os.killpg(process.pid, signal.SIGKILL)

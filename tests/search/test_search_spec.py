@@ -9,8 +9,10 @@ import pytest
 from search_fakes import fake_registry, fake_spec
 
 from archsearch.errors import ArchsearchError, SpecError
+from archsearch.registry import load_registry
 from archsearch.search.problem import Problem
 from archsearch.search.spec import MAX_SEED, SearchSpec
+from archsearch.search.survey import survey
 
 REGISTRY = fake_registry()
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.toml"
@@ -108,6 +110,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     broken.write_text("name = ")
     with pytest.raises(SpecError, match=r"broken\.toml is no TOML"):
         SearchSpec.load(broken, REGISTRY)
+
+
+def test_the_quickstart_is_read_and_offers_what_its_front_needs() -> None:
+    registry = load_registry()
+    problem = Problem.of(SearchSpec.load(QUICKSTART, registry), registry)
+    assert set(problem.space.entries) == {"full", "sliding", "linear", "moba", "nsa"}
+    looked = survey(problem, registry)
+    assert looked.candidates > 1000
+    assert 0.5 < looked.within_budget < 1.0
+    assert looked.unexercised == 0
 
 
 def test_plain_data_reads_back_to_an_equal_problem() -> None:
