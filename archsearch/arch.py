@@ -186,8 +186,12 @@ def digest_of(content: Any) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """One line for a pydantic error: the key in full, the value, the reason, and the nearest known key."""
-    first = error.errors()[0]
+    """One line for a pydantic error: the key in full, the value, the reason, and the nearest known key.
+
+    A key that is not known comes first: a misspelt one is missing too, and that is not what to tell.
+    """
+    errors = error.errors()
+    first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     path = [str(part) for part in first["loc"]]
     key = ".".join([where, *path] if where else path)
     if first["type"] == "extra_forbidden":

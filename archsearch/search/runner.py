@@ -31,6 +31,8 @@ from archsearch.search.workers import train, workers
 from archsearch.storage import Store
 
 HEARTBEAT_SECONDS = 10.0
+STOP_SECONDS = 5.0
+"""How long the main thread may take to note a signal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,16 +93,18 @@ class _Drive:
         self._fatal: ArchsearchError | None = None
         self._campaign: Campaign | None = None
         self._ended = False
+        self._lock = threading.RLock()
 
     def run(self) -> SearchOutcome:
         """The whole of it."""
         start = time.monotonic()
-        state, reason = "failed", "the driver failed"
+        state, reason, raised = "failed", "the driver failed", True
         try:
-            with _heartbeat(self._store, self._search_id), _signals(self._stop):
+            with _heartbeat(self._store, self._search_id), _signals(self._stop), self._watch():
                 state, reason = self._carry_out()
+            raised = False
         except _Leave:
-            state, reason = "cancelled", "stopped by a second signal"
+            state, reason, raised = "cancelled", "stopped by a second signal", False
         except NothingFeasibleError as error:
             state, reason = "infeasible", str(error)
             raise
@@ -108,7 +112,7 @@ class _Drive:
             reason = str(error) if isinstance(error, ArchsearchError) else f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._view.ended(state, reason)
+            self._view.ended(state, "" if raised else reason)  # who raises tells why
             if self._campaign is not None:
                 self._campaign.stopped(reason)
             self._store.set_search_state(self._search_id, state, reason)
@@ -167,6 +171,12 @@ class _Drive:
 
     def next(self) -> Job | None:
         """The campaign's next job; draws on while nothing runs that could be waited for."""
+        with self._lock:
+            return self._next()
+
+    def _next(self) -> Job | None:
+        if self._stop.is_set():
+            return None
         answer = self.campaign.next()
         while answer == "wait" and not self.campaign.running and not self._stop.is_set():
             answer = self.campaign.next()
@@ -196,6 +206,10 @@ class _Drive:
 
     def reported(self, trial: int, result: dict[str, Any]) -> None:
         """Stores a measurement when the result has one; ends the trial with its last."""
+        with self._lock:
+            self._report(trial, result)
+
+    def _report(self, trial: int, result: dict[str, Any]) -> None:
         job = self._job(trial)
         if job is None:
             return
@@ -209,8 +223,12 @@ class _Drive:
 
     def failed(self, trial: int, reason: str, error: BaseException | None) -> None:
         """Notes that a trial failed; workers that differ from the driver end the search."""
+        with self._lock:
+            self._fail(trial, reason, error)
+
+    def _fail(self, trial: int, reason: str, error: BaseException | None) -> None:
         job = self._job(trial)
-        if job is None:
+        if job is None or self._stop.is_set():
             return
         self.campaign.failed(job, reason)
         self._after(job, "failed", reason)
@@ -220,9 +238,29 @@ class _Drive:
 
     def stopped(self) -> None:
         """Leaves the store as it must be found, whatever becomes of this process now."""
-        if self.campaign.running and self._fatal is None:
-            self.campaign.stopped(self._stop_reason)
-            self._store.set_search_state(self._search_id, "cancelled", self._stop_reason)
+        with self._lock:
+            if self._campaign is not None and self._campaign.running and self._fatal is None:
+                self._campaign.stopped(self._stop_reason)
+                self._store.set_search_state(self._search_id, "cancelled", self._stop_reason)
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Does `stopped` from a thread when the main one does not come to it: Ray, killed by a signal to the whole
+        process group, can hold it until it ends the process."""
+        left = threading.Event()
+
+        def watch() -> None:
+            while not self._stop.wait(1.0):
+                if left.is_set():
+                    return
+            if not left.wait(STOP_SECONDS):
+                self.stopped()
+
+        threading.Thread(target=watch, name="watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            left.set()
 
     @property
     def _stop_reason(self) -> str:

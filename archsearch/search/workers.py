@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,8 @@ from archsearch.search.actor import Assignment, TrialActor
 from archsearch.search.ledger import Job
 
 OBJECT_STORE_BYTES = 100 * 2**20
+_LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
+"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -71,13 +73,17 @@ def workers(concurrency: int, address: str | None) -> Iterator[bool]:
     An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
     Raises `ClusterError` when the cluster cannot be reached.
     """
-    with _environment():
+    with _environment(_ENVIRONMENT), _quiet():
         if ray.is_initialized():
             yield len(ray.nodes()) == 1
             return
         address = address or os.environ.get("RAY_ADDRESS")
-        with _local(concurrency) if address is None else _joined(address):
-            yield address is None
+        if address is not None:
+            with _joined(address):
+                yield False
+            return
+        with _environment(_LOCAL_ENVIRONMENT), _local(concurrency):
+            yield True
 
 
 @contextmanager
@@ -116,10 +122,20 @@ def _joined(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Ray and Tune read these when they are used; a caller's own settings are kept and put back."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if before[name] is None})
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name in [name for name, value in before.items() if value is None]:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tune logs what the view shows better."""
     levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune")}
     for name in levels:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -128,14 +144,12 @@ def _environment() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
 
 
 def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
     """Has the jobs of `desk` trained until it is done or `stop` is set; each trial takes one CPU, and a share of a
-    GPU when there is one and the recipe may use it. Everything that Tune writes goes to a folder that is removed."""
+    GPU when there is one and the recipe may use it. Everything that Tune writes goes to a folder that is removed.
+    Raises `ClusterError` when Ray itself fails, but not after a signal, which may have killed it."""
     folder = tempfile.mkdtemp(prefix="archsearch-")
     try:
         tuner = tune.Tuner(
@@ -151,6 +165,9 @@ def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
         )  # fmt: skip
         with suppress(_Stopped):
             tuner.fit()
+    except (ray.exceptions.RayError, tune.TuneError) as error:
+        if not stop.is_set():
+            raise ClusterError(f"Ray failed: {describe(error)}: resume the search to go on") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

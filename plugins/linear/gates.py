@@ -61,7 +61,7 @@ class Mamba2Decay(DecayGate):
         super().__init__()
         self.features = heads
         self.A_log = nn.Parameter(initial_A_log(heads))
-        self.dt_bias = nn.Parameter(initial_dt_bias(heads))
+        self.dt_bias = nn.Parameter(initial_dt_bias(heads)[:, 0])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         dt = F.softplus(x.float() + self.dt_bias.float())
@@ -92,7 +92,7 @@ class KdaDecay(DecayGate):
         self.features, self.heads = rank, heads
         self.up = nn.Linear(rank, heads * key_dim, bias=False)
         self.A_log = nn.Parameter(initial_A_log(heads))
-        self.dt_bias = nn.Parameter(initial_dt_bias(heads * key_dim))
+        self.dt_bias = nn.Parameter(initial_dt_bias(heads, key_dim).flatten())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         dt = F.softplus(self.up(x).float() + self.dt_bias.float())
@@ -100,24 +100,24 @@ class KdaDecay(DecayGate):
 
 
 def initial_A_log(heads: int) -> Tensor:  # noqa: N802
-    """log A with A uniform in [1, 16], as Mamba-2's code draws it; stratified over the heads."""
-    return (1 + 15 * stratified(heads)).log()
+    """log A with A uniform in [1, 16] (Mamba-2's code), one draw from each of `heads` equal parts of it."""
+    return (1 + 15 * _stratified(heads, 1)[:, 0]).log()
 
 
-def initial_dt_bias(count: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
-    """Biases whose softplus is log-uniform in [0.001, 0.1] (Mamba, arXiv 2312.00752, section 3.6); stratified."""
-    span = math.log(high) - math.log(low)
-    dt = (math.log(low) + span * stratified(count)).exp()
+def initial_dt_bias(heads: int, channels: int = 1, *, low: float = 1e-3, high: float = 0.1) -> Tensor:
+    """Biases `[heads, channels]` whose softplus is log-uniform in [0.001, 0.1] (Mamba, arXiv 2312.00752, section
+    3.6), one draw from each of `heads` equal parts of it for every channel."""
+    dt = torch.exp(math.log(low) + math.log(high / low) * _stratified(heads, channels))
     return dt + torch.log(-torch.expm1(-dt))
 
 
-def stratified(count: int) -> Tensor:
-    """The middles of `count` equal slices of [0, 1], in random order.
+def _stratified(heads: int, channels: int) -> Tensor:
+    """Uniform in [0, 1), `[heads, channels]`: in every column one number from each of `heads` equal parts.
 
-    The distribution of free draws, without their luck: of two heads drawn freely both may forget at once, and the
-    seed would decide more than the mixer.
+    Each number is distributed as a plain draw is; but a layer of two heads always gets a slow and a fast one.
     """
-    return (torch.randperm(count) + 0.5) / count
+    parts = torch.rand(heads, channels).argsort(dim=0)
+    return (parts + torch.rand(heads, channels)) / heads
 
 
 def decay_gate(options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> DecayGate | None:

@@ -44,6 +44,7 @@ class LinearMixer(Mixer):
         super().__init__(plugin, options, shape, layer)
         self.dress = options
         self.heads, self.key_dim, self.value_dim = options.dims(shape)
+        self.scale = 1.0 if options.write == "dt" else self.key_dim**-0.5
         self.decay = decay_gate(options, shape, layer)
         values = self.heads * self.value_dim
         channels = 2 * self.heads * self.key_dim + values
@@ -69,7 +70,7 @@ class LinearMixer(Mixer):
             places = Context(cu_seqlens=ctx.cu_seqlens).positions_of(x)
         inputs = self._inputs(x, state, places)
         o, last = linear_attention(
-            inputs.q, inputs.k, inputs.written, log_decay=inputs.log_decay, beta=inputs.beta,
+            inputs.q, inputs.k, inputs.written, log_decay=inputs.log_decay, beta=inputs.beta, scale=self.scale,
             initial_state=None if state is None else state.tensors["recurrent"][:, 0],
             cu_seqlens=ctx.cu_seqlens, want_state=state is not None,
         )  # fmt: skip
@@ -82,7 +83,7 @@ class LinearMixer(Mixer):
         o, last = linear_attention_step(
             inputs.q[:, 0], inputs.k[:, 0], inputs.written[:, 0], state.tensors["recurrent"][:, 0],
             log_decay=log_decay if log_decay is None or log_decay.dim() == 1 else log_decay[:, 0],
-            beta=None if beta is None else beta[:, 0],
+            beta=None if beta is None else beta[:, 0], scale=self.scale,
         )  # fmt: skip
         return self._output(o[:, None], inputs)[:, 0], _advance(state, inputs, last, 1)
 

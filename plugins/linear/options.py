@@ -92,7 +92,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "decay": "constant", "activation": "none", "norm": "none", "value_activation": "none", "conv": 0,
     },
     "lightning": {"decay": "constant", "decay_form": "lightning", "norm": "none", "conv": 0, "output_gate": "sigmoid"},
-    "mamba2": {"decay": "head", "norm": "none", "write": "dt", "skip": True},
+    "mamba2": {"decay": "head", "norm": "none", "write": "dt"},
     "gla": {"decay": "channel", "activation": "none", "norm": "none", "value_activation": "none", "conv": 0},
     "deltanet": {"update": "delta", "output_gate": "none"},
     "gated-deltanet": {"update": "delta", "decay": "head"},

@@ -120,6 +120,7 @@ def test_digest_leaves_out_accounting_and_absent_parts(registry: Registry) -> No
     ("values", "said"),
     [
         ({"d_modle": 64}, 'did you mean "d_model"'),
+        ({"n_heads": 0, "d_modle": 64}, 'did you mean "d_model"'),
         ({"d_model": 65}, "does not divide"),
         ({"n_heads": 4, "n_kv_heads": 3}, "does not divide"),
         ({"d_model": "wide"}, "d_model"),

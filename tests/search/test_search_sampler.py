@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import random
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from search_fakes import fake_registry, fake_spec
 
 from archsearch.arch import ArchSpec
+from archsearch.errors import SpecError
 from archsearch.search.genes import child
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.sampler import Proposal, Sampler
@@ -97,6 +99,18 @@ def test_a_value_that_is_no_number_is_told_as_a_failure(name: str) -> None:
     states = [trial.state for trial in sampler._study.get_trials()]
     assert states == [optuna.trial.TrialState.FAIL] * 3
     assert advance(sampler, posed, 20)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("scipy") is None, reason="the gp sampler needs scipy")
+def test_gp_goes_beyond_its_start() -> None:
+    posed = problem("gp", budget={"state_bytes": "100 KiB"}, search={"sampler": "gp", "startup_trials": 4})
+    assert len(advance(make(posed), posed, 6)) == 6
+
+
+@pytest.mark.skipif(importlib.util.find_spec("scipy") is not None, reason="scipy is installed")
+def test_gp_without_scipy_is_refused_with_the_remedy() -> None:
+    with pytest.raises(SpecError, match="pip install scipy"):
+        problem("gp")
 
 
 def test_what_is_refused_never_beats_what_is_feasible() -> None:
