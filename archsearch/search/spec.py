@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -187,8 +186,6 @@ class SearchTable(Table):
             raise SpecError(f'search.population goes with the samplers nsga2 and nsga3, not "{self.sampler}": drop it')
         if self.startup_trials is not None and self.sampler not in ("tpe", "gp"):
             raise SpecError(f'search.startup_trials goes with the samplers tpe and gp, not "{self.sampler}": drop it')
-        if self.sampler == "gp" and importlib.util.find_spec("scipy") is None:
-            raise SpecError('search.sampler = "gp" needs scipy: pip install scipy, or take "tpe"')
         return self
 
     @property

@@ -18,6 +18,7 @@ SHAPE = ModelShape(d_model=48, n_heads=3, n_kv_heads=3, head_dim=16, dtype="floa
 LAYER = LayerInfo(index=1, depth=3)
 CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGIN.presets.items()} | {
     "other-sizes": {"update": "delta", "decay": "channel", "key_dim": 8, "value_dim": 20},
+    "skip": {"skip": True, "activation": "elu1"},
     "conv-1": {"conv": 1, "decay": "head"},
     "bare": {"conv": 0, "output_norm": "none", "output_gate": "none", "norm": "none"},
 }

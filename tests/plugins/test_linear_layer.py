@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from archsearch_plugins.linear import LinearPlugin
+from archsearch_plugins.linear.gates import initial_A_log, initial_dt_bias
 from archsearch_plugins.linear.layer import LinearMixer
 from archsearch_plugins.linear.unit_length import unit_length
 from torch.testing import assert_close
@@ -116,6 +119,29 @@ def test_mamba2_starts_in_its_papers_ranges_and_writes_by_its_step_size() -> Non
     assert_close(log_decay[0], -mixer.decay.A_log.exp() * step)  # type: ignore[union-attr, operator]
     inputs = mixer._inputs(torch.randn(1, 6, 24), None, None)
     assert_close(inputs.written / inputs.v, (inputs.log_decay / -mixer.decay.A_log.exp())[..., None].expand(1, 6, 3, 8))  # type: ignore[union-attr, operator]
+
+
+@pytest.mark.parametrize("heads", [1, 2, 16])
+def test_every_layer_gets_slow_and_fast_heads(heads: int) -> None:
+    torch.manual_seed(0)
+    for _ in range(20):
+        step = F.softplus(initial_dt_bias(heads, 3))
+        share = (step / 1e-3).log() / math.log(100)
+        assert ((share * heads).long().sort(0).values == torch.arange(heads)[:, None]).all()
+        share = (initial_A_log(heads).exp() - 1) / 15
+        assert ((share * heads).long().sort().values == torch.arange(heads)).all()
+
+
+def test_skip_adds_the_values() -> None:
+    torch.manual_seed(0)
+    options = PLUGIN.parse_options({"skip": True, "output_norm": "none", "output_gate": "none"})
+    mixer, x = PLUGIN.build(options, SHAPE, LayerInfo()), torch.randn(1, 6, 24)
+    y, _ = mixer(x, ctx=Context())
+    assert mixer.skip is not None
+    with torch.no_grad():
+        mixer.skip.zero_()
+    without, _ = mixer(x, ctx=Context())
+    assert_close(y - without, mixer.out(mixer._inputs(x, None, None).v.flatten(2)))
 
 
 def test_gla_is_a_slow_sigmoid_by_channel() -> None:
