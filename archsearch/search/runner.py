@@ -92,7 +92,7 @@ class _Drive:
         self._stop = threading.Event()
         self._fatal: ArchsearchError | None = None
         self._campaign: Campaign | None = None
-        self._ended = False
+        self._ended = self._noted = False
         self._lock = threading.RLock()
 
     def run(self) -> SearchOutcome:
@@ -136,7 +136,7 @@ class _Drive:
             self._train()
         if self._fatal is not None:
             raise self._fatal
-        if self._stop.is_set():
+        if self._stop.is_set() and not self._ended:
             return "cancelled", self._stop_reason
         return "complete", self.campaign.progress.ended
 
@@ -239,7 +239,8 @@ class _Drive:
     def stopped(self) -> None:
         """Leaves the store as it must be found, whatever becomes of this process now."""
         with self._lock:
-            if self._campaign is not None and self._campaign.running and self._fatal is None:
+            if self._campaign is not None and self._fatal is None and not self._ended and not self._noted:
+                self._noted = True
                 self._campaign.stopped(self._stop_reason)
                 self._store.set_search_state(self._search_id, "cancelled", self._stop_reason)
 

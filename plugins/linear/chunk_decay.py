@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,11 +31,9 @@ class ChunkEnds:
         """`x` `[N, B, H, C, K]` as it is left at the end of its chunk."""
         return x if self.after is None else x * self.after
 
-    def carry(self, n: int, state: Tensor, written: Tensor) -> Tensor:
-        """The state `[B, H, K, V]` after chunk `n`: what is left of the one before it, and what it wrote."""
-        if self.before is None:
-            return state + written
-        return torch.addcmul(written, self.before[n][..., -1, :, None], state)
+    def left(self, count: int) -> Sequence[Tensor | None]:
+        """What each of `count` chunks leaves of a state, `[B, H, 1 or K, 1]`, None for all of it."""
+        return [None] * count if self.before is None else self.before[..., -1, :, None].unbind()
 
 
 def decayed_products(

@@ -55,11 +55,10 @@ def _hebbian(
     count = len(q)
     if count == 1 and state is None and not want_state:
         return o, o.new_zeros(0)
-    written = decay.to_end(k).mT @ v
     ends: list[Tensor] = []
-    for n in range(count):
+    for written, left in zip((decay.to_end(k).mT @ v).unbind(), decay.left(count), strict=True):
         before = ends[-1] if ends else state
-        ends.append(written[n] if before is None else decay.carry(n, before, written[n]))
+        ends.append(_carry(before, left, written))
     return o + _read(q, state, ends, decay), ends[-1]
 
 
@@ -74,15 +73,21 @@ def _delta(
         return weights @ unit_lower_solve(overlaps, known), known.new_zeros(0)
     known = torch.cat([known, decay.from_start(strong)], dim=-1)
     u, w = torch.split(unit_lower_solve(overlaps, known), [value_dim, k.shape[-1]], dim=-1)
-    keys = decay.to_end(k).mT
+    chunks = zip(u.unbind(), w.unbind(), decay.to_end(k).mT.unbind(), decay.left(count), strict=True)
     ends: list[Tensor] = []
     writes: list[Tensor] = []
-    for n in range(count):
+    for u_n, w_n, keys, left in chunks:
         before = ends[-1] if ends else state
-        writes.append(u[n] if before is None else u[n] - w[n] @ before)
-        written = keys[n] @ writes[n]
-        ends.append(written if before is None else decay.carry(n, before, written))
+        writes.append(u_n if before is None else u_n - w_n @ before)
+        ends.append(_carry(before, left, keys @ writes[-1]))
     return weights @ torch.stack(writes) + _read(q, state, ends, decay), ends[-1]
+
+
+def _carry(state: Tensor | None, left: Tensor | None, written: Tensor) -> Tensor:
+    """The state `[B, H, K, V]` after a chunk: what is `left` `[B, H, 1 or K, 1]` of the one before, and its writes."""
+    if state is None:
+        return written
+    return state + written if left is None else torch.addcmul(written, left, state)
 
 
 def _read(q: Tensor, state: Tensor | None, ends: list[Tensor], decay: ChunkEnds) -> Tensor:

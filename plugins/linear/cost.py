@@ -129,28 +129,27 @@ def _chunks(options: LinearOptions, shape: ModelShape, context: int, *, last: bo
     pairs, reading, writing = _pairs(context), context - first, context if last else context - final
     cells, kinds = key_dim * value_dim, 1
     matmul = 2.0 * pairs * (key_dim + value_dim) + 2.0 * cells * (reading + writing)
+    elementwise = context * key_dim + cells * writing / CHUNK
     if options.update == "delta":
         kinds = 2
         inverse = (context // CHUNK * CHUNK**3 + (context % CHUNK) ** 3) / 3
         matmul += 2.0 * (pairs - context) * key_dim + inverse
         matmul += 2.0 * pairs * value_dim + 2.0 * (pairs - _pairs(first)) * key_dim + 2.0 * cells * reading
-    return Flops(matmul=matmul) + _decays(options, context, pairs, reading * kinds + writing, kinds, key_dim)
-
-
-def _decays(options: LinearOptions, context: int, pairs: float, scaled: int, kinds: int, key_dim: int) -> Flops:
-    """Weights of pairs inside chunks (`kinds` products of them), of `scaled` rows of q and k at a chunk's ends, and
-    of the states passed on."""
+        elementwise += context * (key_dim + value_dim)
+    done = Flops(matmul=matmul, elementwise=elementwise)
     if options.decay == "none":
-        return Flops(elementwise=(kinds - 1) * pairs)
+        return done
+    ends = (reading * kinds + writing) * key_dim + cells * reading / CHUNK
+    return done + Flops(elementwise=ends) + _decays(options, context, pairs, kinds, key_dim)
+
+
+def _decays(options: LinearOptions, context: int, pairs: float, kinds: int, key_dim: int) -> Flops:
+    """Decays of a sequence of one head, and the weighting of pairs by them in `kinds` products."""
     if options.decay == "channel":
-        levels = (min(CHUNK, context) - 1).bit_length()
-        within = Flops(elementwise=levels * context * key_dim * (kinds + 3) / 2, exp=float(levels * context * key_dim))
-        ends = Flops(elementwise=float(scaled * key_dim), exp=2.0 * context * key_dim)
-    else:
-        varies = options.decay == "head"
-        within = Flops(elementwise=(2 * kinds - 1 + varies) * pairs, exp=varies * pairs)
-        ends = Flops(elementwise=float(scaled * key_dim), exp=varies * 2.0 * context)
-    return within + ends
+        levels, gates = (min(CHUNK, context) - 1).bit_length(), context * key_dim
+        return Flops(elementwise=levels * gates * (kinds + 3) / 2, exp=(levels + 2.0) * gates)
+    varies = options.decay == "head"
+    return Flops(elementwise=(kinds + varies) * pairs, exp=varies * (pairs + 2.0 * context))
 
 
 def _pairs(context: int) -> float:

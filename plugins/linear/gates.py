@@ -85,7 +85,7 @@ class GlaDecay(DecayGate):
 
 class KdaDecay(DecayGate):
     """-exp(A_log) softplus(W_2 x + dt_bias), A_log for each head, the rest for each channel (Kimi Linear, arXiv
-    2510.26692, section 4)."""
+    2510.26692, "neural parameterization")."""
 
     def __init__(self, heads: int, key_dim: int, rank: int) -> None:
         super().__init__()
@@ -105,8 +105,8 @@ def initial_A_log(heads: int) -> Tensor:  # noqa: N802
 
 
 def initial_dt_bias(heads: int, channels: int = 1, *, low: float = 1e-3, high: float = 0.1) -> Tensor:
-    """Biases `[heads, channels]` whose softplus is log-uniform in [0.001, 0.1] (Mamba, arXiv 2312.00752, section
-    3.6), one draw from each of `heads` equal parts of it for every channel."""
+    """Biases `[heads, channels]` whose softplus is log-uniform in [0.001, 0.1] (Mamba, arXiv 2312.00752, and
+    its code), one draw from each of `heads` equal parts of it for every channel."""
     dt = torch.exp(math.log(low) + math.log(high / low) * _stratified(heads, channels))
     return dt + torch.log(-torch.expm1(-dt))
 
