@@ -200,7 +200,7 @@ def read_answer(store: Store, name: str) -> Answer:
     """The answer of the search of that name; raises `StorageError` for an unknown one."""
     search = store.search(name)
     objectives = search.objectives
-    found = points(store.trials_frame(name), store.metrics_frame(name), objectives)
+    found = points(store.trials_frame(name), store.metrics_frame(name, ("test", "cost")), objectives)
     return Answer(
         search=search,
         state=search.state_now(datetime.now(UTC)),

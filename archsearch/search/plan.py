@@ -115,7 +115,9 @@ class Campaign:
         """The best candidates so far on the test split, by the first objective that is minimised."""
         name = self.problem.spec.name
         objectives = [objective.to_json() for objective in self.problem.objectives]
-        points = analysis.points(self._store.trials_frame(name), self._store.metrics_frame(name), objectives)
+        points = analysis.points(
+            self._store.trials_frame(name), self._store.metrics_frame(name, ("test", "cost")), objectives
+        )
         names = [objective.name for objective in self.problem.objectives]
         return [
             Standing(
