@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from archsearch.errors import OptionsError, listing, nearest
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
     from archsearch.model import Mixer
 
 API_VERSION = 1
@@ -235,6 +236,10 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     @abstractmethod
     def build(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> Mixer:
         """The torch layer."""
+
+    def kernels(self, arch: str) -> Iterable[Build]:
+        """The Triton kernels of the plugin's ops as they run on an architecture, for compilation ahead of time."""
+        return ()
 
     def dense_up_to(self, options: OptionsT) -> int:
         """The longest sequence on which the mixer's sparsity drops nothing, 0 when it always acts.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+import torch
 
 from archsearch.registry import Registry, load_registry
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which is later than this
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from functools import cache
 
+import torch
+
 from archsearch.errors import KernelUnavailableError, OptionsError, nearest
+from archsearch.kernels import Table, arch_of, obstacle
+from archsearch.kernels.config import tables
 
 IMPLS = ("reference", "chunkwise", "triton")
 """Explicit products, readable and exact; the fast form in PyTorch; a Triton kernel."""
@@ -22,30 +25,85 @@ def choose_impl(
     op: str,
     impl: str,
     *,
-    available: Sequence[str] = ("reference", "chunkwise"),
-    default: str = "chunkwise",
     why: str = "the fast form in PyTorch",
+    table: Table | None = None,
+    device: torch.device | None = None,
+    head_dim: int = 0,
+    chunk: int = 0,
 ) -> str:
-    """The implementation of `op` that a call with ``impl=impl`` runs: `default` for "auto", else the one named.
+    """The implementation of `op` that a call with ``impl=impl`` runs: the one named, or for "auto" the Triton kernel
+    where the row of `table` that serves `head_dim` and `chunk` on a CUDA `device` was verified there, else the
+    PyTorch form, which is `why`. An op without a `table` has no Triton kernel.
 
-    ``ARCHSEARCH_IMPL`` stands in for "auto". What "auto" came to, and why, is logged once for each op. Raises
-    `OptionsError` for a name that is no implementation, `KernelUnavailableError` for one that cannot run here.
+    ``ARCHSEARCH_IMPL`` stands in for "auto"; "triton" there leaves an op without any Triton kernel at its PyTorch
+    form. What "auto" came to, and why, is logged once for each op and device. Inside `torch.compile` the choice is
+    made when the graph is traced. Raises `OptionsError` for a name that is no implementation,
+    `KernelUnavailableError` for one that cannot run here.
     """
+    has_kernel = table is not None and device is not None
+    place = str(device) if device is not None else ""
+    chosen: str = _choose(op, impl, why, has_kernel, place, head_dim, chunk)
+    return chosen
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _choose(op: str, impl: str, why: str, has_kernel: bool, place: str, head_dim: int, chunk: int) -> str:
     source = f'{op}(impl="{impl}")'
-    if impl == "auto":
-        impl = os.environ.get(VARIABLE) or "auto"
-        source = f"{op}: {VARIABLE}={impl}"
-        chosen, why = (default, why) if impl == "auto" else (impl, f"{VARIABLE} is set")
-        _say_once(op, chosen, why)
-        impl = chosen
-    if impl in available:
-        return impl
-    offered = ", ".join(f'"{name}"' for name in ("auto", *available))
-    if impl in IMPLS:
-        raise KernelUnavailableError(f"{source} cannot run here: {op} has no such form; use {offered}")
-    raise OptionsError(f"{source}: unknown implementation{nearest(impl, IMPLS)}; use {offered}")
+    override = os.environ.get(VARIABLE) or "auto"
+    if impl != "auto":
+        chosen = impl
+    elif override == "triton" and not has_kernel:
+        chosen = _say(op, place, "chunkwise", f"{VARIABLE}=triton, and it has no Triton kernel: {why}")
+    elif override != "auto":
+        source = f"{op}: {VARIABLE}={override}"
+        chosen = _say(op, place, override, f"{VARIABLE} is set")
+    else:
+        refusal = _unverified(op, place, head_dim, chunk) if place.startswith("cuda") and has_kernel else ""
+        if refusal is None:
+            return _say(op, place, "triton", "its configuration was verified on this architecture")
+        return _say(op, place, "chunkwise", f"{why} ({refusal})" if refusal else why)
+    if chosen not in IMPLS:
+        raise OptionsError(f"{source}: unknown implementation{nearest(chosen, IMPLS)}; use {_offered(has_kernel)}")
+    if chosen == "triton":
+        _require(source, op, has_kernel, place, head_dim, chunk)
+    return chosen
+
+
+def _unverified(op: str, place: str, head_dim: int, chunk: int) -> str | None:
+    """Why "auto" does not take the Triton kernel on a CUDA device, None where it does."""
+    device, table = torch.device(place), tables[op]
+    hindrance = obstacle(device)
+    if hindrance:
+        return hindrance
+    try:
+        key = table.key(arch_of(device), head_dim, chunk)
+    except KernelUnavailableError as error:
+        return str(error)
+    if table.proof(key) is None:
+        return f"the Triton kernel of {key[0]}, head dim {key[1]}, chunk {key[2]} is not verified with this Triton"
+    return None
+
+
+def _require(source: str, op: str, has_kernel: bool, place: str, head_dim: int, chunk: int) -> None:
+    """Raises `KernelUnavailableError` unless the Triton kernel can run."""
+    if not has_kernel:
+        raise KernelUnavailableError(f"{source} cannot run here: {op} has no such form; use {_offered(has_kernel)}")
+    device = torch.device(place)
+    hindrance = obstacle(device)
+    if hindrance:
+        raise KernelUnavailableError(f'{source} cannot run here: {hindrance}; use "auto" or "chunkwise"')
+    tables[op].key(arch_of(device), head_dim, chunk)
+
+
+def _offered(has_kernel: bool) -> str:
+    return ", ".join(f'"{name}"' for name in ("auto", *(IMPLS if has_kernel else IMPLS[:-1])))
+
+
+def _say(op: str, place: str, chosen: str, why: str) -> str:
+    _say_once(op, place if place.startswith("cuda") else "", chosen, why)
+    return chosen
 
 
 @cache
-def _say_once(op: str, chosen: str, why: str) -> None:
-    _log.info("%s runs %s: %s", op, chosen, why)
+def _say_once(op: str, place: str, chosen: str, why: str) -> None:
+    _log.info("%s runs %s%s: %s", op, chosen, f" on {place}" if place else "", why)

@@ -12,9 +12,9 @@ from archsearch.model.impl import choose_impl
 
 def test_auto_is_the_default_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "archsearch.impl")
-    chosen = [choose_impl("op_said_once", "auto", default="reference", why="nothing else") for _ in range(3)]
-    assert chosen == ["reference"] * 3
-    assert caplog.messages == ["op_said_once runs reference: nothing else"]
+    chosen = [choose_impl("op_said_once", "auto", why="nothing else") for _ in range(3)]
+    assert chosen == ["chunkwise"] * 3
+    assert caplog.messages == ["op_said_once runs chunkwise: nothing else"]
 
 
 def test_a_named_implementation_says_nothing(caplog: pytest.LogCaptureFixture) -> None:

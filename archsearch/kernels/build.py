@@ -1,0 +1,32 @@
+"""Build: one kernel in one configuration, as it is launched in bfloat16, for compilation ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from archsearch.kernels.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """``fn`` is the ``@triton.jit`` function; ``signature`` the types of its arguments that are no constants, as in
+    {"q": "*bf16", "T": "i32"}, pointers being 16-byte aligned; ``constexprs`` the values of all others."""
+
+    op: str
+    name: str
+    fn: Any
+    signature: Mapping[str, str]
+    constexprs: Mapping[str, Any]
+    config: Config
+    head_dim: int
+    chunk: int = 0
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """One name for people and for the report."""
+        variant = f" {self.variant}" if self.variant else ""
+        chunk = f" chunk {self.chunk}" if self.chunk else ""
+        return f"{self.op} {self.name}{variant} D={self.head_dim}{chunk}"

@@ -1,0 +1,114 @@
+"""Compilation ahead of time, without a card: Triton to a cubin, and what the cubin takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from archsearch.errors import KernelUnavailableError, SpecError
+from archsearch.kernels.build import Build
+from archsearch.kernels.device import interpreting
+from archsearch.kernels.report import SHARED_LIMIT, Compiled
+
+_PRODUCT = re.compile(r"\btt\.dot\b(?!_)")
+_SCALAR = re.compile(r"\btt\.dot\b(?!_).*parent = #blocked")
+_USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
+
+
+def compile_build(build: Build, arch: str, cache: Path | None = None) -> Compiled:
+    """Compiles one kernel for an architecture; with a `cache` folder, once for each digest.
+
+    Raises `KernelUnavailableError` where Triton cannot compile, `SpecError` for an architecture it is not asked for.
+    """
+    digest = digest_of(build, arch)
+    kept = None if cache is None else cache / f"{digest}.json"
+    if kept is not None and kept.is_file():
+        return Compiled(**json.loads(kept.read_text()) | {"kernel": build.label})
+    compiled = _compiled(build, arch, digest)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(asdict(compiled)))
+        partial.replace(kept)
+    return compiled
+
+
+def digest_of(build: Build, arch: str) -> str:
+    """Digest of all that the machine code depends on: source, types, constants, configuration, compilers."""
+    _require_compiler(arch)
+    triton, ptxas = compiler_versions()
+    options = f"{build.config.num_warps} {build.config.num_stages}"
+    parts = f"{_source(build).hash()} {arch} {options} {triton} {ptxas}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def compiler_versions() -> tuple[str, str]:
+    """Of Triton and of the ptxas that comes with it."""
+    import triton
+
+    return triton.__version__, str(triton.knobs.nvidia.ptxas.version)
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/archsearch/kernels``, by default in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archsearch" / "kernels"
+
+
+def _require_compiler(arch: str) -> None:
+    if arch not in SHARED_LIMIT:
+        raise SpecError(f"--arch {arch}: kernels are configured for {', '.join(SHARED_LIMIT)}")
+    if interpreting():
+        raise KernelUnavailableError("TRITON_INTERPRET is set, and an interpreted kernel cannot be compiled: unset it")
+
+
+def _compiled(build: Build, arch: str, digest: str) -> Compiled:
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    config = build.config
+    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
+    kernel = triton.compile(_source(build), target=target, options=options)
+    registers, spill = _usage(kernel.asm["cubin"])
+    scalar = sum(bool(_SCALAR.search(line)) for line in kernel.asm["ttgir"].splitlines())
+    return Compiled(
+        kernel=build.label, arch=arch, tiles=dict(config.tiles), num_warps=config.num_warps,
+        num_stages=config.num_stages, registers=registers, spill_bytes=spill, shared_bytes=kernel.metadata.shared,
+        products=len(_PRODUCT.findall(kernel.asm["ttir"])), scalar=scalar, digest=digest,
+    )  # fmt: skip
+
+
+def _source(build: Build) -> Any:
+    from triton.compiler import ASTSource
+
+    names = list(build.fn.arg_names)
+    given = {**build.signature, **dict.fromkeys(build.constexprs, "constexpr")}
+    if set(given) != set(names):
+        odd = sorted(set(given) ^ set(names))
+        raise KernelUnavailableError(f"{build.label}: its build and the kernel disagree on the arguments {odd}")
+    aligned = {
+        (names.index(name),): [["tt.divisibility", 16]] for name, kind in build.signature.items() if kind[0] == "*"
+    }
+    return ASTSource(build.fn, {name: given[name] for name in names}, dict(build.constexprs), aligned)
+
+
+def _usage(cubin: bytes) -> tuple[int, int]:
+    """Registers a thread, and bytes of stack a thread, which is where spilt registers go."""
+    import triton
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        tool = str(triton.knobs.nvidia.cuobjdump.path)
+        done = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    found = _USAGE.search(done.stdout)
+    if found is None:
+        raise KernelUnavailableError(f"cuobjdump reported no resource usage: {done.stdout.strip() or done.stderr}")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,37 @@
+"""Devices as kernels know them: the architecture, and what stands in the way of Triton."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+INTERPRETED = "sm_90"
+"""The architecture whose rows the interpreter runs."""
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter stands in for a card: ``TRITON_INTERPRET=1`` when Triton was imported."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in {"1", "true", "on", "yes", "y"}
+
+
+def arch_of(device: torch.device) -> str:
+    """The architecture, as in "sm_90", of a CUDA device; of any other that which the interpreter stands in for."""
+    import torch
+
+    if device.type != "cuda":
+        return INTERPRETED
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
+
+
+def obstacle(device: torch.device) -> str | None:
+    """Why no Triton kernel can run on a device, None where one can."""
+    if importlib.util.find_spec("triton") is None:
+        return 'Triton is not installed (pip install "archsearch[kernels]")'
+    if device.type != "cuda" and not interpreting():
+        return f"tensors are on the device {device.type}, not on cuda (TRITON_INTERPRET=1 interprets kernels there)"
+    return None

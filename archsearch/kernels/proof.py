@@ -1,0 +1,83 @@
+"""Proofs: which rows of a plugin's tables passed every check on a card, with which source and which Triton."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+FILE = "verified.json"
+"""Name of the list in a plugin's package."""
+
+SHARED = "archsearch.model.kernels"
+"""Device code that plugins share, and that each of their proofs covers too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """A row that passed: on which card, with which versions, and the digest of the source that ran."""
+
+    op: str
+    arch: str
+    head_dim: int
+    chunk: int
+    source: str
+    card: str
+    driver: str
+    torch: str
+    triton: str
+    ptxas: str
+    date: str
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """The row of the table."""
+        return self.arch, self.head_dim, self.chunk
+
+
+@cache
+def proofs(package: str) -> Sequence[Proof]:
+    """The proofs in a package's list that hold for the source and the Triton that are installed.
+
+    A miscompilation comes and goes with the version of Triton, so a proof under another one proves nothing here.
+    """
+    source, installed = source_digest(package), triton_version()
+    return [proof for proof in listed(package) if proof.source == source and proof.triton == installed]
+
+
+def listed(package: str) -> Sequence[Proof]:
+    """Every proof in a package's list, stale ones too; none where there is no list."""
+    path = files(package).joinpath(FILE)
+    return [Proof(**entry) for entry in json.loads(path.read_text())] if path.is_file() else []
+
+
+@cache
+def source_digest(package: str) -> str:
+    """Digest of all that decides what a package's kernels compute: device code, host code, tables."""
+    digest = hashlib.sha256()
+    for source in (*_sources(files(package)), *_modules(files(SHARED))):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _sources(package: Traversable) -> list[Traversable]:
+    host = [path for path in _modules(package) if path.name.startswith(("launch", "table"))]
+    return [*host, *_modules(package.joinpath("kernels"))]
+
+
+def _modules(folder: Traversable) -> list[Traversable]:
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted((path for path in found if path.name.endswith(".py")), key=lambda path: path.name)
+
+
+def triton_version() -> str | None:
+    """The version of Triton that is installed, None for none."""
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return None

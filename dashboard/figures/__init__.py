@@ -1,0 +1,1 @@
+"""Figures: Plotly figures as pure functions of frames."""

@@ -1,0 +1,148 @@
+"""Which row of a table serves a call, and which rows count as verified."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from archsearch.errors import KernelUnavailableError
+from archsearch.kernels import Config, Table, arch_of, proof
+from archsearch.model import impl
+
+ROWS = {
+    ("sm_90", 64, 32): {"forward": Config(tiles={"M": 32})},
+    ("sm_90", 64, 64): {"forward": Config(tiles={"M": 64})},
+    ("sm_90", 128, 32): {"forward": Config(tiles={"M": 16})},
+    ("sm_80", 64, 64): {"forward": Config(tiles={"M": 8})},
+}
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table(op="tabled", package="archsearch_plugins.full", rows=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "row"),
+    [
+        (("sm_90", 64, 64), ("sm_90", 64, 64)),
+        (("sm_90", 60, 64), ("sm_90", 64, 64)),
+        (("sm_90", 8, 63), ("sm_90", 64, 32)),
+        (("sm_90", 65, 64), ("sm_90", 128, 32)),
+        (("sm_90", 64, 16), ("sm_90", 64, 32)),
+        (("sm_80", 64, 128), ("sm_80", 64, 64)),
+    ],
+)
+def test_the_smallest_head_dim_and_the_largest_chunk_that_fit_serve(
+    table: Table, asked: tuple[str, int, int], row: tuple[str, int, int]
+) -> None:
+    assert table.key(*asked) == row
+    assert table.pick(*asked) == ROWS[row]
+
+
+def test_what_no_row_serves_is_an_error_that_says_what_there_is(table: Table) -> None:
+    with pytest.raises(KernelUnavailableError, match=r"tabled has no Triton.*for sm_75, only for sm_80, sm_90"):
+        table.key("sm_75", 64, 64)
+    with pytest.raises(KernelUnavailableError, match="head_dim = 129 has no Triton configuration on sm_90: 128 is"):
+        table.key("sm_90", 129, 64)
+
+
+def test_a_forced_row_serves_every_call_until_the_block_ends(table: Table) -> None:
+    with table.forced(("sm_80", 64, 64)):
+        assert table.key("sm_90", 128, 32) == ("sm_80", 64, 64)
+    assert table.key("sm_90", 128, 32) == ("sm_90", 128, 32)
+    with pytest.raises(KernelUnavailableError, match="no Triton configuration"), table.forced(("sm_70", 1, 1)):
+        pass
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An importable package with a kernel, and a list that verifies the row (sm_90, 64, 64)."""
+    folder = tmp_path / "proved_plugin"
+    (folder / "kernels").mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "kernels" / "device.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "proved_plugin", raising=False)
+    passed = proof.Proof(
+        op="proved", arch="sm_90", head_dim=64, chunk=64, source=proof.source_digest("proved_plugin"), card="H200",
+        driver="570", torch="2.11.0", triton=str(proof.triton_version()), ptxas="12.8", date="2026-01-01",
+    )  # fmt: skip
+    (folder / proof.FILE).write_text(json.dumps([dataclasses.asdict(passed)]))
+    yield "proved_plugin"
+    proof.proofs.cache_clear()
+    proof.source_digest.cache_clear()
+
+
+def test_a_proof_holds_for_its_row_its_source_and_its_triton(plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(op="proved", package=plugin, rows=ROWS)
+    assert table.proof(("sm_90", 64, 64)) is not None
+    assert table.proof(("sm_90", 64, 32)) is None
+    proof.proofs.cache_clear()
+    monkeypatch.setattr(proof, "triton_version", lambda: "0.0")
+    assert table.proof(("sm_90", 64, 64)) is None
+
+
+def test_a_changed_kernel_makes_the_proof_stale(plugin: str, tmp_path: Path) -> None:
+    table = Table(op="proved", package=plugin, rows=ROWS)
+    assert table.proof(("sm_90", 64, 64)) is not None
+    (tmp_path / plugin / "kernels" / "device.py").write_text("x = 2\n")
+    proof.proofs.cache_clear()
+    proof.source_digest.cache_clear()
+    assert table.proof(("sm_90", 64, 64)) is None
+
+
+def test_auto_takes_triton_on_a_card_only_where_it_was_verified(plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(op="proved", package=plugin, rows=ROWS)
+    monkeypatch.setattr(impl, "arch_of", lambda device: "sm_90")
+
+    def chosen(head_dim: int, chunk: int, device: str = "cuda") -> str:
+        return impl.choose_impl(
+            "proved", "auto", table=table, device=torch.device(device), head_dim=head_dim, chunk=chunk
+        )
+
+    assert chosen(64, 64) == "triton"
+    assert chosen(64, 32) == "chunkwise"
+    assert chosen(512, 64) == "chunkwise"
+    assert chosen(64, 64, device="cpu") == "chunkwise"
+
+
+def test_triton_by_name_runs_under_the_interpreter_and_else_says_why_not(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert impl.choose_impl("tabled", "triton", table=table, device=cpu, head_dim=64, chunk=64) == "triton"
+    with pytest.raises(KernelUnavailableError, match="head_dim = 512"):
+        impl.choose_impl("tabled", "triton", table=table, device=cpu, head_dim=512, chunk=64)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(KernelUnavailableError, match="tensors are on the device cpu, not on cuda"):
+        impl.choose_impl("tabled", "triton", table=table, device=cpu, head_dim=64, chunk=64)
+
+
+def test_the_environment_leaves_ops_without_a_kernel_at_their_pytorch_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(impl.VARIABLE, "triton")
+    assert impl.choose_impl("kernelless", "auto") == "chunkwise"
+
+
+def test_the_choice_leaves_no_break_in_a_compiled_graph(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+    def double_or_triple(x: torch.Tensor, wanted: str) -> torch.Tensor:
+        chosen = impl.choose_impl("tabled", wanted, table=table, device=x.device, head_dim=x.shape[-1], chunk=64)
+        return x * 3 if chosen == "triton" else x * 2
+
+    compiled = torch.compile(double_or_triple, fullgraph=True, backend="eager")
+    ones = torch.ones(2, 64)
+    assert torch.equal(compiled(ones, "triton"), 3 * ones)
+    assert torch.equal(compiled(ones, "auto"), 2 * ones)
+
+
+def test_a_cpu_tensor_stands_for_the_architecture_that_the_interpreter_runs() -> None:
+    assert arch_of(torch.device("cpu")) == "sm_90"
