@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .channel_products import channel_products
@@ -15,25 +16,77 @@ _FORGOTTEN = -1e4
 """A log decay below which nothing is left even in float64, so that -inf may be given."""
 
 
+_SHORTEST = 16
+"""Tokens of the shortest chunk that is chosen so that its decays can be factored."""
+
+_MILD = -60.0
+"""The sum of log decays over half a chunk down to which exp of its negative is kept as a factor."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChunkEnds:
-    """Decays `[N, B, H, C, 1 or K]` between a token and the ends of its chunk, None where nothing decays: from the
-    start up to and with the token, and from after the token to the end."""
+    """Rows and keys `[N, B, H, C, K]` of chunks, and the decays `[N, B, H, C, 1 or K]` between a token and the ends
+    of its chunk, None where nothing decays: from the start up to and with the token, and from after it to the end."""
 
+    rows: tuple[Tensor, ...]
+    keys: Tensor
     before: Tensor | None
     after: Tensor | None
 
-    def from_start(self, x: Tensor) -> Tensor:
-        """`x` `[N, B, H, C, K]` as it meets the state at the start of its chunk."""
-        return x if self.before is None else x * self.before
+    def from_start(self, row: int) -> Tensor:
+        """The rows of one kind as they meet the state at the start of their chunk."""
+        return self.rows[row] if self.before is None else self.rows[row] * self.before
 
-    def to_end(self, x: Tensor) -> Tensor:
-        """`x` `[N, B, H, C, K]` as it is left at the end of its chunk."""
-        return x if self.after is None else x * self.after
+    def to_end(self) -> Tensor:
+        """The keys as they are left at the end of their chunk."""
+        return self.keys if self.after is None else self.keys * self.after
 
     def left(self, count: int) -> Sequence[Tensor | None]:
         """What each of `count` chunks leaves of a state, `[B, H, 1 or K, 1]`, None for all of it."""
         return [None] * count if self.before is None else self.before[..., -1, :, None].unbind()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FactoredEnds(ChunkEnds):
+    """``rows`` and ``keys`` are decayed already, from and to the middle of their chunk; ``first`` and ``second``
+    `[N, B, H, 1, K]` are the decays over its halves."""
+
+    first: Tensor
+    second: Tensor
+
+    def from_start(self, row: int) -> Tensor:
+        return self.rows[row] * self.first
+
+    def to_end(self) -> Tensor:
+        return self.keys * self.second
+
+    def left(self, count: int) -> Sequence[Tensor | None]:
+        return (self.first * self.second)[..., 0, :, None].unbind()
+
+
+def mild_length(log_decay: Tensor | None, size: int) -> int:
+    """Tokens a chunk, `size` at most, for gates `[B, T, H, K]`: where they may be looked at, the longest power of two
+    from 16 on over which no channel decays too far to be factored; else `size`."""
+    if log_decay is None or log_decay.shape[-1] == 1 or not _may_look(log_decay):
+        return size
+    shorter = size
+    while shorter >= _SHORTEST:
+        gates = F.pad(log_decay, (0, 0, 0, 0, 0, -log_decay.shape[1] % shorter))
+        if _is_mild(gates.unflatten(1, (-1, shorter // 2)).sum(2)):
+            return shorter
+        shorter //= 2
+    return size
+
+
+def _may_look(log_decay: Tensor) -> bool:
+    """Whether a branch may depend on gates: in training alone, since what a token rounds to then depends on gates
+    after it; and neither on a device that would have to be waited for, nor in a compiled graph."""
+    return torch.is_grad_enabled() and log_decay.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _is_mild(halves: Tensor) -> bool:
+    """Of the sums of log decays over the halves of chunks."""
+    return halves.numel() == 0 or bool(halves.min() >= _MILD)
 
 
 def decayed_products(
@@ -47,16 +100,35 @@ def decayed_products(
     if log_decay is None:
         first, *others = (row @ k.mT for row in rows)
         mask = _lower_ones(k.shape[-2], k.dtype, k.device)
-        return (first * mask, *others), ChunkEnds(before=None, after=None)
+        return (first * mask, *others), ChunkEnds(rows=rows, keys=k, before=None, after=None)
     if log_decay.shape[-1] == 1:
-        pairs, ends = _head_decay(log_decay[..., 0])
-        return tuple((row @ k.mT) * pairs for row in rows), ends
+        pairs, before, after = _head_decay(log_decay[..., 0])
+        return tuple((row @ k.mT) * pairs for row in rows), ChunkEnds(rows=rows, keys=k, before=before, after=after)
+    if _may_look(log_decay) and log_decay.shape[-2] > 1:
+        halves = log_decay.unflatten(-2, (2, -1)).sum(-2)
+        if _is_mild(halves):
+            return _factored_products(rows, k, log_decay, halves.exp())
     products, before, after = channel_products(rows, k, log_decay)
-    return products, ChunkEnds(before=before.exp(), after=after.exp())
+    return products, ChunkEnds(rows=rows, keys=k, before=before.exp(), after=after.exp())
 
 
-def _head_decay(log_decay: Tensor) -> tuple[Tensor, ChunkEnds]:
-    """Decays of pairs `[..., C, C]` and at the ends, of log decays `[..., C]`.
+def _factored_products(
+    rows: tuple[Tensor, ...], k: Tensor, log_decay: Tensor, halves: Tensor
+) -> tuple[tuple[Tensor, ...], ChunkEnds]:
+    """P(row, k) = (row exp E) (k exp -E)^T, where E is the sum of `log_decay` from the middle of the chunk to the
+    token, and less than `_MILD` from 0; ``halves`` `[..., 2, K]` are the decays over the halves."""
+    size = k.shape[-2]
+    exponents = _from_middle(size, k.dtype, k.device) @ log_decay
+    decay, growth = exponents.exp(), exponents.neg().exp()
+    decayed, grown = tuple(row * decay for row in rows), k * growth
+    first, *others = (row @ grown.mT for row in decayed)
+    start, end = halves.split(1, dim=-2)
+    ends = _FactoredEnds(rows=decayed, keys=grown, before=None, after=None, first=start, second=end)
+    return (first.tril(), *others), ends  # above the diagonal there may be infinities
+
+
+def _head_decay(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Decays of pairs `[..., C, C]`, and `[..., C, 1]` from the start and to the end, of log decays `[..., C]`.
 
     Sums over spans of tokens are products with constant zeros and ones: no two large sums are ever subtracted, so
     that gates of -1000 leave their neighbours exact.
@@ -66,13 +138,24 @@ def _head_decay(log_decay: Tensor) -> tuple[Tensor, ChunkEnds]:
     spans, above, ends = _span_masks(size, gates.dtype, gates.device)
     pairs = torch.addmm(above, gates.reshape(-1, size), spans).exp().view(*gates.shape, size)
     before, after = torch.split((gates @ ends).exp()[..., None], size, dim=-2)
-    return pairs, ChunkEnds(before=before, after=after)
+    return pairs, before, after
 
 
 @lru_cache(maxsize=16)
 def _lower_ones(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # kept for later calls, which may need gradients
         return torch.ones(size, size, dtype=dtype, device=device).tril()
+
+
+@lru_cache(maxsize=16)
+def _from_middle(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`[C, C]` that sums gates from after the last token of the first half up to and with each token, negative where
+    the token comes before it."""
+    with torch.inference_mode(False):
+        index = torch.arange(size, device=device)
+        token, gate, middle = index[:, None], index[None], size // 2 - 1
+        after, before = (gate > middle) & (gate <= token), (gate <= middle) & (gate > token)
+        return after.to(dtype) - before.to(dtype)
 
 
 @lru_cache(maxsize=16)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .chunk_decay import ChunkEnds, decayed_products
+from .chunk_decay import ChunkEnds, decayed_products, mild_length
 from .tokens import Tokens
 from .triangular import unit_lower_solve
 
@@ -29,7 +29,7 @@ def chunkwise(
     length = tokens.q.shape[1]
     if length == 0:
         return tokens.v.clone(), tokens.empty_state() if state is None else state
-    size = chunk_length(length, chunk_size)
+    size = mild_length(tokens.log_decay, chunk_length(length, chunk_size))
     chunks = tokens.map(lambda x: _to_chunks(x, size))
     q, k = chunks.q * scale, chunks.k
     if chunks.beta is None:
@@ -56,10 +56,10 @@ def _hebbian(
     if count == 1 and state is None and not want_state:
         return o, o.new_zeros(0)
     ends: list[Tensor] = []
-    for written, left in zip((decay.to_end(k).mT @ v).unbind(), decay.left(count), strict=True):
+    for written, left in zip((decay.to_end().mT @ v).unbind(), decay.left(count), strict=True):
         before = ends[-1] if ends else state
         ends.append(_carry(before, left, written))
-    return o + _read(q, state, ends, decay), ends[-1]
+    return o + _read(state, ends, decay), ends[-1]
 
 
 def _delta(
@@ -67,20 +67,18 @@ def _delta(
 ) -> tuple[Tensor, Tensor]:
     strong = k * beta[..., None]
     (weights, overlaps), decay = decayed_products((q, strong), k, log_decay)
-    count, value_dim = len(q), v.shape[-1]
-    known = v * beta[..., None]
+    count, known = len(q), v * beta[..., None]
     if count == 1 and state is None and not want_state:
-        return weights @ unit_lower_solve(overlaps, known), known.new_zeros(0)
-    known = torch.cat([known, decay.from_start(strong)], dim=-1)
-    u, w = torch.split(unit_lower_solve(overlaps, known), [value_dim, k.shape[-1]], dim=-1)
-    chunks = zip(u.unbind(), w.unbind(), decay.to_end(k).mT.unbind(), decay.left(count), strict=True)
+        return weights @ unit_lower_solve(overlaps, known)[0], known.new_zeros(0)
+    u, w = unit_lower_solve(overlaps, known, decay.from_start(1))
+    chunks = zip(u.unbind(), w.unbind(), decay.to_end().mT.unbind(), decay.left(count), strict=True)
     ends: list[Tensor] = []
     writes: list[Tensor] = []
     for u_n, w_n, keys, left in chunks:
         before = ends[-1] if ends else state
         writes.append(u_n if before is None else u_n - w_n @ before)
         ends.append(_carry(before, left, keys @ writes[-1]))
-    return weights @ torch.stack(writes) + _read(q, state, ends, decay), ends[-1]
+    return weights @ torch.stack(writes) + _read(state, ends, decay), ends[-1]
 
 
 def _carry(state: Tensor | None, left: Tensor | None, written: Tensor) -> Tensor:
@@ -90,10 +88,10 @@ def _carry(state: Tensor | None, left: Tensor | None, written: Tensor) -> Tensor
     return state + written if left is None else torch.addcmul(written, left, state)
 
 
-def _read(q: Tensor, state: Tensor | None, ends: list[Tensor], decay: ChunkEnds) -> Tensor:
+def _read(state: Tensor | None, ends: list[Tensor], decay: ChunkEnds) -> Tensor:
     """What the tokens of each chunk read of the state that it starts with, given the states at the chunks' ends."""
     first = torch.zeros_like(ends[0]) if state is None else state
-    return decay.from_start(q) @ torch.stack([first, *ends[:-1]])
+    return decay.from_start(0) @ torch.stack([first, *ends[:-1]])
 
 
 def _to_chunks(x: Tensor, size: int) -> Tensor:

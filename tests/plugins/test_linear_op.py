@@ -14,7 +14,7 @@ from archsearch_plugins.linear.ops import linear_attention, linear_attention_ste
 from torch import Tensor
 from torch.testing import assert_close
 
-from archsearch.errors import KernelUnavailableError, OptionsError
+from archsearch.errors import OptionsError
 from archsearch.model import impl as impl_choice
 from archsearch.model.softmax import ShapeError
 
@@ -187,13 +187,38 @@ def test_packed_sequences_equal_each_apart(lengths: list[int], decay: str, rule:
 def test_the_past_does_not_see_the_future(at: int, decay: str, rule: str) -> None:
     inputs = make_inputs(T=128, decay=decay, rule=rule, low=-1.0)
     inputs = {name: None if x is None else x.float() for name, x in inputs.items()}
-    before, _ = linear_attention(**inputs)  # type: ignore[arg-type]
-    for name, x in inputs.items():
+    changed = {name: None if x is None else x.clone() for name, x in inputs.items()}
+    for name, x in changed.items():
         if x is not None and name != "initial_state" and x.dim() > 1:
             x[:, at] = -50.0 if name == "log_decay" else 3.0
-    after, _ = linear_attention(**inputs)  # type: ignore[arg-type]
+    with torch.no_grad():
+        before, after = (linear_attention(**given)[0] for given in (inputs, changed))  # type: ignore[arg-type]
     assert torch.equal(before[:, :at], after[:, :at])
     assert not torch.equal(before[:, at:], after[:, at:])
+    before, after = (linear_attention(**given)[0] for given in (inputs, changed))  # type: ignore[arg-type]
+    assert_close(before[:, :at], after[:, :at], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rate", [0.05, 0.9, 1.85, 2.5, 30.0])
+@pytest.mark.parametrize("T", [1, 17, 64, 150])
+def test_decays_of_every_strength_are_exact_in_training(T: int, rate: float, rule: str) -> None:
+    """Up to a rate of 60 / 32 a token whole chunks of 64 are factored, then shorter ones, then none."""
+    inputs = make_inputs(T=T, decay="channel", rule=rule)
+    inputs["log_decay"] = -rate * torch.rand_like(inputs["log_decay"])  # type: ignore[arg-type]
+    exact, given = (
+        {name: None if x is None else x.detach().to(dtype, copy=True).requires_grad_() for name, x in inputs.items()}
+        for dtype in (torch.float64, torch.float32)
+    )
+    weight = torch.randn(*inputs["v"].shape, generator=torch.Generator().manual_seed(3))  # type: ignore[union-attr]
+    results = []
+    for values, impl in ((exact, "reference"), (given, "chunkwise")):
+        o, last = linear_attention(**values, impl=impl)  # type: ignore[arg-type]
+        ((o * weight).sum() + last.square().sum()).backward()
+        results.append([o, last, *(x.grad for x in values.values() if x is not None)])
+    for wanted, got in zip(*results, strict=True):
+        error = (got.double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
+        assert error < 1e-5
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunkwise"])
@@ -300,8 +325,6 @@ def test_choice_of_the_implementation(caplog: pytest.LogCaptureFixture) -> None:
         linear_attention(x, x, x)
     said = [record.message for record in caplog.records if "linear_attention" in record.message]
     assert said == ["linear_attention runs chunkwise: the chunkwise form in PyTorch"]
-    with pytest.raises(KernelUnavailableError, match="triton"):
-        linear_attention(x, x, x, impl="triton")
     with pytest.raises(OptionsError, match="chunkwise"):
         linear_attention(x, x, x, impl="chunked")
     with pytest.raises(OptionsError, match="chunk_size = 0"):
