@@ -37,7 +37,12 @@ OWNERS = {
     "alembic": {"storage"},
     "typer": {"cli"},
     "streamlit": set(),
+    "plotly": set(),
 }
+DASHBOARD_MAY = {
+    "storage", "analysis", "costs", "arch", "notation", "registry", "mixer", "measurement", "units", "errors",
+    "exercise", "kernels",
+}  # fmt: skip
 
 
 def modules() -> list[Path]:
@@ -108,6 +113,20 @@ def test_plugins_import_the_core_and_never_each_other(path: Path) -> None:
         assert not {"torch", "archsearch.model"} & top_level, f"{path} needs torch for what must not"
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "dashboard").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_dashboard_imports_what_needs_neither_torch_nor_a_cluster(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            assert parts[0] not in {*OWNERS, "archsearch_dashboard"} - {"streamlit", "plotly"}, f"{path} imports {name}"
+            assert parts[0] != "archsearch" or parts[1] in DASHBOARD_MAY, f"{path} imports {name}"
+
+
 def imports_of_plugin(path: Path) -> Iterator[str]:
     """Absolute names that a plugin's module imports when it is loaded, first or first two parts."""
     for node in ast.parse(path.read_text()).body:
@@ -147,6 +166,11 @@ def test_costing_imports_no_torch() -> None:
         "archsearch.cost('[kda kda kda full]*2 sliding moba nsa', context=4096, model={'d_model': 64, 'n_heads': 2})"
     )
     assert not loaded_by(code) & HEAVY
+
+
+def test_dashboard_loads_neither_torch_nor_ray() -> None:
+    loaded = loaded_by("import archsearch_dashboard.app; import archsearch_dashboard.connection as c; c.registry()")
+    assert not loaded & {"torch", "ray", "optuna", "typer", "matplotlib"}
 
 
 def test_what_a_machine_without_ray_needs_imports_without_it() -> None:

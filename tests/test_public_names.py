@@ -30,8 +30,9 @@ def test_every_package_is_shipped() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     core = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "archsearch").rglob("__init__.py")}
     found = {
-        re.sub(r"^plugins", "archsearch_plugins", ".".join(path.parent.relative_to(ROOT).parts))
-        for path in (ROOT / "plugins").rglob("__init__.py")
+        re.sub(f"^{folder}", f"archsearch_{folder}", ".".join(path.parent.relative_to(ROOT).parts))
+        for folder in ("plugins", "dashboard")
+        for path in (ROOT / folder).rglob("__init__.py")
     }
     assert core | found == listed
 

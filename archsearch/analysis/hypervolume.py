@@ -28,26 +28,35 @@ def hypervolume(points: pd.DataFrame, objectives: Objectives, reference: Referen
 
 
 def hypervolume_over_trials(
-    points: pd.DataFrame, objectives: Objectives, reference: Reference | None = None
+    points: pd.DataFrame, objectives: Objectives, reference: Reference | None = None, *, most: int | None = None
 ) -> pd.DataFrame:  # fmt: skip
-    """The volume after each eligible candidate, in the order of their first trials.
+    """The volume after each eligible candidate, in the order of their first trials; after `most` of them, evenly
+    chosen with the last among them, where there are more.
 
     Columns: `number` (of the first trial), `trial`, and `hypervolume` against one reference for all, which is
     `reference` or `reference_point`'s.
     """
     ordered = points[eligible(points, objectives)].sort_values("number", kind="stable")
     values = losses(ordered, objectives)
-    volumes = np.zeros(len(values))
+    last = np.arange(len(values))
+    if most is not None and len(values) > most:
+        last = np.linspace(0, len(values), most + 1)[1:].astype(int) - 1
+    volumes = np.zeros(len(last))
     if len(values):
         edge = _reference_losses(values, objectives, reference)
-        held = values[:0]
-        for index, row in enumerate(values):
-            if index and (held <= row).all(axis=1).any():
+        held, begin = values[:0], 0
+        for index, end in enumerate(last.tolist()):
+            fresh = values[begin : end + 1]
+            beaten = np.all(held <= fresh[:, None], axis=2).any(axis=1)
+            fresh = fresh[~beaten]
+            begin = end + 1
+            if not len(fresh):
                 volumes[index] = volumes[index - 1]
                 continue
-            held = np.vstack([held[~(row <= held).all(axis=1)], row])
+            held = np.vstack([held, fresh])
+            held = held[non_dominated(held)]
             volumes[index] = _within(held, edge)
-    return ordered[["number", "trial"]].assign(hypervolume=volumes).reset_index(drop=True)
+    return ordered[["number", "trial"]].iloc[last].assign(hypervolume=volumes).reset_index(drop=True)
 
 
 def reference_point(points: pd.DataFrame, objectives: Objectives) -> dict[str, float]:

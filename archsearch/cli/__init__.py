@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from archsearch.cli import cost, database, doctor, evaluate, jobs, pareto, plugins, run, show
+from archsearch.cli import (
+    cost,
+    dashboard,
+    database,
+    doctor,
+    evaluate,
+    jobs,
+    kernels,
+    pareto,
+    plugins,
+    report,
+    run,
+    show,
+)
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
@@ -22,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (run, pareto, show, cost, evaluate, plugins, database, doctor, jobs):
+for module in (run, pareto, show, cost, evaluate, plugins, kernels, report, database, dashboard, doctor, jobs):
     module.register(app)
 
 

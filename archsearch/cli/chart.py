@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import plotext
 
 WIDTH, HEIGHT = 78, 20
-_DECADE = 8.0
-"""From this ratio of the largest to the smallest value on, an axis is logarithmic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +22,6 @@ class Axis:
     def place(self, value: float) -> float:
         """Where a value stands on the axis."""
         return math.log10(value) if self.log else value
-
-
-def spans_decades(values: Sequence[float]) -> bool:
-    """Whether `values` want a logarithmic axis: all above 0, and far apart."""
-    return bool(values) and min(values) > 0 and max(values) / min(values) >= _DECADE
 
 
 Points = Sequence[tuple[float, float]]

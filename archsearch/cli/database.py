@@ -11,7 +11,7 @@ from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from archsearch.cli.answer import Objective
+    from archsearch.analysis.objectives import Objective
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +70,7 @@ def trials(
     Each with its figures on the validation split, and the reason where it is not complete.
     """
     from archsearch.analysis import points
-    from archsearch.cli.answer import objectives_of
+    from archsearch.analysis.objectives import objectives_of
     from archsearch.storage import Store, storage_url
 
     _check_states(state or [])

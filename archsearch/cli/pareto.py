@@ -11,7 +11,8 @@ from archsearch.cli.output import JsonFlag, StorageOption, console, print_json
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from archsearch.cli.answer import Answer, Objective
+    from archsearch.analysis.answer import Answer
+    from archsearch.analysis.objectives import Objective
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +35,8 @@ def pareto(
 
     The architectures that nothing else beats in every objective, with the references beside them.
     """
-    from archsearch.cli.answer import read_answer
+    from archsearch.analysis.answer import read_answer
+    from archsearch.analysis.axes import choose_axes
     from archsearch.storage import Store, storage_url
 
     with Store.open(storage_url(storage), read_only=True) as store:
@@ -54,36 +56,16 @@ def pareto(
         out.print(f"written: {path}", soft_wrap=True)
 
 
-def choose_axes(answer: Answer, x: str | None, y: str | None) -> tuple[Objective, Objective]:
-    """The objectives to draw: those named, else the first that is minimised across and maximised upwards.
-
-    Raises `SpecError` for a name that is no objective of the search.
-    """
-    from archsearch.errors import SpecError, listing, nearest
-
-    objectives = {objective.name: objective for objective in answer.objectives}
-    for given in (x, y):
-        if given is not None and given not in objectives:
-            raise SpecError(
-                f'"{given}" is no objective of {answer.search.name}{nearest(given, objectives)}: '
-                f"it has {listing(objectives)}"
-            )
-    ordered = list(objectives.values())
-    falling = [objective for objective in ordered if objective.direction == "minimize"]
-    rising = [objective for objective in ordered if objective.direction == "maximize"]
-    across = objectives[x] if x else next((item for item in [*falling, *ordered] if item.name != y), ordered[0])
-    rest = [item for item in [*rising, *ordered] if item is not across]
-    return across, objectives[y] if y else (rest or ordered)[0]
-
-
 def show_answer(answer: Answer, across: Objective, upwards: Objective) -> None:
     """Prints the front: the table, the drawing, and what it is valid for."""
+    from archsearch.cli.answer import answer_table
+
     out = console()
     out.print(
         f"{answer.search.name}: {answer.state}, {len(answer.front)} of {len(answer.points)} candidates on the front"
     )
     if len(answer.front) or len(answer.references):
-        out.print(answer.table())
+        out.print(answer_table(answer))
     if not len(answer.front):
         out.print(f"no front yet: {answer.why_no_front()}", soft_wrap=True)
     elif across.name != upwards.name:
@@ -98,8 +80,8 @@ def show_answer(answer: Answer, across: Objective, upwards: Objective) -> None:
 
 def draw(answer: Answer, across: Objective, upwards: Objective) -> str:
     """The front in the terminal."""
-    from archsearch.cli.chart import Axis, scatter, spans_decades
-    from archsearch.cli.ticks import ticks
+    from archsearch.analysis.axes import axis_label, spans_decades, ticks
+    from archsearch.cli.chart import Axis, scatter
 
     groups = [
         _pairs(rows, across, upwards)
@@ -116,13 +98,6 @@ def draw(answer: Answer, across: Objective, upwards: Objective) -> str:
 def _pairs(rows: DataFrame, across: Objective, upwards: Objective) -> list[tuple[float, float]]:
     drawn = rows.dropna(subset=[across.name, upwards.name])
     return [(float(row[across.name]), float(row[upwards.name])) for row in drawn.to_dict("records")]
-
-
-def axis_label(objective: Objective) -> str:
-    """An objective with its context and whether less or more is better."""
-    context = f" at {objective.context:,} tokens" if objective.context else ""
-    measured = "" if objective.is_cost else " (test)"
-    return f"{objective.name.partition('@')[0] if context else objective.name}{context}{measured}"
 
 
 def _write_csv(answer: Answer, path: str) -> str:

@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from archsearch.cli.answer import marks
-from archsearch.cli.chart import spans_decades
-from archsearch.cli.pareto import axis_label
-from archsearch.cli.ticks import ticks
+from archsearch.analysis.answer import marks
+from archsearch.analysis.axes import axis_label, spans_decades, ticks
 from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from archsearch.cli.answer import Answer, Objective
+    from archsearch.analysis.answer import Answer
+    from archsearch.analysis.objectives import Objective
 
 WIDTH_INCHES, PLOT_INCHES, LINE_INCHES = 9.0, 5.4, 0.15
 _KEY_COLUMNS = 126

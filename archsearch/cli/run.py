@@ -120,8 +120,9 @@ def _refuse_passing_folder(url: str) -> None:
 
 def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> None:
     """The front, where it is kept, and what to try next; a search that was stopped ends with its own exit code."""
-    from archsearch.cli.answer import read_answer
-    from archsearch.cli.pareto import choose_axes, show_answer
+    from archsearch.analysis.answer import read_answer
+    from archsearch.analysis.axes import choose_axes
+    from archsearch.cli.pareto import show_answer
 
     answer = read_answer(store, outcome.name)
     if json:

@@ -32,7 +32,7 @@ def show(
 
     Layers, costs, figures by seed, the sweep over learning rates, a curve, versions and reasons.
     """
-    from archsearch.cli.repeat import repeat
+    from archsearch.analysis.repeat import repeat
     from archsearch.storage import Store, storage_url
 
     with Store.open(storage_url(storage), read_only=True) as store:
@@ -84,7 +84,7 @@ def _as_json(record: TrialRecord, search: SearchRecord) -> dict[str, Any]:
 
 
 def _validity(record: TrialRecord, search: SearchRecord) -> str:
-    from archsearch.cli.validity import Validity
+    from archsearch.analysis.validity import Validity
 
     return Validity.of(search, record).sentence
 
@@ -163,8 +163,8 @@ def _sweep(record: TrialRecord) -> Any:
 
 
 def _print_curve(record: TrialRecord) -> None:
+    from archsearch.analysis.axes import ticks
     from archsearch.cli.chart import Axis, curve
-    from archsearch.cli.ticks import ticks
 
     for measured in record.measurements:
         metric = measured.payload["metric"]

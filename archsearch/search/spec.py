@@ -13,8 +13,8 @@ from archsearch.arch import ModelSpec, explain
 from archsearch.costs import parse_context
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.notation import MAX_LAYERS
+from archsearch.recipe import Recipe
 from archsearch.registry import Registry
-from archsearch.training.recipe import Recipe
 
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""

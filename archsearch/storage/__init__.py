@@ -11,7 +11,8 @@ from archsearch.storage.records import (
 )
 from archsearch.storage.schema import current, head, upgrade
 from archsearch.storage.store import Store
-from archsearch.storage.url import hide, storage_url
+from archsearch.storage.trial_pages import TrialPage, TrialQuery
+from archsearch.storage.url import hide, identity, storage_url
 
 __all__ = [
     "STALE_AFTER",
@@ -19,10 +20,13 @@ __all__ = [
     "MetricValue",
     "SearchRecord",
     "Store",
+    "TrialPage",
+    "TrialQuery",
     "TrialRecord",
     "current",
     "head",
     "hide",
+    "identity",
     "storage_url",
     "upgrade",
 ]

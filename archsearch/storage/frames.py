@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
 from archsearch.storage.records import TRIAL_STATES
@@ -57,33 +57,40 @@ def searches_frame(session: Session, now: datetime) -> DataFrame:
     return _frame(rows, SEARCH_COLUMNS, dict.fromkeys(("created_at", "heartbeat_at", "finished_at"), _MOMENT))
 
 
-def trials_frame(session: Session, search_id: int) -> DataFrame:
-    """`TRIAL_COLUMNS` of a search, by number."""
+def trials_frame(session: Session, search_id: int, where: ColumnElement[bool] | None = None) -> DataFrame:
+    """`TRIAL_COLUMNS` of a search, by number; of those trials only for which `where` holds."""
     columns = {
         "trial": Trial.id, "number": Trial.number, "kind": Trial.kind, "state": Trial.state, "reason": Trial.reason,
         "pattern": Trial.pattern, "digest": Trial.digest, "seeds": Trial.seeds, "parent": Trial.parent_id,
         "unexercised": Trial.unexercised, "violations": Trial.violations, "params": Trial.params,
         "created_at": Trial.created_at, "started_at": Trial.started_at, "finished_at": Trial.finished_at,
     }  # fmt: skip
-    query = select(*columns.values()).where(Trial.search_id == search_id).order_by(Trial.number)
+    query = select(*columns.values()).where(Trial.search_id == search_id, _or_all(where)).order_by(Trial.number)
     types = {"parent": "Int64", **dict.fromkeys(("created_at", "started_at", "finished_at"), _MOMENT)}
     frame = _frame(session.execute(query), list(columns), types)
     feasible, exercised = ~frame["violations"].astype(bool), ~frame["unexercised"].astype(bool)
     return frame.assign(feasible=feasible, exercised=exercised)[list(TRIAL_COLUMNS)]
 
 
-def metrics_frame(session: Session, search_id: int, splits: Collection[str] | None) -> DataFrame:
-    """`METRIC_COLUMNS` of a search, in the order in which they were stored; of all splits when `splits` is None."""
+def metrics_frame(
+    session: Session, search_id: int, splits: Collection[str] | None, where: ColumnElement[bool] | None = None
+) -> DataFrame:  # fmt: skip
+    """`METRIC_COLUMNS` of a search, in the order in which they were stored; of all splits when `splits` is None, and
+    of those trials only for which `where` holds."""
     query = (
         select(Metric.trial_id, Metric.name, Metric.split, Metric.task, Metric.seed, Metric.step, Metric.value)
         .join(Trial, Trial.id == Metric.trial_id)
-        .where(Trial.search_id == search_id)
+        .where(Trial.search_id == search_id, _or_all(where))
         .order_by(Metric.id)
     )
     if splits is not None:
         query = query.where(Metric.split.in_(splits))
     types = {"task": "string", "seed": "Int64", "step": "Int64", "value": "float64"}
     return _frame(session.execute(query), METRIC_COLUMNS, types)
+
+
+def _or_all(where: ColumnElement[bool] | None) -> ColumnElement[bool]:
+    return true() if where is None else where
 
 
 def _frame(rows: Iterable[Sequence[Any]], columns: Sequence[str], types: dict[str, str]) -> DataFrame:

@@ -78,3 +78,16 @@ def sqlite_path(parsed: URL) -> Path | None:
     if parsed.get_backend_name() != "sqlite" or parsed.database is None:
         return None
     return Path(parsed.database).expanduser().absolute()
+
+
+def identity(url: str) -> str:
+    """Which file stands at a SQLite `url` now, and whether it is written to; "" for a server, and where there is none.
+
+    It changes when the file is replaced, which a connection that is open does not notice.
+    """
+    path = sqlite_path(read_url(url))
+    try:
+        found = None if path is None else os.stat(path)
+    except OSError:
+        found = None
+    return "" if found is None else f"{found.st_dev}:{found.st_ino}:{os.path.exists(f'{path}-wal')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from archsearch.training.recipe import Recipe
+from archsearch.recipe import Recipe
 
 if TYPE_CHECKING:
     from archsearch.training.evaluation import Evaluation, Progress, evaluate

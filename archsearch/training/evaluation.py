@@ -18,11 +18,11 @@ from archsearch.costs import CostModel
 from archsearch.errors import SpecError
 from archsearch.exercise import unexercised_layers
 from archsearch.measurement import Measurement
+from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.tasks import Task
 from archsearch.training.fit import Fit, evaluate_split
 from archsearch.training.key import measurement_key, parts_versions, runtime_versions
-from archsearch.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

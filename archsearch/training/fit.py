@@ -13,8 +13,8 @@ from torch import Tensor
 from archsearch.arch import ArchSpec
 from archsearch.mixer import Resolver
 from archsearch.model import Context, HybridLM
+from archsearch.recipe import Recipe
 from archsearch.tasks import IGNORE, Batch, Task
-from archsearch.training.recipe import Recipe
 
 CUDA_LOOK = 16
 """On CUDA the losses are read (a host synchronisation) once in so many steps."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from archsearch.arch import ArchSpec, digest_of
+from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.tasks import Task
-from archsearch.training.recipe import Recipe
 
 
 def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:

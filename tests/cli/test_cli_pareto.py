@@ -12,8 +12,8 @@ from cli_samples import OBJECTIVES, SPEC, add_trial
 from matplotlib.image import imread
 from typer.testing import Result
 
-from archsearch.cli.answer import read_answer
-from archsearch.cli.pareto import choose_axes
+from archsearch.analysis.answer import read_answer
+from archsearch.analysis.axes import choose_axes
 from archsearch.cli.picture import write_picture
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.storage import Store

@@ -10,8 +10,8 @@ import pytest
 from cli_samples import MODEL, OBJECTIVES, RECIPE, SPEC, add_trial
 from typer.testing import Result
 
+from archsearch.analysis.repeat import repeat
 from archsearch.cli import app
-from archsearch.cli.repeat import repeat
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.storage import Store
 

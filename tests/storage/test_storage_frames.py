@@ -44,7 +44,7 @@ def test_stale_search_is_interrupted_in_the_frame(
     store: Store, search_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert store.searches_frame()["state"].tolist() == ["running"]
-    monkeypatch.setattr("archsearch.storage.store._now", lambda: datetime.now(UTC) + timedelta(hours=1))
+    monkeypatch.setattr("archsearch.storage.reader.utc_now", lambda: datetime.now(UTC) + timedelta(hours=1))
     assert store.searches_frame()["state"].tolist() == ["interrupted"]
 
 

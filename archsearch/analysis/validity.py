@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from archsearch.recipe import Recipe
+
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, TrialRecord
 
@@ -106,6 +108,4 @@ def planned_label(task: Mapping[str, Any]) -> str:
 
 
 def _steps(recipe: Mapping[str, Any], seq_len: int) -> int:
-    from archsearch.training.recipe import Recipe
-
     return Recipe.read(recipe).steps_for(seq_len)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from archsearch.analysis.validity import planned_label
 from archsearch.arch import ModelSpec
-from archsearch.cli.validity import planned_label
-from archsearch.training.recipe import Recipe
+from archsearch.recipe import Recipe
 
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, TrialRecord

@@ -1,0 +1,58 @@
+"""Samples: some candidates of a large search with all that is known of them, equal for equal searches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from archsearch.storage import frames
+from archsearch.storage.tables import Trial
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """``trials`` and ``metrics`` (test and cost) are the store's frames of the candidates that were drawn, ``archs``
+    their architectures and ``params`` their choices by digest, ``complete`` the number of complete candidates drawn
+    from. Choices are those of the first trial that a sampler made; a reference has none."""
+
+    trials: DataFrame
+    metrics: DataFrame
+    archs: Mapping[str, Mapping[str, Any]]
+    params: Mapping[str, Mapping[str, Any]]
+    complete: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every complete candidate was drawn."""
+        return len(self.archs) == self.complete
+
+
+def sample(session: Session, search_id: int, candidates: int) -> Sample:
+    """The candidates of the lowest digests, which are as random as a hash is; those that a complete trial has."""
+    measured = (Trial.search_id == search_id, Trial.state == "complete", Trial.kind != "confirm")
+    drawn = select(Trial.digest).where(*measured).distinct().order_by(Trial.digest).limit(candidates)
+    digests = set(session.scalars(drawn))
+    last = max(digests, default="")
+    # every complete candidate up to the last digest was drawn, so that one comparison stands for the list
+    within = Trial.digest.in_(select(Trial.digest).where(*measured, Trial.digest <= last))
+    trials = frames.trials_frame(session, search_id, within)
+    archs: dict[str, Mapping[str, Any]] = {}
+    params: dict[str, Mapping[str, Any]] = {}
+    rows = select(Trial.digest, Trial.arch, Trial.params).where(*measured, Trial.digest <= last).order_by(Trial.number)
+    for digest, arch, chosen in session.execute(rows):
+        archs.setdefault(digest, arch)
+        params[digest] = params.get(digest) or chosen
+    return Sample(
+        trials=trials,
+        metrics=frames.metrics_frame(session, search_id, ("test", "cost"), within),
+        archs=archs,
+        params=params,
+        complete=session.scalar(select(func.count(Trial.digest.distinct())).where(*measured)) or 0,
+    )

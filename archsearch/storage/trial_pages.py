@@ -1,0 +1,135 @@
+"""Pages of trials: some trials of a search, chosen, ordered and cut by the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Subquery, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from archsearch.errors import StorageError, listing, nearest
+from archsearch.storage.tables import Metric, Trial
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+PAGE_COLUMNS = (
+    "trial", "number", "kind", "state", "pattern", "reason", "violations", "unexercised", "seeds", "created_at",
+    "finished_at",
+)  # fmt: skip
+"""One row a trial, as in `frames.TRIAL_COLUMNS`; after them one column a metric that was asked for."""
+
+ORDERS = ("number", "state", "kind", "pattern")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialQuery:
+    """Which trials: of some states and kinds (none: all), with a text in the pattern or the reason.
+
+    ``order`` is one of `ORDERS` or a metric that is asked for; trials without a value come last.
+    """
+
+    states: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    text: str = ""
+    order: str = "number"
+    descending: bool = True
+    limit: int = 50
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPage:
+    """``rows`` of `PAGE_COLUMNS` and the metrics, of ``total`` trials that were chosen."""
+
+    total: int
+    rows: DataFrame
+
+
+def trial_page(
+    session: Session, search_id: int, query: TrialQuery, metrics: Sequence[str], split: str
+) -> TrialPage:  # fmt: skip
+    """The trials that `query` chooses, with the mean over seeds of `metrics` on `split` (a cost is what it is)."""
+    import pandas as pd
+
+    chosen = _chosen(search_id, query)
+    total = session.scalar(select(func.count()).select_from(Trial).where(*chosen)) or 0
+    ids = _ids(session, chosen, query, metrics, split)
+    rows = {row.id: row for row in session.scalars(select(Trial).where(Trial.id.in_(ids)))}
+    records = [
+        (
+            row.id, row.number, row.kind, row.state, row.pattern, row.reason, row.violations, row.unexercised,
+            row.seeds, row.created_at, row.finished_at,
+        )
+        for row in (rows[trial] for trial in ids)
+    ]  # fmt: skip
+    frame = pd.DataFrame(records, columns=pd.Index(PAGE_COLUMNS))
+    values = _values(session, rows, metrics, split)
+    for name in metrics:
+        frame[name] = pd.Series([values.get((trial, name)) for trial in ids], dtype="float64")
+    return TrialPage(total=total, rows=frame)
+
+
+def _chosen(search_id: int, query: TrialQuery) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = [Trial.search_id == search_id]
+    if query.states:
+        found.append(Trial.state.in_(query.states))
+    if query.kinds:
+        found.append(Trial.kind.in_(query.kinds))
+    if query.text:
+        columns = (Trial.pattern, Trial.reason)
+        found.append(or_(*(column.icontains(query.text, autoescape=True) for column in columns)))
+    return found
+
+
+def _ids(
+    session: Session, chosen: Sequence[ColumnElement[bool]], query: TrialQuery, metrics: Sequence[str], split: str
+) -> list[int]:  # fmt: skip
+    """The ids of one page in the order that is asked for, the number settling what is equal."""
+    wanted = select(Trial.id).where(*chosen)
+    key: Any
+    if query.order in metrics:
+        means = _means(chosen, query.order, split)
+        key, wanted = means.c.value, wanted.outerjoin(means, means.c.trial_id == Trial.id)
+    elif query.order in ORDERS:
+        key = getattr(Trial, query.order)
+    else:
+        known = (*ORDERS, *metrics)
+        raise StorageError(f'trials have no order "{query.order}"{nearest(query.order, known)}: {listing(known)}')
+    key = key.desc() if query.descending else key.asc()
+    ordered = wanted.order_by(key.nulls_last(), Trial.number.desc())
+    return list(session.scalars(ordered.limit(query.limit).offset(query.offset)))
+
+
+def _means(chosen: Sequence[ColumnElement[bool]], name: str, split: str) -> Subquery:
+    """The values to order by: of complete trials whose seeds all gave one, and costs of any trial."""
+    return (
+        select(Metric.trial_id, func.avg(Metric.value).label("value"))
+        .join(Trial, Trial.id == Metric.trial_id)
+        .where(*chosen, Metric.name == name, Metric.step.is_(None))
+        .where(or_(Metric.split == "cost", and_(Metric.split == split, Trial.state == "complete")))
+        .group_by(Metric.trial_id)
+        .having(func.count(Metric.value) == func.count())
+        .subquery()
+    )
+
+
+def _values(
+    session: Session, trials: Mapping[int, Trial], metrics: Sequence[str], split: str
+) -> dict[tuple[int, str], float]:  # fmt: skip
+    """By trial and metric; there is none where a seed of the trial gave no value, as on a front."""
+    query = (
+        select(
+            Metric.trial_id, Metric.name, Metric.split, func.avg(Metric.value), func.count(Metric.value), func.count()
+        )
+        .where(Metric.trial_id.in_(trials), Metric.name.in_(metrics), Metric.step.is_(None))
+        .where(Metric.split.in_((split, "cost")))
+        .group_by(Metric.trial_id, Metric.name, Metric.split)
+    )  # fmt: skip
+    return {
+        (trial, name): mean
+        for trial, name, found, mean, known, count in session.execute(query)
+        if known == (count if found == "cost" else len(trials[trial].seeds))
+    }

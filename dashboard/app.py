@@ -1,0 +1,48 @@
+"""The entry script that Streamlit runs: the pages, in the order of the navigation, each behind one error boundary.
+
+A page is a module of ``pages/`` with a function ``page()`` that takes nothing. Inside it:
+
+- its store is `connection.store()` (read-only, shared by all viewers), its mixers `connection.registry()`;
+- the search that is looked at is `navigation.chosen_search()`, which also draws the choice;
+- its URL state: a widget with ``key=`` and ``bind="query-params"`` keeps itself in the URL, under its key; what no
+  widget holds (the trials that are looked at) is read and written by `address`; links are `navigation.link` and
+  `navigation.go`;
+- its error boundary is here: whatever `ArchsearchError` a page raises becomes its sentence and a button to try again.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+__package__ = "archsearch_dashboard"  # Streamlit runs this file as a script, which belongs to no package by itself
+
+from .boundary import guarded
+from .navigation import remember_pages
+from .pages import architecture, compare, front, matters, mixers, searches
+
+_SPACE = "<style>.stMainBlockContainer { padding: 4.2rem 3rem 3rem } h1 { font-size: 1.9rem !important }</style>"
+"""The page in full width: beside a chart 80 pixels of margin are too many."""
+
+
+def main(start: str = "searches") -> None:
+    """Draws the page that the URL names, or `start`."""
+    st.set_page_config(page_title="archsearch", page_icon=":material/stacked_line_chart:", layout="wide")
+    listed = [
+        ("searches", searches.page, "Searches", ":material/list:"),
+        ("front", front.page, "Front", ":material/show_chart:"),
+        ("architecture", architecture.page, "Architecture", ":material/layers:"),
+        ("compare", compare.page, "Compare", ":material/compare_arrows:"),
+        ("matters", matters.page, "What matters", ":material/tune:"),
+        ("mixers", mixers.page, "Mixers", ":material/category:"),
+    ]
+    pages = {
+        slug: st.Page(guarded(draw), title=title, icon=icon, url_path=slug, default=slug == start)
+        for slug, draw, title, icon in listed
+    }
+    remember_pages(pages)
+    st.html(_SPACE)
+    st.navigation(list(pages.values()), position="top").run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The entry: the one script that Streamlit runs."""

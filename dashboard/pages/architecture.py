@@ -1,0 +1,245 @@
+"""The page of one architecture: its layers, what they cost, what it scored, and how to measure it again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from archsearch.errors import StorageError
+from archsearch.storage import SearchRecord, TrialRecord
+from archsearch.units import format_quantity
+
+from ..address import SEARCH, TRIAL, query, trial_of
+from ..connection import registry, store
+from ..figures.layers import layer_costs, strip
+from ..figures.scores import learning_curves, rate_sweep, seed_points
+from ..navigation import chosen_search, link
+from ..queries_choice import choices
+from ..queries_trial import (
+    LAYER_MEASURES,
+    TrialView,
+    arch_of,
+    costs_frame,
+    curves_frame,
+    layer_costs_frame,
+    layers_frame,
+    scores_frame,
+    seeds_frame,
+    sweep_frame,
+    trial_view,
+    versions_of,
+)
+from ..reading import answer
+from ..text import plain, shortened
+
+CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
+
+
+def page() -> None:
+    """Draws the page of the trial that the URL names, or of the search's first on the front."""
+    st.title("Architecture")
+    adopted = _adopt_search()
+    search = chosen_search()
+    trial = _chosen_trial(search, adopted)
+    if trial is None:
+        return
+    view = trial_view(store(), trial)
+    _head(view)
+    _layers(view)
+    _scores(view)
+    _training(view)
+    _reproduce(view)
+
+
+def _adopt_search() -> int | None:
+    """The trial that the URL names; where it names no search, the trial's own is looked at."""
+    wanted = trial_of(st.query_params.get(TRIAL))
+    if wanted is None:
+        return None
+    try:
+        record = store().trial(wanted)
+    except StorageError as error:
+        st.warning(plain(str(error)))
+        return None
+    owner = store().search(record.search_id).name
+    if SEARCH not in st.query_params:
+        st.query_params[SEARCH] = owner
+    return wanted if st.query_params[SEARCH] == owner else None
+
+
+def _chosen_trial(search: SearchRecord, wanted: int | None) -> int | None:
+    """The trial to show, chosen from those that were measured; kept in the URL."""
+    offered = choices(answer(search))
+    if wanted is not None:
+        offered.setdefault(wanted, f"{wanted}")
+    if not offered:
+        st.info(f"{plain(search.name)} has no trial yet: this page shows one as soon as it is there.")
+        return None
+    st.session_state["trial_choice"] = wanted if wanted in offered else next(iter(offered))
+    chosen = st.selectbox(
+        "Trial", list(offered), key="trial_choice", format_func=lambda trial: shortened(offered[trial], 150),
+        on_change=_remember, filter_mode="contains",
+    )  # fmt: skip
+    st.query_params[TRIAL] = str(chosen)
+    return int(chosen)
+
+
+def _remember() -> None:
+    st.query_params[TRIAL] = str(st.session_state["trial_choice"])
+
+
+def _head(view: TrialView) -> None:
+    record = view.record
+    kind = f"{record.kind} of trial {record.parent}" if record.parent else record.kind
+    st.caption(
+        plain(
+            f"trial {record.id}, number {record.number} of {view.search.name} · {kind} · {record.state} · "
+            f"{len(record.arch['layers'])} layers · digest {record.digest}"
+        )
+    )
+    st.code(record.pattern, language=None, wrap_lines=True)
+    if record.reason:
+        st.warning(plain(f"{record.state}: {record.reason}"), icon=":material/info:")
+    for text in record.unexercised:
+        st.warning(plain(f"Not exercised, and so kept off the front: {text}"), icon=":material/visibility_off:")
+    _figures(view)
+    st.caption(plain(view.validity.sentence))
+    _others(view)
+
+
+def _figures(view: TrialView) -> None:
+    """The scores and the stored costs in large figures."""
+    scores, costs = scores_frame(seeds_frame(view.record)), costs_frame(view.record)
+    shown = [
+        (
+            f"{row['task']}, {row['metric']}",
+            f"{row['mean']:.3f}" if row["mean"] == row["mean"] else "none",
+            _spread(row),
+        )
+        for row in scores.to_dict("records")
+    ]
+    for row in costs.to_dict("records"):
+        context = f" at {int(row['context']):,} tokens" if row["context"] == row["context"] else ""
+        over = f"{row['over']:.0%} over the budget" if row["over"] == row["over"] else "exact"
+        shown.append((f"{row['cost']}{context}", format_quantity(row["value"], unit=row["unit"]), over))
+    if not shown:
+        return
+    columns = st.columns(min(len(shown), 4))
+    for index, (label, value, note) in enumerate(shown):
+        with columns[index % len(columns)]:
+            st.metric(plain(label), value, border=True)
+            st.caption(plain(note))
+
+
+def _spread(row: Mapping[Hashable, Any]) -> str:
+    seeds, low, high, chance = (row[name] for name in ("seeds", "low", "high", "chance"))
+    if seeds == 1:
+        return f"1 seed: its noise is not known; chance {chance:.3f}"
+    return f"{seeds} seeds, {low:.3f} to {high:.3f}; chance {chance:.3f}"
+
+
+def _others(view: TrialView) -> None:
+    """Links to the other trials of the same architecture, and to the page that compares."""
+    with st.container(horizontal=True):
+        link("compare", query(search=view.search.name, trials=[view.record.id]), "Compare it with others")
+        for other in view.others[:5]:
+            label = f"{other.kind} trial {other.id} of the same architecture ({other.state}, {_counted(other)})"
+            link("architecture", query(search=view.search.name, trial=other.id), label)
+
+
+def _counted(record: TrialRecord) -> str:
+    return f"{len(record.seeds)} seed{'s' if len(record.seeds) != 1 else ''}"
+
+
+def _layers(view: TrialView) -> None:
+    st.header("Layers", divider="gray")
+    layers = layers_frame(view.record.arch, registry())
+    st.plotly_chart(
+        strip([("", layers)]),
+        key="strip",
+        alt="The layers as a strip of cells, the first on the left; the table has all.",
+    )
+    arch = arch_of(view.record, registry())
+    if arch is None:
+        st.warning(
+            "A plugin that this architecture needs is not installed here, or has changed its options: its costs by "
+            "layer cannot be counted. The page Mixers says which plugins there are."
+        )
+    else:
+        left, right = st.columns(2)
+        measure = left.selectbox(
+            "Cost of each layer", list(LAYER_MEASURES), format_func=lambda name: LAYER_MEASURES[name][0], key="cost",
+            bind="query-params",
+        )  # fmt: skip
+        at = view.validity.context or 32_768
+        contexts = sorted({*CONTEXTS, at})
+        context = right.selectbox(
+            "at a context of", contexts, index=contexts.index(at), format_func=lambda tokens: f"{tokens:,} tokens",
+            key="context", bind="query-params",
+        )  # fmt: skip
+        costs = layer_costs_frame(arch, registry(), context)
+        title, unit = LAYER_MEASURES[measure]
+        st.plotly_chart(
+            layer_costs(layers, costs, measure, title=title, unit=unit), key="layer_costs",
+            alt=f"{title} of each layer as bars",
+        )  # fmt: skip
+        st.caption(f"Counted for this backbone in {arch.model.dtype}; exact. Each figure includes the channel mixer.")
+    table = layers.assign(layer=layers["layer"] + 1)[["layer", "text", "family", "options"]]
+    st.dataframe(table, hide_index=True, key="layers_table")
+
+
+def _scores(view: TrialView) -> None:
+    st.header("Scores", divider="gray")
+    seeds = seeds_frame(view.record)
+    if seeds.empty:
+        st.info(f"Nothing was measured: the trial is {view.record.state}.")
+        return
+    left, right = st.columns([3, 2])
+    with left:
+        st.plotly_chart(seed_points(seeds), key="seeds", alt="The score of each seed in each task")
+    with right:
+        st.dataframe(scores_frame(seeds).round(4), hide_index=True, key="scores_table")
+    st.dataframe(seeds.round(4), hide_index=True, key="seeds_table")
+    st.caption("Test is what counts; the learning rate was chosen on validation. Chance is what a guess scores.")
+
+
+def _training(view: TrialView) -> None:
+    curves, sweep = curves_frame(view.record), sweep_frame(view.record)
+    if curves.empty and sweep.empty:
+        return
+    st.header("Training", divider="gray")
+    if not curves.empty:
+        st.subheader("Learning curves")
+        st.plotly_chart(learning_curves(curves), key="curves", alt="What was logged while training, against the step")
+    if not sweep.empty:
+        st.subheader("Sweep over learning rates")
+        if sweep["learning_rate"].nunique() > 1:
+            st.plotly_chart(rate_sweep(sweep, _metric(view)), key="sweep", alt="Validation against the learning rate")
+        else:
+            st.caption("One learning rate was tried, so that nothing is known of the others.")
+        st.dataframe(sweep, hide_index=True, key="sweep_table", column_config={
+            "learning_rate": st.column_config.NumberColumn(format="%g")
+        })  # fmt: skip
+
+
+def _metric(view: TrialView) -> str:
+    names = {str(measured.payload["metric"]) for measured in view.record.measurements}
+    return names.pop() if len(names) == 1 else "score"
+
+
+def _reproduce(view: TrialView) -> None:
+    st.header("Measure it again", divider="gray")
+    st.code(view.again.command, language="sh", wrap_lines=True)
+    for text in view.again.not_said:
+        st.caption(plain(f"with {text}, which evaluate has no option for"))
+    versions = versions_of(view.record)
+    used = {f"plugin {name}": f"{distribution} {version}" for name, distribution, version in view.plugins}
+    rows = pd.DataFrame([*versions.items(), *used.items()], columns=["what", "version"])
+    if rows.empty:
+        st.caption("No versions were recorded: nothing was measured.")
+    else:
+        st.dataframe(rows, hide_index=True, key="versions_table")
+    st.code(f"archsearch show {view.record.id}", language="sh")

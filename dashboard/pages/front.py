@@ -1,0 +1,220 @@
+"""The page Front: the Pareto front of a search, the best within a budget, and every trial behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import streamlit as st
+
+from archsearch.analysis import front as front_of
+from archsearch.analysis.answer import Answer
+from archsearch.analysis.axes import choose_axes
+from archsearch.analysis.budget import best_within
+from archsearch.analysis.objectives import Objective
+from archsearch.storage import SearchRecord
+
+from .. import queries, reading
+from ..address import clicked_row, clicked_trial, query
+from ..connection import registry, store
+from ..downloads import csv_button, html_button
+from ..figures.front import View, default_log, front_figure
+from ..figures.hypervolume import hypervolume_figure
+from ..navigation import chosen_search, go, link
+from ..report import report
+from ..report_evidence import evidence_of
+from ..text import plain, shortened
+from .trials import all_trials
+
+REFRESH_SECONDS = 5
+_NONE = "none"
+
+
+def page() -> None:
+    """Draws the page; that of a running search is refreshed by itself."""
+    search = chosen_search()
+    answer = reading.answer(search)
+    _head(search, answer)
+    running = answer.state == "running"
+    st.fragment(_body, run_every=REFRESH_SECONDS if running else None)(search)
+
+
+def _head(search: SearchRecord, answer: Answer) -> None:
+    st.title(f"Front of {plain(shortened(search.name, 80))}")
+    st.caption(plain(answer.validity.sentence[:1].upper() + answer.validity.sentence[1:] + "."))
+
+
+def _body(search: SearchRecord) -> None:
+    answer = reading.answer(search)
+    if not len(answer.points):
+        st.info(plain(answer.why_no_front()), icon=":material/info:")
+        return
+    across, upwards, colour = _axes(answer)
+    chosen = [item for item in (across, upwards, colour) if item is not None]
+    wanted = [given for given in search.objectives if given["name"] in {item.name for item in chosen}]
+    answer = replace(answer, front=front_of(answer.points, wanted))
+    st.markdown(_counts(answer))
+    if not len(answer.front):
+        st.info(plain(answer.why_no_front()), icon=":material/info:")
+    left, right = st.columns([0.72, 0.28], gap="medium")
+    with right:
+        best, limits = _budget(search, answer)
+    with left:
+        view = _view(search, answer, across, upwards, colour, limits, best)
+        _chart(search, answer, view)
+    _tables(search, answer)
+
+
+def _counts(answer: Answer) -> str:
+    complete = int((answer.points["state"] == "complete").sum())
+    return (
+        f"**{len(answer.front)}** of {complete:,} measured candidates are on the front "
+        f"({len(answer.points):,} were drawn) · the search is **{answer.state}**"
+    )
+
+
+def _axes(answer: Answer) -> tuple[Objective, Objective, Objective | None]:
+    objectives = {item.name: item for item in answer.objectives}
+    names = list(objectives)
+    across, upwards = choose_axes(answer, None, None)
+    columns = st.columns(3)
+    x = columns[0].selectbox("Across", names, names.index(across.name), key="x", bind="query-params")
+    y = columns[1].selectbox("Upwards", names, names.index(upwards.name), key="y", bind="query-params")
+    third = [name for name in names if name not in (across.name, upwards.name)]
+    first = third[0] if third else _NONE
+    z = columns[2].selectbox(
+        "Colour", [*names, _NONE], [*names, _NONE].index(first), key="z", bind="query-params",
+        help="A third objective. The front is the one over the objectives that are chosen here.",
+    )  # fmt: skip
+    colour = objectives.get(z) if z not in (x, y) else None
+    return objectives[x], objectives[y], colour
+
+
+def _view(
+    search: SearchRecord, answer: Answer, across: Objective, upwards: Objective, colour: Objective | None,
+    limits: dict[str, float], best: int | None,
+) -> View:  # fmt: skip
+    switches = st.columns([0.6, 0.2, 0.2], vertical_alignment="bottom")
+    show = switches[0].pills(
+        "Beside the front", queries.SHOWN, selection_mode="multi", default=["dominated", "references"], key="show",
+        bind="query-params",
+    )  # fmt: skip
+    log = {
+        axis
+        for axis, objective, column in (("x", across, switches[1]), ("y", upwards, switches[2]))
+        if column.toggle(
+            f"log {'across' if axis == 'x' else 'upwards'}", default_log(answer, objective), key=f"log{axis}",
+            bind="query-params",
+        )
+    }  # fmt: skip
+    drawn = {"budget": queries.spec_limits(search), "my budget": limits}
+    return View(x=across, y=upwards, z=colour, show=show, log=log, limits=drawn, best=best)
+
+
+def _chart(search: SearchRecord, answer: Answer, view: View) -> None:
+    left = st.session_state.get("front_left", 0)
+    event = st.plotly_chart(
+        front_figure(answer, view), on_select="rerun", selection_mode="points", key=f"front_{left}",
+        config={"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": "front"}},
+        alt=f"The front over {view.x.name} and {view.y.name}; its points are listed in the table below.",
+    )  # fmt: skip
+    trial = clicked_trial(event)
+    if trial is not None:
+        _open(search, trial)
+    st.caption("Click a point to see the architecture and its evidence.")
+
+
+def _open(search: SearchRecord, trial: int) -> None:
+    st.session_state["front_left"] = st.session_state.get("front_left", 0) + 1
+    go("architecture", query(search=search.name, trial=trial))
+
+
+def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str, float]]:
+    """The sliders and what they choose: the trial that is best, and the limits that are set."""
+    wanted, limited = queries.goals(search)
+    st.subheader("My budget")
+    if wanted is None or not limited:
+        st.caption("A choice needs an objective that is measured and a cost to limit: this search has not both.")
+        return None, {}
+    limits = {}
+    for objective in limited[:2]:
+        limit = _slider(answer, objective)
+        if limit is not None:
+            limits[objective.name] = limit
+    pick = best_within(answer.points, reading.values(search), search.objectives, wanted.name, limits)
+    if pick.best is None:
+        st.info("No measured candidate is within this budget: raise it.", icon=":material/info:")
+        return None, limits
+    st.metric(f"best {wanted.name} of {pick.candidates:,} within it", wanted.show(float(pick.best[wanted.name])))
+    st.code(shortened(str(pick.best["pattern"]), 400), language=None, wrap_lines=True)
+    st.markdown("  \n".join(plain(f"{item.name} {queries.value_text(item, pick.best)}") for item in limited))
+    for sentence in queries.sureness(pick, wanted):
+        st.markdown(plain(sentence))
+    trial = int(pick.best["trial"])
+    link("architecture", query(search=search.name, trial=trial), f"Open trial {trial}", ":material/layers:")
+    if pick.next is not None:
+        both = (trial, int(pick.next["trial"]))
+        link("compare", query(search=search.name, trials=both), "Compare with the next", ":material/compare_arrows:")
+    return trial, limits
+
+
+def _slider(answer: Answer, objective: Objective) -> float | None:
+    rungs = queries.ladder(answer.points[objective.name].dropna().tolist(), objective.unit)
+    texts = {queries.rung_text(value, objective.unit): value for value in rungs}
+    chosen = st.select_slider(
+        f"{objective.name} at most", [*texts, "no limit"], "no limit", key=f"max_{objective.name}", bind="query-params"
+    )
+    return texts.get(chosen)
+
+
+def _tables(search: SearchRecord, answer: Answer) -> None:
+    names = ["The front", "Hypervolume", "All trials"]
+    tab = st.segmented_control("Below", names, default=names[0], key="below", bind="query-params",
+                               label_visibility="collapsed", required=True)  # fmt: skip
+    if tab == names[1]:
+        _hypervolume(search)
+    elif tab == names[2]:
+        all_trials(search)
+    else:
+        _front_table(search, answer)
+
+
+def _front_table(search: SearchRecord, answer: Answer) -> None:
+    rows = pd.concat([answer.front, answer.references], ignore_index=True) if len(answer.points) else answer.front
+    if not len(rows):
+        return
+    table = queries.candidates_table(rows, answer.objectives)
+    table["#"] = [str(index) if index <= len(answer.front) else "" for index in table["#"]]
+    left = st.session_state.get("front_left", 0)
+    event = st.dataframe(
+        table, hide_index=True, on_select="rerun", selection_mode="single-row", key=f"front_table_{left}",
+        column_config={"pattern": st.column_config.TextColumn(width="large")},
+    )  # fmt: skip
+    row = clicked_row(event)
+    if row is not None:
+        _open(search, int(rows["trial"].iloc[row]))
+    whole = reading.answer(search)
+    with st.container(horizontal=True):
+        csv_button("Download every candidate", _download(search, answer), f"{search.name}-candidates.csv")
+        html_button(
+            "Download the report", lambda: report(whole, evidence_of(store(), whole, registry())), f"{search.name}.html"
+        )
+
+
+def _download(search: SearchRecord, answer: Answer) -> pd.DataFrame:
+    """Every candidate, with what it is valid for, so that a row can stand alone."""
+    rows = answer.points.assign(on_front=answer.points["digest"].isin(answer.front["digest"]))
+    return rows.assign(search=search.name, valid_for=answer.validity.sentence)
+
+
+def _hypervolume(search: SearchRecord) -> None:
+    curve = reading.hypervolume(search)
+    if len(curve) < 2:
+        st.info("Hypervolume needs two measured candidates: there are not as many yet.", icon=":material/info:")
+        return
+    st.plotly_chart(hypervolume_figure(curve), key="hypervolume", config={"displaylogo": False})
+    st.caption(
+        "How much of the space of objectives the front dominates, up to a point a tenth of the range beyond the "
+        "worst values of this search: what counts is where the curve still grows."
+    )
+    csv_button("Download the curve", curve, f"{search.name}-hypervolume.csv")

@@ -1,0 +1,141 @@
+"""The page of the mixers: what is registered, what each keeps and costs by context, and what failed to load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from archsearch.analysis.crossings import log_contexts
+from archsearch.arch import ModelSpec
+from archsearch.mixer import MixerPlugin
+
+from ..address import COMPARED
+from ..connection import registry
+from ..downloads import csv_button
+from ..figures.costs import cost_curves
+from ..queries_compare import UNITS
+from ..queries_mixers import (
+    LABELS,
+    MEASURED,
+    can_cost,
+    failures,
+    kernel_figures,
+    layer_curves,
+    mixers_table,
+    names_of,
+    options_table,
+    presets_table,
+    proofs_table,
+    state_table,
+)
+from ..text import plain
+
+SIZES = {
+    "small (64 wide, 2 heads of 32)": {"d_model": 64, "n_heads": 2},
+    "1B (2048 wide, 16 heads of 128)": {"d_model": 2048, "n_heads": 16},
+    "7B (4096 wide, 32 heads of 128, 8 of keys and values)": {"d_model": 4096, "n_heads": 32, "n_kv_heads": 8},
+}
+"""Backbones on which a layer is costed; channel mixers are left out, to see the token mixers."""
+
+
+def page() -> None:
+    """Draws every registered mixer, one of them in full, and the costs of some against context."""
+    st.title("Mixers")
+    _failures()
+    table = mixers_table(registry())
+    if table.empty:
+        st.info("No mixer can be used here: see what failed above, or install a plugin (docs/plugins.md).")
+        return
+    st.dataframe(table, hide_index=True, key="mixers_table")
+    csv_button("Mixers as CSV", table, "mixers.csv")
+    size = st.selectbox("Costed on a backbone of", list(SIZES), index=1, key="size", bind="query-params")
+    model = ModelSpec.read({**SIZES[size], "channel_mixer": "none"})
+    _costs(model)
+    _one(model)
+    _figures()
+
+
+def _failures() -> None:
+    failed = failures(registry())
+    for row in failed.to_dict("records"):
+        st.error(plain(f"Plugin {row['plugin']} of {row['distribution']}: {row['status']}"), icon=":material/error:")
+        st.code(str(row["error"] or "no reason given"), language=None, wrap_lines=True)
+
+
+def _costs(model: ModelSpec) -> None:
+    st.header("Cost of one layer against context", divider="gray")
+    known = names_of(registry())
+    usable = [name for name in known if can_cost(name, registry(), model) is None]
+    preferred = [name for name in ("full", "sliding", "kda", "moba", "nsa") if name in usable] or usable[:COMPARED]
+    names = st.multiselect(
+        "Mixers and presets, with their defaults", usable, default=preferred, max_selections=COMPARED, key="mixers",
+        bind="query-params", select_all=False,
+    )  # fmt: skip
+    measure = st.segmented_control(
+        "Cost", list(MEASURED), format_func=lambda name: LABELS[name], key="cost", default="traffic", required=True,
+        bind="query-params",
+    )  # fmt: skip
+    if not names:
+        st.info("Choose mixers to see what a layer of each costs.")
+        return
+    measure = measure or "traffic"
+    curves = layer_curves(names, registry(), model, log_contexts())
+    st.plotly_chart(
+        cost_curves(curves, measure, title=LABELS[measure], unit=UNITS[measure]), key="curves",
+        alt=f"{LABELS[measure]} of one layer of each mixer against the context, both logarithmic",
+    )  # fmt: skip
+    st.caption(
+        f"One layer, one sequence, in {model.dtype}; recurrent states in float32. Exact, by each plugin's costs."
+    )
+    csv_button("Curves as CSV", curves, "mixers_by_context.csv")
+
+
+def _one(model: ModelSpec) -> None:
+    st.header("One mixer", divider="gray")
+    mixers: dict[str, MixerPlugin[Any]] = {mixer.name: mixer for mixer in registry().mixers()}
+    name = st.selectbox("Mixer", list(mixers), key="mixer", bind="query-params", width=300)
+    mixer = mixers[name]
+    st.markdown(plain(f"{mixer.name}, of the family {mixer.family}: {mixer.summary}."))
+    st.subheader("Options")
+    st.dataframe(options_table(mixer), hide_index=True, key="options_table")
+    presets = presets_table(mixer, registry())
+    if len(presets):
+        st.subheader("Presets")
+        st.dataframe(presets, hide_index=True, key="presets_table")
+    st.subheader("State of one sequence")
+    refused = can_cost(name, registry(), model)
+    if refused:
+        st.info(plain(f"Not on this backbone: {refused}"))
+    else:
+        st.dataframe(state_table(mixer, registry(), model), hide_index=True, key="state_table")
+    _conformance(mixer)
+
+
+def _conformance(mixer: MixerPlugin[Any]) -> None:
+    st.subheader("Conformance")
+    for law, why in mixer.broken_laws.items():
+        st.warning(plain(f"Breaks the law “{law}” by design: {why}"))
+    if not mixer.broken_laws:
+        st.caption("Declares that it keeps every law: step, split, causal, packed.")
+    st.caption(
+        plain(
+            "No result of the conformance suite is held in this database or in the plugin. The suite is run with "
+            "pytest on a subclass of archsearch.testing.MixerConformance; docs/plugins.md shows one."
+        )
+    )
+    proofs = proofs_table(mixer)
+    if proofs.empty:
+        st.caption("No kernel configuration of this plugin has passed the checks on a card yet.")
+    else:
+        st.dataframe(proofs, hide_index=True, key="proofs_table")
+
+
+def _figures() -> None:
+    st.header("Kernel figures", divider="gray")
+    figures = kernel_figures()
+    if not figures:
+        st.info("None are held: the folder benchmarks/results has no results where this dashboard was started.")
+    for name, table in figures.items():
+        st.subheader(plain(name))
+        st.dataframe(table, hide_index=True, key=f"figures_{name}")

@@ -1,0 +1,97 @@
+"""The page Searches: every search with its state, progress, best values and hypervolume, refreshed as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pandas as pd
+import streamlit as st
+
+from archsearch.storage import SearchRecord
+
+from .. import queries, reading
+from ..address import query
+from ..connection import store
+from ..downloads import csv_button
+from ..navigation import go, no_search, state_of
+from ..text import plain
+
+REFRESH_SECONDS = 5
+_PAGE = 20
+
+
+def page() -> None:
+    """Draws the page."""
+    st.title("Searches")
+    found = store().searches()
+    if not found:
+        no_search()
+    running = any(state_of(search) == "running" for search in found)
+    st.caption(
+        f"{plain(store().url)} · {len(found)} {'search' if len(found) == 1 else 'searches'}, the newest first · "
+        "choose a row to see its front" + (f" · refreshed every {REFRESH_SECONDS} s" if running else "")
+    )
+    st.fragment(_listed, run_every=REFRESH_SECONDS if running else None)()
+
+
+def _listed() -> None:
+    found = list(reversed(store().searches()))
+    pages = -(-len(found) // _PAGE)
+    first = 0
+    if pages > 1:
+        chosen = st.selectbox("Page", range(1, pages + 1), key="page", bind="query-params", width=120)
+        first = _PAGE * (chosen - 1)
+    shown = found[first : first + _PAGE]
+    table = _table(shown)
+    event = st.dataframe(
+        table, hide_index=True, on_select="rerun", selection_mode="single-row",
+        key=f"searches_{st.session_state.get('searches_left', 0)}", row_height=40, height="content",
+        column_config=_COLUMNS,
+    )  # fmt: skip
+    rows = event["selection"]["rows"]
+    if rows:
+        st.session_state["searches_left"] = st.session_state.get("searches_left", 0) + 1
+        go("front", query(search=shown[rows[0]].name))
+    csv_button("Download the list", table.drop(columns="hypervolume"), "searches.csv")
+    for search in shown:
+        if search.reason:
+            st.caption(f"**{plain(search.name)}**: {plain(search.reason)}")
+
+
+_COLUMNS = {
+    "search": st.column_config.TextColumn(width=170),
+    "state": st.column_config.TextColumn(width=85),
+    "driver": st.column_config.TextColumn(width=140, help="When it was last heard of, or when the search ended"),
+    "trained": st.column_config.ProgressColumn(
+        format="percent", width=95, help="Candidates trained, of those that the spec asks for"
+    ),
+    "drawn": st.column_config.NumberColumn(width=60, help="Candidates that were drawn, trained or not"),
+    "front": st.column_config.NumberColumn(width=55, help="Candidates on the front"),
+    "hypervolume": st.column_config.AreaChartColumn(
+        width=95, help="What the front dominates, candidate by candidate; a scale for each row"
+    ),
+    "best": st.column_config.TextColumn("best on the front", width=300, help="Each objective by itself"),
+    "budget": st.column_config.TextColumn(width=150),
+}
+
+
+def _table(searches: Sequence[SearchRecord]) -> pd.DataFrame:
+    now = datetime.now(UTC)
+    return pd.DataFrame([_row(search, now) for search in searches])
+
+
+def _row(search: SearchRecord, now: datetime) -> dict[str, object]:
+    state, answer = state_of(search), reading.answer(search)
+    count, planned = queries.trained(answer), queries.planned(search)
+    return {
+        "search": search.name,
+        "state": state,
+        "driver": queries.alive(search, state, now),
+        "trained": min(1.0, count / planned) if planned else None,
+        "drawn": len(answer.points),
+        "front": len(answer.front),
+        "hypervolume": reading.hypervolume(search)["hypervolume"].tolist(),
+        "best": queries.best_values(answer),
+        "budget": queries.budget_of(search),
+    }

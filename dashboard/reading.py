@@ -1,0 +1,56 @@
+"""Reading: what pages ask of a search, kept until the search has changed and shared by all viewers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+import streamlit as st
+
+from archsearch.analysis import hypervolume_over_trials
+from archsearch.analysis.answer import Answer, read_answer
+from archsearch.analysis.objectives import metric_name
+from archsearch.storage import SearchRecord, Store
+
+from .connection import key, store
+from .navigation import state_of
+
+STEPS = 60
+"""Points of a curve of hypervolume."""
+_KEPT = 16
+
+
+def answer(search: SearchRecord) -> Answer:
+    """The front of a search with all its candidates."""
+    opened = store()
+    found = _answer(key(), search.name, opened.revision(search.id), _store=opened)
+    return replace(found, search=search, state=state_of(search))
+
+
+def values(search: SearchRecord) -> pd.DataFrame:
+    """The objectives of a search by trial and seed, on the test split."""
+    opened = store()
+    names = tuple(metric_name(objective) for objective in search.objectives)
+    return _values(key(), search.name, opened.revision(search.id), names, _store=opened)
+
+
+def hypervolume(search: SearchRecord) -> pd.DataFrame:
+    """The hypervolume of a search over its candidates, at most at `STEPS` of them."""
+    opened = store()
+    return _hypervolume(key(), search.name, opened.revision(search.id), _search=search)
+
+
+@st.cache_data(show_spinner=False, max_entries=_KEPT)
+def _answer(database: str, name: str, revision: str, *, _store: Store) -> Answer:
+    return read_answer(_store, name)
+
+
+@st.cache_data(show_spinner=False, max_entries=_KEPT)
+def _values(database: str, name: str, revision: str, names: Sequence[str], *, _store: Store) -> pd.DataFrame:
+    return _store.values_frame(name, names, ("test",))
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _hypervolume(database: str, name: str, revision: str, *, _search: SearchRecord) -> pd.DataFrame:
+    return hypervolume_over_trials(answer(_search).points, _search.objectives, most=STEPS)

@@ -1,0 +1,24 @@
+"""Text from specs and plugins, made safe for what Streamlit reads as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+_LINKS = re.compile(r"(?i)(?<=http)(?=s?://)|(?<=www)(?=\.)|(?=@)")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:^=])")
+
+
+def plain(text: str) -> str:
+    """`text` as it stands, for a place that reads Markdown: no emphasis, no HTML, no colour, no formula, and no link.
+
+    What would become a link by itself gets a word joiner, which takes no room, inside it.
+    """
+    return _SPECIAL.sub(r"\\\1", _LINKS.sub("\u2060", text))
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """`text` in at most `most` characters; what is left out is marked by an ellipsis in the middle."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"

@@ -1,0 +1,126 @@
+"""``dashboard`` and ``report``: what is started, on what address, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from archsearch.cli import dashboard as command
+from archsearch.errors import ArchsearchError, StorageError
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], dict[str, str]]]:
+    """What would have been started: arguments and environment."""
+    calls: list[tuple[list[str], dict[str, str]]] = []
+
+    def record(program: str, arguments: list[str], environment: dict[str, str]) -> None:
+        assert program == arguments[0] == sys.executable
+        calls.append((arguments[1:], environment))
+
+    monkeypatch.setattr("os.execve", record)
+    return calls
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Hides an installed package."""
+    real = importlib.util.find_spec
+
+    def hide(name: str) -> None:
+        def find(wanted: str, *rest: Any) -> Any:
+            return None if wanted == name else real(wanted, *rest)
+
+        for module in ("dashboard", "report"):
+            monkeypatch.setattr(f"archsearch.cli.{module}.find_spec", find)
+
+    return hide
+
+
+def test_it_listens_on_loopback_and_tells_no_errors(
+    run: Run, trials: dict[str, int], url: str, started: list[tuple[list[str], dict[str, str]]]
+) -> None:
+    result = run("dashboard")
+    assert result.exit_code == 0, result.output
+    assert f"{url} at http://127.0.0.1:8501" in result.stdout
+    ((arguments, environment),) = started
+    assert arguments[:3] == ["-m", "streamlit", "run"]
+    assert Path(arguments[3]).is_file()
+    for flag in (
+        "--server.address=127.0.0.1", "--server.port=8501", "--server.enableXsrfProtection=true",
+        "--server.enableCORS=true", "--client.showErrorDetails=none", "--browser.gatherUsageStats=false",
+        "--server.enableAgentApi=false", "--server.allowedHosts=localhost", "--server.allowedHosts=127.0.0.1",
+    ):  # fmt: skip
+        assert flag in arguments
+    assert environment["ARCHSEARCH_STORAGE"] == url
+    assert not any("searches.db" in argument for argument in arguments)
+
+
+def test_address_port_and_host_names(
+    run: Run, trials: dict[str, int], started: list[tuple[list[str], dict[str, str]]]
+) -> None:
+    run("dashboard", "--host", "0.0.0.0", "--port", "8601", "--allow-host", "lab.example.org")
+    ((arguments, _),) = started
+    assert "--server.address=0.0.0.0" in arguments
+    assert "--server.port=8601" in arguments
+    assert "--server.allowedHosts=lab.example.org" in arguments
+    assert "--server.allowedHosts=*" not in arguments
+
+
+def test_every_flag_is_one_that_streamlit_knows() -> None:
+    from streamlit import config
+
+    flags = command.command("127.0.0.1", 8501, [])[4:]
+    known = config.get_config_options()
+    assert not [flag for flag in flags if flag.removeprefix("--").partition("=")[0] not in known]
+
+
+@pytest.mark.parametrize("package", ["streamlit", "plotly"])
+def test_without_the_extra_it_says_what_to_install(
+    run: Run, trials: dict[str, int], without: Callable[[str], None], package: str,
+    started: list[tuple[list[str], dict[str, str]]],
+) -> None:  # fmt: skip
+    without(package)
+    error = run("dashboard").exception
+    assert isinstance(error, ArchsearchError)
+    assert str(error) == f"the dashboard needs {package}: pip install 'archsearch[dashboard]'"
+    assert not started
+
+
+def test_no_database_is_told_before_anything_is_started(
+    run: Run, started: list[tuple[list[str], dict[str, str]]], tmp_path: Path
+) -> None:
+    error = run("dashboard").exception
+    assert isinstance(error, StorageError)
+    assert "there is no database" in str(error)
+    assert not started
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_writes_one_file(run: Run, trials: dict[str, int], tmp_path: Path) -> None:
+    result = run("report", "quick", "-o", "front.html")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "front.html").read_text()
+    assert "Front of quick" in text
+    assert "linear(update=delta) full" in text
+
+
+def test_report_says_where_it_cannot_write(run: Run, trials: dict[str, int]) -> None:
+    error = run("report", "quick", "-o", "nowhere/front.html").exception
+    assert isinstance(error, ArchsearchError)
+    assert "cannot write nowhere/front.html" in str(error)
+
+
+def test_report_needs_plotly(run: Run, trials: dict[str, int], without: Callable[[str], None]) -> None:
+    without("plotly")
+    error = run("report", "quick", "-o", "front.html").exception
+    assert isinstance(error, ArchsearchError)
+    assert "pip install 'archsearch[dashboard]'" in str(error)

@@ -1,0 +1,108 @@
+"""The page of one architecture: what it says of trials in every state, and which one it shows."""
+
+from __future__ import annotations
+
+import pytest
+from dashboard_samples import HTML_NAME, LONG_NAME, every_state, new_search, open_page
+from streamlit.testing.v1 import AppTest
+
+from archsearch.storage import Store
+
+
+def text_of(app: AppTest) -> str:
+    """All that the page says, widgets and tables apart."""
+    parts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.code, *app.header, *app.title]
+    return "\n".join(str(part.value) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "search",
+    ["empty", "one-trial", "all-infeasible", "all-failed", "all-nan", "half", "interrupted", HTML_NAME, LONG_NAME],
+    ids=["empty", "one-trial", "all-infeasible", "all-failed", "nan", "half", "interrupted", "html", "long"],
+)
+def test_every_search_has_a_page_without_an_error(url: str, search: str) -> None:
+    app = open_page("architecture", search=search)
+    assert not app.exception
+    assert not app.error
+    assert app.title[0].value == "Architecture"
+    assert len(text_of(app)) > 40
+
+
+def test_a_search_without_trials_says_so(url: str) -> None:
+    assert "has no trial yet" in open_page("architecture", search="empty").info[0].value
+
+
+@pytest.mark.parametrize(
+    "name", ["mixed", "confirm-mixed", "infeasible", "diverged", "failed", "preempted", "cancelled", "flat", "nan"]
+)
+def test_a_trial_of_every_state_has_a_page(url: str, trials: dict[str, int], name: str) -> None:
+    app = open_page("architecture", search="quick", trial=str(trials[name]))
+    assert not app.exception
+    assert app.selectbox(key="trial_choice").value == trials[name]
+    with Store.open(url, read_only=True) as store:
+        record = store.trial(trials[name])
+    said = text_of(app)
+    assert record.pattern in said
+    assert record.state in said
+    assert "archsearch evaluate" in said
+    assert f"archsearch show {record.id}" in said
+
+
+def test_the_first_on_the_front_is_shown_without_a_trial_and_kept_in_the_url(url: str) -> None:
+    app = open_page("architecture", search="quick")
+    chosen = app.selectbox(key="trial_choice")
+    assert "on the front" in chosen.options[0]
+    assert chosen.options[0].startswith(f"{chosen.value} ")
+    assert str(chosen.value) in app.query_params["trial"]
+
+
+def test_a_trial_alone_names_its_search(url: str, trials: dict[str, int]) -> None:
+    app = open_page("architecture", trial=str(trials["mixed"]))
+    assert "quick" in app.query_params["search"]
+    assert app.selectbox(key="trial_choice").value == trials["mixed"]
+
+
+def test_a_trial_that_is_not_there_is_told_and_another_is_shown(url: str) -> None:
+    app = open_page("architecture", search="quick", trial="999999")
+    assert "999999" in app.warning[0].value
+    assert app.selectbox(key="trial_choice").value != 999999
+
+
+def test_choosing_another_trial_changes_the_page_and_the_url(url: str, trials: dict[str, int]) -> None:
+    app = open_page("architecture", search="quick", trial=str(trials["mixed"]))
+    app.selectbox(key="trial_choice").select(trials["diverged"]).run()
+    assert str(trials["diverged"]) in app.query_params["trial"]
+    assert any("loss was nan" in warning.value for warning in app.warning)
+
+
+def test_what_was_not_exercised_and_the_seeds_are_said(url: str, trials: dict[str, int]) -> None:
+    app = open_page("architecture", search="quick", trial=str(trials["flat"]))
+    assert any("kept off the front" in warning.value for warning in app.warning)
+    assert any("2 seeds, 0.800 to 0.820" in caption.value.replace("\\", "") for caption in app.caption)
+    assert any("valid for 3 layers" in caption.value for caption in app.caption)
+
+
+def test_html_in_names_stays_text(url: str) -> None:
+    with Store.open(url, read_only=True) as store:
+        named = next(one for one in store.trials(store.search(HTML_NAME).id) if "<img" in one.pattern)
+    app = open_page("architecture", search=HTML_NAME, trial=str(named.id))
+    assert "<img src=x onerror=alert(1)> **full**" in [code.value for code in app.code]
+    assert not any("<img" in part.value for part in [*app.markdown, *app.caption])
+
+
+def test_a_missing_plugin_is_said_instead_of_costs(empty_url: str) -> None:
+    with Store.open(empty_url) as store:
+        search = new_search(store, "old")
+        trial = store.add_trial(
+            search, kind="search", state="complete", digest="d", pattern="lost", params={}, seeds=[], costs={},
+            violations={}, arch={"model": {"d_model": 64}, "layers": [{"mixer": "lost", "options": {"size": 3}}]},
+        )  # fmt: skip
+    app = open_page("architecture", search="old", trial=str(trial))
+    assert not app.exception
+    assert any("not installed here" in warning.value for warning in app.warning)
+
+
+def test_a_replaced_database_is_shown_anew(empty_url: str) -> None:
+    with Store.open(empty_url) as store:
+        every_state(store, "first")
+    assert "first" in text_of(open_page("architecture"))

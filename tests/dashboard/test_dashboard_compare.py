@@ -1,0 +1,90 @@
+"""The page that compares: which architectures stand there, their differences, and patterns that are typed in."""
+
+from __future__ import annotations
+
+import pytest
+from archsearch_dashboard.queries_compare import cost_table, curves_of, differences, gather, noise_of
+from dashboard_samples import HTML_NAME, LONG_NAME, open_page, registry
+
+from archsearch.arch import ModelSpec
+from archsearch.storage import Store
+
+
+@pytest.mark.parametrize(
+    "search",
+    ["empty", "one-trial", "all-infeasible", "all-failed", "all-nan", "half", HTML_NAME, LONG_NAME],
+    ids=["empty", "one-trial", "all-infeasible", "all-failed", "nan", "half", "html", "long"],
+)
+def test_every_search_has_a_page_without_an_error(url: str, search: str) -> None:
+    app = open_page("compare", search=search)
+    assert not app.exception
+    assert not app.error
+    assert app.title[0].value == "Compare"
+
+
+def test_the_front_and_a_reference_are_suggested(url: str) -> None:
+    app = open_page("compare", search="quick")
+    assert len(app.multiselect(key="compared_trials").value) >= 3
+    assert app.query_params["trials"]
+
+
+def test_the_url_names_trials_and_patterns(url: str, trials: dict[str, int]) -> None:
+    wanted = [trials["confirm-mixed"], trials["all-full"]]
+    app = open_page("compare", search="quick", trials=",".join(map(str, wanted)), pattern=["[kda full]*2", "full*3"])
+    assert app.multiselect(key="compared_trials").value == wanted
+    assert app.multiselect(key="compared_patterns").value == ["[kda full]*2", "full*3"]
+    assert not app.error
+    named = next(frame.value for frame in app.dataframe if "architecture" in frame.value)
+    assert named["architecture"].tolist() == [
+        f"1 · trial {wanted[0]}", f"2 · trial {wanted[1]}", "3 · typed in", "4 · typed in",
+    ]  # fmt: skip
+
+
+def test_a_pattern_that_cannot_be_read_points_at_the_character(url: str, trials: dict[str, int]) -> None:
+    app = open_page("compare", search="quick", trials=str(trials["mixed"]), pattern=["full nope*2"])
+    assert not app.exception
+    lines = app.code[0].value.splitlines()
+    assert lines[-1].index("^") == lines[-2].index("nope")
+
+
+def test_costs_alone_where_nothing_was_measured(url: str) -> None:
+    app = open_page("compare", search="empty", pattern=["kda*3"])
+    assert any("None of these was measured" in info.value for info in app.info)
+
+
+def test_six_stand_side_by_side_at_most(url: str) -> None:
+    app = open_page("compare", search="quick", trials="", pattern=[f"full*{count}" for count in range(1, 9)])
+    assert not app.exception
+    named = next(frame.value for frame in app.dataframe if "architecture" in frame.value)
+    assert len(named) == 6
+
+
+def test_differences_say_what_tells_their_noise(url: str, trials: dict[str, int]) -> None:
+    with Store.open(url, read_only=True) as store:
+        wanted = [trials["mixed"], trials["all-full"], trials["nan"]]
+        compared, refused = gather(store, wanted, ["full*3"], ModelSpec(), registry())
+        noise = noise_of(store.values_frame("quick", ("mqar.accuracy",), ("test",)))
+    assert not refused
+    assert noise.freedom > 5
+    table = differences(compared, {"mqar.accuracy": noise})
+    assert table["arch"].tolist() == [item.label for item in compared[:3]]
+    assert table["noise"].tolist()[1] == "pooled"
+    assert table["difference"][1] == pytest.approx((0.99 + 1.0) / 2 - (0.95 + 0.9) / 2)
+    assert table["low"][1] < table["difference"][1] < table["high"][1]
+    assert table["difference"].isna()[2]
+    assert differences(compared, {})["noise"][1] == "unknown"
+
+
+def test_a_trial_that_is_not_there_is_refused_and_the_rest_compared(url: str, trials: dict[str, int]) -> None:
+    with Store.open(url, read_only=True) as store:
+        compared, refused = gather(store, [999999, trials["mixed"]], [], ModelSpec(), registry())
+    assert [one.given for one in refused] == ["trial 999999"]
+    assert [item.label for item in compared] == [f"1 · trial {trials['mixed']}"]
+
+
+def test_layers_that_differ_are_marked_and_costs_are_related_to_the_first(url: str) -> None:
+    with Store.open(url, read_only=True) as store:
+        compared, _ = gather(store, [], ["full kda full", "full full full kda"], ModelSpec(), registry())
+    assert compared[1].layers["differs"].tolist() == [False, True, False, True]
+    table = cost_table(compared, curves_of(compared, registry()), 32768).set_index("cost")
+    assert table.loc["kv_bytes"].tolist() == ["16 MiB", "24 MiB (1.5x)"]

@@ -1,0 +1,107 @@
+"""The page that says what matters: evidence, its size, and silence where nothing can be said."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from archsearch_dashboard.queries_matters import (
+    changes_table,
+    dimensions,
+    evidence,
+    families,
+    importance_table,
+    share_of,
+    signed,
+    verdict,
+)
+from dashboard_samples import HTML_NAME, LONG_NAME, add_trial, new_search, open_page, registry
+
+from archsearch.analysis.objectives import objectives_of
+from archsearch.storage import Store
+
+KINDS = ("full(rope=0.0)", "linear(key_dim=4)", "deltanet(key_dim=4)", "gated-deltanet(key_dim=4)", "sliding(window=8)")
+
+
+@pytest.mark.parametrize(
+    "search",
+    ["empty", "one-trial", "all-infeasible", "all-failed", "all-nan", "half", "quick", HTML_NAME, LONG_NAME],
+    ids=["empty", "one-trial", "all-infeasible", "all-failed", "nan", "half", "quick", "html", "long"],
+)
+def test_every_search_has_a_page_without_an_error(url: str, search: str) -> None:
+    app = open_page("matters", search=search)
+    assert not app.exception
+    assert not app.error
+    assert app.title[0].value == "What matters"
+
+
+@pytest.mark.parametrize("search", ["empty", "all-infeasible", "all-failed"])
+def test_without_a_measurement_it_says_why(url: str, search: str) -> None:
+    assert "without a measurement" in open_page("matters", search=search).info[0].value
+
+
+def test_the_objective_is_in_the_url(url: str) -> None:
+    app = open_page("matters", search="quick", objective="state_bytes")
+    assert app.segmented_control(key="objective").value == "state_bytes"
+
+
+def test_what_was_not_exercised_is_left_out_and_counted(url: str) -> None:
+    with Store.open(url, read_only=True) as store:
+        found = evidence(store, store.search("quick"))
+    assert "linear(key_dim=4) sliding(window=64) linear(key_dim=4)" not in set(found.table["pattern"])
+    assert found.left_out == 1
+    assert "less 1 whose sparsity never acted" in found.sentence
+
+
+@pytest.fixture
+def many(empty_url: str) -> Store:
+    """A search of forty candidates in which every full layer adds 0.2."""
+    rng = random.Random(0)
+    with Store.open(empty_url) as store:
+        search = new_search(store, "many")
+        drawn: set[str] = set()
+        while len(drawn) < 40:
+            layers = [rng.choice(KINDS) for _ in range(3)]
+            if " ".join(layers) not in drawn:
+                drawn.add(" ".join(layers))
+                score = 0.1 + 0.2 * layers.count(KINDS[0]) + rng.gauss(0, 0.01)
+                add_trial(store, search, " ".join(layers), (score,))
+    return Store.open(empty_url, read_only=True)
+
+
+def test_a_built_in_effect_is_found_and_told(many: Store) -> None:
+    search = many.search("many")
+    found = evidence(many, search)
+    recall = objectives_of(search)[0]
+    kinds = families(found, registry())
+    table = changes_table(share_of(found, recall, kinds, "full"), recall, "one more")
+    assert table["so"].tolist()[0] == "better"
+    assert float(table["mean change of recall"][0]) == pytest.approx(0.2, abs=0.02)
+    assert set(importance_table(found, search, recall)["choice"]) == {f"layer{index}.mixer" for index in range(3)}
+    axes = dimensions(found, objectives_of(search), kinds)
+    assert [axis.label for axis in axes][-3:] == ["recall", "state_bytes", "decode_flops"]
+    assert all(len(axis.values) == 40 for axis in axes)
+    many.close()
+
+
+def test_a_sample_is_stated(many: Store) -> None:
+    found = evidence(many, many.search("many"), most=25)
+    assert found.sentence == "From 25 candidates: a sample of 25 of 40."
+    many.close()
+
+
+def test_the_page_of_many_shows_importances(many: Store) -> None:
+    many.close()
+    app = open_page("matters", search="many")
+    assert not app.exception
+    assert any("PED" in caption.value for caption in app.caption)
+
+
+def test_changes_in_words(many: Store) -> None:
+    recall, state, _ = objectives_of(many.search("many"))
+    many.close()
+    assert signed(-0.25, recall) == "−0.250"
+    assert signed(2.0**20, state) == "+1 MiB"
+    assert [verdict(1.0, 0.1, True, one) for one in (recall, state)] == ["better", "worse"]
+    assert verdict(1.0, float("nan"), False, recall) == "one pair tells nothing"
+    assert verdict(1.0, 2.0, False, recall) == "not told from zero"

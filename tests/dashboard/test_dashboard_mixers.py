@@ -1,0 +1,82 @@
+"""The page of the mixers: what is registered, what it costs, and what failed."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from archsearch_dashboard.queries_mixers import (
+    can_cost,
+    failures,
+    kernel_figures,
+    layer_curves,
+    mixers_table,
+    names_of,
+    options_table,
+    presets_table,
+    state_table,
+)
+from dashboard_samples import open_page, registry
+
+from archsearch.arch import ModelSpec
+from archsearch.registry import Registry
+
+MODEL = ModelSpec(d_model=64, n_heads=2, channel_mixer="none")
+
+
+@pytest.mark.parametrize("mixer", ["full", "sliding", "linear", "moba", "nsa"])
+def test_every_mixer_has_a_page(url: str, mixer: str) -> None:
+    app = open_page("mixers", mixer=mixer)
+    assert not app.exception
+    assert not app.error
+    assert app.selectbox(key="mixer").value == mixer
+    assert any("No result of the conformance suite" in caption.value for caption in app.caption)
+
+
+def test_the_page_needs_no_database(empty_url: str) -> None:
+    app = open_page("mixers")
+    assert not app.exception
+    assert not app.error
+
+
+def test_a_plugin_that_failed_is_shown_with_its_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Registry()
+    broken.add_entry_point(EntryPoint(name="<b>bad</b>", value="no_such_module_here", group="archsearch"))
+    monkeypatch.setattr("archsearch_dashboard.pages.mixers.registry", lambda: broken)
+    app = open_page("mixers")
+    assert not app.exception
+    assert "no_such_module_here" in app.code[0].value
+    assert "<b>" not in app.error[0].value
+    assert failures(broken)["status"].tolist() == ["failed"]
+
+
+def test_tables_tell_options_presets_and_states() -> None:
+    linear = registry().mixer("linear")
+    options = options_table(linear).set_index("option")
+    assert options.loc["decay", "searched"] == "none, constant, head, channel"
+    assert options.loc["decay", "default"] == "none"
+    assert "decay=channel" in presets_table(linear, registry()).set_index("preset").loc["kda", "fixes"]
+    sliding = state_table(registry().mixer("sliding"), registry(), MODEL)
+    assert sliding["rows"].tolist()[0] == "one a token, at most 128"
+    assert mixers_table(registry())["mixer"].tolist() == ["full", "linear", "moba", "nsa", "sliding"]
+
+
+def test_curves_are_of_one_layer() -> None:
+    curves = layer_curves(["full", "kda"], registry(), MODEL, [1000, 2000])
+    assert curves["kv_bytes"].tolist() == [2 * 64 * 2 * 1000, 2 * 64 * 2 * 2000, 0, 0]
+    assert set(names_of(registry()).values()) == {"full", "sliding", "linear", "sparse"}
+    assert all(can_cost(name, registry(), MODEL) is None for name in names_of(registry()))
+
+
+def test_kernel_figures_are_read_from_files(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(
+        json.dumps({"card": "H100", "rows": [{"op": "kda", "ms": 1.5, "shape": [1, 2]}]})
+    )
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "none.json").write_text("{}")
+    found = kernel_figures(tmp_path)
+    assert list(found) == ["one.json"]
+    assert found["one.json"].to_numpy().tolist() == [["kda", 1.5, "[1, 2]"]]
+    assert kernel_figures(tmp_path / "nowhere") == {}
