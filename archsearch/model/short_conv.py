@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from archsearch.model.fused import fused, trained
+from archsearch.model.table import CONV
+
+Activation = Literal["none", "silu"]
 
 
 class ShortConv(nn.Module):
@@ -25,12 +30,54 @@ class ShortConv(nn.Module):
         """Earlier inputs that the next output needs."""
         return self.weight.shape[0] - 1
 
-    def forward(self, x: Tensor, *, tail: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """`x` `[B, T, C]` to `[B, T, C]`.
+    def forward(
+        self, x: Tensor, *, tail: Tensor | None = None, positions: Tensor | None = None, activation: Activation = "none"
+    ) -> Tensor:
+        """`x` `[B, T, C]` to `[B, T, C]`, through the activation.
 
         ``tail`` `[B, width - 1, C]` holds the inputs before `x`, zeros for tokens that were not there. ``positions``
         `[B, T]`, needed for packed batches only, are the tokens' positions in their own sequences.
         """
+        if self._fused(x):
+            return self._by_kernel(x, tail, positions, activation)
+        out = self._shifted(x, tail, positions)
+        return nn.functional.silu(out) if activation == "silu" else out
+
+    def step(self, x_t: Tensor, tail: Tensor) -> Tensor:
+        """One token `[B, C]` after ``tail`` `[B, width - 1, C]`, oldest first."""
+        if self._fused(x_t):
+            return self._by_kernel(x_t[:, None], tail, None, "none")[:, 0]
+        earlier = torch.einsum("bwc,wc->bc", tail.to(x_t.dtype), self.weight[1:].flip(0))
+        return x_t * self.weight[0] + earlier
+
+    def advance(self, x_t: Tensor, tail: Tensor, *, activation: Activation = "none") -> tuple[Tensor, Tensor]:
+        """One token `[B, C]` after ``tail`` `[B, width - 1, C]`: the output, and the tail after the token.
+
+        The kernel writes that into `tail` where no gradient is needed: go on with the one that is returned.
+        """
+        if self._fused(x_t) and tail.is_contiguous() and not trained(x_t, self.weight, tail):
+            from archsearch.model.launch_conv import conv_token
+
+            return conv_token(x_t, self.weight, tail, activation), tail
+        out = self(x_t[:, None], tail=tail, activation=activation)
+        return out[:, 0], next_tail(tail, x_t[:, None])
+
+    def _fused(self, x: Tensor) -> bool:
+        return fused(CONV, x, self.weight.shape[0])
+
+    def _by_kernel(self, x: Tensor, tail: Tensor | None, positions: Tensor | None, activation: Activation) -> Tensor:
+        from archsearch.model.launch_conv import conv
+
+        if tail is None or not self.tail_rows:
+            out: Tensor = conv(x, self.weight, None, positions, activation)
+        elif trained(x, self.weight, tail):
+            joined = torch.cat([tail.to(x.dtype), x], dim=1)
+            out = conv(joined, self.weight, None, None, activation)[:, tail.shape[1] :]
+        else:
+            out = conv(x, self.weight, tail, None, activation)
+        return out
+
+    def _shifted(self, x: Tensor, tail: Tensor | None, positions: Tensor | None) -> Tensor:
         if tail is not None:
             joined = torch.cat([tail.to(x.dtype), x], dim=1)
             return _shifted_sum(joined, self.weight)[:, tail.shape[1] :]
@@ -43,16 +90,11 @@ class ShortConv(nn.Module):
             out = out + nn.functional.pad(moved, (0, 0, shift, 0))
         return out
 
-    def step(self, x_t: Tensor, tail: Tensor) -> Tensor:
-        """One token `[B, C]` after ``tail`` `[B, width - 1, C]`, oldest first."""
-        earlier = torch.einsum("bwc,wc->bc", tail.to(x_t.dtype), self.weight[1:].flip(0))
-        return x_t * self.weight[0] + earlier
-
 
 def next_tail(tail: Tensor, x: Tensor) -> Tensor:
-    """The tail `[B, R, C]` after `x` `[B, T, C]` was read."""
-    rows = tail.shape[1]
-    return torch.cat([tail, x.to(tail.dtype)], dim=1)[:, x.shape[1] : x.shape[1] + rows]
+    """The tail `[B, R, C]` after `x` `[B, T, C]` was read, dense: it keeps no longer tensor alive."""
+    tokens = x.shape[1]
+    return torch.cat([tail[:, tokens:], x[:, max(0, tokens - tail.shape[1]) :].to(tail.dtype)], dim=1)
 
 
 class _ShiftedSum(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
@@ -13,6 +13,8 @@ from .cost import attention_flops
 from .options import FullOptions
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
+
     from .layer import FullAttention
 
 
@@ -40,6 +42,11 @@ class FullPlugin(MixerPlugin[FullOptions]):
         from .layer import FullAttention
 
         return FullAttention(self, options, shape, layer)
+
+    def kernels(self, arch: str) -> Iterable[Build]:
+        from .builds import builds
+
+        return builds(arch)
 
 
 @hookimpl

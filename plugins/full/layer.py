@@ -12,7 +12,7 @@ from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices, write_rows
 from archsearch.model.softmax import masked_attention
 
-from .ops import full_attention
+from .ops import full_attention, full_attention_step
 from .options import FullOptions
 
 
@@ -34,6 +34,8 @@ class FullAttention(AttentionMixer):
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         tensors = self.remember(k, v, state)
+        if q.shape[1] == 1:
+            return full_attention_step(q[:, 0], tensors["k"], tensors["v"], state.lengths + 1)[:, None], tensors
         lengths = [length + q.shape[1] for length in state.lengths.tolist()]
         keys, values = (tensors[name][:, : max(lengths)].to(q.dtype) for name in ("k", "v"))
         if min(lengths) == max(lengths):

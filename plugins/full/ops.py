@@ -6,8 +6,11 @@ from functools import partial
 
 from torch import Tensor
 
+from archsearch.model.cached import cached_attention
 from archsearch.model.impl import choose_impl
 from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, explicit_attention, masked_attention
+
+from .table import TABLE
 
 
 def full_attention(
@@ -29,6 +32,17 @@ def full_attention(
     check_qkv("full_attention", q, k, v, cu_seqlens)
     attend = partial(_reference if chosen == "reference" else _chunkwise, scale=scale)
     return attend(q, k, v) if cu_seqlens is None else each_sequence(attend, q, k, v, cu_seqlens)
+
+
+def full_attention_step(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor, *, scale: float | None = None, impl: str = "auto"
+) -> Tensor:
+    """`full_attention` of one new token a sequence over its cache, `[B, Hq, D]`.
+
+    q `[B, Hq, D]`; caches `[B, S, Hkv, D]`, the new token's row among them; lengths `[B]`: rows that each sequence
+    has filled, the new one included. Otherwise as `archsearch.model.cached.cached_attention`.
+    """
+    return cached_attention(q, k_cache, v_cache, lengths, table=TABLE, scale=scale, impl=impl)
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:

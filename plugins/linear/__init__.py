@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
@@ -12,6 +12,8 @@ from . import cost
 from .options import PRESETS, LinearOptions
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
+
     from .layer import LinearMixer
 
 
@@ -43,6 +45,11 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         from .layer import LinearMixer
 
         return LinearMixer(self, options, shape, layer)
+
+    def kernels(self, arch: str) -> Iterable[Build]:
+        from .builds import builds
+
+        return builds(arch)
 
 
 @hookimpl

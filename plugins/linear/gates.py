@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.model.fused import fused
+from archsearch.model.table import GATES
 
 from .options import LinearOptions
 
@@ -64,6 +66,11 @@ class Mamba2Decay(DecayGate):
         self.dt_bias = nn.Parameter(initial_dt_bias(heads)[:, 0])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if fused(GATES, x, 1):
+            from archsearch.model.launch_gates import gate
+
+            log_decay, step = gate(x, self.dt_bias, self.A_log, "rate", 1.0, True)
+            return log_decay, step
         dt = F.softplus(x.float() + self.dt_bias.float())
         return -self.A_log.float().exp() * dt, dt
 
@@ -79,7 +86,13 @@ class GlaDecay(DecayGate):
         self.up = nn.Linear(rank, heads * key_dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        log_decay = F.logsigmoid(self.up(x).float()) / self.temperature
+        x = self.up(x)
+        if fused(GATES, x, 1):
+            from archsearch.model.launch_gates import gate
+
+            log_decay, _ = gate(x, None, None, "logsigmoid", self.temperature, False)
+        else:
+            log_decay = F.logsigmoid(x.float()) / self.temperature
         return torch.unflatten(log_decay, -1, (self.heads, -1)), None
 
 
@@ -95,8 +108,24 @@ class KdaDecay(DecayGate):
         self.dt_bias = nn.Parameter(initial_dt_bias(heads, key_dim).flatten())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        dt = F.softplus(self.up(x).float() + self.dt_bias.float())
+        x = self.up(x)
+        if fused(GATES, x, 1):
+            from archsearch.model.launch_gates import gate
+
+            log_decay, _ = gate(x, self.dt_bias, self.A_log, "rate", 1.0, False)
+            return torch.unflatten(log_decay, -1, (self.heads, -1)), None
+        dt = F.softplus(x.float() + self.dt_bias.float())
         return torch.unflatten(dt, -1, (self.heads, -1)) * -self.A_log.float().exp()[:, None], None
+
+
+def write_strength(x: Tensor) -> Tensor:
+    """beta = sigmoid(x) `[..., H]`, float32: the share of a key's value that the delta rule replaces."""
+    if fused(GATES, x, 1):
+        from archsearch.model.launch_gates import gate
+
+        beta: Tensor = gate(x, None, None, "sigmoid", 1.0, False)[0]
+        return beta
+    return x.float().sigmoid()
 
 
 def initial_A_log(heads: int) -> Tensor:  # noqa: N802

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
-from archsearch.model.short_conv import ShortConv, next_tail
+from archsearch.model.gated_norm import gated_norm
+from archsearch.model.short_conv import Activation, ShortConv, next_tail
 
-from .gates import decay_gate
+from .gates import decay_gate, write_strength
 from .ops import linear_attention, linear_attention_step
 from .options import LinearOptions
 from .unit_length import unit_length
+
+_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,7 @@ class LinearMixer(Mixer):
         self.conv = ShortConv(channels, options.conv) if options.conv else None
         self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
         self.skip = nn.Parameter(torch.ones(self.heads)) if options.skip else None
-        self.norm = nn.RMSNorm(self.value_dim, eps=1e-6) if options.output_norm == "rms" else None
+        self.norm = nn.RMSNorm(self.value_dim, eps=_EPS) if options.output_norm == "rms" else None
         self.out = nn.Linear(values, shape.d_model, bias=False)
 
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
@@ -83,14 +86,13 @@ class LinearMixer(Mixer):
         o, last = linear_attention_step(
             inputs.q[:, 0], inputs.k[:, 0], inputs.written[:, 0], state.tensors["recurrent"][:, 0],
             log_decay=log_decay if log_decay is None or log_decay.dim() == 1 else log_decay[:, 0],
-            beta=None if beta is None else beta[:, 0], scale=self.scale,
+            beta=None if beta is None else beta[:, 0], scale=self.scale, in_place=True,
         )  # fmt: skip
         return self._output(o[:, None], inputs)[:, 0], _advance(state, inputs, last, 1)
 
     def _inputs(self, x: Tensor, state: MixerState | None, places: Tensor | None) -> _Inputs:
         qkv, gate, decay, beta = torch.split(self.proj(x), self.sizes, dim=-1)
-        tail = None if state is None else state.tensors.get("conv")
-        mixed = qkv if self.conv is None else self.conv(qkv, tail=tail, positions=places)
+        mixed, tail = self._mix(qkv, None if state is None else state.tensors.get("conv"), places)
         q, k, v = self._activate(mixed)
         log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
         written = v
@@ -98,20 +100,36 @@ class LinearMixer(Mixer):
             written = v * step_size[..., None].to(v.dtype)
         return _Inputs(
             q=q, k=k, v=v, written=written, log_decay=log_decay, gate=gate,
-            beta=beta.float().sigmoid() if self.dress.update == "delta" else None,
-            tail=None if tail is None else next_tail(tail, qkv),
+            beta=write_strength(beta) if self.dress.update == "delta" else None, tail=tail,
         )  # fmt: skip
 
-    def _activate(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        options, keys = self.dress, 2 * self.heads * self.key_dim
-        sizes = [keys, qkv.shape[-1] - keys]
-        if options.activation == options.value_activation:
-            qk, v = torch.split(_ACTIVATIONS[options.activation](qkv), sizes, dim=-1)
+    def _mix(self, qkv: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """q, k and v `[B, T, C]` through the convolution, and the tail after them."""
+        if self.conv is None:
+            return qkv, None
+        if tail is not None and qkv.shape[1] == 1:
+            mixed, after = self.conv.advance(qkv[:, 0], tail, activation=self._shared)
+            return mixed[:, None], after
+        mixed = self.conv(qkv, tail=tail, positions=places, activation=self._shared)
+        return mixed, None if tail is None else next_tail(tail, qkv)
+
+    @property
+    def _shared(self) -> Activation:
+        """The activation that the convolution applies, because q, k and v all have it."""
+        alike = self.conv is not None and self.dress.activation == self.dress.value_activation == "silu"
+        return "silu" if alike else "none"
+
+    def _activate(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        keys = 2 * self.heads * self.key_dim
+        sizes = [keys, mixed.shape[-1] - keys]
+        if self.dress.activation == self.dress.value_activation:
+            alike = mixed if self._shared != "none" else _ACTIVATIONS[self.dress.activation](mixed)
+            qk, v = torch.split(alike, sizes, dim=-1)
         else:
-            qk, v = torch.split(qkv, sizes, dim=-1)
-            qk, v = _ACTIVATIONS[options.activation](qk), _ACTIVATIONS[options.value_activation](v)
+            qk, v = torch.split(mixed, sizes, dim=-1)
+            qk, v = _ACTIVATIONS[self.dress.activation](qk), _ACTIVATIONS[self.dress.value_activation](v)
         qk = torch.unflatten(qk, -1, (2 * self.heads, self.key_dim))
-        if options.norm == "l2":
+        if self.dress.norm == "l2":
             qk = unit_length(qk)
         q, k = qk.chunk(2, dim=-2)
         return q, k, torch.unflatten(v, -1, (self.heads, self.value_dim))
@@ -120,12 +138,13 @@ class LinearMixer(Mixer):
         """Outputs of the op `[B, T, H, V]` to `[B, T, D]`."""
         if self.skip is not None:
             o = o + self.skip[:, None].to(o.dtype) * inputs.v
-        if self.norm is not None:
-            o = self.norm(o.to(self.norm.weight.dtype))
-        o = o.flatten(2)
-        if self.dress.output_gate != "none":
+        gate, activation = None, self.dress.output_gate
+        if activation != "none":
             gate = inputs.gate if self.gate_up is None else self.gate_up(inputs.gate)
-            o = o * _ACTIVATIONS[self.dress.output_gate](gate)
+        if self.norm is not None:
+            o = gated_norm(o, self.norm.weight, gate, activation=activation, eps=_EPS)
+        else:
+            o = o.flatten(2) if gate is None else o.flatten(2) * _ACTIVATIONS[activation](gate)
         out: Tensor = self.out(o)
         return out
 

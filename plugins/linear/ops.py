@@ -11,6 +11,8 @@ from archsearch.model.impl import choose_impl
 from .checks import OP, check_sequence, check_step
 from .chunkwise import chunkwise
 from .reference import advance, recurrent
+from .table import TABLE
+from .table_step import TABLE as STEP_TABLE
 from .tokens import canonical, pad_packed, unpad
 
 
@@ -41,15 +43,21 @@ def linear_attention(
     `[N + 1]`, B = 1, sequences lie end to end and states are `[N, HV, K, V]`. Keys of the delta rule should have
     length 1. Computes in float32 (float64 where q is), which is the dtype of the state; outputs have v's dtype.
 
-    ``impl`` is "auto", "reference" (token by token) or "chunkwise" (chunks of `chunk_size`, rounded down to a power
-    of two, 128 at most). Without ``want_state`` the second result is an empty tensor. Raises `ShapeError`,
+    ``impl`` is "auto", "reference" (token by token), "chunkwise" (chunks of `chunk_size`, rounded down to a power of
+    two, 128 at most) or "triton" (kernels, whose table picks the chunk; not for float64, K and V at most 256, products
+    in q's dtype). Without ``want_state`` the second result is an empty tensor. Raises `ShapeError`,
     `OptionsError` and `KernelUnavailableError`.
     """
-    chosen = choose_impl(OP, impl, why="the chunkwise form in PyTorch")
     check_sequence(q, k, v, log_decay, beta, initial_state, cu_seqlens)
     if chunk_size < 1:
         raise OptionsError(f"{OP}: chunk_size = {chunk_size}: must be at least 1")
+    chosen = choose_impl(
+        OP, impl, why="the chunkwise form in PyTorch", table=None if torch.float64 in (q.dtype, v.dtype) else TABLE,
+        device=q.device, head_dim=max(q.shape[-1], v.shape[-1]), chunk=chunk_size,
+    )  # fmt: skip
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if chosen == "triton":
+        return _by_kernel(q, k, v, log_decay, beta, initial_state, cu_seqlens, scale, chunk_size, want_state)
     with torch.autocast(q.device.type, enabled=False):
         tokens, layout = canonical(q, k, v, log_decay, beta), None
         if cu_seqlens is not None:
@@ -64,6 +72,20 @@ def linear_attention(
     return o.to(v.dtype), last if want_state else last.new_zeros(0)
 
 
+def _by_kernel(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, initial_state: Tensor | None,
+    cu_seqlens: Tensor | None, scale: float, chunk_size: int, want_state: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    from .launch import sequence
+
+    with torch.autocast(q.device.type, enabled=False):
+        dtype = torch.promote_types(q.dtype, v.dtype)
+        q, k, value = (x.to(dtype) for x in (q, k, v))
+        state = None if initial_state is None else initial_state.float()
+        o, last, _, _ = sequence(q, k, value, log_decay, beta, state, cu_seqlens, scale, chunk_size, want_state)
+    return o.to(v.dtype), last
+
+
 def linear_attention_step(
     q: Tensor,
     k: Tensor,
@@ -73,14 +95,27 @@ def linear_attention_step(
     log_decay: Tensor | None = None,
     beta: Tensor | None = None,
     scale: float | None = None,
+    impl: str = "auto",
+    in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One token of `linear_attention`, by the recurrence: outputs `[B, HV, V]` and the state after the token.
 
     q, k `[B, H, K]`; v `[B, HV, V]`; state `[B, HV, K, V]`; log_decay `[HV]`, `[B, HV]` or `[B, HV, K]`; beta
-    `[B, HV]`; scale K^-0.5 unless given. Dtypes as there. Raises `ShapeError`.
+    `[B, HV]`; scale K^-0.5 unless given. Dtypes as there.
+
+    ``impl`` is "auto", "reference" or "chunkwise" (both are the recurrence in PyTorch), or "triton", which computes
+    in float32. With ``in_place``, `state` may be overwritten: go on with the one that is returned. The kernel then
+    writes into it where it is dense float32 and no gradient is needed. Raises `ShapeError` and
+    `KernelUnavailableError`.
     """
+    chosen = choose_impl(
+        STEP_TABLE.op, impl, why="the recurrence in PyTorch", table=None if q.dtype == torch.float64 else STEP_TABLE,
+        device=q.device, head_dim=q.shape[-1],
+    )  # fmt: skip
     check_step(q, k, v, state, log_decay, beta)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if chosen == "triton":
+        return _step_by_kernel(q, k, v, state, log_decay, beta, scale, in_place)
     with torch.autocast(q.device.type, enabled=False):
         if log_decay is not None and log_decay.dim() > 1:
             log_decay = log_decay[:, None]
@@ -88,3 +123,17 @@ def linear_attention_step(
         token = canonical(q[:, None], k[:, None], v[:, None], log_decay, gate).map(lambda x: x[:, 0])
         o, state = advance(token.q, token.k, token.v, state.to(token.q.dtype), token.log_decay, token.beta, scale)
     return o.to(v.dtype), state
+
+
+def _step_by_kernel(
+    q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float,
+    in_place: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    from .launch_step import step, step_in_place
+
+    inputs = [x for x in (q, k, v, state, log_decay, beta) if x is not None]
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    if in_place and not trained and state.dtype == torch.float32 and state.is_contiguous():
+        return step_in_place(q, k, v, state, log_decay, beta, scale), state
+    o, after = step(q, k, v, state.float(), log_decay, beta, scale)
+    return o, after

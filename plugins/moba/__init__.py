@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
@@ -13,6 +13,8 @@ from .cost import moba_flops, moba_state, moba_traffic
 from .options import MobaOptions
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
+
     from .layer import MobaAttention
 
 
@@ -45,6 +47,11 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
 
     def dense_up_to(self, options: MobaOptions) -> int:
         return options.top_k * options.block_size
+
+    def kernels(self, arch: str) -> Iterator[Build]:
+        from .builds import builds
+
+        return builds(arch)
 
 
 @hookimpl

@@ -9,9 +9,9 @@ from torch import Tensor
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices, write_rows
-from archsearch.model.block_cache import block_rows, gather_rows, rows_attention, write_means, written_part
+from archsearch.model.block_cache import write_means, written_part
 
-from .ops import attend_at, choose_blocks, moba_attention
+from .ops import attend_at, moba_attention, moba_attention_step, write_mean
 from .options import MobaOptions
 
 
@@ -31,26 +31,26 @@ class MobaAttention(AttentionMixer):
         return moba_attention(q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=cu_seqlens)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
-        rows = token_indices(state, k.shape[1])
+        rows, count = token_indices(state, k.shape[1]), k.shape[1]
         tensors = {name: write_rows(state.tensors[name], rows, new) for name, new in (("k", k), ("v", v))}
         if self.top_k > 1:
             means = state.tensors["mean"]
-            tensors["mean"] = write_means(means, tensors["k"], state.lengths, k.shape[1], self.block_size)
+            if count == 1:
+                means = write_mean(means, tensors["k"], state.lengths + 1, block_size=self.block_size)
+            else:
+                means = write_means(means, tensors["k"], state.lengths, count, self.block_size)
+            tensors["mean"] = means
         return tensors
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         tensors, positions = self.remember(k, v, state), token_indices(state, q.shape[1])
         if q.shape[1] == 1:
-            return self._step(q, tensors, state.lengths), tensors
+            means = tensors["mean" if self.top_k > 1 else "k"]
+            o = moba_attention_step(
+                q[:, 0], tensors["k"], tensors["v"], means, state.lengths + 1,
+                block_size=self.block_size, top_k=self.top_k,
+            )  # fmt: skip
+            return o[:, None], tensors
         keys, values = (written_part(tensors[name], positions).to(q.dtype) for name in ("k", "v"))
         out = attend_at(q, keys, values, positions, block_size=self.block_size, top_k=self.top_k, scale=self.scale)
         return out, tensors
-
-    def _step(self, q: Tensor, tensors: dict[str, Tensor], last: Tensor) -> Tensor:
-        """The token at `last` `[B]`, q `[B, 1, Hq, D]`, over the rows of the blocks that it chooses."""
-        own = last // self.block_size
-        means = tensors["mean"][:, : int(own.max())] if self.top_k > 1 else tensors["k"][:, :0]
-        chosen = choose_blocks(q, means.to(q.dtype), own[:, None], self.top_k)[:, :, 0]
-        rows, seen = block_rows(chosen, last, self.block_size)
-        keys, values = gather_rows(tensors["k"], tensors["v"], rows, q.dtype)
-        return rows_attention(q[:, 0], keys, values, seen, self.scale)[:, None]

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
+from archsearch.model.block_cache import block_rows, gather_rows, rows_attention, write_means
 from archsearch.model.block_sparse import attend_chosen, best_blocks, block_means, block_scores
+from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
 from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, masked_attention
+
+from .table import TABLE
 
 CHOICE_ELEMENTS = 2**24
 """Scores held at a time while blocks are chosen."""
@@ -34,10 +38,11 @@ def moba_attention(
     all where there are fewer. Causal inside the own block. ``scale`` is D^-0.5 unless given. ``cu_seqlens``
     `[N + 1]`: B = 1, N sequences end to end, T = S, blocks counted from the start of each.
 
-    "reference" makes the mask of all pairs, as "chunkwise" does on few tokens; on many it costs T top_k block_size.
+    "reference" makes the mask of all pairs, as "chunkwise" does on few tokens; on many it costs T top_k block_size, as
+    "triton" does, which leaves ``cu_seqlens``, which must rise from 0 to T, on the device and unchecked.
     Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. MoBA, arXiv 2502.13189, equations 2 to 6.
     """
-    chosen = choose_impl("moba_attention", impl)
+    chosen = _form(q, v, impl)
     check_qkv("moba_attention", q, k, v, cu_seqlens)
     for name, value in (("block_size", block_size), ("top_k", top_k)):
         if value < 1:
@@ -45,10 +50,75 @@ def moba_attention(
     if q.numel() == 0:
         return q.new_zeros(*q.shape[:3], v.shape[3])
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if chosen == "triton":
+        from .launch import run
+
+        return run(q, k, v, block_size=block_size, top_k=top_k, scale=scale, cu_seqlens=cu_seqlens)
     attend = partial(
         _reference if chosen == "reference" else _chunkwise, block_size=block_size, top_k=top_k, scale=scale
     )
     return attend(q, k, v) if cu_seqlens is None else each_sequence(attend, q, k, v, cu_seqlens)
+
+
+def moba_attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    means: Tensor,
+    lengths: Tensor,
+    *,
+    block_size: int,
+    top_k: int,
+    scale: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """`moba_attention` of one new token a sequence over its cache, `[B, Hq, D]`.
+
+    q `[B, Hq, D]`; k, v `[B, S, Hkv, D]` and the `means` `[B, n, Hkv, D]` of the keys of complete blocks (unread where
+    ``top_k`` is 1), of any dtype; lengths `[B]` at least 1, the new token included, whose row is in k and v. Reads the
+    means of the past blocks and the chosen ones' rows; the Triton form waits for nothing on the device, the others
+    read ``lengths``. Raises `KernelUnavailableError`.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if _form(q, v, impl) == "triton":
+        from .launch_step import moba_step
+
+        out: Tensor = moba_step(q, k, v, means, lengths, block_size, top_k, scale)
+        return out
+    return step_by_gathering(q, k, v, means, lengths, block_size=block_size, top_k=top_k, scale=scale)
+
+
+def step_by_gathering(
+    q: Tensor, k: Tensor, v: Tensor, means: Tensor, lengths: Tensor, *, block_size: int, top_k: int, scale: float
+) -> Tensor:
+    """`moba_attention_step` in PyTorch."""
+    last = lengths - 1
+    own = last // block_size
+    seen_means = means[:, : int(own.max())] if top_k > 1 else k[:, :0]
+    chosen = choose_blocks(q[:, None], seen_means.to(q.dtype), own[:, None], top_k)[:, :, 0]
+    rows, seen = block_rows(chosen, last, block_size)
+    keys, values = gather_rows(k, v, rows, q.dtype)
+    return rows_attention(q, keys, values, seen, scale)
+
+
+def write_mean(means: Tensor, k: Tensor, lengths: Tensor, *, block_size: int, impl: str = "auto") -> Tensor:
+    """`means` `[B, n, Hkv, D]` with that of the block of k `[B, S, Hkv, D]` that the last token completes, if it does.
+
+    lengths `[B]` include the last token. By a kernel where the step's would run, in place; no gradient flows.
+    """
+    if _form(k, k, impl) == "triton":
+        from .launch_step import write_mean as launch
+
+        launch(means, k.detach(), lengths, block_size)
+        return means
+    return write_means(means, k, lengths - 1, 1, block_size)
+
+
+def _form(q: Tensor, v: Tensor, impl: str) -> str:
+    return choose_impl(
+        "moba_attention", impl, why="blocks and those who chose them, in PyTorch",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
+    )  # fmt: skip
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, scale: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
@@ -12,6 +12,8 @@ from .cost import nsa_flops, nsa_params, nsa_state, nsa_traffic
 from .options import NsaOptions
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
+
     from .layer import NsaAttention
 
 
@@ -43,6 +45,11 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
     def dense_up_to(self, options: NsaOptions) -> int:
         # the output is never that of full attention, but up to here the selection sees every token
         return options.top_k * options.block_size
+
+    def kernels(self, arch: str) -> Iterator[Build]:
+        from .builds import builds
+
+        return builds(arch)
 
 
 @hookimpl

@@ -10,10 +10,12 @@ from torch import Tensor
 from archsearch.errors import OptionsError
 from archsearch.model.block_sparse import additive_mask, attend_chosen, best_blocks, block_means, few_keys
 from archsearch.model.block_tiles import attend_blocks
+from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
 from archsearch.model.softmax import ShapeError, check_qkv, masked_attention, packed_lengths
 
 from .reference import reference
+from .table import TABLE
 
 CHOICE_ELEMENTS = 2**24
 """Compression scores held at a time while blocks are chosen."""
@@ -45,11 +47,12 @@ def nsa_attention(
     B = 1, N sequences end to end, T = S, blocks counted from the start of each.
 
     "reference" makes the masks of all pairs, as "chunkwise" does on few tokens; on many it costs
-    T (T / block_size + top_k block_size + window). No gradient flows through the choice of blocks. Raises
-    `OptionsError`, `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089, equations 5 to 12, on one set of
-    keys and values, with means for the learned compression.
+    T (T / block_size + top_k block_size + window), as "triton" does, which leaves ``cu_seqlens``, which must rise
+    from 0 to T, on the device and unchecked. No gradient flows through the choice of blocks. Raises `OptionsError`,
+    `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089, equations 5 to 12, on one set of keys and values,
+    with means for the learned compression.
     """
-    chosen = choose_impl("nsa_attention", impl)
+    chosen = choose_form(q, v, impl)
     check_qkv("nsa_attention", q, k, v, cu_seqlens)
     if gates.shape != (*q.shape[:3], 3):
         raise ShapeError(f"nsa_attention: gates {list(gates.shape)}: must be {[*q.shape[:3], 3]}, three a query head")
@@ -59,6 +62,15 @@ def nsa_attention(
     if q.numel() == 0:
         return q.new_zeros(*q.shape[:3], v.shape[3])
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if chosen == "triton":
+        from .launch import branches
+
+        return gated_sum(
+            gates,
+            *branches(
+                q, k, v, block_size=block_size, top_k=top_k, window=window, scale=scale, cu_seqlens=cu_seqlens
+            ),
+        )  # fmt: skip
     form = reference if chosen == "reference" else _chunkwise
     attend = partial(form, block_size=block_size, top_k=top_k, window=window, scale=scale)
     if cu_seqlens is None:
@@ -66,6 +78,14 @@ def nsa_attention(
     lengths = [length for length in packed_lengths(cu_seqlens, q.shape[1]) if length]
     pieces = zip(*(torch.split(x, lengths, dim=1) for x in (q, k, v, gates)), strict=True)
     return torch.cat([attend(*piece) for piece in pieces], dim=1)
+
+
+def choose_form(q: Tensor, v: Tensor, impl: str) -> str:
+    """The implementation that a call with ``impl=impl`` runs, of the op and of its decode step alike."""
+    return choose_impl(
+        "nsa_attention", impl, why="blocks and those who chose them, in PyTorch",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
+    )  # fmt: skip
 
 
 def _chunkwise(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
@@ -13,6 +13,8 @@ from .cost import attention_flops
 from .options import SlidingOptions
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
+
     from .layer import SlidingAttention
 
 
@@ -42,6 +44,11 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
         from .layer import SlidingAttention
 
         return SlidingAttention(self, options, shape, layer)
+
+    def kernels(self, arch: str) -> Iterable[Build]:
+        from .builds import builds
+
+        return builds(arch)
 
     def dense_up_to(self, options: SlidingOptions) -> int:
         return options.window + options.sinks

@@ -13,7 +13,7 @@ from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices, write_rows
 from archsearch.model.softmax import masked_attention
 
-from .ops import window_attention, window_mask
+from .ops import window_attention, window_attention_step, window_mask
 from .options import SlidingOptions
 
 _BLOCK = 64
@@ -58,11 +58,8 @@ class SlidingAttention(AttentionMixer):
     def _decode(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         """The new token takes the row of the one that left its window: it sees every row that is filled."""
         tensors = self.remember(k, v, state)
-        filled = (state.lengths + 1).clamp(max=tensors["k"].shape[1])
-        counts = filled.tolist()
-        keys, values = (tensors[name][:, : max(counts)].to(q.dtype) for name in ("k", "v"))
-        visible = torch.arange(max(counts), device=q.device) < filled[:, None, None]
-        return masked_attention(q, keys, values, visible), tensors
+        o = window_attention_step(q[:, 0], tensors["k"], tensors["v"], state.lengths + 1)
+        return o[:, None], tensors
 
     def _read(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> Tensor:
         """A block of new tokens over the cached ones and each other."""

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.errors import OptionsError
+from archsearch.model.cached import KERNEL_DTYPES, cached_attention
 from archsearch.model.impl import choose_impl
 from archsearch.model.softmax import check_qkv, each_sequence, explicit_attention, masked_attention
+
+from .table import TABLE
 
 _SMALLEST_BLOCK = 64
 
@@ -31,15 +34,36 @@ def window_attention(
     Windows after Longformer (arXiv 2004.05150, section 3.1), sinks after StreamingLLM (arXiv 2309.17453, section 3).
     q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
     tokens. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N sequences end to end, T = S.
-    ``impl`` "chunkwise" costs O(T (window + sinks)). Raises `ShapeError`, `OptionsError`, `KernelUnavailableError`.
+    ``impl`` "chunkwise" and "triton" cost O(T (window + sinks)); "triton" leaves ``cu_seqlens``, which must rise from
+    0 to T, on the device and unchecked. Raises `ShapeError`, `OptionsError`, `KernelUnavailableError`.
     """
-    chosen = choose_impl("window_attention", impl, why="blocks of the band, in PyTorch")
     check_qkv("window_attention", q, k, v, cu_seqlens)
     if window < 1 or sinks < 0:
         raise OptionsError(f"window_attention: window = {window}, sinks = {sinks}: at least 1 and 0")
+    chosen = choose_impl(
+        "window_attention", impl, why="blocks of the band, in PyTorch",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
+    )  # fmt: skip
+    if chosen == "triton":
+        from .launch import attend as launch
+
+        scale = float(q.shape[-1] ** -0.5) if scale is None else scale
+        return launch(q, k, v, window=window, sinks=sinks, scale=scale, cu_seqlens=cu_seqlens)
     form = _reference if chosen == "reference" else _chunkwise
     attend = partial(form, window=window, sinks=sinks, scale=scale)
     return attend(q, k, v) if cu_seqlens is None else each_sequence(attend, q, k, v, cu_seqlens)
+
+
+def window_attention_step(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, lengths: Tensor, *, scale: float | None = None, impl: str = "auto"
+) -> Tensor:
+    """`window_attention` of one new token a sequence over its ring of window + sinks rows, `[B, Hq, D]`.
+
+    q `[B, Hq, D]`; caches `[B, window + sinks, Hkv, D]`, the new token's row among them; lengths `[B]`: tokens that
+    each sequence has, the new one included: so many rows are filled, or all, and the token sees every one. Otherwise
+    as `archsearch.model.cached.cached_attention`.
+    """
+    return cached_attention(q, k_cache, v_cache, lengths, table=TABLE, scale=scale, impl=impl)
 
 
 def window_mask(queries: Tensor, keys: Tensor, *, window: int, sinks: int) -> Tensor:

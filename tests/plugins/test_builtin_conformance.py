@@ -19,7 +19,8 @@ class TestFull(MixerConformance):
         "normed": {"qk_norm": True},
         "one-key-head": {"n_kv_heads": 1},
     }
-    impls = ("chunkwise", "reference")
+    impls = ("chunkwise", "reference", "triton")
+    interpreted_cases = ("default",)
 
 
 class TestSliding(MixerConformance):
@@ -31,7 +32,8 @@ class TestSliding(MixerConformance):
         "more-sinks-than-window": {"window": 3, "sinks": 10},
         "window-70": {"window": 70, "sinks": 2, "rope": 0.0, "qk_norm": True},
     }
-    impls = ("chunkwise", "reference")
+    impls = ("chunkwise", "reference", "triton")
+    interpreted_cases = ("sinks-3",)
 
 
 class TestMoba(MixerConformance):
@@ -42,7 +44,8 @@ class TestMoba(MixerConformance):
         "own-block-alone": {"block_size": 8, "top_k": 1},
         "block-1": {"block_size": 1, "top_k": 5},
     }
-    impls = ("chunkwise", "reference")
+    impls = ("chunkwise", "reference", "triton")
+    interpreted_cases = ("block-8-top-3",)
 
 
 class TestNsa(MixerConformance):
@@ -54,7 +57,8 @@ class TestNsa(MixerConformance):
     }
     traffic_slack = 0.05  # a chosen block may overlap the window
     drops_beyond = False  # the means of the compression branch see every token
-    impls = ("chunkwise", "reference")
+    impls = ("chunkwise", "reference", "triton")
+    interpreted_cases = ("block-8-top-3",)
 
 
 class TestLinear(MixerConformance):
@@ -63,4 +67,5 @@ class TestLinear(MixerConformance):
         "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},
         "delta-constant": {"update": "delta", "decay": "constant"},
     }
-    impls = ("chunkwise", "reference")
+    impls = ("chunkwise", "reference", "triton")
+    interpreted_cases = ("kda",)

@@ -1,0 +1,59 @@
+"""Every kernel of the core and of the registered plugins, compiled ahead of time by several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from archsearch.kernels import Build
+from archsearch.kernels.compiler import compile_build, compiler_versions, digest_of
+from archsearch.kernels.report import Compiled, Report
+from archsearch.model.builds import builds as core_builds
+from archsearch.registry import Registry, load_registry
+
+
+def all_builds(registry: Registry, arch: str) -> list[Build]:
+    """Of the core first, then of each plugin in the order of their names."""
+    found = list(core_builds(arch))
+    for mixer in sorted(registry.mixers(), key=lambda mixer: mixer.name):
+        found.extend(mixer.kernels(arch))
+    return found
+
+
+def digests(registry: Registry, archs: Sequence[str]) -> dict[str, str]:
+    """The digest of every kernel on these architectures, by label; nothing is compiled."""
+    return {f"{build.label} {arch}": digest_of(build, arch) for arch in archs for build in all_builds(registry, arch)}
+
+
+def compile_all(registry: Registry, archs: Sequence[str], cache_dir: Path | None, *, only: str, jobs: int) -> Report:
+    """Compiles the kernels whose label contains `only`, on these architectures."""
+    tasks = [
+        (arch, index, cache_dir)
+        for arch in archs
+        for index, build in enumerate(all_builds(registry, arch))
+        if only in build.label
+    ]
+    triton, ptxas = compiler_versions()
+    return Report(triton=triton, ptxas=ptxas, kernels=list(_compiled(tasks, jobs)), reasons={})
+
+
+def _compiled(tasks: list[tuple[str, int, Path | None]], jobs: int) -> Iterator[Compiled]:
+    if jobs <= 1 or len(tasks) <= 1:
+        yield from map(_compile_one, tasks)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_compile_one, tasks)
+
+
+def _compile_one(task: tuple[str, int, Path | None]) -> Compiled:
+    arch, index, cache_dir = task
+    return compile_build(_builds_here(arch)[index], arch, cache_dir)
+
+
+@cache
+def _builds_here(arch: str) -> list[Build]:
+    """This process's own, since a kernel's function cannot travel."""
+    return all_builds(load_registry(), arch)

@@ -1,0 +1,41 @@
+"""Configurations of the fused kernels around a mixer's op: convolution, norms, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from archsearch.kernels import Config, Key, Table
+
+ARCHS = ("sm_90", "sm_80")
+
+
+def _tile(rows: int, columns: int, warps: int = 4) -> Config:
+    return Config(tiles={"R": rows, "C": columns}, num_warps=warps, num_stages=1)
+
+
+def _rows(sizes: tuple[int, ...], row: Callable[[int], Mapping[str, Config]]) -> dict[Key, Mapping[str, Config]]:
+    return {(arch, size, 0): row(size) for arch in ARCHS for size in sizes}
+
+
+def _conv(taps: int) -> Mapping[str, Config]:
+    return {"forward": _tile(32, 64), "backward": _tile(32, 64), "step": _tile(taps, 256)}
+
+
+def _norm(dim: int) -> Mapping[str, Config]:
+    tile = _tile(max(8, 4096 // dim), dim)
+    return {"forward": tile, "backward": tile}
+
+
+CONV = Table(op="short_conv", package=__package__, rows=_rows((4, 16), _conv))
+"""Keyed by the width of the convolution in place of a head dim; tiles of tokens and channels."""
+
+UNIT = Table(op="unit_length", package=__package__, rows=_rows((16, 32, 64, 128, 256), _norm))
+"""Keyed by the length of the vectors."""
+
+GATED = Table(op="gated_norm", package=__package__, rows=_rows((16, 32, 64, 128, 256), _norm))
+"""Keyed by the value dim."""
+
+GATES = Table(
+    op="gates", package=__package__, rows=_rows((1,), lambda _: {"forward": _tile(32, 64), "backward": _tile(32, 64)})
+)
+"""Elementwise: one row whatever the head dim."""

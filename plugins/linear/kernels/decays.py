@@ -1,0 +1,103 @@
+"""Decays within a chunk: sums of log decays over spans of tokens, by additions only, and what they multiply."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def head_gates(log_decay, first, count, stride, head, C: tl.constexpr):
+    """Log decays of a head `[C]`, 0 where there is no token; and those of the token after each, 0 for the last."""
+    i = tl.arange(0, C)
+    cells = log_decay + first * stride + head + i * stride
+    gates = tl.load(cells, mask=i < count, other=0.0).to(tl.float32)
+    nexts = tl.load(cells + stride, mask=i + 1 < count, other=0.0).to(tl.float32)
+    return gates, nexts
+
+
+@triton.jit
+def channel_gates(log_decay, first, count, heads, head, c, K: tl.constexpr, C: tl.constexpr):
+    """Log decays of a head's channels `c` `[C, BK]`, 0 where there is no token, at least -1e4, of which exp is 0."""
+    i = tl.arange(0, C)
+    cells = log_decay + (first * heads + head) * K + i[:, None] * (heads * K) + c[None, :]
+    gates = tl.load(cells, mask=(i < count)[:, None] & (c < K)[None, :], other=0.0).to(tl.float32)
+    return tl.where(gates < -1e4, -1e4, gates)
+
+
+@triton.jit
+def sums(chosen, x, like):
+    """`chosen` `[C, C]`, which rows are summed, times `x` `[C, BK]` float32, in products of the dtype of `like`.
+
+    In 16 bits x is taken in two parts, which leaves 2^-16 of it to bfloat16 and 2^-21 to float16.
+    """
+    if like.dtype == tl.float32:
+        found = tl.dot(chosen.to(tl.float32), x, input_precision="ieee")
+    else:
+        high = x.to(like.dtype)
+        low = (x - high.to(tl.float32)).to(like.dtype)
+        found = tl.dot(chosen.to(like.dtype), low)
+        found = tl.dot(chosen.to(like.dtype), high, found)
+    return found
+
+
+@triton.jit
+def from_start(gates, like, C: tl.constexpr):
+    """exp of the sum of the log decays `[C, BK]` up to and with each token's."""
+    i = tl.arange(0, C)
+    return tl.exp(sums(i[:, None] >= i[None, :], gates, like))
+
+
+@triton.jit
+def to_end(gates, like, C: tl.constexpr):
+    """exp of the sum of the log decays `[C, BK]` after each token's."""
+    i = tl.arange(0, C)
+    return tl.exp(sums(i[:, None] < i[None, :], gates, like))
+
+
+@triton.jit
+def meeting(gates, like, half, C: tl.constexpr):
+    """Decays `[C, BK]` from and to the anchors of one level, all at most 1.
+
+    Tokens stand in blocks of 2 half. The anchor is the last token of the left half: a token of the right half decays
+    from the anchor to itself, one of the left half from itself to the anchor.
+    """
+    i = tl.arange(0, C)
+    right = (i // half % 2 == 1)[:, None]
+    near = (i // half)[:, None] == (i // half)[None, :]
+    up, down = i[:, None] >= i[None, :], i[:, None] < i[None, :]
+    return tl.exp(sums(near & ((right & up) | (~right & down)), gates, like))
+
+
+@triton.jit
+def meeting_gradient(d_sums, like, half, C: tl.constexpr):
+    """Gradient of the log decays `[C, BK]` from that of the sums of `meeting`, by its transpose."""
+    i = tl.arange(0, C)
+    right = (i // half % 2 == 1)[:, None]
+    near = (i // half)[:, None] == (i // half)[None, :]
+    up, down = i[:, None] > i[None, :], i[:, None] <= i[None, :]
+    return sums(near & ((right & down) | (~right & up)), d_sums, like)
+
+
+@triton.jit
+def spans(gates, C: tl.constexpr, AXIS: tl.constexpr):
+    """exp of the sum of the log decays after token j up to token i, 0 for j > i: `[i, j]`, or `[j, i]` for AXIS = 1."""
+    i = tl.arange(0, C)
+    if AXIS == 0:
+        later = i[:, None] > i[None, :]
+        sums = tl.cumsum(tl.where(later, gates[:, None], 0.0), 0)
+        kept = i[:, None] >= i[None, :]
+    else:
+        later = i[None, :] > i[:, None]
+        sums = tl.cumsum(tl.where(later, gates[None, :], 0.0), 1)
+        kept = i[None, :] >= i[:, None]
+    return tl.where(kept, tl.exp(sums), 0.0)
+
+
+@triton.jit
+def meets(half, C: tl.constexpr, AXIS: tl.constexpr):
+    """Which pairs of tokens meet at a level: `[i, j]`, i of a right and j of a left half of one block; `[j, i]` for
+    AXIS = 1."""
+    i = tl.arange(0, C)
+    right, block = i // half % 2 == 1, i // (2 * half)
+    if AXIS == 0:
+        return right[:, None] & ~right[None, :] & (block[:, None] == block[None, :])
+    return right[None, :] & ~right[:, None] & (block[:, None] == block[None, :])

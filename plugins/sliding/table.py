@@ -1,0 +1,41 @@
+"""Configurations of the window attention kernels, by architecture and head dim.
+
+"forward" and "queries" take M queries a program and N keys a turn, "keys" N keys a program and M queries a turn,
+"decode" N rows of the cache a turn, "merge" S partial outputs a turn. Chosen so that nothing spills.
+"""
+
+from __future__ import annotations
+
+from archsearch.kernels import Config, Table
+
+
+def _tile(m: int, n: int, num_warps: int, num_stages: int) -> Config:
+    return Config(tiles={"M": m, "N": n}, num_warps=num_warps, num_stages=num_stages)
+
+
+def _row(forward: Config, queries: Config, keys: Config, decode: Config) -> dict[str, Config]:
+    merge = Config(tiles={"S": 16}, num_warps=4, num_stages=1)
+    return {"forward": forward, "queries": queries, "keys": keys, "decode": decode, "merge": merge}
+
+
+_DECODE = Config(tiles={"N": 64}, num_warps=4, num_stages=3)
+_DECODE_NARROW = Config(tiles={"N": 32}, num_warps=4, num_stages=4)
+_DECODE_WIDE = Config(tiles={"N": 32}, num_warps=8, num_stages=3)
+_SMALL = _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(64, 64, 4, 3), _DECODE)
+
+TABLE = Table(
+    op="window_attention",
+    package=__package__,
+    rows={
+        ("sm_90", 16, 0): _SMALL,
+        ("sm_90", 32, 0): _SMALL,
+        ("sm_90", 64, 0): _SMALL,
+        ("sm_90", 128, 0): _row(_tile(128, 64, 8, 3), _tile(128, 64, 8, 2), _tile(32, 128, 8, 3), _DECODE),
+        ("sm_90", 256, 0): _row(_tile(128, 32, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
+        ("sm_80", 16, 0): _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(64, 64, 4, 2), _DECODE),
+        ("sm_80", 32, 0): _SMALL,
+        ("sm_80", 64, 0): _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(32, 128, 8, 3), _DECODE),
+        ("sm_80", 128, 0): _row(_tile(128, 64, 8, 3), _tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _DECODE_NARROW),
+        ("sm_80", 256, 0): _row(_tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
+    },
+)
