@@ -24,18 +24,20 @@ def channel_gates(log_decay, first, count, heads, head, c, K: tl.constexpr, C: t
 
 
 @triton.jit
-def sums(chosen, x, like):
+def sums(chosen, x, like, PARTS: tl.constexpr):
     """`chosen` `[C, C]`, which rows are summed, times `x` `[C, BK]` float32, in products of the dtype of `like`.
 
-    In 16 bits x is taken in two parts, which leaves 2^-16 of it to bfloat16 and 2^-21 to float16.
+    In 16 bits x is taken in as many parts: of its magnitude one leaves 2^-9 in bfloat16 (2^-12 in float16), which will
+    do for a gradient, and two leave 2^-17 (2^-23), which an exponent needs.
     """
     if like.dtype == tl.float32:
         found = tl.dot(chosen.to(tl.float32), x, input_precision="ieee")
     else:
         high = x.to(like.dtype)
-        low = (x - high.to(tl.float32)).to(like.dtype)
-        found = tl.dot(chosen.to(like.dtype), low)
-        found = tl.dot(chosen.to(like.dtype), high, found)
+        found = tl.dot(chosen.to(like.dtype), high)
+        if PARTS == 2:
+            low = (x - high.to(tl.float32)).to(like.dtype)
+            found = tl.dot(chosen.to(like.dtype), low, found)
     return found
 
 
@@ -43,14 +45,14 @@ def sums(chosen, x, like):
 def from_start(gates, like, C: tl.constexpr):
     """exp of the sum of the log decays `[C, BK]` up to and with each token's."""
     i = tl.arange(0, C)
-    return tl.exp(sums(i[:, None] >= i[None, :], gates, like))
+    return tl.exp(sums(i[:, None] >= i[None, :], gates, like, 2))
 
 
 @triton.jit
 def to_end(gates, like, C: tl.constexpr):
     """exp of the sum of the log decays `[C, BK]` after each token's."""
     i = tl.arange(0, C)
-    return tl.exp(sums(i[:, None] < i[None, :], gates, like))
+    return tl.exp(sums(i[:, None] < i[None, :], gates, like, 2))
 
 
 @triton.jit
@@ -64,7 +66,7 @@ def meeting(gates, like, half, C: tl.constexpr):
     right = (i // half % 2 == 1)[:, None]
     near = (i // half)[:, None] == (i // half)[None, :]
     up, down = i[:, None] >= i[None, :], i[:, None] < i[None, :]
-    return tl.exp(sums(near & ((right & up) | (~right & down)), gates, like))
+    return tl.exp(sums(near & ((right & up) | (~right & down)), gates, like, 2))
 
 
 @triton.jit
@@ -74,7 +76,7 @@ def meeting_gradient(d_sums, like, half, C: tl.constexpr):
     right = (i // half % 2 == 1)[:, None]
     near = (i // half)[:, None] == (i // half)[None, :]
     up, down = i[:, None] > i[None, :], i[:, None] <= i[None, :]
-    return sums(near & ((right & down) | (~right & up)), d_sums, like)
+    return sums(near & ((right & down) | (~right & up)), d_sums, like, 1)
 
 
 @triton.jit

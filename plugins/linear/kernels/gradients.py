@@ -191,7 +191,7 @@ def d_inputs(
             past = tl.where(i[:, None] > i[None, :], fall[None, :], 0.0)
             d_gate = tl.cumsum(rise, 0, reverse=True) + tl.sum(past, 1) + tl.sum(through, 0)
         else:
-            d_gate = sums(i[:, None] <= i[None, :], upward, key) + sums(i[:, None] > i[None, :], downward, key)
+            d_gate = sums(i[:, None] <= i[None, :], upward, key, 1) + sums(i[:, None] > i[None, :], downward, key, 1)
             d_gate += through[None, :]
     d_key += d_strong
 
@@ -214,7 +214,7 @@ def d_inputs(
             met = tl.load(d_weights + row * C + across, mask=up, other=0.0)
             d_near = tl.dot(met, near_query, input_precision=PRECISION) * scale
             if DELTA:
-                met = tl.load(d_overlaps + row * C + along, mask=up, other=0.0)
+                met = tl.load(d_overlaps + row * C + along, mask=meets(half, C, 1) & live[None, :], other=0.0)
                 met = (met * rate[None, :]).to(key.dtype)
                 d_near = tl.dot(met, near_key, d_near, input_precision=PRECISION)
                 met = tl.load(d_overlaps + row * C + across, mask=meets(half, C, 0) & live[:, None], other=0.0)
