@@ -1,4 +1,7 @@
-"""Reading: what pages ask of a search, kept until the search has changed and shared by all viewers."""
+"""Reading: what pages ask of a search, kept until the search has changed and shared by all viewers.
+
+What is handed out is the shared thing itself, as copies of large frames take long: it is not to be changed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from archsearch.storage import SearchRecord, Store
 from .connection import key, store
 from .navigation import state_of
 
-STEPS = 60
+STEPS = 40
 """Points of a curve of hypervolume."""
 _KEPT = 16
 
@@ -41,16 +44,16 @@ def hypervolume(search: SearchRecord) -> pd.DataFrame:
     return _hypervolume(key(), search.name, opened.revision(search.id), _search=search)
 
 
-@st.cache_data(show_spinner=False, max_entries=_KEPT)
+@st.cache_resource(show_spinner=False, max_entries=_KEPT)
 def _answer(database: str, name: str, revision: str, *, _store: Store) -> Answer:
     return read_answer(_store, name)
 
 
-@st.cache_data(show_spinner=False, max_entries=_KEPT)
+@st.cache_resource(show_spinner=False, max_entries=_KEPT)
 def _values(database: str, name: str, revision: str, names: Sequence[str], *, _store: Store) -> pd.DataFrame:
     return _store.values_frame(name, names, ("test",))
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
+@st.cache_resource(show_spinner=False, max_entries=64)
 def _hypervolume(database: str, name: str, revision: str, *, _search: SearchRecord) -> pd.DataFrame:
     return hypervolume_over_trials(answer(_search).points, _search.objectives, most=STEPS)

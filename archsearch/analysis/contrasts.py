@@ -62,9 +62,9 @@ def _error(residuals: Values, first: Rows, second: Rows) -> float:
 
 def clear(mean: float, error: float, freedom: int) -> bool:
     """Whether a mean is told from zero with 95% confidence (Student's t); an error of zero tells any other mean."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return bool(abs(mean) > float(t.ppf(0.975, freedom)) * error) if error == error else False
+    return bool(abs(mean) > float(stdtrit(freedom, 0.975)) * error) if error == error else False
 
 
 def mean_error(values: Values) -> tuple[float, float]:

@@ -94,7 +94,7 @@ def _welch_freedom(parts: list[float], counts: tuple[int, int]) -> float:
 
 
 def _bounded(mean: float, error: float, freedom: float, noise: str) -> Difference:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    reach = float(t.ppf(0.5 + _CONFIDENCE / 2, freedom)) * error
+    reach = float(stdtrit(freedom, 0.5 + _CONFIDENCE / 2)) * error
     return Difference(mean=mean, error=error, low=mean - reach, high=mean + reach, noise=noise)

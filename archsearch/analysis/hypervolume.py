@@ -77,9 +77,9 @@ def volume(values: Values, edge: Values) -> float:
         return 0.0
     if values.shape[1] == 1:
         return float(edge[0] - values.min())
-    values = values[non_dominated(values)]
     if values.shape[1] == 2:
         return _area(values, edge)
+    values = values[non_dominated(values)]
     values = values[np.argsort(values[:, -1], kind="stable")]
     depths = np.diff(np.append(values[:, -1], edge[-1]))
     slices = (depth * volume(values[: index + 1, :-1], edge[:-1]) for index, depth in enumerate(depths) if depth > 0)
@@ -87,9 +87,10 @@ def volume(values: Values, edge: Values) -> float:
 
 
 def _area(values: Values, edge: Values) -> float:
-    values = np.unique(values, axis=0)
-    widths = edge[0] - values[:, 0]
-    heights = np.append(edge[1], values[:-1, 1]) - values[:, 1]
+    """From left to right, each step as wide as the gap to the next point and as high as the lowest so far."""
+    values = values[np.argsort(values[:, 0], kind="stable")]
+    widths = np.diff(np.append(values[:, 0], edge[0]))
+    heights = edge[1] - np.minimum.accumulate(values[:, 1])
     return float(widths @ heights)
 
 

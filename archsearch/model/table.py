@@ -18,7 +18,7 @@ def _rows(sizes: tuple[int, ...], row: Callable[[int], Mapping[str, Config]]) ->
 
 
 def _conv(taps: int) -> Mapping[str, Config]:
-    return {"forward": _tile(32, 64), "backward": _tile(32, 64), "step": _tile(taps, 256)}
+    return {"forward": _tile(32, 64), "backward": _tile(32, 64, warps=8), "step": _tile(taps, 256)}
 
 
 def _norm(dim: int) -> Mapping[str, Config]:

@@ -27,7 +27,7 @@ _COST_CONTEXTS = [2**exponent for exponent in range(21)]
 _PHASES: tuple[Phase, ...] = ("train", "prefill", "decode")
 INTERPRETED_LAWS = (
     "test_long_second_prefill",
-    "test_ragged_lengths_decode_as_each_alone",
+    "test_a_wanted_state_is_returned",
     "test_packed_sequences_are_apart",
     "test_gradients_are_finite_and_reach_every_parameter",
     "test_one_token",

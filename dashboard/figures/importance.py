@@ -13,6 +13,9 @@ from archsearch.units import format_quantity
 from ..colours import BLUE, VERMILLION
 from .frame import CLEAR, FAINT, INK, blank, escaped, scale
 
+HALOED = "#222222"
+"""Text that plotly draws with a white halo on any ground."""
+
 SHOWN = 15
 """Choices that are drawn; the table has all."""
 
@@ -87,11 +90,8 @@ def level_means(levels: pd.DataFrame, *, title: str, unit: str, colour: str, acr
     return figure
 
 
-def parallel(axes: Sequence[Axis], coloured: str, *, dark: bool = False) -> go.Figure:
-    """Candidates as lines over `axes`, coloured by the values on the one of the label `coloured`.
-
-    Its text has a halo in the colour of the ground, which must therefore be given.
-    """
+def parallel(axes: Sequence[Axis], coloured: str) -> go.Figure:
+    """Candidates as lines over `axes`, coloured by the values on the one of the label `coloured`."""
     figure = blank(height=440, legend=False)
     marked = next(axis for axis in axes if axis.label == coloured)
     bar = {
@@ -108,8 +108,8 @@ def parallel(axes: Sequence[Axis], coloured: str, *, dark: bool = False) -> go.F
                 for axis in axes
             ],
             line={"color": marked.values, "colorscale": "Cividis", "showscale": True, "colorbar": bar},
-            labelfont={"color": INK}, tickfont={"color": INK}, rangefont={"color": CLEAR},
+            labelfont={"color": INK}, tickfont={"color": HALOED}, rangefont={"color": CLEAR},
         )
     )  # fmt: skip
-    figure.update_layout(margin={"l": 70, "r": 40, "t": 50, "b": 24}, paper_bgcolor="#181816" if dark else "#FFFFFF")
+    figure.update_layout(margin={"l": 70, "r": 40, "t": 50, "b": 24})
     return figure

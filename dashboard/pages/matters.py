@@ -73,7 +73,9 @@ def _importance(search: SearchRecord, found: Evidence, objective: Objective) -> 
         plain(
             f"How much each choice of the sampler decides whether a candidate is among the best {BEST:.0%} in "
             f"{objective.name} (PED-ANOVA). Bars are faint where luck alone would reach as far in one of twenty tries; "
-            "errors come from random halves of the candidates. A choice that only opens others counts apart from them."
+            "errors come from random halves of the candidates. A choice that only opens others counts apart from them. "
+            "Choices have the sampler's names, which count "
+            "layers from 0."
         )
     )
     csv_button("Importances as CSV", table, "importances.csv")
@@ -162,7 +164,7 @@ def _parallel(search: SearchRecord, found: Evidence, kinds: Mapping[str, str], o
         st.info("No candidate has a value for every objective.")
         return
     st.plotly_chart(
-        parallel(axes, objective.name, dark=st.context.theme.type == "dark"), key="parallel",
+        parallel(axes, objective.name), key="parallel",
         alt="Candidates as lines over the number of layers of each family and the objectives",
     )  # fmt: skip
     st.caption("A line a candidate; drag along an axis to keep only the lines through that part of it.")

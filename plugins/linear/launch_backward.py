@@ -77,7 +77,11 @@ def _shares(inputs: Inputs, plan: Plan) -> Shares:
 
 
 def _key_blocks(inputs: Inputs, plan: Plan) -> int:
-    return -(-inputs.q.shape[-1] // plan.config("d_inputs").tiles["K"])
+    return -(-inputs.q.shape[-1] // plan.config(_d_inputs_row(inputs)).tiles["K"])
+
+
+def _d_inputs_row(inputs: Inputs) -> str:
+    return "d_inputs_channel" if inputs.decay == "channel" else "d_inputs"
 
 
 def _d_scores(
@@ -163,7 +167,7 @@ def _d_inputs(
         d_channel = empty(inputs, plan.tokens, heads, key_dim, dtype=torch.float32)
     own = 1 if inputs.delta else 0
     d_gates = parts.gates[own:] if parts.gates is not None else d_channel
-    config = plan.config("d_inputs")
+    config = plan.config(_d_inputs_row(inputs))
     arguments = shared(inputs, plan) | {
         "q": inputs.q, "k": inputs.k, "log_decay": or_q(inputs, inputs.log_decay), "beta": or_q(inputs, inputs.beta),
         "befores": memory.befores, "d_afters": d_afters, "writes": memory.writes, "d_writes": d_writes, "d_o": d_o,

@@ -16,31 +16,37 @@ FEWEST_SEGMENTS = 4
 """Segments: cutting a sequence doubles (delta rule: triples) the work of the pass, so fewer gain nothing."""
 
 
-def _row(*, keys: int, values: int, pass_values: int, warps: int) -> dict[str, Config]:
-    """Tiles of `keys` and `values` channels in the kernels of one chunk, of `pass_values` in the pass over chunks."""
-    wide = Config(tiles={"K": keys, "V": values}, num_warps=warps)
+def _rows(arch: str) -> dict[Key, dict[str, Config]]:
     return {
-        "head_overlaps": wide,
-        "channel_scores": wide,
-        "solve": Config(tiles={}, num_warps=1),
-        "operands": wide,
-        "states": Config(tiles={"V": pass_values}, num_warps=4),
-        "scan": Config(tiles={"V": pass_values}, num_warps=4, num_stages=1),
-        "outputs": wide,
-        "d_scores": wide,
-        "d_solve": wide,
-        "d_states": Config(tiles={"V": pass_values}, num_warps=4),
-        "d_inputs": wide,
+        (arch, 16, 16): _row(keys=16, values=16, state=16, warps=1),
+        (arch, 32, 64): _row(keys=32, values=32, state=32, warps=4),
+        (arch, 64, 64): _row(keys=64, values=64, state=64, warps=4),
+        (arch, 128, 64): _row(keys=64, values=64, state=64, warps=4),
+        (arch, 256, 32): _row(keys=64, values=64, state=32, warps=4),
     }
 
 
-def _rows(arch: str) -> dict[Key, dict[str, Config]]:
+def _row(*, keys: int, values: int, state: int, warps: int) -> dict[str, Config]:
+    """Tiles of `keys` and `values` channels in the kernels of one chunk, of `state` values in the pass over chunks.
+
+    Gates by channel take more registers: twice the warps, or fewer channels at a time.
+    """
+    plain = Config(tiles={"K": keys, "V": values}, num_warps=warps)
+    crowded = Config(tiles={"K": keys, "V": values}, num_warps=2 * warps)
+    passing = Config(tiles={"V": state}, num_warps=4)
     return {
-        (arch, 16, 16): _row(keys=16, values=16, pass_values=16, warps=1),
-        (arch, 32, 64): _row(keys=32, values=32, pass_values=32, warps=4),
-        (arch, 64, 64): _row(keys=64, values=64, pass_values=32, warps=4),
-        (arch, 128, 64): _row(keys=64, values=64, pass_values=32, warps=4),
-        (arch, 256, 32): _row(keys=64, values=64, pass_values=32, warps=4),
+        "head_overlaps": plain,
+        "channel_scores": crowded,
+        "solve": Config(tiles={}, num_warps=1),
+        "operands": plain,
+        "states": passing,
+        "scan": Config(tiles={"V": 16}, num_warps=8, num_stages=1),
+        "outputs": plain,
+        "d_scores": plain,
+        "d_solve": plain,
+        "d_states": passing,
+        "d_inputs": crowded,
+        "d_inputs_channel": Config(tiles={"K": min(keys, 32), "V": values}, num_warps=warps),
     }
 
 

@@ -48,8 +48,8 @@ def test_an_unknown_search_and_a_file_that_cannot_be_written_are_told(
 def test_text_of_a_search_is_escaped(url: str, registry: Registry) -> None:
     with Store.open(url) as store:
         search = store.create_search("hostile", SPEC, OBJECTIVES, plugins=[("<i>p</i>", "d", "1")])
-        add_trial(store, search, "<script>alert(1)</script>", costs=(1.0, 1.0), accuracies=(0.5,))
+        add_trial(store, search, "<script>alert</script>", costs=(1.0, 1.0), accuracies=(0.5,))
         parts = "".join(evidence_of(store, read_answer(store, "hostile"), registry))
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in parts
+    assert "&lt;script&gt;alert&lt;/script&gt;" in parts
     assert "<script>alert" not in parts
     assert "<i>p</i>" not in parts

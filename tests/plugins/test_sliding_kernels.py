@@ -38,7 +38,7 @@ CASES = [
     Case(64, 64, 5, 1, 1, 60), Case(65, 1, 0, 2, 1, 128), Case(65, 63, 1, 2, 2), Case(64, 7, 0, 4, 2, 64),
     Case(100, 200, 5, 2, 1, 60), Case(100, 16, 40, 2, 1), Case(100, 3, 200), Case(100, 33, 1, 1, 1, 128),
     Case(100, 7, 5, 4, 2, 64, queries=40), Case(100, 64, 0, dim=60, queries=1), Case(63, 1, 1, queries=62),
-    Case(230, 65, 0, 2, 1), Case(230, 150, 5, queries=101), Case(100, 16, 5, 2, 1, 64, dtype=torch.float16),
+    Case(230, 65, 0, 2, 1), Case(230, 150, 5, queries=101), Case(256, 191, 1), Case(100, 16, 5, 2, 1, 64, dtype=torch.float16),
     Case(65, 200, 0, 1, 1, 60, dtype=torch.float16),
 ]  # fmt: skip
 GRID = [
@@ -139,11 +139,11 @@ def test_queries_of_the_sinks_in_parts(monkeypatch: pytest.MonkeyPatch, case: Ca
 
 LENGTHS = {
     "one": [90], "empty-ones": [4, 0, 1, 100, 0], "all-empty": [0, 0], "no-sequence": [], "short": [1] * 20 + [2] * 20,
-    "uneven": [33, 64, 0, 27, 1, 65],
+    "uneven": [33, 64, 0, 27, 1, 65], "long": [100, 156],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("window", "sinks"), [(1, 0), (6, 2), (70, 5), (3, 50)])
+@pytest.mark.parametrize(("window", "sinks"), [(1, 0), (6, 2), (250, 5), (3, 50)])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_packed_sequences(lengths: list[int], window: int, sinks: int) -> None:
     bounds = torch.tensor([0, *lengths]).cumsum(0)

@@ -22,6 +22,8 @@ def d_scores(
     """
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     i = tl.arange(0, C)
     live = i < count
     row, shared = first * HV + head, first * H + head // (HV // H)
@@ -79,6 +81,8 @@ def d_solve(
     """
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     i = tl.arange(0, C)
     live = i < count
     row, shared = first * HV + head, first * H + head // (HV // H)
@@ -129,6 +133,8 @@ def d_inputs(
     share of each of the program's key channels `[K / BK, N, HV]`) and such shares of d_beta. C = 2^LEVELS."""
     chunk, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     i = tl.arange(0, C)
     live = i < count
     row, shared = first * HV + head, first * H + head // (HV // H)

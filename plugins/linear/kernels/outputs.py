@@ -17,6 +17,8 @@ def outputs(
     q, and the scores are taken here."""
     chunk, head = tl.program_id(0), tl.program_id(2)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     i = tl.arange(0, C)
     live = i < count
     row = first * HV + head

@@ -16,6 +16,8 @@ def head_overlaps(
     """Writes beta_i k_i k_j exp(span) for j < i, float32 `[N, HV, C]`; gates by head or none."""
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     i = tl.arange(0, C)
     live = i < count
     row, shared = first * HV + head, first * H + head // (HV // H)
@@ -43,6 +45,8 @@ def channel_scores(
     gate for each channel: both `[N, HV, C]`. C = 2^LEVELS."""
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     i = tl.arange(0, C)
     live = i < count
     row, shared = first * HV + head, first * H + head // (HV // H)

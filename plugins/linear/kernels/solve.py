@@ -31,6 +31,8 @@ def solve(
     chunk, head = tl.program_id(0), tl.program_id(1)
     i = tl.arange(0, 16)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     overlaps += (first * HV + head) * C
     inverses += (first * HV + head) * C
     blocks: tl.constexpr = C // 16
@@ -70,6 +72,8 @@ def operands(
     """
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
+    if count <= 0:
+        return
     i = tl.arange(0, C)
     live = i < count
     row, shared = first * HV + head, first * H + head // (HV // H)

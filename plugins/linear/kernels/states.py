@@ -76,9 +76,8 @@ def states(
         state = tl.dot(key, written.to(key.dtype), state, input_precision=PRECISION)
     if WANT_LAST:
         tl.store(last + place * V + tile, state, mask=inside)
-    if WANT_FACTORS:
-        if tl.program_id(1) == 0:
-            tl.store(factors + place + c, factor, mask=c < K)
+    if WANT_FACTORS and tl.program_id(1) == 0:
+        tl.store(factors + place + c, factor, mask=c < K)
 
 
 @triton.jit(do_not_specialize=["T", "chunks", "segments", "length", "H", "HV", "gate_stride"])

@@ -1,0 +1,276 @@
+"""The kernels of mixture of block attention, interpreted, against the explicit form in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from archsearch_plugins.moba import launch
+from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
+from archsearch_plugins.moba.table import TABLE
+from torch import Tensor
+
+from archsearch.errors import KernelUnavailableError
+from archsearch.model.block_cache import write_means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end."""
+
+    tokens: int
+    block_size: int
+    top_k: int
+    dim: int = 16
+    heads: int = 2
+    key_heads: int = 1
+    batch: int = 1
+    keys: int = 0
+    packed: tuple[int, ...] = ()
+    value_dim: int = 0
+    scale: float | None = None
+
+    @property
+    def bounds(self) -> Tensor | None:
+        return torch.tensor([0, *self.packed]).cumsum(0) if self.packed else None
+
+    def inputs(self, dtype: torch.dtype) -> list[Tensor]:
+        """Signed q, k, v. Of float16 each block of keys lies about a point of its own, so that rounding moves no
+        choice."""
+        draw = torch.Generator().manual_seed(self.tokens + 7 * self.block_size)
+        keys = self.keys or self.tokens
+        sizes = [
+            (self.batch, self.tokens, self.heads, self.dim),
+            (self.batch, keys, self.key_heads, self.dim),
+            (self.batch, keys, self.key_heads, self.value_dim or self.dim),
+        ]
+        q, k, v = (torch.randn(size, generator=draw, dtype=torch.float64) for size in sizes)
+        if dtype == torch.float16:
+            centres = torch.randn(1, -(-keys // self.block_size), 1, self.dim, generator=draw, dtype=torch.float64)
+            k = 0.3 * k + centres.repeat_interleave(self.block_size, 1)[:, :keys]
+        return [x.to(dtype).requires_grad_() for x in (q, k, v)]
+
+    def run(self, tensors: list[Tensor], impl: str) -> Tensor:
+        q, k, v = tensors
+        return moba_attention(
+            q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=self.bounds, scale=self.scale, impl=impl
+        )
+
+
+QUICK = {
+    "T1-D32": Case(tokens=1, block_size=8, top_k=3, dim=32),
+    "T15-D60-B2": Case(tokens=15, block_size=4, top_k=3, dim=60, batch=2),
+    "T63-own-block-only": Case(tokens=63, block_size=16, top_k=1, dim=16, heads=1),
+    "T64-D64-grouped": Case(tokens=64, block_size=16, top_k=3, dim=64, heads=4, key_heads=2),
+    "T65-b1-k5": Case(tokens=65, block_size=1, top_k=5, dim=16),
+    "T100-D128-b-not-a-tile": Case(tokens=100, block_size=24, top_k=2, dim=128, heads=3, key_heads=1),
+    "T37-fewer-blocks-than-chosen": Case(tokens=37, block_size=16, top_k=8),
+    "T20-of-S45-B2": Case(tokens=20, keys=45, block_size=8, top_k=3, batch=2),
+    "T1-of-S40": Case(tokens=1, keys=40, block_size=8, top_k=2),
+    "packed-with-empty": Case(tokens=80, block_size=8, top_k=3, packed=(1, 0, 39, 16, 24)),
+    "V24-of-D16": Case(tokens=40, block_size=8, top_k=2, value_dim=24),
+    "negative-scale": Case(tokens=40, block_size=8, top_k=2, scale=-0.3),
+}
+SLOW = {
+    f"T{tokens}-D{dim}-b{block_size}-k{top_k}-H{heads}-G{key_heads}": Case(
+        tokens=tokens, dim=dim, block_size=block_size, top_k=top_k, heads=heads, key_heads=key_heads
+    )
+    for tokens in (1, 15, 63, 64, 65, 100, 256)
+    for dim in (32, 60, 64, 128)
+    for block_size, top_k, heads, key_heads in ((16, 3, 4, 2), (64, 2, 2, 2), (7, 4, 3, 1))
+}
+SLOW["T1000"] = Case(tokens=1000, block_size=64, top_k=3)
+SLOW["packed-uneven"] = Case(tokens=300, block_size=16, top_k=3, packed=(0, 100, 1, 15, 0, 17, 64, 63, 40, 0))
+CASES = [pytest.param(case, id=name) for name, case in QUICK.items()]
+CASES += [pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in SLOW.items()]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned() -> Iterator[None]:
+    """Memory that nobody has written yet holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def ratio(actual: Tensor, expected: Tensor) -> float:
+    """RMS(difference) / RMS(expected), infinite where something is not finite; what must be 0 is held to 1e-7."""
+    if not actual.isfinite().all():
+        return float("inf")
+    difference = (actual.detach().double() - expected.detach()).square().mean().sqrt()
+    return float(difference / expected.detach().square().mean().sqrt().clamp(min=1e-2))
+
+
+def differences(case: Case, dtype: torch.dtype) -> dict[str, float]:
+    """`ratio` of the output and of each gradient."""
+    tensors = case.inputs(dtype)
+    exact = [x.detach().double().requires_grad_() for x in tensors]
+    out, expected = case.run(tensors, "triton"), case.run(exact, "reference")
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    got = torch.autograd.grad((out * weights.to(dtype)).sum(), tensors)
+    right = torch.autograd.grad((expected * weights).sum(), exact)
+    assert out.dtype == dtype
+    pairs = zip("qkv", got, right, strict=True)
+    return {"o": ratio(out, expected), **{name: ratio(*both) for name, *both in pairs}}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients(case: Case) -> None:
+    found = differences(case, torch.float32)
+    assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize("name", ["T64-D64-grouped", "T37-fewer-blocks-than-chosen", "packed-with-empty"])
+def test_float16(name: str) -> None:
+    found = differences(QUICK[name], torch.float16)
+    assert max(found.values()) < 3e-3, found
+
+
+@pytest.mark.parametrize("key", list(TABLE.rows), ids=lambda key: f"{key[0]}-D{key[1]}")
+def test_every_row_of_the_table(key: tuple[str, int, int]) -> None:
+    case = Case(tokens=70, block_size=16, top_k=3, dim=min(key[1], 32))
+    with TABLE.forced(key):
+        found = differences(case, torch.float32)
+    assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+def test_what_is_chosen_scores_best(dtype: torch.dtype) -> None:
+    case = Case(tokens=90, block_size=8, top_k=4, heads=4, key_heads=2, batch=2)
+    with torch.no_grad():
+        q, k, v = (torch.randn_like(x) for x in case.inputs(dtype))
+        x, row, blocks = launch._prepare(q, k, v, None, 8, 1.0)
+        chosen = launch._choose(x, blocks, 3, row).view(2, 90, 4, 3).long()
+    means = k.double()[:, :88].unflatten(1, (11, 8)).mean(2).to(dtype).double().repeat_interleave(2, 2)
+    scores = torch.einsum("bthd,bnhd->bthn", q.double(), means)
+    own = torch.arange(90) // 8
+    scores = scores.masked_fill(torch.arange(11) >= own[:, None, None], -torch.inf)
+    first = torch.arange(2)[:, None, None, None] * 12
+    assert torch.equal((chosen >= 0).sum(-1), own.clamp(max=3)[None, :, None].expand(2, 90, 4))
+    got = scores.gather(-1, (chosen - first).clamp(min=0)).masked_fill(chosen < 0, -torch.inf).sort(-1).values
+    best = scores.topk(3, dim=-1).values.sort(-1).values
+    torch.testing.assert_close(got, best, rtol=1e-3 if dtype == torch.float16 else 1e-6, atol=1e-3)
+
+
+def test_of_equal_scores_the_earliest_are_chosen() -> None:
+    _, k, v = Case(tokens=48, block_size=4, top_k=3).inputs(torch.float32)
+    signs = torch.tensor([0.0, -0.0]).repeat(24)[None, :, None, None]  # every block scores 0 or -0
+    out = moba_attention(signs.expand(1, 48, 2, 16), k, v, block_size=4, top_k=3, impl="triton")
+    for t in (11, 30, 47):
+        seen = [*range(8), *range(t // 4 * 4, t + 1)]
+        assert ratio(out[0, t], v[0, seen].mean(0).double().expand(2, -1)) < 1e-5
+
+
+def test_a_later_token_changes_nothing_before_it() -> None:
+    case = Case(tokens=60, block_size=8, top_k=3, heads=2, key_heads=2)
+    with torch.no_grad():
+        tensors = case.inputs(torch.float32)
+        before = case.run(tensors, "triton")
+        for t in (7, 8, 31, 59):
+            changed = [torch.cat((x[:, :t], 50 * torch.randn_like(x[:, t:])), 1) for x in tensors]
+            assert torch.equal(case.run(changed, "triton")[:, :t], before[:, :t])
+
+
+def test_slices_of_one_tensor_are_read_where_they_are() -> None:
+    wide = torch.randn(2, 40, 8, 16, generator=torch.Generator().manual_seed(0))
+    parts = torch.split(wide, [4, 2, 2], dim=2)
+    sliced, apart = (
+        moba_attention(*xs, block_size=8, top_k=2, impl="triton") for xs in (parts, [x.clone() for x in parts])
+    )
+    assert torch.equal(sliced, apart)
+
+
+def test_autocast_decides_the_dtype() -> None:
+    tensors = Case(tokens=20, block_size=8, top_k=2).inputs(torch.float32)
+    with torch.autocast("cpu", dtype=torch.float16):
+        out = moba_attention(*tensors, block_size=8, top_k=2, impl="triton")
+    assert out.dtype == torch.float16
+
+
+def test_compiles_as_one_graph() -> None:
+    case = Case(tokens=33, block_size=8, top_k=3)
+    compiled = torch.compile(lambda *xs: case.run(list(xs), "triton"), backend="aot_eager", fullgraph=True)
+    tensors = case.inputs(torch.float32)
+    expected = case.run(tensors, "triton")
+    out = compiled(*tensors)
+    assert torch.equal(out, expected)
+    for got, right in zip(
+        torch.autograd.grad(out.sum(), tensors), torch.autograd.grad(expected.sum(), tensors), strict=True
+    ):
+        assert torch.equal(got, right)
+
+
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.float64, 16), (torch.float32, 130)], ids=["float64", "D130"])
+def test_what_no_kernel_serves_is_refused(dtype: torch.dtype, dim: int) -> None:
+    tensors = Case(tokens=8, block_size=4, top_k=2, dim=dim).inputs(dtype)
+    with pytest.raises(KernelUnavailableError, match="moba_attention"):
+        moba_attention(*tensors, block_size=4, top_k=2, impl="triton")
+
+
+STEPS = {
+    "D32-grouped": (4, 2, 32, 8, 3),
+    "D60-own-block-only": (2, 2, 60, 8, 1),
+    "b5-k4": (4, 1, 16, 5, 4),
+    "b70": (1, 1, 16, 70, 2),
+    "many-means": (2, 1, 16, 1, 3),
+}
+
+
+@pytest.mark.parametrize("size", STEPS.values(), ids=STEPS.keys())
+def test_step(size: tuple[int, ...]) -> None:
+    heads, groups, dim, block_size, top_k = size
+    lengths = torch.tensor([1, 64, 90])
+    q, k, v, means = cache(lengths, heads, groups, dim, block_size)
+    got, right = (
+        moba_attention_step(*xs, lengths, block_size=block_size, top_k=top_k, impl=impl)
+        for xs, impl in (((q, k, v, means), "triton"), ([x.double() for x in (q, k, v, means)], "chunkwise"))
+    )
+    assert ratio(got, right) < 1e-5
+
+
+def cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -> list[Tensor]:
+    """q, k, v and means, NaN in every row that holds no token or no complete block."""
+    draw, rows = torch.Generator().manual_seed(3), 90
+    q = torch.randn(len(lengths), heads, dim, generator=draw)
+    k, v = (torch.randn(len(lengths), rows, groups, dim, generator=draw) for _ in range(2))
+    means = torch.full((len(lengths), -(-rows // block_size), groups, dim), float("nan"))
+    for row, length in enumerate(lengths.tolist()):
+        complete = length // block_size
+        means[row, :complete] = k[row, : complete * block_size].unflatten(0, (complete, block_size)).mean(1)
+        k[row, length:] = v[row, length:] = float("nan")
+    return [q, k, v, means]
+
+
+def test_step_reads_no_mean_where_it_takes_every_block() -> None:
+    lengths = torch.tensor([17, 24])
+    q, k, v, means = cache(lengths, 2, 1, 16, 8)
+    nothing = torch.full_like(means, float("nan"))
+    kept, without = (
+        moba_attention_step(q, k, v, x, lengths, block_size=8, top_k=3, impl="triton") for x in (means, nothing)
+    )
+    assert torch.equal(kept, without)
+
+
+def test_step_has_the_gradients_of_the_form_in_pytorch() -> None:
+    lengths = torch.tensor([9, 40])
+    *leaves, means = cache(lengths, 2, 1, 16, 8)
+    leaves = [x.nan_to_num().requires_grad_() for x in leaves]
+    got, right = (
+        torch.autograd.grad(
+            moba_attention_step(*leaves, means, lengths, block_size=8, top_k=2, impl=impl).square().sum(), leaves
+        )
+        for impl in ("triton", "chunkwise")
+    )
+    assert max(ratio(one, other.double()) for one, other in zip(got, right, strict=True)) < 1e-5
+
+
+def test_means_are_written_as_blocks_complete() -> None:
+    lengths = torch.tensor([7, 8, 64, 90])
+    _, k, _, means = cache(lengths, 1, 2, 60, 8)
+    blank = torch.full_like(means, -1.0)
+    got = write_mean(blank.clone(), k, lengths, block_size=8, impl="triton")
+    assert torch.equal(got[:, :, :, 0] != -1, write_means(blank.clone(), k, lengths - 1, 1, 8)[:, :, :, 0] != -1)
+    assert ratio(got, write_means(blank.clone(), k, lengths - 1, 1, 8).double()) < 1e-6

@@ -1,0 +1,269 @@
+"""The kernels of native sparse attention, interpreted, against the explicit form in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from archsearch_plugins.nsa import launch
+from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
+from archsearch_plugins.nsa.table import TABLE
+from torch import Tensor
+
+from archsearch.errors import KernelUnavailableError
+from archsearch.model.block_cache import write_means
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end."""
+
+    tokens: int
+    block_size: int
+    top_k: int
+    window: int
+    dim: int = 16
+    heads: int = 2
+    key_heads: int = 1
+    batch: int = 1
+    keys: int = 0
+    packed: tuple[int, ...] = ()
+    value_dim: int = 0
+    scale: float | None = None
+
+    @property
+    def bounds(self) -> Tensor | None:
+        return torch.tensor([0, *self.packed]).cumsum(0) if self.packed else None
+
+    def inputs(self, dtype: torch.dtype) -> list[Tensor]:
+        """Signed q, k, v and gates. Of float16 each block of keys lies about a point of its own, so that rounding
+        moves no choice."""
+        draw = torch.Generator().manual_seed(self.tokens + 7 * self.block_size)
+        keys = self.keys or self.tokens
+        sizes = [
+            (self.batch, self.tokens, self.heads, self.dim),
+            (self.batch, keys, self.key_heads, self.dim),
+            (self.batch, keys, self.key_heads, self.value_dim or self.dim),
+            (self.batch, self.tokens, self.heads, 3),
+        ]
+        q, k, v, gates = (torch.randn(size, generator=draw, dtype=torch.float64) for size in sizes)
+        if dtype == torch.float16:
+            centres = torch.randn(1, -(-keys // self.block_size), 1, self.dim, generator=draw, dtype=torch.float64)
+            k = 0.3 * k + centres.repeat_interleave(self.block_size, 1)[:, :keys]
+        return [x.to(dtype).requires_grad_() for x in (q, k, v, gates)]
+
+    def run(self, tensors: list[Tensor], impl: str) -> Tensor:
+        q, k, v, gates = tensors
+        return nsa_attention(
+            q, k, v, gates=gates, block_size=self.block_size, top_k=self.top_k, window=self.window,
+            cu_seqlens=self.bounds, scale=self.scale, impl=impl,
+        )  # fmt: skip
+
+
+QUICK = {
+    "T1-D32": Case(tokens=1, block_size=8, top_k=3, window=4, dim=32),
+    "T15-D60-B2": Case(tokens=15, block_size=4, top_k=3, window=3, dim=60, batch=2),
+    "T33-own-block-only": Case(tokens=33, block_size=16, top_k=1, window=1, heads=1),
+    "T64-D64-window-past-all": Case(tokens=64, block_size=16, top_k=2, window=100, dim=64),
+    "T40-b1-k5": Case(tokens=40, block_size=1, top_k=5, window=2),
+    "T50-D128-b-not-a-tile": Case(tokens=50, block_size=12, top_k=3, window=20, dim=128, heads=3),
+    "T37-grouped-by-3": Case(tokens=37, block_size=8, top_k=4, window=9, heads=6, key_heads=2),
+    "T33-fewer-blocks-than-chosen": Case(tokens=33, block_size=16, top_k=8, window=8),
+    "T10-of-S45-B2": Case(tokens=10, keys=45, block_size=8, top_k=4, window=12, batch=2),
+    "T1-of-S40": Case(tokens=1, keys=40, block_size=8, top_k=3, window=8),
+    "packed-with-empty": Case(tokens=60, block_size=8, top_k=3, window=9, packed=(1, 0, 29, 16, 14)),
+    "V24-of-D16-negative-scale": Case(tokens=24, block_size=8, top_k=2, window=5, value_dim=24, scale=-0.3),
+}
+SLOW = {
+    f"T{tokens}-D{dim}-b{block_size}-k{top_k}-w{window}-H{heads}-G{key_heads}": Case(
+        tokens=tokens, dim=dim, block_size=block_size, top_k=top_k, window=window, heads=heads, key_heads=key_heads
+    )
+    for tokens in (1, 15, 63, 64, 65, 100)
+    for dim in (32, 60, 64, 128)
+    for block_size, top_k, window, heads, key_heads in ((16, 4, 20, 4, 2), (7, 5, 70, 3, 1))
+}
+SLOW["T256"] = Case(tokens=256, block_size=16, top_k=6, window=40)
+SLOW["T1000"] = Case(tokens=1000, block_size=64, top_k=4, window=100)
+SLOW["packed-uneven"] = Case(
+    tokens=300, block_size=16, top_k=4, window=30, packed=(0, 100, 1, 15, 0, 17, 64, 63, 40, 0)
+)
+CASES = [pytest.param(case, id=name) for name, case in QUICK.items()]
+CASES += [pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in SLOW.items()]
+
+
+@pytest.fixture(autouse=True)
+def _poisoned() -> Iterator[None]:
+    """Memory that nobody has written yet holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def ratio(actual: Tensor, expected: Tensor) -> float:
+    """RMS(difference) / RMS(expected), infinite where something is not finite; what must be 0 is held to 1e-7."""
+    if not actual.isfinite().all():
+        return float("inf")
+    difference = (actual.detach().double() - expected.detach()).square().mean().sqrt()
+    return float(difference / expected.detach().square().mean().sqrt().clamp(min=1e-2))
+
+
+def differences(case: Case, dtype: torch.dtype) -> dict[str, float]:
+    """`ratio` of the output and of each gradient."""
+    tensors = case.inputs(dtype)
+    exact = [x.detach().double().requires_grad_() for x in tensors]
+    out, expected = case.run(tensors, "triton"), case.run(exact, "reference")
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    got = torch.autograd.grad((out * weights.to(dtype)).sum(), tensors)
+    right = torch.autograd.grad((expected * weights).sum(), exact)
+    assert out.dtype == dtype
+    pairs = zip(("q", "k", "v", "gates"), got, right, strict=True)
+    return {"o": ratio(out, expected), **{name: ratio(*both) for name, *both in pairs}}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients(case: Case) -> None:
+    found = differences(case, torch.float32)
+    assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize("name", ["T37-grouped-by-3", "packed-with-empty"])
+def test_float16(name: str) -> None:
+    found = differences(QUICK[name], torch.float16)
+    assert max(found.values()) < 3e-3, found
+
+
+@pytest.mark.parametrize("key", list(TABLE.rows), ids=lambda key: f"{key[0]}-D{key[1]}")
+def test_every_row_of_the_table(key: tuple[str, int, int]) -> None:
+    case = Case(tokens=35, block_size=8, top_k=3, window=12, dim=min(key[1], 32))
+    with TABLE.forced(key):
+        found = differences(case, torch.float32)
+    assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+def test_what_is_chosen_weighs_most(dtype: torch.dtype) -> None:
+    case = Case(tokens=90, block_size=8, top_k=5, window=8, heads=4, key_heads=2, batch=2)
+    with torch.no_grad():
+        q, k, v, _ = (torch.randn_like(x) for x in case.inputs(dtype))
+        chosen = launch.nsa_forward(q, k, v, None, 8, 5, 8, 0.5)[4].view(2, 90, 2, 4).long()
+    means = k.double()[:, :88].unflatten(1, (11, 8)).mean(2).to(dtype).double().repeat_interleave(2, 2)
+    own, complete = torch.arange(90)[:, None, None] // 8, (torch.arange(90)[:, None, None] + 1) // 8
+    blocks = torch.arange(11)
+    scores = (0.5 * torch.einsum("bthd,bnhd->bthn", q.double(), means)).masked_fill(blocks >= complete, -torch.inf)
+    weights = scores.softmax(-1).nan_to_num(0.0).unflatten(2, (2, 2)).sum(3)
+    weights = weights.masked_fill((blocks == 0) | (blocks >= own), -1.0)
+    first = torch.arange(2)[:, None, None] * 12
+    assert torch.equal(chosen[..., 0], torch.where(own[None, :, :, 0] > 0, first, -1).expand(2, 90, 2))
+    rest = chosen[..., 1:]
+    got = weights.gather(-1, (rest - first[..., None]).clamp(min=0)).masked_fill(rest < 0, -1.0).sort(-1).values
+    torch.testing.assert_close(got, weights.topk(3, dim=-1).values.sort(-1).values, rtol=1e-3, atol=1e-3)
+
+
+def test_of_equal_probabilities_the_earliest_are_chosen() -> None:
+    q, k, v, gates = Case(tokens=48, block_size=4, top_k=4, window=3).inputs(torch.float32)
+    only_selection = torch.tensor([0.0, 1.0, 0.0]).expand_as(gates)
+    out = nsa_attention(torch.zeros_like(q), k, v, gates=only_selection, block_size=4, top_k=4, window=3, impl="triton")
+    for t in (15, 30, 47):
+        seen = [*range(12), *range(t // 4 * 4, t + 1)]
+        assert ratio(out[0, t], v[0, seen].mean(0).double().expand(2, -1)) < 1e-5
+
+
+def test_a_later_token_changes_nothing_before_it() -> None:
+    case = Case(tokens=40, block_size=8, top_k=3, window=10)
+    with torch.no_grad():
+        tensors = case.inputs(torch.float32)
+        before = case.run(tensors, "triton")
+        for t in (7, 8, 31):
+            changed = [torch.cat((x[:, :t], 50 * torch.randn_like(x[:, t:])), 1) for x in tensors]
+            assert torch.equal(case.run(changed, "triton")[:, :t], before[:, :t])
+
+
+def test_compiles_as_one_graph() -> None:
+    case = Case(tokens=25, block_size=8, top_k=3, window=10)
+    compiled = torch.compile(lambda *xs: case.run(list(xs), "triton"), backend="aot_eager", fullgraph=True)
+    tensors = case.inputs(torch.float32)
+    expected = case.run(tensors, "triton")
+    out = compiled(*tensors)
+    assert ratio(out, expected.double()) < 1e-6
+    for got, right in zip(
+        torch.autograd.grad(out.sum(), tensors), torch.autograd.grad(expected.sum(), tensors), strict=True
+    ):
+        assert ratio(got, right.double()) < 1e-6
+
+
+def test_autocast_decides_the_dtype() -> None:
+    tensors = Case(tokens=20, block_size=8, top_k=2, window=8).inputs(torch.float32)
+    with torch.autocast("cpu", dtype=torch.float16):
+        out = nsa_attention(*tensors[:3], gates=tensors[3], block_size=8, top_k=2, window=8, impl="triton")
+    assert out.dtype == torch.float16
+
+
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.float64, 16), (torch.float32, 130)], ids=["float64", "D130"])
+def test_what_no_kernel_serves_is_refused(dtype: torch.dtype, dim: int) -> None:
+    case = Case(tokens=8, block_size=4, top_k=2, window=4, dim=dim)
+    with pytest.raises(KernelUnavailableError, match="nsa_attention"):
+        case.run(case.inputs(dtype), "triton")
+
+
+STEPS = {
+    "D32-grouped": (4, 2, 32, 8, 4, 20),
+    "D60-own-block-only": (2, 2, 60, 8, 1, 100),
+    "b5-k2": (4, 1, 16, 5, 2, 3),
+    "k9-grouped-by-3": (6, 2, 16, 4, 9, 70),
+    "b70": (2, 1, 16, 70, 3, 64),
+    "many-means": (2, 1, 16, 1, 5, 2),
+}
+
+
+@pytest.mark.parametrize("size", STEPS.values(), ids=STEPS.keys())
+def test_step(size: tuple[int, ...]) -> None:
+    heads, groups, dim, block_size, top_k, window = size
+    lengths = torch.tensor([1, 7, 64, 90])
+    tensors = cache(lengths, heads, groups, dim, block_size)
+    got = step(tensors, lengths, "triton", block_size=block_size, top_k=top_k, window=window)
+    wide = [x.double() for x in tensors]
+    right = step(wide, lengths, "chunkwise", block_size=block_size, top_k=top_k, window=window)
+    assert ratio(got, right) < 1e-5
+
+
+def cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -> list[Tensor]:
+    """q, k, v, their means and gates, NaN in every row that holds no token or no complete block."""
+    draw, rows, batch = torch.Generator().manual_seed(3), 90, len(lengths)
+    q, gates = torch.randn(batch, heads, dim, generator=draw), torch.randn(batch, heads, 3, generator=draw)
+    kv = [torch.randn(batch, rows, groups, dim, generator=draw) for _ in range(2)]
+    means = [torch.full((batch, -(-rows // block_size), groups, dim), float("nan")) for _ in range(2)]
+    for row, length in enumerate(lengths.tolist()):
+        complete = length // block_size
+        for x, mean in zip(kv, means, strict=True):
+            mean[row, :complete] = x[row, : complete * block_size].unflatten(0, (complete, block_size)).mean(1)
+            x[row, length:] = float("nan")
+    return [q, *kv, *means, gates]
+
+
+def step(tensors: list[Tensor], lengths: Tensor, impl: str, **sizes: int) -> Tensor:
+    q, k, v, k_means, v_means, gates = tensors
+    return nsa_attention_step(q, k, v, k_means, v_means, lengths, gates=gates, impl=impl, **sizes)
+
+
+def test_step_has_the_gradients_of_the_form_in_pytorch() -> None:
+    lengths = torch.tensor([9, 40])
+    leaves = [x.nan_to_num().requires_grad_() for x in cache(lengths, 2, 1, 16, 8)]
+    got, right = (
+        torch.autograd.grad(step(leaves, lengths, impl, block_size=8, top_k=3, window=9).square().sum(), leaves)
+        for impl in ("triton", "chunkwise")
+    )
+    assert max(ratio(one, other.double()) for one, other in zip(got, right, strict=True)) < 1e-5
+
+
+def test_means_are_written_as_blocks_complete() -> None:
+    lengths = torch.tensor([7, 8, 64, 90])
+    k = cache(lengths, 1, 2, 60, 8)[1]
+    blank = torch.full((4, 12, 2, 60), -1.0)
+    got = write_mean(blank.clone(), k, lengths, block_size=8, impl="triton")
+    right = write_means(blank.clone(), k, lengths - 1, 1, 8)
+    assert torch.equal(got[..., 0] != -1, right[..., 0] != -1)
+    assert ratio(got, right.double()) < 1e-6
