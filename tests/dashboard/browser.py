@@ -31,31 +31,38 @@ class Served:
 @contextmanager
 def served(url: str) -> Iterator[Served]:
     """``archsearch dashboard`` over the database at `url`, on a port of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", "from archsearch.cli import main; main()", "dashboard", "--port", str(port)]
     environment = {**os.environ, "ARCHSEARCH_STORAGE": url}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
-        _wait_for(address, process)
+        wait_for(f"{address}/_stcore/health", process)
         yield Served(address, process)
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Waits until `address` is answered; fails when `process` ends before, or after `START_SECONDS`."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        assert process.poll() is None, f"the dashboard ended with {process.returncode} before it answered"
+        assert process.poll() is None, f"the server ended with {process.returncode} before it answered"
         try:
-            with urlopen(f"{address}/_stcore/health", timeout=5):
+            with urlopen(address, timeout=5):
                 return
         except (URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise AssertionError(f"the dashboard did not answer at {address} within {START_SECONDS} s")
+            time.sleep(0.1)
+    raise AssertionError(f"nobody answered at {address} within {START_SECONDS} s")
 
 
 @contextmanager

@@ -97,11 +97,11 @@ def _poisoned() -> Iterator[None]:
 
 
 def ratio(actual: Tensor, expected: Tensor) -> float:
-    """RMS(difference) / RMS(expected), infinite where something is not finite; what must be 0 is held to 1e-7."""
+    """RMS(difference) / RMS(expected), infinite where something is not finite; what must be 0 is held to 1e-6."""
     if not actual.isfinite().all():
         return float("inf")
     difference = (actual.detach().double() - expected.detach()).square().mean().sqrt()
-    return float(difference / expected.detach().square().mean().sqrt().clamp(min=1e-2))
+    return float(difference / expected.detach().square().mean().sqrt().clamp(min=0.1))
 
 
 def differences(case: Case, dtype: torch.dtype) -> dict[str, float]:

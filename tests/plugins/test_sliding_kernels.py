@@ -38,8 +38,8 @@ CASES = [
     Case(64, 64, 5, 1, 1, 60), Case(65, 1, 0, 2, 1, 128), Case(65, 63, 1, 2, 2), Case(64, 7, 0, 4, 2, 64),
     Case(100, 200, 5, 2, 1, 60), Case(100, 16, 40, 2, 1), Case(100, 3, 200), Case(100, 33, 1, 1, 1, 128),
     Case(100, 7, 5, 4, 2, 64, queries=40), Case(100, 64, 0, dim=60, queries=1), Case(63, 1, 1, queries=62),
-    Case(230, 65, 0, 2, 1), Case(230, 150, 5, queries=101), Case(256, 191, 1), Case(100, 16, 5, 2, 1, 64, dtype=torch.float16),
-    Case(65, 200, 0, 1, 1, 60, dtype=torch.float16),
+    Case(230, 65, 0, 2, 1), Case(230, 150, 5, queries=101), Case(256, 191, 1),
+    Case(100, 16, 5, 2, 1, 64, dtype=torch.float16), Case(65, 200, 0, 1, 1, 60, dtype=torch.float16),
 ]  # fmt: skip
 GRID = [
     Case(tokens, window, sinks, heads, kv_heads, dim, queries)
