@@ -34,7 +34,7 @@ def choose_important(
                 q_tile = load_rows(q, tokens, valid, q_heads, head, D, WIDTH)
                 norm = finite(tl.load(norms + tokens.to(tl.int64) * HEADS + head))
                 s = tl.dot(q_tile, tl.trans(mean), input_precision=PRECISION) * scale
-                importance += tl.exp2(s - norm[:, None])
+                importance += tl.exp2(tl.minimum(s - norm[:, None], 0.0))  # above 0 only where masked below
             between = (blocks[None, :] > first[:, None]) & (blocks[None, :] < own[:, None])
             best = keep_best(best, tl.where(between, rank_of(importance, blocks[None, :]), NOTHING), SLOTS - 1)
         slots = tl.arange(0, SLOTS_UP)
