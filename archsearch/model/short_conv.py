@@ -12,6 +12,9 @@ from archsearch.model.table import CONV
 
 Activation = Literal["none", "silu"]
 
+_CACHED = 1 << 17
+"""Numbers of one tensor that are worked on together on a CPU."""
+
 
 class ShortConv(nn.Module):
     """``y_t = sum_i w_i x_{t-i}`` for i below ``width``, one weight a channel; starts near the identity.
@@ -98,27 +101,38 @@ def next_tail(tail: Tensor, x: Tensor) -> Tensor:
 
 
 class _ShiftedSum(torch.autograd.Function):
-    """The convolution as in-place shifted products: a slice's own backward would fill a tensor for each shift."""
+    """The convolution as in-place shifted products: a slice's own backward would fill a tensor for each shift. A few
+    sequences at a time, so that they are still in the cache for the next shift."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        out = x * weight[0]
-        for shift in range(1, min(weight.shape[0], x.shape[1])):
-            out[:, shift:].addcmul_(x[:, :-shift], weight[shift])
+        out = torch.empty_like(x)
+        for some, result in zip(_few(x), _few(out), strict=True):
+            torch.mul(some, weight[0], out=result)
+            for shift in range(1, min(weight.shape[0], x.shape[1])):
+                result[:, shift:].addcmul_(some[:, :-shift], weight[shift])
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         (grad,) = grads
-        grad_x = grad * weight[0]
-        grad_weight = torch.zeros_like(weight)
-        grad_weight[0] = (grad * x).sum((0, 1))
-        for shift in range(1, min(weight.shape[0], x.shape[1])):
-            grad_x[:, :-shift].addcmul_(grad[:, shift:], weight[shift])
-            grad_weight[shift] = (grad[:, shift:] * x[:, :-shift]).sum((0, 1))
+        grad_x, grad_weight = torch.empty_like(grad), torch.zeros_like(weight)
+        for some, above, result in zip(_few(x), _few(grad), _few(grad_x), strict=True):
+            torch.mul(above, weight[0], out=result)
+            grad_weight[0] += (above * some).sum((0, 1))
+            for shift in range(1, min(weight.shape[0], x.shape[1])):
+                result[:, :-shift].addcmul_(above[:, shift:], weight[shift])
+                grad_weight[shift] += (above[:, shift:] * some[:, :-shift]).sum((0, 1))
         return grad_x, grad_weight
+
+
+def _few(x: Tensor) -> tuple[Tensor, ...]:
+    """`x` `[B, T, C]` by sequences, on a CPU as many at a time as have `_CACHED` numbers."""
+    if x.device.type != "cpu":
+        return (x,)
+    return x.split(max(1, _CACHED // max(1, x.shape[1] * x.shape[2])))
 
 
 def _shifted_sum(x: Tensor, weight: Tensor) -> Tensor:

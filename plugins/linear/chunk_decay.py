@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .channel_products import channel_products
 
@@ -101,13 +104,13 @@ def decayed_products(
         first, *others = (row @ k.mT for row in rows)
         mask = _lower_ones(k.shape[-2], k.dtype, k.device)
         return (first * mask, *others), ChunkEnds(rows=rows, keys=k, before=None, after=None)
-    if log_decay.shape[-1] == 1:
-        pairs, before, after = _head_decay(log_decay[..., 0])
-        return tuple((row @ k.mT) * pairs for row in rows), ChunkEnds(rows=rows, keys=k, before=before, after=after)
     if _may_look(log_decay) and log_decay.shape[-2] > 1:
         halves = log_decay.unflatten(-2, (2, -1)).sum(-2)
         if _is_mild(halves):
             return _factored_products(rows, k, log_decay, halves.exp())
+    if log_decay.shape[-1] == 1:
+        pairs, before, after = _head_decay(log_decay[..., 0])
+        return tuple((row @ k.mT) * pairs for row in rows), ChunkEnds(rows=rows, keys=k, before=before, after=after)
     products, before, after = channel_products(rows, k, log_decay)
     return products, ChunkEnds(rows=rows, keys=k, before=before.exp(), after=after.exp())
 
@@ -117,14 +120,50 @@ def _factored_products(
 ) -> tuple[tuple[Tensor, ...], ChunkEnds]:
     """P(row, k) = (row exp E) (k exp -E)^T, where E is the sum of `log_decay` from the middle of the chunk to the
     token, and less than `_MILD` from 0; ``halves`` `[..., 2, K]` are the decays over the halves."""
-    size = k.shape[-2]
-    exponents = _from_middle(size, k.dtype, k.device) @ log_decay
-    decay, growth = exponents.exp(), exponents.neg().exp()
-    decayed, grown = tuple(row * decay for row in rows), k * growth
-    first, *others = (row @ grown.mT for row in decayed)
+    made: tuple[Tensor, ...] = _FactoredProducts.apply(log_decay, k, *rows)  # type: ignore[no-untyped-call]
     start, end = halves.split(1, dim=-2)
-    ends = _FactoredEnds(rows=decayed, keys=grown, before=None, after=None, first=start, second=end)
-    return (first.tril(), *others), ends  # above the diagonal there may be infinities
+    count = len(rows)
+    ends = _FactoredEnds(rows=made[count:-1], keys=made[-1], before=None, after=None, first=start, second=end)
+    return made[:count], ends
+
+
+class _FactoredProducts(torch.autograd.Function):
+    """The products of every kind of rows, those rows decayed from the middle, and the keys decayed to it."""
+
+    @staticmethod
+    def forward(ctx: Any, log_decay: Tensor, k: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
+        decay = (_from_middle(k.shape[-2], k.dtype, k.device) @ log_decay).exp_()
+        growth = decay.reciprocal()
+        decayed, grown = tuple(row * decay for row in rows), k * growth
+        products = tuple(row @ grown.mT for row in decayed)
+        products[0].tril_()  # above the diagonal there may be infinities
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(decay, growth, grown, *decayed)
+        return *products, *decayed, grown
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+        decay, growth, grown, *decayed = ctx.saved_tensors
+        size, count = grown.shape[-2], len(decayed)
+        none = grown.new_zeros(size, size).expand(*grown.shape[:-1], size)
+        d_products = [none if grad is None else grad for grad in grads[:count]]
+        d_products[0] = d_products[0].tril()
+        d_grown = _sum(grads[-1], *(d.mT @ row for d, row in zip(d_products, decayed, strict=True)))
+        d_exponents = (d_grown * grown).neg_()
+        d_rows = []
+        for d_product, d_out, row in zip(d_products, grads[count:-1], decayed, strict=True):
+            d_row = _sum(d_out, d_product @ grown)
+            d_exponents.addcmul_(d_row, row)
+            d_rows.append(d_row.mul_(decay))
+        sums = _from_middle(size, grown.dtype, grown.device)
+        return sums.mT @ d_exponents.sum_to_size(decay.shape), d_grown.mul_(growth), *d_rows
+
+
+def _sum(first: Tensor | None, *terms: Tensor) -> Tensor:
+    """Of what may be missing and of terms, the first of which is overwritten."""
+    total = functools.reduce(torch.Tensor.add_, terms)
+    return total if first is None else total.add_(first)
 
 
 def _head_decay(log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -201,10 +201,11 @@ def test_the_past_does_not_see_the_future(at: int, decay: str, rule: str) -> Non
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("rate", [0.05, 0.9, 1.85, 2.5, 30.0])
+@pytest.mark.parametrize("decay", ["constant", "head", "channel"])
 @pytest.mark.parametrize("T", [1, 17, 64, 150])
-def test_decays_of_every_strength_are_exact_in_training(T: int, rate: float, rule: str) -> None:
-    """Up to a rate of 60 / 32 a token whole chunks of 64 are factored, then shorter ones, then none."""
-    inputs = make_inputs(T=T, decay="channel", rule=rule)
+def test_decays_of_every_strength_are_exact_in_training(T: int, decay: str, rate: float, rule: str) -> None:
+    """Up to a rate of 60 / 32 a token whole chunks of 64 are factored, then shorter ones (by channel), then none."""
+    inputs = make_inputs(T=T, decay=decay, rule=rule)
     inputs["log_decay"] = -rate * torch.rand_like(inputs["log_decay"])  # type: ignore[arg-type]
     exact, given = (
         {name: None if x is None else x.detach().to(dtype, copy=True).requires_grad_() for name, x in inputs.items()}
