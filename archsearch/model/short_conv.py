@@ -132,7 +132,8 @@ def _few(x: Tensor) -> tuple[Tensor, ...]:
     """`x` `[B, T, C]` by sequences, on a CPU as many at a time as have `_CACHED` numbers."""
     if x.device.type != "cpu":
         return (x,)
-    return x.split(max(1, _CACHED // max(1, x.shape[1] * x.shape[2])))
+    some: tuple[Tensor, ...] = x.split(max(1, _CACHED // max(1, x.shape[1] * x.shape[2])))
+    return some
 
 
 def _shifted_sum(x: Tensor, weight: Tensor) -> Tensor:

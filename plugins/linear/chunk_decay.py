@@ -132,7 +132,8 @@ class _FactoredProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, log_decay: Tensor, k: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        decay = (_from_middle(k.shape[-2], k.dtype, k.device) @ log_decay).exp_()
+        exact = torch.float64 if log_decay.shape[-1] == 1 else k.dtype  # where it costs little
+        decay = (_from_middle(k.shape[-2], exact, k.device) @ log_decay.to(exact)).exp_().to(k.dtype)
         growth = decay.reciprocal()
         decayed, grown = tuple(row * decay for row in rows), k * growth
         products = tuple(row @ grown.mT for row in decayed)
