@@ -1,6 +1,6 @@
 """The project's figures on this machine's CPU, each a rate or a ratio within one run, with repeats and spread.
 
-python benchmarks/figures.py [linear] [model] [search] [cli]
+python benchmarks/figures.py [linear] [model] [quickstart] [search] [cli]
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from archsearch_plugins.linear import chunk_decay, unit_length
 from archsearch_plugins.linear.ops import linear_attention
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.bench import Timing, alternate, ratio
-from archsearch.model import HybridLM
+from archsearch.model import HybridLM, gated_norm
+from archsearch.model.short_conv import ShortConv
 from archsearch.registry import load_registry
 from archsearch.search import SearchSpec, run_search
 from archsearch.search.problem import Problem
@@ -47,7 +51,9 @@ GATES: dict[str, tuple[str, bool]] = {
 
 def main() -> None:
     """Prints the sections named on the command line, all of them without a name."""
-    sections: dict[str, Callable[[], None]] = {"linear": linear, "model": model, "search": search, "cli": cli}
+    sections: dict[str, Callable[[], None]] = {
+        "linear": linear, "model": model, "quickstart": quickstart, "search": search, "cli": cli
+    }  # fmt: skip
     torch.set_num_threads(1)
     for name in sys.argv[1:] or sections:
         sections[name]()
@@ -119,9 +125,42 @@ def _model_step(preset: str, *, tokens: int, batch: int, repeats: int, target: s
     show_ratio(f"training step, T={tokens}, batch {batch}: {slow} over {fast}", times[slow], times[fast], target)
 
 
-def _training_step(pattern: str, tokens: int, batch: int) -> Callable[[], None]:
+def quickstart() -> None:
+    """A training step of the quickstart's model as it is, against the same with the forms that PyTorch has ready."""
+    for pattern in ("full*3", "sliding(window=8)*3", "gla*3", "gated-deltanet*3", "kda*3"):
+        step = _training_step(pattern, 48, 64, short_conv=4)
+        times = alternate({"ready": _with_ready_forms(step), "ours": step}, repeats=15, warmup=3)
+        show_ratio(f"quickstart's training step, {pattern}: ready forms over ours", times["ready"], times["ours"], "-")
+
+
+def _with_ready_forms(step: Callable[[], None]) -> Callable[[], None]:
+    """The step with a grouped convolution, a normalisation, a gated norm and decays that autograd takes apart."""
+
+    def conv(self: ShortConv, x: torch.Tensor, tail: None, positions: None) -> torch.Tensor:
+        width, channels = self.weight.shape
+        padded = F.pad(x.mT, (width - 1, 0))
+        return F.conv1d(padded, self.weight.flip(0).mT[:, None], groups=channels).mT
+
+    def norm(x: torch.Tensor, weight: torch.Tensor, gate: torch.Tensor, activation: str, eps: float) -> torch.Tensor:
+        opened = F.silu(gate) if activation == "silu" else torch.sigmoid(gate)
+        return F.rms_norm(x, weight.shape, weight, eps).flatten(-2) * opened
+
+    def patched() -> None:
+        with (
+            patch.object(ShortConv, "_shifted", conv),
+            patch.object(gated_norm._GatedNorm, "apply", norm),
+            patch.object(unit_length._UnitLength, "apply", partial(F.normalize, dim=-1)),
+            patch.object(chunk_decay, "_may_look", lambda log_decay: False),
+        ):
+            step()
+
+    return patched
+
+
+def _training_step(pattern: str, tokens: int, batch: int, short_conv: int = 0) -> Callable[[], None]:
     registry = load_registry()
-    spec = ModelSpec.read({"d_model": 64, "n_heads": 2, "channel_mixer": "none", "vocab_size": 256})
+    shape = {"d_model": 64, "n_heads": 2, "channel_mixer": "none", "vocab_size": 256, "short_conv": short_conv}
+    spec = ModelSpec.read(shape)
     torch.manual_seed(0)
     built = HybridLM(ArchSpec.parse(pattern, registry, spec), registry)
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-4, fused=True)
