@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from archsearch.errors import OptionsError, listing, nearest
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
     from archsearch.model import Mixer
 
@@ -239,6 +240,10 @@ class MixerPlugin(ABC, Generic[OptionsT]):
 
     def kernels(self, arch: str) -> Iterable[Build]:
         """The Triton kernels of the plugin's ops as they run on an architecture, for compilation ahead of time."""
+        return ()
+
+    def bench_ops(self) -> Iterable[BenchOp]:
+        """The plugin's pure ops as ``archsearch bench kernels`` measures them."""
         return ()
 
     def dense_up_to(self, options: OptionsT) -> int:

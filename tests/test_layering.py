@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [
     {"mixer", "hookspecs", "measurement", "kernels"},
     {"arch", "notation", "attention_cost"},
     {"costs", "registry", "exercise", "recipe"},
-    {"storage", "analysis"},
+    {"storage", "analysis", "speed"},
     {"model", "tasks"},
     {"training", "bench"},
     {"search"},
@@ -41,7 +41,7 @@ OWNERS = {
 }
 DASHBOARD_MAY = {
     "storage", "analysis", "costs", "arch", "notation", "registry", "mixer", "measurement", "units", "errors",
-    "exercise", "kernels",
+    "exercise", "kernels", "speed",
 }  # fmt: skip
 
 

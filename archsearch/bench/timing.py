@@ -6,6 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Stopwatch: TypeAlias = Callable[[Callable[[], object]], float]
+"""Seconds that one call of a function takes; `archsearch.bench.clock` has one for each device."""
+
+FEWEST, MOST = 5, 25
+"""Repeats, whatever the time that is given."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,20 @@ class Timing:
         return f"{self.median * 1e3:.3g} ms ({low:.3g} to {high:.3g}, {len(self.seconds)} repeats)"
 
 
-def alternate(functions: Mapping[str, Callable[[], object]], *, repeats: int = 7, warmup: int = 2) -> dict[str, Timing]:
+def wall_clock(function: Callable[[], object]) -> float:
+    """The host's clock around one call, for a device that works as it is told."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def alternate(
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int = 7,
+    warmup: int = 2,
+    stopwatch: Stopwatch = wall_clock,
+) -> dict[str, Timing]:
     """Times functions in turn, so that what else the machine does falls on all of them alike."""
     for _ in range(warmup):
         for function in functions.values():
@@ -32,10 +52,22 @@ def alternate(functions: Mapping[str, Callable[[], object]], *, repeats: int = 7
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(stopwatch(function))
     return {name: Timing(tuple(taken)) for name, taken in seconds.items()}
+
+
+def measure(
+    functions: Mapping[str, Callable[[], object]], *, stopwatch: Stopwatch, seconds: float
+) -> dict[str, Timing]:
+    """The same for about so many seconds: one call of each warms up, another tells how many repeats there is time for.
+
+    From `FEWEST` to `MOST`, an odd number, so that the median is a repeat.
+    """
+    for function in functions.values():
+        stopwatch(function)
+    once = sum(stopwatch(function) for function in functions.values())
+    repeats = min(MOST, max(FEWEST, int(seconds / max(once, 1e-9)))) | 1
+    return alternate(functions, repeats=repeats, warmup=0, stopwatch=stopwatch)
 
 
 def ratio(slow: Timing, fast: Timing) -> tuple[float, float, float]:

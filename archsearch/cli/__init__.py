@@ -8,6 +8,7 @@ import sys
 import typer
 
 from archsearch.cli import (
+    bench,
     cost,
     dashboard,
     database,
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (run, pareto, show, cost, evaluate, plugins, kernels, report, database, dashboard, doctor, jobs):
+for module in (run, pareto, show, cost, evaluate, plugins, kernels, bench, report, database, dashboard, doctor, jobs):
     module.register(app)
 
 

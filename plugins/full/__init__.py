@@ -13,6 +13,7 @@ from .cost import attention_flops
 from .options import FullOptions
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
 
     from .layer import FullAttention
@@ -47,6 +48,11 @@ class FullPlugin(MixerPlugin[FullOptions]):
         from .builds import builds
 
         return builds(arch)
+
+    def bench_ops(self) -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
 
 
 @hookimpl

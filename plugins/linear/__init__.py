@@ -12,6 +12,7 @@ from . import cost
 from .options import PRESETS, LinearOptions
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
 
     from .layer import LinearMixer
@@ -50,6 +51,11 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         from .builds import builds
 
         return builds(arch)
+
+    def bench_ops(self) -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
@@ -13,6 +13,7 @@ from .cost import moba_flops, moba_state, moba_traffic
 from .options import MobaOptions
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
 
     from .layer import MobaAttention
@@ -52,6 +53,11 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
         from .builds import builds
 
         return builds(arch)
+
+    def bench_ops(self) -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
@@ -12,6 +12,7 @@ from .cost import nsa_flops, nsa_params, nsa_state, nsa_traffic
 from .options import NsaOptions
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
 
     from .layer import NsaAttention
@@ -50,6 +51,11 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
         from .builds import builds
 
         return builds(arch)
+
+    def bench_ops(self) -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
 
 
 @hookimpl

@@ -13,6 +13,7 @@ from .cost import attention_flops
 from .options import SlidingOptions
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
 
     from .layer import SlidingAttention
@@ -49,6 +50,11 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
         from .builds import builds
 
         return builds(arch)
+
+    def bench_ops(self) -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
 
     def dense_up_to(self, options: SlidingOptions) -> int:
         return options.window + options.sinks

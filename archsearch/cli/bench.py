@@ -1,0 +1,91 @@
+"""``archsearch bench``: what ops and models take on this device, and reports of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archsearch.cli.output import console
+
+if TYPE_CHECKING:
+    from archsearch.speed.results import KernelRow, Results
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to a result file.")]
+DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="cuda or cpu; by default cuda where there is one.")]
+MinutesOption = Annotated[float, typer.Option(help="What is left after so many minutes is listed as not measured.")]
+
+app = typer.Typer(help="Measure ops and models on this device, report what was measured.")
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the group."""
+    parent.add_typer(app, name="bench")
+
+
+@app.command("kernels")
+def bench_kernels(
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Measure other implementations beside ours, in the same run.")
+    ] = False,
+    json: JsonFile = None,
+    only: Annotated[str, typer.Option(metavar="OP", help="Only ops whose name contains this.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="One shape an op.")] = False,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Shapes that a CPU runs in seconds; without CUDA always.")
+    ] = False,
+    impl: Annotated[
+        str, typer.Option(metavar="IMPL", help="triton, chunkwise or reference; by default the op's fastest.")
+    ] = "",
+    device: DeviceOption = "",
+    minutes: MinutesOption = 9.0,
+) -> None:
+    """Times every op forward, forward and backward, and for one decoded token, beside the bound of this device.
+
+    Each contender's outputs and gradients are compared with a reference in the same run, and only what agrees gets a
+    figure; what fails is listed with its reason. Exits with 1 when one of archsearch's own results is wrong or failed.
+    """
+    from archsearch.bench.ceilings import measure_ceilings
+    from archsearch.bench.clock import clock_for
+    from archsearch.bench.device import device_named
+    from archsearch.bench.environment import environment
+    from archsearch.bench.kernels import Bench, bench_ops, ops_of
+    from archsearch.bench.op import FULL, QUICK, TINY
+    from archsearch.registry import load_registry
+    from archsearch.speed.results import OURS, Results
+
+    place = device_named(device)
+    ops = ops_of(load_registry(), only)
+    clock = clock_for(place)
+    rates = measure_ceilings(place, clock)
+    bench = Bench(device=place, clock=clock, ceilings=rates, peers=peers, minutes=minutes, form=impl)
+    grid = TINY if tiny or place.type != "cuda" else QUICK if quick else FULL
+    empty = Results(kind="kernels", environment=environment(place), ceilings=rates)
+    rows = _collect(bench_ops(ops, grid, bench), empty, json)
+    if any(row.contender == OURS and row.status in ("wrong", "failed") for row in rows):
+        raise typer.Exit(1)
+
+
+def _collect(measured: Iterable[KernelRow], empty: Results, path: Path | None) -> list[KernelRow]:
+    """Prints each row as it comes and keeps the file up to date, so that a run that is ended leaves what it has."""
+    from archsearch.cli.bench_tables import kernel_line
+    from archsearch.speed.results import write_results
+
+    out, rows = console(), []
+    out.print(_heading(empty), soft_wrap=True)
+    for row in measured:
+        rows.append(row)
+        out.print(kernel_line(row), soft_wrap=True)
+        if path is not None:
+            write_results(empty.model_copy(update={"kernels": tuple(rows)}), path)
+    if path is not None:
+        out.print(f"written: {path}", soft_wrap=True)
+    return rows
+
+
+def _heading(results: Results) -> str:
+    from archsearch.cli.bench_tables import heading
+
+    return heading(results)

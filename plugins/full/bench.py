@@ -1,0 +1,84 @@
+"""Full attention as `archsearch bench kernels` measures it: over sequences, and one token over its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from archsearch.attention_cost import kv_traffic, softmax_flops, visible_pairs
+from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
+from archsearch.bench.peers import sdpa_peers, sdpa_step_peer
+from archsearch.mixer import ModelShape
+from archsearch.speed.work import Shape, Work, softmax_io, token_io
+
+from .ops import full_attention, full_attention_step
+
+
+def bench_ops() -> Iterator[BenchOp]:
+    """Both of them."""
+    yield BenchOp(
+        name="full", inputs=_inputs, run=_run, reference=lambda inputs: _run(inputs, reference_form(inputs)),
+        work=full_work,
+        trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2}, forms=("chunkwise", "chunkwise"),
+        peers=sdpa_peers(same=True),
+        grids={
+            FULL: [_shape(1, 16384, 16), _shape(1, 65536, 16)], QUICK: [_shape(1, 16384, 16)],
+            TINY: [Shape(batch=2, tokens=40, heads=4, kv_heads=2, head_dim=16)],
+        },
+    )  # fmt: skip
+    yield BenchOp(
+        name="full", step=True, inputs=_step_inputs, run=_step, reference=lambda inputs: _step(inputs, "reference"),
+        work=full_step_work, head_axes={"q": 1, "k": 2, "v": 2}, peers=(sdpa_step_peer(),),
+        grids={
+            FULL: [
+                _shape(1, 131072, 16),
+                Shape(batch=64, tokens=8192, heads=32, kv_heads=8, head_dim=128), _shape(1, 8192, 16),
+            ],
+            QUICK: [_shape(1, 131072, 16)],
+            TINY: [Shape(batch=2, tokens=40, heads=4, kv_heads=2, head_dim=16)],
+        },
+    )  # fmt: skip
+
+
+def full_work(shape: Shape, element_bytes: int) -> Work:
+    """2 Hq T^2 D a sequence: scores and values over the causal half of the square."""
+    sizes = ModelShape(d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim)
+    flops = shape.batch * softmax_flops(visible_pairs(shape.tokens), sizes).matmul
+    read, written = softmax_io(shape, element_bytes)
+    return Work(flops=flops, read_bytes=read, written_bytes=written)
+
+
+def full_step_work(shape: Shape, element_bytes: int) -> Work:
+    """4 T Hq D a sequence; all keys and values, and the query, are read."""
+    sizes = ModelShape(
+        d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim,
+        dtype="bfloat16" if element_bytes == 2 else "float32",
+    )  # fmt: skip
+    rows, token = kv_traffic(shape.tokens, sizes).read_bytes, token_io(shape, element_bytes)
+    flops = shape.batch * softmax_flops(shape.tokens, sizes).matmul
+    return Work(flops=flops, read_bytes=shape.batch * rows + token, written_bytes=token)
+
+
+def _shape(batch: int, tokens: int, heads: int) -> Shape:
+    return Shape(batch=batch, tokens=tokens, heads=heads, kv_heads=heads, head_dim=128)
+
+
+def _inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
+    counts = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+    return {name: draw.normal(shape.batch, shape.tokens, count, shape.head_dim) for name, count in counts.items()}
+
+
+def _step_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
+    inputs = _inputs(shape, draw)
+    lengths = torch.full((shape.batch,), shape.tokens, device=draw.device)
+    return {**inputs, "q": draw.normal(shape.batch, shape.heads, shape.head_dim), "lengths": lengths}
+
+
+def _run(inputs: Inputs, impl: str) -> Outputs:
+    return (full_attention(inputs["q"], inputs["k"], inputs["v"], impl=impl),)
+
+
+def _step(inputs: Inputs, impl: str) -> Outputs:
+    return (full_attention_step(inputs["q"], inputs["k"], inputs["v"], inputs["lengths"], impl=impl),)

@@ -1,0 +1,162 @@
+"""Linear attention as `archsearch bench kernels` measures it, by preset: over sequences, and one token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
+from archsearch.speed.work import Shape, Work
+
+from .gates import retnet_log_decay
+from .ops import linear_attention, linear_attention_step
+from .peers import sequence_peer, step_peer
+
+BOUND_CHUNK, CHUNK = 16, 64
+"""The chunk that the bound is taken at, and the one that the kernels are called with."""
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "kda": ("delta", "channel"),
+    "gated-deltanet": ("delta", "head"),
+    "retnet": ("hebbian", "constant"),
+    "mamba2": ("hebbian", "head"),
+    "gla": ("hebbian", "channel"),
+    "deltanet": ("delta", "none"),
+    "linear": ("hebbian", "none"),
+}
+"""Update rule and decay of the presets that differ in their op; those with targets come first."""
+
+_LONG_DECAYS = (1e-3, 0.1)
+
+
+def bench_ops() -> Iterator[BenchOp]:
+    """Every kind over sequences, then the steps."""
+    for name, (rule, decay) in KINDS.items():
+        trained = ("q", "k", "v", *(("log_decay",) if decay in ("head", "channel") else ()))
+        yield BenchOp(
+            name=name, inputs=partial(_inputs, rule, decay), run=_run,
+            reference=lambda inputs: _run(inputs, reference_form(inputs)), work=partial(linear_work, rule, decay),
+            trained=(*trained, "beta") if rule == "delta" else trained, grids=_grids(name),
+            head_axes={"q": 2, "k": 2, "v": 2, "beta": 2, "log_decay": 0 if decay == "constant" else 2},
+            peers=(sequence_peer(name),),
+        )  # fmt: skip
+    for name in ("kda", "gated-deltanet", "mamba2"):
+        rule, decay = KINDS[name]
+        yield BenchOp(
+            name=name, step=True, inputs=partial(_step_inputs, rule, decay), run=_step, reference=_step_reference,
+            work=partial(linear_step_work, rule, decay),
+            head_axes={"q": 1, "k": 1, "v": 1, "state": 1, "beta": 1, "log_decay": 1}, peers=(step_peer(name),),
+            grids={FULL: [_shape(256, 1, 64), _shape(1, 1, 64)], QUICK: [_shape(256, 1, 64)], TINY: [_tiny(1)]},
+        )  # fmt: skip
+
+
+def linear_work(rule: str, decay: str, shape: Shape, element_bytes: int) -> Work:
+    """Of the chunkwise form in chunks of 16, the least over chunks; ``done_flops`` in those of the kernels.
+
+    A token and value head: 4 K V + 2 C V (Hebbian) or 6 K V + 2 C (K + 2 V) + 2/3 C^2 (delta rule); a token and key
+    head: q k^T, for the delta rule k k^T too, 2 C K each.
+    """
+    inputs = shape.total * shape.head_dim * element_bytes * (2 * shape.kv_heads + shape.heads)
+    output = shape.total * shape.head_dim * element_bytes * shape.heads
+    return Work(
+        flops=_flops(rule, shape, BOUND_CHUNK), done_flops=_flops(rule, shape, CHUNK),
+        read_bytes=float(inputs + gate_bytes(rule, decay, shape, shape.total)), written_bytes=float(output),
+    )  # fmt: skip
+
+
+def linear_step_work(rule: str, decay: str, shape: Shape, element_bytes: int) -> Work:
+    """One token of each sequence: the float32 state is read and written."""
+    state = 4 * shape.batch * shape.heads * shape.head_dim**2
+    vectors = shape.batch * shape.head_dim * element_bytes
+    read = state + vectors * (2 * shape.kv_heads + shape.heads) + gate_bytes(rule, decay, shape, shape.batch)
+    flops = (6 if rule == "delta" else 4) * shape.batch * shape.heads * shape.head_dim**2
+    return Work(flops=float(flops), read_bytes=float(read), written_bytes=float(state + vectors * shape.heads))
+
+
+def gate_bytes(rule: str, decay: str, shape: Shape, tokens: int) -> int:
+    """Float32 decays and beta of so many tokens; a constant decay is one number a head."""
+    numbers = {"none": 0, "constant": 0, "head": tokens, "channel": tokens * shape.head_dim}[decay]
+    numbers += tokens if rule == "delta" else 0
+    return 4 * shape.heads * numbers + (4 * shape.heads if decay == "constant" else 0)
+
+
+def _flops(rule: str, shape: Shape, chunk: int) -> float:
+    dim = shape.head_dim
+    if rule == "delta":
+        value_heads = shape.heads * (6 * dim * dim + 2 * chunk * 3 * dim + 2 / 3 * chunk**2)
+        return shape.total * (value_heads + shape.kv_heads * 4 * chunk * dim)
+    value_heads = shape.heads * (4 * dim * dim + 2 * chunk * dim)
+    return float(shape.total * (value_heads + shape.kv_heads * 2 * chunk * dim))
+
+
+def _grids(name: str) -> dict[str, list[Shape]]:
+    grouped = Shape(batch=1, tokens=32768, heads=64, kv_heads=16, head_dim=128)
+    many = {
+        "kda": [_shape(1, 8192, 64), _shape(2, 16384, 64), _shape(1, 65536, 8)],
+        "gated-deltanet": [_shape(1, 8192, 64), grouped, _shape(1, 65536, 8)],
+    }
+    usual = _shape(1, 32768, 16)
+    full = many.get(name, [_shape(4, 8192, 16), usual] if name in ("retnet", "mamba2", "gla") else [usual])
+    return {FULL: full, QUICK: full[1:2] or full, TINY: [_tiny(40)]}
+
+
+def _shape(batch: int, tokens: int, heads: int) -> Shape:
+    return Shape(batch=batch, tokens=tokens, heads=heads, kv_heads=heads, head_dim=128)
+
+
+def _tiny(tokens: int) -> Shape:
+    return Shape(batch=2, tokens=tokens, heads=4, kv_heads=2, head_dim=16)
+
+
+def _inputs(rule: str, decay: str, shape: Shape, draw: Draw) -> dict[str, Tensor]:
+    """q and k of length 1; decays as the layers start with: dt from 0.001 to 0.1 times a rate from 1 to 16."""
+    lead, dim = (shape.batch, shape.tokens), shape.head_dim
+    q, k = (F.normalize(draw.normal(*lead, shape.kv_heads, dim), dim=-1) for _ in range(2))
+    inputs = {"q": q, "k": k, "v": draw.normal(*lead, shape.heads, dim)}
+    if decay == "constant":
+        inputs["log_decay"] = retnet_log_decay(shape.heads).to(draw.device)
+    elif decay != "none":
+        inputs["log_decay"] = _decays(draw, (*lead, shape.heads), dim if decay == "channel" else 0)
+    if rule == "delta":
+        inputs["beta"] = draw.uniform(*lead, shape.heads)
+    return inputs
+
+
+def _decays(draw: Draw, lead: tuple[int, ...], channels: int) -> Tensor:
+    rates = draw.uniform(lead[-1], low=1.0, high=16.0)
+    low, high = _LONG_DECAYS
+    steps = low * (high / low) ** draw.uniform(*lead, *((channels,) if channels else ()))
+    return -steps * (rates[:, None] if channels else rates)
+
+
+def _step_inputs(rule: str, decay: str, shape: Shape, draw: Draw) -> dict[str, Tensor]:
+    one = Shape(batch=shape.batch, tokens=1, heads=shape.heads, kv_heads=shape.kv_heads, head_dim=shape.head_dim)
+    inputs = {name: x[:, 0] for name, x in _inputs(rule, decay, one, draw).items()}
+    inputs["state"] = draw.uniform(shape.batch, shape.heads, shape.head_dim, shape.head_dim, low=-1.0)
+    return inputs
+
+
+def _run(inputs: Inputs, impl: str) -> Outputs:
+    o, _ = linear_attention(
+        inputs["q"], inputs["k"], inputs["v"], log_decay=inputs.get("log_decay"), beta=inputs.get("beta"),
+        chunk_size=CHUNK, impl=impl, want_state=False,
+    )  # fmt: skip
+    return (o,)
+
+
+def _step(inputs: Inputs, impl: str) -> Outputs:
+    """The state is overwritten where the form can: each call goes on from the last one's."""
+    return linear_attention_step(
+        inputs["q"], inputs["k"], inputs["v"], inputs["state"], log_decay=inputs.get("log_decay"),
+        beta=inputs.get("beta"), impl=impl, in_place=True,
+    )  # fmt: skip
+
+
+def _step_reference(inputs: Inputs) -> Outputs:
+    return linear_attention_step(
+        inputs["q"], inputs["k"], inputs["v"], inputs["state"], log_decay=inputs.get("log_decay"),
+        beta=inputs.get("beta"), impl="reference",
+    )  # fmt: skip

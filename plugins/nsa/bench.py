@@ -1,0 +1,123 @@
+"""Native sparse attention as `archsearch bench kernels` measures it: over sequences, and one token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from archsearch.attention_cost import projection_flops
+from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
+from archsearch.bench.peers import sdpa_peers
+from archsearch.mixer import ModelShape, Phase
+from archsearch.model.block_sparse import block_means
+from archsearch.speed.work import Shape, Work, softmax_io, token_io
+
+from .cost import nsa_flops, nsa_traffic
+from .ops import nsa_attention
+from .options import NsaOptions
+from .step import nsa_attention_step
+
+USUAL = NsaOptions(block_size=64, top_k=16, window=512, rope=0.0)
+SMALL = NsaOptions(block_size=8, top_k=4, window=12, rope=0.0)
+
+
+def bench_ops() -> Iterator[BenchOp]:
+    """Blocks of 64 of which 16 are chosen and a window of 512, 16 query heads a key head; small ones on the smallest
+    grid."""
+    full, step = [_shape(1, 65536, 2), _shape(1, 16384, 2)], [_shape(16, 65536, 2), _shape(1, 65536, 2)]
+    for options, grids, steps in (
+        (USUAL, {FULL: full, QUICK: full[:1], TINY: []}, {FULL: step, QUICK: step[:1], TINY: []}),
+        (SMALL, {FULL: [], QUICK: [], TINY: [_tiny()]}, {FULL: [], QUICK: [], TINY: [_tiny()]}),
+    ):
+        sizes = {"block_size": options.block_size, "top_k": options.top_k, "window": options.window}
+        yield BenchOp(
+            name="nsa", sizes=sizes, grids=grids, inputs=_inputs, run=partial(_run, options),
+            reference=partial(_reference, options), work=partial(nsa_work, options), chooses=True,
+            trained=("q", "k", "v", "gates"), head_axes={"q": 2, "k": 2, "v": 2, "gates": 2},
+            peers=sdpa_peers(same=False),
+        )  # fmt: skip
+        yield BenchOp(
+            name="nsa", step=True, sizes=sizes, grids=steps, inputs=partial(_step_inputs, options), chooses=True,
+            run=partial(_step, options), reference=partial(_step, options, impl="chunkwise"),
+            work=partial(nsa_step_work, options),
+            head_axes={"q": 1, "k": 2, "v": 2, "k_means": 2, "v_means": 2, "gates": 1},
+        )  # fmt: skip
+
+
+def nsa_work(options: NsaOptions, shape: Shape, element_bytes: int) -> Work:
+    """The three branches: 4 D a query head and pair of query and mean, chosen key, key of the window."""
+    read, written = softmax_io(shape, element_bytes)
+    gates = 3.0 * shape.total * shape.heads * element_bytes
+    flops = shape.batch * core_flops(options, shape, "prefill")
+    return Work(flops=flops, read_bytes=read + gates, written_bytes=written)
+
+
+def nsa_step_work(options: NsaOptions, shape: Shape, element_bytes: int) -> Work:
+    """The means, and the rows of the chosen blocks and of the window, none of them twice."""
+    token = token_io(shape, element_bytes)
+    rows = nsa_traffic(options, _sizes(shape, element_bytes), context=shape.tokens).read_bytes
+    flops = shape.batch * core_flops(options, shape, "decode")
+    return Work(flops=flops, read_bytes=shape.batch * rows + token, written_bytes=token)
+
+
+def core_flops(options: NsaOptions, shape: Shape, phase: Phase) -> float:
+    """Matrix products of one sequence without the projections around them and of the gates."""
+    sizes, tokens = _sizes(shape, 2), 1 if phase == "decode" else shape.tokens
+    around = projection_flops(sizes).matmul + 2.0 * sizes.d_model * 3 * sizes.n_heads
+    return nsa_flops(options, sizes, phase=phase, context=shape.tokens).matmul - tokens * around
+
+
+def _sizes(shape: Shape, element_bytes: int) -> ModelShape:
+    return ModelShape(
+        d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim,
+        dtype="bfloat16" if element_bytes == 2 else "float32",
+    )  # fmt: skip
+
+
+def _shape(batch: int, tokens: int, kv_heads: int) -> Shape:
+    return Shape(batch=batch, tokens=tokens, heads=16 * kv_heads, kv_heads=kv_heads, head_dim=128)
+
+
+def _tiny() -> Shape:
+    return Shape(batch=2, tokens=60, heads=4, kv_heads=2, head_dim=16)
+
+
+def _inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
+    counts = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+    inputs = {name: draw.normal(shape.batch, shape.tokens, count, shape.head_dim) for name, count in counts.items()}
+    return {**inputs, "gates": draw.uniform(shape.batch, shape.tokens, shape.heads, 3).to(draw.dtype)}
+
+
+def _step_inputs(options: NsaOptions, shape: Shape, draw: Draw) -> dict[str, Tensor]:
+    inputs = _inputs(shape, draw)
+    return {
+        **inputs, "q": draw.normal(shape.batch, shape.heads, shape.head_dim), "gates": inputs["gates"][:, -1],
+        "k_means": block_means(inputs["k"], options.block_size),
+        "v_means": block_means(inputs["v"], options.block_size),
+        "lengths": torch.full((shape.batch,), shape.tokens, device=draw.device),
+    }  # fmt: skip
+
+
+def _run(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
+    q, k, v = (inputs[name] for name in ("q", "k", "v"))
+    out = nsa_attention(
+        q, k, v, gates=inputs["gates"], block_size=options.block_size, top_k=options.top_k, window=options.window,
+        impl=impl,
+    )  # fmt: skip
+    return (out,)
+
+
+def _reference(options: NsaOptions, inputs: Inputs) -> Outputs:
+    return _run(options, inputs, reference_form(inputs))
+
+
+def _step(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
+    caches = (inputs[name] for name in ("k", "v", "k_means", "v_means", "lengths"))
+    out = nsa_attention_step(
+        inputs["q"], *caches, gates=inputs["gates"], block_size=options.block_size, top_k=options.top_k,
+        window=options.window, impl=impl,
+    )  # fmt: skip
+    return (out,)
