@@ -15,12 +15,14 @@ from archsearch.speed.work import Shape, Work
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A function that is timed. ``form`` says what it is; ``reference`` what its outputs must equal."""
+    """A function that is timed. ``form`` says what it is, ``reference`` what its outputs must equal, ``work`` the
+    least that it must do."""
 
     name: str
     form: str
     run: Callable[[Inputs], Outputs]
     reference: Callable[[Inputs], Outputs]
+    work: Callable[[Shape, int], Work]
     chooses: bool
 
 
@@ -43,10 +45,9 @@ class Case:
         """Whether the backward pass belongs to it."""
         return self.phase == "forward+backward"
 
-    @property
-    def work(self) -> Work:
+    def work(self, contender: Contender) -> Work:
         """The least work of one call."""
-        done = self.op.work(self.shape, self.draw.dtype.itemsize)
+        done = contender.work(self.shape, self.draw.dtype.itemsize)
         return done.trained() if self.trains else done
 
     def call(self, contender: Contender) -> Callable[[], Outputs]:

@@ -137,7 +137,7 @@ def _timed(case: Case, passed: dict[str, _Passed], bench: Bench) -> dict[str, Ke
     return {
         name: _row(
             op, shape, phase, name, found.contender.form, "measured", "", timed=found.timed,
-            measured=_measured(case, times[name], found.verdict, peaks[name], bench.ceilings),
+            measured=_measured(case, found, times[name], peaks[name], bench.ceilings),
         )
         for name, found in passed.items()
     }  # fmt: skip
@@ -148,13 +148,21 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
 
     def ours() -> Contender:
         return Contender(
-            name=OURS, form=form, run=lambda x: op.run(x, form), reference=op.reference, chooses=op.chooses
+            name=OURS,
+            form=form,
+            run=lambda x: op.run(x, form),
+            reference=op.reference,
+            work=op.work,
+            chooses=op.chooses,
         )
 
     def theirs(peer: Peer) -> Contender:
         label, run = peer.prepare(case.inputs)
         chooses = op.chooses and peer.reference is None
-        return Contender(name=peer.name, form=label, run=run, reference=peer.reference or op.reference, chooses=chooses)
+        return Contender(
+            name=peer.name, form=label, run=run, reference=peer.reference or op.reference, work=peer.work or op.work,
+            chooses=chooses,
+        )  # fmt: skip
 
     yield OURS, ours
     for peer in op.peers if bench.peers else ():
@@ -173,13 +181,14 @@ def _prepared(case: Case, contender: Contender, bench: Bench) -> tuple[Callable[
         return call, bench.clock.timed
 
 
-def _measured(case: Case, timing: Timing, verdict: Verdict, peak_bytes: int, rates: Rates) -> Measured:
-    work, seconds = case.work, timing.median
+def _measured(case: Case, found: _Passed, timing: Timing, peak_bytes: int, rates: Rates) -> Measured:
+    work, seconds = case.work(found.contender), timing.median
     bound = Ceilings(**rates.model_dump()).bound_seconds(work)
     return Measured(
         ms=spread_of(timing), flops=work.flops, done_flops=work.done_flops, moved_bytes=work.moved_bytes,
         bound_ms=bound * 1e3, fraction=bound / seconds, tflops=work.flops / seconds / 1e12,
-        tbps=work.moved_bytes / seconds / 1e12, error=verdict.error, agreeing=verdict.agreeing, peak_bytes=peak_bytes,
+        tbps=work.moved_bytes / seconds / 1e12, error=found.verdict.error, agreeing=found.verdict.agreeing,
+        peak_bytes=peak_bytes,
     )  # fmt: skip
 
 

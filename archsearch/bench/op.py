@@ -46,11 +46,12 @@ class Draw:
 class Peer:
     """Another implementation. ``prepare`` imports it and makes what belongs to a shape and not to a call (masks); it
     gives the function to be timed, and its name with a version. Whatever it raises is shown as the reason why there
-    is no figure. ``reference`` is what the outputs are compared with where the peer computes another function."""
+    is no figure. ``reference`` and ``work`` are those of its own where the peer computes another function."""
 
     name: str
     prepare: Callable[[Inputs], tuple[str, Callable[[Inputs], Outputs]]]
     reference: Callable[[Inputs], Outputs] | None = None
+    work: Callable[[Shape, int], Work] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from archsearch.bench.op import Inputs, Outputs, Peer
 from archsearch.errors import KernelUnavailableError
 from archsearch.model.softmax import masked_attention
+from archsearch.speed.work import causal_work
 
 SDPA = ("sdpa cudnn", "sdpa flash")
 """Causal attention over all tokens, by each of the two backends that are fast on a card."""
@@ -24,8 +25,8 @@ _TILE = 128
 def sdpa_peers(*, same: bool) -> tuple[Peer, ...]:
     """Full causal attention of q, k, v by `scaled_dot_product_attention`; ``same``: the op beside it computes that
     too, else each is compared with full attention."""
-    reference = None if same else full_reference
-    return tuple(Peer(name=name, prepare=partial(_prepare_sdpa, name), reference=reference) for name in SDPA)
+    reference, work = (None, None) if same else (full_reference, causal_work)
+    return tuple(Peer(name=name, prepare=partial(_prepare_sdpa, name), reference=reference, work=work) for name in SDPA)
 
 
 def full_reference(inputs: Inputs) -> Outputs:

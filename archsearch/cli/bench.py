@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsearch.cli.output import console
+from archsearch.cli.output import JsonFlag, console, print_json
 
 if TYPE_CHECKING:
     from archsearch.speed.results import KernelRow, Results
+
+RESULTS = Path("benchmarks/results")
+"""Where the repository keeps its result files."""
 
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to a result file.")]
 DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="cuda or cpu; by default cuda where there is one.")]
@@ -66,6 +70,42 @@ def bench_kernels(
     rows = _collect(bench_ops(ops, grid, bench), empty, json)
     if any(row.contender == OURS and row.status in ("wrong", "failed") for row in rows):
         raise typer.Exit(1)
+
+
+@app.command("report")
+def bench_report(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILES]", help="Result files or folders; else benchmarks/results.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw the shares of the bound.")] = None,
+    targets: Annotated[bool, typer.Option("--targets", help="Only the targets, and what became of them.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Shows what result files hold: every figure with its spread and its share of the bound, and the targets."""
+    from archsearch.cli.bench_tables import kernel_table, model_table, target_table
+    from archsearch.speed.results import read_results
+    from archsearch.speed.targets import judge_targets
+
+    results = read_results(files or [RESULTS])
+    verdicts = judge_targets(results)
+    if png is not None:
+        from archsearch.cli.bench_picture import write_bench_picture
+
+        write_bench_picture(results, png)
+    if json:
+        print_json({"results": [_plain(file) for file in results], "targets": [asdict(one) for one in verdicts]})
+        return
+    out = console()
+    for file in () if targets else results:
+        out.print(_heading(file), soft_wrap=True)
+        out.print(kernel_table(file) if file.kind == "kernels" else model_table(file))
+    out.print(target_table(verdicts))
+    if png is not None:
+        out.print(f"written: {png}", soft_wrap=True)
+
+
+def _plain(results: Results) -> dict[str, Any]:
+    return results.model_dump(mode="json")
 
 
 def _collect(measured: Iterable[KernelRow], empty: Results, path: Path | None) -> list[KernelRow]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from archsearch.cli.output import table
+
 if TYPE_CHECKING:
-    from archsearch.speed.results import KernelRow, Results
+    from rich.table import Table
+
+    from archsearch.speed.results import KernelRow, ModelRow, Results
+    from archsearch.speed.targets import Verdict
 
 
 def heading(results: Results) -> str:
@@ -54,3 +59,60 @@ def kernel_cells(row: KernelRow, ours: KernelRow | None) -> Sequence[str]:
 
 
 KERNEL_COLUMNS = ("op", "phase", "shape", "by", ">ms", "spread", ">TFLOP/s", ">TB/s", ">of bound", "note")
+MODEL_COLUMNS = ("pattern", "quantity", ">batch", ">context", ">measured", ">predicted", ">ratio", ">relative", "note")
+TARGET_COLUMNS = ("target", "case", "wanted", "measured", "status", "reason")
+
+
+def kernel_table(results: Results) -> Table:
+    """Every row of a file of kernels."""
+    ours = {(row.case, tuple(row.sizes.items())): row for row in results.kernels if row.contender == "archsearch"}
+    rows = [kernel_cells(row, ours.get((row.case, tuple(row.sizes.items())))) for row in results.kernels]
+    return table(KERNEL_COLUMNS, rows)
+
+
+def model_table(results: Results) -> Table:
+    """Every row of a file of models: measured over predicted, and relative to the first pattern's."""
+    from archsearch.speed.frames import relative_errors
+
+    relative = {id(row): error for row, error in relative_errors(results)}
+    return table(MODEL_COLUMNS, [_model_cells(row, relative.get(id(row))) for row in results.models])
+
+
+def target_table(verdicts: Sequence[Verdict]) -> Table:
+    """Every target and what became of it."""
+    cells = [(one.target, one.case, one.wanted, one.measured, one.status, one.reason) for one in verdicts]
+    return table(TARGET_COLUMNS, cells)
+
+
+def model_line(row: ModelRow) -> str:
+    """One row as one line."""
+    head = f"{row.pattern} {row.quantity} batch {row.batch} context {row.context:,}"
+    if row.measured is None:
+        return f"{head}: {row.status}: {row.reason}"
+    predicted = "" if row.predicted is None else f", predicted {_amount(row, row.predicted)}"
+    ratio = "" if row.ratio is None else f", ratio {row.ratio:.3g}"
+    note = f" ({row.reason})" if row.reason else ""
+    return f"{head}: {_amount(row, row.measured)}{_rate(row)}{predicted}{ratio}{note}"
+
+
+def _model_cells(row: ModelRow, relative: float | None) -> Sequence[str]:
+    head = [row.pattern, row.quantity, str(row.batch), f"{row.context:,}"]
+    if row.measured is None:
+        return [*head, "", "", "", "", f"{row.status}: {row.reason}"]
+    return [
+        *head, _amount(row, row.measured) + _rate(row), "" if row.predicted is None else _amount(row, row.predicted),
+        "" if row.ratio is None else f"{row.ratio:.3g}", "" if relative is None else f"{relative:+.0%}", row.reason,
+    ]  # fmt: skip
+
+
+def _amount(row: ModelRow, value: float) -> str:
+    from archsearch.units import format_quantity
+
+    return format_quantity(value, unit="bytes") if row.quantity in ("state", "peak") else f"{value * 1e3:.4g} ms"
+
+
+def _rate(row: ModelRow) -> str:
+    """Tokens a second, of training and of prefill."""
+    if row.quantity not in ("training", "prefill") or not row.measured:
+        return ""
+    return f", {row.batch * row.context / row.measured:,.0f} tokens/s"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from archsearch.attention_cost import kv_traffic, softmax_flops, visible_pairs
+from archsearch.mixer import Dtype, ModelShape
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -22,6 +25,11 @@ class Shape:
     def total(self) -> int:
         """Tokens of the whole batch."""
         return self.batch * self.tokens
+
+    def model(self, element_bytes: int = 2) -> ModelShape:
+        """For the cost functions of a mixer: a model of width 1, whose projections cost next to nothing."""
+        dtype: Dtype = "bfloat16" if element_bytes == 2 else "float32"
+        return ModelShape(d_model=1, n_heads=self.heads, n_kv_heads=self.kv_heads, head_dim=self.head_dim, dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,3 +81,18 @@ def softmax_io(shape: Shape, element_bytes: int = 2) -> tuple[float, float]:
 def token_io(shape: Shape, element_bytes: int = 2) -> float:
     """Bytes of one new token's query, or of its output, `[B, H, D]`."""
     return float(shape.batch * shape.heads * shape.head_dim * element_bytes)
+
+
+def causal_work(shape: Shape, element_bytes: int, window: int | None = None) -> Work:
+    """Softmax attention over the causal half of the square, or over a band of `window` keys a query: 4 D of matrix
+    product a pair and query head."""
+    read, written = softmax_io(shape, element_bytes)
+    flops = shape.batch * softmax_flops(visible_pairs(shape.tokens, window), shape.model()).matmul
+    return Work(flops=flops, read_bytes=read, written_bytes=written)
+
+
+def cache_work(shape: Shape, element_bytes: int) -> Work:
+    """One token of each sequence over as many rows of its cache as the shape has tokens."""
+    rows, token = kv_traffic(shape.tokens, shape.model(element_bytes)).read_bytes, token_io(shape, element_bytes)
+    flops = shape.batch * softmax_flops(shape.tokens, shape.model()).matmul
+    return Work(flops=flops, read_bytes=shape.batch * rows + token, written_bytes=token)

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from archsearch.attention_cost import kv_traffic, softmax_flops, visible_pairs
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import sdpa_peers, sdpa_step_peer
-from archsearch.mixer import ModelShape
-from archsearch.speed.work import Shape, Work, softmax_io, token_io
+from archsearch.speed.work import Shape, cache_work, causal_work
 
 from .ops import full_attention, full_attention_step
 
@@ -20,7 +18,7 @@ def bench_ops() -> Iterator[BenchOp]:
     """Both of them."""
     yield BenchOp(
         name="full", inputs=_inputs, run=_run, reference=lambda inputs: _run(inputs, reference_form(inputs)),
-        work=full_work,
+        work=causal_work,
         trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2}, forms=("chunkwise", "chunkwise"),
         peers=sdpa_peers(same=True),
         grids={
@@ -30,7 +28,7 @@ def bench_ops() -> Iterator[BenchOp]:
     )  # fmt: skip
     yield BenchOp(
         name="full", step=True, inputs=_step_inputs, run=_step, reference=lambda inputs: _step(inputs, "reference"),
-        work=full_step_work, head_axes={"q": 1, "k": 2, "v": 2}, peers=(sdpa_step_peer(),),
+        work=cache_work, head_axes={"q": 1, "k": 2, "v": 2}, peers=(sdpa_step_peer(),),
         grids={
             FULL: [
                 _shape(1, 131072, 16),
@@ -40,25 +38,6 @@ def bench_ops() -> Iterator[BenchOp]:
             TINY: [Shape(batch=2, tokens=40, heads=4, kv_heads=2, head_dim=16)],
         },
     )  # fmt: skip
-
-
-def full_work(shape: Shape, element_bytes: int) -> Work:
-    """2 Hq T^2 D a sequence: scores and values over the causal half of the square."""
-    sizes = ModelShape(d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim)
-    flops = shape.batch * softmax_flops(visible_pairs(shape.tokens), sizes).matmul
-    read, written = softmax_io(shape, element_bytes)
-    return Work(flops=flops, read_bytes=read, written_bytes=written)
-
-
-def full_step_work(shape: Shape, element_bytes: int) -> Work:
-    """4 T Hq D a sequence; all keys and values, and the query, are read."""
-    sizes = ModelShape(
-        d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim,
-        dtype="bfloat16" if element_bytes == 2 else "float32",
-    )  # fmt: skip
-    rows, token = kv_traffic(shape.tokens, sizes).read_bytes, token_io(shape, element_bytes)
-    flops = shape.batch * softmax_flops(shape.tokens, sizes).matmul
-    return Work(flops=flops, read_bytes=shape.batch * rows + token, written_bytes=token)
 
 
 def _shape(batch: int, tokens: int, heads: int) -> Shape:

@@ -12,7 +12,7 @@ from torch import Tensor
 from archsearch.attention_cost import projection_flops
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import block_mask, flex_peer, sdpa_peers, tiles_of
-from archsearch.mixer import ModelShape, Phase
+from archsearch.mixer import Phase
 from archsearch.model.block_sparse import block_means
 from archsearch.speed.work import Shape, Work, softmax_io, token_io
 
@@ -54,16 +54,14 @@ def moba_work(block_size: int, top_k: int, shape: Shape, element_bytes: int) -> 
 def moba_step_work(block_size: int, top_k: int, shape: Shape, element_bytes: int) -> Work:
     """The means, the own block so far, and the chosen blocks, which the heads of a key head may choose apart."""
     token = token_io(shape, element_bytes)
-    rows = moba_traffic(
-        _sizes(shape, element_bytes), context=shape.tokens, block_size=block_size, top_k=top_k
-    ).read_bytes
+    rows = moba_traffic(shape.model(element_bytes), context=shape.tokens, block_size=block_size, top_k=top_k).read_bytes
     flops = shape.batch * core_flops(block_size, top_k, shape, "decode")
     return Work(flops=flops, read_bytes=shape.batch * rows + token, written_bytes=token)
 
 
 def core_flops(block_size: int, top_k: int, shape: Shape, phase: Phase) -> float:
     """Matrix products of one sequence without the projections around them."""
-    sizes, tokens = _sizes(shape, 2), 1 if phase == "decode" else shape.tokens
+    sizes, tokens = shape.model(), 1 if phase == "decode" else shape.tokens
     whole = moba_flops(sizes, phase=phase, context=shape.tokens, block_size=block_size, top_k=top_k, rope=0.0)
     return whole.matmul - tokens * projection_flops(sizes).matmul
 
@@ -96,13 +94,6 @@ def _touched(seen: Tensor, block_size: int) -> Tensor:
     of_key = by_tile[..., keys.clamp(max=count - 1)] & (keys < count)
     touched = of_key.view(batch, heads, tiles, tiles, 128).any(-1)
     return touched & torch.ones(tiles, tiles, dtype=torch.bool, device=seen.device).tril()
-
-
-def _sizes(shape: Shape, element_bytes: int) -> ModelShape:
-    return ModelShape(
-        d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim,
-        dtype="bfloat16" if element_bytes == 2 else "float32",
-    )  # fmt: skip
 
 
 def _shape(batch: int, tokens: int) -> Shape:

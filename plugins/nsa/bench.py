@@ -11,7 +11,7 @@ from torch import Tensor
 from archsearch.attention_cost import projection_flops
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import sdpa_peers
-from archsearch.mixer import ModelShape, Phase
+from archsearch.mixer import Phase
 from archsearch.model.block_sparse import block_means
 from archsearch.speed.work import Shape, Work, softmax_io, token_io
 
@@ -58,23 +58,16 @@ def nsa_work(options: NsaOptions, shape: Shape, element_bytes: int) -> Work:
 def nsa_step_work(options: NsaOptions, shape: Shape, element_bytes: int) -> Work:
     """The means, and the rows of the chosen blocks and of the window, none of them twice."""
     token = token_io(shape, element_bytes)
-    rows = nsa_traffic(options, _sizes(shape, element_bytes), context=shape.tokens).read_bytes
+    rows = nsa_traffic(options, shape.model(element_bytes), context=shape.tokens).read_bytes
     flops = shape.batch * core_flops(options, shape, "decode")
     return Work(flops=flops, read_bytes=shape.batch * rows + token, written_bytes=token)
 
 
 def core_flops(options: NsaOptions, shape: Shape, phase: Phase) -> float:
     """Matrix products of one sequence without the projections around them and of the gates."""
-    sizes, tokens = _sizes(shape, 2), 1 if phase == "decode" else shape.tokens
+    sizes, tokens = shape.model(), 1 if phase == "decode" else shape.tokens
     around = projection_flops(sizes).matmul + 2.0 * sizes.d_model * 3 * sizes.n_heads
     return nsa_flops(options, sizes, phase=phase, context=shape.tokens).matmul - tokens * around
-
-
-def _sizes(shape: Shape, element_bytes: int) -> ModelShape:
-    return ModelShape(
-        d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim,
-        dtype="bfloat16" if element_bytes == 2 else "float32",
-    )  # fmt: skip
 
 
 def _shape(batch: int, tokens: int, kv_heads: int) -> Shape:

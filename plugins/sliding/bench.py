@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archsearch.attention_cost import kv_traffic, softmax_flops, visible_pairs
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import block_mask, flex_peer, sdpa_step_peer, tiles_of
-from archsearch.mixer import ModelShape
-from archsearch.speed.work import Shape, Work, softmax_io, token_io
+from archsearch.speed.work import Shape, cache_work, causal_work
 
 from .ops import window_attention, window_attention_step
 
@@ -28,34 +26,15 @@ def bench_ops() -> Iterator[BenchOp]:
     ):
         yield BenchOp(
             name="window", sizes={"window": window}, grids=grids, inputs=_inputs, run=partial(_run, window),
-            reference=partial(_reference, window), work=partial(window_work, window),
+            reference=partial(_reference, window), work=partial(causal_work, window=window),
             trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2},
             peers=(flex_peer(partial(window_mask, window)),),
         )  # fmt: skip
     yield BenchOp(
         name="window", step=True, inputs=_step_inputs, run=_step, reference=partial(_step, impl="reference"),
-        work=window_step_work, head_axes={"q": 1, "k": 2, "v": 2}, peers=(sdpa_step_peer(),),
+        work=cache_work, head_axes={"q": 1, "k": 2, "v": 2}, peers=(sdpa_step_peer(),),
         grids={FULL: [_shape(32, WINDOW), _shape(1, WINDOW)], QUICK: [_shape(32, WINDOW)], TINY: [_tiny(24)]},
     )  # fmt: skip
-
-
-def window_work(window: int, shape: Shape, element_bytes: int) -> Work:
-    """4 Hq D (T W - W^2 / 2) a sequence: scores and values over the band."""
-    sizes = ModelShape(d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim)
-    flops = shape.batch * softmax_flops(visible_pairs(shape.tokens, window), sizes).matmul
-    read, written = softmax_io(shape, element_bytes)
-    return Work(flops=flops, read_bytes=read, written_bytes=written)
-
-
-def window_step_work(shape: Shape, element_bytes: int) -> Work:
-    """As many keys and values as the ring has rows, which are the tokens of the shape, are read."""
-    sizes = ModelShape(
-        d_model=1, n_heads=shape.heads, n_kv_heads=shape.kv_heads, head_dim=shape.head_dim,
-        dtype="bfloat16" if element_bytes == 2 else "float32",
-    )  # fmt: skip
-    rows, token = kv_traffic(shape.tokens, sizes).read_bytes, token_io(shape, element_bytes)
-    flops = shape.batch * softmax_flops(shape.tokens, sizes).matmul
-    return Work(flops=flops, read_bytes=shape.batch * rows + token, written_bytes=token)
 
 
 def window_mask(window: int, inputs: Inputs) -> Any:

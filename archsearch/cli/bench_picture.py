@@ -1,0 +1,65 @@
+"""Picture of what ops reach of the bound, drawn with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from archsearch.cli.bench_tables import heading
+from archsearch.errors import ArchsearchError
+from archsearch.speed.results import OURS, KernelRow, Results
+
+WIDTH_INCHES, ROW_INCHES, AROUND_INCHES = 10.0, 0.26, 2.0
+_INK, _OURS, _GRID = "#222222", "#1f5fa8", "#e3e5e8"
+_PEERS = ("#b4541a", "#4b8b3b", "#8a5fa8", "#777777", "#c0a020")
+
+
+def write_bench_picture(results: Sequence[Results], path: Path) -> None:
+    """Writes the share of the bound of every measured row to `path`, one line a case, a mark a contender.
+
+    Raises `ArchsearchError` where there is nothing to draw or the file cannot be written.
+    """
+    rows = [row for file in results for row in file.kernels if row.measured is not None]
+    if not rows:
+        raise ArchsearchError("there is nothing to draw: no op was measured in these files")
+    labels = list(dict.fromkeys(_label(row) for row in rows))
+    figure = Figure(figsize=(WIDTH_INCHES, AROUND_INCHES + ROW_INCHES * len(labels)), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, color in _colours(rows).items():
+        drawn = [row for row in rows if row.contender == name]
+        ours = name == OURS
+        axes.scatter(
+            [100 * row.measured.fraction for row in drawn if row.measured is not None],
+            [labels.index(_label(row)) for row in drawn],
+            marker="o" if ours else "D", s=42 if ours else 26, color=color, label=name, zorder=3 if ours else 2,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("share of the bound, %", color=_INK)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8, family="monospace")
+    axes.invert_yaxis()
+    axes.grid(axis="x", which="both", color=_GRID, linewidth=0.7)
+    axes.grid(axis="y", color=_GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.axvline(100, color=_INK, linewidth=1)
+    axes.set_title(heading(results[-1]), fontsize=8, loc="left", color=_INK)
+    axes.legend(
+        fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.6 / max(2.0, ROW_INCHES * len(labels))), ncols=4
+    )
+    try:
+        figure.savefig(path, bbox_inches="tight")
+    except (OSError, ValueError) as error:
+        raise ArchsearchError(f"cannot write the picture {path}: {error}: name another file, as bench.png") from None
+
+
+def _label(row: KernelRow) -> str:
+    return f"{row.op} {row.phase} {row.shape}"
+
+
+def _colours(rows: Sequence[KernelRow]) -> dict[str, str]:
+    names = sorted({row.contender for row in rows} - {OURS})
+    peers = {name: _PEERS[index % len(_PEERS)] for index, name in enumerate(names)}
+    return {**peers, **({OURS: _OURS} if any(row.contender == OURS for row in rows) else {})}
