@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow test-browser check bench bench-dashboard screenshots clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ test: $(STAMP)  ## the default tests
 test-slow: $(STAMP)  ## soaks and full grids
 	$(BIN)/python -m pytest -m slow
 
+test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -m browser tests/dashboard
+
 check: $(STAMP)  ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -28,6 +31,13 @@ check: $(STAMP)  ## lint and types
 
 bench: $(STAMP)  ## the figures of the README, each a rate or a ratio within one run
 	$(BIN)/python benchmarks/figures.py
+
+bench-dashboard: $(STAMP)  ## the dashboard over 50,000 trials, beside optuna-dashboard
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/dashboard.py
+
+screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickstart's result
+	$(BIN)/python benchmarks/screenshots.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,15 +1,20 @@
-"""Pictures of every page of the dashboard over a database, light and dark, for the documentation.
+"""Pictures of every page of the dashboard, the front in the dark too, for the documentation.
 
-python benchmarks/screenshots.py [--storage URL] [--search NAME] [--output docs/img]
+python benchmarks/screenshots.py [--storage URL] [--output docs/img]
+
+They show the quickstart's result: that of the database, else of a run into a scratch one, which takes minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from archsearch.analysis.answer import read_answer
+from archsearch.errors import StorageError
 from archsearch.storage import Store, storage_url
 
 ROOT = Path(__file__).parents[1]
@@ -18,41 +23,59 @@ sys.path.insert(0, str(ROOT / "tests" / "dashboard"))
 from browser import chromium, served, settled, viewer  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
-TALLEST = 2400
+SEARCH, TALLEST = "quickstart", 2400
+DARK = ("front",)
 
 
 def main() -> None:
-    """Writes <page>.png and <page>-dark.png for each page."""
-    reader = argparse.ArgumentParser(description=__doc__)
+    """Writes <page>.png for each page, and <page>-dark.png for those of `DARK`."""
+    reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--storage", help="Database URL; else ARCHSEARCH_STORAGE, else sqlite:///archsearch.db.")
-    reader.add_argument("--search", help="The search that is shown; the newest by default.")
     reader.add_argument("--output", type=Path, default=ROOT / "docs" / "img")
     given = reader.parse_args()
-    url = storage_url(given.storage)
     given.output.mkdir(parents=True, exist_ok=True)
-    with served(url) as dashboard, chromium() as browser:
-        for name, view in views(url, given.search).items():
-            for dark in (False, True):
-                path = given.output / f"{name}{'-dark' if dark else ''}.png"
-                with viewer(browser, f"{dashboard.address}/{view}", dark=dark) as page:
-                    take(page, path)
-                print(path, flush=True)
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        url = storage_url(given.storage)
+        if not holds(url):
+            url = f"sqlite:///{folder}/quickstart.db"
+            run_quickstart(url)
+        with served(url) as dashboard:
+            for name, view in views(url).items():
+                for dark in (False, True)[: 2 if name in DARK else 1]:
+                    path = given.output / f"{name}{'-dark' if dark else ''}.png"
+                    with viewer(browser, f"{dashboard.address}/{view}", dark=dark) as page:
+                        take(page, path)
+                    print(path, flush=True)
 
 
-def views(url: str, name: str | None) -> dict[str, str]:
-    """The address of each page, about the search `name` and the best that it found."""
+def holds(url: str) -> bool:
+    """Whether the database at `url` has a quickstart that ran to its end."""
+    try:
+        with Store.open(url, read_only=True) as store:
+            return store.search(SEARCH).state == "complete"
+    except StorageError:
+        return False
+
+
+def run_quickstart(url: str) -> None:
+    """Runs the quickstart into the database at `url`."""
+    run = "from archsearch.cli import main; main()"
+    spec = ROOT / "examples" / "quickstart.toml"
+    subprocess.run([sys.executable, "-c", run, "run", str(spec), "--storage", url], check=True)
+
+
+def views(url: str) -> dict[str, str]:
+    """The address of each page, about the quickstart and the best that it found."""
     with Store.open(url, read_only=True) as store:
-        name = name or store.searches()[-1].name
-        answer = read_answer(store, name)
-    trials = [int(trial) for trial in answer.front["trial"]] + [int(trial) for trial in answer.references["trial"]]
-    compared = ",".join(str(trial) for trial in trials[:3])
-    best = len(answer.front) - 1 if len(answer.front) else 0
+        answer = read_answer(store, SEARCH)
+    front, references = ([int(trial) for trial in rows["trial"]] for rows in (answer.front, answer.references))
+    compared = ",".join(map(str, [*front[-2:], *references[:1]]))
     return {
         "searches": "",
-        "front": f"front?search={name}",
-        "architecture": f"architecture?search={name}&trial={trials[best]}",
-        "compare": f"compare?search={name}&trials={compared}",
-        "matters": f"matters?search={name}",
+        "front": f"front?search={SEARCH}",
+        "architecture": f"architecture?search={SEARCH}&trial={front[-1]}",
+        "compare": f"compare?search={SEARCH}&trials={compared}&cost=traffic",
+        "matters": f"matters?search={SEARCH}",
         "mixers": "mixers",
     }
 
