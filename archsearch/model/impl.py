@@ -46,7 +46,6 @@ def choose_impl(
     return chosen
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _choose(op: str, impl: str, why: str, has_kernel: bool, place: str, head_dim: int, chunk: int) -> str:
     source = f'{op}(impl="{impl}")'
     override = os.environ.get(VARIABLE) or "auto"
@@ -67,6 +66,10 @@ def _choose(op: str, impl: str, why: str, has_kernel: bool, place: str, head_dim
     if chosen == "triton":
         _require(source, op, has_kernel, place, head_dim, chunk)
     return chosen
+
+
+# What torch.compiler.assume_constant_result sets, but that imports torch._dynamo, seconds in every process.
+_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _unverified(op: str, place: str, head_dim: int, chunk: int) -> str | None:

@@ -18,36 +18,37 @@ FEWEST_SEGMENTS = 4
 
 def _rows(arch: str) -> dict[Key, dict[str, Config]]:
     return {
-        (arch, 16, 16): _row(keys=16, values=16, state=16, warps=1),
-        (arch, 32, 64): _row(keys=32, values=32, state=32, warps=4),
-        (arch, 64, 64): _row(keys=64, values=64, state=64, warps=4),
-        (arch, 128, 64): _row(keys=64, values=64, state=64, warps=4),
-        (arch, 256, 32): _row(keys=64, values=64, state=32, warps=4),
+        (arch, 32, 64): _row(arch, keys=32, values=32, state=32, warps=4),
+        (arch, 64, 64): _row(arch, keys=64, values=64, state=64, warps=4),
+        (arch, 128, 64): _row(arch, keys=64, values=64, state=64, warps=4),
+        (arch, 256, 32): _row(arch, keys=64, values=64, state=32, warps=4),
     }
 
 
-def _row(*, keys: int, values: int, state: int, warps: int) -> dict[str, Config]:
+def _row(arch: str, *, keys: int, values: int, state: int, warps: int) -> dict[str, Config]:
     """Tiles of `keys` and `values` channels in the kernels of one chunk, of `state` values in the pass over chunks.
 
-    Gates by channel take more registers: twice the warps, or fewer channels at a time.
+    Gates by channel, and all gradients of a chunk's inputs, take more registers: fewer channels at a time. On sm_80,
+    where products read both operands from registers, the gradients by channel take twice the warps as well.
     """
     plain = Config(tiles={"K": keys, "V": values}, num_warps=warps)
-    crowded = Config(tiles={"K": keys, "V": values}, num_warps=2 * warps)
-    passing = Config(tiles={"V": state}, num_warps=4)
+    narrow = Config(tiles={"K": min(keys, 32), "V": values}, num_warps=warps)
     return {
         "head_overlaps": plain,
-        "channel_scores": crowded,
+        "channel_scores": narrow,
         "solve": Config(tiles={}, num_warps=1),
-        "operands": plain,
-        "states": passing,
+        "operands": narrow,
+        "states": Config(tiles={"V": state}, num_warps=4),
         "scan": Config(tiles={"V": 16}, num_warps=8, num_stages=1),
         "outputs": plain,
         "d_scores": plain,
         "d_solve": plain,
-        "d_states": passing,
-        "d_inputs": crowded,
-        "d_inputs_channel": Config(tiles={"K": min(keys, 32), "V": values}, num_warps=warps),
+        "d_states": Config(tiles={"V": state}, num_warps=8 if state == 64 else 4),
+        "d_inputs": narrow,
+        "d_inputs_channel": Config(tiles={"K": 16, "V": values}, num_warps=2 * warps if arch == "sm_80" else warps),
     }
 
 
-TABLE = Table(op=OP, package=__package__, rows={**_rows("sm_90"), **_rows("sm_80")})
+_SMALL = {("sm_90", 16, 16): _row("sm_90", keys=16, values=16, state=16, warps=1)}
+
+TABLE = Table(op=OP, package=__package__, rows={**_SMALL, **_rows("sm_90"), **_rows("sm_80")})

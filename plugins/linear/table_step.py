@@ -12,7 +12,6 @@ CROWD = 256
 
 def _rows(arch: str) -> dict[Key, dict[str, Config]]:
     return {
-        (arch, 16, 0): _row(wide=64, warps=1, narrow=16),
         (arch, 32, 0): _row(wide=64, warps=2, narrow=16),
         (arch, 64, 0): _row(wide=32, warps=2, narrow=8),
         (arch, 128, 0): _row(wide=32, warps=4, narrow=8),
@@ -28,4 +27,6 @@ def _row(*, wide: int, warps: int, narrow: int, narrow_warps: int = 1) -> dict[s
     }
 
 
-TABLE = Table(op=OP, package=__package__, rows={**_rows("sm_90"), **_rows("sm_80")})
+_SMALL = {("sm_90", 16, 0): _row(wide=64, warps=1, narrow=16)}
+
+TABLE = Table(op=OP, package=__package__, rows={**_SMALL, **_rows("sm_90"), **_rows("sm_80")})

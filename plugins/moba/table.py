@@ -11,20 +11,24 @@ def _config(num_warps: int, num_stages: int, **tiles: int) -> Config:
 
 
 def _row(arch: str, head_dim: int) -> dict[str, Config]:
+    """The own block's kernels take the parts of the past blocks in as well, and so fewer queries or more warps."""
     wide = head_dim > 64
     if arch == "sm_90":
         forward, grad_query = _config(8 if wide else 4, 3, M=128, N=64), _config(8, 2, M=128, N=64)
+        own_forward = _config(8, 2, M=128, N=64) if wide else _config(4, 3, M=64, N=64)
+        own_grad_query = _config(8, 2, M=64, N=64) if wide else grad_query
         grad_keys = _config(8 if wide else 4, 2, M=64, N=64)
     else:
-        forward = grad_keys = _config(8, 2, M=64, N=64) if wide else _config(4, 2, M=64, N=32)
+        forward = own_forward = grad_keys = _config(8, 2, M=64, N=64) if wide else _config(4, 2, M=64, N=32)
         grad_query = _config(4, 2, M=64, N=32)
+        own_grad_query = _config(8, 2, M=64, N=32) if wide else grad_query
     return {
         "means": _config(4, 2, N=64),
         "choose": _config(4, 2, M=64, N=64),
-        "own_forward": forward,
+        "own_forward": own_forward,
         "past_forward": forward,
         "inner": _config(4, 1, M=64),
-        "own_grad_query": grad_query,
+        "own_grad_query": own_grad_query,
         "past_grad_query": grad_query,
         "own_grad_keys": grad_keys,
         "past_grad_keys": grad_keys,
@@ -36,7 +40,9 @@ def _row(arch: str, head_dim: int) -> dict[str, Config]:
 
 
 ROWS: dict[Key, dict[str, Config]] = {
-    (arch, head_dim, 0): _row(arch, head_dim) for arch in ("sm_90", "sm_80") for head_dim in (16, 32, 64, 128)
+    (arch, head_dim, 0): _row(arch, head_dim)
+    for arch, head_dims in (("sm_90", (16, 32, 64, 128)), ("sm_80", (32, 64, 128)))
+    for head_dim in head_dims
 }
 TABLE = Table(op="moba_attention", package=__package__, rows=ROWS)
 

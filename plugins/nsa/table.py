@@ -42,7 +42,9 @@ def _row(arch: str, head_dim: int) -> dict[str, Config]:
 
 
 ROWS: dict[Key, dict[str, Config]] = {
-    (arch, head_dim, 0): _row(arch, head_dim) for arch in ("sm_90", "sm_80") for head_dim in (16, 32, 64, 128)
+    (arch, head_dim, 0): _row(arch, head_dim)
+    for arch, head_dims in (("sm_90", (16, 32, 64, 128)), ("sm_80", (32, 64, 128)))
+    for head_dim in head_dims
 }
 TABLE = Table(op="nsa_attention", package=__package__, rows=ROWS)
 

@@ -32,7 +32,6 @@ TABLE = Table(
         ("sm_90", 64, 0): _SMALL,
         ("sm_90", 128, 0): _row(_tile(128, 64, 8, 3), _tile(128, 64, 8, 2), _tile(32, 128, 8, 3), _DECODE),
         ("sm_90", 256, 0): _row(_tile(128, 32, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
-        ("sm_80", 16, 0): _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(64, 64, 4, 2), _DECODE),
         ("sm_80", 32, 0): _SMALL,
         ("sm_80", 64, 0): _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(32, 128, 8, 3), _DECODE),
         ("sm_80", 128, 0): _row(_tile(128, 64, 8, 3), _tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _DECODE_NARROW),

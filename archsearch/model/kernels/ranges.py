@@ -88,7 +88,7 @@ def range_forward(
         True, D, WIDTH, N, PRECISION,
     )  # fmt: skip
     lanes = tokens.to(tl.int64) * HEADS + head
-    for slot in range(SLOTS):
+    for slot in tl.range(SLOTS, num_stages=1):
         norm = tl.load(part_norms + lanes * SLOTS + slot)
         part = load_rows(parts, lanes, valid & (norm > -float("inf")), SLOTS, slot, D, WIDTH)
         acc, top, total = take_part(part, norm, acc, top, total)
@@ -145,7 +145,7 @@ def range_grad_query(
         True, D, WIDTH, N, PRECISION,
     )  # fmt: skip
     grad *= grad_scale
-    for slot in range(SLOTS):
+    for slot in tl.range(SLOTS, num_stages=1):
         grad += load_rows(parts, lanes, valid, SLOTS, slot, D, WIDTH).to(tl.float32)
     if ADD:
         add_rows(dq, grad, tokens, valid, HEADS, head, D, WIDTH)

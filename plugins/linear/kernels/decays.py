@@ -56,27 +56,35 @@ def to_end(gates, like, C: tl.constexpr):
 
 
 @triton.jit
-def meeting(gates, like, half, C: tl.constexpr):
-    """Decays `[C, BK]` from and to the anchors of one level, all at most 1.
+def within(begin, end, C: tl.constexpr):
+    """Which columns `[C, C]` lie from `begin` up to, not including, `end` of each row.
 
-    Tokens stand in blocks of 2 half. The anchor is the last token of the left half: a token of the right half decays
-    from the anchor to itself, one of the left half from itself to the anchor.
+    The levels' masks are such ranges: two vectors a level, where pairs of tokens would be kept through the loop.
     """
-    i = tl.arange(0, C)
-    right = (i // half % 2 == 1)[:, None]
-    near = (i // half)[:, None] == (i // half)[None, :]
-    up, down = i[:, None] >= i[None, :], i[:, None] < i[None, :]
-    return tl.exp(sums(near & ((right & up) | (~right & down)), gates, like, 2))
+    j = tl.arange(0, C)[None, :]
+    return (j >= begin[:, None]) & (j < end[:, None])
 
 
 @triton.jit
-def meeting_gradient(d_sums, like, half, C: tl.constexpr):
+def meeting(gates, like, level, C: tl.constexpr):
+    """Decays `[C, BK]` from and to the anchors of one level, all at most 1.
+
+    Tokens stand in blocks of 2^(level + 1). The anchor is the last token of the left half: a token of the right half
+    decays from the anchor to itself, one of the left half from itself to the anchor.
+    """
+    i = tl.arange(0, C)
+    right, half = (i >> level) & 1 == 1, i >> level
+    summed = within(tl.where(right, half << level, i + 1), tl.where(right, i + 1, (half + 1) << level), C)
+    return tl.exp(sums(summed, gates, like, 2))
+
+
+@triton.jit
+def meeting_gradient(d_sums, like, level, C: tl.constexpr):
     """Gradient of the log decays `[C, BK]` from that of the sums of `meeting`, by its transpose."""
     i = tl.arange(0, C)
-    right = (i // half % 2 == 1)[:, None]
-    near = (i // half)[:, None] == (i // half)[None, :]
-    up, down = i[:, None] > i[None, :], i[:, None] <= i[None, :]
-    return sums(near & ((right & down) | (~right & up)), d_sums, like, 1)
+    right, half = (i >> level) & 1 == 1, i >> level
+    summed = within(tl.where(right, i, half << level), tl.where(right, (half + 1) << level, i), C)
+    return sums(summed, d_sums, like, 1)
 
 
 @triton.jit
@@ -95,11 +103,13 @@ def spans(gates, C: tl.constexpr, AXIS: tl.constexpr):
 
 
 @triton.jit
-def meets(half, C: tl.constexpr, AXIS: tl.constexpr):
+def meets(level, C: tl.constexpr, AXIS: tl.constexpr):
     """Which pairs of tokens meet at a level: `[i, j]`, i of a right and j of a left half of one block; `[j, i]` for
     AXIS = 1."""
     i = tl.arange(0, C)
-    right, block = i // half % 2 == 1, i // (2 * half)
+    right, half = (i >> level) & 1 == 1, i >> level
     if AXIS == 0:
-        return right[:, None] & ~right[None, :] & (block[:, None] == block[None, :])
-    return right[None, :] & ~right[:, None] & (block[:, None] == block[None, :])
+        begin, end = (half - 1) << level, tl.where(right, half << level, 0)
+    else:
+        begin, end = (half + 1) << level, tl.where(right, 0, (half + 2) << level)
+    return within(begin, end, C)

@@ -122,6 +122,17 @@ def d_solve(
     tl.store(at, d_overlap.to(d_overlaps.dtype.element_ty), mask=live[:, None])
 
 
+@triton.jit
+def _met(at, live, level, C: tl.constexpr, AXIS: tl.constexpr):
+    """Of a chunk's pairs `[C, C]` those that meet at a level, zeros for others.
+
+    Whole rows are loaded: a mask by pair would load numbers one by one. The offset of 0 makes the load depend on the
+    level: the compiler would bring all of them before the loop, and find no registers to hold them.
+    """
+    pairs = tl.load(at + tl.minimum(level, 0) * 16, mask=live, other=0.0)
+    return tl.where(meets(level, C, AXIS), pairs, 0.0)
+
+
 @triton.jit(do_not_specialize=["N", "T", "chunks", "H", "HV", "gate_stride"])
 def d_inputs(
     q, k, log_decay, beta, befores, d_afters, writes, d_writes, d_o, d_weights, d_overlaps, starts, ends,
@@ -207,28 +218,26 @@ def d_inputs(
         own = tl.load(d_weights + row * C + i * (HV * C + 1), mask=live, other=0.0) * scale
         d_query += own[:, None] * key
         d_key += own[:, None] * query
-        for level in tl.range(0, LEVELS, num_stages=1):
-            half = 1 << level
-            decay = meeting(gates, key, half, C)
+        for level in tl.range(0, LEVELS, num_stages=1, disable_licm=True):
+            decay = meeting(gates, key, level, C)
             near_query = (query * decay).to(query.dtype)
             near_key = (key * decay).to(key.dtype)
-            down, up = meets(half, C, 0) & live[None, :], meets(half, C, 1) & live[:, None]
-            met = tl.load(d_weights + row * C + along, mask=down, other=0.0)
+            met = _met(d_weights + row * C + along, live[None, :], level, C, 0)
             d_near = tl.dot(met, near_key, input_precision=PRECISION) * scale
             d_query += d_near * decay
             d_sums = d_near * near_query
-            met = tl.load(d_weights + row * C + across, mask=up, other=0.0)
+            met = _met(d_weights + row * C + across, live[:, None], level, C, 1)
             d_near = tl.dot(met, near_query, input_precision=PRECISION) * scale
             if DELTA:
-                met = tl.load(d_overlaps + row * C + along, mask=meets(half, C, 1) & live[None, :], other=0.0)
+                met = _met(d_overlaps + row * C + along, live[None, :], level, C, 1)
                 met = (met * rate[None, :]).to(key.dtype)
                 d_near = tl.dot(met, near_key, d_near, input_precision=PRECISION)
-                met = tl.load(d_overlaps + row * C + across, mask=meets(half, C, 0) & live[:, None], other=0.0)
+                met = _met(d_overlaps + row * C + across, live[:, None], level, C, 0)
                 d_pull = tl.dot(met, near_key, input_precision=PRECISION)
                 d_rate += tl.sum(d_pull * near_key, 1)
                 d_near += d_pull * rate[:, None]
             d_key += d_near * decay
-            d_gate += meeting_gradient(d_sums + d_near * near_key, key, half, C)
+            d_gate += meeting_gradient(d_sums + d_near * near_key, key, level, C)
     else:
         by_key = tl.load(d_weights + row * C + across, mask=live[:, None], other=0.0)
         by_query = tl.load(d_weights + row * C + along, mask=live[None, :], other=0.0)

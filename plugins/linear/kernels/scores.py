@@ -62,9 +62,8 @@ def channel_scores(
         own = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1)
         seen += tl.where(i[:, None] == i[None, :], own[:, None], 0.0)
         for level in range(LEVELS):
-            half = 1 << level
-            decay = meeting(gates, key, half, C)
-            met = meets(half, C, 0)
+            decay = meeting(gates, key, level, C)
+            met = meets(level, C, 0)
             near_query = (query * decay).to(query.dtype)
             near_key = (key * decay).to(key.dtype)
             at_anchor = tl.trans(near_key)
