@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from archsearch.analysis.repeat import Repeat, repeat
+from archsearch.analysis.repeat import repeat
 from archsearch.analysis.validity import Validity
 from archsearch.arch import ArchSpec
 from archsearch.costs import MEASURES, CostModel
@@ -40,7 +40,7 @@ class TrialView:
     search: SearchRecord
     plugins: list[tuple[str, str | None, str | None]]
     validity: Validity
-    again: Repeat
+    again: str
     others: tuple[TrialRecord, ...]
 
 

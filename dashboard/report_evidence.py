@@ -67,9 +67,7 @@ def _costs(compared: Sequence[Compared], resolver: Resolver) -> Iterator[str]:
 
 def _again(view: TrialView) -> Iterator[str]:
     yield f"<p>Trial {view.record.id}: <code>{html.escape(view.record.pattern)}</code></p>"
-    yield f"<pre>{html.escape(view.again.command)}</pre>"
-    for text in view.again.not_said:
-        yield f"<p>with {html.escape(text)}, which evaluate has no option for</p>"
+    yield f"<pre>{html.escape(view.again)}</pre>"
 
 
 def _versions(views: Sequence[TrialView]) -> Iterator[str]:

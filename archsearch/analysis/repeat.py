@@ -1,10 +1,10 @@
-"""Repeat: the command line that measures a stored trial again, and what it cannot say."""
+"""Repeat: the command line that measures a stored trial again."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archsearch.analysis.validity import planned_label
@@ -26,16 +26,8 @@ _RECIPE_FLAGS = {"steps": "--steps", "batch_size": "--batch-size", "dtype": "--d
 _SAID_OTHERWISE = {"learning_rates", "seeds", "checkpoint_seconds"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Repeat:
-    """``command`` repeats the trial; ``not_said`` are settings of it that the command has no option for."""
-
-    command: str
-    not_said: tuple[str, ...]
-
-
-def repeat(record: TrialRecord, search: SearchRecord) -> Repeat:
-    """The `archsearch evaluate` command for a trial, from its own measurements or, before it has any, the spec."""
+def repeat(record: TrialRecord, search: SearchRecord) -> str:
+    """The `archsearch evaluate` command of a trial, from its own measurements or, before it has any, the spec."""
     payloads = [measured.payload for measured in record.measurements]
     recipe = payloads[0]["recipe"] if payloads else search.spec["recipe"]
     model = record.arch["model"]
@@ -47,7 +39,9 @@ def repeat(record: TrialRecord, search: SearchRecord) -> Repeat:
         words += ["--learning-rate", str(rate)]
     words += _flags(_RECIPE_FLAGS, recipe)
     words += _flags(_MODEL_FLAGS, model)
-    return Repeat(command=shlex.join(words), not_said=(*_unsaid_model(model), *_unsaid_recipe(recipe)))
+    for key, value in (*_unsaid_model(model), *_unsaid_recipe(recipe)):
+        words += ["--set", f"{key}={json.dumps(value)}"]
+    return shlex.join(words)
 
 
 def _tasks(payloads: list[Mapping[str, Any]], search: SearchRecord) -> list[str]:
@@ -66,14 +60,14 @@ def _flags(flags: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
     return [word for key, flag in flags.items() if values.get(key) is not None for word in (flag, str(values[key]))]
 
 
-def _unsaid_model(model: Mapping[str, Any]) -> Iterator[str]:
+def _unsaid_model(model: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     said = {key: value for key, value in model.items() if key in _MODEL_FLAGS}
     trained, derived = ModelSpec.read(model).trained(), ModelSpec.read(said).trained()
-    yield from (f"model.{key} = {value!r}" for key, value in trained.items() if value != derived[key])
+    yield from ((f"model.{key}", value) for key, value in trained.items() if value != derived[key])
 
 
-def _unsaid_recipe(recipe: Mapping[str, Any]) -> Iterator[str]:
+def _unsaid_recipe(recipe: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     defaults = Recipe().model_dump(mode="json")
     for key, value in recipe.items():
         if key not in _RECIPE_FLAGS and key not in _SAID_OTHERWISE and value != defaults.get(key):
-            yield f"recipe.{key} = {value!r}"
+            yield f"recipe.{key}", value

@@ -10,6 +10,7 @@ import typer
 
 from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, KvHeads, ShortConv
 from archsearch.cli.output import JsonFlag, console, print_json, table
+from archsearch.cli.settings import read_settings
 
 if TYPE_CHECKING:
     from archsearch.measurement import Measurement
@@ -39,6 +40,10 @@ def evaluate(
     kv_heads: KvHeads = 0,
     short_conv: ShortConv = 4,
     channel_mixer: ChannelMixer = "none",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help='Any key of the recipe or the model, such as "recipe.warmup=0.2"; may be repeated.'),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Trains one architecture on each task and seed; the best learning rate on validation is reported on test."""
@@ -48,11 +53,12 @@ def evaluate(
     from archsearch.tasks import resolve_task
     from archsearch.training import Recipe
 
-    registry = load_registry()
+    registry, other = load_registry(), read_settings(settings or [])
     model = ModelSpec.read(
         {
             "d_model": d_model, "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim,
             "channel_mixer": channel_mixer, "short_conv": short_conv,
+            **other["model"],
         }
     )  # fmt: skip
     spec = ArchSpec.parse(arch, registry, model)
@@ -61,6 +67,7 @@ def evaluate(
         {
             "seeds": seeds, "device": device, "dtype": dtype,
             **{key: value for key, value in given.items() if value is not None},
+            **other["recipe"],
         }
     )  # fmt: skip
     tasks = [resolve_task(name, registry) for name in task]

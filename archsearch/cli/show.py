@@ -42,12 +42,10 @@ def show(
     again = repeat(record, search)
     if json:
         used = [dict(zip(("plugin", "distribution", "version"), plugin, strict=True)) for plugin in plugins]
-        print_json(_as_json(record, search) | {"plugins": used, "repeat": again.command, "not_said": again.not_said})
+        print_json(_as_json(record, search) | {"plugins": used, "repeat": again})
     else:
         _print(record, search, plugins)
-        console().print(f"to measure it again:\n  {again.command}", soft_wrap=True)
-        for text in again.not_said:
-            console().print(f"  with {text}, which evaluate has no option for", soft_wrap=True)
+        console().print(f"to measure it again:\n  {again}", soft_wrap=True)
 
 
 def find_trial(store: Store, text: str) -> TrialRecord:

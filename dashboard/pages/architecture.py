@@ -232,9 +232,7 @@ def _metric(view: TrialView) -> str:
 
 def _reproduce(view: TrialView) -> None:
     st.header("Measure it again", divider="gray")
-    st.code(view.again.command, language="sh", wrap_lines=True)
-    for text in view.again.not_said:
-        st.caption(plain(f"with {text}, which evaluate has no option for"))
+    st.code(view.again, language="sh", wrap_lines=True)
     versions = versions_of(view.record)
     used = {f"plugin {name}": f"{distribution} {version}" for name, distribution, version in view.plugins}
     rows = pd.DataFrame([*versions.items(), *used.items()], columns=["what", "version"])

@@ -12,6 +12,7 @@ from typer.testing import Result
 
 from archsearch.analysis.repeat import repeat
 from archsearch.cli import app
+from archsearch.cli.settings import read_settings
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.storage import Store
 
@@ -66,15 +67,14 @@ def test_what_names_no_trial(run: Run, trials: dict[str, int], text: str, kind: 
         assert isinstance(result.exception, kind)
 
 
-def command_of(url: str, trial: int) -> tuple[list[str], tuple[str, ...]]:
+def command_of(url: str, trial: int) -> list[str]:
     with Store.open(url, read_only=True) as store:
         record = store.trial(trial)
-        made = repeat(record, store.search(record.search_id))
-    return shlex.split(made.command), made.not_said
+        return shlex.split(repeat(record, store.search(record.search_id)))
 
 
 def test_the_command_repeats_the_trial(trials: dict[str, int], url: str) -> None:
-    words, not_said = command_of(url, trials["confirm"])
+    words = command_of(url, trials["confirm"])
     assert words[:3] == ["archsearch", "evaluate", "linear(update=delta) full"]
     given = [f"{flag} {value}" for flag, value in zip(words[3::2], words[4::2], strict=True)]
     wanted = (
@@ -82,33 +82,52 @@ def test_the_command_repeats_the_trial(trials: dict[str, int], url: str) -> None
         "--batch-size 64; --d-model 64; --heads 2; --channel-mixer none"
     )
     assert set(wanted.split("; ")) <= set(given)
-    assert not_said == ()
+    assert "--set" not in words
 
 
 def test_the_command_has_options_that_evaluate_has(trials: dict[str, int], url: str) -> None:
     import typer.main
 
-    words, _ = command_of(url, trials["mixed"])
+    words = command_of(url, trials["mixed"])
     evaluate = typer.main.get_command(app).commands["evaluate"]  # type: ignore[attr-defined]
     known = {flag for parameter in evaluate.params for flag in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
 
 
 def test_a_trial_that_was_not_trained_is_repeated_as_the_spec_says(trials: dict[str, int], url: str) -> None:
-    words, _ = command_of(url, trials["infeasible"])
+    words = command_of(url, trials["infeasible"])
     assert words[words.index("--task") + 1] == "mqar:capacity"
     assert words[words.index("--seeds") + 1] == "2"
 
 
-def test_settings_without_an_option_are_told(url: str) -> None:
-    recipe = {**RECIPE, "weight_decay": 0.0}
+def test_settings_without_an_option_of_their_own_are_set(url: str) -> None:
+    recipe = {**RECIPE, "weight_decay": 0.0, "betas": [0.8, 0.99]}
     with Store.open(url) as store:
         search = store.create_search("odd", {**SPEC, "recipe": recipe}, OBJECTIVES)
         trial = add_trial(store, search, "full", costs=(1e6, 1e4), state="infeasible")
-    assert command_of(url, trial)[1] == ("recipe.weight_decay = 0.0",)
+    words = command_of(url, trial)
+    settings = read_settings(words[at + 1] for at, word in enumerate(words) if word == "--set")
+    assert settings == {"recipe": {"weight_decay": 0.0, "betas": [0.8, 0.99]}, "model": {}}
 
 
-def test_sizes_without_an_option_are_told(url: str) -> None:
+@pytest.mark.parametrize("text", ["recipe.warmup", "warmup=0.2", "recip.warmup=0.2", "recipe.=0.2", ""])
+def test_a_setting_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"--set .*: write recipe\.KEY=VALUE or model\.KEY=VALUE"):
+        read_settings([text])
+
+
+def test_values_of_settings_are_toml_or_plain_text() -> None:
+    settings = read_settings(["recipe.dtype=bfloat16", "model.ffn_dim = 32", 'model.channel_mixer="moe"'])
+    assert settings == {"recipe": {"dtype": "bfloat16"}, "model": {"ffn_dim": 32, "channel_mixer": "moe"}}
+
+
+def test_an_unknown_setting_names_the_nearest(run: Run) -> None:
+    result = run("evaluate", "full", "--task", "mqar:easy", "--set", "recipe.wamrup=0.2")
+    assert isinstance(result.exception, SpecError)
+    assert "warmup" in str(result.exception)
+
+
+def test_sizes_without_an_option_of_their_own_are_set(url: str) -> None:
     with Store.open(url) as store:
         search = store.create_search("odd", SPEC, OBJECTIVES)
         layer = {"mixer": "full", "options": {}}
@@ -116,4 +135,5 @@ def test_sizes_without_an_option_are_told(url: str) -> None:
             search, kind="search", state="infeasible", digest="d", pattern="full", params={}, seeds=[], costs={},
             arch={"model": {**MODEL, "channel_mixer": "swiglu", "ffn_dim": 999}, "layers": [layer]}, violations={},
         )  # fmt: skip
-    assert command_of(url, trial)[1] == ("model.ffn_dim = 999",)
+    words = command_of(url, trial)
+    assert words[words.index("--set") + 1] == "model.ffn_dim=999"
