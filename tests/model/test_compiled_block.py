@@ -27,7 +27,7 @@ MIXERS = {
 KERNELS = {
     "kda": {"short_conv", "unit_length", "gate", "gated_norm"},
     "mamba2": {"short_conv", "gate", "gated_norm"},
-    "gla": {"unit_length", "gate", "gated_norm"},
+    "gla": {"gate", "gated_norm"},
     "retnet": {"gated_norm"},
 }
 QUICK = ["kda", "mamba2", "full", "sliding", "moba"]
