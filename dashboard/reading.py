@@ -21,7 +21,8 @@ from .navigation import state_of
 
 STEPS = 40
 """Points of a curve of hypervolume."""
-_KEPT = 16
+KEPT = 24
+"""Searches of which the answers are kept: more than a page of them lists."""
 
 
 def answer(search: SearchRecord) -> Answer:
@@ -44,12 +45,12 @@ def hypervolume(search: SearchRecord) -> pd.DataFrame:
     return _hypervolume(key(), search.name, opened.revision(search.id), _search=search)
 
 
-@st.cache_resource(show_spinner=False, max_entries=_KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def _answer(database: str, name: str, revision: str, *, _store: Store) -> Answer:
     return read_answer(_store, name)
 
 
-@st.cache_resource(show_spinner=False, max_entries=_KEPT)
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
 def _values(database: str, name: str, revision: str, names: Sequence[str], *, _store: Store) -> pd.DataFrame:
     return _store.values_frame(name, names, ("test",))
 

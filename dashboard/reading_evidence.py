@@ -27,7 +27,7 @@ def _evidence(database: str, name: str, revision: str, *, _search: SearchRecord)
     return evidence(store(), _search)
 
 
-@st.cache_data(show_spinner=False, max_entries=32)
+@st.cache_resource(show_spinner=False, max_entries=32)
 def _importance(
     database: str, name: str, revision: str, objective: str, *, _of: tuple[SearchRecord, Objective]
 ) -> pd.DataFrame:  # fmt: skip

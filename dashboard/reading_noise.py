@@ -19,7 +19,7 @@ def noises(search: SearchRecord, names: tuple[str, ...]) -> Mapping[str, SeedNoi
     return _noises(key(), search.name, opened.revision(search.id), names, _store=opened)
 
 
-@st.cache_data(show_spinner=False, max_entries=16)
+@st.cache_resource(show_spinner=False, max_entries=16)
 def _noises(
     database: str, name: str, revision: str, names: tuple[str, ...], *, _store: Store
 ) -> Mapping[str, SeedNoise]:  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -58,11 +57,7 @@ def dashboard(
 
 
 def command(host: str, port: int, allowed: list[str]) -> list[str]:
-    """The arguments with which Python runs Streamlit; the database's URL, which may hold a password, is not in it."""
-    spec = find_spec("archsearch_dashboard")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    script = Path(next(iter(spec.submodule_search_locations))) / "entry" / "script.py"
+    """The arguments with which Python serves the pages; the database's URL, which may hold a password, is not in it."""
     hosts = dict.fromkeys(["localhost", LOOPBACK, "::1", host, *allowed])
     options = {
         "server.address": host, "server.port": str(port), "server.headless": "true",
@@ -72,4 +67,5 @@ def command(host: str, port: int, allowed: list[str]) -> list[str]:
         "theme.light.primaryColor": "#0072B2", "theme.dark.primaryColor": "#56B4E9",
     }  # fmt: skip
     flags = [f"--{key}={value}" for key, value in options.items()]
-    return ["-m", "streamlit", "run", str(script), *flags, *(f"--server.allowedHosts={name}" for name in hosts)]
+    allowing = [f"--server.allowedHosts={name}" for name in hosts]
+    return ["-m", "archsearch_dashboard.serve", *flags, *allowing]

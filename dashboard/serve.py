@@ -1,0 +1,48 @@
+"""The server: Streamlit over the pages, which are imported, and the newest searches read, before it listens."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from streamlit.web import cli
+
+from archsearch.errors import ArchsearchError
+
+from . import app, reading, reading_evidence
+from .connection import registry, store
+
+SCRIPT = Path(app.__file__).parent / "entry" / "script.py"
+READ_AHEAD_SECONDS = 5.0
+
+
+def main() -> None:
+    """Runs Streamlit with the options of this process; the first viewer waits for no import."""
+    read_ahead()
+    cli.main(prog_name="streamlit", args=["run", str(SCRIPT), *sys.argv[1:]])
+
+
+def read_ahead(seconds: float = READ_AHEAD_SECONDS) -> int:
+    """Reads the newest searches into what all viewers share, and returns how many.
+
+    No search is begun after `seconds`; what cannot be read is left to the page, which tells it.
+    """
+    begun, count = time.monotonic(), 0
+    try:
+        registry()
+        for search in reversed(store().searches()[-reading.KEPT :]):
+            if time.monotonic() - begun > seconds:
+                break
+            reading.hypervolume(search)
+            reading.values(search)
+            if not count:
+                reading_evidence.evidence_of(search)
+            count += 1
+    except ArchsearchError:
+        return count
+    return count
+
+
+if __name__ == "__main__":
+    main()
