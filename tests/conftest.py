@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and the options of the tests on a card."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from archsearch.registry import Registry, load_registry
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which is later than this
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("gpu", "tests on a card (-m gpu)")
+    group.addoption(
+        "--write-proofs", action="store_true",
+        help="List the rows of tables whose checks all passed in verified.json of their packages.",
+    )  # fmt: skip
+    group.addoption("--proofs-folder", metavar="FOLDER", help="Write those lists below a folder, by package.")
+    group.addoption(
+        "--interpreted", action="store_true",
+        help="Run them on the CPU in float32 under Triton's interpreter: tries the tests, proves nothing.",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

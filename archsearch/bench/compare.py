@@ -33,13 +33,14 @@ def limit_of(name: str) -> float:
     return GATE if name in _GATES else GRADIENT
 
 
-def ratio(actual: Tensor, expected: Tensor) -> float:
-    """RMS(difference) / RMS(expected), infinite where `actual` is not finite; 0 where both are 0."""
+def ratio(actual: Tensor, expected: Tensor, *, floor: float = 1e-30) -> float:
+    """RMS(difference) / RMS(expected), infinite where `actual` is not finite; RMS(expected) counts as `floor` at
+    least, for what vanishes but for rounding."""
     actual, expected = actual.detach().double(), expected.detach().double()
     if not bool(actual.isfinite().all()):
         return math.inf
     difference = float((actual - expected).square().mean().sqrt())
-    return difference / max(float(expected.square().mean().sqrt()), 1e-30) if difference else 0.0
+    return difference / max(float(expected.square().mean().sqrt()), floor) if difference else 0.0
 
 
 def agreeing_rows(actual: Tensor, expected: Tensor) -> Tensor:
@@ -49,11 +50,11 @@ def agreeing_rows(actual: Tensor, expected: Tensor) -> Tensor:
     return (difference < _ROW * size).to(torch.float32)
 
 
-def judge(name: str, actual: Tensor, expected: Tensor, limit: float) -> Verdict:
+def judge(name: str, actual: Tensor, expected: Tensor, limit: float, *, floor: float = 1e-30) -> Verdict:
     """One tensor against its reference."""
     if actual.shape != expected.shape:
         return Verdict(error=math.inf, fault=f"{name} is {list(actual.shape)}, its reference {list(expected.shape)}")
-    found = ratio(actual, expected)
+    found = ratio(actual, expected, floor=floor)
     return Verdict(error=found, fault="" if found <= limit else f"{name} is off by {found:.2g}, allowed are {limit:g}")
 
 
