@@ -74,7 +74,7 @@ def views(url: str) -> dict[str, str]:
         "searches": "",
         "front": f"front?search={SEARCH}",
         "architecture": f"architecture?search={SEARCH}&trial={front[-1]}",
-        "compare": f"compare?search={SEARCH}&trials={compared}&cost=traffic",
+        "compare": f"compare?search={SEARCH}&trials={compared}",
         "matters": f"matters?search={SEARCH}",
         "mixers": "mixers",
     }

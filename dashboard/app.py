@@ -17,6 +17,7 @@ import streamlit as st
 __package__ = "archsearch_dashboard"  # Streamlit runs this file as a script, which belongs to no package by itself
 
 from .boundary import guarded
+from .login import admitted
 from .navigation import remember_pages
 from .pages import architecture, compare, front, matters, mixers, searches
 
@@ -41,7 +42,9 @@ def main(start: str = "searches") -> None:
     }
     remember_pages(pages)
     st.html(_SPACE)
-    st.navigation(list(pages.values()), position="top").run()
+    chosen = st.navigation(list(pages.values()), position="top")
+    if admitted():
+        chosen.run()
 
 
 if __name__ == "__main__":

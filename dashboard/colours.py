@@ -24,6 +24,8 @@ class Style:
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, VERMILLION, GREY = "#56B4E9", "#D55E00", "#8C8C8C"
+BETWEEN = "#8F5B9E"
+"""The middle of a scale of colours from `SKY` to `VERMILLION`, legible on white and on black."""
 
 FAMILIES: Mapping[str, Style] = {
     "full": Style(BLUE, "#FFFFFF", "solid", "circle", "F"),

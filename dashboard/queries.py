@@ -17,6 +17,7 @@ from archsearch.units import format_quantity
 
 SHOWN = ("dominated", "references", "infeasible", "not exercised", "failed")
 """Groups of candidates beside the front, as the switch of the front's page names them."""
+_WITH_A_FRONT = ("dominated", "references")
 _FAILED = ("failed", "diverged", "preempted", "cancelled")
 
 
@@ -81,6 +82,11 @@ def groups(answer: Answer) -> dict[str, pd.DataFrame]:
         "not exercised": answer.not_exercised,
         "failed": pd.concat([search[search["state"].isin(_FAILED)], answer.dominated[~valued]]),
     }
+
+
+def shown_first(answer: Answer) -> tuple[str, ...]:
+    """The groups that are shown until a viewer chooses: where there is no front, all that there is."""
+    return _WITH_A_FRONT if len(answer.front) else SHOWN
 
 
 def candidates_table(rows: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:

@@ -7,6 +7,8 @@ from typing import Any
 
 from archsearch.analysis.answer import Answer
 from archsearch.analysis.objectives import Objective
+from archsearch.errors import StorageError
+from archsearch.storage import Store
 
 OFFERED = 1000
 """Trials that a list offers, beside what the URL names; more nobody reads."""
@@ -26,6 +28,15 @@ def choices(answer: Answer, most: int = OFFERED) -> dict[int, str]:
     )
     rows = ordered.head(most).to_dict("records")
     return {int(row["trial"]): _label(row, answer.objectives) for row in rows}
+
+
+def named(store: Store, trial: int) -> str:
+    """How a list shows a trial that speaks for no candidate, such as one that was confirmed by another."""
+    try:
+        record = store.trial(trial)
+    except StorageError:
+        return str(trial)
+    return " · ".join(part for part in (str(trial), record.kind, record.state, record.pattern) if part)
 
 
 def _label(row: Mapping[Hashable, Any], objectives: Sequence[Objective]) -> str:

@@ -119,6 +119,15 @@ def differences(compared: Sequence[Compared], noises: Mapping[str, SeedNoise]) -
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
 
 
+def verdicts(table: pd.DataFrame) -> list[str]:
+    """What each row of `differences` comes to, in words; nothing for the first architecture."""
+    words = {True: "a clear difference", False: "may be luck"}
+    return [
+        "" if noise is None or noise != noise else "nothing tells" if noise == "unknown" else words[bool(clear)]
+        for noise, clear in zip(table["noise"], table["clear"], strict=True)
+    ]
+
+
 def _parts(gap: Difference) -> tuple[float | None, float | None, float | None, str, bool]:
     low, high = ((end if isfinite(end) else None) for end in (gap.low, gap.high))
     return gap.mean, low, high, gap.noise, gap.clear

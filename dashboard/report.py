@@ -16,6 +16,7 @@ from archsearch.analysis.axes import choose_axes
 from . import queries
 from .figures.front import View, default_log, front_figure
 from .figures.hypervolume import hypervolume_figure
+from .text import capitalised
 
 STEPS, MOST_ROWS = 200, 500
 _STYLE = """
@@ -47,13 +48,13 @@ def report(answer: Answer, evidence: Iterable[str] = ()) -> str:
 
 def _parts(answer: Answer, evidence: Iterable[str]) -> Iterator[str]:
     yield f"<h1>Front of {html.escape(answer.search.name)}</h1>"
-    yield f'<p class="valid">{html.escape(_sentence(answer.validity.sentence))}</p>'
+    yield f'<p class="valid">{html.escape(capitalised(answer.validity.sentence))}</p>'
     yield f"<p>{html.escape(_counts(answer))}</p>"
     if len(answer.front) or len(answer.references):
         yield _figure(answer)
         yield _table(pd.concat([answer.front, answer.references], ignore_index=True), answer)
     if not len(answer.front):
-        yield f"<p>{html.escape(_sentence(answer.why_no_front()))}</p>"
+        yield f"<p>{html.escape(capitalised(answer.why_no_front()))}</p>"
     yield from evidence
     curve = hypervolume_over_trials(answer.points, answer.search.objectives, most=STEPS)
     if len(curve) > 1:
@@ -106,7 +107,3 @@ def _table(rows: pd.DataFrame, answer: Answer) -> str:
         for row in table.to_dict("records")
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."

@@ -16,6 +16,11 @@ def plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", _LINKS.sub("\u2060", text))
 
 
+def capitalised(text: str) -> str:
+    """A clause as a sentence: a capital first, a full stop at the end."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")
+
+
 def shortened(text: str, most: int = 60) -> str:
     """`text` in at most `most` characters; what is left out is marked by an ellipsis in the middle."""
     if len(text) <= most:

@@ -17,13 +17,12 @@ from archsearch.analysis.answer import Answer, marks
 from archsearch.analysis.axes import axis_label, spans_decades, ticks
 from archsearch.analysis.objectives import Objective
 
-from ..colours import BLUE, GREEN, GREY, SKY, VERMILLION
+from ..colours import BETWEEN, BLUE, GREEN, GREY, SKY, VERMILLION
 from ..queries import groups, value_text
 from ..text import shortened
 
 HEIGHT = 560
 MOST_FAINT, MOST_NUMBERS = 2000, 40
-_BETWEEN = "#8F5B9E"
 _FAINT = "rgba(140,140,140,0.45)"
 _MARKS = {
     "dominated": ("circle", _FAINT, 6),
@@ -196,19 +195,19 @@ def _add_limits(figure: go.Figure, view: View) -> None:
 def _add_line(
     figure: go.Figure, view: View, axis: str, value: float, text: str, colour: str, dash: str, *, row: int = 0
 ) -> None:  # fmt: skip
-    """A line across the plot at `value` of an axis, its text at the end, in a row of its own above the plot.
+    """A line across the plot at `value` of an axis, its text on the left of it, or in a row of its own above the plot.
 
     Plotly places a shape by the value and a text by its logarithm.
     """
-    other, place = "y", {"xanchor": "center", "yanchor": "bottom"}
+    other, end, place = "y", 1, {"xanchor": "center", "yanchor": "bottom"}
     if axis == "y":
-        other, place = "x", {"xanchor": "right", "yanchor": "bottom"}
+        other, end, place = "x", 0, {"xanchor": "left", "yanchor": "bottom"}
     shape = {f"{axis}0": value, f"{axis}1": value, f"{axis}ref": axis, f"{other}0": 0, f"{other}1": 1,
              f"{other}ref": "paper"}  # fmt: skip
     figure.add_shape(type="line", line={"color": colour, "width": 1.5, "dash": dash}, layer="below", **shape)
     at = math.log10(value) if axis in view.log else value
     figure.add_annotation(
-        {axis: at, f"{axis}ref": axis, other: 1, f"{other}ref": "paper", **place}, text=text, showarrow=False,
+        {axis: at, f"{axis}ref": axis, other: end, f"{other}ref": "paper", **place}, text=text, showarrow=False,
         font={"color": colour, "size": 12}, yshift=16 * row if axis == "x" else 0,
     )  # fmt: skip
 
@@ -221,7 +220,7 @@ def _lay_out(figure: go.Figure, answer: Answer, view: View, drawn: Sequence[pd.D
         title = f"{axis_label(objective)}, {'less' if objective.direction == 'minimize' else 'more'} is better"
         figure.update_layout({f"{axis}axis": {
             "type": "log" if log else "linear", "title": title + (", log scale" if log else ""), "zeroline": False,
-            **_ticks(values, objective, log=log),
+            "showticklabels": bool(values), **_ticks(values, objective, log=log),
         }})  # fmt: skip
     if view.z is not None:
         _add_colour_axis(figure, answer, view.z)
@@ -236,9 +235,10 @@ def _add_colour_axis(figure: go.Figure, answer: Answer, objective: Objective) ->
     values = answer.points[objective.name].astype(float).dropna().tolist()
     written = ticks(values, unit=objective.unit, log=False) if values else {}
     figure.update_layout(coloraxis={
-        "colorscale": [SKY, _BETWEEN, VERMILLION], "reversescale": objective.direction == "maximize",
+        "colorscale": [SKY, BETWEEN, VERMILLION], "reversescale": objective.direction == "maximize",
         "colorbar": {"title": {"text": axis_label(objective), "side": "right"}, "tickvals": list(written),
                      "ticktext": list(written.values()), "thickness": 14},
+        **({"cmin": min(values), "cmax": max(values)} if len(set(values)) > 1 else {}),
     })  # fmt: skip
 
 

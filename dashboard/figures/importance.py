@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from archsearch.units import format_quantity
 
-from ..colours import BLUE, VERMILLION
+from ..colours import BETWEEN, BLUE, SKY, VERMILLION
 from .frame import CLEAR, FAINT, INK, blank, escaped, scale
 
 HALOED = "#222222"
@@ -67,12 +67,12 @@ def level_means(levels: pd.DataFrame, *, title: str, unit: str, colour: str, acr
     """The mean of each level with its standard error, and how many candidates each has, in the order of the levels."""
     figure = blank(height=300, legend=False)
     named = [escaped(level) for level in levels["level"]]
+    counted = [f"{name}<br>n = {count:,}" for name, count in zip(named, levels["candidates"], strict=True)]
     errors = levels["error"].fillna(0.0)
     figure.add_trace(
         go.Scatter(
-            x=named, y=levels["mean"], mode="markers+lines+text", marker={"size": 11, "color": colour},
-            line={"color": FAINT}, text=[f" n={count:,}" for count in levels["candidates"]],
-            textposition="middle right", textfont={"color": INK, "size": 11}, hoverinfo="text",
+            x=named, y=levels["mean"], mode="markers+lines", marker={"size": 11, "color": colour},
+            line={"color": FAINT}, hoverinfo="text",
             error_y={"array": errors, "color": INK, "thickness": 1.5},
             hovertext=[
                 f"{name}<br>{format_quantity(mean, unit=unit)}"
@@ -84,7 +84,7 @@ def level_means(levels: pd.DataFrame, *, title: str, unit: str, colour: str, acr
             ],
         )
     )  # fmt: skip
-    figure.update_xaxes(type="category", title=escaped(across), showgrid=False)
+    figure.update_xaxes(type="category", title=escaped(across), showgrid=False, tickvals=named, ticktext=counted)
     reach = [*(levels["mean"] - errors), *(levels["mean"] + errors)]
     figure.update_yaxes(title=escaped(title), **(scale(reach, unit=unit, log=False) if unit else {}))
     return figure
@@ -107,8 +107,8 @@ def parallel(axes: Sequence[Axis], coloured: str) -> go.Figure:
                 }
                 for axis in axes
             ],
-            line={"color": marked.values, "colorscale": "Cividis", "showscale": True, "colorbar": bar},
-            labelfont={"color": INK}, tickfont={"color": HALOED}, rangefont={"color": CLEAR},
+            line={"color": marked.values, "colorscale": [SKY, BETWEEN, VERMILLION], "showscale": True, "colorbar": bar},
+            labelfont={"color": INK, "size": 13}, tickfont={"color": HALOED, "size": 12}, rangefont={"color": CLEAR},
         )
     )  # fmt: skip
     figure.update_layout(margin={"l": 70, "r": 40, "t": 50, "b": 24})

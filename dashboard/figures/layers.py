@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from archsearch.units import format_quantity
 
 from ..colours import style_of
-from .frame import INK, blank, escaped, scale
+from .frame import CLEAR, INK, blank, escaped, scale
 
 WIDE = 24
 """Up to this many layers a cell holds the mixer's name, beyond only its family's letter."""
@@ -26,6 +26,8 @@ def strip(rows: Sequence[tuple[str, pd.DataFrame]]) -> go.Figure:
     depth = max((len(layers) for _, layers in rows), default=0)
     for family in dict.fromkeys(name for _, layers in rows for name in layers["family"]):
         figure.add_trace(_cells(family, rows, narrow=depth > WIDE))
+    if any(_differs(layers) for _, layers in rows):
+        figure.add_trace(_frames(rows))
     figure.update_layout(barmode="overlay", bargap=0.0, legend={"itemclick": False, "itemdoubleclick": False})
     labels = [str(index) for index in range(len(rows))]
     figure.update_yaxes(
@@ -49,17 +51,28 @@ def _cells(family: str, rows: Sequence[tuple[str, pd.DataFrame]], *, narrow: boo
         for row, (_, layers) in enumerate(rows)
         for cell in layers[layers["family"] == family].to_dict("records")
     ]
-    differs = [bool(cell.get("differs")) for _, cell in mine]
     return go.Bar(
         name=escaped(family), orientation="h", y=[row for row, _ in mine], x=[0.94] * len(mine),
         base=[cell["layer"] - 0.47 for _, cell in mine], width=0.8,
-        marker={
-            "color": style.colour,
-            "line": {"color": INK, "width": [4 if mark else 0 for mark in differs]},
-        },
+        marker={"color": style.colour, "line": {"width": 0}},
         text=[style.letter if narrow else escaped(cell["name"]) for _, cell in mine], textposition="inside",
         insidetextanchor="middle", textangle=0, textfont={"color": style.ink, "size": 13}, constraintext="inside",
         hovertext=[_hover(cell) for _, cell in mine], hoverinfo="text",
+    )  # fmt: skip
+
+
+def _differs(layers: pd.DataFrame) -> list[int]:
+    """The layers that differ from the first architecture's."""
+    return layers.loc[layers["differs"], "layer"].tolist() if "differs" in layers else []
+
+
+def _frames(rows: Sequence[tuple[str, pd.DataFrame]]) -> go.Bar:
+    """A frame about each cell that differs, with a place of its own in the legend."""
+    mine = [(str(row), layer) for row, (_, layers) in enumerate(rows) for layer in _differs(layers)]
+    return go.Bar(
+        name="differs from the first", orientation="h", y=[row for row, _ in mine], x=[0.94] * len(mine),
+        base=[layer - 0.47 for _, layer in mine], width=0.8, hoverinfo="skip",
+        marker={"color": CLEAR, "line": {"color": INK, "width": 4}},
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from archsearch.errors import StorageError
-from archsearch.storage import SearchRecord, TrialRecord
+from archsearch.storage import SearchRecord
 from archsearch.units import format_quantity
 
 from ..address import SEARCH, TRIAL, query, trial_of
@@ -17,7 +17,7 @@ from ..connection import registry, store
 from ..figures.layers import layer_costs, strip
 from ..figures.scores import learning_curves, rate_sweep, seed_points
 from ..navigation import chosen_search, link
-from ..queries_choice import choices
+from ..queries_choice import choices, named
 from ..queries_trial import (
     LAYER_MEASURES,
     TrialView,
@@ -33,8 +33,13 @@ from ..queries_trial import (
     versions_of,
 )
 from ..reading import answer
-from ..text import plain, shortened
+from ..text import capitalised, plain, shortened
 
+_SEEDS = {
+    "tokens": st.column_config.NumberColumn("tokens of a sequence"),
+    "train_seconds": st.column_config.NumberColumn("training", format="%.1f s"),
+    "learning_rate": st.column_config.NumberColumn(format="%g"),
+}
 CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
 
 
@@ -74,7 +79,7 @@ def _chosen_trial(search: SearchRecord, wanted: int | None) -> int | None:
     """The trial to show, chosen from those that were measured; kept in the URL."""
     offered = choices(answer(search))
     if wanted is not None:
-        offered.setdefault(wanted, f"{wanted}")
+        offered.setdefault(wanted, named(store(), wanted))
     if not offered:
         st.info(f"{plain(search.name)} has no trial yet: this page shows one as soon as it is there.")
         return None
@@ -97,7 +102,7 @@ def _head(view: TrialView) -> None:
     st.caption(
         plain(
             f"trial {record.id}, number {record.number} of {view.search.name} · {kind} · {record.state} · "
-            f"{len(record.arch['layers'])} layers · digest {record.digest}"
+            f"{_counted(len(record.arch['layers']), 'layer')} · digest {record.digest}"
         )
     )
     st.code(record.pattern, language=None, wrap_lines=True)
@@ -106,7 +111,7 @@ def _head(view: TrialView) -> None:
     for text in record.unexercised:
         st.warning(plain(f"Not exercised, and so kept off the front: {text}"), icon=":material/visibility_off:")
     _figures(view)
-    st.caption(plain(view.validity.sentence))
+    st.caption(plain(capitalised(view.validity.sentence)))
     _others(view)
 
 
@@ -146,12 +151,13 @@ def _others(view: TrialView) -> None:
     with st.container(horizontal=True):
         link("compare", query(search=view.search.name, trials=[view.record.id]), "Compare it with others")
         for other in view.others[:5]:
-            label = f"{other.kind} trial {other.id} of the same architecture ({other.state}, {_counted(other)})"
+            state = f"{other.state}, {_counted(len(other.seeds), 'seed')}"
+            label = f"{other.kind} trial {other.id} of the same architecture ({state})"
             link("architecture", query(search=view.search.name, trial=other.id), label)
 
 
-def _counted(record: TrialRecord) -> str:
-    return f"{len(record.seeds)} seed{'s' if len(record.seeds) != 1 else ''}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def _layers(view: TrialView) -> None:
@@ -197,12 +203,9 @@ def _scores(view: TrialView) -> None:
     if seeds.empty:
         st.info(f"Nothing was measured: the trial is {view.record.state}.")
         return
-    left, right = st.columns([3, 2])
-    with left:
-        st.plotly_chart(seed_points(seeds), key="seeds", alt="The score of each seed in each task")
-    with right:
-        st.dataframe(scores_frame(seeds).round(4), hide_index=True, key="scores_table")
-    st.dataframe(seeds.round(4), hide_index=True, key="seeds_table")
+    st.plotly_chart(seed_points(seeds), key="seeds", alt="The score of each seed in each task")
+    st.dataframe(scores_frame(seeds).round(4), hide_index=True, key="scores_table", placeholder="")
+    st.dataframe(seeds.round(4), hide_index=True, key="seeds_table", placeholder="", column_config=_SEEDS)
     st.caption("Test is what counts; the learning rate was chosen on validation. Chance is what a guess scores.")
 
 
@@ -239,5 +242,5 @@ def _reproduce(view: TrialView) -> None:
     if rows.empty:
         st.caption("No versions were recorded: nothing was measured.")
     else:
-        st.dataframe(rows, hide_index=True, key="versions_table")
+        st.dataframe(rows, hide_index=True, key="versions_table", height="content")
     st.code(f"archsearch show {view.record.id}", language="sh")

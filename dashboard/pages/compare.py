@@ -19,7 +19,7 @@ from ..figures.costs import cost_curves
 from ..figures.layers import strip
 from ..figures.scores import score_bars
 from ..navigation import chosen_search
-from ..queries_choice import choices
+from ..queries_choice import choices, named
 from ..queries_compare import (
     UNITS,
     Compared,
@@ -30,11 +30,12 @@ from ..queries_compare import (
     differences,
     gather,
     metric_names,
+    verdicts,
 )
 from ..queries_trial import scores_frame, seeds_frame
 from ..reading import answer
 from ..reading_noise import noises
-from ..text import plain, shortened
+from ..text import capitalised, plain, shortened
 
 CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
 
@@ -68,7 +69,7 @@ def _chosen(search: SearchRecord) -> tuple[list[int], list[str]]:
             [int(trial) for trial in found.front["trial"]], [int(one) for one in found.references["trial"]]
         )
     for trial in wanted:
-        offered.setdefault(trial, f"{trial}")
+        offered.setdefault(trial, named(store(), trial))
     st.session_state["compared_trials"], st.session_state["compared_patterns"] = wanted, typed
     trials = st.multiselect(
         "Trials", list(offered), key="compared_trials", max_selections=COMPARED, on_change=_remember,
@@ -161,8 +162,11 @@ def _scores(search: SearchRecord, compared: Sequence[Compared]) -> None:
     st.plotly_chart(score_bars(tables), key="scores", alt="The score of each architecture in each task as bars")
     table = differences(measured, noises(search, metric_names(measured)))
     st.dataframe(
-        table.round(4), hide_index=True, key="differences_table",
-        column_config={"arch": "architecture", "low": "95% from", "high": "95% to"},
+        table.round(4).assign(clear=verdicts(table)), hide_index=True, key="differences_table", placeholder="",
+        column_config={
+            "arch": "architecture", "value": "score", "low": "95% from", "high": "95% to", "noise": "noise of",
+            "clear": "so",
+        },
     )  # fmt: skip
     st.caption(
         plain(
@@ -172,7 +176,7 @@ def _scores(search: SearchRecord, compared: Sequence[Compared]) -> None:
         )
     )
     csv_button("Scores as CSV", table, "compared_scores.csv")
-    st.caption(plain(Validity.of(search, measured[0].record).sentence))
+    st.caption(plain(capitalised(Validity.of(search, measured[0].record).sentence)))
 
 
 def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:

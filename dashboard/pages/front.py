@@ -23,7 +23,7 @@ from ..figures.hypervolume import hypervolume_figure
 from ..navigation import chosen_search, go, link
 from ..report import report
 from ..report_evidence import evidence_of
-from ..text import plain, shortened
+from ..text import capitalised, plain, shortened
 from .trials import all_trials
 
 REFRESH_SECONDS = 5
@@ -32,22 +32,24 @@ _NONE = "none"
 
 def page() -> None:
     """Draws the page; that of a running search is refreshed by itself."""
+    head = st.container()
     search = chosen_search()
     answer = reading.answer(search)
-    _head(search, answer)
+    with head:
+        _head(search, answer)
     running = answer.state == "running"
     st.fragment(_body, run_every=REFRESH_SECONDS if running else None)(search)
 
 
 def _head(search: SearchRecord, answer: Answer) -> None:
     st.title(f"Front of {plain(shortened(search.name, 80))}")
-    st.caption(plain(answer.validity.sentence[:1].upper() + answer.validity.sentence[1:] + "."))
+    st.caption(plain(capitalised(answer.validity.sentence)))
 
 
 def _body(search: SearchRecord) -> None:
     answer = reading.answer(search)
     if not len(answer.points):
-        st.info(plain(answer.why_no_front()), icon=":material/info:")
+        st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
         return
     across, upwards, colour = _axes(answer)
     chosen = [item for item in (across, upwards, colour) if item is not None]
@@ -55,7 +57,7 @@ def _body(search: SearchRecord) -> None:
     answer = replace(answer, front=front_of(answer.points, wanted))
     st.markdown(_counts(answer))
     if not len(answer.front):
-        st.info(plain(answer.why_no_front()), icon=":material/info:")
+        st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
     left, right = st.columns([0.72, 0.28], gap="medium")
     with right:
         best, limits = _budget(search, answer)
@@ -96,7 +98,7 @@ def _view(
 ) -> View:  # fmt: skip
     switches = st.columns([0.6, 0.2, 0.2], vertical_alignment="bottom")
     show = switches[0].pills(
-        "Beside the front", queries.SHOWN, selection_mode="multi", default=["dominated", "references"], key="show",
+        "Beside the front", queries.SHOWN, selection_mode="multi", default=queries.shown_first(answer), key="show",
         bind="query-params",
     )  # fmt: skip
     log = {
@@ -135,6 +137,9 @@ def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str,
     st.subheader("My budget")
     if wanted is None or not limited:
         st.caption("A choice needs an objective that is measured and a cost to limit: this search has not both.")
+        return None, {}
+    if answer.points[wanted.name].isna().all():
+        st.caption("Nothing is measured yet, so there is nothing to choose from.")
         return None, {}
     limits = {}
     for objective in limited[:2]:

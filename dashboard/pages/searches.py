@@ -60,19 +60,19 @@ def _listed() -> None:
 
 
 _COLUMNS = {
-    "search": st.column_config.TextColumn(width=170),
+    "search": st.column_config.TextColumn(width=160),
     "state": st.column_config.TextColumn(width=85),
-    "driver": st.column_config.TextColumn(width=140, help="When it was last heard of, or when the search ended"),
+    "driver": st.column_config.TextColumn(width=125, help="When it was last heard of, or when the search ended"),
     "trained": st.column_config.ProgressColumn(
-        format="percent", width=95, help="Candidates trained, of those that the spec asks for"
+        format="percent", width=85, help="Candidates trained, of those that the spec asks for"
     ),
     "drawn": st.column_config.NumberColumn(width=60, help="Candidates that were drawn, trained or not"),
     "front": st.column_config.NumberColumn(width=55, help="Candidates on the front"),
     "hypervolume": st.column_config.AreaChartColumn(
-        width=95, help="What the front dominates, candidate by candidate; a scale for each row"
+        width=90, help="What the front dominates, candidate by candidate; a scale for each row"
     ),
-    "best": st.column_config.TextColumn("best on the front", width=300, help="Each objective by itself"),
-    "budget": st.column_config.TextColumn(width=150),
+    "best": st.column_config.TextColumn("best on the front", width=365, help="Each objective by itself"),
+    "budget": st.column_config.TextColumn(width=140),
 }
 
 

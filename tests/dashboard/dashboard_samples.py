@@ -215,15 +215,24 @@ def odd_searches(store: Store) -> None:
     store.set_search_state(long, "complete")
     lost = new_search(store, "interrupted")
     add_trial(store, lost, "full(rope=0.0) linear(key_dim=4)*2", (0.6,))
-    with mock.patch("archsearch.storage.store.utc_now", return_value=datetime.now(UTC) - timedelta(hours=3)):
-        store.heartbeat(lost)
+    heartbeat(store, lost, timedelta(hours=-3))
+
+
+def heartbeat(store: Store, search: int, away: timedelta) -> None:
+    """A heartbeat of a search at another time than now."""
+    with mock.patch("archsearch.storage.store.utc_now", return_value=datetime.now(UTC) + away):
+        store.heartbeat(search)
 
 
 def fill(url: str) -> dict[str, int]:
-    """Every search of this file, "quick" the newest; its trials by a short name."""
+    """Every search of this file, "quick" the newest; its trials by a short name.
+
+    The half-finished one stays alive however long the tests take.
+    """
     with Store.open(url) as store:
         odd_searches(store)
-        half_finished(store)
+        half = half_finished(store)
+        heartbeat(store, half["search"], timedelta(hours=1))
         return every_state(store)
 
 

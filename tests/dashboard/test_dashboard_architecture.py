@@ -79,7 +79,7 @@ def test_what_was_not_exercised_and_the_seeds_are_said(url: str, trials: dict[st
     app = open_page("architecture", search="quick", trial=str(trials["flat"]))
     assert any("kept off the front" in warning.value for warning in app.warning)
     assert any("2 seeds, 0.800 to 0.820" in caption.value.replace("\\", "") for caption in app.caption)
-    assert any("valid for 3 layers" in caption.value for caption in app.caption)
+    assert any("Valid for 3 layers" in caption.value for caption in app.caption)
 
 
 def test_html_in_names_stays_text(url: str) -> None:

@@ -1,0 +1,40 @@
+"""A login that is configured keeps out whoever has not logged in."""
+
+from __future__ import annotations
+
+import pytest
+from archsearch_dashboard.login import may_read
+from streamlit.testing.v1 import AppTest
+
+VIEWERS = ["ada@example.org", "@lab.example.org"]
+
+
+@pytest.mark.parametrize(
+    ("user", "viewers", "expected"),
+    [
+        ({"email": "Ada@example.org"}, VIEWERS, True),
+        ({"email": "bob@example.org"}, VIEWERS, False),
+        ({"email": "bob@lab.example.org", "email_verified": True}, VIEWERS, True),
+        ({"email": "bob@lab.example.org", "email_verified": False}, VIEWERS, False),
+        ({"email": "bob@evil-lab.example.org"}, VIEWERS, False),
+        ({"email": "@lab.example.org@evil.org"}, VIEWERS, False),
+        ({}, VIEWERS, False),
+        ({"email": "bob@example.org"}, [], False),
+        ({}, None, True),
+    ],
+    ids=["listed", "not-listed", "domain", "unverified", "other-domain", "two-at", "no-address", "nobody", "no-list"],
+)
+def test_who_may_read(user: dict[str, object], viewers: list[str] | None, expected: bool) -> None:
+    assert may_read(user, viewers) is expected
+
+
+@pytest.mark.parametrize("slug", ["searches", "front", "mixers"])
+def test_nothing_is_shown_before_the_login(url: str, slug: str) -> None:
+    app = AppTest.from_string(f"from archsearch_dashboard.app import main\nmain({slug!r})", default_timeout=60)
+    app.secrets["auth"] = {"cookie_secret": "not a secret", "redirect_uri": "http://localhost:8501/oauth2callback"}
+    app.run()
+    assert not app.exception
+    assert [button.label for button in app.button] == ["Log in"]
+    assert not app.dataframe
+    assert not app.selectbox
+    assert not app.caption
