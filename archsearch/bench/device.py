@@ -16,3 +16,8 @@ def device_named(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise SpecError("--device cuda: there is no CUDA device here: leave it out, or use cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def dtype_of(device: torch.device) -> torch.dtype:
+    """What is measured in: bfloat16 on a card, float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32

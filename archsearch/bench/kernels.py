@@ -14,6 +14,7 @@ import torch
 from archsearch.bench.case import Case, Contender
 from archsearch.bench.clock import Clock, Timed, captured
 from archsearch.bench.compare import Verdict
+from archsearch.bench.device import dtype_of
 from archsearch.bench.op import BenchOp, Draw, Peer
 from archsearch.bench.timing import Timing, measure
 from archsearch.errors import ArchsearchError, KernelUnavailableError, SpecError, listing
@@ -47,7 +48,7 @@ class Bench:
     @property
     def dtype(self) -> torch.dtype:
         """bfloat16 on a card, float32 elsewhere."""
-        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return dtype_of(self.device)
 
 
 def ops_of(registry: Registry, only: str = "") -> list[BenchOp]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, KvHeads, VocabSize
 from archsearch.cli.output import JsonFlag, console, print_json
 
 if TYPE_CHECKING:
-    from archsearch.speed.results import KernelRow, Results
+    from archsearch.speed.results import KernelRow, ModelRow, Results
+
+RowT = TypeVar("RowT", "KernelRow", "ModelRow")
 
 RESULTS = Path("benchmarks/results")
 """Where the repository keeps its result files."""
@@ -72,6 +75,65 @@ def bench_kernels(
         raise typer.Exit(1)
 
 
+@app.command("model")
+def bench_model(
+    patterns: Annotated[list[str], typer.Argument(metavar="PATTERN...", help="Layer patterns; the first is the base.")],
+    named: Annotated[bool, typer.Option("--patterns", help="May stand before the patterns.")] = False,
+    d_model: DModel = 2048,
+    heads: Heads = 16,
+    head_dim: HeadDim = 0,
+    kv_heads: KvHeads = 0,
+    channel_mixer: ChannelMixer = "swiglu",
+    vocab_size: VocabSize = 32768,
+    train: Annotated[str, typer.Option(help="Contexts to train on, by commas; by default 8k on a card.")] = "",
+    prefill: Annotated[str, typer.Option(help="Contexts to read; by default up to 128k on a card.")] = "",
+    decode: Annotated[str, typer.Option(help="Contexts to decode at; by default up to 1M on a card.")] = "",
+    batch: Annotated[int, typer.Option(min=1, help="Sequences that are decoded together.")] = 1,
+    json: JsonFile = None,
+    device: DeviceOption = "",
+) -> None:
+    """Measures whole models: training, prefill, one decoded token, memory, each beside what the cost model predicts.
+
+    Predictions are the cost model's FLOPs and bytes at the speeds that this device reached with a copy and a matrix
+    product. Ops run the form that "auto" chooses, or that ARCHSEARCH_IMPL names.
+    """
+    from archsearch.arch import ArchSpec, ModelSpec
+    from archsearch.bench.ceilings import measure_ceilings
+    from archsearch.bench.clock import clock_for
+    from archsearch.bench.device import device_named, dtype_of
+    from archsearch.bench.environment import environment
+    from archsearch.bench.model import ModelBench, bench_pattern, impl_in_use, plan_for
+    from archsearch.registry import load_registry
+    from archsearch.speed.results import Results
+
+    place = device_named(device)
+    dtype = dtype_of(place)
+    spec = ModelSpec.read({
+        "d_model": d_model, "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim, "vocab_size": vocab_size,
+        "channel_mixer": channel_mixer, "dtype": str(dtype).removeprefix("torch."),
+    })  # fmt: skip
+    registry, clock = load_registry(), clock_for(place)
+    for pattern in patterns:
+        ArchSpec.parse(pattern, registry, spec)
+    rates = measure_ceilings(place, clock)
+    bench = ModelBench(device=place, dtype=dtype, clock=clock, ceilings=rates, spec=spec, registry=registry)
+    plan = plan_for(place, train=_contexts(train), prefill=_contexts(prefill), decode=_contexts(decode), batch=batch)
+    sizes: dict[str, int | str] = {
+        "d_model": spec.d_model, "n_heads": spec.n_heads, "n_kv_heads": spec.n_kv_heads, "head_dim": spec.head_dim,
+        "channel_mixer": spec.channel_mixer, "vocab_size": spec.vocab_size, "impl": impl_in_use(),
+    }  # fmt: skip
+    empty = Results(kind="model", environment=environment(place), ceilings=rates, model=sizes)
+    rows = _collect((row for pattern in patterns for row in bench_pattern(pattern, plan, bench)), empty, json)
+    if any(row.status in ("wrong", "failed") for row in rows):
+        raise typer.Exit(1)
+
+
+def _contexts(text: str) -> list[int]:
+    from archsearch.costs import parse_context
+
+    return [parse_context(part.strip()) for part in text.split(",") if part.strip()]
+
+
 @app.command("report")
 def bench_report(
     files: Annotated[
@@ -108,18 +170,18 @@ def _plain(results: Results) -> dict[str, Any]:
     return results.model_dump(mode="json")
 
 
-def _collect(measured: Iterable[KernelRow], empty: Results, path: Path | None) -> list[KernelRow]:
+def _collect(measured: Iterable[RowT], empty: Results, path: Path | None) -> list[RowT]:
     """Prints each row as it comes and keeps the file up to date, so that a run that is ended leaves what it has."""
-    from archsearch.cli.bench_tables import kernel_line
+    from archsearch.cli.bench_tables import row_line
     from archsearch.speed.results import write_results
 
-    out, rows = console(), []
+    out, rows, field = console(), [], "kernels" if empty.kind == "kernels" else "models"
     out.print(_heading(empty), soft_wrap=True)
     for row in measured:
         rows.append(row)
-        out.print(kernel_line(row), soft_wrap=True)
+        out.print(row_line(row), soft_wrap=True)
         if path is not None:
-            write_results(empty.model_copy(update={"kernels": tuple(rows)}), path)
+            write_results(empty.model_copy(update={field: tuple(rows)}), path)
     if path is not None:
         out.print(f"written: {path}", soft_wrap=True)
     return rows

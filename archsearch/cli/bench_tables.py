@@ -26,6 +26,13 @@ def heading(results: Results) -> str:
     )
 
 
+def row_line(row: KernelRow | ModelRow) -> str:
+    """One row of either kind as one line."""
+    from archsearch.speed.results import ModelRow
+
+    return model_line(row) if isinstance(row, ModelRow) else kernel_line(row)
+
+
 def kernel_line(row: KernelRow) -> str:
     """One row as one line."""
     head = f"{row.op} {row.phase} {row.shape}, {row.contender} {row.form}".rstrip()

@@ -81,6 +81,17 @@ class AttentionMixer(Mixer):
         after = MixerState(tensors=tensors, lengths=state.lengths + x.shape[1], capacity=state.capacity)
         return self.output(o), after
 
+    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        """One token, `[B, D]` to `[B, D]`. On CUDA the host reads nothing back, so that a step can be captured in a
+        graph: there it is the caller who keeps within the capacity, as `HybridLM.step` does."""
+        if not x_t.is_cuda:
+            _check(state, int(state.lengths.max()), 1, ctx)
+        x = x_t[:, None]
+        q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
+        o, tensors = self.extend(q, k, v, state)
+        after = MixerState(tensors=tensors, lengths=state.lengths + 1, capacity=state.capacity)
+        return self.output(o)[:, 0], after
+
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q `[B, T, Hq, D]`, k and v `[B, T, Hkv, D]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))

@@ -128,6 +128,13 @@ class HybridLM(nn.Module):
     ) -> tuple[Tensor, list[BlockState]]:
         """One token `[B]` a sequence: logits `[B, V]` and the states after it, by the recurrent form."""
         _check_room(states, 1)
+        return self.advance(token, states, ctx=ctx)
+
+    def advance(
+        self, token: Tensor, states: list[BlockState], *, ctx: Context | None = None
+    ) -> tuple[Tensor, list[BlockState]]:
+        """`step` by a caller who knows that the states have room: nothing is asked of the device, as a CUDA graph
+        needs it."""
         ctx = ctx or Context(want_state=True)
         x, after = self.embedding(token), []
         for block, state in zip(self.blocks, states, strict=True):
