@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -142,8 +142,8 @@ class Results(Strict):
     environment: Environment
     ceilings: Rates
     model: dict[str, int | str] = {}
-    kernels: Sequence[KernelRow] = ()
-    models: Sequence[ModelRow] = ()
+    kernels: tuple[KernelRow, ...] = ()
+    models: tuple[ModelRow, ...] = ()
 
 
 def read_results(paths: Iterable[Path]) -> list[Results]:

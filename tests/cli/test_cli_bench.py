@@ -1,0 +1,84 @@
+"""The bench commands: what they print, the files that they write, their exit statuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from archsearch.cli import app
+from archsearch.errors import ArchsearchError, SpecError
+from archsearch.speed import read_results
+
+MODEL = ["bench", "model", "--patterns", "full", "[kda full]", "--d-model", "32", "--heads", "2", "--vocab-size", "16"]
+SHORT = ["--train", "16", "--prefill", "16", "--decode", "16"]
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    done = call("bench", "kernels", "--only", "window", "--peers", "--json", folder / "kernels.json")
+    assert done.exit_code == 0, done.output
+    done = call(*MODEL, *SHORT, "--json", folder / "model.json")
+    assert done.exit_code == 0, done.output
+    assert "[kda full] decode batch 1 context 16" in done.output
+    return folder
+
+
+def test_files_tell_where_they_come_from(measured: Path) -> None:
+    kernels, models = read_results([measured])
+    assert kernels.environment.card.startswith("CPU")
+    assert {row.op for row in kernels.kernels} == {"window"}
+    assert {row.contender for row in kernels.kernels} == {"archsearch", "flex_attention", "sdpa"}
+    assert kernels.ceilings.copy_bytes_per_second > 0
+    assert (models.model["d_model"], models.model["impl"]) == (32, "auto")
+    assert [row.pattern for row in models.models if row.quantity == "state"] == ["full", "[kda full]"]
+
+
+def test_the_report_shows_tables_and_targets(measured: Path, tmp_path: Path) -> None:
+    done = call("bench", "report", measured, "--png", tmp_path / "bench.png")
+    assert done.exit_code == 0, done.output
+    assert "forward+backward" in done.output
+    assert "no CUDA graph on a CPU" in done.output
+    assert "not measured" in done.output
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_only_the_targets(measured: Path) -> None:
+    done = call("bench", "report", measured, "--targets")
+    assert "MoBA at 128k" in done.output
+    assert "no CUDA graph" not in done.output
+
+
+def test_the_report_as_data(measured: Path) -> None:
+    data = json.loads(call("bench", "report", measured / "kernels.json", "--json").output)
+    assert data["results"][0]["kind"] == "kernels"
+    assert {one["status"] for one in data["targets"]} == {"not measured"}
+
+
+def test_what_cannot_be_drawn_or_read_is_said(measured: Path, tmp_path: Path) -> None:
+    done = call("bench", "report", measured / "model.json", "--png", tmp_path / "x.png")
+    assert isinstance(done.exception, ArchsearchError)
+    assert "nothing to draw" in str(done.exception)
+    assert isinstance(call("bench", "report", tmp_path / "none.json").exception, SpecError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "kernels", "--only", "attentoin"], "no op is named so"),
+        (["bench", "kernels", "--device", "tpu"], "--device tpu: use cuda or cpu"),
+        (["bench", "model", "nothing*2"], "nothing"),
+        (["bench", "model", "full", "--decode", "0"], "context"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: list[str], message: str) -> None:
+    done = call(*arguments)
+    assert isinstance(done.exception, SpecError)
+    assert message in str(done.exception)
