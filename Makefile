@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser check bench bench-dashboard screenshots clean
+.PHONY: demo test test-slow test-browser kernels check bench bench-dashboard screenshots clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,9 @@ test-slow: $(STAMP)  ## soaks and full grids
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/dashboard
+
+kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report
+	$(BIN)/archsearch kernels compile --accepted tests/kernels/accepted.json
 
 check: $(STAMP)  ## lint and types
 	$(BIN)/ruff check .

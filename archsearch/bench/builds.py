@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 
@@ -28,16 +28,27 @@ def digests(registry: Registry, archs: Sequence[str]) -> dict[str, str]:
     return {f"{build.label} {arch}": digest_of(build, arch) for arch in archs for build in all_builds(registry, arch)}
 
 
-def compile_all(registry: Registry, archs: Sequence[str], cache_dir: Path | None, *, only: str, jobs: int) -> Report:
-    """Compiles the kernels whose label contains `only`, on these architectures."""
+def compile_all(
+    registry: Registry, archs: Sequence[str], cache_dir: Path | None, *, only: str, jobs: int,
+    done: Callable[[int, int, Compiled], None] | None = None,
+) -> Report:  # fmt: skip
+    """Compiles the kernels whose label contains `only`, on these architectures.
+
+    `done` is told of each as it is finished: how many are, of how many, and the last one.
+    """
     tasks = [
         (arch, index, cache_dir)
         for arch in archs
         for index, build in enumerate(all_builds(registry, arch))
-        if only in build.label
+        if only in f"{build.label} {arch}"
     ]
     triton, ptxas = compiler_versions()
-    return Report(triton=triton, ptxas=ptxas, kernels=list(_compiled(tasks, jobs)), reasons={})
+    kernels = []
+    for compiled in _compiled(tasks, jobs):
+        kernels.append(compiled)
+        if done is not None:
+            done(len(kernels), len(tasks), compiled)
+    return Report(triton=triton, ptxas=ptxas, kernels=kernels, reasons={})
 
 
 def _compiled(tasks: list[tuple[str, int, Path | None]], jobs: int) -> Iterator[Compiled]:
@@ -45,7 +56,12 @@ def _compiled(tasks: list[tuple[str, int, Path | None]], jobs: int) -> Iterator[
         yield from map(_compile_one, tasks)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_compile_one, tasks)
+        waiting = [pool.submit(_compile_one, task) for task in tasks]
+        try:
+            for finished in as_completed(waiting):
+                yield finished.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _compile_one(task: tuple[str, int, Path | None]) -> Compiled:

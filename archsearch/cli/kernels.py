@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,9 @@ def register(parent: typer.Typer) -> None:
 @app.command("compile")
 def compile_kernels(
     arch: ArchOption = _BOTH,
-    only: Annotated[str, typer.Option(metavar="TEXT", help="Only kernels whose label contains this.")] = "",
+    only: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only kernels whose label, architecture included, contains this.")
+    ] = "",
     accepted: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare with this accepted report; exit with 1 on a fault.")
     ] = None,
@@ -49,7 +52,7 @@ def compile_kernels(
     """
     from archsearch.bench.builds import compile_all, digests
     from archsearch.kernels.compiler import cache_folder
-    from archsearch.kernels.report import Report, differences
+    from archsearch.kernels.report import Report, differences, drift
     from archsearch.registry import load_registry
 
     registry = load_registry()
@@ -59,11 +62,12 @@ def compile_kernels(
         report = Report(triton="", ptxas="", kernels=[], reasons={}) if held is None else held
         found = digests(registry, arch)
     else:
-        report = compile_all(registry, arch, cache_folder(), only=only, jobs=jobs)
+        with _progress() as done:
+            report = compile_all(registry, arch, cache_folder(), only=only, jobs=jobs, done=done)
         found = {compiled.label: compiled.digest for compiled in report.kernels}
     faults = report.faults(reasons)
-    if held is not None and not only:
-        faults += differences(held, found, arch)
+    if held is not None:
+        faults += drift(held, report) + (differences(held, found, arch) if not only else [])
     if write is not None and not check:
         Report(triton=report.triton, ptxas=report.ptxas, kernels=report.kernels, reasons=reasons).write(write)
     _show(report, faults, json=json)
@@ -102,6 +106,18 @@ def _rows(held: Table, archs: list[str]) -> Iterator[dict[str, str | int | None]
             "op": held.op, "arch": key[0], "head_dim": key[1], "chunk": key[2], "status": status,
             "card": proof.card if proof else None, "triton": proof.triton if proof else None,
         }  # fmt: skip
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, Compiled], None]]:
+    """A line on a terminal that says how far compilation is; nothing in a pipe."""
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    out = console(stderr=True)
+    columns = MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda count, total, last: bar.update(task, completed=count, total=total, description=last.label)
 
 
 def _reasons(path: Path | None) -> dict[str, str]:

@@ -19,6 +19,7 @@ from archsearch.kernels.report import SHARED_LIMIT, Compiled
 
 _PRODUCT = re.compile(r"\btt\.dot\b(?!_)")
 _SCALAR = re.compile(r"\btt\.dot\b(?!_).*parent = #blocked")
+_TURNED = re.compile(r"\btt\.trans\b.*: tensor<[^>]*bf16, #mma")
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 
 
@@ -28,7 +29,7 @@ def compile_build(build: Build, arch: str, cache: Path | None = None) -> Compile
     Raises `KernelUnavailableError` where Triton cannot compile, `SpecError` for an architecture it is not asked for.
     """
     digest = digest_of(build, arch)
-    kept = None if cache is None else cache / f"{digest}.json"
+    kept = None if cache is None else cache / f"{digest}-{'-'.join(compiler_versions())}.json"
     if kept is not None and kept.is_file():
         return Compiled(**json.loads(kept.read_text()) | {"kernel": build.label})
     compiled = _compiled(build, arch, digest)
@@ -41,12 +42,37 @@ def compile_build(build: Build, arch: str, cache: Path | None = None) -> Compile
 
 
 def digest_of(build: Build, arch: str) -> str:
-    """Digest of all that the machine code depends on: source, types, constants, configuration, compilers."""
+    """Digest of all that the machine code depends on but the compilers: source, types, constants, configuration."""
     _require_compiler(arch)
-    triton, ptxas = compiler_versions()
-    options = f"{build.config.num_warps} {build.config.num_stages}"
-    parts = f"{_source(build).hash()} {arch} {options} {triton} {ptxas}"
+    _check_arguments(build)
+    config = build.config
+    types, constants = sorted(build.signature.items()), sorted(build.constexprs.items())
+    parts = f"{sources_of(build.fn)} {types} {constants} {arch} {config.num_warps} {config.num_stages}"
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def sources_of(fn: Any) -> dict[str, str]:
+    """The text of a device function, of those that it calls, and the constants that they read; not Triton's own.
+
+    Unlike Triton's key it does not change with the line that a function stands at, nor with Triton.
+    """
+    import triton.language as tl
+
+    found: dict[str, str] = {}
+    waiting = [fn]
+    while waiting:
+        each = waiting.pop()
+        name = f"{each.__module__}.{each.__name__}"
+        if name in found:
+            continue
+        found[name] = each.src
+        for word in each.fn.__code__.co_names:
+            used = each.fn.__globals__.get(word)
+            if hasattr(used, "src") and not used.__module__.startswith("triton."):
+                waiting.append(used)
+            elif isinstance(used, tl.constexpr):
+                found[f"{each.__module__}.{word}"] = repr(used.value)
+    return dict(sorted(found.items()))
 
 
 def compiler_versions() -> tuple[str, str]:
@@ -68,6 +94,12 @@ def _require_compiler(arch: str) -> None:
         raise KernelUnavailableError("TRITON_INTERPRET is set, and an interpreted kernel cannot be compiled: unset it")
 
 
+def _check_arguments(build: Build) -> None:
+    odd = sorted({*build.signature, *build.constexprs} ^ set(build.fn.arg_names))
+    if odd:
+        raise KernelUnavailableError(f"{build.label}: its build and the kernel disagree on the arguments {odd}")
+
+
 def _compiled(build: Build, arch: str, digest: str) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
@@ -77,11 +109,14 @@ def _compiled(build: Build, arch: str, digest: str) -> Compiled:
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     kernel = triton.compile(_source(build), target=target, options=options)
     registers, spill = _usage(kernel.asm["cubin"])
-    scalar = sum(bool(_SCALAR.search(line)) for line in kernel.asm["ttgir"].splitlines())
+    scalar, turned = (
+        sum(map(bool, map(wrong.search, kernel.asm["ttgir"].splitlines()))) for wrong in (_SCALAR, _TURNED)
+    )
     return Compiled(
         kernel=build.label, arch=arch, tiles=dict(config.tiles), num_warps=config.num_warps,
         num_stages=config.num_stages, registers=registers, spill_bytes=spill, shared_bytes=kernel.metadata.shared,
-        products=len(_PRODUCT.findall(kernel.asm["ttir"])), scalar=scalar, digest=digest,
+        products=len(_PRODUCT.findall(kernel.asm["ttir"])), scalar=scalar, turned=turned,
+        digest=digest,
     )  # fmt: skip
 
 
@@ -90,9 +125,6 @@ def _source(build: Build) -> Any:
 
     names = list(build.fn.arg_names)
     given = {**build.signature, **dict.fromkeys(build.constexprs, "constexpr")}
-    if set(given) != set(names):
-        odd = sorted(set(given) ^ set(names))
-        raise KernelUnavailableError(f"{build.label}: its build and the kernel disagree on the arguments {odd}")
     aligned = {
         (names.index(name),): [["tt.divisibility", 16]] for name, kind in build.signature.items() if kind[0] == "*"
     }

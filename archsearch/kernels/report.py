@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ SHARED_LIMIT: Mapping[str, int] = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
     """One kernel as compiled for one architecture. ``products`` are the matrix products in the source, ``scalar``
-    those that did not become matrix instructions; ``digest`` covers the source, the configuration and the compilers."""
+    those that did not become matrix instructions; ``turned`` accumulators are rounded and transposed in registers,
+    which some versions of ptxas get silently wrong on Hopper; ``digest`` covers the source and the configuration."""
 
     kernel: str
     arch: str
@@ -29,6 +30,7 @@ class Compiled:
     shared_bytes: int
     products: int
     scalar: int
+    turned: int
     digest: str
 
     @property
@@ -46,7 +48,12 @@ class Compiled:
             found.append(f"takes {self.shared_bytes} bytes of shared memory, of {limit} that there are")
         if self.scalar:
             found.append(f"{self.scalar} of its {self.products} products did not become matrix instructions")
+        if self.turned and self.arch == "sm_90":
+            found.append(f"transposes {self.turned} rounded accumulators in registers: make the product transposed")
         return found
+
+
+_COLUMNS = [column.name for column in fields(Compiled)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +73,27 @@ class Report:
             data = json.loads(path.read_text())
             return cls(
                 triton=data["triton"], ptxas=data["ptxas"], reasons=data["reasons"],
-                kernels=[Compiled(**entry) for entry in data["kernels"]],
+                kernels=[Compiled(**dict(zip(data["columns"], row, strict=True))) for row in data["kernels"]],
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SpecError(f"{path}: not a compile report ({error}): write one with --write") from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        kernels = sorted(self.kernels, key=lambda compiled: compiled.label)
-        return {
-            "triton": self.triton, "ptxas": self.ptxas, "reasons": dict(sorted(self.reasons.items())),
-            "kernels": [asdict(compiled) for compiled in kernels],
-        }  # fmt: skip
+        return {**self._head(), "kernels": [asdict(compiled) for compiled in self._sorted()]}
 
     def write(self, path: Path) -> None:
         """One line a kernel, so that a difference shows as a line."""
-        data = self.to_dict()
-        lines = ",\n".join(f"    {json.dumps(entry)}" for entry in data.pop("kernels"))
-        head = json.dumps(data, indent=2).removesuffix("\n}")
-        path.write_text(f'{head},\n  "kernels": [\n{lines}\n  ]\n}}\n')
+        lines = ",\n".join(f"    {json.dumps(astuple(compiled))}" for compiled in self._sorted())
+        head = json.dumps(self._head(), indent=2).removesuffix("\n}")
+        columns = json.dumps(_COLUMNS)
+        path.write_text(f'{head},\n  "columns": {columns},\n  "kernels": [\n{lines}\n  ]\n}}\n')
+
+    def _head(self) -> dict[str, Any]:
+        return {"triton": self.triton, "ptxas": self.ptxas, "reasons": dict(sorted(self.reasons.items()))}
+
+    def _sorted(self) -> list[Compiled]:
+        return sorted(self.kernels, key=lambda compiled: compiled.label)
 
     def faults(self, accepted: Mapping[str, str] | None = None) -> list[str]:
         """Every fault, but for spills that `accepted` (else this report itself) gives a reason for."""
@@ -108,4 +117,18 @@ def differences(accepted: Report, digests: Mapping[str, str], archs: Iterable[st
             for label in sorted(held.keys() & digests.keys())
             if held[label] != digests[label]
         ),
+    ]
+
+
+def drift(accepted: Report, report: Report) -> list[str]:
+    """How the same source, compiled by the same compilers, came out otherwise than in the accepted report."""
+    if (accepted.triton, accepted.ptxas) != (report.triton, report.ptxas):
+        return []
+    held = {compiled.label: compiled for compiled in accepted.kernels}
+    return [
+        f"{now.label}: {name} = {value}, accepted was {before}"
+        for now in report.kernels
+        if now.label in held and now.digest == held[now.label].digest
+        for (name, value), before in zip(asdict(now).items(), asdict(held[now.label]).values(), strict=True)
+        if value != before
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archsearch.errors import KernelUnavailableError, SpecError
-from archsearch.kernels.report import Compiled, Report, differences
+from archsearch.kernels.report import Compiled, Report, differences, drift
 
 COMPILE = """
 import json, sys
@@ -28,6 +28,7 @@ CASES = [
     ({}, "sm_80"),
     ({"matrix": False, "tile": 32}, "sm_90"),
     ({"tile": 128, "warps": 1}, "sm_80"),
+    ({"turned": True}, "sm_90"),
 ]
 
 
@@ -67,15 +68,29 @@ def test_a_spill_is_a_fault(compiled: list[Compiled]) -> None:
 
 
 def test_what_was_compiled_is_kept_by_its_digest(compiled: list[Compiled], cache: Path) -> None:
-    kept = {path.stem for path in cache.iterdir()}
-    assert kept == {kernel.digest for kernel in compiled}
-    marked = cache / f"{compiled[0].digest}.json"
+    kept = {path.name.split("-")[0]: path for path in cache.iterdir()}
+    assert set(kept) == {kernel.digest for kernel in compiled}
+    marked = kept[compiled[0].digest]
     marked.write_text(json.dumps({**dataclasses.asdict(compiled[0]), "registers": 7}))
     assert compiled_apart(CASES[:1], cache)[0].registers == 7
 
 
 def test_digests_differ_by_constant_configuration_and_architecture(compiled: list[Compiled]) -> None:
     assert len({kernel.digest for kernel in compiled}) == len(CASES)
+
+
+def test_a_digest_covers_what_a_kernel_calls_and_the_constants_that_it_reads() -> None:
+    script = "from kernel_samples import product; from archsearch.kernels.compiler import sources_of; "
+    script += "import json; print(json.dumps(sources_of(product)))"
+    environ = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+    sources = json.loads(done.stdout)
+    assert set(sources) == {"kernel_samples.product", "kernel_samples.tile_of", "kernel_samples.ROUND"}
+    assert sources["kernel_samples.ROUND"] == "1.0"
+
+
+def test_an_accumulator_turned_in_registers_is_seen(compiled: list[Compiled]) -> None:
+    assert [kernel.turned for kernel in compiled] == [0, 0, 0, 0, 1]
 
 
 def test_an_interpreted_kernel_cannot_be_compiled() -> None:
@@ -93,7 +108,7 @@ def sample(**changes: object) -> Compiled:
     """A sound kernel, changed."""
     sound = Compiled(
         kernel="op forward D=64", arch="sm_80", tiles={"M": 64}, num_warps=4, num_stages=2, registers=128,
-        spill_bytes=0, shared_bytes=1024, products=2, scalar=0, digest="a",
+        spill_bytes=0, shared_bytes=1024, products=2, scalar=0, turned=0, digest="a",
     )  # fmt: skip
     return dataclasses.replace(sound, **changes)
 
@@ -119,6 +134,21 @@ def test_every_difference_from_the_accepted_report_shows() -> None:
         "changed sm_80: has changed since the report was accepted",
     ]
     assert differences(report(sample(arch="sm_90")), {}, ["sm_80"]) == []
+
+
+def test_the_same_source_that_comes_out_otherwise_shows() -> None:
+    accepted = report(sample(), sample(kernel="changed"))
+    now = report(sample(registers=130, spill_bytes=8), sample(kernel="changed", digest="b", registers=1))
+    assert drift(accepted, now) == [
+        "op forward D=64 sm_80: registers = 130, accepted was 128",
+        "op forward D=64 sm_80: spill_bytes = 8, accepted was 0",
+    ]
+    assert drift(dataclasses.replace(accepted, triton="3.6.0"), now) == []
+
+
+def test_an_accumulator_transposed_in_registers_is_a_fault_on_hopper() -> None:
+    assert sample(turned=1).faults() == []
+    assert any("transposes 1" in fault for fault in sample(turned=1, arch="sm_90").faults())
 
 
 def test_a_report_survives_its_file(tmp_path: Path) -> None:

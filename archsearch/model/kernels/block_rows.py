@@ -92,8 +92,8 @@ def grad_of_keys(k, v, q, g, seen, norm, inner, dk, dv, scale, PRECISION: tl.con
 
     The weights are made transposed, k q^T, rather than turned round in registers.
     """
-    p = tl.exp2(tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale - norm[None, :])
-    p = tl.where(seen, p, 0.0)
+    s = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale - norm[None, :]
+    p = tl.exp2(tl.where(seen, s, -float("inf")))
     dv = tl.dot(p.to(g.dtype), g, dv, input_precision=PRECISION)
     ds = p * (tl.dot(v, tl.trans(g), input_precision=PRECISION) - inner[None, :])
     dk = tl.dot(ds.to(q.dtype), q, dk, input_precision=PRECISION)

@@ -82,8 +82,8 @@ def chosen_grad_query(
             keys = start + tl.arange(0, N)
             k_tile = load_span(k, start, end, k_heads, lane // blocks, N, D, WIDTH)
             v_tile = load_span(v, start, end, v_heads, lane // blocks, N, D, WIDTH)
-            p = tl.exp2(tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale - norm[:, None])
-            p = tl.where((keys < end)[None, :], p, 0.0)
+            s = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale - norm[:, None]
+            p = tl.exp2(tl.where((keys < end)[None, :], s, -float("inf")))
             ds = p * (tl.dot(g_tile, tl.trans(v_tile), input_precision=PRECISION) - inner[:, None])
             grad = tl.dot(ds.to(k_tile.dtype), k_tile, grad, input_precision=PRECISION)
         store_rows(parts, grad * grad_scale, pairs, valid, 1, 0, D, WIDTH)

@@ -106,9 +106,10 @@ def _grad_query(
         keys = start + tl.arange(0, N)
         k_tile = load_span(k, start, end, k_heads, head, N, D, WIDTH)
         v_tile = load_span(v, start, end, v_heads, head, N, D, WIDTH)
-        p = tl.exp2(tl.dot(q, tl.trans(k_tile), input_precision=PRECISION) * scale - norm[:, None])
+        s = tl.dot(q, tl.trans(k_tile), input_precision=PRECISION) * scale - norm[:, None]
         if MASKED:
-            p = tl.where(_visible(keys, low, high), p, 0.0)
+            s = tl.where(_visible(keys, low, high), s, -float("inf"))
+        p = tl.exp2(s)
         ds = p * (tl.dot(g, tl.trans(v_tile), input_precision=PRECISION) - inner[:, None])
         dq = tl.dot(ds.to(k_tile.dtype), k_tile, dq, input_precision=PRECISION)
     return dq

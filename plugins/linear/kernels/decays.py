@@ -72,10 +72,31 @@ def meeting(gates, like, level, C: tl.constexpr):
     Tokens stand in blocks of 2^(level + 1). The anchor is the last token of the left half: a token of the right half
     decays from the anchor to itself, one of the left half from itself to the anchor.
     """
+    begin, end = _spans_of(level, C)
+    return tl.exp(sums(within(begin, end, C), gates, like, 2))
+
+
+@triton.jit
+def meeting_across(gates, like, level, C: tl.constexpr):
+    """`meeting` with tokens along the second axis, `[BK, C]`, so that no rounded accumulator need be transposed."""
+    begin, end = _spans_of(level, C)
+    j = tl.arange(0, C)[:, None]
+    summed = ((j >= begin[None, :]) & (j < end[None, :])).to(like.dtype)
+    if like.dtype == tl.float32:
+        found = tl.dot(gates, summed, input_precision="ieee")
+    else:
+        high = gates.to(like.dtype)
+        found = tl.dot(high, summed)
+        found = tl.dot((gates - high.to(tl.float32)).to(like.dtype), summed, found)
+    return tl.exp(found)
+
+
+@triton.jit
+def _spans_of(level, C: tl.constexpr):
+    """The tokens whose log decays `meeting` sums for each token: the first, and the one after the last."""
     i = tl.arange(0, C)
     right, half = (i >> level) & 1 == 1, i >> level
-    summed = within(tl.where(right, half << level, i + 1), tl.where(right, i + 1, (half + 1) << level), C)
-    return tl.exp(sums(summed, gates, like, 2))
+    return tl.where(right, half << level, i + 1), tl.where(right, i + 1, (half + 1) << level)
 
 
 @triton.jit

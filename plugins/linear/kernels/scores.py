@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .decays import channel_gates, head_gates, meeting, meets, spans
+from .decays import channel_gates, head_gates, meeting, meeting_across, meets, spans
 from .places import chunk_tokens
 
 
@@ -42,7 +42,12 @@ def channel_scores(
     PACKED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Writes scale q_i k_j exp(span), j <= i, in k's dtype, and for the delta rule what `head_overlaps` writes, with a
-    gate for each channel: both `[N, HV, C]`. C = 2^LEVELS."""
+    gate for each channel: both `[N, HV, C]`. C = 2^LEVELS.
+
+    A product of 64 tokens reads its second operand from shared memory, where it may lie either way. A smaller one has
+    it in registers: there it is made transposed, as rounded accumulators that are turned in registers are what some
+    compilers for Hopper get wrong.
+    """
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
     if count <= 0:
@@ -66,7 +71,10 @@ def channel_scores(
             met = meets(level, C, 0)
             near_query = (query * decay).to(query.dtype)
             near_key = (key * decay).to(key.dtype)
-            at_anchor = tl.trans(near_key)
+            if C < 64:
+                at_anchor = (tl.trans(key) * meeting_across(tl.trans(gates), key, level, C)).to(key.dtype)
+            else:
+                at_anchor = tl.trans(near_key)
             seen += tl.where(met, tl.dot(near_query, at_anchor, input_precision=PRECISION), 0.0)
             if DELTA:
                 overlap += tl.where(met, tl.dot(near_key, at_anchor, input_precision=PRECISION), 0.0)

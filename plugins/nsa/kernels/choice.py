@@ -29,13 +29,13 @@ def choose_important(
         for start in range(tl.min(first) + 1, end, N):
             blocks = start + tl.arange(0, N)
             mean = load_span(means, start, end, KV_HEADS, kv_head, N, D, WIDTH)
+            between = (blocks[None, :] > first[:, None]) & (blocks[None, :] < own[:, None])
             importance = tl.zeros([M, N], tl.float32)
             for head in range(kv_head * (HEADS // KV_HEADS), (kv_head + 1) * (HEADS // KV_HEADS)):
                 q_tile = load_rows(q, tokens, valid, q_heads, head, D, WIDTH)
                 norm = finite(tl.load(norms + tokens.to(tl.int64) * HEADS + head))
                 s = tl.dot(q_tile, tl.trans(mean), input_precision=PRECISION) * scale
-                importance += tl.exp2(tl.minimum(s - norm[:, None], 0.0))  # above 0 only where masked below
-            between = (blocks[None, :] > first[:, None]) & (blocks[None, :] < own[:, None])
+                importance += tl.exp2(tl.where(between, s - norm[:, None], -float("inf")))
             best = keep_best(best, tl.where(between, rank_of(importance, blocks[None, :]), NOTHING), SLOTS - 1)
         slots = tl.arange(0, SLOTS_UP)
         there = valid[:, None] & (slots < SLOTS - 1)[None, :]

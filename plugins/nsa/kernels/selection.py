@@ -83,8 +83,8 @@ def selection_grad_query(
         start, end = _keys_of(turn, chosen, starts, stops, token * KV_HEADS + kv_head, own, at, block_size, SLOTS, N)
         k_tile = load_span(k, start, end, k_heads, kv_head, N, D, WIDTH)
         v_tile = load_span(v, start, end, v_heads, kv_head, N, D, WIDTH)
-        p = tl.exp2(tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale - norm[:, None])
-        p = tl.where((start + tl.arange(0, N) < end)[None, :], p, 0.0)
+        s = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale - norm[:, None]
+        p = tl.exp2(tl.where((start + tl.arange(0, N) < end)[None, :], s, -float("inf")))
         ds = p * (tl.dot(g_tile, tl.trans(v_tile), input_precision=PRECISION) - inner[:, None])
         grad = tl.dot(ds.to(k_tile.dtype), k_tile, grad, input_precision=PRECISION)
     add_rows(dq, grad * grad_scale, rows, valid, 1, 0, D, WIDTH)
