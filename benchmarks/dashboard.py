@@ -2,13 +2,15 @@
 
 python benchmarks/dashboard.py [--trials 50000] [--repeats 3] [--database FILE]
 
-First paint: from the request of a fresh browser until the page is drawn to the end, the server just started, so that
-nothing is kept from before; again: the same for the next viewer. A filter: from the click until the view has changed.
+First paint: from the request of a fresh browser until the page is drawn to the end, by a server that has just begun to
+listen; again: the same for the next viewer. A filter: from the click until the view has changed. An empty page tells
+what of it is Streamlit, the browser and the load of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -29,6 +31,11 @@ from playwright.sync_api import Browser, Page  # noqa: E402
 
 SEARCHES = 3
 PAINT_SECONDS, FILTER_SECONDS = 2.0, 0.5
+EMPTY = """import streamlit as st
+import plotly.graph_objects as go
+st.title("empty")
+st.plotly_chart(go.Figure(go.Scatter(x=[1], y=[1])))
+"""
 
 
 def main() -> None:
@@ -43,6 +50,8 @@ def main() -> None:
         if not path.exists():
             fill_many(str(path), trials=given.trials, searches=SEARCHES)
         print(f"{given.trials:,} trials in {SEARCHES} searches, {given.repeats} repeats: median (least to greatest)")
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it", flush=True)
+        empty(browser, Path(folder), given.repeats)
         paints(browser, f"sqlite:///{path}", given.repeats)
         filters(browser, f"sqlite:///{path}", given.repeats)
         optuna(browser, Path(folder), given.trials, given.repeats)
@@ -69,6 +78,20 @@ def views() -> dict[str, str]:
         "Architecture": f"architecture?{search}&trial=5", "Compare": f"compare?{search}&trials=5,6,7",
         "What matters": f"matters?{search}", "Mixers": "mixers",
     }  # fmt: skip
+
+
+def empty(browser: Browser, folder: Path, repeats: int) -> None:
+    """First paint of a page of Streamlit that holds a title and a chart of one point."""
+    script = folder / "empty.py"
+    script.write_text(EMPTY)
+    first = []
+    for _ in range(repeats):
+        port = free_port()
+        options = ["--server.address=127.0.0.1", f"--server.port={port}", "--server.headless=true"]
+        with serving(["-m", "streamlit", "run", str(script), *options], f"http://127.0.0.1:{port}/_stcore/health"):
+            paint(browser, f"http://127.0.0.1:{port}")
+            first.append(timed(lambda: paint(browser, f"http://127.0.0.1:{port}")))  # noqa: B023
+    show("An empty page: again", first)
 
 
 def paints(browser: Browser, url: str, repeats: int) -> None:
@@ -177,11 +200,19 @@ def fill_optuna(url: str, trials: int) -> list[int]:
 def optuna_served(url: str) -> Iterator[str]:
     """optuna-dashboard on a port of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "optuna_dashboard", url, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    start = "from optuna_dashboard._cli import main; main()"
+    address = f"http://127.0.0.1:{port}"
+    with serving(["-c", start, url, "--host", "127.0.0.1", "--port", str(port)], f"{address}/dashboard/"):
+        yield address
+
+
+@contextmanager
+def serving(arguments: Sequence[str], answers: str) -> Iterator[None]:
+    """A server that Python runs, from when it answers at `answers` on."""
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(f"http://127.0.0.1:{port}/dashboard/", process)
-        yield f"http://127.0.0.1:{port}"
+        wait_for(answers, process)
+        yield
     finally:
         process.terminate()
         process.wait(timeout=30)

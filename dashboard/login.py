@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import streamlit as st
 
@@ -15,7 +16,9 @@ def admitted() -> bool:
     Without a section ``[auth]`` in the secrets there is no login. ``viewers`` in a section ``[archsearch]`` lists who
     may read: mail addresses, or whole domains such as ``@lab.example.org``; without it, whoever the provider lets in.
     """
-    if not st.secrets.load_if_toml_exists() or "auth" not in st.secrets:
+    if not st.secrets.load_if_toml_exists():
+        return not _unreadable()
+    if "auth" not in st.secrets:
         return True
     if not st.user.get("is_logged_in"):
         st.title("archsearch")
@@ -26,6 +29,14 @@ def admitted() -> bool:
     st.error(plain(f"{st.user.get('email') or 'This account'} may not read here: ask who runs this dashboard."))
     st.button("Log out", icon=":material/logout:", on_click=st.logout)
     return False
+
+
+def _unreadable() -> bool:
+    """Whether there are secrets that cannot be read: they may ask for a login, and so nothing is shown."""
+    if not any(Path(path).exists() for path in st.get_option("secrets.files")):
+        return False
+    st.error("The secrets of this dashboard cannot be read, so that nothing is shown: see its log.")
+    return True
 
 
 def may_read(user: Mapping[str, object], viewers: Iterable[str] | None) -> bool:

@@ -16,6 +16,12 @@ def plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", _LINKS.sub("\u2060", text))
 
 
+def code(text: str) -> str:
+    """`text` as it stands and in the type of code, within a line of Markdown."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {' '.join(text.split())} {fence}"
+
+
 def capitalised(text: str) -> str:
     """A clause as a sentence: a capital first, a full stop at the end."""
     return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(".") else ".")

@@ -23,7 +23,7 @@ from ..figures.hypervolume import hypervolume_figure
 from ..navigation import chosen_search, go, link
 from ..report import report
 from ..report_evidence import evidence_of
-from ..text import capitalised, plain, shortened
+from ..text import capitalised, code, plain, shortened
 from .trials import all_trials
 
 REFRESH_SECONDS = 5
@@ -151,7 +151,7 @@ def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str,
         st.info("No measured candidate is within this budget: raise it.", icon=":material/info:")
         return None, limits
     st.metric(f"best {wanted.name} of {pick.candidates:,} within it", wanted.show(float(pick.best[wanted.name])))
-    st.code(shortened(str(pick.best["pattern"]), 400), language=None, wrap_lines=True)
+    st.markdown(code(shortened(str(pick.best["pattern"]), 400)))
     st.markdown("  \n".join(plain(f"{item.name} {queries.value_text(item, pick.best)}") for item in limited))
     for sentence in queries.sureness(pick, wanted):
         st.markdown(plain(sentence))

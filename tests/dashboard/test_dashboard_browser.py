@@ -144,6 +144,27 @@ def test_downloads(browser: Browser, dashboard: Served, tmp_path: Path) -> None:
     context.close()
 
 
+@pytest.mark.parametrize(
+    ("view", "suffix", "head"),
+    [("front?search=quick", ".svg", b"<svg"), ("compare?search=quick", ".png", b"\x89PNG")],
+    ids=["front", "compare"],
+)
+def test_figures_and_tables_are_downloaded_from_their_toolbars(
+    browser: Browser, dashboard: Served, tmp_path: Path, view: str, suffix: str, head: bytes
+) -> None:
+    with viewer(browser, f"{dashboard.address}/{view}") as page:
+        page.locator(".js-plotly-plot").first.hover(force=True)
+        with page.expect_download() as figure:
+            page.locator(".modebar-btn[data-title^='Download plot']").first.click()
+        page.locator("[data-testid=stDataFrame]").first.hover()
+        with page.expect_download() as table:
+            page.get_by_role("button", name="Download as CSV").first.click()
+        assert figure.value.suggested_filename.endswith(suffix)
+        assert table.value.suggested_filename.endswith(".csv")
+        figure.value.save_as(tmp_path / "figure")
+    assert (tmp_path / "figure").read_bytes().startswith(head)
+
+
 def test_names_are_shown_and_never_run(browser: Browser, dashboard: Served) -> None:
     dialogs: list[str] = []
     with viewer(browser, f"{dashboard.address}/") as page:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import streamlit as st
 from archsearch_dashboard.login import may_read
 from streamlit.testing.v1 import AppTest
 
@@ -38,3 +41,17 @@ def test_nothing_is_shown_before_the_login(url: str, slug: str) -> None:
     assert not app.dataframe
     assert not app.selectbox
     assert not app.caption
+
+
+@pytest.mark.parametrize(("text", "shown"), [(None, True), ("[auth", False)], ids=["none", "broken"])
+def test_secrets_that_cannot_be_read_show_nothing(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, shown: bool
+) -> None:
+    path = tmp_path / "secrets.toml"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(st, "get_option", lambda name: {"secrets.files": [str(path)]}[name])
+    app = AppTest.from_string("from archsearch_dashboard.app import main\nmain()", default_timeout=60).run()
+    assert bool(app.dataframe) is shown
+    assert [error.value for error in app.error] == ([] if shown else [app.error[0].value])
+    assert not app.exception

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from archsearch_dashboard.downloads import csv_bytes, safe_name
-from archsearch_dashboard.text import plain, shortened
+from archsearch_dashboard.text import code, plain, shortened
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_a_cell_is_no_formula() -> None:
 def test_safe_name(text: str, name: str) -> None:
     assert safe_name(text) == name
     assert len(safe_name("x" * 500 + ".csv")) <= 100
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("full*3", "` full*3 `"), ("a `b` **c**", "`` a `b` **c** ``"), ("<b>x</b>\n# y", "` <b>x</b> # y `")],
+    ids=["plain", "backticks", "html-and-lines"],
+)
+def test_code_in_a_line_cannot_end_before_its_end(text: str, written: str) -> None:
+    assert code(text) == written
