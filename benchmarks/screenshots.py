@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "dashboard"))
 from browser import chromium, served, settled, viewer  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
-SEARCH, TALLEST = "quickstart", 2400
+SEARCH, TALLEST, SETTLE_MS = "quickstart", 2400, 2000
 DARK = ("front",)
 
 
@@ -81,10 +81,12 @@ def views(url: str) -> dict[str, str]:
 
 
 def take(page: Page, path: Path) -> None:
-    """The whole page, as high as it is."""
+    """The whole page, as high as it is once everything is drawn."""
+    page.wait_for_timeout(SETTLE_MS)
+    settled(page)
     height = page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollHeight")
     page.set_viewport_size({"width": 1280, "height": max(600, min(TALLEST, height + 20))})
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(SETTLE_MS)
     settled(page)
     page.screenshot(path=path)
 

@@ -19,7 +19,8 @@ def plain(text: str) -> str:
 def code(text: str) -> str:
     """`text` as it stands and in the type of code, within a line of Markdown."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence} {' '.join(text.split())} {fence}"
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
 
 
 def capitalised(text: str) -> str:

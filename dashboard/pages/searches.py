@@ -60,9 +60,9 @@ def _listed() -> None:
 
 
 _COLUMNS = {
-    "search": st.column_config.TextColumn(width=160),
+    "search": st.column_config.TextColumn(width=150),
     "state": st.column_config.TextColumn(width=85),
-    "driver": st.column_config.TextColumn(width=125, help="When it was last heard of, or when the search ended"),
+    "driver": st.column_config.TextColumn(width=120, help="When it was last heard of, or when the search ended"),
     "trained": st.column_config.ProgressColumn(
         format="percent", width=85, help="Candidates trained, of those that the spec asks for"
     ),
