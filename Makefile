@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow test-browser kernels check bench bench-dashboard screenshots clean
+.PHONY: demo test test-slow check bench gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +42,8 @@ bench-dashboard: $(STAMP)  ## the dashboard over 50,000 trials, beside optuna-da
 
 screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickstart's result
 	$(BIN)/python benchmarks/screenshots.py
+gpu: $(STAMP)  ## on a card: prove the kernels, measure ops and models, report
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from archsearch.bench.compare import LEAST_AGREEING, OUTPUT, Verdict, agreeing_rows, judge, limit_of, worst
+from archsearch.bench.compare import OUTPUT, Verdict, agreeing_rows, judge, limit_of, worst
 from archsearch.bench.op import BenchOp, Draw, Inputs, Outputs
 from archsearch.speed.work import Shape, Work
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A function that is timed. ``form`` says what it is, ``reference`` what its outputs must equal, ``work`` the
-    least that it must do."""
+    """A function that is timed. ``form`` says what it is, ``reference`` what its outputs must equal (in `agreeing` of
+    their rows), ``work`` the least that it must do."""
 
     name: str
     form: str
     run: Callable[[Inputs], Outputs]
     reference: Callable[[Inputs], Outputs]
     work: Callable[[Shape, int], Work]
-    chooses: bool
+    agreeing: float
 
 
 @dataclass(kw_only=True)
@@ -108,7 +108,7 @@ class Case:
         """The verdict, and which rows of the first output agree (all of them unless the op ranks blocks)."""
         if len(outputs) != len(expected):
             raise ValueError(f"{contender.name} gives {len(outputs)} outputs, its reference {len(expected)}")
-        if not contender.chooses:
+        if contender.agreeing == 1:
             verdicts = [
                 judge(f"output {n}", a, e, OUTPUT) for n, (a, e) in enumerate(zip(outputs, expected, strict=True))
             ]
@@ -117,6 +117,6 @@ class Case:
         share = float(agreeing.mean())
         verdict = judge("output", outputs[0] * agreeing, expected[0] * agreeing, OUTPUT)
         fault = verdict.fault or (
-            f"{1 - share:.1%} of the rows differ, more than rounding moves" if share < LEAST_AGREEING else ""
+            f"{1 - share:.1%} of the rows differ, more than rounding moves" if share < contender.agreeing else ""
         )
         return Verdict(error=verdict.error, agreeing=share, fault=fault), agreeing

@@ -11,8 +11,8 @@ from archsearch.bench.timing import wall_clock
 
 Timed = Literal["events", "cuda graph", "wall clock"]
 
-_AHEAD_CYCLES = 1_000_000
-"""Cycles, about half a millisecond, that the device waits while the host enqueues what is measured after it."""
+_AHEAD_CYCLES = 4_000_000
+"""Cycles, about two milliseconds, that the device waits while the host enqueues what is measured after it."""
 
 _CAPTURE_WARMUP = 2
 

@@ -11,9 +11,6 @@ from torch import Tensor
 OUTPUT, GRADIENT, GATE = 5e-3, 8e-3, 2e-2
 """Largest RMS(difference) / RMS(reference) of bfloat16 outputs, gradients, and gradients of decays and of beta."""
 
-LEAST_AGREEING = 0.97
-"""Of an op that ranks blocks, the share of rows that must agree: rounding moves the choice of the others."""
-
 _GATES = {"log_decay", "beta", "gates"}
 _ROW = 0.05
 

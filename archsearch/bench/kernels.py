@@ -154,15 +154,15 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
             run=lambda x: op.run(x, form),
             reference=op.reference,
             work=op.work,
-            chooses=op.chooses,
+            agreeing=op.agreeing,
         )
 
     def theirs(peer: Peer) -> Contender:
         label, run = peer.prepare(case.inputs)
-        chooses = op.chooses and peer.reference is None
+        agreeing = op.agreeing if peer.reference is None else 1.0
         return Contender(
             name=peer.name, form=label, run=run, reference=peer.reference or op.reference, work=peer.work or op.work,
-            chooses=chooses,
+            agreeing=agreeing,
         )  # fmt: skip
 
     yield OURS, ours

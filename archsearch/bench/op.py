@@ -61,8 +61,9 @@ class BenchOp:
     ``inputs`` draws the tensors of a shape by name; those in ``trained`` get gradients. ``run(inputs, impl)`` gives
     the outputs, ``reference`` the same for inputs in float32. ``work(shape, element_bytes)`` is the least of a
     forward pass. ``head_axes`` names the axis of heads of each tensor that has one, so that the reference can run on
-    one group of heads. ``chooses``: the op ranks blocks, so that rounding may move a choice. ``forms``: the
-    implementations that are measured on a CUDA device and elsewhere.
+    one group of heads. ``agreeing`` is the share of the outputs' rows that must agree with the reference, below 1 where
+    the op ranks blocks, so that rounding moves some choices. ``forms``: the implementations that are measured on a
+    CUDA device and elsewhere.
     """
 
     name: str
@@ -75,7 +76,7 @@ class BenchOp:
     work: Callable[[Shape, int], Work]
     trained: Sequence[str] = ()
     head_axes: Mapping[str, int]
-    chooses: bool = False
+    agreeing: float = 1.0
     forms: tuple[str, str] = ("triton", "chunkwise")
     peers: Sequence[Peer] = ()
 

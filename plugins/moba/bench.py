@@ -22,6 +22,10 @@ from .ops import choose_blocks, moba_attention, moba_attention_step
 BLOCK, TOP = 512, 3
 _CHUNK = 4096
 
+AGREEING = 0.98
+"""Share of the query heads' rows whose choice the rounding of means to bfloat16 leaves alone: 0.995 of random ones at
+128k tokens."""
+
 
 def bench_ops() -> Iterator[BenchOp]:
     """Blocks of 512 of which three are seen, on the smallest grid of 8."""
@@ -33,12 +37,12 @@ def bench_ops() -> Iterator[BenchOp]:
         sizes = {"block_size": block, "top_k": TOP}
         yield BenchOp(
             name="moba", sizes=sizes, grids=grids, inputs=_inputs, run=partial(_run, block),
-            reference=partial(_reference, block), work=partial(moba_work, block, TOP), chooses=True,
+            reference=partial(_reference, block), work=partial(moba_work, block, TOP), agreeing=AGREEING,
             trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2},
             peers=(*sdpa_peers(same=False), flex_peer(partial(chosen_mask, block, TOP))),
         )  # fmt: skip
         yield BenchOp(
-            name="moba", step=True, sizes=sizes, grids=steps, inputs=partial(_step_inputs, block), chooses=True,
+            name="moba", step=True, sizes=sizes, grids=steps, inputs=partial(_step_inputs, block), agreeing=AGREEING,
             run=partial(_step, block), reference=partial(_step, block, impl="chunkwise"),
             work=partial(moba_step_work, block, TOP), head_axes={"q": 1, "k": 2, "v": 2, "means": 2},
         )  # fmt: skip

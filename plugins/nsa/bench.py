@@ -23,6 +23,10 @@ from .step import nsa_attention_step
 USUAL = NsaOptions(block_size=64, top_k=16, window=512, rope=0.0)
 SMALL = NsaOptions(block_size=8, top_k=4, window=12, rope=0.0)
 
+AGREEING = 0.92
+"""Share of rows whose choice the rounding of means to bfloat16 leaves alone: 0.96 of random ones at 64k tokens, where
+14 of 1023 blocks are chosen."""
+
 
 def bench_ops() -> Iterator[BenchOp]:
     """Blocks of 64 of which 16 are chosen and a window of 512, 16 query heads a key head; small ones on the smallest
@@ -35,12 +39,12 @@ def bench_ops() -> Iterator[BenchOp]:
         sizes = {"block_size": options.block_size, "top_k": options.top_k, "window": options.window}
         yield BenchOp(
             name="nsa", sizes=sizes, grids=grids, inputs=_inputs, run=partial(_run, options),
-            reference=partial(_reference, options), work=partial(nsa_work, options), chooses=True,
+            reference=partial(_reference, options), work=partial(nsa_work, options), agreeing=AGREEING,
             trained=("q", "k", "v", "gates"), head_axes={"q": 2, "k": 2, "v": 2, "gates": 2},
             peers=sdpa_peers(same=False),
         )  # fmt: skip
         yield BenchOp(
-            name="nsa", step=True, sizes=sizes, grids=steps, inputs=partial(_step_inputs, options), chooses=True,
+            name="nsa", step=True, sizes=sizes, grids=steps, inputs=partial(_step_inputs, options), agreeing=AGREEING,
             run=partial(_step, options), reference=partial(_step, options, impl="chunkwise"),
             work=partial(nsa_step_work, options),
             head_axes={"q": 1, "k": 2, "v": 2, "k_means": 2, "v_means": 2, "gates": 1},

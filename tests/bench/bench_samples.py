@@ -45,14 +45,14 @@ def sample_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
 
 
 def sample_op(
-    run: Callable[[Inputs], Outputs] = scaled, *, chooses: bool = False, peers: Sequence[Peer] = (),
+    run: Callable[[Inputs], Outputs] = scaled, *, agreeing: float = 1.0, peers: Sequence[Peer] = (),
     shapes: Sequence[Shape] = (SHAPE,), name: str = "sample",
 ) -> BenchOp:  # fmt: skip
     """An op whose reference doubles."""
     return BenchOp(
         name=name, grids={TINY: shapes, QUICK: shapes, FULL: shapes}, inputs=sample_inputs,
         run=lambda inputs, impl: run(inputs), reference=scaled, trained=("q", "v"), head_axes={"q": 2, "v": 2},
-        work=lambda shape, element_bytes: Work(flops=1e9, read_bytes=3e6, written_bytes=1e6), chooses=chooses,
+        work=lambda shape, element_bytes: Work(flops=1e9, read_bytes=3e6, written_bytes=1e6), agreeing=agreeing,
         peers=peers,
     )  # fmt: skip
 

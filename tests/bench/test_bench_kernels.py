@@ -148,10 +148,10 @@ def test_rows_whose_choice_rounding_moves_are_left_out_but_not_many() -> None:
 
         return run
 
-    few = only(bench_case(sample_op(moving(2), chooses=True), shape, "forward+backward", sample_bench()))  # type: ignore[arg-type]
+    few = only(bench_case(sample_op(moving(2), agreeing=0.97), shape, "forward+backward", sample_bench()))  # type: ignore[arg-type]
     assert few.measured is not None
     assert few.measured.agreeing == pytest.approx(0.99)
-    many = only(bench_case(sample_op(moving(10), chooses=True), shape, "forward", sample_bench()))  # type: ignore[arg-type]
+    many = only(bench_case(sample_op(moving(10), agreeing=0.97), shape, "forward", sample_bench()))  # type: ignore[arg-type]
     assert many.reason == "5.0% of the rows differ, more than rounding moves"
     assert only(bench_case(sample_op(moving(2)), shape, "forward", sample_bench())).status == "wrong"  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Before any is deselected: a row is proven by all of its checks, or not at all."""
-    here = [item for item in items if _HERE in item.path.parents]
+    here = [item for item in items if _HERE in item.path.parents and item.path.name.startswith("test_gpu_")]
     for item in here:
         item.add_marker(pytest.mark.gpu)
         _ledger.plan(item)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -71,12 +74,21 @@ def _add(package: str, new: list[Proof], folder: Path | None) -> Path:
     path = Path(str(files(package))) / FILE if folder is None else folder / package / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     replaced = {(proof.op, proof.key, proof.triton) for proof in new}
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(path.parent):
         held = [Proof(**entry) for entry in json.loads(path.read_text())] if path.is_file() else []
         kept = [proof for proof in held if (proof.op, proof.key, proof.triton) not in replaced]
         proofs = sorted([*kept, *new], key=lambda proof: (proof.op, proof.key, proof.triton))
         lines = ",\n".join(f"  {json.dumps(asdict(proof))}" for proof in proofs)
         path.write_text(f"[\n{lines}\n]\n")
-    path.with_suffix(".lock").unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone in the folder among the processes that ask."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
