@@ -3,8 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser kernels check bench bench-dashboard screenshots clean
-.PHONY: demo test test-slow check bench gpu clean
+.PHONY: demo test test-slow test-browser kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import torch
@@ -64,11 +65,26 @@ def clock_for(device: torch.device) -> Clock:
     return CudaClock(device) if device.type == "cuda" else WallClock()
 
 
+@contextmanager
+def _no_synchronisation() -> Iterator[None]:
+    """Whatever makes the host wait for the device is an error, before a capture would break on it."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def captured(function: Callable[[], object]) -> Callable[[], object]:
     """`function` as a CUDA graph, to be replayed without launches by the host; its memory lives as long as the graph.
 
-    What cannot be captured, such as a read of the device by the host, raises what CUDA says of it.
+    Raises `RuntimeError` for what cannot be captured: first of all for a read of the device by the host.
     """
+    function()
+    with _no_synchronisation():
+        function()
+    torch.cuda.synchronize()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

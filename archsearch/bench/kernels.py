@@ -15,6 +15,7 @@ from archsearch.bench.case import Case, Contender
 from archsearch.bench.clock import Clock, Timed, captured
 from archsearch.bench.compare import Verdict
 from archsearch.bench.device import dtype_of
+from archsearch.bench.fused import fused_ops
 from archsearch.bench.op import BenchOp, Draw, Peer
 from archsearch.bench.timing import Timing, measure
 from archsearch.errors import ArchsearchError, KernelUnavailableError, SpecError, listing
@@ -52,8 +53,10 @@ class Bench:
 
 
 def ops_of(registry: Registry, only: str = "") -> list[BenchOp]:
-    """The ops that the registered plugins offer and whose name contains `only`; raises `SpecError` for none."""
+    """The ops that the registered plugins and the core offer and whose name contains `only`; raises `SpecError` for
+    none."""
     offered = [op for mixer in sorted(registry.mixers(), key=lambda mixer: mixer.name) for op in mixer.bench_ops()]
+    offered += fused_ops()
     chosen = [op for op in offered if only in op.name]
     if not chosen:
         raise SpecError(f"--only {only}: no op is named so; there are {listing({op.name for op in offered})}")
@@ -114,14 +117,15 @@ class _Passed:
     verdict: Verdict
     call: Callable[[], object]
     timed: Timed
+    note: str
 
 
 def _checked(case: Case, contender: Contender, bench: Bench) -> _Passed:
     verdict = case.check(contender)
     if verdict.fault:
         raise _WrongError(contender.form, verdict.fault)
-    call, timed = _prepared(case, contender, bench)
-    return _Passed(contender=contender, verdict=verdict, call=call, timed=timed)
+    call, timed, note = _prepared(case, contender, bench)
+    return _Passed(contender=contender, verdict=verdict, call=call, timed=timed, note=note)
 
 
 def _timed(case: Case, passed: dict[str, _Passed], bench: Bench) -> dict[str, KernelRow | None]:
@@ -137,7 +141,7 @@ def _timed(case: Case, passed: dict[str, _Passed], bench: Bench) -> dict[str, Ke
         return {name: _failed(op, shape, phase, name, error, bench) for name in passed}
     return {
         name: _row(
-            op, shape, phase, name, found.contender.form, "measured", "", timed=found.timed,
+            op, shape, phase, name, found.contender.form, "measured", found.note, timed=found.timed,
             measured=_measured(case, found, times[name], peaks[name], bench.ceilings),
         )
         for name, found in passed.items()
@@ -170,16 +174,18 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
         yield peer.name, partial(theirs, peer)
 
 
-def _prepared(case: Case, contender: Contender, bench: Bench) -> tuple[Callable[[], object], Timed]:
-    """The call to be timed: a step on a card as a CUDA graph, where it can be captured."""
+def _prepared(case: Case, contender: Contender, bench: Bench) -> tuple[Callable[[], object], Timed, str]:
+    """The call to be timed: a step on a card as a CUDA graph, else with the reason why it is none."""
     call = case.call(contender)
     if bench.device.type != "cuda" or case.phase != "decode":
-        return call, bench.clock.timed
+        return call, bench.clock.timed, ""
     try:
-        return captured(call), "cuda graph"
-    except RuntimeError:
+        return captured(call), "cuda graph", ""
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
         torch.cuda.synchronize(bench.device)
-        return call, bench.clock.timed
+        return call, bench.clock.timed, f"no CUDA graph: {_told(error)}"
 
 
 def _measured(case: Case, found: _Passed, timing: Timing, peak_bytes: int, rates: Rates) -> Measured:

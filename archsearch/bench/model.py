@@ -94,20 +94,23 @@ def bench_pattern(pattern: str, plan: Plan, bench: ModelBench) -> Iterator[Model
     for context in plan.train:
         yield from subject.guarded("training", 1, context, partial(subject.train, context))
     model.to(bench.dtype)
-    with torch.no_grad():
-        faults = {
-            "prefill": _fault(model(tokens), expected),
-            "decode": _fault(_stepped(model, tokens), expected[:, -1]),
-        }
-        for quantity, contexts, figure in (
-            ("prefill", plan.prefill, subject.prefill), ("decode", plan.decode, subject.decode),
-        ):  # fmt: skip
-            for context in contexts:
-                batch = plan.batch if quantity == "decode" else 1
-                if faults[quantity]:
-                    yield subject.row(quantity, batch, context, "wrong", faults[quantity])
-                else:
-                    yield from subject.guarded(quantity, batch, context, partial(figure, context, batch))
+    faults = _faults(model, tokens, expected)
+    for quantity, contexts, batch, figure in (
+        ("prefill", plan.prefill, 1, subject.prefill), ("decode", plan.decode, plan.batch, subject.decode),
+    ):  # fmt: skip
+        for context in contexts:
+            if faults[quantity]:
+                yield subject.row(quantity, batch, context, "wrong", faults[quantity])
+            else:
+                yield from subject.guarded(quantity, batch, context, partial(figure, context, batch))
+
+
+@torch.no_grad()
+def _faults(model: HybridLM, tokens: Tensor, expected: Tensor) -> dict[str, str]:
+    """What is wrong with the logits of a pass and of a step, "" for nothing."""
+    return {
+        "prefill": _fault(model(tokens), expected), "decode": _fault(_stepped(model, tokens), expected[:, -1])
+    }  # fmt: skip
 
 
 def _stepped(model: HybridLM, tokens: Tensor) -> Tensor:
@@ -178,6 +181,7 @@ class _Subject:
         optimizer.zero_grad(set_to_none=True)
         return rows
 
+    @torch.no_grad()
     def prefill(self, context: int, batch: int = 1) -> list[ModelRow]:
         """One pass over a sequence that fills empty states, and the logits of its last token."""
         tokens = torch.randint(self.bench.spec.vocab_size, (batch, context), device=self.bench.device)
@@ -187,6 +191,7 @@ class _Subject:
             "prefill", batch, context, lambda: self.model.prefill(tokens, states), self.bench.clock.timed, predicted
         )
 
+    @torch.no_grad()
     def decode(self, context: int, batch: int = 1) -> list[ModelRow]:
         """A step whose token is the last of `context`, over states full of random numbers; the states' bytes, and the
         most that was held."""
@@ -254,6 +259,8 @@ def _graphed(step: Callable[[], object], bench: ModelBench) -> tuple[Callable[[]
         return step, bench.clock.timed, "no CUDA graph on a CPU"
     try:
         return captured(step), "cuda graph", ""
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         torch.cuda.synchronize(bench.device)
         return step, bench.clock.timed, f"no CUDA graph: {_told(error)}"

@@ -39,7 +39,8 @@ def kernel_line(row: KernelRow) -> str:
     if row.measured is None:
         return f"{head}: {row.status}: {row.reason}"
     found = row.measured
-    return f"{head}: {milliseconds(row)}, {found.fraction:.1%} of the bound, off by {found.error:.1e}"
+    note = f" ({row.reason})" if row.reason else ""
+    return f"{head}: {milliseconds(row)}, {found.fraction:.1%} of the bound, off by {found.error:.1e}{note}"
 
 
 def milliseconds(row: KernelRow) -> str:
@@ -51,14 +52,14 @@ def milliseconds(row: KernelRow) -> str:
 
 
 def kernel_cells(row: KernelRow, ours: KernelRow | None) -> Sequence[str]:
-    """The cells of `KERNEL_COLUMNS`; the last is the time over ours."""
+    """The cells of `KERNEL_COLUMNS`; the last is the time over ours, and what is to be said."""
     head = [row.op, row.phase, row.shape, f"{row.contender} {row.form}".strip()]
     found = row.measured
     if found is None:
         return [*head, "", "", "", "", "", f"{row.status}: {row.reason}"]
-    over = ""
+    over = row.reason
     if ours is not None and ours.measured is not None and ours is not row:
-        over = f"{found.ms.median / ours.measured.ms.median:.2f} x ours"
+        over = f"{found.ms.median / ours.measured.ms.median:.2f} x ours {over}".rstrip()
     return [
         *head, f"{found.ms.median:.3g}", f"{found.ms.low:.3g} to {found.ms.high:.3g}", f"{found.tflops:.3g}",
         f"{found.tbps:.3g}", f"{found.fraction:.1%}", over,
