@@ -168,6 +168,11 @@ def test_costing_imports_no_torch() -> None:
     assert not loaded_by(code) & HEAVY
 
 
+def test_reading_what_was_measured_loads_no_torch() -> None:
+    loaded = loaded_by("import archsearch.speed.frames, archsearch.speed.targets")
+    assert not loaded & (HEAVY - {"pandas"})
+
+
 def test_dashboard_loads_neither_torch_nor_ray() -> None:
     loaded = loaded_by("import archsearch_dashboard.app; import archsearch_dashboard.connection as c; c.registry()")
     assert not loaded & {"torch", "ray", "optuna", "typer", "matplotlib"}

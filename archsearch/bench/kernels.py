@@ -233,8 +233,8 @@ def _failed(op: BenchOp, shape: Shape, phase: str, name: str, error: Exception, 
         status = "unavailable"
     told = _told(error)
     error.__traceback__ = None  # it would keep the tensors of every frame alive
-    _free(bench.device)
     _require_alive(bench.device, f"{name} at {op.name} {phase}: {told}")
+    _free(bench.device)
     return _row(op, shape, phase, name, "", status, told)
 
 
