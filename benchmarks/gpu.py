@@ -1,6 +1,6 @@
 """Everything that needs a card, in one command: prove the kernels, measure ops and models, report.
 
-python benchmarks/gpu.py [--jobs N] [--minutes M] [--quick] [--skip-tests] [--out FOLDER]
+python benchmarks/gpu.py [--jobs N] [--minutes M] [--quick] [--skip-tests] [--out FOLDER] [--proofs-folder FOLDER]
 
 The checks run as one process for each test file and head dim, several at a time, since most of their time is
 compilation. What passed is listed in verified.json of each package, figures go to benchmarks/results. A step that
@@ -60,12 +60,15 @@ def shards() -> list[Shard]:
     return [*by_dim, *(Shard(file) for file in files if file.name in WHOLE)]
 
 
-def prove(jobs: int) -> bool:
-    """Runs all shards; prints the end of what each that failed said."""
+def prove(jobs: int, folder: Path | None) -> bool:
+    """Runs all shards; prints the end of what each said, and what failed. Proofs go to the packages or to `folder`."""
+    where = [] if folder is None else ["--proofs-folder", str(folder.resolve())]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(shard: Shard) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(shard.command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [*shard.command, *where], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        )
 
     fine = True
     with ThreadPoolExecutor(jobs) as pool:
@@ -100,13 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="for the ops")
     parser.add_argument("--quick", action="store_true", help="one shape an op")
     parser.add_argument("--skip-tests", action="store_true", help="prove nothing")
+    parser.add_argument("--proofs-folder", type=Path, help="where proofs go, if not into the packages")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result files")
     options = parser.parse_args(arguments)
     slug = card_slug()
     if slug is None:
         print("no CUDA device here: nothing can be proven or measured", file=sys.stderr)
         return 1
-    fine = options.skip_tests or prove(options.jobs)
+    fine = options.skip_tests or prove(options.jobs, options.proofs_folder)
     for command in commands(slug, options.out, minutes=options.minutes, quick=options.quick):
         print("$", "archsearch", *command[len(CLI) :], flush=True)
         fine &= subprocess.run(command, cwd=ROOT, check=False).returncode == 0
