@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
+from archsearch_plugins.linear import launch, table
 from archsearch_plugins.linear.ops import linear_attention
 from archsearch_plugins.linear.table import TABLE
 from torch import Tensor
 
 DECAYS = ("none", "constant", "head", "channel")
 RULES = ("hebbian", "delta")
+SEGMENTED = (("channel", "delta"), ("head", "hebbian"))
+
+
+@pytest.fixture(autouse=True)
+def _poisoned() -> Iterator[None]:
+    """Memory that nobody has written yet holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def make_inputs(
@@ -48,12 +60,15 @@ def run(
     return {"o": o, "last": last, **{f"d_{name}": x.grad for name, x in given.items()}}  # type: ignore[dict-item]
 
 
-def check(inputs: dict[str, Tensor], cu_seqlens: Tensor | None = None) -> None:
+def check(
+    inputs: dict[str, Tensor], cu_seqlens: Tensor | None = None, *, dtype: torch.dtype = torch.float32,
+    within: float = 1e-5,
+) -> None:  # fmt: skip
     """Every result of the kernels within 1e-5 of the reference's, by the ratio of root mean squares."""
     wanted = run(inputs, "reference", torch.float64, cu_seqlens)
-    for name, got in run(inputs, "triton", torch.float32, cu_seqlens).items():
+    for name, got in run(inputs, "triton", dtype, cu_seqlens).items():
         scale = wanted[name].square().mean().sqrt() + 1e-30
-        assert (got.double() - wanted[name]).square().mean().sqrt() / scale < 1e-5, name
+        assert (got.double() - wanted[name]).square().mean().sqrt() / scale < within, name
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -64,7 +79,59 @@ def test_every_rule_and_decay(decay: str, rule: str) -> None:
 
 @pytest.mark.parametrize("T", [1, 15, 16, 33])
 def test_lengths_around_the_chunk(T: int) -> None:
-    check(make_inputs("channel", "delta", T=T))
+    check(make_inputs("channel", "delta", T=T, K=16))
+
+
+@pytest.mark.parametrize(
+    ("decay", "rule", "sizes"),
+    [
+        ("head", "delta", {"T": 65, "K": 60}),
+        ("channel", "hebbian", {"T": 65, "K": 64, "HV": 1}),
+        ("none", "delta", {"T": 20, "K": 128, "H": 2, "HV": 4}),
+        ("constant", "hebbian", {"T": 20, "K": 16, "H": 2, "HV": 6, "B": 3}),
+    ],
+    ids=["T65-D60", "T65-D64", "D128-H2-HV4", "B3-H2-HV6"],
+)
+def test_head_dims_and_groups(decay: str, rule: str, sizes: dict[str, int]) -> None:
+    check(make_inputs(decay, rule, **sizes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("T", "K", "decay", "rule"),
+    [
+        *itertools.product((1, 15, 63, 64, 65, 100), (32, 60, 64, 128), ("head", "channel"), RULES),
+        *itertools.product((256, 1000), (32,), ("head", "channel"), RULES),
+    ],
+)
+def test_everything(T: int, K: int, decay: str, rule: str) -> None:
+    check(make_inputs(decay, rule, T=T, K=K))
+
+
+@pytest.mark.parametrize(("decay", "rule"), [("head", "delta"), ("channel", "delta"), ("constant", "hebbian")])
+def test_float16(decay: str, rule: str) -> None:
+    inputs = {name: x.half().float() for name, x in make_inputs(decay, rule, T=37).items()}
+    check(inputs, dtype=torch.float16, within=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("decay", "rule"),
+    [
+        pytest.param(decay, rule, marks=() if (decay, rule) in SEGMENTED else pytest.mark.slow)
+        for decay, rule in itertools.product(DECAYS, RULES)
+    ],
+)
+@pytest.mark.parametrize("packed", [None, (0, 50, 50, 70)], ids=["one", "packed"])
+def test_sequences_cut_into_segments(
+    decay: str, rule: str, packed: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "SHORTEST_SEGMENT", 1)
+    monkeypatch.setattr(table, "FEWEST_SEGMENTS", 2)
+    inputs, bounds = make_inputs(decay, rule, T=70, K=16), None
+    if packed is not None:
+        bounds = torch.tensor(packed)
+        inputs["initial_state"] = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(2))
+    check(inputs, bounds)
 
 
 @pytest.mark.parametrize(("decay", "rule"), [("head", "hebbian"), ("channel", "delta")])
@@ -92,6 +159,20 @@ def test_the_past_does_not_see_the_future(decay: str, rule: str) -> None:
     after = run(changed, "triton", torch.float32)["o"]
     assert torch.equal(before[:, :18], after[:, :18])
     assert not torch.equal(before[:, 18:], after[:, 18:])
+
+
+def arguments(decay: str, rule: str) -> tuple[object, ...]:
+    """Of the op itself."""
+    inputs = make_inputs(decay, rule, T=18, K=16)
+    names = ("q", "k", "v", "log_decay", "beta", "initial_state")
+    tensors = (None if name not in inputs else inputs[name].requires_grad_() for name in names)
+    return (*tensors, None, 0.3, 16, True)
+
+
+@pytest.mark.parametrize(("decay", "rule"), [("channel", "delta"), ("none", "hebbian")])
+def test_the_op_keeps_the_rules_of_custom_ops(decay: str, rule: str) -> None:
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(launch.sequence, arguments(decay, rule), test_utils=tests)
 
 
 @pytest.mark.slow
