@@ -60,7 +60,11 @@ def backward(
 @dataclass(frozen=True, kw_only=True)
 class Shares:
     """What is summed over blocks of key channels: d_beta and, by head, d_log_decay, float32 `[shares, N, HV]`, of
-    which the triangular systems have the first."""
+    which the triangular systems have the first.
+
+    N is filled up to a multiple of 4: shares whose address is aligned at one N and not at another compile a kernel
+    twice.
+    """
 
     beta: Tensor | None
     gates: Tensor | None
@@ -70,10 +74,15 @@ def _shares(inputs: Inputs, plan: Plan) -> Shares:
     blocks = _key_blocks(inputs, plan)
     heads = inputs.v.shape[1]
     own = 1 if inputs.delta else 0
-    beta = empty(inputs, blocks + 1, plan.tokens, heads, dtype=torch.float32) if inputs.delta else None
+    rows = _rows(plan)
+    beta = empty(inputs, blocks + 1, rows, heads, dtype=torch.float32) if inputs.delta else None
     by_head = inputs.decay == "head"
-    gates = empty(inputs, blocks + own, plan.tokens, heads, dtype=torch.float32) if by_head else None
+    gates = empty(inputs, blocks + own, rows, heads, dtype=torch.float32) if by_head else None
     return Shares(beta=beta, gates=gates)
+
+
+def _rows(plan: Plan) -> int:
+    return -(-plan.tokens // 4) * 4
 
 
 def _key_blocks(inputs: Inputs, plan: Plan) -> int:
@@ -173,7 +182,7 @@ def _d_inputs(
         "befores": memory.befores, "d_afters": d_afters, "writes": memory.writes, "d_writes": d_writes, "d_o": d_o,
         "d_weights": d_weights, "d_overlaps": or_q(inputs, d_overlaps), "d_q": d_q, "d_k": d_k,
         "d_gates": or_q(inputs, d_gates), "d_beta": or_q(inputs, None if parts.beta is None else parts.beta[1:]),
-        "scale": inputs.scale, "N": plan.tokens, "BK": config.tiles["K"], "BV": config.tiles["V"],
+        "scale": inputs.scale, "N": _rows(plan), "BK": config.tiles["K"], "BV": config.tiles["V"],
         "LEVELS": plan.chunk.bit_length() - 1, "DELTA": inputs.delta,
     }  # fmt: skip
     launch(d_inputs, (plan.all_chunks, _key_blocks(inputs, plan), heads), config, arguments)
@@ -192,7 +201,9 @@ def _summed(by_value_head: Tensor, like: Tensor) -> Tensor:
 
 
 def _beta(inputs: Inputs, parts: Shares) -> Tensor | None:
-    return None if inputs.beta is None or parts.beta is None else parts.beta.sum(0).to(inputs.beta.dtype)
+    if inputs.beta is None or parts.beta is None:
+        return None
+    return parts.beta.sum(0)[: len(inputs.beta)].to(inputs.beta.dtype)
 
 
 def _log_decay(inputs: Inputs, parts: Shares, d_gates: Tensor | None, d_channel: Tensor | None) -> Tensor | None:
@@ -200,7 +211,7 @@ def _log_decay(inputs: Inputs, parts: Shares, d_gates: Tensor | None, d_channel:
         return None
     found = d_channel
     if d_gates is not None and parts.gates is not None:
-        found = parts.gates.sum(0) + d_gates
+        found = parts.gates.sum(0)[: len(d_gates)] + d_gates
         found = found if inputs.log_decay.dim() > 1 else found.sum(0)
     assert found is not None
     return found.to(inputs.log_decay.dtype)

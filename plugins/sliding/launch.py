@@ -35,9 +35,13 @@ def attend(
 
 
 def _spans(cu_seqlens: Tensor, tokens: int) -> Tensor:
-    """First token of the sequence of each token, and the one after its last, `[2, T]` int32."""
+    """First token of the sequence of each token, and the one after its last, `[2, T]` int32.
+
+    Filled up to a multiple of 4: rows whose address is aligned at one T and not at another compile a kernel twice.
+    """
     owner = torch.searchsorted(cu_seqlens[1:], torch.arange(tokens, device=cu_seqlens.device), right=True)
-    return torch.stack((cu_seqlens[owner], cu_seqlens[owner + 1])).int()
+    spans = torch.stack((cu_seqlens[owner], cu_seqlens[owner + 1])).int()
+    return torch.nn.functional.pad(spans, (0, -tokens % 4))
 
 
 @torch.library.custom_op("archsearch::window_attention_forward", mutates_args=())
