@@ -41,6 +41,7 @@ bench-dashboard: $(STAMP)  ## the dashboard over 50,000 trials, beside optuna-da
 
 screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickstart's result
 	$(BIN)/python benchmarks/screenshots.py
+
 gpu: $(STAMP)  ## on a card: prove the kernels, measure ops and models, report
 	$(BIN)/python benchmarks/gpu.py
 

@@ -29,7 +29,7 @@ def choose_important(
         for start in range(tl.min(first) + 1, end, N):
             blocks = start + tl.arange(0, N)
             mean = load_span(means, start, end, KV_HEADS, kv_head, N, D, WIDTH)
-            between = (blocks[None, :] > first[:, None]) & (blocks[None, :] < own[:, None])
+            between = valid[:, None] & (blocks[None, :] > first[:, None]) & (blocks[None, :] < own[:, None])
             importance = tl.zeros([M, N], tl.float32)
             for head in range(kv_head * (HEADS // KV_HEADS), (kv_head + 1) * (HEADS // KV_HEADS)):
                 q_tile = load_rows(q, tokens, valid, q_heads, head, D, WIDTH)
