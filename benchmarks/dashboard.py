@@ -115,14 +115,12 @@ def paint(browser: Browser, address: str) -> None:
 def filters(browser: Browser, url: str, repeats: int) -> None:
     """Changes of what is shown, on a page that is open."""
     with served(url) as dashboard, viewer(browser, f"{dashboard.address}/{views()['Front, all trials']}") as page:
-        chart, state, words = [], [], []
+        chart, words = [], []
         for index in range(repeats):
             chart.append(timed(lambda: switch_group(page)))
-            state.append(timed(lambda: find(page, f"kda(key_dim=4) {('full', 'gla', 'moba')[index % 3]}")))  # noqa: B023
-            words.append(timed(lambda: order(page, "recall" if index % 2 == 0 else "number")))  # noqa: B023
+            words.append(timed(lambda: find(page, f"kda(key_dim=4) {('full', 'gla', 'moba')[index % 3]}")))  # noqa: B023
     show("Front: a group switched", chart, FILTER_SECONDS)
-    show("All trials: a text that filters", state, FILTER_SECONDS)
-    show("All trials: another order", words, FILTER_SECONDS)
+    show("All trials: a text that filters", words, FILTER_SECONDS)
 
 
 def switch_group(page: Page) -> None:
@@ -145,13 +143,6 @@ def find(page: Page, text: str) -> None:
         ".some(node => node.innerText.includes('a page') && node.innerText !== before)",
         arg=before,
     )
-
-
-def order(page: Page, by: str) -> None:
-    """Orders the trials by an objective, or by their number."""
-    page.get_by_role("combobox", name="Order").click()
-    page.get_by_role("option", name=by, exact=True).click()
-    page.wait_for_selector("[data-testid=stStatusWidget]", state="detached")
 
 
 def optuna(browser: Browser, folder: Path, trials: int, repeats: int) -> None:

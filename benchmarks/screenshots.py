@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "dashboard"))
 from browser import chromium, served, settled, viewer  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
 
-SEARCH, TALLEST, SETTLE_MS = "quickstart", 2400, 2000
+SEARCH, TALLEST, SETTLE_MS = "quickstart", 3600, 2000
 DARK = ("front",)
 
 
