@@ -64,7 +64,7 @@ def _body(search: SearchRecord) -> None:
     with left:
         view = _view(search, answer, across, upwards, colour, limits, best)
         _chart(search, answer, view)
-    _tables(search, answer)
+    st.fragment(_tables)(search, answer)
 
 
 def _counts(answer: Answer) -> str:
