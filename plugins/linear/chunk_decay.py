@@ -87,6 +87,12 @@ def _may_look(log_decay: Tensor) -> bool:
     return torch.is_grad_enabled() and log_decay.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def _may_be_summed(log_decay: Tensor) -> bool:
+    """Whether `[N, B or 1, H, C, 1 or K]` may be one decay a head for all tokens and wants a gradient: that is a sum in
+    which the parts of factors nearly cancel."""
+    return log_decay.requires_grad and log_decay.shape[1] == 1 and log_decay.shape[-1] == 1
+
+
 def _is_mild(halves: Tensor) -> bool:
     """Of the sums of log decays over the halves of chunks."""
     return halves.numel() == 0 or bool(halves.min() >= _MILD)
@@ -104,10 +110,10 @@ def decayed_products(
         first, *others = (row @ k.mT for row in rows)
         mask = _lower_ones(k.shape[-2], k.dtype, k.device)
         return (first * mask, *others), ChunkEnds(rows=rows, keys=k, before=None, after=None)
-    if _may_look(log_decay) and log_decay.shape[-2] > 1:
-        halves = log_decay.unflatten(-2, (2, -1)).sum(-2)
+    if _may_look(log_decay) and log_decay.shape[-2] > 1 and not _may_be_summed(log_decay):
+        halves = log_decay.unflatten(-2, (2, -1)).sum(-2, dtype=torch.float64)
         if _is_mild(halves):
-            return _factored_products(rows, k, log_decay, halves.exp())
+            return _factored_products(rows, k, log_decay, halves.exp().to(k.dtype))
     if log_decay.shape[-1] == 1:
         pairs, before, after = _head_decay(log_decay[..., 0])
         return tuple((row @ k.mT) * pairs for row in rows), ChunkEnds(rows=rows, keys=k, before=before, after=after)
@@ -132,7 +138,7 @@ class _FactoredProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, log_decay: Tensor, k: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        exact = torch.float64 if log_decay.shape[-1] == 1 else k.dtype  # where it costs little
+        exact = torch.float64  # a sum of 60 would lose six digits of its exponential
         decay = (_from_middle(k.shape[-2], exact, k.device) @ log_decay.to(exact)).exp_().to(k.dtype)
         growth = decay.reciprocal()
         decayed, grown = tuple(row * decay for row in rows), k * growth
