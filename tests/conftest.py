@@ -9,6 +9,8 @@ import torch
 
 from archsearch.registry import Registry, load_registry
 
+pytest_plugins = ["archsearch.testing.recording"]
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which is later than this
 

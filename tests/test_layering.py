@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: list[set[str]] = [
     {"errors", "units"},
     {"mixer", "hookspecs", "measurement", "kernels"},
-    {"arch", "notation", "attention_cost"},
+    {"arch", "notation", "attention_cost", "conformance"},
     {"costs", "registry", "exercise", "recipe"},
     {"storage", "analysis", "speed"},
     {"model", "tasks"},
@@ -41,7 +41,7 @@ OWNERS = {
 }
 DASHBOARD_MAY = {
     "storage", "analysis", "costs", "arch", "notation", "registry", "mixer", "measurement", "units", "errors",
-    "exercise", "kernels", "speed",
+    "exercise", "kernels", "speed", "conformance",
 }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+
+from archsearch.kernels.source import digest_of, modules
 
 FILE = "verified.json"
 """Name of the list in a plugin's package."""
@@ -59,20 +60,13 @@ def listed(package: str) -> Sequence[Proof]:
 @cache
 def source_digest(package: str) -> str:
     """Digest of all that decides what a package's kernels compute: device code, host code, tables."""
-    digest = hashlib.sha256()
-    for source in (*_sources(files(package)), *_modules(files(SHARED))):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    sources = (*_sources(files(package)), *modules(files(SHARED)))
+    return digest_of((path.name, path) for path in sources)
 
 
 def _sources(package: Traversable) -> list[Traversable]:
-    host = [path for path in _modules(package) if path.name.startswith(("launch", "table"))]
-    return [*host, *_modules(package.joinpath("kernels"))]
-
-
-def _modules(folder: Traversable) -> list[Traversable]:
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted((path for path in found if path.name.endswith(".py")), key=lambda path: path.name)
+    host = [path for path in modules(package) if path.name.startswith(("launch", "table"))]
+    return [*host, *modules(package.joinpath("kernels"))]
 
 
 def triton_version() -> str | None:

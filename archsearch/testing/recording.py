@@ -1,0 +1,159 @@
+"""Recording: a pytest plugin that keeps what the conformance suite found, in the package of the mixer's plugin.
+
+``pytest -p archsearch.testing.recording --write-conformance`` writes ``conformance.json`` beside the plugin's modules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archsearch.conformance import ANY, FILE, Outcome, Record, listed, package_of, source_digest, written
+from archsearch.kernels import interpreting
+from archsearch.kernels.proof import triton_version
+from archsearch.mixer import MixerPlugin
+
+OPTION = "--write-conformance"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option; without it nothing is recorded."""
+    parser.getgroup("archsearch", "archsearch mixers").addoption(
+        OPTION, action="store_true", help=f"Keep what the conformance suite finds in {FILE} of the mixers' packages."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Records only where that is asked for."""
+    if config.getoption(OPTION):
+        config.pluginmanager.register(Recorder(), "archsearch-conformance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One test of the suite: a law, tried on a mixer in a form."""
+
+    plugin: MixerPlugin[Any]
+    law: str
+    form: str
+    slow: bool
+
+
+@dataclass
+class Recorder:
+    """The cases that a run collected, by test id, and how they came out."""
+
+    cases: dict[str, Case] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Before any is deselected, so that what was left out is known."""
+        for item in items:
+            case = _case(item)
+            if case is not None:
+                self.cases[item.nodeid] = case
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A case that failed in any phase has failed."""
+        if report.failed:
+            self.outcomes[report.nodeid] = "failed"
+        elif report.skipped:
+            self.outcomes[report.nodeid] = "declared broken" if hasattr(report, "wasxfail") else "skipped"
+        elif report.when == "call":
+            self.outcomes[report.nodeid] = "passed"
+
+    def pytest_sessionfinish(self) -> None:
+        """Writes the records of every mixer whose cases, but for slow ones, all ran."""
+        plugins = {(package_of(case.plugin), case.plugin.name): case.plugin for case in self.cases.values()}
+        for (package, name), plugin in plugins.items():
+            missing = [test for test, case in self._of(plugin) if not case.slow and test not in self.outcomes]
+            if package is None:
+                self.lines.append(f"{name}: not recorded, as its plugin is in no package")
+            elif missing:
+                self.lines.append(f"{name}: not recorded, as {len(missing)} cases did not run, first {missing[0]}")
+            else:
+                self.lines.append(f"{name}: recorded in {_write(package, self._records(plugin, package))}")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Says what was written."""
+        for line in self.lines:
+            terminalreporter.write_line(line)
+
+    def _of(self, plugin: MixerPlugin[Any]) -> list[tuple[str, Case]]:
+        return [(test, case) for test, case in self.cases.items() if case.plugin.name == plugin.name]
+
+    def _records(self, plugin: MixerPlugin[Any], package: str) -> list[Record]:
+        by_form: dict[str, list[tuple[str, Case]]] = defaultdict(list)
+        for test, case in self._of(plugin):
+            by_form[case.form].append((test, case))
+        return [
+            self._record(plugin, package, form, cases)
+            for form, cases in by_form.items()
+            if any(test in self.outcomes for test, _ in cases)
+        ]
+
+    def _record(
+        self, plugin: MixerPlugin[Any], package: str, form: str, cases: Sequence[tuple[str, Case]]
+    ) -> Record:  # fmt: skip
+        laws: dict[str, Counter[Outcome]] = defaultdict(Counter)
+        ran = [(test, case) for test, case in cases if test in self.outcomes]
+        for test, case in ran:
+            laws[case.law][self.outcomes[test]] += 1
+        if form == ANY:
+            tried = {case.law for _, case in self._of(plugin)}
+            laws.update({law: Counter() for law in laws_of_suite() if law not in tried})
+        failed = tuple(test.split("::", 1)[-1] for test, _ in ran if self.outcomes[test] == "failed")
+        return Record(
+            mixer=plugin.name, form=form, version=plugin.version, laws=laws, failed=failed,
+            untried=len(cases) - len(ran), source=source_digest(package), torch=version("torch"),
+            triton=triton_version() if form.startswith("triton") else None, date=datetime.now(UTC).date().isoformat(),
+        )  # fmt: skip
+
+
+def laws_of_suite() -> list[str]:
+    """The names of the laws, as the suite's tests."""
+    from archsearch.testing.conformance import MixerConformance
+
+    return [name for name in dir(MixerConformance) if name.startswith("test_")]
+
+
+def _case(item: pytest.Item) -> Case | None:
+    """None for what is no law: another test, or one that a subclass put in a law's place, which is then untried."""
+    from archsearch.testing.conformance import MixerConformance
+
+    owner, law = getattr(item, "cls", None), getattr(item, "originalname", "")
+    if not (isinstance(owner, type) and issubclass(owner, MixerConformance)):
+        return None
+    if getattr(owner, law) is not getattr(MixerConformance, law, None):
+        return None
+    slow = item.get_closest_marker("slow") is not None
+    return Case(plugin=owner.plugin, law=law, form=_form(item), slow=slow)
+
+
+def _form(item: pytest.Item) -> str:
+    callspec = getattr(item, "callspec", None)
+    impl = str(callspec.params.get("impl", ANY)) if callspec is not None else ANY
+    if impl != "triton":
+        return impl
+    import torch
+
+    return "triton interpreted" if interpreting() else f"triton on {torch.cuda.get_device_name()}"
+
+
+def _write(package: str, new: Sequence[Record]) -> Path:
+    """Records of other mixers and forms stay as they are, each with the digest of its own source."""
+    path = Path(str(files(package))) / FILE
+    replaced = {(record.mixer, record.form) for record in new}
+    kept = [record for record in listed(package) if (record.mixer, record.form) not in replaced]
+    path.write_text(written([*kept, *new]))
+    return path

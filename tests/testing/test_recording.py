@@ -1,0 +1,124 @@
+"""What the suite found is kept in the plugin's package, whole runs only, failures as failures."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch.distributed.tensor  # noqa: F401 - each run forgets the modules that it imported, and this loads only once
+
+from archsearch.conformance import ANY, FILE, Record, listed, records, source_digest
+from archsearch.errors import SpecError
+from archsearch.testing.recording import laws_of_suite
+from archsearch.testing.toy import ToyPlugin
+
+pytest_plugins = ["pytester"]
+
+Recorded = Callable[..., dict[str, Record]]
+
+PLUGIN = """
+from archsearch.testing.toy import ToyPlugin
+class Plugin(ToyPlugin):
+    name = "kept"
+    presets = {}
+    broken_laws = %r
+"""
+SUITE = """
+from archsearch.testing import MixerConformance
+from kept_mixer import Plugin
+class TestKept(MixerConformance):
+    plugin = Plugin()
+    impls = ("reference",)
+"""
+WRONG_PARAMS = "    def params(self, options, shape, layer):\n        return 1\n"
+PACKED_ALIKE = """
+    def build(self, options, shape, layer):
+        from dataclasses import replace
+        from archsearch.testing.toy_layer import RunningMean
+        class Layer(RunningMean):
+            def forward(self, x, *, state=None, ctx):
+                return super().forward(x, state=state, ctx=replace(ctx, cu_seqlens=None))
+        return Layer(self, options, shape, layer)
+"""
+
+
+@pytest.fixture
+def recorded(pytester: pytest.Pytester) -> Recorded:
+    """Runs the suite over a package `kept_mixer`, and gives its records by form."""
+    pytester.syspathinsert()
+
+    def run(
+        extra: str = "", *, suite: str = "", broken: dict[str, str] | None = None, args: tuple[str, ...] = ()
+    ) -> dict[str, Record]:  # fmt: skip
+        package = pytester.mkpydir("kept_mixer")
+        (package / "__init__.py").write_text(textwrap.dedent(PLUGIN) % (broken or {}) + extra)
+        pytester.makepyfile(textwrap.dedent(SUITE) + suite)
+        options = ("-p", "no:cacheprovider", "-p", "archsearch.testing.recording", "--write-conformance")
+        pytester.inline_run(*options, *args)
+        source_digest.cache_clear()
+        return {record.form: record for record in listed("kept_mixer")}
+
+    return run
+
+
+def test_every_law_is_recorded_with_its_cases(recorded: Recorded, pytester: pytest.Pytester) -> None:
+    found = recorded()
+    assert set(found) == {ANY, "reference"}
+    assert {law for record in found.values() for law in record.laws} == set(laws_of_suite())
+    assert found["reference"].laws["test_one_token"] == {"passed": 1}
+    assert found["reference"].laws["test_forward_equals_split_prefill_then_steps"] == {"passed": 4}
+    assert found[ANY].laws["test_dense_up_to_is_true"] == {"skipped": 1}
+    assert {record.failed for record in found.values()} == {()}
+    assert {record.source for record in found.values()} == {source_digest("kept_mixer")}
+    (pytester.path / "kept_mixer" / "more.py").write_text("x = 1\n")
+    source_digest.cache_clear()
+    assert found[ANY].source != source_digest("kept_mixer")
+
+
+def test_a_failure_is_recorded_with_its_law(recorded: Recorded) -> None:
+    found = recorded(WRONG_PARAMS)
+    assert found[ANY].laws["test_params_equal_what_is_built"] == {"failed": 1}
+    assert found[ANY].failed == ("TestKept::test_params_equal_what_is_built[default]",)
+    assert found["reference"].failed == ()
+
+
+def test_a_law_that_is_declared_broken_is_no_pass(recorded: Recorded) -> None:
+    found = recorded(PACKED_ALIKE, broken={"packed": "averages over the whole batch"})
+    assert found["reference"].laws["test_packed_sequences_are_apart"] == {"declared broken": 1}
+    assert found["reference"].failed == ()
+
+
+def test_a_law_with_another_test_in_its_place_is_untried(recorded: Recorded) -> None:
+    found = recorded(suite="    def test_one_token(self):\n        pass\n")
+    assert found[ANY].laws["test_one_token"] == {}
+    assert "test_one_token" not in found["reference"].laws
+
+
+@pytest.mark.parametrize("args", [("-k", "one_token"), ("-x",)], ids=["some-laws", "ended-early"])
+def test_a_run_of_a_part_records_nothing(recorded: Recorded, args: tuple[str, ...]) -> None:
+    assert recorded(WRONG_PARAMS, args=args) == {}
+
+
+def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> None:
+    package = pytester.mkpydir("kept_mixer")
+    (package / "__init__.py").write_text(textwrap.dedent(PLUGIN) % {})
+    pytester.syspathinsert()
+    pytester.makepyfile(textwrap.dedent(SUITE))
+    pytester.inline_run("-p", "no:cacheprovider", "-p", "archsearch.testing.recording", "-k", "one_token")
+    assert not (package / FILE).exists()
+    assert records(ToyPlugin()) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '[{"mixer": "full"}]', "3"], ids=["no-json", "number", "part", "scalar"])
+def test_a_file_that_holds_no_records_is_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    package = tmp_path / f"odd_mixer_{abs(hash(text))}"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / FILE).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpecError, match=r"conformance\.json: holds no conformance records"):
+        listed(package.name)
