@@ -1,18 +1,19 @@
 """The address: what of a view is in its URL, read and written as pure functions.
 
-Widgets keep themselves in the URL under their keys. What no widget holds is here: the search, the trial, and the
-trials and patterns that are compared.
+Widgets keep themselves in the URL under their keys, by what they show. What no widget holds is here: the search, the
+trial, the trials and patterns that are compared, and options that stand in the URL by their key and not by their label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 SEARCH, TRIAL, TRIALS, PATTERNS = "search", "trial", "trials", "pattern"
 COMPARED = 6
 """How many architectures stand side by side."""
 
+OptionT = TypeVar("OptionT", str, int)
 Query = Mapping[str, str | list[str]]
 
 
@@ -25,6 +26,11 @@ def trials_of(text: str | None) -> tuple[int, ...]:
     """The trials of ``"3,17,20"``, each once, at most `COMPARED`; what is no number is left out."""
     found = (trial_of(part.strip()) for part in (text or "").split(","))
     return tuple(dict.fromkeys(trial for trial in found if trial is not None))[:COMPARED]
+
+
+def option_of(text: str | None, options: Sequence[OptionT]) -> OptionT | None:
+    """The option that a URL names by its key; None for none, and for what is no option."""
+    return {str(option): option for option in options}.get(text or "")
 
 
 def with_trial(trials: Sequence[int], trial: int) -> tuple[int, ...]:

@@ -4,9 +4,9 @@ A page is a module of ``pages/`` with a function ``page()`` that takes nothing. 
 
 - its store is `connection.store()` (read-only, shared by all viewers), its mixers `connection.registry()`;
 - the search that is looked at is `navigation.chosen_search()`, which also draws the choice;
-- its URL state: a widget with ``key=`` and ``bind="query-params"`` keeps itself in the URL, under its key; what no
-  widget holds (the trials that are looked at) is read and written by `address`; links are `navigation.link` and
-  `navigation.go`;
+- its URL state: a widget with ``key=`` and ``bind="query-params"`` keeps itself in the URL, under its key and by what
+  it shows; `option_state` keeps a choice by its option's key; what no widget holds (the trials that are looked at) is
+  read and written by `address`; links are `navigation.link` and `navigation.go`;
 - its error boundary is here: whatever `ArchsearchError` a page raises becomes its sentence and a button to try again.
 """
 

@@ -17,6 +17,7 @@ from ..connection import registry, store
 from ..figures.layers import layer_costs, strip
 from ..figures.scores import learning_curves, rate_sweep, seed_points
 from ..navigation import chosen_search, link
+from ..option_state import adopt, keep
 from ..queries_choice import choices, named
 from ..queries_trial import (
     LAYER_MEASURES,
@@ -176,15 +177,16 @@ def _layers(view: TrialView) -> None:
         )
     else:
         left, right = st.columns(2)
+        measures = list(LAYER_MEASURES)
         measure = left.selectbox(
-            "Cost of each layer", list(LAYER_MEASURES), format_func=lambda name: LAYER_MEASURES[name][0], key="cost",
-            bind="query-params",
+            "Cost of each layer", measures, format_func=lambda name: LAYER_MEASURES[name][0],
+            key=adopt("cost", measures, measures[0]), on_change=keep, args=("cost", measures[0]),
         )  # fmt: skip
         at = view.validity.context or 32_768
         contexts = sorted({*CONTEXTS, at})
         context = right.selectbox(
-            "at a context of", contexts, index=contexts.index(at), format_func=lambda tokens: f"{tokens:,} tokens",
-            key="context", bind="query-params",
+            "at a context of", contexts, format_func=lambda tokens: f"{tokens:,} tokens",
+            key=adopt("context", contexts, at), on_change=keep, args=("context", at),
         )  # fmt: skip
         costs = layer_costs_frame(arch, registry(), context)
         title, unit = LAYER_MEASURES[measure]

@@ -19,6 +19,7 @@ from ..figures.costs import cost_curves
 from ..figures.layers import strip
 from ..figures.scores import score_bars
 from ..navigation import chosen_search
+from ..option_state import adopt, keep
 from ..queries_choice import choices, named
 from ..queries_compare import (
     UNITS,
@@ -38,6 +39,8 @@ from ..reading_noise import noises
 from ..text import capitalised, plain, shortened
 
 CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
+COST = "kv_bytes"
+"""The cost that is drawn first."""
 
 
 def page() -> None:
@@ -188,10 +191,10 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
     if len(missing) == len(compared):
         return
     measure = st.segmented_control(
-        "Cost", list(CURVES), format_func=lambda name: CURVES[name], key="cost", default="kv_bytes", required=True,
-        bind="query-params",
+        "Cost", list(CURVES), format_func=lambda name: CURVES[name], required=True,
+        key=adopt("cost", list(CURVES), COST), on_change=keep, args=("cost", COST),
     )  # fmt: skip
-    measure = measure or "kv_bytes"
+    measure = measure or COST
     contexts = log_contexts()
     found = curves.crossings(measure, contexts)
     frame = curves.frame(contexts)
@@ -210,8 +213,8 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
     at = Validity.of(search, None).context or 32_768
     choice = sorted({*CONTEXTS, at})
     context = st.selectbox(
-        "All costs at a context of", choice, index=choice.index(at), format_func=lambda tokens: f"{tokens:,} tokens",
-        key="context", bind="query-params",
+        "All costs at a context of", choice, format_func=lambda tokens: f"{tokens:,} tokens",
+        key=adopt("context", choice, at), on_change=keep, args=("context", at),
     )  # fmt: skip
     st.dataframe(cost_table(compared, curves, context), hide_index=True, key="costs_table")
     st.caption("Exact, by the cost model of each plugin, for one sequence; in brackets, times the first.")

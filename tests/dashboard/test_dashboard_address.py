@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from archsearch_dashboard.address import COMPARED, clicked_row, clicked_trial, query, trial_of, trials_of, with_trial
+from archsearch_dashboard.address import (
+    COMPARED,
+    clicked_row,
+    clicked_trial,
+    option_of,
+    query,
+    trial_of,
+    trials_of,
+    with_trial,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +37,20 @@ def test_trial_of(text: str | None, trial: int | None) -> None:
 )
 def test_trials_of(text: str | None, trials: tuple[int, ...]) -> None:
     assert trials_of(text) == trials
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [("kv_bytes", "kv_bytes"), ("KV bytes", None), ("nonsense", None), ("", None), (None, None)],
+    ids=["key", "label", "unknown", "empty", "none"],
+)
+def test_an_option_is_named_by_its_key(text: str | None, option: str | None) -> None:
+    assert option_of(text, ["traffic", "kv_bytes"]) == option
+
+
+def test_a_number_is_named_by_its_digits() -> None:
+    assert option_of("4096", [1024, 4096]) == 4096
+    assert option_of("4,096 tokens", [1024, 4096]) is None
 
 
 def test_the_oldest_trial_makes_room() -> None:
