@@ -205,6 +205,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
 
     Importing and costing a plugin must not import torch; only `build` may. ``version`` is raised whenever results
     of the same options change, so that stored measurements of the old code are not taken for the new one's.
+    ``op_names`` are the names in `bench_ops` that are neither the mixer's nor a preset's.
     """
 
     name: ClassVar[str]
@@ -213,6 +214,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     options: ClassVar[type[MixerOptions]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     broken_laws: ClassVar[Mapping[Law, str]] = {}
+    op_names: ClassVar[tuple[str, ...]] = ()
     api_version: ClassVar[int] = API_VERSION
     version: ClassVar[int] = 1
 

@@ -1,11 +1,8 @@
-"""Mixers as tables: what is registered, options, presets, what a layer keeps and costs, and kernel figures."""
+"""Mixers as tables: what is registered, options, presets, what a layer keeps and costs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
@@ -14,27 +11,25 @@ from archsearch.analysis.crossings import CURVES
 from archsearch.arch import LayerSpec, ModelSpec
 from archsearch.costs import layer_cost
 from archsearch.errors import ArchsearchError
-from archsearch.kernels.proof import listed
 from archsearch.mixer import LayerInfo, MixerPlugin
 from archsearch.registry import Registry
 
-RESULTS = Path("benchmarks") / "results"
-"""Where measured kernel figures lie in the repository, from the folder that the dashboard was started in."""
+from .queries_conformance import conformance_of
 
 MEASURED = ("kv_bytes", "state_bytes", "decode_flops", "traffic", "prefill_flops")
 
 
 def mixers_table(registry: Registry) -> pd.DataFrame:
-    """One row a mixer: name, family, rule, presets, and the plugin that brings it."""
+    """One row a mixer: name, family, rule, presets, what the suite found, and the plugin that brings it."""
     return pd.DataFrame(
         [
             (
                 mixer.name, mixer.family, mixer.summary, ", ".join(registry.presets_of(mixer.name)),
-                registry.version_of(mixer.name),
+                conformance_of(mixer).short, registry.version_of(mixer.name),
             )
             for mixer in registry.mixers()
         ],
-        columns=["mixer", "family", "rule", "presets", "version"],
+        columns=["mixer", "family", "rule", "presets", "conformance", "version"],
     )  # fmt: skip
 
 
@@ -119,43 +114,6 @@ def names_of(registry: Registry) -> dict[str, str]:
         for name in (mixer.name, *registry.presets_of(mixer.name)):
             found[name] = mixer.family
     return found
-
-
-def proofs_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
-    """The kernel configurations of the mixer's plugin that passed every check on a card, stale ones too."""
-    package = type(mixer).__module__
-    try:
-        rows = [asdict(proof) for proof in listed(package)]
-    except (ImportError, TypeError, ValueError):
-        rows = []
-    return pd.DataFrame(rows)
-
-
-def kernel_figures(folder: Path = RESULTS) -> dict[str, pd.DataFrame]:
-    """The measured kernel figures that the repository holds, a table a file: every list of flat records in it."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            rows = list(_records(json.loads(path.read_text())))
-        except (OSError, ValueError):
-            continue
-        if rows:
-            found[path.name] = pd.DataFrame(rows)
-    return found
-
-
-def _records(data: Any) -> Iterator[Mapping[str, Any]]:
-    parts = data.values() if isinstance(data, dict) else [data]
-    for part in parts:
-        if isinstance(part, list):
-            yield from (
-                {
-                    key: value if isinstance(value, str | int | float | bool) else str(value)
-                    for key, value in row.items()
-                }
-                for row in part
-                if isinstance(row, dict)
-            )
 
 
 LABELS: Mapping[str, str] = {**CURVES, "state_bytes": "State that decoding keeps"}

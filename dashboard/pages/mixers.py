@@ -1,4 +1,4 @@
-"""The page of the mixers: what is registered, what each keeps and costs by context, and what failed to load."""
+"""The page of the mixers: what is registered, what it keeps, costs and was seen to keep to, and what failed."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from ..address import COMPARED
 from ..connection import registry
 from ..downloads import csv_button
 from ..figures.costs import cost_curves
+from ..option_state import adopt, keep
 from ..queries_compare import UNITS
+from ..queries_conformance import COMMAND, conformance_of
+from ..queries_kernels import held_results, kernel_figures, proofs_table
 from ..queries_mixers import (
     LABELS,
     MEASURED,
     can_cost,
     failures,
-    kernel_figures,
     layer_curves,
     mixers_table,
     names_of,
     options_table,
     presets_table,
-    proofs_table,
     state_table,
 )
 from ..text import plain
@@ -37,6 +38,14 @@ SIZES = {
     "7B (4096 wide, 32 heads of 128, 8 of keys and values)": {"d_model": 4096, "n_heads": 32, "n_kv_heads": 8},
 }
 """Backbones on which a layer is costed; channel mixers are left out, to see the token mixers."""
+COST = "traffic"
+"""The cost that is drawn first."""
+
+_FIGURES = {
+    "ms": st.column_config.NumberColumn(format="%.3g ms"),
+    "spread": st.column_config.TextColumn("least to most, ms"),
+    "of_bound": st.column_config.NumberColumn("of the bound", format="percent"),
+}
 
 
 def page() -> None:
@@ -73,13 +82,13 @@ def _costs(model: ModelSpec) -> None:
         bind="query-params", select_all=False,
     )  # fmt: skip
     measure = st.segmented_control(
-        "Cost", list(MEASURED), format_func=lambda name: LABELS[name], key="cost", default="traffic", required=True,
-        bind="query-params",
+        "Cost", list(MEASURED), format_func=lambda name: LABELS[name], required=True,
+        key=adopt("cost", MEASURED, COST), on_change=keep, args=("cost", COST),
     )  # fmt: skip
     if not names:
         st.info("Choose mixers to see what a layer of each costs.")
         return
-    measure = measure or "traffic"
+    measure = measure or COST
     curves = layer_curves(names, registry(), model, log_contexts())
     st.plotly_chart(
         cost_curves(curves, measure, title=LABELS[measure], unit=UNITS[measure]), key="curves",
@@ -116,14 +125,17 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
     st.subheader("Conformance")
     for law, why in mixer.broken_laws.items():
         st.warning(plain(f"Breaks the law “{law}” by design: {why}"))
-    if not mixer.broken_laws:
-        st.caption("Declares that it keeps every law: step, split, causal, packed.")
-    st.caption(
-        plain(
-            "No result of the conformance suite is held in this database or in the plugin. The suite is run with "
-            "pytest on a subclass of archsearch.testing.MixerConformance; docs/plugins.md shows one."
-        )
-    )
+    found = conformance_of(mixer)
+    for failure in found.failures:
+        st.error(plain(failure), icon=":material/gavel:")
+    st.markdown(plain(found.headline))
+    for note in found.notes:
+        st.caption(plain(note))
+    if found.table.empty:
+        st.code(COMMAND, language="sh")
+    else:
+        st.dataframe(found.table, hide_index=True, key="conformance_table", placeholder="")
+        csv_button("Conformance as CSV", found.table, f"conformance_{mixer.name}.csv")
     proofs = proofs_table(mixer)
     if proofs.empty:
         st.caption("No kernel configuration of this plugin has passed the checks on a card yet.")
@@ -133,9 +145,16 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
 
 def _figures() -> None:
     st.header("Kernel figures", divider="gray")
-    figures = kernel_figures()
-    if not figures:
+    held, errors = held_results()
+    for error in errors:
+        st.error(plain(error), icon=":material/error:")
+    table = kernel_figures(held, registry())
+    if table.empty:
         st.info("None are held: the folder benchmarks/results has no results where this dashboard was started.")
-    for name, table in figures.items():
-        st.subheader(plain(name))
-        st.dataframe(table, hide_index=True, key=f"figures_{name}")
+        return
+    st.dataframe(table, hide_index=True, key="figures_table", placeholder="", column_config=_FIGURES)
+    st.caption(
+        "Milliseconds are the median over the repeats, with the least and the most. The bound is the time that the "
+        "least work takes at the copy and the matrix product that the card reached in the same run."
+    )
+    csv_button("Kernel figures as CSV", table, "kernel_figures.csv")

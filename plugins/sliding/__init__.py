@@ -26,6 +26,7 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
     family = "sliding"
     summary = "softmax attention over the last tokens of a window, and the first of the sequence"
     options = SlidingOptions
+    op_names = ("window",)
 
     def params(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)

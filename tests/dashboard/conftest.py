@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import streamlit as st
 from dashboard_samples import fill
+
+sys.path.append(str(Path(__file__).parents[1] / "speed"))  # whose sample rows are shared
 
 
 @pytest.fixture(scope="session")

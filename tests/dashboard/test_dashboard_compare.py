@@ -88,3 +88,37 @@ def test_layers_that_differ_are_marked_and_costs_are_related_to_the_first(url: s
     assert compared[1].layers["differs"].tolist() == [False, True, False, True]
     table = cost_table(compared, curves_of(compared, registry()), 32768).set_index("cost")
     assert table.loc["kv_bytes"].tolist() == ["16 MiB", "24 MiB (1.5x)"]
+
+
+@pytest.mark.parametrize(
+    ("page", "default", "other"), [("compare", "kv_bytes", "traffic"), ("mixers", "traffic", "state_bytes")]
+)
+def test_the_url_names_the_cost_by_its_key(url: str, page: str, default: str, other: str) -> None:
+    app = open_page(page, search="quick")
+    control = app.button_group(key="cost_option")
+    assert control.value == default
+    assert "cost" not in app.query_params
+    control.set_value(other).run()
+    assert app.query_params["cost"] == other
+    assert open_page(page, search="quick", cost=other).button_group(key="cost_option").value == other
+    app.button_group(key="cost_option").set_value(default).run()
+    assert "cost" not in app.query_params
+    assert not app.exception
+
+
+@pytest.mark.parametrize("page", ["compare", "mixers", "architecture"])
+def test_an_unknown_cost_or_context_in_the_url_gives_way_to_the_default(url: str, page: str) -> None:
+    app = open_page(page, search="quick", cost="KV bytes", context="seven")
+    assert not app.exception
+    assert not app.error
+    assert not app.warning
+    assert "cost" not in app.query_params
+
+
+def test_the_architecture_page_keeps_cost_and_context_by_key(url: str) -> None:
+    app = open_page("architecture", search="quick", cost="prefill_flops", context="131072")
+    assert app.selectbox(key="cost_option").value == "prefill_flops"
+    assert app.selectbox(key="context_option").value == 131072
+    app.selectbox(key="context_option").set_value(1024).run()
+    assert app.query_params["context"] == "1024"
+    assert app.query_params["cost"] == "prefill_flops"

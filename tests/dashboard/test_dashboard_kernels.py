@@ -1,0 +1,74 @@
+"""Kernel figures on the page of the mixers: from result files, by mixer, and a sentence for a file that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from archsearch_dashboard.queries_kernels import (
+    CORE,
+    FIGURE_COLUMNS,
+    RESULTS,
+    held_results,
+    kernel_figures,
+    owners_of_ops,
+)
+from dashboard_samples import open_page, registry
+from speed_samples import kernel_results, kernel_row
+
+from archsearch.speed import write_results
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the results, with one file, where the dashboard is started."""
+    monkeypatch.chdir(tmp_path)
+    rows = (kernel_row("kda", 2.0), kernel_row("window"), kernel_row("short conv"), kernel_row("moba", None))
+    write_results(kernel_results(*rows), tmp_path / RESULTS / "a.json")
+    return tmp_path / RESULTS
+
+
+def test_each_op_stands_with_its_mixer(folder: Path) -> None:
+    held, errors = held_results(folder)
+    table = kernel_figures(held, registry())
+    assert errors == []
+    assert table["mixer"].tolist() == ["linear", "sliding", CORE, "moba"]
+    first = table.iloc[0]
+    assert (first["op"], first["phase"], first["shape"], first["by"]) == (
+        "kda", "forward", "1x32768 H16 D128", "archsearch triton",
+    )  # fmt: skip
+    assert (first["ms"], first["spread"], first["of_bound"], first["note"]) == (2.0, "1.8 to 2.4", 0.5, "")
+    assert (first["card"], first["date"]) == ("NVIDIA H200", "2026-11-21")
+    assert first["versions"] == "archsearch 0.1.0, torch 2.11.0, Triton 3.6.0, driver 580"
+
+
+def test_what_was_not_measured_has_its_reason_and_no_figure(folder: Path) -> None:
+    last = kernel_figures(held_results(folder)[0], registry()).iloc[-1]
+    assert last["note"] == "failed: RuntimeError: refused"
+    assert last["spread"] == ""
+    assert last[["ms", "of_bound"]].isna().all()
+
+
+def test_the_ops_of_every_mixer_are_known() -> None:
+    owners = owners_of_ops(registry())
+    for mixer in registry().mixers():
+        assert {owners.get(op.name) for op in mixer.bench_ops()} == {mixer.name}
+
+
+def test_the_page_shows_figures_and_names_a_broken_file(folder: Path, empty_url: str) -> None:
+    (folder / "broken.json").write_text("{")
+    app = open_page("mixers")
+    assert not app.exception
+    assert len(app.error) == 1
+    assert "is no JSON" in app.error[0].value
+    (figures,) = [frame.value for frame in app.dataframe if "of_bound" in frame.value]
+    assert tuple(figures.columns) == FIGURE_COLUMNS
+    assert len(figures) == 4
+
+
+def test_without_files_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_url: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert held_results() == ([], [])
+    app = open_page("mixers")
+    assert not app.exception
+    assert any("benchmarks/results" in info.value for info in app.info)
