@@ -21,8 +21,11 @@ from .login import admitted
 from .navigation import remember_pages
 from .pages import architecture, compare, front, matters, mixers, searches
 
-_SPACE = "<style>.stMainBlockContainer { padding: 4.2rem 3rem 3rem } h1 { font-size: 1.9rem !important }</style>"
-"""The page in full width: beside a chart 80 pixels of margin are too many."""
+_SPACE = (
+    "<style>.stMainBlockContainer { padding: 4.2rem 3rem 3rem } h1 { font-size: 1.9rem !important } "
+    "h2 { font-size: 1.5rem !important } h3 { font-size: 1.2rem !important }</style>"
+)
+"""The page in full width: beside a chart 80 pixels of margin are too many. Headings are smaller than the title."""
 
 
 def main(start: str = "searches") -> None:

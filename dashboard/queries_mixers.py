@@ -20,16 +20,16 @@ MEASURED = ("kv_bytes", "state_bytes", "decode_flops", "traffic", "prefill_flops
 
 
 def mixers_table(registry: Registry) -> pd.DataFrame:
-    """One row a mixer: name, family, rule, presets, what the suite found, and the plugin that brings it."""
+    """One row a mixer: name, family, rule, what the suite found, the plugin that brings it, and presets."""
     return pd.DataFrame(
         [
             (
-                mixer.name, mixer.family, mixer.summary, ", ".join(registry.presets_of(mixer.name)),
-                conformance_of(mixer).short, registry.version_of(mixer.name),
+                mixer.name, mixer.family, mixer.summary, conformance_of(mixer).short, registry.version_of(mixer.name),
+                ", ".join(registry.presets_of(mixer.name)),
             )
             for mixer in registry.mixers()
         ],
-        columns=["mixer", "family", "rule", "presets", "conformance", "version"],
+        columns=["mixer", "family", "rule", "conformance", "version", "presets"],
     )  # fmt: skip
 
 

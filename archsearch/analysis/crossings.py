@@ -20,7 +20,7 @@ SHORTEST, LONGEST = 1_000, 10_000_000
 CURVES: Mapping[str, str] = {
     "kv_bytes": "KV bytes",
     "decode_flops": "FLOPs of a decoded token",
-    "traffic": "state bytes moved by a decoded token",
+    "traffic": "State bytes moved by a decoded token",
     "prefill_flops": "FLOPs of prefill",
 }
 """What is drawn against context: measures of `ArchCost` ("traffic": what decoding reads and writes of the state)."""

@@ -147,7 +147,8 @@ def _form(item: pytest.Item) -> str:
         return impl
     import torch
 
-    return "triton interpreted" if interpreting() else f"triton on {torch.cuda.get_device_name()}"
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no card"
+    return "triton interpreted" if interpreting() else f"triton on {card}"
 
 
 def _write(package: str, new: Sequence[Record]) -> Path:

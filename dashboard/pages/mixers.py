@@ -107,7 +107,7 @@ def _one(model: ModelSpec) -> None:
     mixer = mixers[name]
     st.markdown(plain(f"{mixer.name}, of the family {mixer.family}: {mixer.summary}."))
     st.subheader("Options")
-    st.dataframe(options_table(mixer), hide_index=True, key="options_table")
+    st.dataframe(options_table(mixer), hide_index=True, key="options_table", height="content")
     presets = presets_table(mixer, registry())
     if len(presets):
         st.subheader("Presets")
@@ -134,7 +134,7 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
     if found.table.empty:
         st.code(COMMAND, language="sh")
     else:
-        st.dataframe(found.table, hide_index=True, key="conformance_table", placeholder="")
+        st.dataframe(found.table, hide_index=True, key="conformance_table", placeholder="", height="content")
         csv_button("Conformance as CSV", found.table, f"conformance_{mixer.name}.csv")
     proofs = proofs_table(mixer)
     if proofs.empty:

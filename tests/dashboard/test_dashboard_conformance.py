@@ -43,6 +43,7 @@ def test_laws_that_hold_are_counted_by_form(monkeypatch: pytest.MonkeyPatch) -> 
     ]  # fmt: skip
     table = found.table.set_index("law")
     assert table.loc["one token", "reference"] == "3 passed"
+    assert table.loc["dense up to is true", "in any form"] == "1 with nothing to try"
     assert table.loc["packed sequences are apart", "triton interpreted"] == ""
 
 
