@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from archsearch.conformance import ANY, FILE, Outcome, Record, listed, package_of, source_digest, written
+from archsearch.errors import SpecError
 from archsearch.kernels import interpreting
 from archsearch.kernels.proof import triton_version
 from archsearch.mixer import MixerPlugin
@@ -32,8 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Records only where that is asked for."""
+    """Records only where that is asked for; raises `UsageError` where single laws are named."""
     if config.getoption(OPTION):
+        single = [argument for argument in config.args if argument.count("::") > 1]
+        if single:
+            raise pytest.UsageError(f"{OPTION} with {single[0]}: name whole files or classes")
         config.pluginmanager.register(Recorder(), "archsearch-conformance")
 
 
@@ -82,7 +86,7 @@ class Recorder:
             elif missing:
                 self.lines.append(f"{name}: not recorded, as {len(missing)} cases did not run, first {missing[0]}")
             else:
-                self.lines.append(f"{name}: recorded in {_write(package, self._records(plugin, package))}")
+                self.lines.append(f"{name}: {_write(package, self._records(plugin, package))}")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Says what was written."""
@@ -151,10 +155,13 @@ def _form(item: pytest.Item) -> str:
     return "triton interpreted" if interpreting() else f"triton on {card}"
 
 
-def _write(package: str, new: Sequence[Record]) -> Path:
-    """Records of other mixers and forms stay as they are, each with the digest of its own source."""
+def _write(package: str, new: Sequence[Record]) -> str:
+    """Records of other mixers and forms stay as they are, each with its own digest; says what was done."""
     path = Path(str(files(package))) / FILE
     replaced = {(record.mixer, record.form) for record in new}
-    kept = [record for record in listed(package) if (record.mixer, record.form) not in replaced]
-    path.write_text(written([*kept, *new]))
-    return path
+    try:
+        kept = [record for record in listed(package) if (record.mixer, record.form) not in replaced]
+        path.write_text(written([*kept, *new]))
+    except (OSError, SpecError) as error:
+        return f"not recorded: {error}"
+    return f"recorded in {path}"

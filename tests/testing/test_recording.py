@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch.distributed.tensor  # noqa: F401 - each run forgets the modules that it imported, and this loads only once
 
-from archsearch.conformance import ANY, FILE, Record, listed, records, source_digest
+from archsearch.conformance import ANY, FILE, Record, listed, records, source_digest, written
 from archsearch.errors import SpecError
 from archsearch.testing.recording import laws_of_suite
 from archsearch.testing.toy import ToyPlugin
@@ -52,7 +52,8 @@ def recorded(pytester: pytest.Pytester) -> Recorded:
     def run(
         extra: str = "", *, suite: str = "", broken: dict[str, str] | None = None, args: tuple[str, ...] = ()
     ) -> dict[str, Record]:  # fmt: skip
-        package = pytester.mkpydir("kept_mixer")
+        package = pytester.path / "kept_mixer"
+        package.mkdir(exist_ok=True)
         (package / "__init__.py").write_text(textwrap.dedent(PLUGIN) % (broken or {}) + extra)
         pytester.makepyfile(textwrap.dedent(SUITE) + suite)
         options = ("-p", "no:cacheprovider", "-p", "archsearch.testing.recording", "--write-conformance")
@@ -99,6 +100,28 @@ def test_a_law_with_another_test_in_its_place_is_untried(recorded: Recorded) -> 
 @pytest.mark.parametrize("args", [("-k", "one_token"), ("-x",)], ids=["some-laws", "ended-early"])
 def test_a_run_of_a_part_records_nothing(recorded: Recorded, args: tuple[str, ...]) -> None:
     assert recorded(WRONG_PARAMS, args=args) == {}
+
+
+def test_other_records_stay_and_a_file_that_holds_none_is_left_alone(
+    recorded: Recorded, pytester: pytest.Pytester
+) -> None:  # fmt: skip
+    file = pytester.mkpydir("kept_mixer") / FILE
+    other = Record(
+        mixer="other", form=ANY, version=1, laws={}, failed=(), untried=0, source="", torch="2", triton=None, date=""
+    )  # fmt: skip
+    file.write_text(written([other]))
+    recorded()
+    assert {record.mixer for record in listed("kept_mixer")} == {"kept", "other"}
+    file.write_text("{")
+    with pytest.raises(SpecError):
+        recorded()
+    assert file.read_text() == "{"
+
+
+def test_single_laws_are_refused(pytester: pytest.Pytester) -> None:
+    options = ("-p", "archsearch.testing.recording", "--write-conformance")
+    run = pytester.runpytest_inprocess(*options, "test_x.py::TestKept::test_one_token")
+    run.stderr.fnmatch_lines("*name whole files or classes*")
 
 
 def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> None:
