@@ -33,11 +33,13 @@ from ..queries_mixers import (
 from ..text import plain
 
 SIZES = {
-    "small (64 wide, 2 heads of 32)": {"d_model": 64, "n_heads": 2},
-    "1B (2048 wide, 16 heads of 128)": {"d_model": 2048, "n_heads": 16},
-    "7B (4096 wide, 32 heads of 128, 8 of keys and values)": {"d_model": 4096, "n_heads": 32, "n_kv_heads": 8},
+    "small": {"d_model": 64, "n_heads": 2},
+    "1B": {"d_model": 2048, "n_heads": 16},
+    "7B": {"d_model": 4096, "n_heads": 32, "n_kv_heads": 8},
 }
 """Backbones on which a layer is costed; channel mixers are left out, to see the token mixers."""
+SIZE = "1B"
+"""The backbone that is taken first."""
 COST = "traffic"
 """The cost that is drawn first."""
 
@@ -58,11 +60,20 @@ def page() -> None:
         return
     st.dataframe(table, hide_index=True, key="mixers_table")
     csv_button("Mixers as CSV", table, "mixers.csv")
-    size = st.selectbox("Costed on a backbone of", list(SIZES), index=1, key="size", bind="query-params")
+    size = st.selectbox(
+        "Costed on a backbone of", list(SIZES), format_func=_size_text, key=adopt("size", list(SIZES), SIZE),
+        on_change=keep, args=("size", SIZE), width=420,
+    )  # fmt: skip
     model = ModelSpec.read({**SIZES[size], "channel_mixer": "none"})
     _costs(model)
     _one(model)
     _figures()
+
+
+def _size_text(name: str) -> str:
+    shape = ModelSpec.read(SIZES[name]).shape
+    fewer = f", {shape.n_kv_heads} of keys and values" if shape.n_kv_heads != shape.n_heads else ""
+    return f"{name} ({shape.d_model} wide, {shape.n_heads} heads of {shape.head_dim}{fewer})"
 
 
 def _failures() -> None:

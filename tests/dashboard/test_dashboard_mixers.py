@@ -32,6 +32,13 @@ def test_every_mixer_has_a_page(url: str, mixer: str) -> None:
     assert any(" laws hold " in text.value for text in app.markdown)
 
 
+def test_the_url_names_the_backbone_by_its_key(url: str) -> None:
+    size = open_page("mixers", size="7B").selectbox(key="size_option")
+    assert size.value == "7B"
+    assert "7B (4096 wide, 32 heads of 128, 8 of keys and values)" in size.options
+    assert open_page("mixers", size="9T").selectbox(key="size_option").value == "1B"
+
+
 def test_the_page_needs_no_database(empty_url: str) -> None:
     app = open_page("mixers")
     assert not app.exception
