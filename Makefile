@@ -16,10 +16,10 @@ demo: $(STAMP)  ## search hybrid attention on this machine and show the front
 	$(BIN)/archsearch run examples/quickstart.toml
 
 test: $(STAMP)  ## the default tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)  ## soaks and full grids
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/dashboard
