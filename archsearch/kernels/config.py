@@ -22,6 +22,11 @@ class Config:
     num_warps: int = 4
     num_stages: int = 2
 
+    @classmethod
+    def of(cls, num_warps: int, num_stages: int, **tiles: int) -> Config:
+        """Warps, stages, and tiles by name: short enough for a table."""
+        return cls(tiles=tiles, num_warps=num_warps, num_stages=num_stages)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import arch_of
-from archsearch.model.kernels.attention_launch import options
+from archsearch.model.kernels.attention_launch import options, write_mean_of_last
 from archsearch.model.kernels.operands import rows_of_cache
-from archsearch.model.kernels.parts import mean_of_last, merge_parts
+from archsearch.model.kernels.parts import merge_parts
 
 from .kernels.step import attend_step, rank_step
 from .ops import step_by_gathering
@@ -53,12 +53,7 @@ def moba_step(
 @torch.library.custom_op("archsearch::moba_write_mean", mutates_args=("means",))
 def write_mean(means: Tensor, x: Tensor, lengths: Tensor, block_size: int) -> None:
     """`ops.write_mean` for the rows x `[B, S, H, D]`."""
-    key = TABLE.key(arch_of(x.device), x.shape[3])
-    x, *steps = rows_of_cache(x)
-    mean_of_last[x.shape[0], x.shape[2]](
-        x, lengths, means, block_size, *steps, means.shape[1] * means.shape[2], means.shape[2],
-        D=x.shape[3], WIDTH=key[1], **options(TABLE.rows[key]["mean_step"]),
-    )  # fmt: skip
+    write_mean_of_last(means, x, lengths, block_size, TABLE)
 
 
 @moba_step.register_fake

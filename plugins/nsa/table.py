@@ -6,38 +6,34 @@ from archsearch.kernels import Config, Table
 from archsearch.kernels.config import Key
 
 
-def _config(num_warps: int, num_stages: int, **tiles: int) -> Config:
-    return Config(tiles=tiles, num_warps=num_warps, num_stages=num_stages)
-
-
 def _row(arch: str, head_dim: int) -> dict[str, Config]:
     wide = head_dim > 64
     if arch == "sm_90":
-        forward, grad_query = _config(8 if wide else 4, 3, M=128, N=64), _config(8, 2, M=128, N=64)
-        grad_keys = _config(8 if wide else 4, 2, M=64, N=64)
+        forward, grad_query = Config.of(8 if wide else 4, 3, M=128, N=64), Config.of(8, 2, M=128, N=64)
+        grad_keys = Config.of(8 if wide else 4, 2, M=64, N=64)
     else:
-        forward = grad_keys = _config(8, 2, M=64, N=64) if wide else _config(4, 2, M=64, N=32)
-        grad_query = _config(4, 2, M=64, N=32)
-    select = _config(4, 3 if arch == "sm_90" else 2, N=64)
+        forward = grad_keys = Config.of(8, 2, M=64, N=64) if wide else Config.of(4, 2, M=64, N=32)
+        grad_query = Config.of(4, 2, M=64, N=32)
+    select = Config.of(4, 3 if arch == "sm_90" else 2, N=64)
     return {
-        "means": _config(4, 2, N=64),
+        "means": Config.of(4, 2, N=64),
         "means_forward": forward,
-        "choose": _config(4, 2, M=64, N=64),
+        "choose": Config.of(4, 2, M=64, N=64),
         "selection_forward": select,
         "window_forward": forward,
-        "inner": _config(4, 1, M=64),
+        "inner": Config.of(4, 1, M=64),
         "means_grad_query": grad_query,
-        "selection_grad_query": _config(4, 2, N=64),
+        "selection_grad_query": Config.of(4, 2, N=64),
         "window_grad_query": grad_query,
         "means_grad_keys": grad_keys,
         "own_grad_keys": grad_keys,
         "past_grad_keys": grad_keys,
         "window_grad_keys": grad_keys,
-        "means_step": _config(4, 2, N=64),
-        "choose_step": _config(4, 2, N=64),
-        "attend_step": _config(4, 1, N=64),
-        "merge_step": _config(4, 1, M=16),
-        "mean_step": _config(4, 1, N=64),
+        "means_step": Config.of(4, 2, N=64),
+        "choose_step": Config.of(4, 2, N=64),
+        "attend_step": Config.of(4, 1, N=64),
+        "merge_step": Config.of(4, 1, M=16),
+        "mean_step": Config.of(4, 1, N=64),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,18 +12,10 @@ from archsearch_plugins.linear.ops import linear_attention
 from archsearch_plugins.linear.table import TABLE
 from torch import Tensor
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 DECAYS = ("none", "constant", "head", "channel")
 RULES = ("hebbian", "delta")
 SEGMENTED = (("channel", "delta"), ("head", "hebbian"))
-
-
-@pytest.fixture(autouse=True)
-def _poisoned() -> Iterator[None]:
-    """Memory that nobody has written yet holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def make_inputs(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -10,10 +9,14 @@ import torch
 from archsearch_plugins.moba import launch
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
 from archsearch_plugins.moba.table import TABLE
+from kernel_checks import differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
 from archsearch.model.block_cache import write_means
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+NAMES = ("q", "k", "v")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,45 +90,15 @@ CASES = [pytest.param(case, id=name) for name, case in QUICK.items()]
 CASES += [pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in SLOW.items()]
 
 
-@pytest.fixture(autouse=True)
-def _poisoned() -> Iterator[None]:
-    """Memory that nobody has written yet holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def ratio(actual: Tensor, expected: Tensor) -> float:
-    """RMS(difference) / RMS(expected), infinite where something is not finite; what must be 0 is held to 1e-6."""
-    if not actual.isfinite().all():
-        return float("inf")
-    difference = (actual.detach().double() - expected.detach()).square().mean().sqrt()
-    return float(difference / expected.detach().square().mean().sqrt().clamp(min=0.1))
-
-
-def differences(case: Case, dtype: torch.dtype) -> dict[str, float]:
-    """`ratio` of the output and of each gradient."""
-    tensors = case.inputs(dtype)
-    exact = [x.detach().double().requires_grad_() for x in tensors]
-    out, expected = case.run(tensors, "triton"), case.run(exact, "reference")
-    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    got = torch.autograd.grad((out * weights.to(dtype)).sum(), tensors)
-    right = torch.autograd.grad((expected * weights).sum(), exact)
-    assert out.dtype == dtype
-    pairs = zip("qkv", got, right, strict=True)
-    return {"o": ratio(out, expected), **{name: ratio(*both) for name, *both in pairs}}
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_gradients(case: Case) -> None:
-    found = differences(case, torch.float32)
+    found = differences(case, torch.float32, NAMES)
     assert max(found.values()) < 1e-5, found
 
 
 @pytest.mark.parametrize("name", ["T64-D64-grouped", "T37-fewer-blocks-than-chosen", "packed-with-empty"])
 def test_float16(name: str) -> None:
-    found = differences(QUICK[name], torch.float16)
+    found = differences(QUICK[name], torch.float16, NAMES)
     assert max(found.values()) < 3e-3, found
 
 
@@ -133,7 +106,7 @@ def test_float16(name: str) -> None:
 def test_every_row_of_the_table(key: tuple[str, int, int]) -> None:
     case = Case(tokens=70, block_size=16, top_k=3, dim=min(key[1], 32))
     with TABLE.forced(key):
-        found = differences(case, torch.float32)
+        found = differences(case, torch.float32, NAMES)
     assert max(found.values()) < 1e-5, found
 
 

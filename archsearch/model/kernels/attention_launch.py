@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from archsearch.kernels import Config
+from archsearch.kernels import Config, Table, arch_of
 from archsearch.model.kernels import chosen as chosen_kernels
 from archsearch.model.kernels import ranges as range_kernels
 from archsearch.model.kernels.block_rows import inner_products
 from archsearch.model.kernels.blocks import mean_rows
 from archsearch.model.kernels.layout import Blocks, Pairs
-from archsearch.model.kernels.operands import Operands, rows_of
+from archsearch.model.kernels.operands import Operands, rows_of, rows_of_cache
+from archsearch.model.kernels.parts import mean_of_last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,17 @@ def block_means(x: Tensor, blocks: Blocks, width: int, config: Config) -> Tensor
         x, blocks.starts, blocks.stops, means, blocks.size, distance, HEADS=heads, D=dim, WIDTH=width, **options(config)
     )
     return means
+
+
+def write_mean_of_last(means: Tensor, x: Tensor, lengths: Tensor, block_size: int, table: Table) -> None:
+    """Writes into means `[B, n, H, D]` that of the block which the last row of x `[B, S, H, D]` completes, if it does,
+    by the configuration "mean_step" of `table`."""
+    key = table.key(arch_of(x.device), x.shape[3])
+    x, *steps = rows_of_cache(x)
+    mean_of_last[x.shape[0], x.shape[2]](
+        x, lengths, means, block_size, *steps, means.shape[1] * means.shape[2], means.shape[2],
+        D=x.shape[3], WIDTH=key[1], **options(table.rows[key]["mean_step"]),
+    )  # fmt: skip
 
 
 def gradient(o: Tensor, g: Tensor, norms: Tensor, width: int, config: Config) -> Gradient:
