@@ -75,7 +75,7 @@ def views(url: str) -> dict[str, str]:
         "front": f"front?search={SEARCH}",
         "architecture": f"architecture?search={SEARCH}&trial={front[-1]}",
         "compare": f"compare?search={SEARCH}&trials={compared}",
-        "matters": f"matters?search={SEARCH}",
+        "matters": f"matters?search={SEARCH}&lines=true",
         "mixers": "mixers",
     }
 

@@ -78,23 +78,31 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def viewer(browser: Browser, address: str, *, dark: bool = False) -> Iterator[Page]:
-    """A fresh browser window of 1280 pixels, at `address`, drawn to the end."""
+def window(browser: Browser, *, dark: bool = False) -> Iterator[Page]:
+    """A fresh browser window of 1280 pixels, which holds nothing yet."""
     context = browser.new_context(
         viewport={"width": 1280, "height": 900}, color_scheme="dark" if dark else "light", accept_downloads=True
     )
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
-    page.goto(address)
-    settled(page)
     try:
         yield page
     finally:
         context.close()
 
 
+@contextmanager
+def viewer(browser: Browser, address: str, *, dark: bool = False) -> Iterator[Page]:
+    """A fresh window at `address`, drawn to the end."""
+    with window(browser, dark=dark) as page:
+        page.goto(address)
+        settled(page)
+        yield page
+
+
 def settled(page: Page) -> None:
     """Waits until the page's script has run and what it shows is drawn."""
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
     page.wait_for_selector("[data-testid=stHeading]")
     page.wait_for_selector("[data-testid=stStatusWidget]", state="detached")
     page.wait_for_selector("[data-testid=stSkeleton]", state="detached")
