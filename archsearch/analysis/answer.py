@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -28,7 +29,7 @@ class Answer:
     front: pd.DataFrame
     validity: Validity
 
-    @property
+    @cached_property
     def objectives(self) -> list[Objective]:
         """The objectives, in the order of the spec."""
         return objectives_of(self.search)
@@ -39,18 +40,18 @@ class Answer:
         off = (mine["state"] == "complete") & ~mine["digest"].isin(self.front["digest"])
         return mine.loc[off & ((mine["kind"] == "reference") == reference)]
 
-    @property
+    @cached_property
     def references(self) -> pd.DataFrame:
         """The references that are measured and not on the front."""
         return self._measured(reference=True)
 
-    @property
+    @cached_property
     def dominated(self) -> pd.DataFrame:
         """The candidates that are measured and dominated, references apart."""
         mine = self._measured(reference=False)
         return mine.loc[mine["exercised"]]
 
-    @property
+    @cached_property
     def not_exercised(self) -> pd.DataFrame:
         """The measured candidates that are kept off the front because their sparsity never acted."""
         mine = self._measured(reference=False)

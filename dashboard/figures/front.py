@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..queries import groups, value_text
 from ..text import shortened
 
 HEIGHT = 560
-MOST_FAINT, MOST_NUMBERS = 800, 40
+MOST_FAINT, MOST_NUMBERS = 400, 40
 _FAINT = "rgba(140,140,140,0.45)"
 _MARKS = {
     "dominated": ("circle", _FAINT, 6),
@@ -258,10 +259,15 @@ def _hover(rows: pd.DataFrame, view: View) -> list[str]:
     objectives = list({item.name: item for item in (view.y, view.x, view.z) if item is not None}.values())
     texts = []
     for row in rows.to_dict("records"):
-        pattern = textwrap.wrap(shortened(str(row["pattern"]), 240), 60, break_on_hyphens=False)
         values = [f"{item.name} {value_text(item, row)}" for item in objectives]
         state = "" if row["state"] == "complete" else f"{row['state']}: not measured"
         seeds = f"{len(row['seeds'])} seed{'s' if len(row['seeds']) != 1 else ''}, {marks(row)}"
-        lines = [*pattern, *values, state or seeds, f"trial {row['trial']}"]
+        lines = [*_wrapped(str(row["pattern"])), *values, state or seeds, f"trial {row['trial']}"]
         texts.append("<br>".join(html.escape(line) for line in lines))
     return texts
+
+
+@lru_cache(maxsize=4096)
+def _wrapped(pattern: str) -> tuple[str, ...]:
+    """A pattern in lines; wrapping those of some hundred points is most of what a hover costs, and they come again."""
+    return tuple(textwrap.wrap(shortened(pattern, 240), 60, break_on_hyphens=False))

@@ -28,6 +28,8 @@ from .trials import all_trials
 
 REFRESH_SECONDS = 5
 _NONE = "none"
+Axes = tuple[Objective, Objective, Objective | None]
+"""Across, upwards and as colour."""
 
 
 def page() -> None:
@@ -51,8 +53,8 @@ def _body(search: SearchRecord) -> None:
     if not len(answer.points):
         st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
         return
-    across, upwards, colour = _axes(answer)
-    chosen = [item for item in (across, upwards, colour) if item is not None]
+    axes = _axes(answer)
+    chosen = [item for item in axes if item is not None]
     wanted = [given for given in search.objectives if given["name"] in {item.name for item in chosen}]
     answer = replace(answer, front=front_of(answer.points, wanted))
     st.markdown(_counts(answer))
@@ -62,8 +64,7 @@ def _body(search: SearchRecord) -> None:
     with right:
         best, limits = _budget(search, answer)
     with left:
-        view = _view(search, answer, across, upwards, colour, limits, best)
-        _chart(search, answer, view)
+        st.fragment(_picture)(search, answer, axes, limits, best)
     st.fragment(_tables)(search, answer)
 
 
@@ -75,7 +76,7 @@ def _counts(answer: Answer) -> str:
     )
 
 
-def _axes(answer: Answer) -> tuple[Objective, Objective, Objective | None]:
+def _axes(answer: Answer) -> Axes:
     objectives = {item.name: item for item in answer.objectives}
     names = list(objectives)
     across, upwards = choose_axes(answer, None, None)
@@ -92,10 +93,15 @@ def _axes(answer: Answer) -> tuple[Objective, Objective, Objective | None]:
     return objectives[x], objectives[y], colour
 
 
-def _view(
-    search: SearchRecord, answer: Answer, across: Objective, upwards: Objective, colour: Objective | None,
-    limits: dict[str, float], best: int | None,
-) -> View:  # fmt: skip
+def _picture(
+    search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None
+) -> None:  # fmt: skip
+    """The switches and the chart, which are drawn anew without the rest."""
+    _chart(search, answer, _view(search, answer, axes, limits, best))
+
+
+def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None) -> View:
+    across, upwards, colour = axes
     switches = st.columns([0.6, 0.2, 0.2], vertical_alignment="bottom")
     show = switches[0].pills(
         "Beside the front", queries.SHOWN, selection_mode="multi", default=queries.shown_first(answer), key="show",

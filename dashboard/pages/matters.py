@@ -57,7 +57,7 @@ def page() -> None:
     _share(found, objective, kinds)
     _decay(found, objective)
     _place(found, objective, kinds)
-    _parallel(search, found, kinds, objective)
+    st.fragment(_parallel)(search, found, kinds, objective)
 
 
 def _importance(search: SearchRecord, found: Evidence, objective: Objective) -> None:
@@ -159,6 +159,11 @@ def _changes(table: pd.DataFrame, key: str, none: str) -> None:
 
 def _parallel(search: SearchRecord, found: Evidence, kinds: Mapping[str, str], objective: Objective) -> None:
     st.header("All at once", divider="gray")
+    shown = st.toggle(
+        "Draw each candidate as a line", key="lines", bind="query-params", help="The largest drawing of the dashboard."
+    )  # fmt: skip
+    if not shown:
+        return
     axes = dimensions(found, objectives_of(search), kinds)
     if not axes or not len(axes[-1].values):
         st.info("No candidate has a value for every objective.")

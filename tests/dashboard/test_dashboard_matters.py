@@ -29,7 +29,7 @@ KINDS = ("full(rope=0.0)", "linear(key_dim=4)", "deltanet(key_dim=4)", "gated-de
     ids=["empty", "one-trial", "all-infeasible", "all-failed", "nan", "half", "quick", "html", "long"],
 )
 def test_every_search_has_a_page_without_an_error(url: str, search: str) -> None:
-    app = open_page("matters", search=search)
+    app = open_page("matters", search=search, lines="true")
     assert not app.exception
     assert not app.error
     assert app.title[0].value == "What matters"
@@ -95,6 +95,15 @@ def test_the_page_of_many_shows_importances(many: Store) -> None:
     app = open_page("matters", search="many")
     assert not app.exception
     assert any("PED" in caption.value for caption in app.caption)
+
+
+def test_candidates_are_drawn_as_lines_where_the_url_asks(many: Store) -> None:
+    many.close()
+    drawn = [len(open_page("matters", search="many", **query).get("plotly_chart")) for query in ({}, {"lines": "true"})]
+    assert drawn[1] == drawn[0] + 1
+    app = open_page("matters", search="many")
+    app.toggle(key="lines").set_value(True).run()
+    assert len(app.get("plotly_chart")) == drawn[1]
 
 
 def test_changes_in_words(many: Store) -> None:
