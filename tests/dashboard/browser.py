@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -29,12 +30,14 @@ class Served:
 
 
 @contextmanager
-def served(url: str) -> Iterator[Served]:
-    """``archsearch dashboard`` over the database at `url`, on a port of its own."""
-    port = free_port()
+def served(url: str, *, folder: Path | None = None, port: int | None = None) -> Iterator[Served]:
+    """``archsearch dashboard`` over the database at `url`, started in `folder`, on `port` or one of its own."""
+    port = port or free_port()
     command = [sys.executable, "-c", "from archsearch.cli import main; main()", "dashboard", "--port", str(port)]
     environment = {**os.environ, "ARCHSEARCH_STORAGE": url}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/_stcore/health", process)
