@@ -48,15 +48,18 @@ def gate_gradients(
     x, group = _rows(x), _group(x, rate)
     config = _config("backward", x)
     grid = _grid(x, config)
-    parts = torch.empty((2, grid[0] if form == "rate" else 0, x.shape[1]), dtype=torch.float32, device=x.device)
+    bias_parts, rate_parts = (
+        torch.empty((grid[0] if form == "rate" else 0, x.shape[1]), dtype=torch.float32, device=x.device)
+        for _ in range(2)
+    )
     gate_backward[grid](
-        x, _or(x, bias), _or(x, rate), d_out.contiguous(), d_step.contiguous(), d_x, parts[0], parts[1],
+        x, _or(x, bias), _or(x, rate), d_out.contiguous(), d_step.contiguous(), d_x, bias_parts, rate_parts,
         x.shape[0], x.shape[1], group, x.stride(0), temperature,
         FORM=form, STEP=want_step, ALIGNED=_aligned(x), **_tiles(config),
     )  # fmt: skip
     if bias is not None and rate is not None:
-        summed = parts.sum(1)
-        d_bias, d_rate = summed[0].to(bias.dtype), summed[1].unflatten(0, (-1, group)).sum(1).to(rate.dtype)
+        d_bias = bias_parts.sum(0).to(bias.dtype)
+        d_rate = rate_parts.sum(0).unflatten(0, (-1, group)).sum(1).to(rate.dtype)
     return d_x, d_bias, d_rate
 
 

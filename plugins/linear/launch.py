@@ -96,13 +96,18 @@ sequence.register_autograd(_backward, setup_context=_save)
 
 
 def _flat(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float) -> Inputs:
-    """The inputs over one axis of tokens, dense."""
+    """The inputs over one axis of tokens."""
     if log_decay is not None:
-        log_decay = log_decay.contiguous() if log_decay.dim() == 1 else log_decay.flatten(0, 1).contiguous()
-    return Inputs(
-        q=q.flatten(0, 1).contiguous(), k=k.flatten(0, 1).contiguous(), v=v.flatten(0, 1).contiguous(),
-        log_decay=log_decay, beta=None if beta is None else beta.flatten(0, 1).contiguous(), scale=scale,
-    )  # fmt: skip
+        log_decay = log_decay.contiguous() if log_decay.dim() == 1 else _tokens(log_decay)
+    beta = None if beta is None else _tokens(beta)
+    return Inputs(q=_tokens(q), k=_tokens(k), v=_tokens(v), log_decay=log_decay, beta=beta, scale=scale)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """`[B, T, ...]` as `[B T, ...]`, dense and at an aligned address: a single token of a slice is dense where it is,
+    which may be none, and kernels would be compiled for it alone."""
+    x = x.flatten(0, 1).contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 def _dense(state: Tensor | None) -> Tensor | None:

@@ -73,20 +73,20 @@ class _Call:
 @torch.library.custom_op("archsearch::nsa_forward", mutates_args=())
 def nsa_forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, top_k: int, window: int, scale: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The branches `[B, T, Hq, D]`, their log-sum-exps `[3, B * T, Hq]` to base 2, the past blocks that are chosen,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The branches `[B, T, Hq, D]`, the log-sum-exps of each `[B * T, Hq]` to base 2, the past blocks that are chosen,
     `[B * T, Hkv, top_k - 1]` int32, -1 for none."""
     call = _prepare(q, k, v, cu_seqlens, block_size, window, scale)
     compressed, norms = attend_range(call.means, call.complete, call.row["means_forward"])
     chosen = _choose(call, norms, top_k - 1)
     selected, selected_norms = _select(call, chosen)
     local, local_norms = attend_range(call.x, call.near, call.row["window_forward"])
-    return compressed, selected, local, torch.stack((norms, selected_norms, local_norms)), chosen
+    return compressed, selected, local, norms, selected_norms, local_norms, chosen
 
 
 @torch.library.custom_op("archsearch::nsa_backward", mutates_args=())
 def nsa_backward(
-    g: list[Tensor], q: Tensor, k: Tensor, v: Tensor, o: list[Tensor], norms: Tensor, chosen: Tensor,
+    g: list[Tensor], q: Tensor, k: Tensor, v: Tensor, o: list[Tensor], norms: list[Tensor], chosen: Tensor,
     cu_seqlens: Tensor | None, block_size: int, window: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k and v, from those of the branches."""
@@ -111,20 +111,17 @@ def nsa_backward(
 @nsa_forward.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, top_k: int, window: int, scale: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, count, heads, _ = q.shape
-    return (
-        q.new_empty(q.shape),
-        q.new_empty(q.shape),
-        q.new_empty(q.shape),
-        q.new_empty(3, batch * count, heads, dtype=torch.float32),
-        q.new_empty(batch * count, k.shape[2], top_k - 1, dtype=torch.int32),
-    )
+    o = [q.new_empty(q.shape) for _ in range(3)]
+    norms = [q.new_empty(batch * count, heads, dtype=torch.float32) for _ in range(3)]
+    chosen = q.new_empty(batch * count, k.shape[2], top_k - 1, dtype=torch.int32)
+    return o[0], o[1], o[2], norms[0], norms[1], norms[2], chosen
 
 
 @nsa_backward.register_fake
 def _(
-    g: list[Tensor], q: Tensor, k: Tensor, v: Tensor, o: list[Tensor], norms: Tensor, chosen: Tensor,
+    g: list[Tensor], q: Tensor, k: Tensor, v: Tensor, o: list[Tensor], norms: list[Tensor], chosen: Tensor,
     cu_seqlens: Tensor | None, block_size: int, window: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
@@ -136,10 +133,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, compressed, selected, local, norms, chosen, cu_seqlens = ctx.saved_tensors
+    q, k, v, *made, chosen, cu_seqlens = ctx.saved_tensors
     dq, dk, dv = nsa_backward(
-        list(grads[:3]), q, k, v, [compressed, selected, local], norms, chosen, cu_seqlens,
-        ctx.block_size, ctx.window, ctx.scale,
+        list(grads[:3]), q, k, v, made[:3], made[3:], chosen, cu_seqlens, ctx.block_size, ctx.window, ctx.scale
     )  # fmt: skip
     return dq, dk, dv, None, None, None, None, None
 

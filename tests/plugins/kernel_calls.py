@@ -1,0 +1,200 @@
+"""Every op that has kernels, called at any length: whole sequences with their gradients, and decode steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from archsearch_plugins.full.ops import full_attention_step
+from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
+from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
+from archsearch_plugins.moba.ops import write_mean as moba_write_mean
+from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.step import nsa_attention_step
+from archsearch_plugins.nsa.step import write_mean as nsa_write_mean
+from archsearch_plugins.sliding.ops import window_attention, window_attention_step
+from torch import Tensor
+
+from archsearch.model import launch_conv, launch_gates, launch_norms
+
+RULES, DECAYS = ("hebbian", "delta"), ("none", "constant", "head", "channel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """`tokens` of each of `batch` sequences, or rows of their caches; packed: 3 sequences end to end, one empty."""
+
+    tokens: int
+    batch: int = 1
+    heads: int = 2
+    kv_heads: int = 2
+    dim: int = 16
+    packed: bool = False
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def bounds(self) -> Tensor | None:
+        return torch.tensor([0, self.tokens // 2, self.tokens // 2, self.tokens]) if self.packed else None
+
+    def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        draw = torch.Generator().manual_seed(len(shape))
+        return torch.randn(shape, generator=draw).to(dtype or self.dtype).requires_grad_(torch.is_grad_enabled())
+
+    def rows(self, heads: int) -> Tensor:
+        """`[B, T, heads, D]`."""
+        return self.normal(self.batch, self.tokens, heads, self.dim)
+
+    def qkv(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.rows(self.heads), self.rows(self.kv_heads), self.rows(self.kv_heads)
+
+    def query(self) -> Tensor:
+        """Of one token a sequence, `[B, Hq, D]`."""
+        return self.normal(self.batch, self.heads, self.dim)
+
+    def means(self, block_size: int) -> Tensor:
+        """One row a block of the cache."""
+        return self.normal(self.batch, -(-self.tokens // block_size), self.kv_heads, self.dim)
+
+    def lengths(self) -> Tensor:
+        """Tokens that each sequence has so far."""
+        return torch.full((self.batch,), max(1, self.tokens - 2))
+
+
+def _sliding(sizes: Sizes) -> list[Tensor]:
+    return [window_attention(*sizes.qkv(), window=5, sinks=2, cu_seqlens=sizes.bounds, impl="triton")]
+
+
+def _moba(sizes: Sizes) -> list[Tensor]:
+    return [moba_attention(*sizes.qkv(), block_size=4, top_k=2, cu_seqlens=sizes.bounds, impl="triton")]
+
+
+def _moba_own_block(sizes: Sizes) -> list[Tensor]:
+    return [moba_attention(*sizes.qkv(), block_size=4, top_k=1, cu_seqlens=sizes.bounds, impl="triton")]
+
+
+def _nsa(sizes: Sizes) -> list[Tensor]:
+    gates = sizes.normal(sizes.batch, sizes.tokens, sizes.heads, 3)
+    options = {"block_size": 4, "top_k": 3, "window": 5}
+    return [nsa_attention(*sizes.qkv(), gates=gates, cu_seqlens=sizes.bounds, impl="triton", **options)]
+
+
+def _linear(rule: str, decay: str) -> Callable[[Sizes], list[Tensor]]:
+    def call(sizes: Sizes) -> list[Tensor]:
+        shape = (sizes.batch, sizes.tokens, sizes.heads, sizes.dim)
+        gates = {"constant": shape[2:3], "head": shape[:3], "channel": shape}.get(decay)
+        rows = 3 if sizes.packed else sizes.batch
+        o, last = linear_attention(
+            sizes.rows(sizes.kv_heads), sizes.rows(sizes.kv_heads), sizes.rows(sizes.heads),
+            log_decay=None if gates is None else -sizes.normal(*gates, dtype=torch.float32).abs(),
+            beta=sizes.normal(*shape[:3], dtype=torch.float32).sigmoid() if rule == "delta" else None,
+            initial_state=sizes.normal(rows, sizes.heads, sizes.dim, sizes.dim, dtype=torch.float32),
+            cu_seqlens=sizes.bounds, impl="triton",
+        )  # fmt: skip
+        return [o, last]
+
+    return call
+
+
+def _features(sizes: Sizes) -> Tensor:
+    """`[B, T, C]`, a slice of wider rows."""
+    channels = sizes.heads * sizes.dim
+    return sizes.normal(sizes.batch, sizes.tokens, 2 * channels)[..., :channels]
+
+
+def _conv(sizes: Sizes) -> list[Tensor]:
+    places = None
+    if sizes.packed:
+        half = sizes.tokens // 2
+        places = torch.cat((torch.arange(half), torch.arange(sizes.tokens - half)))[None]
+    x = _features(sizes)
+    weight = sizes.normal(4, x.shape[2], dtype=torch.float32)
+    return [launch_conv.conv(x, weight, None, places, "silu")]
+
+
+def _unit_length(sizes: Sizes) -> list[Tensor]:
+    return [launch_norms.unit_length(torch.unflatten(_features(sizes), -1, (sizes.heads, -1)))[0]]
+
+
+def _gated_norm(sizes: Sizes) -> list[Tensor]:
+    weight = sizes.normal(sizes.dim, dtype=torch.float32)
+    return [launch_norms.gated_norm(sizes.rows(sizes.heads), weight, _features(sizes), "silu", 1e-6)]
+
+
+def _rates(sizes: Sizes) -> list[Tensor]:
+    x = _features(sizes)
+    bias, rate = (sizes.normal(size, dtype=torch.float32) for size in (x.shape[2], sizes.heads))
+    return list(launch_gates.gate(x, bias, rate, "rate", 1.0, True))
+
+
+def _log_sigmoid(sizes: Sizes) -> list[Tensor]:
+    return [launch_gates.gate(_features(sizes), None, None, "logsigmoid", 16.0, False)[0]]
+
+
+SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
+    **{f"linear-{rule}-{decay}": _linear(rule, decay) for rule in RULES for decay in DECAYS},
+    "sliding": _sliding,
+    "moba": _moba,
+    "moba-own-block": _moba_own_block,
+    "nsa": _nsa,
+    "short_conv": _conv,
+    "unit_length": _unit_length,
+    "gated_norm": _gated_norm,
+    "gate-rate": _rates,
+    "gate-logsigmoid": _log_sigmoid,
+}
+"""Outputs of whole sequences, differentiable."""
+
+
+def _full_step(sizes: Sizes) -> Tensor:
+    k = sizes.rows(sizes.kv_heads)
+    return full_attention_step(sizes.query(), k, k, sizes.lengths(), impl="triton")
+
+
+def _sliding_step(sizes: Sizes) -> Tensor:
+    k = sizes.rows(sizes.kv_heads)
+    return window_attention_step(sizes.query(), k, k, sizes.lengths(), impl="triton")
+
+
+def _moba_step(sizes: Sizes) -> Tensor:
+    k, lengths = sizes.rows(sizes.kv_heads), sizes.lengths()
+    means = moba_write_mean(sizes.means(4), k, lengths, block_size=4, impl="triton")
+    return moba_attention_step(sizes.query(), k, k, means, lengths, block_size=4, top_k=2, impl="triton")
+
+
+def _nsa_step(sizes: Sizes) -> Tensor:
+    k, lengths, gates = sizes.rows(sizes.kv_heads), sizes.lengths(), sizes.normal(sizes.batch, sizes.heads, 3)
+    means = nsa_write_mean(sizes.means(4), k, lengths, block_size=4, impl="triton")
+    options = {"block_size": 4, "top_k": 3, "window": 5}
+    return nsa_attention_step(sizes.query(), k, k, means, means, lengths, gates=gates, impl="triton", **options)
+
+
+def _linear_step(*, in_place: bool) -> Callable[[Sizes], Tensor]:
+    def call(sizes: Sizes) -> Tensor:
+        wide = {"dtype": torch.float32}
+        q, v = sizes.normal(sizes.batch, sizes.kv_heads, sizes.dim), sizes.query()
+        state = sizes.normal(sizes.batch, sizes.heads, sizes.dim, sizes.dim, **wide)
+        gates = {"log_decay": -sizes.normal(*v.shape, **wide).abs(), "beta": sizes.normal(*v.shape[:2], **wide)}
+        return linear_attention_step(q, q, v, state, **gates, in_place=in_place, impl="triton")[0]
+
+    return call
+
+
+def _conv_step(sizes: Sizes) -> Tensor:
+    x = sizes.query().flatten(1)
+    tail = sizes.normal(sizes.batch, 3, x.shape[1])
+    return launch_conv.conv_token(x, sizes.normal(4, x.shape[1], dtype=torch.float32), tail, "silu").view_as(
+        sizes.query()
+    )
+
+
+STEPS: dict[str, Callable[[Sizes], Tensor]] = {
+    "full": _full_step,
+    "sliding": _sliding_step,
+    "moba": _moba_step,
+    "nsa": _nsa_step,
+    "linear": _linear_step(in_place=False),
+    "linear-in-place": _linear_step(in_place=True),
+    "short_conv": _conv_step,
+}
+"""`[B, Hq, D]` of one token a sequence, where `tokens` are the rows of the caches."""
