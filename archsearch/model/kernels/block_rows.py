@@ -80,8 +80,9 @@ def take_part(part, norm, acc, top, total):
 
 @triton.jit
 def finished(acc, top, total):
-    """Output `[M, D]` and log-sum-exp `[M]` of a running softmax: zeros and -inf where nothing was seen."""
-    some = total > 0
+    """Output `[M, D]` and log-sum-exp `[M]` of a running softmax: zeros and -inf where nothing was seen, and NaN where
+    a NaN was."""
+    some = total != 0
     safe = tl.where(some, total, 1.0)
     return acc / safe[:, None], tl.where(some, top + tl.log2(safe), -float("inf"))
 

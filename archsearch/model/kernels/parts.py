@@ -32,7 +32,7 @@ def merged_parts(parts, part_norms, base, count, D: tl.constexpr, WIDTH: tl.cons
     for start in range(0, count, M):
         places = start + tl.arange(0, M)
         norms = tl.load(part_norms + base + places, mask=places < count, other=-float("inf"))
-        part = load_rows(parts, base + places, norms > -float("inf"), 1, 0, D, WIDTH).to(tl.float32)
+        part = load_rows(parts, base + places, norms != -float("inf"), 1, 0, D, WIDTH).to(tl.float32)
         higher = tl.maximum(top, tl.max(norms, 0))
         highest = finite(higher)
         weights = tl.exp2(norms - highest)

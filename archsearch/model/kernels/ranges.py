@@ -90,7 +90,7 @@ def range_forward(
     lanes = tokens.to(tl.int64) * HEADS + head
     for slot in tl.range(SLOTS, num_stages=1):
         norm = tl.load(part_norms + lanes * SLOTS + slot)
-        part = load_rows(parts, lanes, valid & (norm > -float("inf")), SLOTS, slot, D, WIDTH)
+        part = load_rows(parts, lanes, valid & (norm != -float("inf")), SLOTS, slot, D, WIDTH)
         acc, top, total = take_part(part, norm, acc, top, total)
     out, norm = finished(acc, top, total)
     store_rows(o, out, tokens, valid, HEADS, head, D, WIDTH)
