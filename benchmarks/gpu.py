@@ -3,8 +3,9 @@
 python benchmarks/gpu.py [--jobs N] [--minutes M] [--quick] [--skip-tests] [--out FOLDER] [--proofs-folder FOLDER]
 
 The checks run as one process for each test file and head dim, several at a time, since most of their time is
-compilation. What passed is listed in verified.json of each package, figures go to benchmarks/results. A step that
-fails does not keep the others from running; the exit status is 1 when one did.
+compilation. What passed is listed in verified.json of each package; what the conformance suite finds of each mixer with
+its kernels on the card is kept in conformance.json beside that; figures go to benchmarks/results. A step that fails
+does not keep the others from running; the exit status is 1 when one did.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ DIMS = (16, 32, 64, 128, 256)
 WHOLE = ("test_gpu_fused.py",)
 """Files whose rows are few and small: one process each."""
 
+LAWS = ROOT / "tests" / "plugins" / "test_builtin_conformance.py"
+MIXERS = ("TestLinear", "TestNsa", "TestMoba", "TestSliding", "TestFull")
+
 NO_TESTS = 5
 """pytest's exit status where a file has no row of a head dim."""
 
+PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 CLI = (sys.executable, "-c", "from archsearch.cli import main; main()")
 PATTERNS = ("full*8", "[kda kda kda full]*2", "[kda kda kda moba]*2", "[mamba2 mamba2 mamba2 full]*2")
 BACKBONE = ("--d-model", "2048", "--heads", "16", "--head-dim", "128")
@@ -44,13 +49,33 @@ class Shard:
     def command(self) -> list[str]:
         """pytest on them."""
         chosen = ["-k", f"D{self.dim}-C"] if self.dim else []
-        return [
-            sys.executable, "-m", "pytest", "-m", "gpu", "--write-proofs", "-p", "no:cacheprovider", str(self.file),
-            *chosen,
-        ]  # fmt: skip
+        return [*PYTEST, "-m", "gpu", "--write-proofs", str(self.file), *chosen]
+
+    def into(self, folder: str) -> list[str]:
+        """Where the lists of what passed go."""
+        return ["--proofs-folder", folder]
 
     def __str__(self) -> str:
         return f"{self.file.stem}{f' D{self.dim}' if self.dim else ''}"
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The conformance suite over one mixer, by the class of its tests."""
+
+    mixer: str
+
+    @property
+    def command(self) -> list[str]:
+        """pytest on its laws with kernels on the card."""
+        return [*PYTEST, f"{LAWS}::{self.mixer}", "--conformance-device", "cuda", "--write-conformance"]
+
+    def into(self, folder: str) -> list[str]:
+        """Where the records go."""
+        return ["--conformance-folder", folder]
+
+    def __str__(self) -> str:
+        return f"{LAWS.stem} {self.mixer}"
 
 
 def shards() -> list[Shard]:
@@ -61,18 +86,20 @@ def shards() -> list[Shard]:
 
 
 def prove(jobs: int, folder: Path | None) -> bool:
-    """Runs all shards; prints the end of what each said, and what failed. Proofs go to the packages or to `folder`."""
-    where = [] if folder is None else ["--proofs-folder", str(folder.resolve())]
+    """Runs all shards and laws; prints the end of what each said, and what failed. Proofs and records go to the
+    packages or to `folder`."""
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    checks: list[Shard | Laws] = [*shards(), *map(Laws, MIXERS)]
 
-    def run(shard: Shard) -> subprocess.CompletedProcess[str]:
+    def run(check: Shard | Laws) -> subprocess.CompletedProcess[str]:
+        where = [] if folder is None else check.into(str(folder.resolve()))
         return subprocess.run(
-            [*shard.command, *where], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+            [*check.command, *where], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
         )
 
     fine = True
     with ThreadPoolExecutor(jobs) as pool:
-        for shard, done in zip(all_shards := shards(), pool.map(run, all_shards), strict=True):
+        for shard, done in zip(checks, pool.map(run, checks), strict=True):
             if done.returncode == NO_TESTS:
                 continue
             passed = done.returncode == 0
@@ -103,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="for the ops")
     parser.add_argument("--quick", action="store_true", help="one shape an op")
     parser.add_argument("--skip-tests", action="store_true", help="prove nothing")
-    parser.add_argument("--proofs-folder", type=Path, help="where proofs go, if not into the packages")
+    parser.add_argument("--proofs-folder", type=Path, help="where proofs and records go, if not into the packages")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result files")
     options = parser.parse_args(arguments)
     slug = card_slug()

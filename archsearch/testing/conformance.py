@@ -22,6 +22,7 @@ from archsearch.kernels import interpreting
 from archsearch.mixer import Dtype, Law, LayerInfo, MixerOptions, MixerPlugin, ModelShape, Phase
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.testing.reads import step_reads
+from archsearch.testing.recording import device_of
 
 _COST_CONTEXTS = [2**exponent for exponent in range(21)]
 _PHASES: tuple[Phase, ...] = ("train", "prefill", "decode")
@@ -67,6 +68,7 @@ class MixerConformance:
     are tried with, one after the other, by `using_impl`. Among them may be "triton": without a card Triton's
     interpreter runs the kernels (TRITON_INTERPRET=1 before triton is imported), which is slow. So they are tried on
     ``interpreted_tokens``; and all but the laws `INTERPRETED_LAWS` on ``interpreted_cases`` carry the marker "slow".
+    ``pytest -p archsearch.testing.recording --conformance-device cuda`` tries them all, and nothing else, on a card.
     """
 
     plugin: ClassVar[MixerPlugin[Any]]
@@ -83,6 +85,7 @@ class MixerConformance:
     drops_beyond: ClassVar[bool] = True
     idle_parameters: ClassVar[frozenset[str]] = frozenset()
     impls: ClassVar[tuple[str, ...]] = ("auto",)
+    device: torch.device = torch.device("cpu")
     _disturbed_every: int = 1
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
@@ -90,7 +93,8 @@ class MixerConformance:
         cases = {**self.cases, **self.plugin.presets}
         if "impl" in metafunc.fixturenames:
             law = metafunc.function.__name__
-            tried = [(name, impl) for impl in self.impls for name in cases if self._can_run(law, impl)]
+            device = device_of(metafunc.config)
+            tried = [(name, impl) for impl in self.impls for name in cases if self._can_run(law, impl, device)]
             metafunc.parametrize(
                 ("values", "impl"),
                 [pytest.param(cases[name], impl, marks=self._marks(law, name, impl)) for name, impl in tried],
@@ -99,13 +103,17 @@ class MixerConformance:
         elif "values" in metafunc.fixturenames:
             metafunc.parametrize("values", list(cases.values()), ids=list(cases))
 
-    def _can_run(self, law: str, impl: str) -> bool:
-        """Triton's interpreter multiplies matrices of bfloat16 wrongly: that law needs a card."""
-        return not (impl == "triton" and interpreting() and law == "test_bfloat16_runs")
+    def _can_run(self, law: str, impl: str, device: str) -> bool:
+        """Kernels need a card or Triton's interpreter, which multiplies matrices of bfloat16 wrongly."""
+        return impl != "triton" or device != "cpu" or (interpreting() and law != "test_bfloat16_runs")
 
     def _marks(self, law: str, name: str, impl: str) -> tuple[pytest.MarkDecorator, ...]:
-        quick = law in INTERPRETED_LAWS and name in self.interpreted_cases
-        return () if impl != "triton" or quick else (pytest.mark.slow,)
+        quick = impl != "triton" or (law in INTERPRETED_LAWS and name in self.interpreted_cases)
+        return () if quick or not interpreting() else (pytest.mark.slow,)
+
+    @pytest.fixture(autouse=True)
+    def _on_device(self, request: pytest.FixtureRequest) -> None:
+        self.device = torch.device(device_of(request.config))
 
     @pytest.fixture
     def options(self, values: Mapping[str, Any]) -> MixerOptions:
@@ -131,12 +139,13 @@ class MixerConformance:
     def build(self, options: MixerOptions, shape: ModelShape | None = None) -> Mixer:
         """The layer, from a fixed seed."""
         torch.manual_seed(0)
-        return self.plugin.build(options, shape or self.shape, self.layer).eval()
+        return self.plugin.build(options, shape or self.shape, self.layer).eval().to(self.device)
 
     def inputs(self, batch: int, tokens: int | None = None) -> Tensor:
         """`[B, T, D]`, the same for the same sizes."""
         generator = torch.Generator().manual_seed(1)
-        return torch.randn(batch, self.tokens if tokens is None else tokens, self.shape.d_model, generator=generator)
+        shape = (batch, self.tokens if tokens is None else tokens, self.shape.d_model)
+        return torch.randn(shape, generator=generator).to(self.device)
 
     # options and costs
 
@@ -239,21 +248,21 @@ class MixerConformance:
         assert_close(spare, exact, rtol=self.tolerance, atol=self.tolerance)
 
     def test_no_token_sees_the_future(self, mixer: Mixer) -> None:
-        each = torch.arange(0, self.tokens, self._disturbed_every)
+        each = torch.arange(0, self.tokens, self._disturbed_every, device=self.device)
         x = self.inputs(1).repeat(len(each), 1, 1)
         disturbed = x.clone()
         by = 3 * torch.randn(len(each), x.shape[2], generator=torch.Generator().manual_seed(2))
-        disturbed[torch.arange(len(each)), each] += by
+        disturbed[torch.arange(len(each), device=self.device), each] += by.to(self.device)
         with torch.no_grad(), self.law("causal"):
             difference = (self.whole(mixer, disturbed) - self.whole(mixer, x)).abs().amax(-1)  # [disturbed, seen by]
-            earlier = torch.arange(self.tokens) < each[:, None]
+            earlier = torch.arange(self.tokens, device=self.device) < each[:, None]
             worst = difference.where(earlier, 0.0).max().item()
             assert worst <= self.causal_tolerance, f"a later token changed an earlier output by {worst}"
 
     def test_packed_sequences_are_apart(self, mixer: Mixer) -> None:
         lengths = [5, 0, 1, self.tokens, 0, 17]
         sequences = [x[None] for x in torch.split(self.inputs(1, sum(lengths))[0], lengths)]
-        bounds = torch.tensor([0, *lengths]).cumsum(0)
+        bounds = torch.tensor([0, *lengths], device=self.device).cumsum(0)
         with torch.no_grad(), self.law("packed"):
             packed, _ = mixer(torch.cat(sequences, 1), ctx=Context(cu_seqlens=bounds))
             apart = torch.cat([self.whole(mixer, x) for x in sequences if x.shape[1]], 1)
@@ -261,7 +270,8 @@ class MixerConformance:
 
     def test_empty_packed_batch(self, mixer: Mixer) -> None:
         with torch.no_grad(), self.law("packed"):
-            out, _ = mixer(self.inputs(1, 0), ctx=Context(cu_seqlens=torch.tensor([0, 0, 0])))
+            bounds = torch.tensor([0, 0, 0], device=self.device)
+            out, _ = mixer(self.inputs(1, 0), ctx=Context(cu_seqlens=bounds))
             assert out.shape == (1, 0, self.shape.d_model)
 
     def test_ragged_lengths_decode_as_each_alone(self, mixer: Mixer) -> None:
@@ -299,7 +309,7 @@ class MixerConformance:
     def test_gradients_are_finite_and_reach_every_parameter(self, mixer: Mixer) -> None:
         x, ctx = self.inputs(2).requires_grad_(), Context()
         out, _ = mixer.train()(x, ctx=ctx)
-        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(self.device)
         ((out * weights).sum() + sum(ctx.losses.values())).backward()
         gradients = {"x": x.grad, **{name: parameter.grad for name, parameter in mixer.named_parameters()}}
         for name, gradient in gradients.items():

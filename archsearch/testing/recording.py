@@ -1,6 +1,7 @@
 """Recording: a pytest plugin that keeps what the conformance suite found, in the package of the mixer's plugin.
 
-``pytest -p archsearch.testing.recording --write-conformance`` writes ``conformance.json`` beside the plugin's modules.
+``pytest -p archsearch.testing.recording --write-conformance`` writes ``conformance.json`` beside the plugin's modules;
+with ``--conformance-device cuda`` the laws are tried with kernels on that device alone, and kept beside the others.
 """
 
 from __future__ import annotations
@@ -18,18 +19,24 @@ import pytest
 
 from archsearch.conformance import ANY, FILE, Outcome, Record, listed, package_of, source_digest, written
 from archsearch.errors import SpecError
-from archsearch.kernels import interpreting
 from archsearch.kernels.proof import triton_version
 from archsearch.mixer import MixerPlugin
 
 OPTION = "--write-conformance"
+DEVICE = "--conformance-device"
+FOLDER = "--conformance-folder"
+KERNELS = "triton"
+"""The implementation that a device is named for."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option; without it nothing is recorded."""
-    parser.getgroup("archsearch", "archsearch mixers").addoption(
+    """The options; without the first nothing is recorded."""
+    group = parser.getgroup("archsearch", "archsearch mixers")
+    group.addoption(
         OPTION, action="store_true", help=f"Keep what the conformance suite finds in {FILE} of the mixers' packages."
     )
+    group.addoption(DEVICE, metavar="DEVICE", help='Try the laws with kernels alone, on a device such as "cuda".')
+    group.addoption(FOLDER, metavar="FOLDER", help="Keep it below a folder, by package, beside what the package holds.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,7 +45,22 @@ def pytest_configure(config: pytest.Config) -> None:
         single = [argument for argument in config.args if argument.count("::") > 1]
         if single:
             raise pytest.UsageError(f"{OPTION} with {single[0]}: name whole files or classes")
-        config.pluginmanager.register(Recorder(), "archsearch-conformance")
+        folder = config.getoption(FOLDER)
+        recorder = Recorder(kernels_alone=_kernels_alone(config), folder=Path(folder) if folder else None)
+        config.pluginmanager.register(recorder, "archsearch-conformance")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a device, leaves out the laws that run no kernel."""
+    if not _kernels_alone(config):
+        return
+    left_out = [item for item in items if (case := _case(item)) is not None and not case.by_kernel]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _kernels_alone(config: pytest.Config) -> bool:
+    return config.getoption(DEVICE) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +72,21 @@ class Case:
     form: str
     slow: bool
 
+    @property
+    def by_kernel(self) -> bool:
+        """Whether the layer's ops run their kernels."""
+        return self.form.startswith(KERNELS)
+
 
 @dataclass
 class Recorder:
-    """The cases that a run collected, by test id, and how they came out."""
+    """The cases that a run collected, by test id, and how they came out; of those that run kernels alone, perhaps.
 
+    Records go to the mixers' packages, or below `folder`.
+    """
+
+    kernels_alone: bool = False
+    folder: Path | None = None
     cases: dict[str, Case] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
@@ -64,7 +96,7 @@ class Recorder:
         """Before any is deselected, so that what was left out is known."""
         for item in items:
             case = _case(item)
-            if case is not None:
+            if case is not None and (case.by_kernel or not self.kernels_alone):
                 self.cases[item.nodeid] = case
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -86,7 +118,7 @@ class Recorder:
             elif missing:
                 self.lines.append(f"{name}: not recorded, as {len(missing)} cases did not run, first {missing[0]}")
             else:
-                self.lines.append(f"{name}: {_write(package, self._records(plugin, package))}")
+                self.lines.append(f"{name}: {_write(package, self._records(plugin, package), self.folder)}")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Says what was written."""
@@ -120,8 +152,13 @@ class Recorder:
         return Record(
             mixer=plugin.name, form=form, version=plugin.version, laws=laws, failed=failed,
             untried=len(cases) - len(ran), source=source_digest(package), torch=version("torch"),
-            triton=triton_version() if form.startswith("triton") else None, date=datetime.now(UTC).date().isoformat(),
+            triton=triton_version() if form.startswith(KERNELS) else None, date=datetime.now(UTC).date().isoformat(),
         )  # fmt: skip
+
+
+def device_of(config: pytest.Config) -> str:
+    """Where the laws are tried: on the CPU unless the option says otherwise."""
+    return str(config.getoption(DEVICE, None) or "cpu")
 
 
 def laws_of_suite() -> list[str]:
@@ -147,19 +184,21 @@ def _case(item: pytest.Item) -> Case | None:
 def _form(item: pytest.Item) -> str:
     callspec = getattr(item, "callspec", None)
     impl = str(callspec.params.get("impl", ANY)) if callspec is not None else ANY
-    if impl != "triton":
+    if impl != KERNELS:
         return impl
     import torch
 
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no card"
-    return "triton interpreted" if interpreting() else f"triton on {card}"
+    device = torch.device(device_of(item.config))
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{KERNELS} interpreted" if device.type == "cpu" else f"{KERNELS} on {card}"
 
 
-def _write(package: str, new: Sequence[Record]) -> str:
+def _write(package: str, new: Sequence[Record], folder: Path | None) -> str:
     """Records of other mixers and forms stay as they are, each with its own digest; says what was done."""
-    path = Path(str(files(package))) / FILE
+    path = Path(str(files(package))) / FILE if folder is None else folder / package / FILE
     replaced = {(record.mixer, record.form) for record in new}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [record for record in listed(package) if (record.mixer, record.form) not in replaced]
         path.write_text(written([*kept, *new]))
     except (OSError, SpecError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +39,19 @@ def test_every_test_file_and_every_head_dim_of_a_plugins_table_is_run(driver: Mo
     assert dims <= set(driver.DIMS)
     assert all("--write-proofs" in shard.command for shard in shards)
     assert all(not shard.dim for shard in shards if shard.file.name in driver.WHOLE)
+
+
+def test_the_laws_are_tried_on_every_built_in_mixer(driver: ModuleType) -> None:
+    assert set(driver.MIXERS) == set(re.findall(r"^class (\w+)", driver.LAWS.read_text(), re.MULTILINE))
+    command = driver.Laws("TestFull").command
+    assert command[-3:] == ["--conformance-device", "cuda", "--write-conformance"]
+    listed = subprocess.run(
+        [*command[:-2], "cpu", "--collect-only", *driver.Laws("TestFull").into("elsewhere")],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    laws = [line for line in listed.stdout.splitlines() if "::" in line]
+    assert laws
+    assert all("triton" in law for law in laws)
 
 
 def test_its_commands_exist(driver: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,23 @@ def test_other_records_stay_and_a_file_that_holds_none_is_left_alone(
     with pytest.raises(SpecError):
         recorded()
     assert file.read_text() == "{"
+
+
+def test_with_a_device_the_laws_by_kernels_are_kept_beside_the_others(
+    recorded: Recorded, pytester: pytest.Pytester
+) -> None:  # fmt: skip
+    every_form = "    impls = ('reference', 'triton')\n"
+    before = recorded(suite=every_form, args=("-m", "not slow"))
+    assert set(before) == {ANY, "reference"}
+    on_device = ("--conformance-device", "cpu")
+    elsewhere = pytester.path / "elsewhere"
+    assert recorded(suite=every_form, args=(*on_device, "--conformance-folder", str(elsewhere))) == before
+    with_kernels = Record.model_validate(json.loads((elsewhere / "kept_mixer" / FILE).read_text())[-1])
+    after = recorded(suite=every_form, args=on_device)
+    assert after == {**before, "triton interpreted": with_kernels}
+    assert with_kernels.untried == 0
+    assert with_kernels.laws["test_forward_equals_split_prefill_then_steps"] == {"passed": 4}
+    assert set(with_kernels.laws) == set(before["reference"].laws) - {"test_bfloat16_runs"}
 
 
 def test_single_laws_are_refused(pytester: pytest.Pytester) -> None:
