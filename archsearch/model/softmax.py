@@ -59,6 +59,11 @@ def each_sequence(
     return torch.cat([op(*piece) for piece in pieces], dim=1)
 
 
+def no_outputs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Outputs `[B, T, Hq, Dv]` where B or T is 0, through which gradients, zeros, reach q, k and v."""
+    return (q[..., :1] + 0 * (k.sum() + v.sum())).expand(*q.shape[:3], v.shape[3])
+
+
 def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
     """`[T, S]`: the queries are the last of the keys' tokens, and each sees itself and what came before."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)

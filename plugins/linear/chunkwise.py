@@ -28,7 +28,7 @@ def chunkwise(
     """Outputs `[B, T, H, V]` and the last state `[B, H, K, V]`, which means nothing unless it is wanted."""
     length = tokens.q.shape[1]
     if length == 0:
-        return tokens.v.clone(), tokens.empty_state() if state is None else state
+        return tokens.no_outputs(), tokens.empty_state() if state is None else state
     size = mild_length(tokens.log_decay, chunk_length(length, chunk_size))
     chunks = tokens.map(lambda x: _to_chunks(x, size))
     q, k = chunks.q * scale, chunks.k

@@ -29,7 +29,7 @@ def recurrent(tokens: Tokens, state: Tensor | None, scale: float) -> tuple[Tenso
         token = tokens.map(lambda x, t=t: x[:, t])  # type: ignore[misc]
         o, state = advance(token.q, token.k, token.v, state, token.log_decay, token.beta, scale)
         outputs.append(o)
-    return torch.stack(outputs, dim=1) if outputs else tokens.v.clone(), state
+    return torch.stack(outputs, dim=1) if outputs else tokens.no_outputs(), state
 
 
 def _read(state: Tensor, key: Tensor) -> Tensor:

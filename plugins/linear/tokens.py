@@ -27,6 +27,10 @@ class Tokens:
         batch, _, heads, key_dim = self.q.shape
         return batch, heads, key_dim, self.v.shape[-1]
 
+    def no_outputs(self) -> Tensor:
+        """Outputs `[B, 0, H, V]`, through which gradients, of no elements, reach q, k and v."""
+        return self.v + 0 * (self.q.sum() + self.k.sum())
+
     def empty_state(self) -> Tensor:
         """Zeros `[B, H, K, V]`."""
         return self.v.new_zeros(self.state_shape)

@@ -12,7 +12,7 @@ from archsearch.model.block_cache import block_rows, gather_rows, rows_attention
 from archsearch.model.block_sparse import attend_chosen, best_blocks, block_means, block_scores
 from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, masked_attention
+from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, masked_attention, no_outputs
 
 from .table import TABLE
 
@@ -48,7 +48,7 @@ def moba_attention(
         if value < 1:
             raise OptionsError(f"moba_attention({name}={value}): must be at least 1")
     if q.numel() == 0:
-        return q.new_zeros(*q.shape[:3], v.shape[3])
+        return no_outputs(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
         from .launch import run

@@ -12,7 +12,7 @@ from archsearch.model.block_sparse import additive_mask, attend_chosen, best_blo
 from archsearch.model.block_tiles import attend_blocks
 from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import ShapeError, check_qkv, masked_attention, packed_lengths
+from archsearch.model.softmax import ShapeError, check_qkv, masked_attention, no_outputs, packed_lengths
 
 from .reference import reference
 from .table import TABLE
@@ -60,7 +60,7 @@ def nsa_attention(
         if value < 1:
             raise OptionsError(f"nsa_attention({name}={value}): must be at least 1")
     if q.numel() == 0:
-        return q.new_zeros(*q.shape[:3], v.shape[3])
+        return no_outputs(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
         from .launch import branches

@@ -1,0 +1,49 @@
+"""Ops on no tokens or no sequences: outputs of the right shape, and gradients for every input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from archsearch_plugins.full.ops import full_attention
+from archsearch_plugins.linear.ops import linear_attention
+from archsearch_plugins.moba.ops import moba_attention
+from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.sliding.ops import window_attention
+from kernel_calls import STEPS, Sizes
+from torch import Tensor
+
+OPS: dict[str, Callable[..., Tensor]] = {
+    "full": full_attention,
+    "sliding": lambda q, k, v, **call: window_attention(q, k, v, window=5, sinks=2, **call),
+    "moba": lambda q, k, v, **call: moba_attention(q, k, v, block_size=4, top_k=2, **call),
+    "nsa": lambda q, k, v, **call: nsa_attention(
+        q, k, v, gates=q.new_ones(*q.shape[:3], 3), block_size=4, top_k=3, window=5, **call
+    ),
+    "linear": lambda q, k, v, **call: linear_attention(k, v, q, **call)[0],
+}
+IMPLS = ("reference", "chunkwise", "triton")
+CASES = [(op, impl) for op in OPS for impl in IMPLS if (op, impl) != ("full", "triton")]
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 5), (0, 0)], ids=["T0", "B0", "B0-T0"])
+@pytest.mark.parametrize(("op", "impl"), CASES)
+def test_no_tokens(op: str, impl: str, shape: tuple[int, int]) -> None:
+    q, k, v = (torch.randn(*shape, heads, 16, requires_grad=True) for heads in (4, 2, 2))
+    out = OPS[op](q, k, v, impl=impl)
+    assert out.shape == q.shape
+    gradients = torch.autograd.grad(out.sum(), (q, k, v))
+    assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
+
+
+@pytest.mark.parametrize(("op", "impl"), CASES)
+def test_a_packed_batch_of_empty_sequences(op: str, impl: str) -> None:
+    q, k, v = (torch.randn(1, 0, heads, 16) for heads in (4, 2, 2))
+    assert OPS[op](q, k, v, impl=impl, cu_seqlens=torch.tensor([0, 0, 0])).shape == q.shape
+
+
+@pytest.mark.parametrize("op", STEPS)
+def test_a_decode_step_of_no_sequences(op: str) -> None:
+    with torch.no_grad():
+        assert STEPS[op](Sizes(tokens=8, batch=0)).shape == (0, 2, 16)
