@@ -11,6 +11,11 @@ from kernel_variants import variants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.model import Context, Mixer
+from archsearch.registry import Registry
+
+LAYERS = ("full", "sliding", "moba", "nsa", "kda", "gated-deltanet", "mamba2", "gla", "retnet")
 READS = ("item", "tolist", "nonzero", "numpy", "__bool__", "__int__", "__float__", "__index__", "cpu")
 
 
@@ -58,6 +63,47 @@ def test_forwards_and_backwards(op: str, packed: bool, no_reads: None) -> None:
 @pytest.mark.parametrize("op", STEPS)
 def test_decode_step(op: str, no_reads: None) -> None:
     run_step(op)
+
+
+def layer(registry: Registry, name: str) -> Mixer:
+    options = {"sliding": {"window": 5, "sinks": 2}, "moba": {"block_size": 4, "top_k": 2},
+               "nsa": {"block_size": 4, "top_k": 3, "window": 5}}  # fmt: skip
+    resolved = registry.resolve(name)
+    plugin, shape = resolved.plugin, ModelShape(d_model=16, n_heads=2, n_kv_heads=2, head_dim=8, dtype="float32")
+    return plugin.build(plugin.parse_options(options.get(name, resolved.preset)), shape, LayerInfo(index=1, depth=4))
+
+
+@pytest.fixture
+def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers run their kernels and do what they do for tensors on a card; no kernel is run."""
+    monkeypatch.setenv("ARCHSEARCH_IMPL", "triton")
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda x: True))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_in_training(name: str, registry: Registry, as_on_a_card: None, no_reads: None) -> None:
+    mixer, x = layer(registry, name), torch.randn(2, 12, 16, requires_grad=True)
+    with variants(), torch.autocast("cpu", dtype=torch.bfloat16):
+        mixer(x, ctx=Context())[0].sum().backward()
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "full"])
+def test_layers_in_training_on_packed_sequences(
+    name: str, registry: Registry, as_on_a_card: None, no_reads: None
+) -> None:
+    mixer, x = layer(registry, name), torch.randn(1, 12, 16, requires_grad=True)
+    with variants():
+        mixer(x, ctx=Context(cu_seqlens=torch.tensor([0, 5, 5, 12])))[0].sum().backward()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_in_a_decode_step(name: str, registry: Registry, as_on_a_card: None, no_reads: None) -> None:
+    mixer, x = layer(registry, name), torch.randn(2, 16)
+    state = mixer.init_state(2, 20)
+    with variants(), torch.no_grad():
+        for _ in range(5):
+            y, state = mixer.step(x, state=state, ctx=Context(want_state=True))
+    assert y.shape == x.shape
 
 
 def test_every_op_by_kernels_is_among_them() -> None:
