@@ -1,0 +1,72 @@
+"""What is compiled ahead of time is what is launched: types, alignment and flags of every kernel, but for sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from kernel_calls import SEQUENCES, STEPS, Sizes
+from kernel_variants import Variant, variants
+
+from archsearch.bench.builds import all_builds
+from archsearch.registry import Registry
+
+SIZES = {
+    "HEADS", "GROUP", "KV_HEADS", "SLOTS", "SLOTS_UP", "SHARE", "EACH", "CHOOSERS", "D", "DV", "WIDTH", "BLOCK_D",
+    "BEST", "BEST_UP", "TOP", "K", "V", "BLOCK_K",
+}  # fmt: skip
+TILES = {"C", "BK", "BV", "LEVELS", "BLOCK_V", "M", "N"}
+"""Of a row of the table."""
+
+Code = tuple[str, frozenset[tuple[str, str]], frozenset[tuple[str, Any]]]
+
+
+def code(kernel: str, types: Mapping[str, str], constants: Mapping[str, Any]) -> Code:
+    flags = {name: value for name, value in constants.items() if name not in SIZES | TILES}
+    return kernel, frozenset(types.items()), frozenset(flags.items())
+
+
+def code_of(variant: Variant) -> Code:
+    types = {name: kind for name, kind, _ in variant.arguments if kind != "constexpr"}
+    return code(variant.kernel, types, {name: value for name, kind, value in variant.arguments if kind == "constexpr"})
+
+
+def launched(ops: Iterable[str], sizes: Sizes) -> set[Variant]:
+    with variants() as found:
+        for op in ops:
+            heads = sizes.heads if op.startswith("linear") else 1
+            outputs = [out for out in SEQUENCES[op](replace(sizes, kv_heads=heads)) if out.requires_grad]
+            torch.autograd.backward(outputs, [torch.zeros_like(out) for out in outputs])
+    return set(found)
+
+
+@pytest.fixture(scope="module")
+def built(registry: Registry) -> set[Code]:
+    return {code(build.fn.__name__, build.signature, build.constexprs) for build in all_builds(registry, "sm_90")}
+
+
+def missing(found: set[Variant], built: set[Code]) -> list[Variant]:
+    unaligned = [v for v in found if any(kind[0] == "*" and known != "D" for _, kind, known in v.arguments)]
+    return unaligned + [variant for variant in found if code_of(variant) not in built]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["apart", "packed"])
+@pytest.mark.parametrize("tokens", [1, 16384], ids="T{}".format)
+def test_sequences(tokens: int, packed: bool, built: set[Code]) -> None:
+    """Linear attention packed, in segments or with grouped heads is built for some rules and decays alone."""
+    plain = tokens == 1 and not packed
+    ops = [op for op in SEQUENCES if plain or not op.startswith("linear")]
+    sizes = Sizes(tokens=tokens, packed=packed, dtype=torch.bfloat16)
+    assert not missing(launched(ops, sizes), built)
+
+
+@pytest.mark.parametrize("tokens", [16, 16384], ids="S{}".format)
+def test_steps(tokens: int, built: set[Code]) -> None:
+    with variants() as found, torch.no_grad():
+        for op in STEPS:
+            STEPS[op](Sizes(tokens=tokens, batch=2, kv_heads=1, dtype=torch.bfloat16))
+    assert found
+    assert not missing(set(found), built)
