@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser kernels check bench bench-dashboard screenshots gpu clean
+.PHONY: demo test test-slow test-browser test-postgres kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,10 @@ test-slow: $(STAMP)  ## soaks and full grids
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/dashboard
+
+test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m postgres tests/storage tests/cli tests/dashboard tests/search
 
 kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report
 	$(BIN)/archsearch kernels compile --accepted tests/kernels/accepted.json

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
+from postgres_server import PostgresServer, postgres_server
 
 from archsearch.registry import Registry, load_registry
 
@@ -32,3 +34,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def registry() -> Registry:
     """The registry of the built-in plugins."""
     return load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,tasks"})
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, for the tests marked `postgres`."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> str:
+    """The name of a database with the tables and nothing in them, to be copied."""
+    from archsearch.storage import upgrade  # a machine with a card may have no SQL at all
+
+    name = postgres.new_database()
+    upgrade(postgres.url(name))
+    return name
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh PostgreSQL database with the tables."""
+    name = postgres.new_database(postgres_template)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def blank_postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a PostgreSQL database that holds nothing."""
+    name = postgres.new_database()
+    yield postgres.url(name)
+    postgres.drop_database(name)

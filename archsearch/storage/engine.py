@@ -11,23 +11,23 @@ import json
 import os
 import sqlite3
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import NoSuchModuleError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from archsearch.errors import StorageError
-from archsearch.storage.failures import BUSY_SECONDS
+from archsearch.storage.failures import BUSY_SECONDS, UnstorableError
 from archsearch.storage.url import ANOTHER, hide, read_url, sqlite_path
 
 WRITES = "archsearch_writes"
 _CONNECT_SECONDS = 10
-_PIP_NAMES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
-_dumps = partial(json.dumps, allow_nan=False)
+_RETRY_SECONDS = 0.2
+_PIP_NAMES = {"psycopg": "archsearch[postgres]", "psycopg2": "psycopg2-binary"}
 
 
 def open_engine(url: str, *, read_only: bool = False) -> Engine:
@@ -42,6 +42,14 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
         return _server_engine(parsed, url, read_only=read_only)
     _check_path(path, url, read_only=read_only)
     return _sqlite_engine(path, read_only=read_only)
+
+
+def _dumps(value: Any) -> str:
+    """Drivers that serialise by themselves raise what this raises, as it is."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UnstorableError(str(error)) from None
 
 
 def _check_path(path: Path, url: str, *, read_only: bool) -> None:
@@ -111,6 +119,35 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def for_reading(engine: Engine) -> Engine:
+    """`engine` for transactions that write nothing, and see on a server too the database as it was at one moment."""
+    if engine.dialect.name != "postgresql":
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+class _Connector:
+    """Connects; to a server that has answered before it tries for `BUSY_SECONDS`, as a restart ends no search."""
+
+    def __init__(self) -> None:
+        self._answered = False
+
+    def __call__(
+        self, dialect: Dialect, record: ConnectionPoolEntry, words: list[Any], options: dict[str, Any]
+    ) -> DBAPIConnection:  # fmt: skip
+        deadline = time.monotonic() + (BUSY_SECONDS if self._answered else 0)
+        while True:
+            try:
+                connection = dialect.connect(*words, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+            else:
+                self._answered = True
+                return connection
+
+
 def _server_engine(parsed: URL, url: str, *, read_only: bool) -> Engine:
     options: dict[str, Any] = {"execution_options": {"postgresql_readonly": True}} if read_only else {}
     try:
@@ -124,7 +161,9 @@ def _server_engine(parsed: URL, url: str, *, read_only: bool) -> Engine:
         ) from None
     except ModuleNotFoundError as error:
         package = _PIP_NAMES.get(error.name or "", error.name)
-        raise StorageError(f'{hide(url)}: its driver is not installed: pip install "{package}"') from None
+        raise StorageError(f"{hide(url)}: its driver is not installed: pip install '{package}'") from None
+    if not read_only:
+        event.listen(engine, "do_connect", _Connector())
     if engine.dialect.is_async:
         raise StorageError(f"{hide(url)}: {engine.dialect.driver} is asynchronous: write postgresql+psycopg://")
     return engine

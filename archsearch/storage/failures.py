@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import DBAPIError, DontWrapMixin, OperationalError, SQLAlchemyError, StatementError
 
 from archsearch.errors import StorageError
 from archsearch.storage.url import ANOTHER, hide, scrub
@@ -24,21 +25,60 @@ _SQLITE_REMEDIES = (
 )
 
 
+class UnstorableError(DontWrapMixin, SQLAlchemyError):
+    """A value that is no plain data, so that JSON has no word for it."""
+
+
+_SERVER_REMEDIES = (
+    ("password authentication failed", "give the right user and password (PGPASSWORD or ~/.pgpass)"),
+    ("no password supplied", "give one with PGPASSWORD or ~/.pgpass"),
+    (r'role ".*" does not exist', "give the right user"),
+    (r'database ".*" does not exist', f"make it (`createdb NAME`, then `archsearch db upgrade`), or {ANOTHER}"),
+)
+"""What a server says to who connects; such a failure has no code."""
+
+_CODE_REMEDIES = {
+    "25006": f"it is read-only: give write permission, or {ANOTHER}",
+    "42501": f"use a role that has this right, or {ANOTHER}",
+    "42P01": f"a table is missing: put back a copy, or {ANOTHER}",
+    "22001": "give a shorter text",
+}
+"""By SQLSTATE; see the appendix "PostgreSQL Error Codes" of its manual."""
+
+_TOLD_WITHOUT_THE_SERVER = ("25006", "42P01")
+_ASIDES = re.compile(r"\n(LINE \d+: |\s*Is the server running ).*", re.DOTALL)
+
+
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Turns what SQLAlchemy raises inside into a `StorageError` that names the database."""
+    """Turns what SQLAlchemy raises inside into a `StorageError` that names the database.
+
+    So with text that UTF-8 has no form for, which drivers refuse in Python's own words.
+    """
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, UnicodeEncodeError) as error:
         raise StorageError(f"{hide(url)}: {_explain(error, url)}") from None
 
 
-def _explain(error: SQLAlchemyError, url: str) -> str:
+def _explain(error: SQLAlchemyError | UnicodeEncodeError, url: str) -> str:
     orig = error.orig if isinstance(error, StatementError) and error.orig is not None else error
-    said = " ".join(str(orig).split())
-    if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
+    said = " ".join(_ASIDES.sub("", str(orig)).split())
+    if isinstance(error, UnstorableError | UnicodeEncodeError) or (
+        isinstance(error, StatementError) and not isinstance(error, DBAPIError)
+    ):
         return f"a value cannot be stored ({scrub(said, url)}): give plain data"
     if url.startswith("sqlite"):
         return next((remedy for fragment, remedy in _SQLITE_REMEDIES if fragment in said), said)
-    remedy = ": check that the server runs and that the URL is right" if isinstance(error, OperationalError) else ""
-    return scrub(said, url) + remedy
+    return _explain_server(error, orig, scrub(said, url))
+
+
+def _explain_server(error: SQLAlchemyError, orig: BaseException, said: str) -> str:
+    code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None) or ""
+    if code in _TOLD_WITHOUT_THE_SERVER:
+        return _CODE_REMEDIES[code]
+    remedy = _CODE_REMEDIES.get(code)
+    if remedy is None and isinstance(error, OperationalError):
+        unreachable = "check that the server runs and that the URL is right, and try again"
+        remedy = next((remedy for pattern, remedy in _SERVER_REMEDIES if re.search(pattern, said)), unreachable)
+    return f"{said}: {remedy}" if remedy else said

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError, listing, nearest
 from archsearch.storage import candidates, frames, schema
-from archsearch.storage.engine import open_engine
+from archsearch.storage.engine import for_reading, open_engine
 from archsearch.storage.failures import storage_errors
 from archsearch.storage.records import SPLITS, SearchRecord, TrialRecord
 from archsearch.storage.rows import search_record, trial_record
 from archsearch.storage.samples import Sample, sample
-from archsearch.storage.tables import MeasurementRow, Metric, PluginVersion, Search, Trial
+from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Metric, PluginVersion, Search, Trial
 from archsearch.storage.trial_pages import TrialPage, TrialQuery, trial_page
 from archsearch.storage.url import hide
 
@@ -31,7 +31,7 @@ class Reader:
     """The half of `Store` that reads."""
 
     def __init__(self, engine: Engine, url: str) -> None:
-        self._engine, self._url = engine, url
+        self._engine, self._reads, self._url = engine, for_reading(engine), url
 
     @classmethod
     def open(cls, url: str, *, read_only: bool = False) -> Self:
@@ -69,13 +69,13 @@ class Reader:
         """The search of that name or id; an unknown one raises `StorageError` with the nearest name."""
         with self._reading() as session:
             column = Search.id if isinstance(name, int) else Search.name
-            row = session.scalars(select(Search).where(column == name)).one_or_none()
+            known = not isinstance(name, int) or name <= MOST_ROWS
+            row = session.scalars(select(Search).where(column == name)).one_or_none() if known else None
             if row is not None:
                 return search_record(row)
             names = list(session.scalars(select(Search.name)))
         close = nearest(str(name), names)
-        known = close or f": it has {listing(names)}"
-        raise StorageError(f'{self.url} has no search "{name}"{known}')
+        raise StorageError(f'{self.url} has no search "{name}"' + (close or f": it has {listing(names)}"))
 
     def searches(self) -> list[SearchRecord]:
         """All searches, the oldest first."""
@@ -179,11 +179,12 @@ class Reader:
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with storage_errors(self._url), Session(self._engine) as session:
+        with storage_errors(self._url), Session(self._reads) as session:
             yield session
 
-    def _trial_row(self, session: Session, trial_id: int) -> Trial:
-        row = session.get(Trial, trial_id)
+    def _trial_row(self, session: Session, trial_id: int, *, lock: bool = False) -> Trial:
+        locked = {"key_share": True} if lock else None  # others may still refer to it
+        row = session.get(Trial, trial_id, with_for_update=locked) if trial_id <= MOST_ROWS else None
         if row is None:
             raise StorageError(f"{self.url} has no trial {trial_id}: `archsearch trials NAME` lists them")
         return row

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError
@@ -27,7 +28,7 @@ from archsearch.storage.records import (
     TrialRecord,
 )
 from archsearch.storage.rows import curve_metrics, finite, metric_row, search_record, trial_record
-from archsearch.storage.tables import MeasurementRow, Metric, PluginVersion, Search, Trial
+from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Metric, PluginVersion, Search, Trial
 
 
 class Store(Reader):
@@ -49,16 +50,16 @@ class Store(Reader):
         now = utc_now()
         with self._writing() as session:
             if session.scalar(select(Search.id).where(Search.name == name)) is not None:
-                raise StorageError(
-                    f'{self.url} already has a search "{name}": `archsearch resume {shlex.quote(name)}` goes on with '
-                    "it, or give this one another name"
-                )
+                raise self._taken(name)
             row = Search(
                 name=name, state="running", reason="", spec=finite(spec), objectives=finite(list(objectives)),
                 created_at=now, heartbeat_at=now, finished_at=None,
             )  # fmt: skip
             session.add(row)
-            session.flush()
+            try:
+                session.flush()
+            except IntegrityError:  # a server lets another writer in between
+                raise self._taken(name) from None
             session.add_all(
                 PluginVersion(search_id=row.id, plugin=plugin, distribution=distribution, version=version)
                 for plugin, distribution, version in plugins
@@ -147,7 +148,7 @@ class Store(Reader):
             for name, value in named.items()
         ] + curve_metrics(measurement.get("curve", ()), label, seed)
         with self._writing() as session:
-            trial = self._trial_row(session, trial_id)
+            trial = self._trial_row(session, trial_id, lock=True)
             for table in (MeasurementRow, Metric):
                 session.execute(
                     delete(table).where(table.trial_id == trial_id, table.task == label, table.seed == seed)
@@ -170,7 +171,7 @@ class Store(Reader):
         """
         values = list(metrics)
         with self._writing() as session:
-            self._trial_row(session, trial_id)
+            self._trial_row(session, trial_id, lock=True)
             for value in values:
                 session.execute(
                     delete(Metric).where(
@@ -198,8 +199,14 @@ class Store(Reader):
         with storage_errors(self._url), Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    def _taken(self, name: str) -> StorageError:
+        return StorageError(
+            f'{self.url} already has a search "{name}": `archsearch resume {shlex.quote(name)}` goes on with it, or '
+            "give this one another name"
+        )
+
     def _search_row(self, session: Session, search_id: int, *, lock: bool = False) -> Search:
-        row = session.get(Search, search_id, with_for_update=lock or None)
+        row = session.get(Search, search_id, with_for_update=lock or None) if search_id <= MOST_ROWS else None
         if row is None:
             raise StorageError(f"{self.url} has no search with the id {search_id}")
         return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 VERSION_TABLE = "archsearch_version"
+MOST_ROWS = 2**31 - 1
+"""The greatest id of a row; servers refuse to look for a greater one."""
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -42,6 +47,16 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class PlainText(TypeDecorator[str]):
+    """Text of any length from anywhere, such as what a worker said: what PostgreSQL cannot hold becomes U+FFFD."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _NO_TEXT.sub("\ufffd", value)
 
 
 class Base(DeclarativeBase):
@@ -71,7 +86,7 @@ class Search(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     state: Mapped[str] = mapped_column(String(20))
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(PlainText, default="")
     spec: Mapped[dict[str, Any]]
     objectives: Mapped[list[Any]]
     created_at: Mapped[datetime]
@@ -90,10 +105,10 @@ class Trial(Base):
     number: Mapped[int]
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(PlainText, default="")
     arch: Mapped[dict[str, Any]]
     digest: Mapped[str] = mapped_column(String(128), index=True)
-    pattern: Mapped[str] = mapped_column(Text)
+    pattern: Mapped[str] = mapped_column(PlainText)
     params: Mapped[dict[str, Any]]
     seeds: Mapped[list[Any]]
     violations: Mapped[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""A store in a new SQLite file, and short ways to fill it."""
+"""A store in a new SQLite file, or with the marker `postgres` in a fresh PostgreSQL database, and ways to fill it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from storage_kinds import POSTGRESQL, SQLITE
 from storage_samples import OBJECTIVES
 
 from archsearch.storage import Store
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/searches.db"
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that a search may be written to; a test of one kind alone is marked by one of `storage_kinds`."""
+    return _url(request, "postgres_url", tmp_path)
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
+def blank_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without any tables."""
+    return _url(request, "blank_postgres_url", tmp_path)
+
+
+def _url(request: pytest.FixtureRequest, fixture: str, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/searches.db"
+    server: str = request.getfixturevalue(fixture)
+    return server
 
 
 @pytest.fixture

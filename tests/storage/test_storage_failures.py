@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from storage_kinds import on_sqlite
 from storage_samples import measurement
 
 from archsearch.errors import StorageError
 from archsearch.storage import Store, current, upgrade
+from archsearch.storage.engine import open_engine
 from archsearch.storage.failures import storage_errors
 
 not_as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -40,6 +42,7 @@ def _told(url: str, *, read_only: bool = False) -> str:
 
 
 @MODES
+@on_sqlite
 def test_file_that_is_no_database(url: str, tmp_path: Path, read_only: bool) -> None:
     text = "not a database at all\n" * 100
     (tmp_path / "searches.db").write_text(text)
@@ -64,6 +67,7 @@ def test_path_that_is_a_directory(tmp_path: Path, read_only: bool) -> None:
     assert "is a directory: add a file name" in _told(f"sqlite:///{tmp_path}", read_only=read_only)
 
 
+@on_sqlite
 def test_place_without_write_permission(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert f"{tmp_path} is not writable: give write permission, or" in _told(url)
@@ -71,12 +75,14 @@ def test_place_without_write_permission(tmp_path: Path, url: str, monkeypatch: p
 
 
 @not_as_root
+@on_sqlite
 def test_directory_without_write_permission(tmp_path: Path, url: str) -> None:
     with _mode(tmp_path, 0o500):
         assert f"{tmp_path} is not writable" in _told(url)
 
 
 @not_as_root
+@on_sqlite
 def test_file_without_write_permission_can_be_read(tmp_path: Path, url: str, store: Store) -> None:
     store.create_search("first", {}, [])
     store.close()
@@ -104,25 +110,30 @@ def locked(url: str, store: Store, search_id: int, tmp_path: Path, monkeypatch: 
         other.execute("ROLLBACK")
 
 
+@on_sqlite
 def test_locked_database_is_told_after_a_wait(locked: str) -> None:
     with Store.open(locked) as store, pytest.raises(StorageError, match="another process has kept it locked"):
         store.create_search("second", {}, [])
 
 
 @MODES
+@on_sqlite
 def test_reading_needs_no_lock(locked: str, read_only: bool) -> None:
     with Store.open(locked, read_only=read_only) as store:
         assert store.search("first").reason == ""
         assert len(store.searches_frame()) == 1
 
 
-def test_table_that_is_gone(url: str, store: Store, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "searches.db")) as other:
-        other.execute("DROP TABLE plugin_version")
+def test_table_that_is_gone(url: str, store: Store) -> None:
+    engine = open_engine(url)
+    with engine.begin() as other:
+        other.exec_driver_sql("DROP TABLE plugin_version")
+    engine.dispose()
     with pytest.raises(StorageError, match="a table is missing: put back a copy"):
         store.plugins(1)
 
 
+@on_sqlite
 def test_damaged_database(url: str, store: Store, search_id: int, tmp_path: Path) -> None:
     for number in range(200):
         store.create_search(f"search-{number}", {"padding": "x" * 200}, [])
@@ -150,5 +161,5 @@ def test_driver_message_keeps_no_secret() -> None:
         raise OperationalError("SELECT 1", {}, Exception("connection failed: s3cret, other\n  at host"))
     assert str(caught.value) == (
         "postgresql://me:***@host/db?password=***: connection failed: ***, *** at host: "
-        "check that the server runs and that the URL is right"
+        "check that the server runs and that the URL is right, and try again"
     )

@@ -11,6 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
+from storage_kinds import POSTGRESQL, on_sqlite
 
 from archsearch.errors import StorageError
 from archsearch.storage import Store, current, head, schema, upgrade
@@ -18,15 +19,16 @@ from archsearch.storage.engine import WRITES, open_engine
 from archsearch.storage.tables import VERSION_TABLE, Base
 
 
-def _stamp(path: Path, version: str) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", (version,))
-    connection.close()
-
-
-def test_migrated_schema_equals_the_tables(url: str) -> None:
-    upgrade(url)
+def _execute(url: str, statement: str) -> None:
     engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def test_migrated_schema_equals_the_tables(blank_url: str) -> None:
+    upgrade(blank_url)
+    engine = open_engine(blank_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, Base.metadata) == []
@@ -37,26 +39,35 @@ def test_head_is_the_newest_migration() -> None:
     assert schema._scripts().get_heads() == [head()]
 
 
-def test_downgrade_leaves_nothing(url: str) -> None:
-    upgrade(url)
-    engine = open_engine(url)
+def test_downgrade_leaves_nothing(blank_url: str) -> None:
+    upgrade(blank_url)
+    engine = open_engine(blank_url)
     with engine.execution_options(**{WRITES: True}).begin() as connection:
         command.downgrade(schema._config(connection), "base")
     assert inspect(engine).get_table_names() == [VERSION_TABLE]
     engine.dispose()
-    assert current(url) is None
-    assert upgrade(url) == head()
-    with Store.open(url) as store:
+    assert current(blank_url) is None
+    assert upgrade(blank_url) == head()
+    with Store.open(blank_url) as store:
         assert store.searches() == []
 
 
+@on_sqlite
 def test_new_file_is_migrated_when_it_is_opened(url: str) -> None:
     Store.open(url).close()
     assert current(url) == head()
 
 
-def test_upgrade_twice_changes_nothing(url: str) -> None:
-    assert upgrade(url) == upgrade(url) == current(url) == head()
+@pytest.mark.parametrize("blank_url", [POSTGRESQL], indirect=True)
+@pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+def test_a_server_gets_its_tables_when_asked_only(blank_url: str, read_only: bool) -> None:
+    with pytest.raises(StorageError, match="has no archsearch tables yet: run `archsearch db upgrade`"):
+        Store.open(blank_url, read_only=read_only)
+    assert current(blank_url) is None
+
+
+def test_upgrade_twice_changes_nothing(blank_url: str) -> None:
+    assert upgrade(blank_url) == upgrade(blank_url) == current(blank_url) == head()
 
 
 def test_a_directory_whose_name_needs_quoting(tmp_path: Path) -> None:
@@ -78,9 +89,9 @@ def test_relative_path_holds_after_a_change_of_directory(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
-def test_newer_schema_is_refused(url: str, tmp_path: Path, read_only: bool) -> None:
+def test_newer_schema_is_refused(url: str, read_only: bool) -> None:
     upgrade(url)
-    _stamp(tmp_path / "searches.db", "9999")
+    _execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(StorageError, match=r"schema 9999.*newer.*pip install --upgrade archsearch"):
         Store.open(url, read_only=read_only)
     with pytest.raises(StorageError, match="newer"):
@@ -98,6 +109,7 @@ def test_older_schema_is_refused_until_it_is_upgraded(
         Store.open(url, read_only=read_only)
 
 
+@on_sqlite
 @pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
 def test_database_of_something_else_is_left_alone(url: str, tmp_path: Path, read_only: bool) -> None:
     with sqlite3.connect(tmp_path / "searches.db") as connection:
@@ -109,6 +121,7 @@ def test_database_of_something_else_is_left_alone(url: str, tmp_path: Path, read
         upgrade(url)
 
 
+@on_sqlite
 def test_reading_makes_no_file(url: str, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"there is no database at .*`archsearch run SPEC`.*--storage"):
         Store.open(url, read_only=True)
@@ -117,6 +130,7 @@ def test_reading_makes_no_file(url: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@on_sqlite
 def test_reading_an_empty_file_leaves_it_empty(url: str, tmp_path: Path) -> None:
     (tmp_path / "searches.db").touch()
     with pytest.raises(StorageError, match=r"is empty: `archsearch run SPEC` fills one"):
@@ -125,16 +139,16 @@ def test_reading_an_empty_file_leaves_it_empty(url: str, tmp_path: Path) -> None
     assert (tmp_path / "searches.db").stat().st_size == 0
 
 
-def test_failed_migration_leaves_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_migration_leaves_nothing(blank_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise StorageError("stop")
 
     with monkeypatch.context() as patch:
         patch.setattr("alembic.op.create_index", fail)
         with pytest.raises(StorageError, match="stop"):
-            upgrade(url)
-    assert current(url) is None
-    assert upgrade(url) == head()
+            upgrade(blank_url)
+    assert current(blank_url) is None
+    assert upgrade(blank_url) == head()
 
 
 def _open_and_name(url: str, name: str) -> None:
@@ -142,6 +156,7 @@ def _open_and_name(url: str, name: str) -> None:
         store.create_search(name, {}, [])
 
 
+@on_sqlite
 def test_processes_that_make_one_file_together(url: str) -> None:
     names = [f"search-{index}" for index in range(3)]
     with multiprocessing.get_context("spawn").Pool(len(names)) as pool:

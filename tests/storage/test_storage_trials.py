@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from storage_samples import OBJECTIVES, measurement
 
 from archsearch.errors import StorageError
 from archsearch.storage import MetricValue, Store
+from archsearch.storage.engine import open_engine
 
 AddTrial = Callable[..., int]
 
@@ -88,7 +88,7 @@ def test_life_of_a_trial(store: Store, add_trial: AddTrial) -> None:
     [
         ({"state": "compleet"}, r'"compleet" is no trial state \(did you mean "complete"'),
         ({"kind": "confirmed"}, r'"confirmed" is no trial kind \(did you mean "confirm"'),
-        ({"parent": 99}, "FOREIGN KEY"),
+        ({"parent": 99}, "(?i)foreign key"),
     ],
     ids=["state", "kind", "parent"],
 )
@@ -143,7 +143,7 @@ def test_measuring_again_replaces(store: Store, add_trial: AddTrial) -> None:
     assert store.trial(trial_id).costs == {"state_bytes@32768": 4096.0}
 
 
-def test_numbers_that_are_not_finite_become_null(store: Store, add_trial: AddTrial, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_become_null(url: str, store: Store, add_trial: AddTrial) -> None:
     trial_id = add_trial(costs={"state_bytes@32768": math.inf})
     odd = measurement(
         status="diverged", reason="the loss is not finite at step 7", test={"accuracy": math.nan, "loss": -math.inf},
@@ -156,11 +156,13 @@ def test_numbers_that_are_not_finite_become_null(store: Store, add_trial: AddTri
     assert math.isnan(store.trial(trial_id).costs["state_bytes@32768"])
     frame = store.metrics_frame("first")
     assert frame["value"].isna().tolist() == [True] * 4
-    with sqlite3.connect(tmp_path / "searches.db") as connection:
-        texts = [row[0] for row in connection.execute("SELECT payload FROM measurement")]
-    connection.close()
-    for text in texts:
-        json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    engine = open_engine(url, read_only=True)
+    with engine.connect() as connection:
+        texts = list(connection.execute(text("SELECT CAST(payload AS TEXT) FROM measurement")).scalars())
+    engine.dispose()
+    assert texts
+    for found in texts:
+        json.loads(found, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
 def test_found_measurement_is_the_first_complete_or_diverged_one(store: Store, add_trial: AddTrial) -> None:

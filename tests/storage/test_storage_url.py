@@ -60,7 +60,7 @@ def test_missing_driver_names_the_package(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
     with pytest.raises(StorageError) as caught:
         Store.open("postgresql+psycopg2://me:s3cret@host/db?password=s3cret")
-    assert 'pip install "psycopg2-binary"' in str(caught.value)
+    assert "pip install 'psycopg2-binary'" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
