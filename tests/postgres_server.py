@@ -110,6 +110,16 @@ class PostgresServer:
             assert time.monotonic() < deadline, f"PostgreSQL does not answer:\n{log}"
             time.sleep(0.05)
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody answers inside, until the server is started; after it the server runs."""
+        self.stop()
+        try:
+            yield
+        finally:
+            if self._process is None:
+                self.start()
+
     def _answers(self) -> bool:
         import psycopg
 

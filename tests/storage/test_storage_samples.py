@@ -34,6 +34,12 @@ def test_the_lowest_digests_are_drawn_with_all_their_trials(store: Store, search
     assert store.sample("first", 3).whole
 
 
+def test_the_database_says_what_the_lowest_are(store: Store, search_id: int, add_trial: AddTrial) -> None:
+    for digest in ("b", "A", "B", "a"):
+        add_trial(digest=digest, state="complete")
+    assert [len(store.sample("first", count).archs) for count in range(5)] == [0, 1, 2, 3, 4]
+
+
 def test_choices_are_those_of_a_sampler_not_of_a_reference(store: Store, search_id: int, add_trial: AddTrial) -> None:
     add_trial(digest="a", state="complete", kind="reference", params={})
     add_trial(digest="a", state="complete", params={"layer0.mixer": "full"})

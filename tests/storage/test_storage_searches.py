@@ -110,6 +110,13 @@ def test_spec_with_a_number_that_json_has_no_word_for(store: Store) -> None:
     assert store.search("odd").spec == {"a": None, "b": [1, None]}
 
 
+def test_name_that_is_no_text(store: Store) -> None:
+    for act in (lambda: store.search("caf\udce9"), lambda: store.create_search("caf\udce9", {}, [])):
+        with pytest.raises(StorageError, match="give plain"):
+            act()
+    assert store.searches() == []
+
+
 def test_spec_that_is_not_plain_data(store: Store) -> None:
     with pytest.raises(StorageError, match=r"a value cannot be stored .*not JSON serializable"):
         store.create_search("odd", {"a": object()}, [])

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from storage_samples import OBJECTIVES, measurement
 
 from archsearch.errors import StorageError
-from archsearch.storage import MetricValue, Store
+from archsearch.storage import MetricValue, Store, TrialQuery
 from archsearch.storage.engine import open_engine
 
 AddTrial = Callable[..., int]
@@ -109,6 +109,29 @@ def test_trial_that_does_not_exist(store: Store) -> None:
     ):
         with pytest.raises(StorageError, match="no trial 99: `archsearch trials NAME` lists them"):
             write()
+
+
+@pytest.mark.parametrize("trial_id", [2**31, 10**20])
+def test_trial_beyond_every_id(store: Store, trial_id: int) -> None:
+    with pytest.raises(StorageError, match=f"no trial {trial_id}"):
+        store.trial(trial_id)
+    with pytest.raises(StorageError, match=f'no search "{trial_id}"'):
+        store.search(trial_id)
+    with pytest.raises(StorageError, match="no search with the id"):
+        store.heartbeat(trial_id)
+
+
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [("größer als 层", "größer als 层"), ("a\0b", "a\ufffdb"), ("caf\udce9", "caf\ufffd"), ("🙂" * 5000, "🙂" * 5000)],
+    ids=["unicode", "zero-byte", "surrogate", "long"],
+)
+def test_whatever_a_worker_says_is_stored(store: Store, add_trial: AddTrial, said: str, stored: str) -> None:
+    trial_id = add_trial(pattern=said, params={"said": said})
+    store.set_trial_state(trial_id, "failed", said)
+    record = store.trial(trial_id)
+    assert (record.pattern, record.reason, record.params) == (stored, stored, {"said": said})
+    assert store.trial_page("first", TrialQuery(text=said[:40])).total == 1
 
 
 def test_measurement_and_its_metrics(store: Store, add_trial: AddTrial) -> None:
