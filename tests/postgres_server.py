@@ -9,6 +9,7 @@ import getpass
 import glob
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ import pytest
 
 OWNER, PASSWORD = "archsearch_owner", "the owner's s3cret: 100% @ /?#"
 START_SECONDS = 60
+GUIDE = Path(__file__).parents[1] / "docs" / "dashboard.md"
 REMEDY = "the PostgreSQL tests need its server: apt-get install postgresql (`make test-postgres` runs them)"
 _PROGRAMS = "/usr/lib/postgresql/*/bin"
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=32MB", "autovacuum=off")
@@ -63,6 +65,16 @@ class PostgresServer:
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
+    def reader_url(self, database: str) -> str:
+        """The URL by which a role reads `database` that is made by the very statements of docs/dashboard.md."""
+        found = re.search(r"```sql\n(CREATE ROLE archsearch_reader .*?)```", GUIDE.read_text(), re.DOTALL)
+        assert found is not None, f"{GUIDE} makes no role that may only read"
+        for statement in found[1].replace("'...'", "'its s3cret'").strip().split(";\n"):
+            made = self.execute("SELECT 1 FROM pg_roles WHERE rolname = 'archsearch_reader'")
+            if not (made and statement.startswith("CREATE ROLE")):
+                self.execute(statement, database=database)
+        return self.url(database, user="archsearch_reader", password="its s3cret")
+
     def drop_database(self, name: str) -> None:
         """Ends whoever is in it first."""
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -94,10 +106,10 @@ class PostgresServer:
             )  # fmt: skip
         self._wait()
 
-    def stop(self) -> None:
-        """Stops the server, whoever is connected."""
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stops the server, whoever is connected; SIGQUIT leaves files that need a recovery."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(how)
             self._process.wait(timeout=START_SECONDS)
             self._process = None
 
@@ -150,7 +162,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.stop(signal.SIGQUIT)
         shutil.rmtree(folder)
 
 
