@@ -82,9 +82,10 @@ class AttentionMixer(Mixer):
         return self.output(o), after
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
-        """One token, `[B, D]` to `[B, D]`. On CUDA the host reads nothing back, so that a step can be captured in a
-        graph: there it is the caller who keeps within the capacity, as `HybridLM.step` does."""
-        if not x_t.is_cuda:
+        """One token, `[B, D]` to `[B, D]`. On CUDA, and inside `torch.compile`, the host reads nothing back, so that a
+        step can be captured in a graph: there it is the caller who keeps within the capacity, as `HybridLM.step`
+        does."""
+        if not (x_t.is_cuda or torch.compiler.is_compiling()):
             _check(state, int(state.lengths.max()), 1, ctx)
         x = x_t[:, None]
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))

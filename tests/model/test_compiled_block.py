@@ -86,7 +86,9 @@ def test_training_is_one_graph(mixer: str, half: bool, registry: Registry) -> No
         torch.testing.assert_close(actual, wanted)
 
 
-@pytest.mark.parametrize("mixer", [pytest.param("kda", marks=pytest.mark.slow), "mamba2"])
+@pytest.mark.parametrize(
+    "mixer", ["mamba2", "sliding", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kda", "moba", "nsa"))]
+)
 def test_packed_sequences_are_one_graph(mixer: str, registry: Registry) -> None:
     block, x = build(registry, mixer), inputs(20)
     bounds = torch.tensor([0, 3, 3, 20])
@@ -112,7 +114,7 @@ def test_a_new_length_compiles_nothing_new(registry: Registry) -> None:
     assert graphs == [1, 2, 2, 2]  # the second length makes the length a variable
 
 
-@pytest.mark.parametrize("mixer", ["kda", "mamba2"])
+@pytest.mark.parametrize("mixer", MIXERS)
 def test_a_decode_step_is_one_graph(mixer: str, registry: Registry) -> None:
     block, x = build(registry, mixer), inputs(12, batch=2)
     counter = CompileCounterWithBackend("aot_eager")
