@@ -21,6 +21,7 @@ def conv(x: Tensor, weight: Tensor, tail: Tensor | None, positions: Tensor | Non
     if y.numel() == 0:
         return y
     x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
+    positions = None if positions is None else _dense_channels(positions)
     config = CONV.rows[key]["forward"]
     tiles = config.tiles
     conv_forward[(batch * triton.cdiv(tokens, tiles["R"]), triton.cdiv(channels, tiles["C"]))](
@@ -42,6 +43,7 @@ def conv_gradients(
     if d_x.numel() == 0:
         return d_x, torch.zeros_like(weight)
     x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
+    positions = None if positions is None else _dense_channels(positions)
     config = CONV.rows[key]["backward"]
     tiles = config.tiles
     programs = batch * triton.cdiv(tokens, tiles["R"])

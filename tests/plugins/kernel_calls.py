@@ -182,7 +182,7 @@ def _linear_step(*, in_place: bool) -> Callable[[Sizes], Tensor]:
 
 def _conv_step(sizes: Sizes) -> Tensor:
     x = sizes.query().flatten(1)
-    tail = sizes.normal(sizes.batch, 3, x.shape[1])
+    tail = sizes.normal(sizes.batch, 3, x.shape[1]).contiguous()  # it is written in place
     return launch_conv.conv_token(x, sizes.normal(4, x.shape[1], dtype=torch.float32), tail, "silu").view_as(
         sizes.query()
     )

@@ -247,3 +247,15 @@ def test_means_are_written_as_blocks_complete() -> None:
     got = write_mean(blank.clone(), k, lengths, block_size=8, impl="triton")
     assert torch.equal(got[:, :, :, 0] != -1, write_means(blank.clone(), k, lengths - 1, 1, 8)[:, :, :, 0] != -1)
     assert ratio(got, write_means(blank.clone(), k, lengths - 1, 1, 8).double()) < 1e-6
+
+
+@pytest.mark.parametrize("heads_first", [False, True], ids=["part-of-a-cache", "heads-first"])
+def test_means_that_are_no_dense_tensor_are_written_in_their_place(heads_first: bool) -> None:
+    lengths = torch.tensor([8, 64, 90])
+    _, k, _, means = cache(lengths, 1, 2, 16, 8)
+    whole = torch.full((3, 2, 20, 16) if heads_first else (3, 20, 2, 16), -1.0)
+    part = (whole.transpose(1, 2) if heads_first else whole)[:, : means.shape[1]]
+    got = write_mean(part, k, lengths, block_size=8, impl="triton")
+    assert got is part
+    right = write_means(torch.full_like(means, -1.0), k, lengths - 1, 1, 8)
+    torch.testing.assert_close(part, right)

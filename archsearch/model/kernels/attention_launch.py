@@ -62,11 +62,13 @@ def write_mean_of_last(means: Tensor, x: Tensor, lengths: Tensor, block_size: in
     """Writes into means `[B, n, H, D]` that of the block which the last row of x `[B, S, H, D]` completes, if it does,
     by the configuration "mean_step" of `table`."""
     key = table.key(arch_of(x.device), x.shape[3])
-    x, *steps = rows_of_cache(x)
+    (x, *steps), (written, *places) = rows_of_cache(x), rows_of_cache(means)
     mean_of_last[x.shape[0], x.shape[2]](
-        x, lengths, means, block_size, *steps, means.shape[1] * means.shape[2], means.shape[2],
+        x, lengths.contiguous(), written, block_size, *steps, *places,
         D=x.shape[3], WIDTH=key[1], **options(table.rows[key]["mean_step"]),
     )  # fmt: skip
+    if written is not means:
+        means.copy_(written)
 
 
 def gradient(o: Tensor, g: Tensor, norms: Tensor, width: int, config: Config) -> Gradient:

@@ -62,7 +62,7 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
         torch.empty(batch, heads, splits, *width, dtype=torch.float32, device=q.device) if merged else o
         for width in ((value_dim,), ())
     )
-    q, k, v = q.contiguous(), _packed_heads(k), _packed_heads(v)
+    q, k, v, lengths = q.contiguous(), _packed_heads(k), _packed_heads(v), lengths.contiguous()
     decode_splits[(programs * splits,)](
         q, k, v, lengths, o, partial, lse, scale * _LOG2_E, rows, heads, kv_heads,
         k.stride(0) // dim, k.stride(1) // dim, v.stride(0) // value_dim, v.stride(1) // value_dim,
