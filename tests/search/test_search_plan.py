@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from database_kinds import POSTGRESQL, SQLITE
 from search_fakes import fake_measurement, fake_registry, fake_spec
 
 from archsearch.errors import NothingFeasibleError
@@ -20,9 +21,14 @@ from archsearch.storage import Store, TrialRecord
 REGISTRY = fake_registry()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(f"sqlite:///{tmp_path / 'plan.db'}") as opened:
+on_every_database = pytest.mark.parametrize("store", [SQLITE, POSTGRESQL], indirect=True)
+
+
+@pytest.fixture(params=[SQLITE])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    on_server = request.param == "postgresql"
+    url = request.getfixturevalue("postgres_url") if on_server else f"sqlite:///{tmp_path / 'plan.db'}"
+    with Store.open(url) as opened:
         yield opened
 
 
@@ -150,6 +156,7 @@ def test_a_repeat_is_answered_from_the_store_and_does_not_count(store: Store) ->
     assert bench.campaign.progress.trained == 7
 
 
+@on_every_database
 def test_another_search_takes_its_results_from_the_store(store: Store) -> None:
     first = Bench(store, search={"trials": 5}).prepare().run()
     second = Bench(store, name="second", search={"trials": 5}).prepare().run()
@@ -188,6 +195,7 @@ def test_nothing_exercised_is_told_apart_from_the_budget(store: Store) -> None:
         bench.prepare()
 
 
+@on_every_database
 def test_a_diverged_trial_gets_its_state_and_the_search_goes_on(store: Store) -> None:
     bench = Bench(store, search={"references": False, "trials": 3}).prepare()
     job = bench.campaign.next()
@@ -225,6 +233,7 @@ def test_one_at_a_time_gives_the_same_search_again(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
+@on_every_database
 @pytest.mark.parametrize("before", [0, 1, 4, 6, 9])
 def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int) -> None:
     tables: dict[str, Any] = {"recipe": {"seeds": 2}, "budget": {"state_bytes": "100 KiB"}}
@@ -249,6 +258,7 @@ def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int
     assert all(standing.confirmed for standing in resumed.campaign.front)
 
 
+@on_every_database
 def test_a_killed_driver_leaves_trials_that_are_taken_up(store: Store) -> None:
     bench = Bench(store, search={"concurrency": 2}).prepare()
     jobs = [bench.campaign.next() for _ in range(2)]
@@ -258,6 +268,7 @@ def test_a_killed_driver_leaves_trials_that_are_taken_up(store: Store) -> None:
     assert {trial.state for trial in resumed.trials()} == {"complete"}
 
 
+@on_every_database
 def test_a_finished_search_that_is_resumed_has_nothing_to_do(store: Store) -> None:
     Bench(store).prepare().run()
     again = Bench(store, resume=True).prepare()

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from database_kinds import SLOW_POSTGRESQL, SQLITE
 
 from archsearch.search.runner import checkpoint_folder
 from archsearch.storage import Store
@@ -48,9 +49,8 @@ concurrency = 1
 class Driven:
     """A search of one temporary folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.url = f"sqlite:///{folder / 'search.db'}"
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
         self.environ = {
             **os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1",
             "PYTHONWARNINGS": "error::UserWarning",
@@ -118,9 +118,13 @@ class Driven:
             return store.search("tiny").state
 
 
-@pytest.fixture
-def driven(tmp_path: Path) -> Driven:
-    return Driven(tmp_path)
+on_every_database = pytest.mark.parametrize("driven", [SQLITE, SLOW_POSTGRESQL], indirect=True)
+
+
+@pytest.fixture(params=[SQLITE])
+def driven(request: pytest.FixtureRequest, tmp_path: Path) -> Driven:
+    on_server = request.param == "postgresql"
+    return Driven(tmp_path, request.getfixturevalue("postgres_url") if on_server else f"sqlite:///{tmp_path}/search.db")
 
 
 def test_a_search_trains_confirms_and_leaves_nothing_behind(driven: Driven) -> None:
@@ -138,6 +142,7 @@ def test_a_search_trains_confirms_and_leaves_nothing_behind(driven: Driven) -> N
     assert not list((driven.folder / "cache").rglob("*.pt"))
 
 
+@on_every_database
 def test_ctrl_c_stops_cleanly_and_resume_goes_on(driven: Driven) -> None:
     with driven.started(until="(reference) started", steps=150) as process:
         os.killpg(process.pid, signal.SIGINT)
@@ -164,6 +169,7 @@ def test_a_signal_to_ray_and_driver_together_leaves_the_store_in_order(driven: D
 
 
 @pytest.mark.slow
+@on_every_database
 def test_a_killed_driver_is_taken_up_and_nothing_is_retrained(driven: Driven) -> None:
     with driven.started(until="complete after", steps=60) as process:
         os.killpg(process.pid, signal.SIGKILL)

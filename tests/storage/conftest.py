@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_kinds import POSTGRESQL, SQLITE
+from database_kinds import POSTGRESQL, SQLITE
 from storage_samples import OBJECTIVES
 
 from archsearch.storage import Store
@@ -15,7 +15,7 @@ from archsearch.storage import Store
 
 @pytest.fixture(params=[SQLITE, POSTGRESQL])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that a search may be written to; a test of one kind alone is marked by one of `storage_kinds`."""
+    """A database that a search may be written to; a test of one kind alone is marked by one of `database_kinds`."""
     return _url(request, "postgres_url", tmp_path)
 
 

@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from database_kinds import on_sqlite
 from sqlalchemy.exc import OperationalError
-from storage_kinds import on_sqlite
 from storage_samples import measurement
 
 from archsearch.errors import StorageError

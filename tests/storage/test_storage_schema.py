@@ -10,8 +10,8 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from database_kinds import POSTGRESQL, on_sqlite
 from sqlalchemy import inspect
-from storage_kinds import POSTGRESQL, on_sqlite
 
 from archsearch.errors import StorageError
 from archsearch.storage import Store, current, head, schema, upgrade

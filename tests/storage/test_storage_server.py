@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from database_kinds import on_postgres
 from postgres_server import OWNER, PASSWORD, PostgresServer
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from storage_kinds import on_postgres
 from storage_samples import measurement
 
 from archsearch.errors import StorageError
