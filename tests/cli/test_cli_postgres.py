@@ -100,7 +100,9 @@ def test_a_server_that_is_not_there(
     assert "s3cret" not in line
 
 
-def test_tables_are_made_by_the_command_that_is_named(run: Run, blank_postgres_url: str) -> None:
-    assert "run `archsearch db upgrade`" in str(run("searches", "--storage", blank_postgres_url).exception)
+def test_tables_that_are_made_later_can_be_read(run: Run, postgres: PostgresServer, blank_postgres_url: str) -> None:
+    reader = postgres.reader_url(make_url(blank_postgres_url).database or "")
+    assert "run `archsearch db upgrade`" in str(run("searches", "--storage", reader).exception)
+    assert "permission denied for schema public" in str(run("db", "upgrade", "--storage", reader).exception)
     assert run("db", "upgrade", "--storage", blank_postgres_url).exit_code == 0
-    assert "has no search yet" in run("searches", "--storage", blank_postgres_url).stdout
+    assert "has no search yet" in run("searches", "--storage", reader).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,11 +57,21 @@ def test_bad_url_is_refused_with_the_remedy(url: str, told: str, read_only: bool
     assert caught.value.exit_code == 4
 
 
-def test_missing_driver_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
+@pytest.mark.parametrize(
+    ("form", "driver", "package"),
+    [
+        ("postgresql", "psycopg", "archsearch[postgres]"),
+        ("postgresql+psycopg", "psycopg", "archsearch[postgres]"),
+        ("postgresql+psycopg2", "psycopg2", "psycopg2-binary"),
+    ],
+)
+def test_missing_driver_names_the_package(
+    monkeypatch: pytest.MonkeyPatch, form: str, driver: str, package: str
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(StorageError) as caught:
-        Store.open("postgresql+psycopg2://me:s3cret@host/db?password=s3cret")
-    assert "pip install 'psycopg2-binary'" in str(caught.value)
+        Store.open(f"{form}://me:s3cret@host/db?password=s3cret")
+    assert f"pip install '{package}'" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
