@@ -41,6 +41,7 @@ _CODE_REMEDIES = {
     "25006": f"it is read-only: give write permission, or {ANOTHER}",
     "42501": f"use a role that has this right, or {ANOTHER}",
     "42P01": f"a table is missing: put back a copy, or {ANOTHER}",
+    "42P07": f"the database holds something else: {ANOTHER}",
     "22001": "give a shorter text",
 }
 """By SQLSTATE; see the appendix "PostgreSQL Error Codes" of its manual."""

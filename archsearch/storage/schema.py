@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, func, inspect, select, text
 
 from archsearch.errors import StorageError
 from archsearch.storage.engine import WRITES, open_engine
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 HEAD = "0001"
+_UPGRADING = 0x61726368  # any number, the same for all who upgrade
 
 
 def head() -> str:
@@ -54,6 +55,8 @@ def migrate(engine: Engine, url: str) -> None:
     from alembic import command
 
     with engine.execution_options(**{WRITES: True}).begin() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite took its lock when the transaction began
+            connection.execute(select(func.pg_advisory_xact_lock(_UPGRADING)))
         version = _version(connection)
         if version == HEAD:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,19 @@ def test_failed_migration_leaves_nothing(blank_url: str, monkeypatch: pytest.Mon
             upgrade(blank_url)
     assert current(blank_url) is None
     assert upgrade(blank_url) == head()
+
+
+def test_upgrades_at_the_same_time(blank_url: str) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(upgrade, [blank_url] * 3)) == [head()] * 3
+
+
+@pytest.mark.parametrize("blank_url", [POSTGRESQL], indirect=True)
+def test_a_table_of_something_else_stays(blank_url: str) -> None:
+    _execute(blank_url, "CREATE TABLE trial (id INTEGER)")
+    with pytest.raises(StorageError, match='relation "trial" already exists: the database holds something else: name'):
+        upgrade(blank_url)
+    assert current(blank_url) is None
 
 
 def _open_and_name(url: str, name: str) -> None:
