@@ -233,8 +233,11 @@ def test_one_at_a_time_gives_the_same_search_again(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
 
 
-@on_every_database
-@pytest.mark.parametrize("before", [0, 1, 4, 6, 9])
+@pytest.mark.parametrize(
+    ("before", "store"),
+    [*((before, "sqlite") for before in (0, 1, 4, 6, 9)), pytest.param(4, "postgresql", marks=pytest.mark.postgres)],
+    indirect=["store"],
+)
 def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int) -> None:
     tables: dict[str, Any] = {"recipe": {"seeds": 2}, "budget": {"state_bytes": "100 KiB"}}
     bench = Bench(store, **tables).prepare()
