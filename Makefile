@@ -19,8 +19,7 @@ test: $(STAMP)  ## the default tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)  ## soaks and full grids
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1800 -n 2 --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not postgres" -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not postgres" --timeout 1800 -n 2 --dist worksteal
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/dashboard
