@@ -7,7 +7,8 @@ A page is a module of ``pages/`` with a function ``page()`` that takes nothing. 
 - its URL state: a widget with ``key=`` and ``bind="query-params"`` keeps itself in the URL, under its key and by what
   it shows; `option_state` keeps a choice by its option's key; what no widget holds (the trials that are looked at) is
   read and written by `address`; links are `navigation.link` and `navigation.go`;
-- its error boundary is here: whatever `ArchsearchError` a page raises becomes its sentence and a button to try again.
+- its error boundary is here: whatever `ArchsearchError` a page raises becomes its sentence and a button to try again;
+  what is drawn anew without the rest of the page is a `boundary.part`, which has one of its own.
 """
 
 from __future__ import annotations

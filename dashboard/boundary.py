@@ -1,9 +1,10 @@
-"""The error boundary of a page: what a viewer is told when a database is lost, and a button to try again."""
+"""The error boundary of a page and its parts: what a viewer is told of a lost database, and a button to try again."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import ParamSpec
 
 import streamlit as st
 
@@ -12,18 +13,29 @@ from archsearch.errors import ArchsearchError, StorageError
 from .connection import forget
 from .text import plain
 
+P = ParamSpec("P")
 
-def guarded(draw: Callable[[], None]) -> Callable[[], None]:
+
+def guarded(draw: Callable[P, None]) -> Callable[P, None]:
     """`draw`, with an `ArchsearchError` told in its own sentence; a lost database is opened anew by the button."""
 
     @functools.wraps(draw)
-    def drawn() -> None:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            draw()
+            draw(*args, **kwargs)
         except ArchsearchError as error:
             if isinstance(error, StorageError):
                 forget()
             st.error(plain(str(error)), icon=":material/error:")
-            st.button("Try again", icon=":material/refresh:")
+            st.button("Try again", icon=":material/refresh:", key=f"again_{draw.__module__}.{draw.__qualname__}")
 
     return drawn
+
+
+def part(draw: Callable[P, None], every: float | None = None) -> Callable[P, None]:
+    """`draw` as a part of a page that is drawn anew without the rest, and by itself `every` so many seconds.
+
+    It has a boundary of its own, because the page's does not stand around it when it is drawn alone.
+    """
+    fragment: Callable[P, None] = st.fragment(guarded(draw), run_every=every)
+    return fragment

@@ -16,6 +16,7 @@ from archsearch.storage import SearchRecord
 
 from .. import queries, reading
 from ..address import clicked_row, clicked_trial, query
+from ..boundary import part
 from ..connection import registry, store
 from ..downloads import csv_button, html_button
 from ..figures.front import View, default_log, front_figure
@@ -40,7 +41,7 @@ def page() -> None:
     with head:
         _head(search, answer)
     running = answer.state == "running"
-    st.fragment(_body, run_every=REFRESH_SECONDS if running else None)(search)
+    part(_body, REFRESH_SECONDS if running else None)(search)
 
 
 def _head(search: SearchRecord, answer: Answer) -> None:
@@ -64,8 +65,8 @@ def _body(search: SearchRecord) -> None:
     with right:
         best, limits = _budget(search, answer)
     with left:
-        st.fragment(_picture)(search, answer, axes, limits, best)
-    st.fragment(_tables)(search, answer)
+        part(_picture)(search, answer, axes, limits, best)
+    part(_tables)(search, answer)
 
 
 def _counts(answer: Answer) -> str:

@@ -13,6 +13,7 @@ from archsearch.analysis.importance import BEST
 from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.storage import SearchRecord
 
+from ..boundary import part
 from ..colours import style_of
 from ..connection import registry
 from ..downloads import csv_button
@@ -57,7 +58,7 @@ def page() -> None:
     _share(found, objective, kinds)
     _decay(found, objective)
     _place(found, objective, kinds)
-    st.fragment(_parallel)(search, found, kinds, objective)
+    part(_parallel)(search, found, kinds, objective)
 
 
 def _importance(search: SearchRecord, found: Evidence, objective: Objective) -> None:

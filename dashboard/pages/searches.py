@@ -12,6 +12,7 @@ from archsearch.storage import SearchRecord
 
 from .. import queries, reading
 from ..address import query
+from ..boundary import part
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go, no_search, state_of
@@ -32,7 +33,7 @@ def page() -> None:
         f"{plain(store().url)} · {len(found)} {'search' if len(found) == 1 else 'searches'}, the newest first · "
         "choose a row to see its front" + (f" · refreshed every {REFRESH_SECONDS} s" if running else "")
     )
-    st.fragment(_listed, run_every=REFRESH_SECONDS if running else None)()
+    part(_listed, REFRESH_SECONDS if running else None)()
 
 
 def _listed() -> None:
