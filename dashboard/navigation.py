@@ -11,7 +11,7 @@ from streamlit.navigation.page import Page
 
 from archsearch.storage import SearchRecord
 
-from .address import SEARCH, Query
+from .address import SEARCH, TRIAL, Query
 from .connection import store
 from .text import plain, shortened
 
@@ -69,4 +69,6 @@ def no_search() -> NoReturn:
 
 
 def _choose() -> None:
+    """Keeps the choice in the URL; a trial of the search before has no place there."""
+    st.query_params.pop(TRIAL, None)
     st.query_params[SEARCH] = st.session_state["search_choice"]

@@ -47,11 +47,13 @@ CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
 def page() -> None:
     """Draws the page of the trial that the URL names, or of the search's first on the front."""
     st.title("Architecture")
-    adopted = _adopt_search()
+    adopted, refused = _adopt_search()
     search = chosen_search()
     trial = _chosen_trial(search, adopted)
     if trial is None:
         return
+    if refused:
+        st.warning(plain(f"{capitalised(refused)} Another trial is shown."))
     view = trial_view(store(), trial)
     _head(view)
     _layers(view)
@@ -60,20 +62,24 @@ def page() -> None:
     _reproduce(view)
 
 
-def _adopt_search() -> int | None:
-    """The trial that the URL names; where it names no search, the trial's own is looked at."""
-    wanted = trial_of(st.query_params.get(TRIAL))
+def _adopt_search() -> tuple[int | None, str]:
+    """The trial that the URL names, and why it cannot be shown; where it names no search, the trial's own is taken."""
+    given = st.query_params.get(TRIAL)
+    if given is None:
+        return None, ""
+    wanted = trial_of(given)
     if wanted is None:
-        return None
+        return None, f"“{shortened(given)}” is no number of a trial"
     try:
         record = store().trial(wanted)
     except StorageError as error:
-        st.warning(plain(str(error)))
-        return None
+        return None, str(error)
     owner = store().search(record.search_id).name
     if SEARCH not in st.query_params:
         st.query_params[SEARCH] = owner
-    return wanted if st.query_params[SEARCH] == owner else None
+    if st.query_params[SEARCH] == owner:
+        return wanted, ""
+    return None, f"trial {wanted} is not of this search but of {shortened(owner, 80)}"
 
 
 def _chosen_trial(search: SearchRecord, wanted: int | None) -> int | None:

@@ -106,3 +106,35 @@ def test_a_replaced_database_is_shown_anew(empty_url: str) -> None:
     with Store.open(empty_url) as store:
         every_state(store, "first")
     assert "first" in text_of(open_page("architecture"))
+
+
+@pytest.mark.parametrize(
+    ("trial", "words"),
+    [
+        ("1", r"Trial 1 is not of this search but of one\-trial"),
+        ("99999", "has no trial 99999"),
+        ("-5", r"“\-5” is no number of a trial"),
+        ("9" * 30, "is no number of a trial"),
+        ("<b>1</b>", r"“\<b\>1\</b\>” is no number of a trial"),
+    ],
+    ids=["another-search", "unknown", "negative", "huge", "html"],
+)
+def test_a_link_to_a_trial_that_cannot_be_shown_says_so(url: str, trial: str, words: str) -> None:
+    app = open_page("architecture", search="quick", trial=trial)
+    assert not app.exception
+    assert len(app.warning) >= 1
+    assert words in app.warning[0].value
+    assert app.warning[0].value.endswith(r"Another trial is shown\.")
+
+
+def test_another_search_is_chosen_without_a_word_of_the_trial_before(url: str, trials: dict[str, int]) -> None:
+    app = open_page("architecture", search="quick", trial=str(trials["mixed"]))
+    app.selectbox(key="search_choice").set_value("one-trial").run()
+    assert "is not of this search" not in text_of(app)
+    assert app.query_params["search"] == "one-trial" or app.query_params["search"] == ["one-trial"]
+
+
+def test_a_lost_database_is_told_once(empty_url: str) -> None:
+    app = open_page("architecture", search="quick", trial="3")
+    assert not app.warning
+    assert len(app.error) == 1
