@@ -170,6 +170,26 @@ def _lead_text(pick: Pick, objective: Objective) -> str:
     return f"{text}: a clear lead." if pick.lead.clear else f"{text}: seeds alone could make that difference."
 
 
+def beyond(
+    search: SearchRecord, answer: Answer, wanted: Objective, limits: Mapping[str, float], best: float | None
+) -> list[str]:  # fmt: skip
+    """A sentence on the best reference within `limits` that only the search's own budget keeps from being chosen,
+    where it is better than `best` (None: than nothing)."""
+    rows = answer.references
+    rows = rows[~rows["feasible"].astype(bool) & rows["exercised"].astype(bool) & rows[wanted.name].notna()]
+    for name, limit in limits.items():
+        rows = rows[rows[name] <= limit]
+    sign = 1.0 if wanted.direction == "maximize" else -1.0
+    rows = rows.assign(goodness=sign * rows[wanted.name]).sort_values("goodness", ascending=False, kind="stable")
+    if not len(rows) or (best is not None and float(rows["goodness"].iloc[0]) <= sign * best):
+        return []
+    first = rows.iloc[0]
+    return [
+        f"Not counted, as it is over the search's own budget ({budget_of(search)}): the reference of trial "
+        f"{int(first['trial'])}, {wanted.name} {wanted.show(float(first[wanted.name]))}."
+    ]
+
+
 def ladder(values: Sequence[float], unit: str) -> list[float]:
     """Round limits from the least of `values` up to the first that none of them exceeds."""
     found = sorted(value for value in values if value > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pandas as pd
@@ -11,6 +12,7 @@ from archsearch.analysis import front as front_of
 from archsearch.analysis.answer import Answer
 from archsearch.analysis.axes import choose_axes
 from archsearch.analysis.budget import best_within
+from archsearch.analysis.front import eligible
 from archsearch.analysis.objectives import Objective
 from archsearch.storage import SearchRecord
 
@@ -57,7 +59,8 @@ def _body(search: SearchRecord) -> None:
     axes = _axes(answer)
     chosen = [item for item in axes if item is not None]
     wanted = [given for given in search.objectives if given["name"] in {item.name for item in chosen}]
-    answer = replace(answer, front=front_of(answer.points, wanted))
+    whole = answer.points[eligible(answer.points, search.objectives)]
+    answer = replace(answer, front=front_of(whole, wanted))
     st.markdown(_counts(answer))
     if not len(answer.front):
         st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
@@ -156,18 +159,24 @@ def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str,
     pick = best_within(answer.points, reading.values(search), search.objectives, wanted.name, limits)
     if pick.best is None:
         st.info("No measured candidate is within this budget: raise it.", icon=":material/info:")
+        _say(queries.beyond(search, answer, wanted, limits, None))
         return None, limits
     st.metric(f"best {wanted.name} of {pick.candidates:,} within it", wanted.show(float(pick.best[wanted.name])))
     st.markdown(code(shortened(str(pick.best["pattern"]), 400)))
     st.markdown("  \n".join(plain(f"{item.name} {queries.value_text(item, pick.best)}") for item in limited))
-    for sentence in queries.sureness(pick, wanted):
-        st.markdown(plain(sentence))
+    best = float(pick.best[wanted.name])
+    _say([*queries.sureness(pick, wanted), *queries.beyond(search, answer, wanted, limits, best)])
     trial = int(pick.best["trial"])
     link("architecture", query(search=search.name, trial=trial), f"Open trial {trial}", ":material/layers:")
     if pick.next is not None:
         both = (trial, int(pick.next["trial"]))
         link("compare", query(search=search.name, trials=both), "Compare with the next", ":material/compare_arrows:")
     return trial, limits
+
+
+def _say(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        st.markdown(plain(sentence))
 
 
 def _slider(answer: Answer, objective: Objective) -> float | None:

@@ -134,6 +134,16 @@ def test_the_front_over_two_objectives_is_another_one(url: str) -> None:
     assert "**4** of 11" in texts(app)
 
 
+def test_what_failed_on_a_seed_stands_on_no_front_of_costs(url: str) -> None:
+    app = well(open_page("front", search="quick", x="state_bytes", y="decode_flops", z="none"))
+    assert "**1** of 11" in texts(app)
+
+
+def test_a_budget_says_what_only_the_search_s_own_leaves_out(url: str) -> None:
+    assert "the reference of trial 16, recall 0\\.995" in texts(well(open_page("front", search="quick")))
+    assert "Not counted" not in texts(well(open_page("front", search="quick", max_state_bytes="20 MiB")))
+
+
 def test_a_budget_that_nothing_meets(url: str) -> None:
     app = well(open_page("front", search="quick", max_state_bytes="5 KiB"))
     assert "No measured candidate is within this budget" in texts(app)

@@ -120,6 +120,24 @@ def test_the_best_within_a_budget_and_how_sure(
         assert word in text
 
 
+@pytest.mark.parametrize(
+    ("limits", "best", "count"),
+    [
+        ({}, 0.965, 1), ({}, None, 1), ({}, 0.995, 0), ({"state_bytes": 24.5 * MIB}, 0.965, 1),
+        ({"state_bytes": 20 * MIB}, None, 0), ({"decode_flops": 1e6}, None, 0),
+    ],
+    ids=["better", "nothing-else", "as-good", "within", "beyond-mine", "too-slow"],
+)  # fmt: skip
+def test_a_reference_beyond_the_search_s_budget_is_told_where_it_is_better(
+    answer: Answer, trials: dict[str, int], limits: dict[str, float], best: float | None, count: int
+) -> None:
+    said = queries.beyond(answer.search, answer, answer.objectives[0], limits, best)
+    assert len(said) == count
+    for sentence in said:
+        assert f"trial {trials['all-full']}, recall 0.995" in sentence
+        assert "(state_bytes ≤ 18 MiB)" in sentence
+
+
 def test_one_seed_tells_nothing_of_luck(store: Store) -> None:
     answer = read_answer(store, "half")
     values = store.values_frame("half", ["recall"], ("test",))
