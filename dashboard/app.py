@@ -24,14 +24,25 @@ from .pages import architecture, compare, front, matters, mixers, searches
 
 _SPACE = (
     "<style>.stMainBlockContainer { padding: 4.2rem 3rem 3rem } h1 { font-size: 1.9rem !important } "
-    "h2 { font-size: 1.5rem !important } h3 { font-size: 1.2rem !important }</style>"
+    "h2 { font-size: 1.5rem !important } h3 { font-size: 1.2rem !important } "
+    ".parcoords .axis .domain, .parcoords .axis .tick line { stroke: currentColor !important } "
+    ".parcoords .axis .tick text { fill: currentColor !important; "
+    "text-shadow: 0 0 2px light-dark(#fff, #000), 0 0 3px light-dark(#fff, #000) !important }</style>"
 )
-"""The page in full width: beside a chart 80 pixels of margin are too many. Headings are smaller than the title."""
+"""The page in full width: beside a chart 80 pixels of margin are too many. Headings are smaller than the title. Axes
+of parallel coordinates, which plotly draws in black with a white halo, are of the theme's colours."""
+
+
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke="#0072B2" stroke-width="2.5">'
+    '<path d="M3 3v18h18M7 17v-4h5V8h7"/></svg>'
+)
+"""Drawn here: one of Streamlit's own icons would be fetched from elsewhere by every viewer's browser."""
 
 
 def main(start: str = "searches") -> None:
     """Draws the page that the URL names, or `start`."""
-    st.set_page_config(page_title="archsearch", page_icon=":material/stacked_line_chart:", layout="wide")
+    st.set_page_config(page_title="archsearch", page_icon=_ICON, layout="wide")
     listed = [
         ("searches", searches.page, "Searches", ":material/list:"),
         ("front", front.page, "Front", ":material/show_chart:"),

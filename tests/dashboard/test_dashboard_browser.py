@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import Served, chromium, click_point, click_row, points, served, settled, viewer, wait_for_url
+from browser import Served, chromium, click_point, click_row, points, served, settled, viewer, wait_for_url, window
 from dashboard_samples import HTML_NAME, add_trial, fill, half_finished
 from playwright.sync_api import Browser, Page, expect
 
@@ -261,3 +261,23 @@ def test_every_page_opens_without_torch_or_ray(browser: Browser, dashboard: Serv
     assert "_sqlite3" in loaded
     assert "libtorch" not in loaded
     assert "/ray/" not in loaded
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_lines_are_read_in_the_theme_s_colours_and_nothing_is_fetched_from_elsewhere(
+    browser: Browser, dashboard: Served, dark: bool
+) -> None:
+    with window(browser, dark=dark) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{dashboard.address}/matters?search=quick&lines=true")
+        settled(page)
+        page.wait_for_selector(".parcoords .axis .tick text")
+        ink, ground = page.evaluate(
+            """() => [getComputedStyle(document.querySelector('.parcoords .axis .tick text')).fill,
+                      getComputedStyle(document.querySelector('[data-testid=stApp]')).color]"""
+        )
+        assert ink == ground
+        page.wait_for_function("() => document.querySelector('link[rel~=icon]').href.startsWith('data:image/svg')")
+        local = (dashboard.address, "data:", "blob:", dashboard.address.replace("http", "ws"))
+        assert [address for address in asked if not address.startswith(local)] == []
