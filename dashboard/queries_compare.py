@@ -24,6 +24,9 @@ TABLED = ("state_bytes", "kv_bytes", "decode_flops", "traffic", "prefill_flops",
 
 UNITS: Mapping[str, str] = {**MEASURES, "traffic": "bytes"}
 
+WITH_UNITS: Mapping[str, str] = {"context": "context_tokens", "traffic": "traffic_bytes"}
+"""Columns of curves that are downloaded, where their names alone do not tell the unit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:

@@ -23,6 +23,7 @@ from ..option_state import adopt, keep
 from ..queries_choice import choices, named
 from ..queries_compare import (
     UNITS,
+    WITH_UNITS,
     Compared,
     Refused,
     cost_table,
@@ -66,7 +67,7 @@ def _chosen(search: SearchRecord) -> tuple[list[int], list[str]]:
     found = answer(search)
     offered = choices(found)
     wanted = list(trials_of(st.query_params.get(TRIALS)))
-    typed = list(dict.fromkeys(st.query_params.get_all(PATTERNS)))[:COMPARED]
+    typed = list(dict.fromkeys(filter(str.strip, st.query_params.get_all(PATTERNS))))[:COMPARED]
     if not wanted and TRIALS not in st.query_params and not typed:
         wanted = _suggested(
             [int(trial) for trial in found.front["trial"]], [int(one) for one in found.references["trial"]]
@@ -207,9 +208,10 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
             crossing_table(found), hide_index=True, key="crossings_table",
             column_config={"from tokens": st.column_config.NumberColumn(format="localized")},
         )  # fmt: skip
+        st.caption("Where a cost grows block by block, two may change order several times about a crossing.")
     else:
         st.caption(f"No two of these change order in {CURVES[measure]} between 1,000 and 10,000,000 tokens.")
-    csv_button("Curves as CSV", frame, "costs_by_context.csv")
+    csv_button("Curves as CSV", frame.rename(columns=WITH_UNITS), "costs_by_context.csv")
     at = Validity.of(search, None).context or 32_768
     choice = sorted({*CONTEXTS, at})
     context = st.selectbox(

@@ -15,7 +15,7 @@ from ..connection import registry
 from ..downloads import csv_button
 from ..figures.costs import cost_curves
 from ..option_state import adopt, keep
-from ..queries_compare import UNITS
+from ..queries_compare import UNITS, WITH_UNITS
 from ..queries_conformance import COMMAND, conformance_of
 from ..queries_kernels import held_results, kernel_figures, proofs_table
 from ..queries_mixers import (
@@ -108,7 +108,7 @@ def _costs(model: ModelSpec) -> None:
     st.caption(
         f"One layer, one sequence, in {model.dtype}; recurrent states in float32. Exact, by each plugin's costs."
     )
-    csv_button("Curves as CSV", curves, "mixers_by_context.csv")
+    csv_button("Curves as CSV", curves.rename(columns=WITH_UNITS), "mixers_by_context.csv")
 
 
 def _one(model: ModelSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from archsearch_dashboard.queries_compare import cost_table, curves_of, differences, gather, noise_of
+from archsearch_dashboard.queries_compare import WITH_UNITS, cost_table, curves_of, differences, gather, noise_of
 from dashboard_samples import HTML_NAME, LONG_NAME, open_page, registry
 
 from archsearch.arch import ModelSpec
@@ -122,3 +122,16 @@ def test_the_architecture_page_keeps_cost_and_context_by_key(url: str) -> None:
     app.selectbox(key="context_option").set_value(1024).run()
     assert app.query_params["context"] == "1024"
     assert app.query_params["cost"] == "prefill_flops"
+
+
+def test_downloaded_curves_name_their_units(url: str) -> None:
+    with Store.open(url, read_only=True) as store:
+        compared, _ = gather(store, [], ["full*3"], ModelSpec(d_model=64, n_heads=2), registry())
+    curves = curves_of(compared, registry()).frame([1024]).rename(columns=WITH_UNITS)
+    assert all(name.endswith(("_tokens", "_bytes", "_flops")) for name in curves.columns if name != "arch")
+
+
+def test_an_empty_pattern_in_the_url_is_none(url: str) -> None:
+    app = open_page("compare", search="quick", pattern=["", "  ", "full*3"])
+    assert not app.error
+    assert app.multiselect(key="compared_patterns").value == ["full*3"]
