@@ -45,7 +45,7 @@ class Evidence:
         kept = count + self.left_out
         from_all = "every complete candidate" if kept == self.complete else f"a sample of {kept:,} of {self.complete:,}"
         tail = f", less {self.left_out:,} whose sparsity never acted or whose depth is another" if self.left_out else ""
-        return f"From {count:,} candidates: {from_all}{tail}."
+        return f"From {count:,} candidate{'s' if count != 1 else ''}: {from_all}{tail}."
 
 
 def evidence(store: Store, search: SearchRecord, most: int = SAMPLE) -> Evidence:
@@ -73,9 +73,10 @@ def why_no_importance(found: Evidence, objective: Objective) -> str:
     """Why there is no table of importances."""
     drawn = sum(bool(params) for params in found.params)
     if drawn < FEWEST:
+        counted = f"{drawn} candidate was" if drawn == 1 else f"{drawn} candidates were"
         return (
-            f"{drawn} candidates were drawn by the sampler and measured; below {FEWEST} the best quarter is too small "
-            "to say which choice made it."
+            f"{counted} drawn by the sampler and measured; below {FEWEST} the best quarter is too small to say which "
+            "choice made it."
         )
     return f"All candidates have the same {objective.name}, or too few have one: no choice can be told to matter."
 

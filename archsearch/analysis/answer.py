@@ -103,19 +103,19 @@ class Answer:
         }
 
     def why_no_front(self) -> str:
-        """Why there is none yet, and what to do."""
+        """Why there is none yet, and what to do: a clause, which never begins with a name."""
         name, states = self.search.name, self.points["state"].value_counts().to_dict()
         if not states:
             told = self.search.reason or self._go_on()
-            return f"{name} has no trials yet (it is {self.state}): {told}"
+            return f"search {name} has no trials yet (it is {self.state}): {told}"
         complete = self.points[self.points["state"] == "complete"]
         if not len(complete):
             counts = ", ".join(f"{count} {state}" for state, count in states.items())
-            return f"{name} has no complete trial yet ({counts}; it is {self.state}): {self._go_on()}"
+            return f"search {name} has no complete trial yet ({counts}; it is {self.state}): {self._go_on()}"
         if not complete["feasible"].any():
             return (
-                f"{name} has measured references only, and they are over budget (it is {self.state}): raise [budget] "
-                f"in a new search, or {self._go_on()}"
+                f"search {name} has measured references only, and they are over budget (it is {self.state}): raise "
+                f"[budget] in a new search, or {self._go_on()}"
             )
         if not (complete["feasible"] & complete["exercised"]).any():
             return f"in no complete candidate of {name} the sparsity acted: narrow [space], or take longer tasks"

@@ -74,6 +74,13 @@ def front_figure(answer: Answer, view: View) -> go.Figure:
     return figure
 
 
+def off_scale(answer: Answer, view: View) -> int:
+    """How many of the candidates that are shown have no place on a logarithmic axis, as they are not above zero."""
+    rows = pd.concat([answer.front, *(found for name, found in groups(answer).items() if name in view.show)])
+    names = [item.name for axis, item in (("x", view.x), ("y", view.y)) if axis in view.log]
+    return int((rows[names] <= 0).any(axis=1).sum())
+
+
 def thinned(rows: pd.DataFrame, most: int = MOST_FAINT) -> pd.DataFrame:
     """At most `most` of `rows`, evenly chosen."""
     if len(rows) <= most:

@@ -41,7 +41,6 @@ def score_bars(scores: Sequence[tuple[str, pd.DataFrame]]) -> go.Figure:
     every = pd.concat([table for _, table in scores]).drop_duplicates("task")
     _chance(figure, every)
     figure.update_layout(bargap=0.35 if len(every) > 1 else 0.7)
-    figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(title="score on the test split", rangemode="tozero")
     return figure
 
@@ -112,13 +111,16 @@ def seed_points(table: pd.DataFrame) -> go.Figure:
         )
     )  # fmt: skip
     _chance(figure, table.drop_duplicates("task"))
-    figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(title="score on the test split", rangemode="tozero")
     return figure
 
 
 def _chance(figure: go.Figure, tasks: pd.DataFrame) -> None:
-    """A dashed line at each task's chance level, over its place on the axis of tasks."""
+    """A dashed line at each task's chance level, over its place on the axis of tasks.
+
+    The order of `tasks` is the axis's: left to itself it would be that of the scores, of which a task may have none.
+    """
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=_task_labels(tasks), showgrid=False)
     for place, level in enumerate(tasks["chance"]):
         figure.add_shape(
             type="line", x0=place - 0.42, x1=place + 0.42, y0=level, y1=level,

@@ -150,6 +150,8 @@ def _spread(row: Mapping[Hashable, Any]) -> str:
     seeds, low, high, chance = (row[name] for name in ("seeds", "low", "high", "chance"))
     if seeds == 1:
         return f"1 seed: its noise is not known; chance {chance:.3f}"
+    if low != low:
+        return f"{seeds} seeds, of which not every one gave a score; chance {chance:.3f}"
     return f"{seeds} seeds, {low:.3f} to {high:.3f}; chance {chance:.3f}"
 
 

@@ -209,7 +209,7 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
             column_config={"from tokens": st.column_config.NumberColumn(format="localized")},
         )  # fmt: skip
         st.caption("Where a cost grows block by block, two may change order several times about a crossing.")
-    else:
+    elif len(compared) > 1:
         st.caption(f"No two of these change order in {CURVES[measure]} between 1,000 and 10,000,000 tokens.")
     csv_button("Curves as CSV", frame.rename(columns=WITH_UNITS), "costs_by_context.csv")
     at = Validity.of(search, None).context or 32_768

@@ -21,7 +21,7 @@ from ..address import clicked_row, clicked_trial, query
 from ..boundary import part
 from ..connection import registry, store
 from ..downloads import csv_button, html_button
-from ..figures.front import View, default_log, front_figure
+from ..figures.front import View, default_log, front_figure, off_scale
 from ..figures.hypervolume import hypervolume_figure
 from ..navigation import chosen_search, go, link
 from ..report import report
@@ -133,7 +133,12 @@ def _chart(search: SearchRecord, answer: Answer, view: View) -> None:
     trial = clicked_trial(event)
     if trial is not None:
         _open(search, trial)
-    st.caption("Click a point to see the architecture and its evidence.")
+    if lost := off_scale(answer, view):
+        st.caption(f"{lost:,} of these are not drawn: what is not above zero has no place on a logarithmic axis.")
+    st.caption(
+        "Click a point, or choose a row below (by keyboard: arrow keys, then Shift and Space), to see the architecture "
+        "and its evidence."
+    )
 
 
 def _open(search: SearchRecord, trial: int) -> None:

@@ -35,7 +35,7 @@ from ..queries_matters import (
 )
 from ..reading import answer
 from ..reading_evidence import evidence_of, importance_of
-from ..text import plain
+from ..text import capitalised, plain
 
 
 def page() -> None:
@@ -44,7 +44,8 @@ def page() -> None:
     search = chosen_search()
     found = evidence_of(search)
     if not len(found.table):
-        st.info(f"{plain(answer(search).why_no_front())} Nothing can be said of what matters without a measurement.")
+        why = capitalised(answer(search).why_no_front())
+        st.info(plain(f"{why} Nothing can be said of what matters without a measurement."))
         return
     objectives = {objective.name: objective for objective in objectives_of(search)}
     name = st.segmented_control(

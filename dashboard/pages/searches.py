@@ -31,7 +31,8 @@ def page() -> None:
     running = any(state_of(search) == "running" for search in found)
     st.caption(
         f"{plain(store().url)} · {len(found)} {'search' if len(found) == 1 else 'searches'}, the newest first · "
-        "choose a row to see its front" + (f" · refreshed every {REFRESH_SECONDS} s" if running else "")
+        "choose a row to see its front (by keyboard: arrow keys, then Shift and Space)"
+        + (f" · refreshed every {REFRESH_SECONDS} s" if running else "")
     )
     part(_listed, REFRESH_SECONDS if running else None)()
 
@@ -61,9 +62,9 @@ def _listed() -> None:
 
 
 _COLUMNS = {
-    "search": st.column_config.TextColumn(width=150),
+    "search": st.column_config.TextColumn(width=140),
     "state": st.column_config.TextColumn(width=85),
-    "driver": st.column_config.TextColumn(width=120, help="When it was last heard of, or when the search ended"),
+    "driver": st.column_config.TextColumn(width=140, help="When it was last heard of, or when the search ended"),
     "trained": st.column_config.ProgressColumn(
         format="percent", width=85, help="Candidates trained, of those that the spec asks for"
     ),
@@ -73,7 +74,7 @@ _COLUMNS = {
         width=90, help="What the front dominates, candidate by candidate; a scale for each row"
     ),
     "best": st.column_config.TextColumn("best on the front", width=365, help="Each objective by itself"),
-    "budget": st.column_config.TextColumn(width=140),
+    "budget": st.column_config.TextColumn(width=130),
 }
 
 

@@ -138,3 +138,9 @@ def test_a_lost_database_is_told_once(empty_url: str) -> None:
     app = open_page("architecture", search="quick", trial="3")
     assert not app.warning
     assert len(app.error) == 1
+
+
+def test_seeds_without_a_score_are_no_range_of_numbers(url: str, trials: dict[str, int]) -> None:
+    said = text_of(open_page("architecture", search="quick", trial=str(trials["diverged"])))
+    assert "2 seeds, of which not every one gave a score" in said
+    assert "nan to nan" not in said

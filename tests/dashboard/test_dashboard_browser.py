@@ -77,6 +77,20 @@ def test_a_click_on_a_row_opens_the_trial(browser: Browser, dashboard: Served, t
         assert query(page)["trial"] == [str(trials["confirm-window"])]
 
 
+def test_the_keyboard_alone_opens_a_trial(browser: Browser, dashboard: Served, trials: dict[str, int]) -> None:
+    with viewer(browser, f"{dashboard.address}/front?search=quick") as page:
+        page.locator("[data-testid=data-grid-canvas]").wait_for()
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("() => document.activeElement.tagName") == "CANVAS":
+                break
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Shift+Space")
+        wait_for_url(page, "/architecture")
+        settled(page)
+        assert query(page)["trial"] == [str(trials["confirm-window"])]
+
+
 def test_two_architectures_side_by_side(browser: Browser, dashboard: Served, trials: dict[str, int]) -> None:
     with viewer(browser, f"{dashboard.address}/front?search=quick") as page:
         page.get_by_role("link", name="Compare with the next").click()

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from archsearch_dashboard import queries
-from archsearch_dashboard.figures.front import MOST_FAINT, View, default_log, front_figure, thinned
+from archsearch_dashboard.figures.front import MOST_FAINT, View, default_log, front_figure, off_scale, thinned
 from archsearch_dashboard.figures.hypervolume import hypervolume_figure
 from dashboard_samples import HTML_NAME, MIB
 
@@ -55,6 +55,13 @@ def test_every_candidate_is_drawn_once(answer: Answer, trials: dict[str, int]) -
 
 def test_the_switch_takes_groups_away(answer: Answer) -> None:
     assert set(drawn(front_figure(answer, view(answer, show=())))) == set(answer.front["trial"])
+
+
+def test_what_a_logarithmic_axis_cannot_place_is_counted(answer: Answer, trials: dict[str, int]) -> None:
+    zero = replace(answer, front=answer.front.assign(state_bytes=0.0))
+    assert off_scale(zero, view(answer, show=())) == 0
+    assert off_scale(zero, view(answer, show=(), log={"x"})) == len(answer.front)
+    assert off_scale(answer, view(answer, log={"x", "y"})) == 0
 
 
 def test_what_has_no_value_stands_below_all_that_has(answer: Answer, trials: dict[str, int]) -> None:

@@ -114,3 +114,17 @@ def test_changes_in_words(many: Store) -> None:
     assert [verdict(1.0, 0.1, True, one) for one in (recall, state)] == ["better", "worse"]
     assert verdict(1.0, float("nan"), False, recall) == "one pair tells nothing"
     assert verdict(1.0, 2.0, False, recall) == "not told from zero"
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ("all-failed", r"resume all\-failed\` goes on with it\. Nothing can be said"),
+        ("one-trial", r"1 candidate was drawn by the sampler"),
+        ("one-trial", r"From 1 candidate\: every complete candidate"),
+    ],
+    ids=["none", "one-drawn", "from-one"],
+)
+def test_what_is_said_of_few_candidates_is_a_sentence(url: str, search: str, words: str) -> None:
+    app = open_page("matters", search=search)
+    assert any(words in str(said.value) for said in [*app.info, *app.caption])

@@ -70,9 +70,9 @@ def test_front_shows_the_newest_search(url: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("empty", "has no trials yet"),
+        ("empty", r"Search empty has no trials yet"),
         ("one-trial", r"Measured with 1 seed and not confirmed"),
-        ("all-infeasible", "no complete trial yet (2 infeasible"),
+        ("all-infeasible", r"Search all\-infeasible has no complete trial yet (2 infeasible"),
         ("all-failed", "no complete trial yet (2 failed"),
         ("all-nan", "has a value for every objective"),
         ("half", "the search is **running**"),
