@@ -76,6 +76,16 @@ def gather(
     return compared, refused
 
 
+def backbone_of(store: Store, trials: Sequence[int]) -> ModelSpec | None:
+    """The backbone of the first of some trials that is there; a spec does not know the vocabulary of its tasks."""
+    for trial in trials:
+        try:
+            return ModelSpec.read(store.trial(trial).arch["model"])
+        except ArchsearchError:
+            continue
+    return None
+
+
 def curves_of(compared: Sequence[Compared], resolver: Resolver) -> CostCurves:
     """The costs against context of those that can be costed, by their labels."""
     return CostCurves({item.label: item.arch for item in compared if item.arch is not None}, CostModel(resolver))

@@ -26,6 +26,7 @@ from ..queries_compare import (
     WITH_UNITS,
     Compared,
     Refused,
+    backbone_of,
     cost_table,
     crossing_table,
     curves_of,
@@ -110,12 +111,11 @@ def _write(trials: Sequence[int], patterns: Sequence[str]) -> None:
 
 
 def _backbone(search: SearchRecord, trials: Sequence[int]) -> ModelSpec:
-    """The backbone on which a typed architecture is costed: the first trial's, else the spec's."""
-    given = store().trial(trials[0]).arch["model"] if trials and trials[0] in choices(answer(search)) else None
-    if given is None:
-        spec = search.spec.get("model", {})
-        given = {key: value for key, value in spec.items() if key in ModelSpec.model_fields}
-    return ModelSpec.read(given)
+    """The backbone on which a typed architecture is costed; of a search without a trial, the spec's."""
+    spec = search.spec.get("model", {})
+    given = {key: value for key, value in spec.items() if key in ModelSpec.model_fields}
+    measured = [int(trial) for trial in answer(search).points["trial"].head(1)]
+    return backbone_of(store(), [*trials, *measured]) or ModelSpec.read(given)
 
 
 def _refuse(one: Refused) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from archsearch_dashboard.queries_compare import WITH_UNITS, cost_table, curves_of, differences, gather, noise_of
-from dashboard_samples import HTML_NAME, LONG_NAME, open_page, registry
+from dashboard_samples import HTML_NAME, LONG_NAME, MODEL, arch_of, costs_of, every_state, open_page, registry
 
 from archsearch.arch import ModelSpec
 from archsearch.storage import Store
@@ -135,3 +137,25 @@ def test_an_empty_pattern_in_the_url_is_none(url: str) -> None:
     app = open_page("compare", search="quick", pattern=["", "  ", "full*3"])
     assert not app.error
     assert app.multiselect(key="compared_patterns").value == ["full*3"]
+
+
+@pytest.fixture
+def small_vocabulary(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """The search "quick" with models of 33 words, of which its spec does not tell; its trials by a short name."""
+    monkeypatch.setitem(MODEL, "vocab_size", 33)
+    for kept in (arch_of, costs_of):
+        kept.cache_clear()
+    with Store.open(empty_url) as store:
+        yield every_state(store)
+    for kept in (arch_of, costs_of):
+        kept.cache_clear()
+
+
+@pytest.mark.parametrize("beside", ["confirmed-by-another", "none", "unknown"])
+def test_a_typed_architecture_is_costed_on_the_backbone_that_was_measured(
+    small_vocabulary: dict[str, int], beside: str
+) -> None:
+    given = {"confirmed-by-another": str(small_vocabulary["delta"]), "none": "", "unknown": "99999"}[beside]
+    app = open_page("compare", search="quick", trials=given, pattern=["[deltanet(key_dim=4)]*3"])
+    params = app.dataframe[-1].value.set_index("cost").loc["params"]
+    assert params.iloc[-1].startswith("32.2 k")
