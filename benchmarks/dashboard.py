@@ -92,10 +92,10 @@ def views() -> dict[str, View]:
         "Searches": View("", table),
         "Front": View(f"front?{search}", lead),
         "Front, all trials": View(f"front?{search}&below=All+trials", lead),
-        "Architecture": View(f"architecture?{search}&trial=5", "[data-testid=stMetric]"),
+        "Architecture": View(f"architecture?{search}&trial=5", "[data-testid=stMarkdown] code"),
         "Compare": View(f"compare?{search}&trials=5,6,7", "text=Layers that differ"),
         "What matters": View(f"matters?{search}", "text=All figures are valid for"),
-        "Mixers": View("mixers", table),
+        "Mixers": View("mixers", "text=can be searched"),
     }
 
 

@@ -33,6 +33,14 @@ def mixers_table(registry: Registry) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def registered(registry: Registry) -> str:
+    """The mixers in a sentence, each with its presets."""
+    presets = {mixer.name: registry.presets_of(mixer.name) for mixer in registry.mixers()}
+    named = [f"{name} (as {', '.join(given)})" if given else name for name, given in presets.items()]
+    count = len(named)
+    return f"{count} mixer{'s' if count != 1 else ''} can be searched: {' · '.join(named)}."
+
+
 def failures(registry: Registry) -> pd.DataFrame:
     """The plugins that cannot be used, with their error."""
     rows = [(one.name, one.distribution, one.status, one.error) for one in registry.reports() if one.status != "ok"]

@@ -23,7 +23,7 @@ from ..queries import groups, value_text
 from ..text import shortened
 
 HEIGHT = 560
-MOST_FAINT, MOST_NUMBERS = 400, 40
+MOST_FAINT, MOST_NUMBERS = 250, 40
 _FAINT = "rgba(140,140,140,0.45)"
 _MARKS = {
     "dominated": ("circle", _FAINT, 6),

@@ -34,7 +34,7 @@ from ..queries_trial import (
     versions_of,
 )
 from ..reading import answer
-from ..text import capitalised, plain, shortened
+from ..text import capitalised, code, plain, shortened
 
 _SEEDS = {
     "tokens": st.column_config.NumberColumn("tokens of a sequence"),
@@ -112,7 +112,7 @@ def _head(view: TrialView) -> None:
             f"{_counted(len(record.arch['layers']), 'layer')} · digest {record.digest}"
         )
     )
-    st.code(record.pattern, language=None, wrap_lines=True)
+    st.markdown(code(record.pattern))
     if record.reason:
         st.warning(plain(f"{record.state}: {record.reason}"), icon=":material/info:")
     for text in record.unexercised:

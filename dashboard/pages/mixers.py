@@ -28,6 +28,7 @@ from ..queries_mixers import (
     names_of,
     options_table,
     presets_table,
+    registered,
     state_table,
 )
 from ..text import plain
@@ -58,6 +59,7 @@ def page() -> None:
     if table.empty:
         st.info("No mixer can be used here: see what failed above, or install a plugin (docs/plugins.md).")
         return
+    st.markdown(plain(registered(registry())))
     st.dataframe(table, hide_index=True, key="mixers_table")
     csv_button("Mixers as CSV", table, "mixers.csv")
     size = st.selectbox(

@@ -13,6 +13,7 @@ from archsearch_dashboard.queries_mixers import (
     names_of,
     options_table,
     presets_table,
+    registered,
     state_table,
 )
 from dashboard_samples import open_page, registry
@@ -65,6 +66,9 @@ def test_tables_tell_options_presets_and_states() -> None:
     sliding = state_table(registry().mixer("sliding"), registry(), MODEL)
     assert sliding["rows"].tolist()[0] == "one a token, at most 128"
     assert mixers_table(registry())["mixer"].tolist() == ["full", "linear", "moba", "nsa", "sliding"]
+    said = registered(registry())
+    assert said.startswith("5 mixers can be searched: full · linear (as linear, retnet, ")
+    assert said.endswith(", kda) · moba · nsa · sliding.")
 
 
 def test_curves_are_of_one_layer() -> None:
