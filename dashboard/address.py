@@ -33,12 +33,6 @@ def option_of(text: str | None, options: Sequence[OptionT]) -> OptionT | None:
     return {str(option): option for option in options}.get(text or "")
 
 
-def with_trial(trials: Sequence[int], trial: int) -> tuple[int, ...]:
-    """`trials` with another one; the oldest make room when there are more than `COMPARED`."""
-    kept = [other for other in trials if other != trial]
-    return tuple([*kept, trial][-COMPARED:])
-
-
 def clicked_trial(event: Mapping[str, Any]) -> int | None:
     """The trial of the point that was clicked in a chart, from its customdata; None for none."""
     for point in event.get("selection", {}).get("points", ()):

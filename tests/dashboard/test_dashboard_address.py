@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 from archsearch_dashboard.address import (
-    COMPARED,
     clicked_row,
     clicked_trial,
     option_of,
     query,
     trial_of,
     trials_of,
-    with_trial,
 )
 
 
@@ -51,12 +49,6 @@ def test_an_option_is_named_by_its_key(text: str | None, option: str | None) -> 
 def test_a_number_is_named_by_its_digits() -> None:
     assert option_of("4096", [1024, 4096]) == 4096
     assert option_of("4,096 tokens", [1024, 4096]) is None
-
-
-def test_the_oldest_trial_makes_room() -> None:
-    assert with_trial((1, 2), 3) == (1, 2, 3)
-    assert with_trial((1, 2), 1) == (2, 1)
-    assert with_trial(tuple(range(COMPARED)), 99) == (*range(1, COMPARED), 99)
 
 
 def test_query_reads_back() -> None:
