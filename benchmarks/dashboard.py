@@ -26,11 +26,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "dashboard"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "dashboard")]
 
-from browser import chromium, free_port, served, settled, viewer, wait_for, window  # noqa: E402
+from browser import chromium, served, settled, viewer, wait_for, window  # noqa: E402
 from dashboard_bulk import fill_many  # noqa: E402
 from playwright.sync_api import Browser, Page  # noqa: E402
+from ports import free_port  # noqa: E402
 from sqlalchemy import MetaData, create_engine, insert, select  # noqa: E402
 
 SEARCHES = 3

@@ -8,6 +8,7 @@ They show the quickstart's result: that of the database, else of a run into a sc
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,10 @@ from pathlib import Path
 from archsearch.analysis.answer import read_answer
 from archsearch.errors import StorageError
 from archsearch.storage import Store, storage_url
+from archsearch.storage.url import read_url
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "dashboard"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "dashboard")]
 
 from browser import chromium, served, settled, viewer  # noqa: E402
 from playwright.sync_api import Page  # noqa: E402
@@ -33,16 +35,18 @@ def main() -> None:
     reader.add_argument("--storage", help="Database URL; else ARCHSEARCH_STORAGE, else sqlite:///archsearch.db.")
     reader.add_argument("--output", type=Path, default=ROOT / "docs" / "img")
     given = reader.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
+    output = given.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         url = storage_url(given.storage)
         if not holds(url):
-            url = f"sqlite:///{folder}/quickstart.db"
+            url = f"sqlite:///{folder}/archsearch.db"
             run_quickstart(url)
+        url = enter_folder(url)
         with served(url) as dashboard:
             for name, view in views(url).items():
                 for dark in (False, True)[: 2 if name in DARK else 1]:
-                    path = given.output / f"{name}{'-dark' if dark else ''}.png"
+                    path = output / f"{name}{'-dark' if dark else ''}.png"
                     with viewer(browser, f"{dashboard.address}/{view}", dark=dark) as page:
                         take(page, path)
                     print(path, flush=True)
@@ -62,6 +66,17 @@ def run_quickstart(url: str) -> None:
     run = "from archsearch.cli import main; main()"
     spec = ROOT / "examples" / "quickstart.toml"
     subprocess.run([sys.executable, "-c", run, "run", str(spec), "--storage", url], check=True)
+
+
+def enter_folder(url: str) -> str:
+    """The URL of the database at `url` from the folder that a SQLite file lies in, which becomes the current one: a
+    picture shows no path of the machine that it was taken on."""
+    parsed = read_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return url
+    file = Path(parsed.database).resolve()
+    os.chdir(file.parent)
+    return f"sqlite:///{file.name}"
 
 
 def views(url: str) -> dict[str, str]:

@@ -12,16 +12,16 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import pytest
+from ports import free_port
 
 OWNER, PASSWORD = "archsearch_owner", "the owner's s3cret: 100% @ /?#"
 START_SECONDS = 60
@@ -38,7 +38,7 @@ class PostgresServer:
         self._programs, self._folder = programs, folder
         self._process: subprocess.Popen[bytes] | None = None
         self._user = "postgres" if os.geteuid() == 0 else getpass.getuser()
-        self.port = _free_port()
+        self.port = free_port()
         self._made = 0
 
     def url(self, database: str, *, user: str = OWNER, password: str = PASSWORD) -> str:
@@ -55,7 +55,7 @@ class PostgresServer:
         with psycopg.connect(
             host="127.0.0.1", port=self.port, user=OWNER, password=PASSWORD, dbname=database, autocommit=True
         ) as connection:
-            cursor = connection.execute(_literal(statement), values or None)
+            cursor = connection.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
     def new_database(self, template: str = "template0") -> str:
@@ -183,14 +183,3 @@ def _programs() -> Path:
 def _version(folder: str) -> int:
     name = Path(folder).parent.name
     return int(name) if name.isdigit() else 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _literal(statement: str) -> LiteralString:
-    return statement  # type: ignore[return-value]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from ports import free_port
 
 START_SECONDS, WAIT_MS = 60, 60_000
 HEAD_PIXELS = 36
@@ -45,14 +45,6 @@ def served(url: str, *, folder: Path | None = None, port: int | None = None) -> 
     finally:
         process.terminate()
         process.wait(timeout=30)
-
-
-def free_port() -> int:
-    """A port of this machine on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:

@@ -241,3 +241,17 @@ def open_page(slug: str, **query: str | list[str]) -> AppTest:
     app = AppTest.from_string(f"from archsearch_dashboard.app import main\nmain({slug!r})", default_timeout=60)
     app.query_params.update(query)
     return app.run()
+
+
+def texts(app: AppTest) -> str:
+    """All that the page says in words."""
+    kinds = (app.title, app.markdown, app.caption, app.info, app.warning, app.error, app.subheader, app.metric,
+             app.code)  # fmt: skip
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def well(app: AppTest) -> AppTest:
+    """`app`, which must have neither an exception nor an error."""
+    assert not app.exception, app.exception
+    assert not app.error, app.error
+    return app

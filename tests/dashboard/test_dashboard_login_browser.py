@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Served, chromium, free_port, served, settled, window
+from browser import Served, chromium, served, settled, window
 from dashboard_samples import fill
 from oidc_provider import CLIENT, Provider, provider
 from playwright.sync_api import Browser, expect
+from ports import free_port
 
 pytestmark = pytest.mark.browser
 SECRETS = """[auth]

@@ -5,23 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dashboard_samples import HTML_NAME, LONG_NAME, fill, half_finished, open_page
-from streamlit.testing.v1 import AppTest
+from dashboard_samples import HTML_NAME, LONG_NAME, fill, half_finished, open_page, texts, well
 
 from archsearch.storage import Store
-
-
-def texts(app: AppTest) -> str:
-    """All that the page says in words."""
-    kinds = (app.title, app.markdown, app.caption, app.info, app.warning, app.error, app.subheader, app.code)
-    return "\n".join(str(element.value) for kind in kinds for element in kind)
-
-
-def well(app: AppTest) -> AppTest:
-    """`app`, which must have neither an exception nor an error."""
-    assert not app.exception, app.exception
-    assert not app.error, app.error
-    return app
 
 
 def test_searches_lists_every_search(url: str) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dashboard_samples import HTML_NAME, LONG_NAME, fill, half_finished, open_page
+from dashboard_samples import HTML_NAME, LONG_NAME, fill, half_finished, open_page, texts, well
 from postgres_server import PASSWORD, PostgresServer
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
-from streamlit.testing.v1 import AppTest
 
 from archsearch.storage import Store
 
@@ -47,19 +46,6 @@ def statements() -> Iterator[list[str]]:
     event.listen(Engine, "before_cursor_execute", hear)
     yield heard
     event.remove(Engine, "before_cursor_execute", hear)
-
-
-def spoken(app: AppTest) -> str:
-    """All that the page says in words."""
-    kinds = (app.title, app.markdown, app.caption, app.info, app.warning, app.subheader, app.metric, app.code)
-    return "\n".join(str(element.value) for kind in kinds for element in kind)
-
-
-def well(app: AppTest) -> AppTest:
-    """`app`, which must have neither an exception nor an error."""
-    assert not app.exception, app.exception
-    assert not app.error, app.error
-    return app
 
 
 def states_of(postgres: PostgresServer, url: str) -> list[str]:
@@ -103,7 +89,7 @@ def test_a_page_says_what_it_says_on_sqlite(
     on_server = well(open_page(slug, search="quick", **query))
     monkeypatch.setenv("ARCHSEARCH_STORAGE", filled[0])
     in_file = well(open_page(slug, search="quick", **query))
-    assert spoken(on_server) == spoken(in_file)
+    assert texts(on_server) == texts(in_file)
     tables = [[frame.value for frame in app.dataframe] for app in (on_server, in_file)]
     assert len(tables[0]) == len(tables[1])
     for server, file in zip(*tables, strict=True):
@@ -114,7 +100,7 @@ def test_a_page_says_what_it_says_on_sqlite(
 @pytest.mark.parametrize("name", ["confirm-mixed", "infeasible", "failed", "nan"])
 def test_every_kind_of_trial(reader_url: str, served: tuple[str, dict[str, int]], name: str) -> None:
     app = well(open_page("architecture", search="quick", trial=str(served[1][name])))
-    assert f"archsearch show {served[1][name]}" in spoken(app)
+    assert f"archsearch show {served[1][name]}" in texts(app)
 
 
 def test_a_server_that_is_away_is_one_sentence_and_a_second_try(postgres: PostgresServer, reader_url: str) -> None:
@@ -129,7 +115,7 @@ def test_a_server_that_is_away_is_one_sentence_and_a_second_try(postgres: Postgr
         assert PASSWORD not in said
         assert [button.label for button in app.button] == ["Try again"]
     well(app.button[0].click().run())
-    assert "Front of quick" in spoken(app)
+    assert "Front of quick" in texts(app)
 
 
 def test_a_running_search_shows_what_was_added(
@@ -139,6 +125,6 @@ def test_a_running_search_shows_what_was_added(
         found = half_finished(store)
         monkeypatch.setenv("ARCHSEARCH_STORAGE", postgres.reader_url(make_url(postgres_url).database or ""))
         app = well(open_page("front"))
-        assert "**1** of 2 measured candidates are on the front (4 were drawn)" in spoken(app)
+        assert "**1** of 2 measured candidates are on the front (4 were drawn)" in texts(app)
         store.set_trial_state(found["running"], "complete")
-        assert "**2** of 3 measured candidates are on the front (4 were drawn)" in spoken(well(app.run()))
+        assert "**2** of 3 measured candidates are on the front (4 were drawn)" in texts(well(app.run()))

@@ -146,6 +146,12 @@ SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
 """Outputs of whole sequences, differentiable."""
 
 
+def run_sequence(op: str, sizes: Sizes) -> None:
+    """The forward and the backward of one of `SEQUENCES`."""
+    outputs = [out for out in SEQUENCES[op](sizes) if out.requires_grad]
+    torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+
+
 def _full_step(sizes: Sizes) -> Tensor:
     k = sizes.rows(sizes.kv_heads)
     return full_attention_step(sizes.query(), k, k, sizes.lengths(), impl="triton")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_calls import SEQUENCES, STEPS, Sizes
+from kernel_calls import SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import Variant, variants
 
 from archsearch.bench.builds import all_builds
@@ -38,8 +38,7 @@ def launched(ops: Iterable[str], sizes: Sizes) -> set[Variant]:
     with variants() as found:
         for op in ops:
             heads = sizes.heads if op.startswith("linear") else 1
-            outputs = [out for out in SEQUENCES[op](replace(sizes, kv_heads=heads)) if out.requires_grad]
-            torch.autograd.backward(outputs, [torch.zeros_like(out) for out in outputs])
+            run_sequence(op, replace(sizes, kv_heads=heads))
     return set(found)
 
 

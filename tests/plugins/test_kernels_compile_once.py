@@ -15,7 +15,7 @@ from archsearch_plugins.linear.table_step import TABLE as LINEAR_STEP
 from archsearch_plugins.moba.table import TABLE as MOBA
 from archsearch_plugins.nsa.table import TABLE as NSA
 from archsearch_plugins.sliding.table import TABLE as SLIDING
-from kernel_calls import SEQUENCES, STEPS, Sizes
+from kernel_calls import SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import Variant, variants
 
 from archsearch.kernels import Key, Table
@@ -50,8 +50,7 @@ SHAPES = {
 def of_sequences(op: str, sizes: Sizes) -> set[Variant]:
     """Of the forward and the backward of one call."""
     with variants() as found:
-        outputs = [out for out in SEQUENCES[op](sizes) if out.requires_grad]
-        torch.autograd.backward(outputs, [torch.zeros_like(out) for out in outputs])
+        run_sequence(op, sizes)
     return set(found)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from kernel_calls import SEQUENCES, STEPS, Sizes
+from kernel_calls import SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import variants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -44,11 +44,6 @@ class Called(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def run_sequence(op: str, packed: bool) -> None:
-    outputs = [out for out in SEQUENCES[op](Sizes(tokens=12, packed=packed)) if out.requires_grad]
-    torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
-
-
 def run_step(op: str) -> None:
     with torch.no_grad():
         assert STEPS[op](Sizes(tokens=20, batch=2)).shape == (2, 2, 16)
@@ -57,7 +52,7 @@ def run_step(op: str) -> None:
 @pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
 @pytest.mark.parametrize("op", SEQUENCES)
 def test_forwards_and_backwards(op: str, packed: bool, no_reads: None) -> None:
-    run_sequence(op, packed)
+    run_sequence(op, Sizes(tokens=12, packed=packed))
 
 
 @pytest.mark.parametrize("op", STEPS)
@@ -109,7 +104,7 @@ def test_layers_in_a_decode_step(name: str, registry: Registry, as_on_a_card: No
 def test_every_op_by_kernels_is_among_them() -> None:
     with Called() as called, variants():
         for op in SEQUENCES:
-            run_sequence(op, packed=False)
+            run_sequence(op, Sizes(tokens=12))
         for op in STEPS:
             run_step(op)
     ops = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("archsearch::")}
