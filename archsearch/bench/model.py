@@ -249,7 +249,7 @@ class _Subject:
         for state in states:
             for tensor in [*state.mixer.tensors.values(), *([state.tail] if state.tail is not None else [])]:
                 tensor.normal_()
-            state.mixer.lengths.fill_(context - 1)
+            state.mixer = state.mixer.after(state.mixer.tensors, context - 1)
         return states
 
 

@@ -71,27 +71,24 @@ class AttentionMixer(Mixer):
         if state is None:
             q, k, v = self.project(x, ctx.positions_of(x))
             return self.output(self.attend(q, k, v, ctx.cu_seqlens)), None
-        longest = 0 if empty else int(state.lengths.max())
-        _check(state, longest, x.shape[1], ctx)
+        _check(state, x.shape[1], ctx)
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
-        if longest == 0:
+        if empty or state.longest == 0:
             o, tensors = self.attend(q, k, v, None), self.remember(k, v, state)
         else:
             o, tensors = self.extend(q, k, v, state)
-        after = MixerState(tensors=tensors, lengths=state.lengths + x.shape[1], capacity=state.capacity)
-        return self.output(o), after
+        return self.output(o), state.after(tensors, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`. On CUDA, and inside `torch.compile`, the host reads nothing back, so that a
         step can be captured in a graph: there it is the caller who keeps within the capacity, as `HybridLM.step`
         does."""
         if not (x_t.is_cuda or torch.compiler.is_compiling()):
-            _check(state, int(state.lengths.max()), 1, ctx)
+            _check(state, 1, ctx)
         x = x_t[:, None]
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
         o, tensors = self.extend(q, k, v, state)
-        after = MixerState(tensors=tensors, lengths=state.lengths + 1, capacity=state.capacity)
-        return self.output(o)[:, 0], after
+        return self.output(o)[:, 0], state.after(tensors, 1)
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q `[B, T, Hq, D]`, k and v `[B, T, Hkv, D]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
@@ -102,6 +99,16 @@ class AttentionMixer(Mixer):
             turned = torch.cat((_normed(self.q_norm, q), _normed(self.k_norm, k)), dim=2)
         q, k = self.rotary(positions, turned).split([self.n_heads, self.n_kv_heads], dim=2)
         return q, k, v
+
+    def filled(self, tensors: dict[str, Tensor], state: MixerState, q: Tensor) -> tuple[Tensor, Tensor]:
+        """The caches "k" and "v" of `tensors` in the dtype of q `[B, T, Hq, D]`, whose tokens follow those of `state`;
+        without rows that no sequence has filled, unless that takes a copy of them all."""
+        most = state.longest + q.shape[1]
+        k, v = (
+            cache if cache.dtype == q.dtype and len(cache) > 1 else cache[:, :most].to(q.dtype)
+            for cache in (tensors["k"], tensors["v"])
+        )
+        return k, v
 
     def output(self, o: Tensor) -> Tensor:
         """Heads `[B, T, Hq, D]` to the model `[B, T, D]`."""
@@ -131,11 +138,7 @@ def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     return nn.functional.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.eps)
 
 
-def _check(state: MixerState, longest: int, count: int, ctx: Context) -> None:
+def _check(state: MixerState, count: int, ctx: Context) -> None:
     if ctx.cu_seqlens is not None:
         raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
-    if longest + count > state.capacity:
-        raise SpecError(
-            f"{count} more tokens after {longest} exceed the state's capacity of {state.capacity}: "
-            "ask init_state for a larger one"
-        )
+    state.check_room(count)

@@ -22,7 +22,7 @@ def cached_attention(
     Triton form waits for nothing on the device; the others read ``lengths``. Raises `ShapeError`,
     `KernelUnavailableError`.
     """
-    _check(table.op, q, k, v, lengths)
+    _check(f"{table.op}_step", q, k, v, lengths)
     chosen = choose_impl(
         table.op, impl, why="scaled_dot_product_attention over the filled rows",
         table=table if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),

@@ -30,10 +30,12 @@ def choose_impl(
     device: torch.device | None = None,
     head_dim: int = 0,
     chunk: int = 0,
+    wanted: bool = True,
 ) -> str:
     """The implementation of `op` that a call with ``impl=impl`` runs: the one named, or for "auto" the Triton kernel
     where the row of `table` that serves `head_dim` and `chunk` on a CUDA `device` was verified there, else the
-    PyTorch form, which is `why`. An op without a `table` has no Triton kernel.
+    PyTorch form, which is `why`. An op without a `table` has no Triton kernel; where its kernel is not `wanted`, "auto"
+    leaves it alone.
 
     ``ARCHSEARCH_IMPL`` stands in for "auto"; "triton" there leaves an op without any Triton kernel at its PyTorch
     form. What "auto" came to, and why, is logged once for each op and device. Inside `torch.compile` the choice is
@@ -42,11 +44,11 @@ def choose_impl(
     """
     has_kernel = table is not None and device is not None
     place = str(device) if device is not None else ""
-    chosen: str = _choose(op, impl, why, has_kernel, place, head_dim, chunk)
+    chosen: str = _choose(op, impl, why, has_kernel, wanted, place, head_dim, chunk)
     return chosen
 
 
-def _choose(op: str, impl: str, why: str, has_kernel: bool, place: str, head_dim: int, chunk: int) -> str:
+def _choose(op: str, impl: str, why: str, has_kernel: bool, wanted: bool, place: str, head_dim: int, chunk: int) -> str:
     source = f'{op}(impl="{impl}")'
     override = os.environ.get(VARIABLE) or "auto"
     if impl != "auto":
@@ -57,7 +59,8 @@ def _choose(op: str, impl: str, why: str, has_kernel: bool, place: str, head_dim
         source = f"{op}: {VARIABLE}={override}"
         chosen = _say(op, place, override, f"{VARIABLE} is set")
     else:
-        refusal = _unverified(op, place, head_dim, chunk) if place.startswith("cuda") and has_kernel else ""
+        considered = place.startswith("cuda") and has_kernel and wanted
+        refusal = _unverified(op, place, head_dim, chunk) if considered else ""
         if refusal is None:
             return _say(op, place, "triton", "its configuration was verified on this architecture")
         return _say(op, place, "chunkwise", f"{why} ({refusal})" if refusal else why)

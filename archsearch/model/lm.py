@@ -119,7 +119,7 @@ class HybridLM(nn.Module):
         self, tokens: Tensor, states: list[BlockState], *, ctx: Context | None = None
     ) -> tuple[Tensor, list[BlockState]]:
         """Reads `[B, T]` more tokens into the states; logits `[B, V]` of the last one. May be called again."""
-        _check_room(states, tokens.shape[1])
+        states[0].mixer.check_room(tokens.shape[1])
         hidden, after = self._hidden(tokens, states, ctx or Context(want_state=True))
         return self._logits(hidden[:, -1]), after
 
@@ -127,7 +127,7 @@ class HybridLM(nn.Module):
         self, token: Tensor, states: list[BlockState], *, ctx: Context | None = None
     ) -> tuple[Tensor, list[BlockState]]:
         """One token `[B]` a sequence: logits `[B, V]` and the states after it, by the recurrent form."""
-        _check_room(states, 1)
+        states[0].mixer.check_room(1)
         return self.advance(token, states, ctx=ctx)
 
     def advance(
@@ -193,13 +193,3 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator | Non
         return logits.argmax(-1)
     probabilities = (logits.float() / temperature).softmax(-1)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-
-
-def _check_room(states: list[BlockState], count: int) -> None:
-    for state in states[:1]:
-        longest = int(state.mixer.lengths.max())
-        if longest + count > state.mixer.capacity:
-            raise SpecError(
-                f"{count} more tokens after {longest} exceed the state's capacity of {state.mixer.capacity}: "
-                "ask init_state for a larger one"
-            )

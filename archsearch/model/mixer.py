@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from archsearch.errors import SpecError
 from archsearch.mixer import Dtype, LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model.context import Context
 
@@ -23,6 +24,51 @@ class MixerState:
     tensors: dict[str, Tensor]
     lengths: Tensor
     capacity: int
+    _longest: tuple[int, int] | None = field(default=None, init=False, repr=False, compare=False)
+    """The most tokens that a sequence has seen, and the version of `lengths` that this was said of."""
+
+    @classmethod
+    def empty(cls, tensors: dict[str, Tensor], lengths: Tensor, capacity: int) -> MixerState:
+        """A state of no tokens, whose `lengths` are zeros."""
+        state = cls(tensors=tensors, lengths=lengths, capacity=capacity)
+        state._know(0)
+        return state
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence. The host knows them of a state from `Mixer.init_state` and of those `after`
+        it; of any other, and where `lengths` was written to, it reads them from the device."""
+        known = self._known()
+        if known is None:
+            known = int(self.lengths.max()) if self.lengths.numel() else 0
+            self._know(known)
+        return known
+
+    def after(self, tensors: dict[str, Tensor], count: int) -> MixerState:
+        """The state after `count` more tokens of each sequence, which left `tensors`."""
+        state = replace(self, tensors=tensors, lengths=self.lengths + count)
+        known = self._known()
+        if known is not None:
+            state._know(known + count)
+        return state
+
+    def check_room(self, count: int) -> None:
+        """Raises `SpecError` unless `count` more tokens fit."""
+        if self.longest + count > self.capacity:
+            raise SpecError(
+                f"{count} more tokens after {self.longest} exceed the state's capacity of {self.capacity}: "
+                "ask init_state for a larger one"
+            )
+
+    def _known(self) -> int | None:
+        if torch.compiler.is_compiling() or self._longest is None or self.lengths.is_inference():
+            return None
+        longest, version = self._longest
+        return longest if version == self.lengths._version else None
+
+    def _know(self, longest: int) -> None:
+        if not (torch.compiler.is_compiling() or self.lengths.is_inference()):
+            self._longest = longest, self.lengths._version
 
     @property
     def nbytes(self) -> int:
@@ -32,7 +78,7 @@ class MixerState:
     def clone(self) -> MixerState:
         """A copy that shares no memory."""
         tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-        return MixerState(tensors=tensors, lengths=self.lengths.clone(), capacity=self.capacity)
+        return self.after(tensors, 0)
 
 
 class Mixer(nn.Module):
@@ -58,8 +104,7 @@ class Mixer(nn.Module):
             )
             for row in self.plugin.state(self.options, replace(self.shape, dtype=name), self.layer)
         }
-        lengths = torch.zeros(batch, dtype=torch.int64, device=device)
-        return MixerState(tensors=tensors, lengths=lengths, capacity=capacity)
+        return MixerState.empty(tensors, torch.zeros(batch, dtype=torch.int64, device=device), capacity)
 
     def state_for(self, x: Tensor, state: MixerState | None, ctx: Context) -> MixerState | None:
         """The state to fill: the one given, a new one for `x` `[B, T, D]` when the context wants one, or None."""

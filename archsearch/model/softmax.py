@@ -20,7 +20,9 @@ class ShapeError(SpecError, ValueError):
     """Tensors whose shapes do not fit together."""
 
 
-def check_qkv(op: str, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None = None) -> None:
+def check_qkv(
+    op: str, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None = None, lengths: Tensor | None = None
+) -> None:
     """Raises `ShapeError` unless q, k, v (and the batch of one that `cu_seqlens` asks for) fit together."""
     shown = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
@@ -31,8 +33,12 @@ def check_qkv(op: str, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | Non
         raise ShapeError(f"{op}: {shown}: the query heads must be a multiple of the key heads")
     if q.shape[1] > k.shape[1]:
         raise ShapeError(f"{op}: {shown}: more queries than keys; the queries are the last of the keys' tokens")
+    if lengths is not None and lengths.shape != q.shape[:1]:
+        raise ShapeError(f"{op}: {shown}, lengths {list(lengths.shape)}: lengths must be [batch]")
     if cu_seqlens is None:
         return
+    if lengths is not None:
+        raise ShapeError(f"{op}: cu_seqlens and lengths: packed sequences have no rows beside their own; give one")
     if q.shape[0] != 1 or q.shape[1] != k.shape[1]:
         raise ShapeError(f"{op}: {shown}: packed sequences need a batch of 1 and as many queries as keys")
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1:
@@ -49,14 +55,52 @@ def packed_lengths(cu_seqlens: Tensor, tokens: int) -> list[int]:
 
 
 def each_sequence(
-    op: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor
+    op: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, *more: Tensor
 ) -> Tensor:
-    """`op` over each packed sequence apart, the outputs laid end to end `[1, T, Hq, Dv]`."""
+    """`op` over each packed sequence apart, the outputs laid end to end `[1, T, Hq, Dv]`; `more` `[1, T, ...]` are
+    split like q."""
     lengths = [length for length in packed_lengths(cu_seqlens, q.shape[1]) if length]
     if not lengths:
-        return op(q, k, v)
-    pieces = zip(*(torch.split(x, lengths, dim=1) for x in (q, k, v)), strict=True)
+        return op(q, k, v, *more)
+    pieces = zip(*(torch.split(x, lengths, dim=1) for x in (q, k, v, *more)), strict=True)
     return torch.cat([op(*piece) for piece in pieces], dim=1)
+
+
+def filled_lengths(op: str, q: Tensor, k: Tensor, lengths: Tensor) -> list[int]:
+    """`lengths` `[B]` on the host. Raises `ShapeError` where one leaves no room for the queries, or passes the rows."""
+    filled = [int(length) for length in lengths.tolist()]
+    if any(not q.shape[1] <= length <= k.shape[1] for length in filled):
+        raise ShapeError(
+            f"{op}: lengths = {filled}: must lie between the {q.shape[1]} queries and the {k.shape[1]} rows"
+        )
+    return filled
+
+
+def each_row(op: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, filled: list[int], *more: Tensor) -> Tensor:
+    """`op` over the `filled` rows of each sequence apart, `[B, T, Hq, Dv]`; `more` `[B, T, ...]` are split like q."""
+    pieces = []
+    for index, length in enumerate(filled):
+        row = slice(index, index + 1)
+        pieces.append(op(q[row], k[row, :length], v[row, :length], *(x[row] for x in more)))
+    return torch.cat(pieces)
+
+
+def filled_part(x: Tensor, filled: list[int], lengths: Tensor) -> Tensor:
+    """The rows of `x` `[B, S, H, D]` that some sequence has filled, zeros in those that one has not."""
+    part = x[:, : max(filled)]
+    if min(filled) == max(filled):
+        return part
+    return torch.where((torch.arange(max(filled), device=x.device) < lengths[:, None])[..., None, None], part, 0)
+
+
+def last_positions(lengths: Tensor, count: int) -> Tensor:
+    """Places in their sequences of the last `count` of `lengths` `[B]` tokens, `[B, count]`."""
+    return lengths[:, None] - count + torch.arange(count, device=lengths.device)
+
+
+def ragged_mask(lengths: Tensor, queries: int, keys: int) -> Tensor:
+    """`[B, T, S]`: the queries are the last T of the first `lengths` `[B]` keys of each sequence."""
+    return torch.arange(keys, device=lengths.device) <= last_positions(lengths, queries)[..., None]
 
 
 def no_outputs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

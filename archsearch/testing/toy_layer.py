@@ -31,7 +31,7 @@ class RunningMean(Mixer):
         if state is not None:
             totals = totals + state.tensors["total"]
             after = totals[:, -1:] if x.shape[1] else state.tensors["total"]
-            state = MixerState(tensors={"total": after}, lengths=state.lengths + x.shape[1], capacity=state.capacity)
+            state = state.after({"total": after}, x.shape[1])
         y: Tensor = self.up((totals / counts).to(x.dtype))
         return y, state
 

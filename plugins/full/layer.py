@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices, write_rows
-from archsearch.model.softmax import masked_attention
 
 from .ops import full_attention, full_attention_step
 from .options import FullOptions
@@ -33,13 +31,7 @@ class FullAttention(AttentionMixer):
         return {name: write_rows(state.tensors[name], rows, new) for name, new in (("k", k), ("v", v))}
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
-        tensors = self.remember(k, v, state)
+        tensors, after = self.remember(k, v, state), state.lengths + q.shape[1]
         if q.shape[1] == 1:
-            return full_attention_step(q[:, 0], tensors["k"], tensors["v"], state.lengths + 1)[:, None], tensors
-        lengths = [length + q.shape[1] for length in state.lengths.tolist()]
-        keys, values = (tensors[name][:, : max(lengths)].to(q.dtype) for name in ("k", "v"))
-        if min(lengths) == max(lengths):
-            return full_attention(q, keys, values), tensors
-        rows = torch.arange(max(lengths), device=q.device)
-        visible = rows <= token_indices(state, q.shape[1])[..., None]
-        return masked_attention(q, keys, values, visible), tensors
+            return full_attention_step(q[:, 0], tensors["k"], tensors["v"], after)[:, None], tensors
+        return full_attention(q, *self.filled(tensors, state, q), lengths=after), tensors

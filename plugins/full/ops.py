@@ -6,9 +6,20 @@ from functools import partial
 
 from torch import Tensor
 
-from archsearch.model.cached import cached_attention
+from archsearch.model.cached import KERNEL_DTYPES, cached_attention
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, explicit_attention, masked_attention
+from archsearch.model.softmax import (
+    causal_mask,
+    check_qkv,
+    each_row,
+    each_sequence,
+    explicit_attention,
+    filled_lengths,
+    filled_part,
+    masked_attention,
+    no_outputs,
+    ragged_mask,
+)
 
 from .table import TABLE
 
@@ -20,18 +31,44 @@ def full_attention(
     *,
     scale: float | None = None,
     cu_seqlens: Tensor | None = None,
+    lengths: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Causal softmax attention, `[B, T, Hq, D]` (Attention Is All You Need, arXiv 1706.03762, equation 1).
 
     q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
-    tokens. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N sequences end to end, T = S.
-    ``impl`` "chunkwise" is `scaled_dot_product_attention`. Raises `ShapeError`, `KernelUnavailableError`.
+    tokens, or with ``lengths`` `[B]` the last T of each sequence's first so many: rows after them are not seen.
+    ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N sequences end to end, T = S.
+
+    ``impl`` "chunkwise" is `scaled_dot_product_attention`, and stays "auto"'s choice where every sequence has S
+    tokens. "triton" leaves ``cu_seqlens``, which must rise from 0 to T, and ``lengths``, which must lie between T and
+    S, on the device and unchecked. Raises `ShapeError`, `KernelUnavailableError`.
     """
-    chosen = choose_impl("full_attention", impl, why="scaled_dot_product_attention")
-    check_qkv("full_attention", q, k, v, cu_seqlens)
+    check_qkv("full_attention", q, k, v, cu_seqlens, lengths)
+    chosen = choose_impl(
+        "full_attention", impl, why="scaled_dot_product_attention",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
+        wanted=cu_seqlens is not None or lengths is not None,
+    )  # fmt: skip
+    if q.numel() == 0:
+        return no_outputs(q, k, v)
+    if chosen == "triton":
+        from .launch import run
+
+        scale = float(q.shape[-1] ** -0.5) if scale is None else scale
+        return run(q, k, v, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
     attend = partial(_reference if chosen == "reference" else _chunkwise, scale=scale)
-    return attend(q, k, v) if cu_seqlens is None else each_sequence(attend, q, k, v, cu_seqlens)
+    if cu_seqlens is not None:
+        return each_sequence(attend, q, k, v, cu_seqlens)
+    if lengths is None:
+        return attend(q, k, v)
+    filled = filled_lengths("full_attention", q, k, lengths)
+    if chosen == "reference":
+        return each_row(attend, q, k, v, filled)
+    k, v = (filled_part(x, filled, lengths) for x in (k, v))
+    if min(filled) == max(filled):
+        return attend(q, k, v)
+    return masked_attention(q, k, v, ragged_mask(lengths, q.shape[1], k.shape[1]), scale)
 
 
 def full_attention_step(

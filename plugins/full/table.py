@@ -1,30 +1,55 @@
-"""Configurations of the full attention decode kernels, by architecture and head dim: rows of the cache a turn, and
-partial outputs a turn of their merge. Chosen so that nothing spills."""
+"""Configurations of the full attention kernels, by architecture and head dim. Chosen so that nothing spills.
+
+"forward" and "grad_query" take M queries a program and N keys a turn, "grad_keys" N keys a program and M queries a
+turn, "inner" M rows a program, "decode" N rows of the cache a turn, "merge" S partial outputs a turn.
+"""
 
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
 
 
-def _row(rows: int, num_warps: int, num_stages: int) -> dict[str, Config]:
+def _row(arch: str, head_dim: int) -> dict[str, Config]:
+    sequence = _hopper(head_dim) if arch == "sm_90" else _ampere(head_dim)
+    forward, grad_query, grad_keys = sequence
+    if head_dim == 256:
+        decode = Config.of(8, 3, N=32)
+    else:
+        decode = Config.of(4, 4, N=32) if (arch, head_dim) == ("sm_80", 128) else Config.of(4, 3, N=64)
     return {
-        "decode": Config(tiles={"N": rows}, num_warps=num_warps, num_stages=num_stages),
-        "merge": Config(tiles={"S": 16}, num_warps=4, num_stages=1),
+        "forward": forward,
+        "inner": Config.of(4, 1, M=64),
+        "grad_query": grad_query,
+        "grad_keys": grad_keys,
+        "decode": decode,
+        "merge": Config.of(4, 1, S=16),
     }
 
 
+def _hopper(head_dim: int) -> tuple[Config, Config, Config]:
+    """Of the forward pass, of the gradient of queries, and of that of keys and values."""
+    if head_dim == 256:
+        return Config.of(8, 2, M=128, N=32), Config.of(8, 2, M=64, N=32), Config.of(8, 2, M=32, N=64)
+    if head_dim == 128:
+        return Config.of(8, 3, M=128, N=64), Config.of(8, 2, M=128, N=64), Config.of(8, 2, M=64, N=64)
+    return Config.of(4, 3, M=128, N=64), Config.of(8, 2, M=128, N=64), Config.of(4, 2, M=64, N=64)
+
+
+def _ampere(head_dim: int) -> tuple[Config, Config, Config]:
+    """The same."""
+    if head_dim == 256:
+        return Config.of(8, 2, M=64, N=32), Config.of(8, 2, M=64, N=32), Config.of(8, 2, M=32, N=32)
+    if head_dim == 128:
+        return Config.of(8, 2, M=64, N=64), Config.of(8, 2, M=64, N=32), Config.of(8, 2, M=64, N=64)
+    return Config.of(4, 2, M=64, N=32), Config.of(4, 2, M=64, N=32), Config.of(4, 2, M=64, N=32)
+
+
 TABLE = Table(
-    op="full_attention_step",
+    op="full_attention",
     package=__package__,
     rows={
-        ("sm_90", 16, 0): _row(64, 4, 3),
-        ("sm_90", 32, 0): _row(64, 4, 3),
-        ("sm_90", 64, 0): _row(64, 4, 3),
-        ("sm_90", 128, 0): _row(64, 4, 3),
-        ("sm_90", 256, 0): _row(32, 8, 3),
-        ("sm_80", 32, 0): _row(64, 4, 3),
-        ("sm_80", 64, 0): _row(64, 4, 3),
-        ("sm_80", 128, 0): _row(32, 4, 4),
-        ("sm_80", 256, 0): _row(32, 8, 3),
+        (arch, head_dim, 0): _row(arch, head_dim)
+        for arch, head_dims in (("sm_90", (16, 32, 64, 128, 256)), ("sm_80", (32, 64, 128, 256)))
+        for head_dim in head_dims
     },
 )

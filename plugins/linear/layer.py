@@ -153,7 +153,7 @@ def _advance(state: MixerState, inputs: _Inputs, last: Tensor, count: int) -> Mi
     tensors = {"recurrent": last[:, None]}
     if inputs.tail is not None:
         tensors["conv"] = inputs.tail
-    return MixerState(tensors=tensors, lengths=state.lengths + count, capacity=state.capacity)
+    return state.after(tensors, count)
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -13,6 +13,7 @@ from archsearch.model.kernels.attention_launch import (
     attend_pairs,
     attend_range,
     block_means,
+    drop_unfilled,
     grad_pairs_keys,
     grad_pairs_query,
     grad_range_keys,
@@ -28,21 +29,36 @@ from .table import TABLE
 
 
 def run(
-    q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, scale: float, cu_seqlens: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    block_size: int,
+    top_k: int,
+    scale: float,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
 ) -> Tensor:
     """`ops.moba_attention` by kernels, `[B, T, Hq, Dv]`; nothing waits for the device, so bounds go unchecked."""
     value_dim = v.shape[-1]
     q, k, v = alike(q, k, v)
-    out: Tensor = moba_forward(q, k, v, cu_seqlens, block_size, top_k, scale)[0]
+    out: Tensor = moba_forward(q, k, v, cu_seqlens, lengths, block_size, top_k, scale)[0]
     return out if out.shape[-1] == value_dim else out[..., :value_dim]
 
 
 @torch.library.custom_op("archsearch::moba_forward", mutates_args=())
 def moba_forward(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, top_k: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    block_size: int,
+    top_k: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output `[B, T, Hq, D]`; log-sum-exps `[B * T, Hq]`, to base 2; the order and bounds of `layout.Pairs`."""
-    x, row, blocks = _prepare(q, k, v, cu_seqlens, block_size, scale)
+    x, row, blocks = _prepare(q, k, v, cu_seqlens, lengths, block_size, scale)
     slots = top_k - 1
     if not slots:
         empty = blocks.starts.new_empty(0)
@@ -56,10 +72,10 @@ def moba_forward(
 @torch.library.custom_op("archsearch::moba_backward", mutates_args=())
 def moba_backward(
     g: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, norms: Tensor, order: Tensor, bounds: Tensor,
-    cu_seqlens: Tensor | None, block_size: int, top_k: int, scale: float,
+    cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, top_k: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k and v."""
-    x, row, blocks = _prepare(q, k, v, cu_seqlens, block_size, scale)
+    x, row, blocks = _prepare(q, k, v, cu_seqlens, lengths, block_size, scale)
     grad, own, slots = gradient(o, g, norms, x.width, row["inner"]), _own_range(blocks), top_k - 1
     dq, dk, dv = torch.empty(q.shape, dtype=q.dtype, device=q.device), *(_wide_like(y) for y in (k, v))
     grad_range_keys(x, own, grad, dk, dv, row["own_grad_keys"])
@@ -69,12 +85,20 @@ def moba_backward(
         grad_pairs_keys(x, pairs, blocks, x.heads, slots, grad, dk, dv, row["past_grad_keys"])
         parts = grad_pairs_query(x, pairs, blocks, slots, grad, row["past_grad_query"])
     grad_range_query(x, own, grad, dq, row["own_grad_query"], parts=parts)
+    dk, dv = drop_unfilled((dk, dv), lengths)
     return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
 @moba_forward.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, top_k: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    block_size: int,
+    top_k: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, count, heads, _ = q.shape
     keys = k.shape[1]
@@ -91,31 +115,31 @@ def _(
 @moba_backward.register_fake
 def _(
     g: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, norms: Tensor, order: Tensor, bounds: Tensor,
-    cu_seqlens: Tensor | None, block_size: int, top_k: int, scale: float,
+    cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, top_k: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, cu_seqlens, *ctx.sizes = inputs
-    ctx.save_for_backward(q, k, v, *output, cu_seqlens)
+    q, k, v, cu_seqlens, lengths, *ctx.sizes = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens, lengths)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, g: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if g is None:
-        return (None,) * 7
-    return *moba_backward(g, *ctx.saved_tensors, *ctx.sizes), None, None, None, None
+        return (None,) * 8
+    return *moba_backward(g, *ctx.saved_tensors, *ctx.sizes), None, None, None, None, None
 
 
 moba_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _prepare(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, scale: float
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, scale: float
 ) -> tuple[Operands, dict[str, Config], Blocks]:
     key = TABLE.key(arch_of(q.device), q.shape[3])
-    blocks = lay_blocks((q.shape[0], q.shape[1]), k.shape[1], block_size, cu_seqlens, q.device)
+    blocks = lay_blocks((q.shape[0], q.shape[1]), k.shape[1], block_size, cu_seqlens, lengths, q.device)
     return operands(q, k, v, width=key[1], scale=scale), dict(TABLE.rows[key]), blocks
 
 

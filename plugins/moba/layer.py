@@ -9,9 +9,9 @@ from torch import Tensor
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices, write_rows
-from archsearch.model.block_cache import write_means, written_part
+from archsearch.model.block_cache import write_means
 
-from .ops import attend_at, moba_attention, moba_attention_step, write_mean
+from .ops import moba_attention, moba_attention_step, write_mean
 from .options import MobaOptions
 
 
@@ -25,7 +25,6 @@ class MobaAttention(AttentionMixer):
     def __init__(self, plugin: MixerPlugin[Any], options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> None:
         super().__init__(plugin, options, shape, layer, rope=options.rope)
         self.block_size, self.top_k = options.block_size, options.top_k
-        self.scale = shape.head_dim**-0.5
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         return moba_attention(q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=cu_seqlens)
@@ -43,14 +42,14 @@ class MobaAttention(AttentionMixer):
         return tensors
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
-        tensors, positions = self.remember(k, v, state), token_indices(state, q.shape[1])
+        tensors, after = self.remember(k, v, state), state.lengths + q.shape[1]
         if q.shape[1] == 1:
             means = tensors["mean" if self.top_k > 1 else "k"]
             o = moba_attention_step(
-                q[:, 0], tensors["k"], tensors["v"], means, state.lengths + 1,
+                q[:, 0], tensors["k"], tensors["v"], means, after,
                 block_size=self.block_size, top_k=self.top_k,
             )  # fmt: skip
             return o[:, None], tensors
-        keys, values = (written_part(tensors[name], positions).to(q.dtype) for name in ("k", "v"))
-        out = attend_at(q, keys, values, positions, block_size=self.block_size, top_k=self.top_k, scale=self.scale)
+        keys, values = self.filled(tensors, state, q)
+        out = moba_attention(q, keys, values, block_size=self.block_size, top_k=self.top_k, lengths=after)
         return out, tensors

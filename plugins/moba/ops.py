@@ -12,7 +12,17 @@ from archsearch.model.block_cache import block_rows, gather_rows, rows_attention
 from archsearch.model.block_sparse import attend_chosen, best_blocks, block_means, block_scores
 from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import causal_mask, check_qkv, each_sequence, masked_attention, no_outputs
+from archsearch.model.softmax import (
+    causal_mask,
+    check_qkv,
+    each_row,
+    each_sequence,
+    filled_lengths,
+    filled_part,
+    last_positions,
+    masked_attention,
+    no_outputs,
+)
 
 from .table import TABLE
 
@@ -29,21 +39,24 @@ def moba_attention(
     top_k: int,
     scale: float | None = None,
     cu_seqlens: Tensor | None = None,
+    lengths: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Attention over the own block and the ``top_k - 1`` past blocks of highest q . mean(k), `[B, T, Hq, D]`.
 
     q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
-    tokens. Each query head chooses for itself among the complete blocks before its own; of equal scores the earliest;
-    all where there are fewer. Causal inside the own block. ``scale`` is D^-0.5 unless given. ``cu_seqlens``
-    `[N + 1]`: B = 1, N sequences end to end, T = S, blocks counted from the start of each.
+    tokens, or with ``lengths`` `[B]` the last T of each sequence's first so many: rows after them are not seen. Each
+    query head chooses for itself among the complete blocks before its own; of equal scores the earliest; all where
+    there are fewer. Causal inside the own block. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N
+    sequences end to end, T = S, blocks counted from the start of each.
 
     "reference" makes the mask of all pairs, as "chunkwise" does on few tokens; on many it costs T top_k block_size, as
-    "triton" does, which leaves ``cu_seqlens``, which must rise from 0 to T, on the device and unchecked.
-    Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. MoBA, arXiv 2502.13189, equations 2 to 6.
+    "triton" does, which leaves ``cu_seqlens``, which must rise from 0 to T, and ``lengths``, which must lie between T
+    and S, on the device and unchecked. Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. MoBA, arXiv
+    2502.13189, equations 2 to 6.
     """
     chosen = _form(q, v, impl)
-    check_qkv("moba_attention", q, k, v, cu_seqlens)
+    check_qkv("moba_attention", q, k, v, cu_seqlens, lengths)
     for name, value in (("block_size", block_size), ("top_k", top_k)):
         if value < 1:
             raise OptionsError(f"moba_attention({name}={value}): must be at least 1")
@@ -53,11 +66,19 @@ def moba_attention(
     if chosen == "triton":
         from .launch import run
 
-        return run(q, k, v, block_size=block_size, top_k=top_k, scale=scale, cu_seqlens=cu_seqlens)
-    attend = partial(
-        _reference if chosen == "reference" else _chunkwise, block_size=block_size, top_k=top_k, scale=scale
-    )
-    return attend(q, k, v) if cu_seqlens is None else each_sequence(attend, q, k, v, cu_seqlens)
+        return run(q, k, v, block_size=block_size, top_k=top_k, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
+    form = _reference if chosen == "reference" else _chunkwise
+    attend = partial(form, block_size=block_size, top_k=top_k, scale=scale)
+    if cu_seqlens is not None:
+        return each_sequence(attend, q, k, v, cu_seqlens)
+    if lengths is None:
+        return attend(q, k, v)
+    filled = filled_lengths("moba_attention", q, k, lengths)
+    if chosen == "reference":
+        return each_row(attend, q, k, v, filled)
+    k, v = (filled_part(x, filled, lengths) for x in (k, v))
+    positions = last_positions(lengths, q.shape[1])
+    return attend_at(q, k, v, positions, block_size=block_size, top_k=top_k, scale=scale)
 
 
 def moba_attention_step(

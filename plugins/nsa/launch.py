@@ -15,6 +15,7 @@ from archsearch.model.kernels.attention_launch import (
     Range,
     attend_range,
     block_means,
+    drop_unfilled,
     grad_pairs_keys,
     grad_range_keys,
     grad_range_query,
@@ -31,13 +32,13 @@ from .table import TABLE
 
 def branches(
     q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, window: int, scale: float,
-    cu_seqlens: Tensor | None,
+    cu_seqlens: Tensor | None, lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Compression, selection and window of `ops.nsa_attention` by kernels, each `[B, T, Hq, Dv]`; nothing waits for
     the device, so bounds go unchecked."""
     value_dim = v.shape[-1]
     q, k, v = alike(q, k, v)
-    made = nsa_forward(q, k, v, cu_seqlens, block_size, top_k, window, scale)
+    made = nsa_forward(q, k, v, cu_seqlens, lengths, block_size, top_k, window, scale)
     compressed, selected, local = (o if o.shape[-1] == value_dim else o[..., :value_dim] for o in made[:3])
     return compressed, selected, local
 
@@ -72,11 +73,19 @@ class _Call:
 
 @torch.library.custom_op("archsearch::nsa_forward", mutates_args=())
 def nsa_forward(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, top_k: int, window: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    block_size: int,
+    top_k: int,
+    window: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The branches `[B, T, Hq, D]`, the log-sum-exps of each `[B * T, Hq]` to base 2, the past blocks that are chosen,
     `[B * T, Hkv, top_k - 1]` int32, -1 for none."""
-    call = _prepare(q, k, v, cu_seqlens, block_size, window, scale)
+    call = _prepare(q, k, v, cu_seqlens, lengths, block_size, window, scale)
     compressed, norms = attend_range(call.means, call.complete, call.row["means_forward"])
     chosen = _choose(call, norms, top_k - 1)
     selected, selected_norms = _select(call, chosen)
@@ -87,10 +96,10 @@ def nsa_forward(
 @torch.library.custom_op("archsearch::nsa_backward", mutates_args=())
 def nsa_backward(
     g: list[Tensor], q: Tensor, k: Tensor, v: Tensor, o: list[Tensor], norms: list[Tensor], chosen: Tensor,
-    cu_seqlens: Tensor | None, block_size: int, window: int, scale: float,
+    cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, window: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k and v, from those of the branches."""
-    call = _prepare(q, k, v, cu_seqlens, block_size, window, scale)
+    call = _prepare(q, k, v, cu_seqlens, lengths, block_size, window, scale)
     x, row = call.x, call.row
     compressed, selected, local = (gradient(*one, x.width, row["inner"]) for one in zip(o, g, norms, strict=True))
     dq, dk, dv = (torch.empty(y.shape, dtype=torch.float32, device=y.device) for y in (q, k, v))
@@ -105,12 +114,21 @@ def nsa_backward(
         grad_pairs_keys(
             x, pairs, call.blocks, x.key_heads, chosen.shape[2], selected, dk, dv, row["past_grad_keys"]
         )  # fmt: skip
+    dk, dv = drop_unfilled((dk, dv), lengths)
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
 @nsa_forward.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, top_k: int, window: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    block_size: int,
+    top_k: int,
+    window: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, count, heads, _ = q.shape
     o = [q.new_empty(q.shape) for _ in range(3)]
@@ -122,33 +140,41 @@ def _(
 @nsa_backward.register_fake
 def _(
     g: list[Tensor], q: Tensor, k: Tensor, v: Tensor, o: list[Tensor], norms: list[Tensor], chosen: Tensor,
-    cu_seqlens: Tensor | None, block_size: int, window: int, scale: float,
+    cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, window: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, cu_seqlens, ctx.block_size, _, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output, cu_seqlens)
+    q, k, v, cu_seqlens, lengths, ctx.block_size, _, ctx.window, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output, cu_seqlens, lengths)
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, *made, chosen, cu_seqlens = ctx.saved_tensors
+    q, k, v, *made, chosen, cu_seqlens, lengths = ctx.saved_tensors
     dq, dk, dv = nsa_backward(
-        list(grads[:3]), q, k, v, made[:3], made[3:], chosen, cu_seqlens, ctx.block_size, ctx.window, ctx.scale
+        list(grads[:3]), q, k, v, made[:3], made[3:], chosen, cu_seqlens, lengths, ctx.block_size, ctx.window,
+        ctx.scale,
     )  # fmt: skip
-    return dq, dk, dv, None, None, None, None, None
+    return dq, dk, dv, None, None, None, None, None, None
 
 
 nsa_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _prepare(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, block_size: int, window: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    block_size: int,
+    window: int,
+    scale: float,
 ) -> _Call:
     key = TABLE.key(arch_of(q.device), q.shape[3])
     row, width = TABLE.rows[key], key[1]
-    blocks = lay_blocks((q.shape[0], q.shape[1]), k.shape[1], block_size, cu_seqlens, q.device)
+    blocks = lay_blocks((q.shape[0], q.shape[1]), k.shape[1], block_size, cu_seqlens, lengths, q.device)
     means = [block_means(x, blocks, width, row["means"])[None] for x in (k, v)]
     x = operands(q, k, v, width=width, scale=scale)
     return _Call(
@@ -205,7 +231,9 @@ def _grad_means(call: _Call, grad: Gradient, dk: Tensor, dv: Tensor) -> None:
     )
     grad_range_keys(x, call.complete, grad, d_keys, d_values, call.row["means_grad_keys"])
     keys = torch.arange(dk.shape[0] * dk.shape[1], device=dk.device, dtype=torch.int32)
-    block = torch.searchsorted(call.blocks.stops, keys, right=True)
+    block = torch.searchsorted(call.blocks.stops, keys, right=True).clamp_(max=call.blocks.count - 1)
+    inside = keys >= call.blocks.starts[block]  # a row that no token has filled is in none
     for of_rows, of_heads in ((dk, d_keys), (dv, d_values)):
         of_means = of_heads[0].unflatten(1, (x.key_heads, -1)).sum(2)
-        of_rows.add_(of_means[block].view_as(of_rows), alpha=1 / size)
+        share = torch.where(inside[:, None, None], of_means[block], 0)
+        of_rows.add_(share.view_as(of_rows), alpha=1 / size)

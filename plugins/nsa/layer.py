@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices, write_rows
-from archsearch.model.block_cache import write_means, written_part
+from archsearch.model.block_cache import write_means
 
-from .ops import attend_at, nsa_attention
+from .ops import nsa_attention
 from .options import NsaOptions
 from .step import nsa_attention_step, write_mean
 
@@ -29,7 +29,6 @@ class NsaAttention(AttentionMixer):
         super().__init__(plugin, options, shape, layer, rope=options.rope)
         self.gate = nn.Linear(shape.d_model, 3 * shape.n_heads, bias=False)
         self.block_size, self.top_k, self.window = options.block_size, options.top_k, options.window
-        self.scale = shape.head_dim**-0.5
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q with gates `[B, T, Hq, D + 3]`, k and v `[B, T, Hkv, D]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
@@ -65,16 +64,16 @@ class NsaAttention(AttentionMixer):
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         q, gates = torch.split(q, [self.head_dim, 3], dim=-1)
-        tensors, positions = self.remember(k, v, state), token_indices(state, q.shape[1])
+        tensors, after = self.remember(k, v, state), state.lengths + q.shape[1]
         if q.shape[1] == 1:
             o = nsa_attention_step(
-                q[:, 0], tensors["k"], tensors["v"], tensors["k_mean"], tensors["v_mean"], state.lengths + 1,
+                q[:, 0], tensors["k"], tensors["v"], tensors["k_mean"], tensors["v_mean"], after,
                 gates=gates[:, 0], block_size=self.block_size, top_k=self.top_k, window=self.window,
             )  # fmt: skip
             return o[:, None], tensors
-        keys, values = (written_part(tensors[name], positions).to(q.dtype) for name in ("k", "v"))
-        out = attend_at(
-            q, keys, values, gates, positions,
-            block_size=self.block_size, top_k=self.top_k, window=self.window, scale=self.scale,
+        keys, values = self.filled(tensors, state, q)
+        out = nsa_attention(
+            q, keys, values,
+            gates=gates, block_size=self.block_size, top_k=self.top_k, window=self.window, lengths=after,
         )  # fmt: skip
         return out, tensors

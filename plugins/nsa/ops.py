@@ -12,7 +12,17 @@ from archsearch.model.block_sparse import additive_mask, attend_chosen, best_blo
 from archsearch.model.block_tiles import attend_blocks
 from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import ShapeError, check_qkv, masked_attention, no_outputs, packed_lengths
+from archsearch.model.softmax import (
+    ShapeError,
+    check_qkv,
+    each_row,
+    each_sequence,
+    filled_lengths,
+    filled_part,
+    last_positions,
+    masked_attention,
+    no_outputs,
+)
 
 from .reference import reference
 from .table import TABLE
@@ -32,6 +42,7 @@ def nsa_attention(
     window: int,
     scale: float | None = None,
     cu_seqlens: Tensor | None = None,
+    lengths: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Sum over three branches of ``gates[..., i]`` times attention, `[B, T, Hq, D]`, to
@@ -43,17 +54,18 @@ def nsa_attention(
     2. the last ``window`` tokens, the own included.
 
     q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
-    tokens. `gates` `[B, T, Hq, 3]` are taken as they are. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`:
-    B = 1, N sequences end to end, T = S, blocks counted from the start of each.
+    tokens, or with ``lengths`` `[B]` the last T of each sequence's first so many: rows after them are not seen. `gates`
+    `[B, T, Hq, 3]` are taken as they are. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N
+    sequences end to end, T = S, blocks counted from the start of each.
 
     "reference" makes the masks of all pairs, as "chunkwise" does on few tokens; on many it costs
     T (T / block_size + top_k block_size + window), as "triton" does, which leaves ``cu_seqlens``, which must rise
-    from 0 to T, on the device and unchecked. No gradient flows through the choice of blocks. Raises `OptionsError`,
-    `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089, equations 5 to 12, on one set of keys and values,
-    with means for the learned compression.
+    from 0 to T, and ``lengths``, which must lie between T and S, on the device and unchecked. No gradient flows
+    through the choice of blocks. Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089,
+    equations 5 to 12, on one set of keys and values, with means for the learned compression.
     """
     chosen = choose_form(q, v, impl)
-    check_qkv("nsa_attention", q, k, v, cu_seqlens)
+    check_qkv("nsa_attention", q, k, v, cu_seqlens, lengths)
     if gates.shape != (*q.shape[:3], 3):
         raise ShapeError(f"nsa_attention: gates {list(gates.shape)}: must be {[*q.shape[:3], 3]}, three a query head")
     for name, value in (("block_size", block_size), ("top_k", top_k), ("window", window)):
@@ -68,16 +80,22 @@ def nsa_attention(
         return gated_sum(
             gates,
             *branches(
-                q, k, v, block_size=block_size, top_k=top_k, window=window, scale=scale, cu_seqlens=cu_seqlens
+                q, k, v, block_size=block_size, top_k=top_k, window=window, scale=scale, cu_seqlens=cu_seqlens,
+                lengths=lengths,
             ),
         )  # fmt: skip
     form = reference if chosen == "reference" else _chunkwise
     attend = partial(form, block_size=block_size, top_k=top_k, window=window, scale=scale)
-    if cu_seqlens is None:
+    if cu_seqlens is not None:
+        return each_sequence(attend, q, k, v, cu_seqlens, gates)
+    if lengths is None:
         return attend(q, k, v, gates)
-    lengths = [length for length in packed_lengths(cu_seqlens, q.shape[1]) if length]
-    pieces = zip(*(torch.split(x, lengths, dim=1) for x in (q, k, v, gates)), strict=True)
-    return torch.cat([attend(*piece) for piece in pieces], dim=1)
+    filled = filled_lengths("nsa_attention", q, k, lengths)
+    if chosen == "reference":
+        return each_row(attend, q, k, v, filled, gates)
+    k, v = (filled_part(x, filled, lengths) for x in (k, v))
+    positions = last_positions(lengths, q.shape[1])
+    return attend_at(q, k, v, gates, positions, block_size=block_size, top_k=top_k, window=window, scale=scale)
 
 
 def choose_form(q: Tensor, v: Tensor, impl: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from archsearch_plugins.full.ops import full_attention_step
+from archsearch_plugins.full.ops import full_attention, full_attention_step
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
 from archsearch_plugins.moba.ops import write_mean as moba_write_mean
@@ -23,7 +24,8 @@ RULES, DECAYS = ("hebbian", "delta"), ("none", "constant", "head", "channel")
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """`tokens` of each of `batch` sequences, or rows of their caches; packed: 3 sequences end to end, one empty."""
+    """`tokens` of each of `batch` sequences, or rows of their caches; packed: 3 sequences end to end, one empty;
+    continued: the queries of softmax attention are the later half of what each sequence has filled of its rows."""
 
     tokens: int
     batch: int = 1
@@ -31,22 +33,32 @@ class Sizes:
     kv_heads: int = 2
     dim: int = 16
     packed: bool = False
+    continued: bool = False
     dtype: torch.dtype = torch.float32
 
     @property
     def bounds(self) -> Tensor | None:
         return torch.tensor([0, self.tokens // 2, self.tokens // 2, self.tokens]) if self.packed else None
 
+    @property
+    def filled(self) -> Tensor | None:
+        """Tokens that each sequence has, the queries among them."""
+        return self.lengths() if self.continued else None
+
     def normal(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         draw = torch.Generator().manual_seed(len(shape))
         return torch.randn(shape, generator=draw).to(dtype or self.dtype).requires_grad_(torch.is_grad_enabled())
 
     def rows(self, heads: int) -> Tensor:
-        """`[B, T, heads, D]`."""
+        """`[B, S, heads, D]`."""
         return self.normal(self.batch, self.tokens, heads, self.dim)
 
+    @property
+    def queries(self) -> int:
+        return (self.tokens + 1) // 2 if self.continued else self.tokens
+
     def qkv(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.rows(self.heads), self.rows(self.kv_heads), self.rows(self.kv_heads)
+        return self.rows(self.heads)[:, : self.queries], self.rows(self.kv_heads), self.rows(self.kv_heads)
 
     def query(self) -> Tensor:
         """Of one token a sequence, `[B, Hq, D]`."""
@@ -58,24 +70,33 @@ class Sizes:
 
     def lengths(self) -> Tensor:
         """Tokens that each sequence has so far."""
-        return torch.full((self.batch,), max(1, self.tokens - 2))
+        return torch.full((self.batch,), max(self.queries if self.continued else 1, self.tokens - 2))
+
+
+def _full(sizes: Sizes) -> list[Tensor]:
+    return [full_attention(*sizes.qkv(), cu_seqlens=sizes.bounds, lengths=sizes.filled, impl="triton")]
 
 
 def _sliding(sizes: Sizes) -> list[Tensor]:
     return [window_attention(*sizes.qkv(), window=5, sinks=2, cu_seqlens=sizes.bounds, impl="triton")]
 
 
+def _moba_of(sizes: Sizes, top_k: int) -> list[Tensor]:
+    bounds, lengths = sizes.bounds, sizes.filled
+    return [moba_attention(*sizes.qkv(), block_size=4, top_k=top_k, cu_seqlens=bounds, lengths=lengths, impl="triton")]
+
+
 def _moba(sizes: Sizes) -> list[Tensor]:
-    return [moba_attention(*sizes.qkv(), block_size=4, top_k=2, cu_seqlens=sizes.bounds, impl="triton")]
+    return _moba_of(sizes, 2)
 
 
 def _moba_own_block(sizes: Sizes) -> list[Tensor]:
-    return [moba_attention(*sizes.qkv(), block_size=4, top_k=1, cu_seqlens=sizes.bounds, impl="triton")]
+    return _moba_of(sizes, 1)
 
 
 def _nsa(sizes: Sizes) -> list[Tensor]:
-    gates = sizes.normal(sizes.batch, sizes.tokens, sizes.heads, 3)
-    options = {"block_size": 4, "top_k": 3, "window": 5}
+    gates = sizes.normal(sizes.batch, sizes.queries, sizes.heads, 3)
+    options: dict[str, Any] = {"block_size": 4, "top_k": 3, "window": 5, "lengths": sizes.filled}
     return [nsa_attention(*sizes.qkv(), gates=gates, cu_seqlens=sizes.bounds, impl="triton", **options)]
 
 
@@ -133,6 +154,7 @@ def _log_sigmoid(sizes: Sizes) -> list[Tensor]:
 
 SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
     **{f"linear-{rule}-{decay}": _linear(rule, decay) for rule in RULES for decay in DECAYS},
+    "full": _full,
     "sliding": _sliding,
     "moba": _moba,
     "moba-own-block": _moba_own_block,
@@ -144,6 +166,9 @@ SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
     "gate-logsigmoid": _log_sigmoid,
 }
 """Outputs of whole sequences, differentiable."""
+
+CONTINUED = ("full", "moba", "moba-own-block", "nsa")
+"""Those whose queries may come after tokens that a cache holds."""
 
 
 def run_sequence(op: str, sizes: Sizes) -> None:

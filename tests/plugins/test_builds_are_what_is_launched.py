@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_calls import SEQUENCES, STEPS, Sizes, run_sequence
+from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import Variant, variants
 
 from archsearch.bench.builds import all_builds
@@ -60,6 +60,11 @@ def test_sequences(tokens: int, packed: bool, built: set[Code]) -> None:
     ops = [op for op in SEQUENCES if plain or not op.startswith("linear")]
     sizes = Sizes(tokens=tokens, packed=packed, dtype=torch.bfloat16)
     assert not missing(launched(ops, sizes), built)
+
+
+@pytest.mark.parametrize("tokens", [16, 16384], ids="T{}".format)
+def test_after_cached_tokens(tokens: int, built: set[Code]) -> None:
+    assert not missing(launched(CONTINUED, Sizes(tokens=tokens, continued=True, dtype=torch.bfloat16)), built)
 
 
 @pytest.mark.parametrize("tokens", [16, 16384], ids="S{}".format)

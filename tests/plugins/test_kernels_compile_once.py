@@ -15,7 +15,7 @@ from archsearch_plugins.linear.table_step import TABLE as LINEAR_STEP
 from archsearch_plugins.moba.table import TABLE as MOBA
 from archsearch_plugins.nsa.table import TABLE as NSA
 from archsearch_plugins.sliding.table import TABLE as SLIDING
-from kernel_calls import SEQUENCES, STEPS, Sizes, run_sequence
+from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import Variant, variants
 
 from archsearch.kernels import Key, Table
@@ -32,8 +32,8 @@ queries of a sink, and a decode step divides a cache. They and their tiles are m
 apart where it may: a length that is none shows."""
 
 SEQUENCE_TABLES = {
-    "linear": LINEAR, "sliding": SLIDING, "moba": MOBA, "nsa": NSA, "short_conv": CONV, "unit_length": UNIT,
-    "gated_norm": GATED, "gate": GATES,
+    "full": FULL, "linear": LINEAR, "sliding": SLIDING, "moba": MOBA, "nsa": NSA, "short_conv": CONV,
+    "unit_length": UNIT, "gated_norm": GATED, "gate": GATES,
 }  # fmt: skip
 STEP_TABLES = {
     "full": FULL, "sliding": SLIDING, "moba": MOBA, "nsa": NSA, "linear": LINEAR_STEP, "short_conv": CONV
@@ -75,6 +75,13 @@ def new_variants(
 @pytest.mark.parametrize("op", SEQUENCES)
 def test_forwards_and_backwards(op: str, shape: str, packed: bool) -> None:
     assert not new_variants(partial(of_sequences, op), replace(SHAPES[shape], packed=packed), ENDS)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("op", CONTINUED)
+def test_after_cached_tokens(op: str, shape: str) -> None:
+    sizes = replace(SHAPES[shape], continued=True, batch=2)
+    assert not new_variants(partial(of_sequences, op), sizes, ENDS, FEW_LENGTHS)
 
 
 @pytest.mark.parametrize("batch", [1, 3], ids="B{}".format)

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from kernel_calls import SEQUENCES, STEPS, Sizes, run_sequence
+from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import variants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -55,6 +55,11 @@ def test_forwards_and_backwards(op: str, packed: bool, no_reads: None) -> None:
     run_sequence(op, Sizes(tokens=12, packed=packed))
 
 
+@pytest.mark.parametrize("op", CONTINUED)
+def test_after_cached_tokens(op: str, no_reads: None) -> None:
+    run_sequence(op, Sizes(tokens=12, batch=2, continued=True))
+
+
 @pytest.mark.parametrize("op", STEPS)
 def test_decode_step(op: str, no_reads: None) -> None:
     run_step(op)
@@ -82,7 +87,7 @@ def test_layers_in_training(name: str, registry: Registry, as_on_a_card: None, n
         mixer(x, ctx=Context())[0].sum().backward()
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if name != "full"])
+@pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_training_on_packed_sequences(
     name: str, registry: Registry, as_on_a_card: None, no_reads: None
 ) -> None:
@@ -115,3 +120,14 @@ def test_every_op_by_kernels_is_among_them() -> None:
 def test_a_value_that_is_read_fails(no_reads: None) -> None:
     with pytest.raises(pytest.fail.Exception, match="read back"):
         torch.ones(1).item()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_that_fill_a_cache(name: str, registry: Registry, as_on_a_card: None, no_reads: None) -> None:
+    mixer, x, ctx = layer(registry, name), torch.randn(2, 12, 16), Context(want_state=True)
+    with variants(), torch.no_grad():
+        y, state = mixer(x, state=mixer.init_state(2, 30), ctx=ctx)
+        for piece in (x[:, :9], x[:, :1], x[:, :7]):
+            y, state = mixer(piece, state=state, ctx=ctx)
+        y, state = mixer.step(x[:, 0], state=state, ctx=ctx)
+    assert y.shape == (2, 16)

@@ -115,7 +115,7 @@ def test_what_is_chosen_scores_best(dtype: torch.dtype) -> None:
     case = Case(tokens=90, block_size=8, top_k=4, heads=4, key_heads=2, batch=2)
     with torch.no_grad():
         q, k, v = (torch.randn_like(x) for x in case.inputs(dtype))
-        x, row, blocks = launch._prepare(q, k, v, None, 8, 1.0)
+        x, row, blocks = launch._prepare(q, k, v, None, None, 8, 1.0)
         chosen = launch._choose(x, blocks, 3, row).view(2, 90, 4, 3).long()
     means = k.double()[:, :88].unflatten(1, (11, 8)).mean(2).to(dtype).double().repeat_interleave(2, 2)
     scores = torch.einsum("bthd,bnhd->bthn", q.double(), means)

@@ -130,7 +130,7 @@ def test_what_is_chosen_weighs_most(dtype: torch.dtype) -> None:
     case = Case(tokens=45, block_size=4, top_k=5, window=8, heads=4, key_heads=2)
     with torch.no_grad():
         q, k, v, _ = (torch.randn_like(x) for x in case.inputs(dtype))
-        chosen = launch.nsa_forward(q, k, v, None, 4, 5, 8, 0.5)[-1].view(1, 45, 2, 4).long()
+        chosen = launch.nsa_forward(q, k, v, None, None, 4, 5, 8, 0.5)[-1].view(1, 45, 2, 4).long()
     means = k.double()[:, :44].unflatten(1, (11, 4)).mean(2).to(dtype).double().repeat_interleave(2, 2)
     own, complete = torch.arange(45)[:, None, None] // 4, (torch.arange(45)[:, None, None] + 1) // 4
     blocks = torch.arange(11)

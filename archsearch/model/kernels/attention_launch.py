@@ -125,6 +125,15 @@ def grad_range_keys(
     )  # fmt: skip
 
 
+def drop_unfilled(gradients: tuple[Tensor, ...], lengths: Tensor | None) -> tuple[Tensor, ...]:
+    """Zeros in the rows of `[B, S, H, D]` after the first `lengths` `[B]`, which no query saw: what they hold may be
+    NaN, and a product with it is no zero."""
+    if lengths is None:
+        return gradients
+    rows = torch.arange(gradients[0].shape[1], device=lengths.device) >= lengths[:, None]
+    return tuple(x.masked_fill_(rows[..., None, None], 0) for x in gradients)
+
+
 def attend_pairs(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, config: Config) -> tuple[Tensor, Tensor]:
     """Attention of each pair of a query head and a block: parts `[B * T, Hq, slots, D]` in the dtype of q, and their
     log-sum-exps `[B * T, Hq, slots]`, -inf where the query made no such choice."""

@@ -32,31 +32,58 @@ class Blocks:
         return self.starts.shape[0]
 
 
-def lay_blocks(
-    queries: tuple[int, int], keys: int, size: int, cu_seqlens: Tensor | None, device: torch.device
-) -> Blocks:
-    """Blocks of `size` keys for `queries` = (B, T), the last T of `keys` = S tokens of each sequence."""
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """Where sequences and queries stand, int64: `begins` and `ends` `[N]` of the keys of each sequence; of each query
+    `[B * T]` its own key `at` and the number of its `sequence`."""
+
+    begins: Tensor
+    ends: Tensor
+    at: Tensor
+    sequence: Tensor
+
+
+def lay_sequences(
+    queries: tuple[int, int], keys: int, cu_seqlens: Tensor | None, lengths: Tensor | None, device: torch.device
+) -> Sequences:
+    """Sequences of `queries` = (B, T) over `keys` = S rows each, the queries the last T of them: of all S, or of the
+    first `lengths` `[B]`; or packed by `cu_seqlens` `[N + 1]`, as many keys as queries."""
     batch, count = queries
     tokens = torch.arange(batch * count, device=device)
-    if cu_seqlens is None:
-        bounds, blocks = torch.arange(batch + 1, device=device) * keys, batch * -(-keys // size)
-        at = tokens // max(count, 1) * keys + tokens % max(count, 1) + keys - count
-    else:
+    if cu_seqlens is not None:
         bounds = cu_seqlens.to(device, torch.int64, non_blocking=True)
-        blocks, at = keys // size + len(bounds) - 1, tokens
-    ends = ((bounds[1:] - bounds[:-1] + size - 1) // size).cumsum(0)  # the block after each sequence's last
-    firsts = torch.nn.functional.pad(ends[:-1], (1, 0))
-    sequence = torch.searchsorted(bounds[1:], at, right=True).clamp_(max=len(ends) - 1)
-    begin, first = bounds[sequence], firsts[sequence]
+        sequence = torch.searchsorted(bounds[1:], tokens, right=True).clamp_(max=len(bounds) - 2)
+        return Sequences(begins=bounds[:-1], ends=bounds[1:], at=tokens, sequence=sequence)
+    begins = torch.arange(batch, device=device) * keys
+    ends = begins + (keys if lengths is None else lengths.to(device, torch.int64, non_blocking=True))
+    sequence = tokens // max(count, 1)
+    at = ends[sequence] - count + tokens % max(count, 1)
+    return Sequences(begins=begins, ends=ends, at=at, sequence=sequence)
+
+
+def lay_blocks(
+    queries: tuple[int, int],
+    keys: int,
+    size: int,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    device: torch.device,
+) -> Blocks:
+    """Blocks of `size` keys for the queries of `lay_sequences`."""
+    laid = lay_sequences(queries, keys, cu_seqlens, lengths, device)
+    blocks = queries[0] * -(-keys // size) if cu_seqlens is None else keys // size + len(laid.ends)
+    after = ((laid.ends - laid.begins + size - 1) // size).cumsum(0)  # the block after each sequence's last
+    firsts = torch.nn.functional.pad(after[:-1], (1, 0))
+    begin, first = laid.begins[laid.sequence], firsts[laid.sequence]
     numbers = torch.arange(blocks, device=device)
-    holder = torch.searchsorted(ends, numbers, right=True)
-    inside = holder < len(ends)
-    holder = holder.clamp_(max=len(ends) - 1)
-    stops = bounds[1:][holder]
-    starts = torch.where(inside, bounds[holder] + (numbers - firsts[holder]) * size, stops)
+    holder = torch.searchsorted(after, numbers, right=True)
+    inside = holder < len(after)
+    holder = holder.clamp_(max=len(after) - 1)
+    stops = laid.ends[holder]
+    starts = torch.where(inside, laid.begins[holder] + (numbers - firsts[holder]) * size, stops)
     narrow = [
         x.to(torch.int32)
-        for x in (starts, torch.minimum(starts + size, stops), at, begin, first + (at - begin) // size, first)
+        for x in (starts, torch.minimum(starts + size, stops), laid.at, begin, first + (laid.at - begin) // size, first)
     ]
     return Blocks(size=size, **dict(zip(("starts", "stops", "at", "begin", "own", "first"), narrow, strict=True)))
 
