@@ -17,6 +17,12 @@ def ratio(actual: Tensor, expected: Tensor, *, least: float = 0.1) -> float:
     return float(difference / expected.detach().square().mean().sqrt().clamp(min=least))
 
 
+def after_filled(x: Tensor, filled: tuple[int, ...], value: float) -> Tensor:
+    """`x` `[B, S, ...]` with `value` in the rows after the first `filled` of each sequence."""
+    rows = torch.arange(x.shape[1]) >= torch.tensor(filled)[:, None]
+    return x.masked_fill(rows.view(*rows.shape, *[1] * (x.dim() - 2)), value)
+
+
 def differences(case: Any, dtype: torch.dtype, names: tuple[str, ...]) -> dict[str, float]:
     """`ratio`, of no less than a tenth, of the output and of the gradient of each input, by name; `case` has
     ``inputs(dtype)`` and ``run(tensors, impl)``."""

@@ -11,8 +11,9 @@ from kernel_variants import variants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.mixer import LayerInfo, ModelShape
-from archsearch.model import Context, Mixer
+from archsearch.model import Context, HybridLM, Mixer
 from archsearch.registry import Registry
 
 LAYERS = ("full", "sliding", "moba", "nsa", "kda", "gated-deltanet", "mamba2", "gla", "retnet")
@@ -131,3 +132,20 @@ def test_layers_that_fill_a_cache(name: str, registry: Registry, as_on_a_card: N
             y, state = mixer(piece, state=state, ctx=ctx)
         y, state = mixer.step(x[:, 0], state=state, ctx=ctx)
     assert y.shape == (2, 16)
+
+
+def test_a_model_that_reads_a_prompt_in_parts_and_decodes(
+    registry: Registry, as_on_a_card: None, no_reads: None
+) -> None:
+    values = {"d_model": 16, "n_heads": 2, "n_kv_heads": 2, "head_dim": 8, "vocab_size": 8, "short_conv": 4}
+    spec = ModelSpec.read({**values, "channel_mixer": "swiglu", "dtype": "float32"})
+    pattern = "full sliding(window=5, sinks=2) moba(block_size=4, top_k=2) nsa(block_size=4, top_k=3, window=5) kda"
+    model = HybridLM(ArchSpec.parse(pattern, registry, spec), registry)
+    tokens = torch.zeros(2, 20, dtype=torch.int64)
+    with variants(), torch.no_grad():
+        states = model.init_state(2, 20)
+        for part in (tokens[:, :9], tokens[:, :1], tokens[:, :7]):
+            _, states = model.prefill(part, states)
+        for token in range(3):
+            logits, states = model.step(tokens[:, token], states)
+    assert logits.shape == (2, 8)

@@ -9,7 +9,7 @@ import torch
 from archsearch_plugins.moba import launch
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
 from archsearch_plugins.moba.table import TABLE
-from kernel_checks import differences, ratio
+from kernel_checks import after_filled, differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
@@ -21,7 +21,8 @@ NAMES = ("q", "k", "v")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end."""
+    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end, `filled` those
+    of the sequences of a cache, NaN in the rows after them."""
 
     tokens: int
     block_size: int
@@ -32,12 +33,17 @@ class Case:
     batch: int = 1
     keys: int = 0
     packed: tuple[int, ...] = ()
+    filled: tuple[int, ...] = ()
     value_dim: int = 0
     scale: float | None = None
 
     @property
     def bounds(self) -> Tensor | None:
         return torch.tensor([0, *self.packed]).cumsum(0) if self.packed else None
+
+    @property
+    def lengths(self) -> Tensor | None:
+        return torch.tensor(self.filled) if self.filled else None
 
     def inputs(self, dtype: torch.dtype) -> list[Tensor]:
         """Signed q, k, v. Of float16 each block of keys lies about a point of its own, so that rounding moves no
@@ -53,13 +59,16 @@ class Case:
         if dtype == torch.float16:
             centres = torch.randn(1, -(-keys // self.block_size), 1, self.dim, generator=draw, dtype=torch.float64)
             k = 0.3 * k + centres.repeat_interleave(self.block_size, 1)[:, :keys]
+        if self.filled:
+            k, v = (after_filled(x, self.filled, torch.nan) for x in (k, v))
         return [x.to(dtype).requires_grad_() for x in (q, k, v)]
 
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         q, k, v = tensors
         return moba_attention(
-            q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=self.bounds, scale=self.scale, impl=impl
-        )
+            q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=self.bounds, lengths=self.lengths,
+            scale=self.scale, impl=impl,
+        )  # fmt: skip
 
 
 QUICK = {
@@ -73,6 +82,8 @@ QUICK = {
     "T20-of-S45-B2": Case(tokens=20, keys=45, block_size=8, top_k=3, batch=2),
     "T1-of-S40": Case(tokens=1, keys=40, block_size=8, top_k=2),
     "packed-with-empty": Case(tokens=80, block_size=8, top_k=3, packed=(1, 0, 39, 16, 24)),
+    "T7-after-ragged": Case(tokens=7, keys=50, filled=(7, 33, 50), block_size=8, top_k=3, batch=3),
+    "T20-after-ragged-own-block-only": Case(tokens=20, keys=45, filled=(45, 23), block_size=16, top_k=1, batch=2),
     "V24-of-D16": Case(tokens=40, block_size=8, top_k=2, value_dim=24),
     "negative-scale": Case(tokens=40, block_size=8, top_k=2, scale=-0.3),
 }
@@ -85,6 +96,9 @@ SLOW = {
     for block_size, top_k, heads, key_heads in ((16, 3, 4, 2), (64, 2, 2, 2), (7, 4, 3, 1))
 }
 SLOW["T1000"] = Case(tokens=1000, block_size=64, top_k=3)
+SLOW["T65-after-ragged"] = Case(
+    tokens=65, keys=300, filled=(65, 300, 128, 66), block_size=16, top_k=4, dim=64, heads=4, key_heads=2, batch=4
+)
 SLOW["packed-uneven"] = Case(tokens=300, block_size=16, top_k=3, packed=(0, 100, 1, 15, 0, 17, 64, 63, 40, 0))
 CASES = [pytest.param(case, id=name) for name, case in QUICK.items()]
 CASES += [pytest.param(case, id=name, marks=pytest.mark.slow) for name, case in SLOW.items()]

@@ -10,7 +10,7 @@ from archsearch_plugins.nsa import launch
 from archsearch_plugins.nsa.ops import nsa_attention
 from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
 from archsearch_plugins.nsa.table import TABLE
-from kernel_checks import differences, ratio
+from kernel_checks import after_filled, differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
@@ -22,7 +22,8 @@ NAMES = ("q", "k", "v", "gates")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end."""
+    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end, `filled` those
+    of the sequences of a cache, NaN in the rows after them."""
 
     tokens: int
     block_size: int
@@ -34,12 +35,17 @@ class Case:
     batch: int = 1
     keys: int = 0
     packed: tuple[int, ...] = ()
+    filled: tuple[int, ...] = ()
     value_dim: int = 0
     scale: float | None = None
 
     @property
     def bounds(self) -> Tensor | None:
         return torch.tensor([0, *self.packed]).cumsum(0) if self.packed else None
+
+    @property
+    def lengths(self) -> Tensor | None:
+        return torch.tensor(self.filled) if self.filled else None
 
     def inputs(self, dtype: torch.dtype) -> list[Tensor]:
         """Signed q, k, v and gates. Of float16 each block of keys lies about a point of its own, so that rounding
@@ -56,13 +62,15 @@ class Case:
         if dtype == torch.float16:
             centres = torch.randn(1, -(-keys // self.block_size), 1, self.dim, generator=draw, dtype=torch.float64)
             k = 0.3 * k + centres.repeat_interleave(self.block_size, 1)[:, :keys]
+        if self.filled:
+            k, v = (after_filled(x, self.filled, torch.nan) for x in (k, v))
         return [x.to(dtype).requires_grad_() for x in (q, k, v, gates)]
 
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         q, k, v, gates = tensors
         return nsa_attention(
             q, k, v, gates=gates, block_size=self.block_size, top_k=self.top_k, window=self.window,
-            cu_seqlens=self.bounds, scale=self.scale, impl=impl,
+            cu_seqlens=self.bounds, lengths=self.lengths, scale=self.scale, impl=impl,
         )  # fmt: skip
 
 
@@ -77,6 +85,10 @@ QUICK = {
     "T6-of-S45-B2": Case(tokens=6, keys=45, block_size=8, top_k=4, window=12, batch=2),
     "T1-of-S40": Case(tokens=1, keys=40, block_size=8, top_k=8, window=8),
     "packed-with-empty": Case(tokens=30, block_size=4, top_k=3, window=5, packed=(1, 0, 13, 8, 8)),
+    "T5-after-ragged": Case(tokens=5, keys=40, filled=(5, 23, 40), block_size=4, top_k=3, window=7, batch=3),
+    "T9-after-ragged-grouped": Case(
+        tokens=9, keys=20, filled=(20, 11), block_size=8, top_k=2, window=3, batch=2, heads=4, key_heads=2
+    ),
     "V24-of-D16-negative-scale": Case(tokens=10, block_size=4, top_k=2, window=5, value_dim=24, scale=-0.3),
 }
 SLOW = {
@@ -89,6 +101,10 @@ SLOW = {
 }
 SLOW["T256"] = Case(tokens=256, block_size=16, top_k=6, window=40)
 SLOW["T1000"] = Case(tokens=1000, block_size=64, top_k=4, window=100)
+SLOW["T65-after-ragged"] = Case(
+    tokens=65, keys=300, filled=(65, 300, 128, 66), block_size=16, top_k=4, window=40, dim=64, heads=4, key_heads=2,
+    batch=4,
+)  # fmt: skip
 SLOW["packed-uneven"] = Case(
     tokens=300, block_size=16, top_k=4, window=30, packed=(0, 100, 1, 15, 0, 17, 64, 63, 40, 0)
 )
