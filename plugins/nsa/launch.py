@@ -232,8 +232,6 @@ def _grad_means(call: _Call, grad: Gradient, dk: Tensor, dv: Tensor) -> None:
     grad_range_keys(x, call.complete, grad, d_keys, d_values, call.row["means_grad_keys"])
     keys = torch.arange(dk.shape[0] * dk.shape[1], device=dk.device, dtype=torch.int32)
     block = torch.searchsorted(call.blocks.stops, keys, right=True).clamp_(max=call.blocks.count - 1)
-    inside = keys >= call.blocks.starts[block]  # a row that no token has filled is in none
     for of_rows, of_heads in ((dk, d_keys), (dv, d_values)):
         of_means = of_heads[0].unflatten(1, (x.key_heads, -1)).sum(2)
-        share = torch.where(inside[:, None, None], of_means[block], 0)
-        of_rows.add_(share.view_as(of_rows), alpha=1 / size)
+        of_rows.add_(of_means[block].view_as(of_rows), alpha=1 / size)
