@@ -26,6 +26,7 @@ class FullPlugin(MixerPlugin[FullOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far"
     options = FullOptions
+    op_names = ("packed",)
 
     def params(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)

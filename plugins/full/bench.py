@@ -1,4 +1,4 @@
-"""Full attention as `archsearch bench kernels` measures it: over sequences, and one token over its cache."""
+"""Full attention as `archsearch bench kernels` measures it: whole sequences, packed ones, one token over its cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .ops import full_attention, full_attention_step
 
 
 def bench_ops() -> Iterator[BenchOp]:
-    """Both of them."""
+    """All three; the packed sequences are of one length, so that peers take them as a batch."""
     yield BenchOp(
         name="full", inputs=_inputs, run=_run, reference=lambda inputs: _run(inputs, reference_form(inputs)),
         work=causal_work,
@@ -24,6 +24,14 @@ def bench_ops() -> Iterator[BenchOp]:
         grids={
             FULL: [_shape(1, 16384, 16), _shape(1, 65536, 16)], QUICK: [_shape(1, 16384, 16)],
             TINY: [Shape(batch=2, tokens=40, heads=4, kv_heads=2, head_dim=16)],
+        },
+    )  # fmt: skip
+    yield BenchOp(
+        name="packed", inputs=_inputs, run=_run_packed, reference=lambda inputs: _run(inputs, reference_form(inputs)),
+        work=causal_work, trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2}, peers=sdpa_peers(same=True),
+        grids={
+            FULL: [_shape(64, 1024, 16), _shape(8, 8192, 16)], QUICK: [_shape(64, 1024, 16)],
+            TINY: [Shape(batch=3, tokens=20, heads=4, kv_heads=2, head_dim=16)],
         },
     )  # fmt: skip
     yield BenchOp(
@@ -57,6 +65,15 @@ def _step_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
 
 def _run(inputs: Inputs, impl: str) -> Outputs:
     return (full_attention(inputs["q"], inputs["k"], inputs["v"], impl=impl),)
+
+
+def _run_packed(inputs: Inputs, impl: str) -> Outputs:
+    """The sequences of the batch end to end."""
+    q, k, v = (inputs[name].flatten(0, 1)[None] for name in ("q", "k", "v"))
+    count, tokens = inputs["q"].shape[:2]
+    bounds = torch.arange(count + 1, device=q.device) * tokens
+    out = full_attention(q, k, v, cu_seqlens=bounds, impl=impl)
+    return (out[0].unflatten(0, (count, tokens)),)
 
 
 def _step(inputs: Inputs, impl: str) -> Outputs:

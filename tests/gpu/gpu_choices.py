@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,6 +28,16 @@ def clear_moba(q: Tensor, k: Tensor, bounds: Tensor | None, *, block_size: int, 
 def clear_nsa(q: Tensor, k: Tensor, bounds: Tensor | None, *, block_size: int, top_k: int) -> Tensor:
     """`[B, T, Hq]`: the same of the probabilities, which the query heads of a key head share."""
     return _by_sequence(q, k, bounds, block_size, lambda x, y: _clear_nsa(x, y, block_size, top_k - 2))
+
+
+def after_cached(clear: Callable[..., Tensor], q: Tensor, k: Tensor, lengths: Tensor, **sizes: int) -> Tensor:
+    """One of the two of queries `[B, T, Hq, D]` that are the last of each sequence's first `lengths` `[B]` keys."""
+    made = []
+    for row, length in enumerate(lengths.tolist()):
+        queries = q[row : row + 1]
+        whole = torch.cat((queries[:, :1].expand(-1, length - q.shape[1], -1, -1), queries), 1)
+        made.append(clear(whole, k[row : row + 1, :length], None, **sizes)[:, length - q.shape[1] :])
+    return torch.cat(made)
 
 
 def _by_sequence(q: Tensor, k: Tensor, bounds: Tensor | None, block_size: int, clear: object) -> Tensor:

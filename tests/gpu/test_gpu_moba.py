@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from archsearch_plugins.moba import launch
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
 from archsearch_plugins.moba.table import TABLE
 from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
-from gpu_choices import clear_moba
+from gpu_choices import after_cached, clear_moba
 from test_moba_kernels import Case, cache
 from torch import Tensor
 
@@ -23,7 +24,7 @@ rows = pytest.mark.parametrize("key", rows_of(TABLE))
 proves = pytest.mark.proves(TABLE)
 
 
-def grouped(tokens: int, dim: int, **changes: int) -> Case:
+def grouped(tokens: int, dim: int, **changes: Any) -> Case:
     case = Case(tokens=tokens, block_size=16, top_k=3, dim=dim, heads=4, key_heads=2)
     return dataclasses.replace(case, **changes)
 
@@ -33,10 +34,13 @@ def held(case: Case) -> dict[str, Tensor]:
     return on_card(dict(zip(NAMES, case.inputs(torch.float16), strict=True)), NAMES)
 
 
-def op(case: Case, impl: str, bounds: Tensor | None = None) -> Op:
+def op(case: Case, impl: str, bounds: Tensor | None = None, lengths: Tensor | None = None) -> Op:
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor]:
         q, k, v = (inputs[name] for name in NAMES)
-        return (moba_attention(q, k, v, block_size=case.block_size, top_k=case.top_k, cu_seqlens=bounds, impl=impl),)
+        out = moba_attention(
+            q, k, v, block_size=case.block_size, top_k=case.top_k, cu_seqlens=bounds, lengths=lengths, impl=impl
+        )
+        return (out,)
 
     return run  # type: ignore[return-value]
 
@@ -79,6 +83,21 @@ def test_more_tokens_than_16_bits_count(key: Key) -> None:
 @proves
 def test_64_packed_sequences(key: Key) -> None:
     check_case(key, grouped(4000, key[1]), bounds=uneven(4000, 64))
+
+
+@rows
+@proves
+def test_after_cached_tokens(key: Key) -> None:
+    case = grouped(65, key[1], keys=300, batch=4, filled=(65, 300, 128, 66))
+    inputs, lengths = held(case), torch.tensor(case.filled)
+    sizes = {"block_size": case.block_size, "top_k": case.top_k}
+    clear = after_cached(clear_moba, inputs["q"], inputs["k"], lengths, **sizes)
+    lengths = lengths.to(inputs["q"].device)
+    with TABLE.forced(key):
+        check(
+            op(case, "triton", None, lengths), op(case, "reference", None, lengths), inputs,
+            trained=NAMES, decided=clear,
+        )  # fmt: skip
 
 
 @rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from archsearch_plugins.nsa.ops import nsa_attention
 from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
 from archsearch_plugins.nsa.table import TABLE
 from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
-from gpu_choices import clear_nsa
+from gpu_choices import after_cached, clear_nsa
 from test_nsa_kernels import Case, cache
 from torch import Tensor
 
@@ -23,7 +24,7 @@ rows = pytest.mark.parametrize("key", rows_of(TABLE))
 proves = pytest.mark.proves(TABLE)
 
 
-def grouped(tokens: int, dim: int, **changes: int) -> Case:
+def grouped(tokens: int, dim: int, **changes: Any) -> Case:
     case = Case(tokens=tokens, block_size=16, top_k=4, window=20, dim=dim, heads=4, key_heads=2)
     return dataclasses.replace(case, **changes)
 
@@ -33,12 +34,12 @@ def held(case: Case) -> dict[str, Tensor]:
     return on_card(dict(zip(NAMES, case.inputs(torch.float16), strict=True)), NAMES)
 
 
-def op(case: Case, impl: str, bounds: Tensor | None = None) -> Op:
+def op(case: Case, impl: str, bounds: Tensor | None = None, lengths: Tensor | None = None) -> Op:
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor]:
         q, k, v, gates = (inputs[name] for name in NAMES)
         out = nsa_attention(
             q, k, v, gates=gates, block_size=case.block_size, top_k=case.top_k, window=case.window,
-            cu_seqlens=bounds, impl=impl,
+            cu_seqlens=bounds, lengths=lengths, impl=impl,
         )  # fmt: skip
         return (out,)
 
@@ -92,6 +93,21 @@ def test_more_tokens_than_16_bits_count(key: Key) -> None:
 @proves
 def test_64_packed_sequences(key: Key) -> None:
     check_case(key, grouped(4000, key[1]), bounds=uneven(4000, 64))
+
+
+@rows
+@proves
+def test_after_cached_tokens(key: Key) -> None:
+    case = grouped(65, key[1], keys=300, batch=4, filled=(65, 300, 128, 66))
+    inputs, lengths = held(case), torch.tensor(case.filled)
+    sizes = {"block_size": case.block_size, "top_k": case.top_k}
+    clear = after_cached(clear_nsa, inputs["q"], inputs["k"], lengths, **sizes)
+    lengths = lengths.to(inputs["q"].device)
+    with TABLE.forced(key):
+        check(
+            op(case, "triton", None, lengths), op(case, "reference", None, lengths), inputs,
+            trained=NAMES, decided=clear,
+        )  # fmt: skip
 
 
 @rows

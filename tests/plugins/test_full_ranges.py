@@ -52,8 +52,9 @@ class Case:
         return [x.to(dtype).requires_grad_() for x in (q, k, v)]
 
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
-        bounds = torch.tensor([0, *self.packed]).cumsum(0) if self.packed else None
-        lengths = torch.tensor(self.filled) if self.filled else None
+        device = tensors[0].device
+        bounds = torch.tensor([0, *self.packed], device=device).cumsum(0) if self.packed else None
+        lengths = torch.tensor(self.filled, device=device) if self.filled else None
         return full_attention(*tensors, scale=self.scale, cu_seqlens=bounds, lengths=lengths, impl=impl)
 
 
