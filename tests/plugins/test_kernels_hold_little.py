@@ -1,4 +1,4 @@
-"""Sparse attention by kernels holds no tensor of all pairs of tokens, nor of tokens and blocks."""
+"""Softmax attention by kernels holds no tensor of all pairs of tokens, nor of tokens and blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def largest_bytes(op: str) -> int:
     return max(event.self_cpu_memory_usage for event in profiled.events())
 
 
-@pytest.mark.parametrize("op", ["sliding", "moba", "nsa"])
+@pytest.mark.parametrize("op", ["full", "sliding", "moba", "nsa"])
 def test_memory_of_one_call(op: str) -> None:
     rows_bytes = TOKENS * 16 * 4
     assert rows_bytes <= largest_bytes(op) < TOKENS * (TOKENS // BLOCK)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from archsearch_plugins.full.ops import full_attention_step
+from archsearch_plugins.full.ops import full_attention, full_attention_step
 from archsearch_plugins.linear.ops import linear_attention_step
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
 from archsearch_plugins.nsa.ops import nsa_attention
@@ -49,6 +49,7 @@ def normal(*shape: int) -> Tensor:
 
 
 SEQUENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "full": lambda q, k, v: full_attention(q, k, v, impl="triton"),
     "sliding": lambda q, k, v: window_attention(q, k, v, window=3, sinks=1, impl="triton"),
     "moba": lambda q, k, v: moba_attention(q, k, v, impl="triton", **options_of("moba")),
     "nsa": lambda q, k, v: nsa_attention(

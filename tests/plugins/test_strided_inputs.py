@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from kernel_calls import SEQUENCES, STEPS, Sizes
+from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes
 from torch import Tensor
 
 
@@ -50,6 +50,15 @@ def test_decode_steps(op: str, layout: str) -> None:
 @pytest.mark.parametrize("op", [op for op in SEQUENCES if "linear" not in op or op == "linear-delta-channel"])
 def test_sequences(op: str, packed: bool, layout: str) -> None:
     sizes = {"tokens": 10, "batch": 1 if packed else 2, "dim": 9, "packed": packed}
+    with torch.no_grad():
+        pairs = zip(SEQUENCES[op](Strided(layout=LAYOUTS[layout], **sizes)), SEQUENCES[op](Sizes(**sizes)), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("op", CONTINUED)
+def test_after_cached_tokens(op: str, layout: str) -> None:
+    sizes = {"tokens": 11, "batch": 3, "heads": 4, "dim": 9, "continued": True}
     with torch.no_grad():
         pairs = zip(SEQUENCES[op](Strided(layout=LAYOUTS[layout], **sizes)), SEQUENCES[op](Sizes(**sizes)), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
