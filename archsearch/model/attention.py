@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from archsearch.attention_cost import kv_heads_of
 from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
-from archsearch.model.context import Context
+from archsearch.model.context import Context, readable
 from archsearch.model.mixer import Mixer, MixerState
 from archsearch.model.rotary import Rotary
 
@@ -71,9 +71,9 @@ class AttentionMixer(Mixer):
         if state is None:
             q, k, v = self.project(x, ctx.positions_of(x))
             return self.output(self.attend(q, k, v, ctx.cu_seqlens)), None
-        _check(state, x.shape[1], ctx)
+        held = 0 if empty else _held(state, x.shape[1], ctx)
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
-        if empty or state.longest == 0:
+        if held == 0:
             o, tensors = self.attend(q, k, v, None), self.remember(k, v, state)
         else:
             o, tensors = self.extend(q, k, v, state)
@@ -83,8 +83,8 @@ class AttentionMixer(Mixer):
         """One token, `[B, D]` to `[B, D]`. On CUDA, and inside `torch.compile`, the host reads nothing back, so that a
         step can be captured in a graph: there it is the caller who keeps within the capacity, as `HybridLM.step`
         does."""
-        if not (x_t.is_cuda or torch.compiler.is_compiling()):
-            _check(state, 1, ctx)
+        if readable(x_t):
+            _held(state, 1, ctx)
         x = x_t[:, None]
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
         o, tensors = self.extend(q, k, v, state)
@@ -103,7 +103,7 @@ class AttentionMixer(Mixer):
     def filled(self, tensors: dict[str, Tensor], state: MixerState, q: Tensor) -> tuple[Tensor, Tensor]:
         """The caches "k" and "v" of `tensors` in the dtype of q `[B, T, Hq, D]`, whose tokens follow those of `state`;
         without rows that no sequence has filled, unless that takes a copy of them all."""
-        most = state.longest + q.shape[1]
+        most = state.most + q.shape[1]
         k, v = (
             cache if cache.dtype == q.dtype and len(cache) > 1 else cache[:, :most].to(q.dtype)
             for cache in (tensors["k"], tensors["v"])
@@ -138,7 +138,8 @@ def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     return nn.functional.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.eps)
 
 
-def _check(state: MixerState, count: int, ctx: Context) -> None:
+def _held(state: MixerState, count: int, ctx: Context) -> int:
+    """Tokens of the longest sequence. Raises `SpecError` where `count` more do not fit, or are packed sequences."""
     if ctx.cu_seqlens is not None:
         raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
-    state.check_room(count)
+    return state.check_room(count, ctx.held)

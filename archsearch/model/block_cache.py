@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from archsearch.model.attention import write_rows
+from archsearch.model.context import readable
 
 
 def block_rows(chosen: Tensor, last: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
@@ -46,8 +47,8 @@ def write_means(means: Tensor, x: Tensor, lengths: Tensor, count: int, block_siz
     device, after = x.device, lengths + count
     blocks = (lengths // block_size)[:, None] + torch.arange((count + block_size - 1) // block_size, device=device)
     complete = (blocks + 1) * block_size <= after[:, None]
-    if not (complete.is_cuda or bool(complete.any())):
-        return means  # on a card the question would wait for the device
+    if readable(complete) and not complete.any():
+        return means
     rows = (blocks[..., None] * block_size + torch.arange(block_size, device=device)).clamp(
         max=after[:, None, None] - 1
     )

@@ -15,13 +15,15 @@ class Context:
 
     ``positions`` `[B, T]` int64 overrides the positions that follow from the state's lengths or ``cu_seqlens``.
     ``cu_seqlens`` `[N + 1]` int64: the batch is one row of N sequences laid end to end, the bounds of each.
-    ``want_state``: return a state although none was given. ``progress``: share of the training done, 0 to 1.
-    ``shared``: values that layers hand to later layers. ``teacher``: outputs of a model to distil from, or None.
+    ``want_state``: return a state although none was given. ``held``: tokens that the longest sequence of the given
+    states has, where the caller knows them, so that no mixer need ask. ``progress``: share of the training done, 0 to
+    1. ``shared``: values that layers hand to later layers. ``teacher``: outputs of a model to distil from, or None.
     """
 
     positions: Tensor | None = None
     cu_seqlens: Tensor | None = None
     want_state: bool = False
+    held: int | None = None
     progress: float = 0.0
     shared: dict[str, Any] = field(default_factory=dict)
     teacher: Any = None
@@ -44,3 +46,8 @@ class Context:
         if lengths is None:
             return steps.expand(batch, count)
         return lengths[:, None] + steps
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the host may read a value of `x` at no cost: not from a card, nor inside `torch.compile`."""
+    return not (x.is_cuda or torch.compiler.is_compiling())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -119,16 +119,17 @@ class HybridLM(nn.Module):
         self, tokens: Tensor, states: list[BlockState], *, ctx: Context | None = None
     ) -> tuple[Tensor, list[BlockState]]:
         """Reads `[B, T]` more tokens into the states; logits `[B, V]` of the last one. May be called again."""
-        states[0].mixer.check_room(tokens.shape[1])
-        hidden, after = self._hidden(tokens, states, ctx or Context(want_state=True))
-        return self._logits(hidden[:, -1]), after
+        held = states[0].mixer.check_room(tokens.shape[1])
+        hidden, after = self._hidden(tokens, states, replace(ctx or Context(want_state=True), held=held))
+        return self._logits(hidden[:, -1]), _counted(after, held + tokens.shape[1])
 
     def step(
         self, token: Tensor, states: list[BlockState], *, ctx: Context | None = None
     ) -> tuple[Tensor, list[BlockState]]:
         """One token `[B]` a sequence: logits `[B, V]` and the states after it, by the recurrent form."""
-        states[0].mixer.check_room(1)
-        return self.advance(token, states, ctx=ctx)
+        held = states[0].mixer.check_room(1)
+        logits, after = self.advance(token, states, ctx=ctx)
+        return logits, _counted(after, held + 1)
 
     def advance(
         self, token: Tensor, states: list[BlockState], *, ctx: Context | None = None
@@ -193,3 +194,10 @@ def _choose(logits: Tensor, temperature: float, generator: torch.Generator | Non
         return logits.argmax(-1)
     probabilities = (logits.float() / temperature).softmax(-1)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def _counted(states: list[BlockState], longest: int) -> list[BlockState]:
+    """The states, told what blocks that are compiled do not tell them."""
+    for state in states:
+        state.mixer.longest = longest
+    return states

@@ -31,44 +31,53 @@ class MixerState:
     def empty(cls, tensors: dict[str, Tensor], lengths: Tensor, capacity: int) -> MixerState:
         """A state of no tokens, whose `lengths` are zeros."""
         state = cls(tensors=tensors, lengths=lengths, capacity=capacity)
-        state._know(0)
+        state.longest = 0
         return state
 
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence. The host knows them of a state from `Mixer.init_state` and of those `after`
-        it; of any other, and where `lengths` was written to, it reads them from the device."""
+        it; of any other, of one that compiled code made, and where `lengths` was written to, it reads them from the
+        device, unless it is told."""
         known = self._known()
         if known is None:
             known = int(self.lengths.max()) if self.lengths.numel() else 0
-            self._know(known)
+            self.longest = known
         return known
+
+    @longest.setter
+    def longest(self, known: int) -> None:
+        if not (torch.compiler.is_compiling() or self.lengths.is_inference()):
+            self._longest = known, self.lengths._version
+
+    @property
+    def most(self) -> int:
+        """Tokens that no sequence exceeds: those of the longest; inside `torch.compile`, where that would be a constant
+        of the graph, the capacity."""
+        return self.capacity if torch.compiler.is_compiling() else self.longest
 
     def after(self, tensors: dict[str, Tensor], count: int) -> MixerState:
         """The state after `count` more tokens of each sequence, which left `tensors`."""
-        state = replace(self, tensors=tensors, lengths=self.lengths + count)
-        known = self._known()
+        state, known = replace(self, tensors=tensors, lengths=self.lengths + count), self._known()
         if known is not None:
-            state._know(known + count)
+            state.longest = known + count
         return state
 
-    def check_room(self, count: int) -> None:
-        """Raises `SpecError` unless `count` more tokens fit."""
-        if self.longest + count > self.capacity:
+    def check_room(self, count: int, held: int | None = None) -> int:
+        """`longest`, or what the caller knows it to be. Raises `SpecError` unless `count` more tokens fit."""
+        held = self.longest if held is None else held
+        if held + count > self.capacity:
             raise SpecError(
-                f"{count} more tokens after {self.longest} exceed the state's capacity of {self.capacity}: "
+                f"{count} more tokens after {held} exceed the state's capacity of {self.capacity}: "
                 "ask init_state for a larger one"
             )
+        return held
 
     def _known(self) -> int | None:
         if torch.compiler.is_compiling() or self._longest is None or self.lengths.is_inference():
             return None
         longest, version = self._longest
         return longest if version == self.lengths._version else None
-
-    def _know(self, longest: int) -> None:
-        if not (torch.compiler.is_compiling() or self.lengths.is_inference()):
-            self._longest = longest, self.lengths._version
 
     @property
     def nbytes(self) -> int:

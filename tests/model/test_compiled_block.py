@@ -34,6 +34,7 @@ QUICK = ["kda", "mamba2", "full", "sliding", "moba"]
 
 
 CASES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MIXERS]
+FEW = [pytest.param(name, marks=[] if name in ("mamba2", "full") else pytest.mark.slow) for name in MIXERS]
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +46,15 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def build(registry: Registry, mixer: str) -> Block:
+def build_model(registry: Registry, mixer: str) -> HybridLM:
     torch.manual_seed(0)
     values = {"d_model": 32, "n_heads": 2, "n_kv_heads": 2, "head_dim": 16, "vocab_size": 8, "short_conv": 4}
     spec = ModelSpec.read({**values, "channel_mixer": "swiglu", "dtype": "float32"})
-    block = HybridLM(ArchSpec.parse(MIXERS[mixer], registry, spec), registry).blocks[0]
+    return HybridLM(ArchSpec.parse(MIXERS[mixer], registry, spec), registry)
+
+
+def build(registry: Registry, mixer: str) -> Block:
+    block = build_model(registry, mixer).blocks[0]
     assert isinstance(block, Block)
     return block
 
@@ -87,7 +92,8 @@ def test_training_is_one_graph(mixer: str, half: bool, registry: Registry) -> No
 
 
 @pytest.mark.parametrize(
-    "mixer", ["mamba2", "sliding", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kda", "moba", "nsa"))]
+    "mixer",
+    ["mamba2", "full", "sliding", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kda", "moba", "nsa"))],
 )
 def test_packed_sequences_are_one_graph(mixer: str, registry: Registry) -> None:
     block, x = build(registry, mixer), inputs(20)
@@ -102,14 +108,22 @@ def test_packed_sequences_are_one_graph(mixer: str, registry: Registry) -> None:
         torch.testing.assert_close(actual, wanted)
 
 
-def test_a_new_length_compiles_nothing_new(registry: Registry) -> None:
-    block = build(registry, "mamba2")
-    counter = CompileCounterWithBackend("aot_eager")
+@pytest.mark.parametrize("mixer", CASES)
+def test_a_new_length_compiles_nothing_new(mixer: str, registry: Registry) -> None:
+    check_lengths(mixer, registry, packed=False)
+
+
+@pytest.mark.parametrize("mixer", FEW)
+def test_a_new_length_of_packed_sequences_compiles_nothing_new(mixer: str, registry: Registry) -> None:
+    check_lengths(mixer, registry, packed=True)
+
+
+def check_lengths(mixer: str, registry: Registry, *, packed: bool) -> None:
+    block, counter, graphs = build(registry, mixer), CompileCounterWithBackend("aot_eager"), []
     compiled = torch.compile(block, fullgraph=True, backend=counter)
-    graphs = []
     for tokens in (9, 12, 17, 21):
-        x = inputs(tokens)
-        torch.testing.assert_close(compiled(x, ctx=Context())[0], block(x, ctx=Context())[0])
+        x, ctx = inputs(tokens), Context(cu_seqlens=torch.tensor([0, 5, tokens]) if packed else None)
+        torch.testing.assert_close(compiled(x, ctx=ctx)[0], block(x, ctx=ctx)[0], rtol=1e-4, atol=1e-5)
         graphs.append(counter.frame_count)
     assert graphs == [1, 2, 2, 2]  # the second length makes the length a variable
 
@@ -131,3 +145,22 @@ def test_a_decode_step_is_one_graph(mixer: str, registry: Registry) -> None:
     assert counter.frame_count == 1
     for name, tensor in plain.mixer.tensors.items():
         torch.testing.assert_close(state.mixer.tensors[name], tensor)
+
+
+@pytest.mark.parametrize("mixer", CASES)
+def test_a_prompt_in_parts_is_one_graph(mixer: str, registry: Registry) -> None:
+    """One for the first part, and one for all that go on."""
+    model, counter = build_model(registry, mixer), CompileCounterWithBackend("eager")
+    tokens, at, graphs = torch.randint(8, (2, 40), generator=torch.Generator().manual_seed(2)), 0, []
+    with torch.no_grad():
+        expected = model(tokens)
+        model.blocks[0].compile(fullgraph=True, backend=counter)
+        states = model.init_state(2, 40)
+        for count in (9, 7, 8, 6):
+            logits, states = model.prefill(tokens[:, at : at + count], states)
+            at += count
+            torch.testing.assert_close(logits, expected[:, at - 1], rtol=1e-4, atol=1e-5)
+            graphs.append(counter.frame_count)
+            _, states = model.step(tokens[:, at], states)
+            at += 1
+    assert graphs == [1, 2, 2, 2]

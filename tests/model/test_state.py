@@ -44,6 +44,16 @@ def test_the_host_knows_what_follows_from_an_empty_state(monkeypatch: pytest.Mon
     assert state.lengths.tolist() == [8, 8]
 
 
+def test_who_knows_may_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = MixerState(tensors={}, lengths=torch.tensor([3, 9, 1]), capacity=20)
+    with counted(monkeypatch) as asked:
+        assert state.check_room(11, held=9) == 9
+        state.longest = 9
+        assert state.after({}, 4).longest == 13
+        assert state.most == 9
+    assert not asked
+
+
 def test_of_other_states_the_device_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     state = MixerState(tensors={}, lengths=torch.tensor([3, 9, 1]), capacity=20)
     with counted(monkeypatch) as asked:
