@@ -24,8 +24,8 @@ class MixerState:
     tensors: dict[str, Tensor]
     lengths: Tensor
     capacity: int
-    _longest: tuple[int, int] | None = field(default=None, init=False, repr=False, compare=False)
-    """The most tokens that a sequence has seen, and the version of `lengths` that this was said of."""
+    _longest: tuple[int, Tensor, int] | None = field(default=None, init=False, repr=False, compare=False)
+    """The most tokens that a sequence has seen, and the `lengths` and the version of them that this was said of."""
 
     @classmethod
     def empty(cls, tensors: dict[str, Tensor], lengths: Tensor, capacity: int) -> MixerState:
@@ -37,8 +37,9 @@ class MixerState:
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence. The host knows them of a state from `Mixer.init_state` and of those `after`
-        it; of any other, of one that compiled code made, and where `lengths` was written to, it reads them from the
-        device, unless it is told."""
+        it; of any other, of one that compiled code made, and where `lengths` was written to or replaced, it reads them
+        from the device, unless it is told. What a replayed CUDA graph writes goes unseen: take
+        `dataclasses.replace(state)` after it, of which nothing is known."""
         known = self._known()
         if known is None:
             known = int(self.lengths.max()) if self.lengths.numel() else 0
@@ -48,7 +49,7 @@ class MixerState:
     @longest.setter
     def longest(self, known: int) -> None:
         if not (torch.compiler.is_compiling() or self.lengths.is_inference()):
-            self._longest = known, self.lengths._version
+            self._longest = known, self.lengths, self.lengths._version
 
     @property
     def most(self) -> int:
@@ -76,8 +77,12 @@ class MixerState:
     def _known(self) -> int | None:
         if torch.compiler.is_compiling() or self._longest is None or self.lengths.is_inference():
             return None
-        longest, version = self._longest
-        return longest if version == self.lengths._version else None
+        longest, lengths, version = self._longest
+        return longest if lengths is self.lengths and version == lengths._version else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the host knows: the lengths of a deep or pickled copy count versions of their own."""
+        return {**self.__dict__, "_longest": None}
 
     @property
     def nbytes(self) -> int:

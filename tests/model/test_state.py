@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import pickle
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -72,10 +74,27 @@ def test_lengths_that_were_written_to_are_read_again() -> None:
     assert state.longest == 7
 
 
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_copies_know_lengths_that_were_written_to(copied: Callable[[MixerState], MixerState], writes: int) -> None:
+    state = empty()
+    for _ in range(writes):
+        state.lengths.fill_(1)
+    assert state.longest == min(writes, 1)
+    state.lengths.fill_(5)
+    assert copied(state).longest == 5
+
+
 def test_other_lengths_make_another_state() -> None:
     state = empty().after({}, 3)
     assert replace(state, lengths=torch.tensor([11, 2])).longest == 11
     assert replace(state, capacity=30).longest == 3
+    state.lengths = torch.tensor([4, 6])
+    assert state.longest == 6
 
 
 def test_under_inference_mode_the_device_is_asked_each_time() -> None:
