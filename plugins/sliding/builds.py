@@ -13,25 +13,29 @@ from .table import TABLE
 
 _READ = ("q", "k", "v")
 _KERNELS = {
-    "forward": (attention_forward, (*_READ, "o", "lse", "starts"), SIZES),
-    "queries": (queries_backward, (*_READ, "o", "lse", "starts", "do", "delta", "dq"), SIZES),
-    "keys": (keys_backward, (*_READ, "lse", "starts", "ends", "do", "delta", "dk", "dv"), KEYS_SIZES),
+    "forward": (attention_forward, (*_READ, "o", "lse", "starts", "lengths"), SIZES),
+    "queries": (queries_backward, (*_READ, "o", "lse", "starts", "lengths", "do", "delta", "dq"), SIZES),
+    "keys": (keys_backward, (*_READ, "lse", "starts", "ends", "lengths", "do", "delta", "dk", "dv"), KEYS_SIZES),
 }
+_PARTS, _LENGTHS = {"dk": "*fp32", "dv": "*fp32"}, {"lengths": "*i64"}
 _VARIANTS: dict[str, dict[str, str]] = {
     "": {},
     "packed": {"starts": "*i32", "ends": "*i32"},
-    "parts": {"dk": "*fp32", "dv": "*fp32"},
+    "ragged": _LENGTHS,
+    "parts": _PARTS,
+    "ragged-parts": {**_LENGTHS, **_PARTS},
 }
 
 
 def builds(arch: str) -> Iterator[Build]:
-    """Every kernel of every row of an architecture in bfloat16: for one sequence a row, for packed ones, and, where
-    there are sinks, for the gradient of theirs in parts."""
+    """Every kernel of every row of an architecture in bfloat16: for one sequence a row, for packed ones, for those that
+    have filled a part of their rows, and, where there are sinks, for the gradient of theirs in parts."""
     for key in TABLE.rows:
         if key[0] == arch:
             for name in _KERNELS:
-                for variant in ("", "packed", "parts") if name == "keys" else ("", "packed"):
-                    yield _build(key, name, variant)
+                for variant in _VARIANTS:
+                    if name == "keys" or "parts" not in variant:
+                        yield _build(key, name, variant)
             yield from step_builds(TABLE, key)
 
 
@@ -47,6 +51,6 @@ def _build(key: Key, name: str, variant: str) -> Build:
         },
         constexprs={
             "D": width, "DV": width, "BLOCK_D": width, **config.tiles,
-            "PACKED": variant == "packed", "PRECISION": "tf32",
+            "PACKED": variant == "packed", "RAGGED": variant.startswith("ragged"), "PRECISION": "tf32",
         },
     )  # fmt: skip

@@ -20,7 +20,15 @@ _FEWEST_ROWS = 1024
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int, sinks: int, scale: float, cu_seqlens: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int,
+    sinks: int,
+    scale: float,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
 ) -> Tensor:
     """`window_attention` by kernels, `[B, T, Hq, Dv]`; nothing waits for the device, so bounds go unchecked."""
     if torch.is_autocast_enabled(q.device.type):
@@ -28,9 +36,11 @@ def attend(
     if scale < 0:
         q, scale = -q, -scale
     spans = None if cu_seqlens is None else _spans(cu_seqlens, q.shape[1])
+    if lengths is not None:
+        lengths = lengths.to(q.device, torch.int64, non_blocking=True).contiguous()
     keys = k.shape[1]
     out: Tensor
-    out, _ = _forward(q, k, v, spans, min(window, keys), min(sinks, keys), scale)
+    out, _ = _forward(q, k, v, spans, lengths, min(window, keys), min(sinks, keys), scale)
     return out
 
 
@@ -46,24 +56,38 @@ def _spans(cu_seqlens: Tensor, tokens: int) -> Tensor:
 
 @torch.library.custom_op("archsearch::window_attention_forward", mutates_args=())
 def _forward(
-    q: Tensor, k: Tensor, v: Tensor, spans: Tensor | None, window: int, sinks: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spans: Tensor | None,
+    lengths: Tensor | None,
+    window: int,
+    sinks: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
     """o `[B, T, Hq, Dv]` and the log-sum-exps of the scores, base 2, `[B, Hq, T]` float32."""
     batch, queries, heads, _ = q.shape
     q, k, v = (_heads_end_to_end(x) for x in (q, k, v))
-    config, sizes, widths = _arguments("forward", q, k, v, spans, window, sinks)
+    config, sizes, widths = _arguments("forward", q, k, v, spans, lengths, window, sinks)
     o = torch.empty(batch, queries, heads, v.shape[3], dtype=q.dtype, device=q.device)
     lse = torch.empty(batch, heads, queries, dtype=torch.float32, device=q.device)
     programs = batch * heads * triton.cdiv(queries, config.tiles["M"])
     if programs:
-        starts = q if spans is None else spans[0]
-        attention_forward[(programs,)](q, k, v, o, lse, starts, scale * _LOG2_E, *sizes, **widths)
+        starts, filled = q if spans is None else spans[0], q if lengths is None else lengths
+        attention_forward[(programs,)](q, k, v, o, lse, starts, filled, scale * _LOG2_E, *sizes, **widths)
     return o, lse
 
 
 @_forward.register_fake
 def _forward_fake(
-    q: Tensor, k: Tensor, v: Tensor, spans: Tensor | None, window: int, sinks: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spans: Tensor | None,
+    lengths: Tensor | None,
+    window: int,
+    sinks: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:
     batch, queries, heads, _ = q.shape
     return q.new_empty(batch, queries, heads, v.shape[3]), q.new_empty(batch, heads, queries, dtype=torch.float32)
@@ -78,6 +102,7 @@ def _backward(
     lse: Tensor,
     grad: Tensor,
     spans: Tensor | None,
+    lengths: Tensor | None,
     window: int,
     sinks: int,
     scale: float,
@@ -88,20 +113,21 @@ def _backward(
     grad = grad.contiguous()
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     delta = torch.empty_like(lse)
-    starts = q if spans is None else spans[0]
-    config, sizes, widths = _arguments("queries", q, k, v, spans, window, sinks)
+    starts, filled = q if spans is None else spans[0], q if lengths is None else lengths
+    config, sizes, widths = _arguments("queries", q, k, v, spans, lengths, window, sinks)
     programs = batch * heads * triton.cdiv(queries, config.tiles["M"])
     if programs:
         queries_backward[(programs,)](
-            q, k, v, o, lse, starts, grad, delta, dq, scale * _LOG2_E, *sizes, **widths
+            q, k, v, o, lse, starts, filled, grad, delta, dq, scale * _LOG2_E, *sizes, **widths
         )  # fmt: skip
     parts = _parts(queries, window, sinks) if spans is None else 1
-    _keys_backward(q, k, v, lse, spans, grad, delta, dk[None], dv[None], window, sinks if parts == 1 else 0, scale)
+    read = q, k, v, lse, spans, lengths, grad, delta
+    _keys_backward(*read, dk[None], dv[None], window, sinks if parts == 1 else 0, scale)
     if parts > 1:
         dk_parts, dv_parts = (
             torch.empty(parts, batch, sinks, *x.shape[2:], dtype=torch.float32, device=q.device) for x in (k, v)
         )
-        _keys_backward(q, k, v, lse, spans, grad, delta, dk_parts, dv_parts, k.shape[1], 0, scale)
+        _keys_backward(*read, dk_parts, dv_parts, k.shape[1], 0, scale)
         dk[:, :sinks], dv[:, :sinks] = dk_parts.sum(0), dv_parts.sum(0)
     return dq, dk, dv
 
@@ -115,6 +141,7 @@ def _backward_fake(
     lse: Tensor,
     grad: Tensor,
     spans: Tensor | None,
+    lengths: Tensor | None,
     window: int,
     sinks: int,
     scale: float,
@@ -129,36 +156,60 @@ def _parts(queries: int, window: int, sinks: int) -> int:
 
 
 def _keys_backward(
-    q: Tensor, k: Tensor, v: Tensor, lse: Tensor, spans: Tensor | None, grad: Tensor, delta: Tensor,
-    dk: Tensor, dv: Tensor, window: int, sinks: int, scale: float,
+    q: Tensor, k: Tensor, v: Tensor, lse: Tensor, spans: Tensor | None, lengths: Tensor | None, grad: Tensor,
+    delta: Tensor, dk: Tensor, dv: Tensor, window: int, sinks: int, scale: float,
 ) -> None:  # fmt: skip
     """Writes dk `[parts, B, keys, Hkv, D]` and dv of the first so many keys, each part over a run of the queries."""
     parts, batch, count = dk.shape[:3]
-    config, sizes, widths = _arguments("keys", q, k, v, spans, window, sinks)
+    config, sizes, widths = _arguments("keys", q, k, v, spans, lengths, window, sinks)
     starts, ends = (q, q) if spans is None else spans.unbind()
+    filled = q if lengths is None else lengths
     rows = triton.cdiv(triton.cdiv(q.shape[1], parts), config.tiles["M"]) * config.tiles["M"]
     programs = parts * batch * k.shape[2] * triton.cdiv(count, config.tiles["N"])
     if programs:
         keys_backward[(programs,)](
-            q, k, v, lse, starts, ends, grad, delta, dk, dv, scale * _LOG2_E, *sizes, count, parts, rows, **widths
+            q,
+            k,
+            v,
+            lse,
+            starts,
+            ends,
+            filled,
+            grad,
+            delta,
+            dk,
+            dv,
+            scale * _LOG2_E,
+            *sizes,
+            count,
+            parts,
+            rows,
+            **widths,
         )
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, spans, *ctx.band = inputs
-    ctx.save_for_backward(q, k, v, *output, spans)
+    q, k, v, spans, lengths, *ctx.band = inputs
+    ctx.save_for_backward(q, k, v, *output, spans, lengths)
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, o, lse, spans = ctx.saved_tensors
-    return *_backward(q, k, v, o, lse, grad, spans, *ctx.band), None, None, None, None
+    q, k, v, o, lse, *held = ctx.saved_tensors
+    return *_backward(q, k, v, o, lse, grad, *held, *ctx.band), None, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_remember)
 
 
 def _arguments(
-    kernel: str, q: Tensor, k: Tensor, v: Tensor, spans: Tensor | None, window: int, sinks: int
+    kernel: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spans: Tensor | None,
+    lengths: Tensor | None,
+    window: int,
+    sinks: int,
 ) -> tuple[Config, tuple[int, ...], dict[str, Any]]:
     """The configuration of a kernel, the sizes that it is called with, and its constants."""
     dim, value_dim = q.shape[3], v.shape[3]
@@ -168,7 +219,7 @@ def _arguments(
     sizes = (q.shape[1], k.shape[1], q.shape[2], k.shape[2], window, sinks, *steps)
     constants = {
         "D": dim, "DV": value_dim, "BLOCK_D": row[1], **config.tiles, "PACKED": spans is not None,
-        "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
+        "RAGGED": lengths is not None, "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
         "num_warps": config.num_warps, "num_stages": config.num_stages,
     }  # fmt: skip
     return config, sizes, constants

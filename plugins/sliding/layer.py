@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices, write_rows
-from archsearch.model.softmax import masked_attention
 
-from .ops import window_attention, window_attention_step, window_mask
+from .ops import window_attention, window_attention_step
 from .options import SlidingOptions
-
-_BLOCK = 64
 
 
 class SlidingAttention(AttentionMixer):
@@ -48,12 +45,10 @@ class SlidingAttention(AttentionMixer):
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         if q.shape[1] == 1:
             return self._decode(q, k, v, state)
-        outputs, block = [], max(self.window, _BLOCK)
-        for queries, keys, values in zip(*(torch.split(x, block, dim=1) for x in (q, k, v)), strict=True):
-            outputs.append(self._read(queries, keys, values, state))
-            tensors = self.remember(keys, values, state)
-            state = replace(state, tensors=tensors, lengths=state.lengths + keys.shape[1])
-        return torch.cat(outputs, dim=1), state.tensors
+        held = state.lengths.clamp(max=self.window + self.sinks)
+        keys, values = (self._laid_out(state.tensors[name], new, held, state) for name, new in (("k", k), ("v", v)))
+        o = window_attention(q, keys, values, window=self.window, sinks=self.sinks, lengths=held + q.shape[1])
+        return o, self.remember(k, v, state)
 
     def _decode(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         """The new token takes the row of the one that left its window: it sees every row that is filled."""
@@ -61,23 +56,18 @@ class SlidingAttention(AttentionMixer):
         o = window_attention_step(q[:, 0], tensors["k"], tensors["v"], state.lengths + 1)
         return o[:, None], tensors
 
-    def _read(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> Tensor:
-        """A block of new tokens over the cached ones and each other."""
-        keys, values = (
-            torch.cat((state.tensors[name].to(new.dtype), new), dim=1) for name, new in (("k", k), ("v", v))
-        )
-        queries = token_indices(state, q.shape[1])
-        index = torch.cat((self._held(state), queries), dim=1)
-        return masked_attention(q, keys, values, window_mask(queries, index, window=self.window, sinks=self.sinks))
+    def _laid_out(self, cache: Tensor, new: Tensor, held: Tensor, state: MixerState) -> Tensor:
+        """The `held` `[B]` tokens of the cache in order, then T new ones `[B, T, Hkv, D]`: `[B, rows + T, Hkv, D]`.
+
+        The tokens between the sinks and the ring are left out: a query sees the same keys at the same places.
+        """
+        cache = cache[:, : state.longest]
+        place = torch.arange(cache.shape[1], device=cache.device)
+        index = torch.where(place < self.sinks, place, place + (state.lengths - held)[:, None])
+        ordered = cache[torch.arange(len(cache), device=cache.device)[:, None], self._rows(index)].to(new.dtype)
+        after = held[:, None] + torch.arange(new.shape[1], device=cache.device)
+        return write_rows(F.pad(ordered, (0, 0, 0, 0, 0, new.shape[1])), after, new)
 
     def _rows(self, index: Tensor) -> Tensor:
         """The cache's row of the tokens of that index."""
         return torch.where(index < self.sinks, index, self.sinks + (index - self.sinks) % self.window)
-
-    def _held(self, state: MixerState) -> Tensor:
-        """Index of the token that each row of the cache holds, -1 for none, `[B, rows]`."""
-        rows = torch.arange(state.tensors["k"].shape[1], device=state.lengths.device)
-        newest = state.lengths[:, None] - 1
-        turns = torch.div(newest - rows, self.window, rounding_mode="floor")
-        index = torch.where(rows < self.sinks, rows, rows + turns * self.window)
-        return torch.where(rows <= newest, index, -1)

@@ -78,7 +78,8 @@ def _full(sizes: Sizes) -> list[Tensor]:
 
 
 def _sliding(sizes: Sizes) -> list[Tensor]:
-    return [window_attention(*sizes.qkv(), window=5, sinks=2, cu_seqlens=sizes.bounds, impl="triton")]
+    bounds, lengths = sizes.bounds, sizes.filled
+    return [window_attention(*sizes.qkv(), window=5, sinks=2, cu_seqlens=bounds, lengths=lengths, impl="triton")]
 
 
 def _moba_of(sizes: Sizes, top_k: int) -> list[Tensor]:
@@ -167,7 +168,7 @@ SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
 }
 """Outputs of whole sequences, differentiable."""
 
-CONTINUED = ("full", "moba", "moba-own-block", "nsa")
+CONTINUED = ("full", "sliding", "moba", "moba-own-block", "nsa")
 """Those whose queries may come after tokens that a cache holds."""
 
 

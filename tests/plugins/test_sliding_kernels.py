@@ -203,7 +203,9 @@ def test_the_ops_are_registered_in_full() -> None:
     inputs = [x.detach().requires_grad_() for x in make_inputs(Case(40, 9, 2), batch=1)]
     spans = torch.tensor([[0] * 30 + [30] * 10, [30] * 30 + [40] * 10], dtype=torch.int32)
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(launch._forward, (*inputs, spans, 9, 2, 0.3), test_utils=checks)
+    torch.library.opcheck(launch._forward, (*inputs, spans, None, 9, 2, 0.3), test_utils=checks)
+    continued = [inputs[0][:, -20:].detach().requires_grad_(), *inputs[1:], None, torch.tensor([33])]
+    torch.library.opcheck(launch._forward, (*continued, 9, 2, 0.3), test_utils=checks)
 
 
 def test_nothing_is_read_back_from_the_device() -> None:

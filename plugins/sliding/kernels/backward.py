@@ -6,17 +6,17 @@ import triton.language as tl
 from archsearch.model.kernels.rows import load_rows, store_rows
 
 from .forward import SIZES
-from .tiles import key_block, key_blocks, mask_scores, queries_end, sight
+from .tiles import filled_keys, key_block, key_blocks, mask_scores, queries_end, sight
 
 KEYS_SIZES = [*SIZES, "count", "parts", "rows"]
 
 
 @triton.jit(do_not_specialize=SIZES)
 def queries_backward(
-    q, k, v, o, lse, starts, do, delta, dq,
+    q, k, v, o, lse, starts, lengths, do, delta, dq,
     scale, T, S, heads, kv_heads, window, sinks, q_batch, q_step, k_batch, k_step, v_batch, v_step,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, RAGGED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dq `[B, T, Hq, D]`, and delta `[B, Hq, T]`, the products of o and its gradient do `[B, T, Hq, DV]`.
 
@@ -34,6 +34,7 @@ def queries_backward(
     do += (batch * T * heads + head) * DV
     dq += (batch * T * heads + head) * D
 
+    S = filled_keys(lengths, batch, S, RAGGED)
     member = block * M + tl.arange(0, M)
     first = block * M + (S - T)
     last = tl.minimum(first + M, S) - 1
@@ -65,16 +66,17 @@ def queries_backward(
 
 @triton.jit(do_not_specialize=KEYS_SIZES)
 def keys_backward(
-    q, k, v, lse, starts, ends, do, delta, dk, dv,
+    q, k, v, lse, starts, ends, lengths, do, delta, dk, dv,
     scale, T, S, heads, kv_heads, window, sinks, q_batch, q_step, k_batch, k_step, v_batch, v_step,
     count, parts, rows,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, RAGGED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dk `[parts, B, count, Hkv, D]` and dv `[..., DV]` of the first `count` keys, over all query heads of theirs.
 
     A part takes `rows` queries, a multiple of M; one part of all T gives the gradients themselves. ``delta`` is what
-    `queries_backward` left; ``ends`` `[T]` is the token after the last of each token's sequence.
+    `queries_backward` left; ``ends`` `[T]` is the token after the last of each token's sequence. RAGGED: rows after the
+    ``lengths`` that a sequence has filled are not read, and have gradients of zero.
     """
     blocks = tl.cdiv(count, N)
     pid = tl.program_id(0)
@@ -92,6 +94,7 @@ def keys_backward(
     dk += ((part * batches + batch) * count * kv_heads + kv_head) * D
     dv += ((part * batches + batch) * count * kv_heads + kv_head) * DV
 
+    S = filled_keys(lengths, batch, S, RAGGED)
     first, offset = block * N, S - T
     last = tl.minimum(first + N, S) - 1
     start, end = 0, S

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from archsearch.model.kernels.rows import load_rows, softmax_turn, store_rows
 
-from .tiles import key_block, key_blocks, mask_scores, sight
+from .tiles import filled_keys, key_block, key_blocks, mask_scores, sight
 
 SIZES = [
     "T",
@@ -25,15 +25,16 @@ SIZES = [
 
 @triton.jit(do_not_specialize=SIZES)
 def attention_forward(
-    q, k, v, o, lse, starts,
+    q, k, v, o, lse, starts, lengths,
     scale, T, S, heads, kv_heads, window, sinks, q_batch, q_step, k_batch, k_step, v_batch, v_step,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    PACKED: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, RAGGED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """o `[B, T, Hq, DV]` and lse `[B, Hq, T]`, base 2, of q `[B, T, Hq, D]` and k, v `[B, S, Hkv, D]`.
 
     Sequences and tokens are `*_batch` and `*_step` heads apart; ``scale`` includes log2(e).
-    PACKED: ``starts`` `[T]` is the first token of each token's sequence.
+    PACKED: ``starts`` `[T]` is the first token of each token's sequence. RAGGED: the sequences have filled ``lengths``
+    `[B]` of the S rows, and the queries are the last T of those.
     """
     blocks = tl.cdiv(T, M)
     pid = tl.program_id(0)
@@ -46,6 +47,7 @@ def attention_forward(
     o += (batch * T * heads + head) * DV
     lse += row * T
 
+    S = filled_keys(lengths, batch, S, RAGGED)
     member = block * M + tl.arange(0, M)
     first = block * M + (S - T)
     last = tl.minimum(first + M, S) - 1

@@ -5,6 +5,14 @@ import triton.language as tl
 
 
 @triton.jit
+def filled_keys(lengths, batch, S, RAGGED: tl.constexpr):
+    """Keys of a sequence: all S rows, or those that it has filled."""
+    if RAGGED:
+        S = tl.load(lengths + batch).to(tl.int32)
+    return S
+
+
+@triton.jit
 def sight(query, starts, window, sinks, S, PACKED: tl.constexpr):
     """What bounds the keys that queries see, by index: the start of their sequence, the end of its sinks, and the
     first key of their window."""
