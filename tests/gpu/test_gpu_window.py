@@ -8,7 +8,7 @@ from archsearch_plugins.sliding import launch
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
 from archsearch_plugins.sliding.table import TABLE
 from gpu_checks import LONG, Op, check, check_past, on_card, rows_of, uneven
-from test_sliding_kernels import Case, make_inputs
+from test_sliding_kernels import Case, Held, make_inputs
 from torch import Tensor
 
 from archsearch.kernels import Key
@@ -66,6 +66,23 @@ def test_more_tokens_than_16_bits_count(key: Key) -> None:
 @proves
 def test_64_packed_sequences(key: Key) -> None:
     check_case(key, Case(4000, 50, 4, 4, 2, key[1]), bounds=uneven(4000, 64))
+
+
+@rows
+@proves
+@pytest.mark.parametrize("fewest", [1024, 32], ids=["whole", "sinks-in-parts"])
+def test_filled_rows_of_a_cache(key: Key, monkeypatch: pytest.MonkeyPatch, fewest: int) -> None:
+    monkeypatch.setattr(launch, "_FEWEST_ROWS", fewest)
+    case = Case(300, 40, 70, 4, 2, key[1], 170)
+    tensors, lengths = Held(case, (300, 171, 220)).inputs()
+    inputs = on_card({**dict(zip(NAMES, tensors, strict=True)), "lengths": lengths}, NAMES)
+
+    def run(impl: str) -> Op:
+        options = {"window": case.window, "sinks": case.sinks, "impl": impl}
+        return lambda x: (window_attention(*(x[name] for name in NAMES), lengths=x["lengths"], **options),)
+
+    with TABLE.forced(key):
+        check(run("triton"), run("reference"), inputs, trained=NAMES)
 
 
 @rows

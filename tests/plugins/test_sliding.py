@@ -66,6 +66,34 @@ def test_op_equals_token_by_token(form: str, window: int, sinks: int, queries: i
         assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("form", ["auto", "reference"])
+@pytest.mark.parametrize(
+    ("window", "sinks", "queries", "lengths"),
+    [
+        (1, 0, 1, [1, 9]), (4, 2, 2, [2, 30]), (4, 9, 3, [5, 30]), (8, 3, 40, [41, 150]), (200, 3, 40, [40, 150]),
+        (3, 160, 20, [21, 150]), (8, 3, 129, [129, 130, 150]), (5, 140, 131, [150, 139]), (70, 4, 145, [146, 150]),
+        (8, 3, 131, [140, 140]), (8, 3, 30, [77]),
+    ],
+    ids=lambda value: str(value),
+)  # fmt: skip
+def test_queries_after_lengths_equal_token_by_token(
+    form: str, window: int, sinks: int, queries: int, lengths: list[int]
+) -> None:
+    q, k, v = _qkv(queries, 150, batch=len(lengths))
+    filled = torch.tensor(lengths)
+    unfilled = torch.arange(150) >= filled[:, None]
+    k, v = (x.detach().masked_fill(unfilled[..., None, None], torch.nan).requires_grad_() for x in (k, v))
+    actual = window_attention(q, k, v, window=window, sinks=sinks, lengths=filled, impl=form)
+    rows = [(q[i : i + 1], k[i : i + 1, :n], v[i : i + 1, :n]) for i, n in enumerate(lengths)]
+    expected = torch.cat([_token_by_token(*row, window, sinks) for row in rows])
+    assert_close(actual, expected)
+    weights = torch.randn_like(expected)
+    found, wanted = (torch.autograd.grad((out * weights).sum(), (q, k, v)) for out in (actual, expected))
+    for one, other in zip(found, wanted, strict=True):
+        assert_close(one, other)
+    assert not any(gradient[unfilled].count_nonzero() for gradient in found[1:])
+
+
 @pytest.mark.parametrize("impl", ["chunkwise", "reference"])
 @pytest.mark.parametrize("lengths", [[4, 0, 1, 150], [0, 0]], ids=["uneven", "all-empty"])
 def test_packed_sequences(impl: str, lengths: list[int]) -> None:
@@ -78,7 +106,10 @@ def test_packed_sequences(impl: str, lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("window", "sinks"), [(8, 0), (128, 4)])
-def test_work_grows_with_tokens_times_window(monkeypatch: pytest.MonkeyPatch, window: int, sinks: int) -> None:
+@pytest.mark.parametrize("lengths", [None, [4096, 4000]], ids=["whole", "ragged"])
+def test_work_grows_with_tokens_times_window(
+    monkeypatch: pytest.MonkeyPatch, lengths: list[int] | None, window: int, sinks: int
+) -> None:
     scores: list[int] = []
     genuine = torch.nn.functional.scaled_dot_product_attention
 
@@ -88,9 +119,12 @@ def test_work_grows_with_tokens_times_window(monkeypatch: pytest.MonkeyPatch, wi
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
     tokens = 4096
-    q, k, v = (torch.zeros(1, tokens, 1, 4) for _ in range(3))
-    window_attention(q, k, v, window=window, sinks=sinks)
-    assert sum(scores) <= tokens * (2 * max(window, 64) + sinks)
+    q, k, v = (torch.zeros(len(lengths or [0]), tokens, 1, 4) for _ in range(3))
+    if lengths is None:
+        window_attention(q, k, v, window=window, sinks=sinks)
+    else:
+        window_attention(q[:, :3990], k, v, window=window, sinks=sinks, lengths=torch.tensor(lengths))
+    assert 0 < sum(scores) <= len(q) * tokens * (2 * max(window, 64) + sinks)
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -101,6 +135,13 @@ def test_wrong_arguments_are_named() -> None:
         window_attention(q, k, v, window=3, sinks=-1)
     with pytest.raises(ShapeError, match="multiple of the key heads"):
         window_attention(q[:, :, :3], k, v, window=3)
+    for wrong in ([5, 4], [6, 5]):
+        with pytest.raises(ShapeError, match=r"window_attention: lengths = .*between the 5 queries and the 5 rows"):
+            window_attention(q, k, v, window=3, lengths=torch.tensor(wrong))
+    with pytest.raises(ShapeError, match=r"lengths must be \[batch\]"):
+        window_attention(q, k, v, window=3, lengths=torch.tensor([5]))
+    with pytest.raises(ShapeError, match="cu_seqlens and lengths"):
+        window_attention(q, k, v, window=3, lengths=torch.tensor([5, 5]), cu_seqlens=torch.tensor([0, 5]))
     with pytest.raises(KernelUnavailableError, match=r'window_attention.*"triton"'):
         window_attention(q, k, v, window=3, impl="triton")
     with pytest.raises(OptionsError, match="greater than or equal to 1"):

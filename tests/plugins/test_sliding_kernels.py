@@ -78,20 +78,67 @@ def make_inputs(case: Case, *, batch: int = 2) -> list[Tensor]:
     return [q[:, case.tokens - (case.queries or case.tokens) :], k, v]
 
 
-def check(inputs: list[Tensor], *, outputs: float = 1e-5, gradients: float = 1e-5, **options: object) -> None:
-    """The kernel's output and gradients within those ratios of the reference in float64."""
-    exact, given = (
-        [x.detach().to(dtype).requires_grad_() for x in inputs] for dtype in (torch.float64, inputs[0].dtype)
+def differentiate(inputs: list[Tensor], impl: str, **options: object) -> list[Tensor]:
+    """The output, and the gradients of q, k and v from the same one of it."""
+    given = [x.detach().requires_grad_() for x in inputs]
+    out = window_attention(*given, impl=impl, **options)  # type: ignore[arg-type]
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).half()  # the same numbers in every dtype
+    return [out, *torch.autograd.grad(out, given, grad.to(out.dtype))]
+
+
+def check(inputs: list[Tensor], *, outputs: float = 1e-5, gradients: float = 1e-5, **options: object) -> list[Tensor]:
+    """The kernel's output and gradients, which are within those ratios of the reference in float64."""
+    found = differentiate(inputs, "triton", **options)
+    assert found[0].dtype == inputs[0].dtype
+    expected = differentiate([x.double() for x in inputs], "reference", **options)
+    for name, one, other in zip(("o", "dq", "dk", "dv"), found, expected, strict=True):
+        assert ratio(one, other, least=0.05) < (outputs if name == "o" else gradients), name
+    return found
+
+
+class Held(NamedTuple):
+    """Rows that each sequence has filled of those of a cache, the queries after the others among them."""
+
+    case: Case
+    lengths: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.case}-L{'+'.join(str(length) for length in self.lengths)}"
+
+    def inputs(self, dead: float = torch.nan) -> tuple[list[Tensor], Tensor]:
+        """q, k and v, `dead` in the rows that nobody has filled; and the lengths."""
+        q, *caches = make_inputs(self.case, batch=len(self.lengths))
+        lengths = torch.tensor(self.lengths)
+        unfilled = (torch.arange(self.case.tokens) >= lengths[:, None])[..., None, None]
+        return [q, *(x.masked_fill(unfilled, dead) for x in caches)], lengths
+
+
+HELD = [
+    Held(Case(1, 1, 0, queries=1), (1,)), Held(Case(9, 7, 5, 2, 1, 16, 1), (9, 1, 4)),
+    Held(Case(70, 3, 2, 2, 2, 60, 2), (2, 70)), Held(Case(100, 7, 0, 2, 1, 64, 33), (33, 100)),
+    Held(Case(130, 16, 2, 2, 1, 16, 64), (65, 128)), Held(Case(130, 200, 5, 1, 1, 64, 65), (130, 66)),
+    Held(Case(80, 9, 70, 1, 1, 60, 3), (4, 71, 80)), Held(Case(200, 64, 2, 1, 1, 16, 100), (164, 101)),
+    Held(Case(200, 33, 1, 1, 1, 32, 40), (41,)), Held(Case(200, 1, 0, 1, 1, 60, 129), (192, 129)),
+    Held(Case(130, 16, 2, 1, 1, 64, 50, torch.float16), (130, 51)),
+]  # fmt: skip
+HELD_GRID = [
+    Held(Case(rows, window, sinks, heads, kv_heads, dim, queries), (queries, rows, (queries + rows) // 2)[:batch])
+    for rows, window, sinks, (heads, kv_heads), (dim, batch) in itertools.product(
+        [1, 64, 65, 150], [1, 7, 64, 200], [0, 2, 100], [(1, 1), (4, 2)], [(16, 1), (60, 2), (64, 3)]
     )
-    expected = window_attention(*exact, impl="reference", **options)  # type: ignore[arg-type]
-    actual = window_attention(*given, impl="triton", **options)  # type: ignore[arg-type]
-    assert actual.dtype == inputs[0].dtype
-    assert ratio(actual, expected, least=0.05) < outputs
-    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(actual.dtype)
-    found = torch.autograd.grad(actual, given, grad)
-    wanted = torch.autograd.grad(expected, exact, grad.double())
-    for name, one, other in zip("qkv", found, wanted, strict=True):
-        assert ratio(one, other, least=0.05) < gradients, f"d{name}"
+    for queries in {1, (rows + 1) // 2, rows}
+]
+
+
+def check_held(held: Held) -> None:
+    """The kernels over filled rows alone: what the others hold changes no bit, and their gradients are zeros."""
+    (inputs, lengths), (zeroed, _) = held.inputs(), held.inputs(0.0)
+    case, low = held.case, held.case.dtype == torch.float16
+    options = {"window": case.window, "sinks": case.sinks, "lengths": lengths}
+    found = check(inputs, outputs=5e-3 if low else 1e-5, gradients=8e-3 if low else 1e-5, **options)
+    assert all(map(torch.equal, found, differentiate(zeroed, "triton", **options)))
+    unfilled = torch.arange(case.tokens) >= lengths[:, None]
+    assert not any(gradient[unfilled].count_nonzero() for gradient in found[2:])
 
 
 def check_case(case: Case) -> None:
@@ -113,11 +160,23 @@ def test_kernels_equal_the_reference_everywhere(case: Case) -> None:
     check_case(case)
 
 
+@pytest.mark.parametrize("held", HELD, ids=str)
+def test_filled_rows_alone(held: Held) -> None:
+    check_held(held)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("held", HELD_GRID, ids=str)
+def test_filled_rows_alone_everywhere(held: Held) -> None:
+    check_held(held)
+
+
 @pytest.mark.parametrize("key", TABLE.rows, ids=lambda key: f"{key[0]}-D{key[1]}")
 def test_every_row_of_the_table(key: tuple[str, int, int]) -> None:
     with TABLE.forced(key):
         check_case(Case(150, 40, 3, 2, 1, 16))
         check(make_inputs(Case(70, 9, 2, dim=12), batch=1), window=9, sinks=2, cu_seqlens=torch.tensor([0, 60, 70]))
+        check_held(Held(Case(100, 40, 3, 2, 1, 16, 50), (51,)))
 
 
 @pytest.mark.parametrize("case", [Case(200, 9, 5, 4, 2), Case(150, 1, 1, queries=101), Case(230, 40, 70)], ids=str)
@@ -125,6 +184,32 @@ def test_queries_of_the_sinks_in_parts(monkeypatch: pytest.MonkeyPatch, case: Ca
     monkeypatch.setattr(launch, "_FEWEST_ROWS", 32)
     assert launch._parts(case.queries or case.tokens, case.window, case.sinks) > 1
     check_case(case)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [Held(Case(130, 9, 5, 2, 1, queries=70), (71, 130)), Held(Case(150, 5, 145, queries=65), (66, 150))],
+    ids=str,
+)
+def test_queries_of_the_sinks_in_parts_over_filled_rows(monkeypatch: pytest.MonkeyPatch, held: Held) -> None:
+    monkeypatch.setattr(launch, "_FEWEST_ROWS", 32)
+    assert launch._parts(held.case.queries, held.case.window, held.case.sinks) > 1
+    check_held(held)
+
+
+def test_filled_rows_of_a_part_of_a_larger_cache() -> None:
+    (q, k, v), lengths = Held(Case(100, 9, 2, 4, 2, queries=20), (40, 21)).inputs()
+    parts = [q[:, ::2], k[:, :50], v[:, :50]]
+    check(parts, window=9, sinks=2, lengths=lengths)
+    check([x.transpose(1, 2).contiguous().transpose(1, 2) for x in parts], window=9, sinks=2, lengths=lengths)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunkwise", "triton"])
+def test_lengths_of_any_integers(impl: str) -> None:
+    inputs, lengths = Held(Case(90, 9, 2, 2, 1, queries=20), (40, 21, 90)).inputs()
+    expected = window_attention(*inputs, window=9, sinks=2, lengths=lengths, impl=impl)
+    for same in (lengths.int(), torch.stack((lengths, -lengths), 1)[:, 0], lengths.short()):
+        assert torch.equal(window_attention(*inputs, window=9, sinks=2, lengths=same, impl=impl), expected)
 
 
 LENGTHS = {
@@ -214,7 +299,12 @@ def test_nothing_is_read_back_from_the_device() -> None:
         bounds = torch.zeros(4, dtype=torch.int64)
         out = window_attention(q, k, v, window=9, sinks=2, cu_seqlens=bounds, impl="triton")
         out.sum().backward()
+        continued = window_attention(
+            q[:, :10], k, v, window=9, sinks=2, lengths=torch.zeros(1, dtype=torch.int32), impl="triton"
+        )
+        continued.sum().backward()
     assert out.shape == (1, 40, 2, 32)
+    assert continued.shape == (1, 10, 2, 32)
     assert q.grad is not None
 
 
