@@ -95,10 +95,9 @@ def window_mask(queries: Tensor, keys: Tensor, *, window: int, sinks: int) -> Te
 
     A key of index below 0 is no token, and is seen by none.
     """
-    age = queries[..., :, None] - keys[..., None, :]
-    recent = age < window
-    kept = (keys < sinks)[..., None, :]
-    return (age >= 0) & (recent | kept) & (keys >= 0)[..., None, :]
+    queries, keys = queries[..., :, None], keys[..., None, :]
+    # two comparisons of indices: their differences would take eight times the memory of the mask
+    return (keys <= queries) & ((keys > queries - window) | (keys < sinks)) & (keys >= 0)
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float | None) -> Tensor:
@@ -140,13 +139,12 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: flo
         kept = F.pad(x[:, :sinks], (0, 0, 0, 0, 0, max(0, sinks - x.shape[1])))
         return _spans(kept, F.pad(x[:, max(first, 0) :], (0, 0, 0, 0, max(-first, 0), after)), block, window)
 
-    offsets = torch.full(q.shape[:1], offset, device=q.device)
+    offsets = torch.full((1,), offset, device=q.device)
     return _by_blocks(q, spans(k), spans(v), offsets, block, window, sinks, scale)
 
 
 def _ragged(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int, sinks: int, scale: float | None) -> Tensor:
-    """The same for the last of each sequence's `lengths` rows, which are gathered; a row next to them, which is not
-    seen, stands where the band leaves them."""
+    """The same over the first `lengths` rows of each sequence, gathered; where none is, the nearest stands, masked."""
     queries, block = q.shape[1], max(window, _SMALLEST_BLOCK)
     if queries <= 2 * block:
         block = queries
@@ -174,11 +172,11 @@ def _spans(kept: Tensor, band: Tensor, block: int, window: int) -> Tensor:
 def _by_blocks(
     q: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, block: int, window: int, sinks: int, scale: float | None
 ) -> Tensor:
-    """Queries, the first of each sequence at `offsets` `[B]`, in blocks against the `_spans` of theirs."""
+    """Queries in blocks against the `_spans` of theirs; the first of each sequence is at `offsets` `[B]`, or `[1]`."""
     batch, queries, heads, _ = q.shape
     count = -(-queries // block)
     rows = F.pad(q, (0, 0, 0, 0, 0, count * block - queries)).reshape(batch * count, block, heads, -1)
-    visible = _band_mask(offsets, count, block, window, sinks).flatten(0, 1)
+    visible = _band_mask(offsets, count, block, window, sinks).expand(batch, -1, -1, -1).flatten(0, 1)
     out = masked_attention(rows, keys, values, visible, scale)
     return out.reshape(batch, count * block, heads, -1)[:, :queries]
 

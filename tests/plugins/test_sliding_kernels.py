@@ -123,8 +123,8 @@ HELD = [
 ]  # fmt: skip
 HELD_GRID = [
     Held(Case(rows, window, sinks, heads, kv_heads, dim, queries), (queries, rows, (queries + rows) // 2)[:batch])
-    for rows, window, sinks, (heads, kv_heads), (dim, batch) in itertools.product(
-        [1, 64, 65, 150], [1, 7, 64, 200], [0, 2, 100], [(1, 1), (4, 2)], [(16, 1), (60, 2), (64, 3)]
+    for rows, window, sinks, (heads, kv_heads, dim, batch) in itertools.product(
+        [2, 65, 150], [1, 7, 64, 200], [0, 2, 100], [(1, 1, 64, 1), (4, 2, 16, 2), (2, 1, 60, 3)]
     )
     for queries in {1, (rows + 1) // 2, rows}
 ]
