@@ -72,9 +72,8 @@ def _forward(
     o = torch.empty(batch, queries, heads, v.shape[3], dtype=q.dtype, device=q.device)
     lse = torch.empty(batch, heads, queries, dtype=torch.float32, device=q.device)
     programs = batch * heads * triton.cdiv(queries, config.tiles["M"])
-    if programs:
-        starts, filled = q if spans is None else spans[0], q if lengths is None else lengths
-        attention_forward[(programs,)](q, k, v, o, lse, starts, filled, scale * _LOG2_E, *sizes, **widths)
+    starts, _, filled = _bounds(q, spans, lengths)
+    attention_forward[(programs,)](q, k, v, o, lse, starts, filled, scale * _LOG2_E, *sizes, **widths)
     return o, lse
 
 
@@ -113,13 +112,12 @@ def _backward(
     grad = grad.contiguous()
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     delta = torch.empty_like(lse)
-    starts, filled = q if spans is None else spans[0], q if lengths is None else lengths
+    starts, _, filled = _bounds(q, spans, lengths)
     config, sizes, widths = _arguments("queries", q, k, v, spans, lengths, window, sinks)
     programs = batch * heads * triton.cdiv(queries, config.tiles["M"])
-    if programs:
-        queries_backward[(programs,)](
-            q, k, v, o, lse, starts, filled, grad, delta, dq, scale * _LOG2_E, *sizes, **widths
-        )  # fmt: skip
+    queries_backward[(programs,)](
+        q, k, v, o, lse, starts, filled, grad, delta, dq, scale * _LOG2_E, *sizes, **widths
+    )  # fmt: skip
     parts = _parts(queries, window, sinks) if spans is None else 1
     read = q, k, v, lse, spans, lengths, grad, delta
     _keys_backward(*read, dk[None], dv[None], window, sinks if parts == 1 else 0, scale)
@@ -162,30 +160,18 @@ def _keys_backward(
     """Writes dk `[parts, B, keys, Hkv, D]` and dv of the first so many keys, each part over a run of the queries."""
     parts, batch, count = dk.shape[:3]
     config, sizes, widths = _arguments("keys", q, k, v, spans, lengths, window, sinks)
-    starts, ends = (q, q) if spans is None else spans.unbind()
-    filled = q if lengths is None else lengths
+    bounds = _bounds(q, spans, lengths)
     rows = triton.cdiv(triton.cdiv(q.shape[1], parts), config.tiles["M"]) * config.tiles["M"]
     programs = parts * batch * k.shape[2] * triton.cdiv(count, config.tiles["N"])
-    if programs:
-        keys_backward[(programs,)](
-            q,
-            k,
-            v,
-            lse,
-            starts,
-            ends,
-            filled,
-            grad,
-            delta,
-            dk,
-            dv,
-            scale * _LOG2_E,
-            *sizes,
-            count,
-            parts,
-            rows,
-            **widths,
-        )
+    keys_backward[(programs,)](
+        q, k, v, lse, *bounds, grad, delta, dk, dv, scale * _LOG2_E, *sizes, count, parts, rows, **widths
+    )  # fmt: skip
+
+
+def _bounds(q: Tensor, spans: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts and ends of the tokens' sequences, and rows that sequences have filled; q for what no kernel reads."""
+    starts, ends = (q, q) if spans is None else spans.unbind()
+    return starts, ends, q if lengths is None else lengths
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
