@@ -61,7 +61,7 @@ class SlidingAttention(AttentionMixer):
 
         The tokens between the sinks and the ring are left out: a query sees the same keys at the same places.
         """
-        cache = cache[:, : state.longest]
+        cache = cache[:, : state.most]
         place = torch.arange(cache.shape[1], device=cache.device)
         index = torch.where(place < self.sinks, place, place + (state.lengths - held)[:, None])
         ordered = cache[torch.arange(len(cache), device=cache.device)[:, None], self._rows(index)].to(new.dtype)
