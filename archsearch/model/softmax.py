@@ -98,11 +98,6 @@ def last_positions(lengths: Tensor, count: int) -> Tensor:
     return lengths[:, None] - count + torch.arange(count, device=lengths.device)
 
 
-def ragged_mask(lengths: Tensor, queries: int, keys: int) -> Tensor:
-    """`[B, T, S]`: the queries are the last T of the first `lengths` `[B]` keys of each sequence."""
-    return torch.arange(keys, device=lengths.device) <= last_positions(lengths, queries)[..., None]
-
-
 def no_outputs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Outputs `[B, T, Hq, Dv]` where B or T is 0, through which gradients, zeros, reach q, k and v."""
     return (q[..., :1] + 0 * (k.sum() + v.sum())).expand(*q.shape[:3], v.shape[3])

@@ -15,10 +15,8 @@ from archsearch.model.softmax import (
     each_sequence,
     explicit_attention,
     filled_lengths,
-    filled_part,
     masked_attention,
     no_outputs,
-    ragged_mask,
 )
 
 from .table import TABLE
@@ -63,12 +61,9 @@ def full_attention(
     if lengths is None:
         return attend(q, k, v)
     filled = filled_lengths("full_attention", q, k, lengths)
-    if chosen == "reference":
+    if min(filled) < max(filled):
         return each_row(attend, q, k, v, filled)
-    k, v = (filled_part(x, filled, lengths) for x in (k, v))
-    if min(filled) == max(filled):
-        return attend(q, k, v)
-    return masked_attention(q, k, v, ragged_mask(lengths, q.shape[1], k.shape[1]), scale)
+    return attend(q, k[:, : filled[0]], v[:, : filled[0]])
 
 
 def full_attention_step(

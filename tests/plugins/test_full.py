@@ -9,6 +9,7 @@ import torch
 from archsearch_plugins.full import FullPlugin
 from archsearch_plugins.full.ops import full_attention
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -77,6 +78,30 @@ def test_packed_sequences(impl: str, lengths: list[int]) -> None:
     assert_close(packed, torch.cat(apart, 1) if apart else q)
 
 
+@pytest.mark.parametrize("impl", ["auto", "chunkwise", "reference"])
+@pytest.mark.parametrize("filled", [[5, 17, 9], [11, 11, 11]], ids=["ragged", "alike"])
+def test_tokens_after_cached_ones(impl: str, filled: list[int]) -> None:
+    tensors = _qkv(5, 17, batch=3)
+    dead = torch.arange(17) >= torch.tensor(filled)[:, None]
+    q, k, v = tensors[0], *(x.masked_fill(dead[..., None, None], torch.nan) for x in tensors[1:])
+    actual = full_attention(q, k, v, lengths=torch.tensor(filled), impl=impl)
+    rows = [(tensors[0][i, None], *(x[i, None, :length] for x in tensors[1:])) for i, length in enumerate(filled)]
+    expected = torch.cat([_token_by_token(*row) for row in rows])
+    weights = torch.randn_like(expected)
+    assert_close(actual, expected)
+    gradients = (torch.autograd.grad((x * weights).sum(), tensors) for x in (actual, expected))
+    for got, right in zip(*gradients, strict=True):
+        assert_close(got, right)
+
+
+def test_tokens_after_ragged_caches_copy_none_of_them() -> None:
+    q, k, v = (x.detach() for x in _qkv(2, 4000, batch=2, kv_heads=4))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        full_attention(q, k, v, lengths=torch.tensor([4000, 3000]), impl="chunkwise")
+    largest = max(event.self_cpu_memory_usage for event in profiled.events())
+    assert 0 < largest < k.numel() * k.element_size() // 8
+
+
 def test_bfloat16_reference_rounds_only_its_output() -> None:
     q, k, v = (x.detach().bfloat16() for x in _qkv(33, 33))
     exact = full_attention(q.double(), k.double(), v.double(), impl="reference")
@@ -110,7 +135,7 @@ def test_bounds_that_do_not_fit_are_named(batch: int, bounds: list[int], message
         full_attention(q, k, v, cu_seqlens=torch.tensor(bounds))
 
 
-def test_a_kernel_that_does_not_exist_is_refused() -> None:
+def test_kernels_for_float64_are_refused() -> None:
     q, k, v = _qkv(3, 3)
     with pytest.raises(KernelUnavailableError, match=r'full_attention.*"triton".*cannot run here.*"chunkwise"'):
         full_attention(q, k, v, impl="triton")
@@ -118,7 +143,7 @@ def test_a_kernel_that_does_not_exist_is_refused() -> None:
         full_attention(q, k, v, impl="chunkwize")
 
 
-def test_asking_the_environment_for_kernels_leaves_this_op_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_the_environment_for_kernels_leaves_float64_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = _qkv(3, 3)
     expected = full_attention(q, k, v, impl="chunkwise")
     monkeypatch.setenv("ARCHSEARCH_IMPL", "triton")
