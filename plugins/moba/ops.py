@@ -125,12 +125,14 @@ def step_by_gathering(
 def write_mean(means: Tensor, k: Tensor, lengths: Tensor, *, block_size: int, impl: str = "auto") -> Tensor:
     """`means` `[B, n, Hkv, D]` with that of the block of k `[B, S, Hkv, D]` that the last token completes, if it does.
 
-    lengths `[B]` include the last token. By a kernel where the step's would run, in place; no gradient flows.
+    lengths `[B]` include the last token. By a kernel where the step's would run, in place; where a gradient is to flow
+    through k, in PyTorch, so that the means that earlier steps have read stay as they were.
     """
-    if _form(k, k, impl) == "triton":
+    differentiable = torch.is_grad_enabled() and (k.requires_grad or means.requires_grad)
+    if not differentiable and _form(k, k, impl) == "triton":
         from .launch_step import write_mean as launch
 
-        launch(means, k.detach(), lengths, block_size)
+        launch(means, k, lengths, block_size)
         return means
     return write_means(means, k, lengths - 1, 1, block_size)
 

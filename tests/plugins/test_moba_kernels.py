@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from archsearch_plugins.moba import launch
+from archsearch_plugins.moba import MobaPlugin, launch
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
 from archsearch_plugins.moba.table import TABLE
 from kernel_checks import after_filled, differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
+from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.model import Context
 from archsearch.model.block_cache import write_means
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -273,3 +275,23 @@ def test_means_that_are_no_dense_tensor_are_written_in_their_place(heads_first: 
     assert got is part
     right = write_means(torch.full_like(means, -1.0), k, lengths - 1, 1, 8)
     torch.testing.assert_close(part, right)
+
+
+def test_gradients_flow_through_steps_that_complete_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_IMPL", "triton")
+    plugin, shape = MobaPlugin(), ModelShape(d_model=24, n_heads=2, n_kv_heads=1, head_dim=16, dtype="float32")
+    torch.manual_seed(0)
+    mixer = plugin.build(plugin.parse_options({"block_size": 2, "top_k": 2}), shape, LayerInfo())
+    x, ctx = torch.randn(2, 9, 24), Context()
+    whole, _ = mixer(x, ctx=ctx)
+    first, state = mixer(x[:, :3], state=mixer.init_state(2, 9), ctx=ctx)
+    outputs = [first]
+    for t in range(3, 9):
+        out, state = mixer.step(x[:, t], state=state, ctx=ctx)
+        outputs.append(out[:, None])
+    weights = torch.randn(whole.shape)
+    gradients = (
+        torch.autograd.grad((y * weights).sum(), list(mixer.parameters())) for y in (torch.cat(outputs, 1), whole)
+    )
+    for got, right in zip(*gradients, strict=True):
+        assert ratio(got, right.double()) < 1e-5
