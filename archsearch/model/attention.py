@@ -71,7 +71,7 @@ class AttentionMixer(Mixer):
         if state is None:
             q, k, v = self.project(x, ctx.positions_of(x))
             return self.output(self.attend(q, k, v, ctx.cu_seqlens)), None
-        held = 0 if empty else _held(state, x.shape[1], ctx)
+        held = 0 if empty else _held(state, x.shape[1], ctx)  # compiled code could not tell that a new state is empty
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
         if held == 0:
             o, tensors = self.attend(q, k, v, None), self.remember(k, v, state)
@@ -101,8 +101,9 @@ class AttentionMixer(Mixer):
         return q, k, v
 
     def filled(self, tensors: dict[str, Tensor], state: MixerState, q: Tensor) -> tuple[Tensor, Tensor]:
-        """The caches "k" and "v" of `tensors` in the dtype of q `[B, T, Hq, D]`, whose tokens follow those of `state`;
-        without rows that no sequence has filled, unless that takes a copy of them all."""
+        """The caches "k" and "v" of `tensors` in the dtype of q `[B, T, Hq, D]`, whose tokens follow those of `state`:
+        the rows that some sequence has filled. Of several sequences in that dtype the caches as they are, since kernels
+        would copy a part of them, which is no dense tensor."""
         most = state.most + q.shape[1]
         k, v = (
             cache if cache.dtype == q.dtype and len(cache) > 1 else cache[:, :most].to(q.dtype)

@@ -34,8 +34,8 @@ def choose_impl(
 ) -> str:
     """The implementation of `op` that a call with ``impl=impl`` runs: the one named, or for "auto" the Triton kernel
     where the row of `table` that serves `head_dim` and `chunk` on a CUDA `device` was verified there, else the
-    PyTorch form, which is `why`. An op without a `table` has no Triton kernel; where its kernel is not `wanted`, "auto"
-    leaves it alone.
+    PyTorch form, which is `why`. An op without a `table` has no Triton kernel; one that is not `wanted` runs only where
+    it is named, in the call or by ``ARCHSEARCH_IMPL``.
 
     ``ARCHSEARCH_IMPL`` stands in for "auto"; "triton" there leaves an op without any Triton kernel at its PyTorch
     form. What "auto" came to, and why, is logged once for each op and device. Inside `torch.compile` the choice is

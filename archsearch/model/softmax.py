@@ -54,48 +54,40 @@ def packed_lengths(cu_seqlens: Tensor, tokens: int) -> list[int]:
     return lengths
 
 
-def each_sequence(
-    op: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, *more: Tensor
+def each_apart(
+    name: str,
+    op: Callable[..., Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *more: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
 ) -> Tensor:
-    """`op` over each packed sequence apart, the outputs laid end to end `[1, T, Hq, Dv]`; `more` `[1, T, ...]` are
-    split like q."""
-    lengths = [length for length in packed_lengths(cu_seqlens, q.shape[1]) if length]
-    if not lengths:
+    """`op` over sequences of one length at once, `[B, T, Hq, Dv]`, else over each apart: packed ones `[1, T, ...]`, and
+    the first `lengths` `[B]` rows of k and v where they differ; `more` `[B, T, ...]` are split like q. Raises
+    `ShapeError`, which names the op, for bounds or lengths that do not fit."""
+    if cu_seqlens is not None:
+        packed = [length for length in packed_lengths(cu_seqlens, q.shape[1]) if length]
+        pieces = zip(*(torch.split(x, packed, dim=1) for x in (q, k, v, *more)), strict=True)
+        return torch.cat([op(*piece) for piece in pieces], dim=1) if packed else op(q, k, v, *more)
+    if lengths is None:
         return op(q, k, v, *more)
-    pieces = zip(*(torch.split(x, lengths, dim=1) for x in (q, k, v, *more)), strict=True)
-    return torch.cat([op(*piece) for piece in pieces], dim=1)
+    filled = _filled_lengths(name, q, k, lengths)
+    if min(filled) == max(filled):
+        return op(q, k[:, : filled[0]], v[:, : filled[0]], *more)
+    rows = [(slice(index, index + 1), length) for index, length in enumerate(filled)]
+    return torch.cat([op(q[i], k[i, :length], v[i, :length], *(x[i] for x in more)) for i, length in rows])
 
 
-def filled_lengths(op: str, q: Tensor, k: Tensor, lengths: Tensor) -> list[int]:
-    """`lengths` `[B]` on the host. Raises `ShapeError` where one leaves no room for the queries, or passes the rows."""
+def _filled_lengths(name: str, q: Tensor, k: Tensor, lengths: Tensor) -> list[int]:
+    """On the host. Raises `ShapeError` where one leaves no room for the queries, or passes the rows."""
     filled = [int(length) for length in lengths.tolist()]
     if any(not q.shape[1] <= length <= k.shape[1] for length in filled):
         raise ShapeError(
-            f"{op}: lengths = {filled}: must lie between the {q.shape[1]} queries and the {k.shape[1]} rows"
+            f"{name}: lengths = {filled}: must lie between the {q.shape[1]} queries and the {k.shape[1]} rows"
         )
     return filled
-
-
-def each_row(op: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, filled: list[int], *more: Tensor) -> Tensor:
-    """`op` over the `filled` rows of each sequence apart, `[B, T, Hq, Dv]`; `more` `[B, T, ...]` are split like q."""
-    pieces = []
-    for index, length in enumerate(filled):
-        row = slice(index, index + 1)
-        pieces.append(op(q[row], k[row, :length], v[row, :length], *(x[row] for x in more)))
-    return torch.cat(pieces)
-
-
-def filled_part(x: Tensor, filled: list[int], lengths: Tensor) -> Tensor:
-    """The rows of `x` `[B, S, H, D]` that some sequence has filled, zeros in those that one has not."""
-    part = x[:, : max(filled)]
-    if min(filled) == max(filled):
-        return part
-    return torch.where((torch.arange(max(filled), device=x.device) < lengths[:, None])[..., None, None], part, 0)
-
-
-def last_positions(lengths: Tensor, count: int) -> Tensor:
-    """Places in their sequences of the last `count` of `lengths` `[B]` tokens, `[B, count]`."""
-    return lengths[:, None] - count + torch.arange(count, device=lengths.device)
 
 
 def no_outputs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -11,10 +11,8 @@ from archsearch.model.impl import choose_impl
 from archsearch.model.softmax import (
     causal_mask,
     check_qkv,
-    each_row,
-    each_sequence,
+    each_apart,
     explicit_attention,
-    filled_lengths,
     masked_attention,
     no_outputs,
 )
@@ -56,14 +54,7 @@ def full_attention(
         scale = float(q.shape[-1] ** -0.5) if scale is None else scale
         return run(q, k, v, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
     attend = partial(_reference if chosen == "reference" else _chunkwise, scale=scale)
-    if cu_seqlens is not None:
-        return each_sequence(attend, q, k, v, cu_seqlens)
-    if lengths is None:
-        return attend(q, k, v)
-    filled = filled_lengths("full_attention", q, k, lengths)
-    if min(filled) < max(filled):
-        return each_row(attend, q, k, v, filled)
-    return attend(q, k[:, : filled[0]], v[:, : filled[0]])
+    return each_apart("full_attention", attend, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
 
 
 def full_attention_step(

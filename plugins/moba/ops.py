@@ -15,11 +15,7 @@ from archsearch.model.impl import choose_impl
 from archsearch.model.softmax import (
     causal_mask,
     check_qkv,
-    each_row,
-    each_sequence,
-    filled_lengths,
-    filled_part,
-    last_positions,
+    each_apart,
     masked_attention,
     no_outputs,
 )
@@ -69,16 +65,7 @@ def moba_attention(
         return run(q, k, v, block_size=block_size, top_k=top_k, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
     form = _reference if chosen == "reference" else _chunkwise
     attend = partial(form, block_size=block_size, top_k=top_k, scale=scale)
-    if cu_seqlens is not None:
-        return each_sequence(attend, q, k, v, cu_seqlens)
-    if lengths is None:
-        return attend(q, k, v)
-    filled = filled_lengths("moba_attention", q, k, lengths)
-    if chosen == "reference":
-        return each_row(attend, q, k, v, filled)
-    k, v = (filled_part(x, filled, lengths) for x in (k, v))
-    positions = last_positions(lengths, q.shape[1])
-    return attend_at(q, k, v, positions, block_size=block_size, top_k=top_k, scale=scale)
+    return each_apart("moba_attention", attend, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
 
 
 def moba_attention_step(

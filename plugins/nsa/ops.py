@@ -15,11 +15,7 @@ from archsearch.model.impl import choose_impl
 from archsearch.model.softmax import (
     ShapeError,
     check_qkv,
-    each_row,
-    each_sequence,
-    filled_lengths,
-    filled_part,
-    last_positions,
+    each_apart,
     masked_attention,
     no_outputs,
 )
@@ -86,16 +82,7 @@ def nsa_attention(
         )  # fmt: skip
     form = reference if chosen == "reference" else _chunkwise
     attend = partial(form, block_size=block_size, top_k=top_k, window=window, scale=scale)
-    if cu_seqlens is not None:
-        return each_sequence(attend, q, k, v, cu_seqlens, gates)
-    if lengths is None:
-        return attend(q, k, v, gates)
-    filled = filled_lengths("nsa_attention", q, k, lengths)
-    if chosen == "reference":
-        return each_row(attend, q, k, v, filled, gates)
-    k, v = (filled_part(x, filled, lengths) for x in (k, v))
-    positions = last_positions(lengths, q.shape[1])
-    return attend_at(q, k, v, gates, positions, block_size=block_size, top_k=top_k, window=window, scale=scale)
+    return each_apart("nsa_attention", attend, q, k, v, gates, cu_seqlens=cu_seqlens, lengths=lengths)
 
 
 def choose_form(q: Tensor, v: Tensor, impl: str) -> str:

@@ -11,15 +11,7 @@ from torch import Tensor
 from archsearch.errors import OptionsError
 from archsearch.model.cached import KERNEL_DTYPES, cached_attention
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import (
-    check_qkv,
-    each_row,
-    each_sequence,
-    explicit_attention,
-    filled_lengths,
-    masked_attention,
-    no_outputs,
-)
+from archsearch.model.softmax import check_qkv, each_apart, explicit_attention, masked_attention, no_outputs
 
 from .table import TABLE
 
@@ -65,17 +57,7 @@ def window_attention(
         return launch(q, k, v, window=window, sinks=sinks, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
     form = _reference if chosen == "reference" else _chunkwise
     attend = partial(form, window=window, sinks=sinks, scale=scale)
-    if cu_seqlens is not None:
-        return each_sequence(attend, q, k, v, cu_seqlens)
-    if lengths is None:
-        return attend(q, k, v)
-    filled = filled_lengths("window_attention", q, k, lengths)
-    if chosen == "reference":
-        return each_row(attend, q, k, v, filled)
-    most = max(filled)
-    if min(filled) == most:
-        return attend(q, k[:, :most], v[:, :most])
-    return _ragged(q, k, v, lengths, min(window, most), min(sinks, most), scale)
+    return each_apart("window_attention", attend, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
 
 
 def window_attention_step(
@@ -132,61 +114,33 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: floa
 
 def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float | None) -> Tensor:
     """Blocks of queries, each against the sinks and the band of keys that its windows span."""
-    block, offset = max(window, _SMALLEST_BLOCK), k.shape[1] - q.shape[1]
-    first, after = offset - window + 1, -q.shape[1] % block
-
-    def spans(x: Tensor) -> Tensor:
-        kept = F.pad(x[:, :sinks], (0, 0, 0, 0, 0, max(0, sinks - x.shape[1])))
-        return _spans(kept, F.pad(x[:, max(first, 0) :], (0, 0, 0, 0, max(-first, 0), after)), block, window)
-
-    offsets = torch.full((1,), offset, device=q.device)
-    return _by_blocks(q, spans(k), spans(v), offsets, block, window, sinks, scale)
-
-
-def _ragged(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int, sinks: int, scale: float | None) -> Tensor:
-    """The same over the first `lengths` rows of each sequence, gathered; where none is, the nearest stands, masked."""
-    queries, block = q.shape[1], max(window, _SMALLEST_BLOCK)
-    if queries <= 2 * block:
-        block = queries
-    offsets, place = lengths - queries, torch.arange(sinks + window - 1 + queries + -queries % block, device=q.device)
-    rows = torch.where(place < sinks, place, offsets[:, None] + place - (sinks + window - 1))
-    rows = rows.clamp(min=0).minimum(lengths[:, None] - 1)
-    sequence = torch.arange(len(q), device=q.device)[:, None]
-
-    def spans(x: Tensor) -> Tensor:
-        gathered = x[sequence, rows]
-        return _spans(gathered[:, :sinks], gathered[:, sinks:], block, window)
-
-    return _by_blocks(q, spans(k), spans(v), offsets, block, window, sinks, scale)
-
-
-def _spans(kept: Tensor, band: Tensor, block: int, window: int) -> Tensor:
-    """Keys of each block `[B * count, sinks + window - 1 + block, H, D]`: the sinks `[B, sinks, H, D]`, and its part
-    of the band `[B, window - 1 + count * block, H, D]`."""
-    spans = band.unfold(1, window - 1 + block, block).movedim(-1, 2)
-    if kept.shape[1]:
-        spans = torch.cat((kept[:, None].expand(-1, spans.shape[1], -1, -1, -1), spans), dim=2)
-    return spans.flatten(0, 1)
-
-
-def _by_blocks(
-    q: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, block: int, window: int, sinks: int, scale: float | None
-) -> Tensor:
-    """Queries in blocks against the `_spans` of theirs; the first of each sequence is at `offsets` `[B]`, or `[1]`."""
     batch, queries, heads, _ = q.shape
+    block, offset = max(window, _SMALLEST_BLOCK), k.shape[1] - queries
     count = -(-queries // block)
+    keys, values = (_spans(x, count, block, window, sinks, offset) for x in (k, v))
     rows = F.pad(q, (0, 0, 0, 0, 0, count * block - queries)).reshape(batch * count, block, heads, -1)
-    visible = _band_mask(offsets, count, block, window, sinks).expand(batch, -1, -1, -1).flatten(0, 1)
+    visible = _band_mask(count, block, window, sinks, offset, q.device).repeat(batch, 1, 1)
     out = masked_attention(rows, keys, values, visible, scale)
     return out.reshape(batch, count * block, heads, -1)[:, :queries]
 
 
-def _band_mask(offsets: Tensor, count: int, block: int, window: int, sinks: int) -> Tensor:
-    """`[B, count, block, sinks + window - 1 + block]`; a sink inside the band is seen in its own column alone."""
-    device = offsets.device
-    starts = offsets[:, None, None] + torch.arange(count, device=device)[:, None] * block
+def _spans(x: Tensor, count: int, block: int, window: int, sinks: int, offset: int) -> Tensor:
+    """Keys of each block `[B * count, sinks + window - 1 + block, H, D]`, zeros where there is no token."""
+    first = offset - window + 1
+    band = x[:, max(first, 0) :]
+    padded = F.pad(band, (0, 0, 0, 0, max(-first, 0), count * block + offset - x.shape[1]))
+    spans = padded.unfold(1, window - 1 + block, block).movedim(-1, 2)
+    if sinks:
+        kept = F.pad(x[:, :sinks], (0, 0, 0, 0, 0, max(0, sinks - x.shape[1])))
+        spans = torch.cat((kept[:, None].expand(-1, count, -1, -1, -1), spans), dim=2)
+    return spans.flatten(0, 1)
+
+
+def _band_mask(count: int, block: int, window: int, sinks: int, offset: int, device: torch.device) -> Tensor:
+    """`[count, block, sinks + window - 1 + block]`; a sink inside the band is seen in its own column alone."""
+    starts = torch.arange(count, device=device)[:, None] * block + offset
     query = starts + torch.arange(block, device=device)
     band = starts + torch.arange(1 - window, block, device=device)
     band = torch.where(band < sinks, -1, band)
-    kept = torch.arange(sinks, device=device).expand(*band.shape[:2], sinks)
-    return window_mask(query, torch.cat((kept, band), dim=-1), window=window, sinks=sinks)
+    kept = torch.arange(sinks, device=device).expand(count, sinks)
+    return window_mask(query, torch.cat((kept, band), dim=1), window=window, sinks=sinks)

@@ -130,7 +130,8 @@ def drop_unfilled(gradients: tuple[Tensor, ...], lengths: Tensor | None) -> tupl
     NaN, and a product with it is no zero."""
     if lengths is None:
         return gradients
-    rows = torch.arange(gradients[0].shape[1], device=lengths.device) >= lengths[:, None]
+    device = gradients[0].device
+    rows = torch.arange(gradients[0].shape[1], device=device) >= lengths.to(device, non_blocking=True)[:, None]
     return tuple(x.masked_fill_(rows[..., None, None], 0) for x in gradients)
 
 
