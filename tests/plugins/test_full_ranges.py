@@ -3,13 +3,11 @@ in float64."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention
 from archsearch_plugins.full.table import TABLE
-from kernel_checks import after_filled, differences
+from kernel_checks import SequenceCase, differences
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -21,40 +19,16 @@ pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NAMES = ("q", "k", "v")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end, `filled` those
-    of the sequences of a cache, NaN in the rows after them."""
-
-    tokens: int
-    dim: int = 16
-    heads: int = 2
-    key_heads: int = 1
-    batch: int = 1
-    keys: int = 0
-    packed: tuple[int, ...] = ()
-    filled: tuple[int, ...] = ()
-    value_dim: int = 0
-    scale: float | None = None
+class Case(SequenceCase):
+    """A call of full attention."""
 
     def inputs(self, dtype: torch.dtype) -> list[Tensor]:
-        """Signed q, k, v."""
-        draw = torch.Generator().manual_seed(self.tokens + 7 * self.dim)
-        keys = self.keys or self.tokens
-        sizes = [
-            (self.batch, self.tokens, self.heads, self.dim),
-            (self.batch, keys, self.key_heads, self.dim),
-            (self.batch, keys, self.key_heads, self.value_dim or self.dim),
-        ]
-        q, k, v = (torch.randn(size, generator=draw, dtype=torch.float64) for size in sizes)
-        if self.filled:
-            k, v = (after_filled(x, self.filled, torch.nan) for x in (k, v))
-        return [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        """q, k, v."""
+        return self.leaves(*self.qkv(torch.Generator().manual_seed(self.tokens + 7 * self.dim)), dtype=dtype)
 
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         device = tensors[0].device
-        bounds = torch.tensor([0, *self.packed], device=device).cumsum(0) if self.packed else None
-        lengths = torch.tensor(self.filled, device=device) if self.filled else None
+        bounds, lengths = (None if x is None else x.to(device) for x in (self.bounds, self.lengths))
         return full_attention(*tensors, scale=self.scale, cu_seqlens=bounds, lengths=lengths, impl=impl)
 
 

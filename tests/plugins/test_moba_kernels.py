@@ -9,7 +9,7 @@ import torch
 from archsearch_plugins.moba import MobaPlugin, launch
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
 from archsearch_plugins.moba.table import TABLE
-from kernel_checks import after_filled, differences, ratio
+from kernel_checks import SequenceCase, by_blocks, differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
@@ -22,48 +22,19 @@ NAMES = ("q", "k", "v")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
-    """`keys` is 0 for as many keys as `tokens`; `packed` holds the lengths of sequences laid end to end, `filled` those
-    of the sequences of a cache, NaN in the rows after them."""
+class Case(SequenceCase):
+    """A call of the op."""
 
-    tokens: int
     block_size: int
     top_k: int
-    dim: int = 16
-    heads: int = 2
-    key_heads: int = 1
-    batch: int = 1
-    keys: int = 0
-    packed: tuple[int, ...] = ()
-    filled: tuple[int, ...] = ()
-    value_dim: int = 0
-    scale: float | None = None
-
-    @property
-    def bounds(self) -> Tensor | None:
-        return torch.tensor([0, *self.packed]).cumsum(0) if self.packed else None
-
-    @property
-    def lengths(self) -> Tensor | None:
-        return torch.tensor(self.filled) if self.filled else None
 
     def inputs(self, dtype: torch.dtype) -> list[Tensor]:
-        """Signed q, k, v. Of float16 each block of keys lies about a point of its own, so that rounding moves no
-        choice."""
+        """q, k, v; of float16 rounding moves no choice."""
         draw = torch.Generator().manual_seed(self.tokens + 7 * self.block_size)
-        keys = self.keys or self.tokens
-        sizes = [
-            (self.batch, self.tokens, self.heads, self.dim),
-            (self.batch, keys, self.key_heads, self.dim),
-            (self.batch, keys, self.key_heads, self.value_dim or self.dim),
-        ]
-        q, k, v = (torch.randn(size, generator=draw, dtype=torch.float64) for size in sizes)
+        q, k, v = self.qkv(draw)
         if dtype == torch.float16:
-            centres = torch.randn(1, -(-keys // self.block_size), 1, self.dim, generator=draw, dtype=torch.float64)
-            k = 0.3 * k + centres.repeat_interleave(self.block_size, 1)[:, :keys]
-        if self.filled:
-            k, v = (after_filled(x, self.filled, torch.nan) for x in (k, v))
-        return [x.to(dtype).requires_grad_() for x in (q, k, v)]
+            k = by_blocks(k, self.block_size, draw)
+        return self.leaves(q, k, v, dtype=dtype)
 
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         q, k, v = tensors
