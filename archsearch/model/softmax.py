@@ -65,15 +65,17 @@ def each_apart(
     lengths: Tensor | None,
 ) -> Tensor:
     """`op` over sequences of one length at once, `[B, T, Hq, Dv]`, else over each apart: packed ones `[1, T, ...]`, and
-    the first `lengths` `[B]` rows of k and v where they differ; `more` `[B, T, ...]` are split like q. Raises
-    `ShapeError`, which names the op, for bounds or lengths that do not fit."""
-    if cu_seqlens is not None:
-        packed = [length for length in packed_lengths(cu_seqlens, q.shape[1]) if length]
+    the first `lengths` `[B]` rows of k and v where they differ; `more` `[B, T, ...]` are split like q. No tokens give
+    `no_outputs`. Raises `ShapeError` for bounds or lengths that do not fit."""
+    packed = None if cu_seqlens is None else [n for n in packed_lengths(cu_seqlens, q.shape[1]) if n]
+    filled = None if lengths is None else _filled_lengths(name, q, k, lengths)
+    if q.numel() == 0:
+        return no_outputs(q, k, v)
+    if packed is not None:
         pieces = zip(*(torch.split(x, packed, dim=1) for x in (q, k, v, *more)), strict=True)
-        return torch.cat([op(*piece) for piece in pieces], dim=1) if packed else op(q, k, v, *more)
-    if lengths is None:
+        return torch.cat([op(*piece) for piece in pieces], dim=1)
+    if filled is None:
         return op(q, k, v, *more)
-    filled = _filled_lengths(name, q, k, lengths)
     if min(filled) == max(filled):
         return op(q, k[:, : filled[0]], v[:, : filled[0]], *more)
     rows = [(slice(index, index + 1), length) for index, length in enumerate(filled)]

@@ -15,8 +15,8 @@ _HEADS, _GROUP = 16, 4
 
 
 def builds(arch: str) -> Iterator[Build]:
-    """Every kernel of every row of an architecture in bfloat16, for 16 heads; the gradient of keys also
-    for 4 key heads."""
+    """Every kernel of every row of an architecture in bfloat16, for 16 heads; the gradient of keys also for 4
+    key heads."""
     types = {"dq": "*bf16", "dk": "*bf16", "dv": "*bf16"}
     for row in builders(TABLE, arch, heads=_HEADS, key_heads=_HEADS):
         yield row.build("forward", ranges.range_forward, SLOTS=0)

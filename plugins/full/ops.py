@@ -8,14 +8,7 @@ from torch import Tensor
 
 from archsearch.model.cached import KERNEL_DTYPES, cached_attention
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import (
-    causal_mask,
-    check_qkv,
-    each_apart,
-    explicit_attention,
-    masked_attention,
-    no_outputs,
-)
+from archsearch.model.softmax import causal_mask, check_qkv, each_apart, explicit_attention, masked_attention
 
 from .table import TABLE
 
@@ -46,9 +39,7 @@ def full_attention(
         table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
         wanted=cu_seqlens is not None or lengths is not None,
     )  # fmt: skip
-    if q.numel() == 0:
-        return no_outputs(q, k, v)
-    if chosen == "triton":
+    if chosen == "triton" and q.numel():
         from .launch import run
 
         scale = float(q.shape[-1] ** -0.5) if scale is None else scale

@@ -10,8 +10,7 @@ from archsearch.kernels import Config, Table
 
 
 def _row(arch: str, head_dim: int) -> dict[str, Config]:
-    sequence = _hopper(head_dim) if arch == "sm_90" else _ampere(head_dim)
-    forward, grad_query, grad_keys = sequence
+    forward, grad_query, grad_keys = (_hopper if arch == "sm_90" else _ampere)(head_dim)
     if head_dim == 256:
         decode = Config.of(8, 3, N=32)
     else:

@@ -12,13 +12,7 @@ from archsearch.model.block_cache import block_rows, gather_rows, rows_attention
 from archsearch.model.block_sparse import attend_chosen, best_blocks, block_means, block_scores
 from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import (
-    causal_mask,
-    check_qkv,
-    each_apart,
-    masked_attention,
-    no_outputs,
-)
+from archsearch.model.softmax import causal_mask, check_qkv, each_apart, masked_attention
 
 from .table import TABLE
 
@@ -56,10 +50,8 @@ def moba_attention(
     for name, value in (("block_size", block_size), ("top_k", top_k)):
         if value < 1:
             raise OptionsError(f"moba_attention({name}={value}): must be at least 1")
-    if q.numel() == 0:
-        return no_outputs(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if chosen == "triton":
+    if chosen == "triton" and q.numel():
         from .launch import run
 
         return run(q, k, v, block_size=block_size, top_k=top_k, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)

@@ -12,13 +12,7 @@ from archsearch.model.block_sparse import additive_mask, attend_chosen, best_blo
 from archsearch.model.block_tiles import attend_blocks
 from archsearch.model.cached import KERNEL_DTYPES
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import (
-    ShapeError,
-    check_qkv,
-    each_apart,
-    masked_attention,
-    no_outputs,
-)
+from archsearch.model.softmax import ShapeError, check_qkv, each_apart, masked_attention
 
 from .reference import reference
 from .table import TABLE
@@ -67,10 +61,8 @@ def nsa_attention(
     for name, value in (("block_size", block_size), ("top_k", top_k), ("window", window)):
         if value < 1:
             raise OptionsError(f"nsa_attention({name}={value}): must be at least 1")
-    if q.numel() == 0:
-        return no_outputs(q, k, v)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if chosen == "triton":
+    if chosen == "triton" and q.numel():
         from .launch import branches
 
         return gated_sum(

@@ -11,7 +11,7 @@ from torch import Tensor
 from archsearch.errors import OptionsError
 from archsearch.model.cached import KERNEL_DTYPES, cached_attention
 from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import check_qkv, each_apart, explicit_attention, masked_attention, no_outputs
+from archsearch.model.softmax import check_qkv, each_apart, explicit_attention, masked_attention
 
 from .table import TABLE
 
@@ -48,9 +48,7 @@ def window_attention(
         "window_attention", impl, why="blocks of the band, in PyTorch",
         table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
     )  # fmt: skip
-    if q.numel() == 0:
-        return no_outputs(q, k, v)
-    if chosen == "triton":
+    if chosen == "triton" and q.numel():
         from .launch import attend as launch
 
         scale = float(q.shape[-1] ** -0.5) if scale is None else scale

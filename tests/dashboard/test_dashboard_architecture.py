@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from dashboard_samples import HTML_NAME, LONG_NAME, every_state, new_search, open_page
-from streamlit.testing.v1 import AppTest
+from dashboard_samples import HTML_NAME, LONG_NAME, every_state, new_search, open_page, texts
 
 from archsearch.storage import Store
-
-
-def text_of(app: AppTest) -> str:
-    """All that the page says, widgets and tables apart."""
-    parts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.code, *app.header, *app.title]
-    return "\n".join(str(part.value) for part in parts)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +18,7 @@ def test_every_search_has_a_page_without_an_error(url: str, search: str) -> None
     assert not app.exception
     assert not app.error
     assert app.title[0].value == "Architecture"
-    assert len(text_of(app)) > 40
+    assert len(texts(app)) > 40
 
 
 def test_a_search_without_trials_says_so(url: str) -> None:
@@ -41,7 +34,7 @@ def test_a_trial_of_every_state_has_a_page(url: str, trials: dict[str, int], nam
     assert app.selectbox(key="trial_choice").value == trials[name]
     with Store.open(url, read_only=True) as store:
         record = store.trial(trials[name])
-    said = text_of(app)
+    said = texts(app)
     assert record.pattern in said
     assert record.state in said
     assert "archsearch evaluate" in said
@@ -106,7 +99,7 @@ def test_a_missing_plugin_is_said_instead_of_costs(empty_url: str) -> None:
 def test_a_replaced_database_is_shown_anew(empty_url: str) -> None:
     with Store.open(empty_url) as store:
         every_state(store, "first")
-    assert "first" in text_of(open_page("architecture"))
+    assert "first" in texts(open_page("architecture"))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +124,7 @@ def test_a_link_to_a_trial_that_cannot_be_shown_says_so(url: str, trial: str, wo
 def test_another_search_is_chosen_without_a_word_of_the_trial_before(url: str, trials: dict[str, int]) -> None:
     app = open_page("architecture", search="quick", trial=str(trials["mixed"]))
     app.selectbox(key="search_choice").set_value("one-trial").run()
-    assert "is not of this search" not in text_of(app)
+    assert "is not of this search" not in texts(app)
     assert app.query_params["search"] == "one-trial" or app.query_params["search"] == ["one-trial"]
 
 
@@ -142,6 +135,6 @@ def test_a_lost_database_is_told_once(empty_url: str) -> None:
 
 
 def test_seeds_without_a_score_are_no_range_of_numbers(url: str, trials: dict[str, int]) -> None:
-    said = text_of(open_page("architecture", search="quick", trial=str(trials["diverged"])))
+    said = texts(open_page("architecture", search="quick", trial=str(trials["diverged"])))
     assert "2 seeds, of which not every one gave a score" in said
     assert "nan to nan" not in said

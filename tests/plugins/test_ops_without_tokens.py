@@ -14,6 +14,8 @@ from archsearch_plugins.sliding.ops import window_attention
 from kernel_calls import STEPS, Sizes
 from torch import Tensor
 
+from archsearch.model.softmax import ShapeError
+
 OPS: dict[str, Callable[..., Tensor]] = {
     "full": full_attention,
     "sliding": lambda q, k, v, **call: window_attention(q, k, v, window=5, sinks=2, **call),
@@ -41,6 +43,15 @@ def test_no_tokens(op: str, impl: str, shape: tuple[int, int]) -> None:
 def test_a_packed_batch_of_empty_sequences(op: str, impl: str) -> None:
     q, k, v = (torch.randn(1, 0, heads, 16) for heads in (4, 2, 2))
     assert OPS[op](q, k, v, impl=impl, cu_seqlens=torch.tensor([0, 0, 0])).shape == q.shape
+
+
+@pytest.mark.parametrize("op", ["full", "sliding", "moba", "nsa"])
+def test_bounds_and_lengths_are_held_to_no_tokens_too(op: str) -> None:
+    q, k, v = (torch.randn(1, 0, heads, 16) for heads in (4, 2, 2))
+    with pytest.raises(ShapeError, match=r"cu_seqlens = \[0, 3\]"):
+        OPS[op](q, k, v, impl="chunkwise", cu_seqlens=torch.tensor([0, 3]))
+    with pytest.raises(ShapeError, match=r"_attention: lengths = \[3\]: must lie between the 0 queries and the 0 rows"):
+        OPS[op](q, k, v, impl="chunkwise", lengths=torch.tensor([3]))
 
 
 @pytest.mark.parametrize("op", STEPS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -78,10 +78,10 @@ def make_inputs(case: Case, *, batch: int = 2) -> list[Tensor]:
     return [q[:, case.tokens - (case.queries or case.tokens) :], k, v]
 
 
-def differentiate(inputs: list[Tensor], impl: str, **options: object) -> list[Tensor]:
+def differentiate(inputs: list[Tensor], impl: str, **options: Any) -> list[Tensor]:
     """The output, and the gradients of q, k and v from the same one of it."""
     given = [x.detach().requires_grad_() for x in inputs]
-    out = window_attention(*given, impl=impl, **options)  # type: ignore[arg-type]
+    out = window_attention(*given, impl=impl, **options)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).half()  # the same numbers in every dtype
     return [out, *torch.autograd.grad(out, given, grad.to(out.dtype))]
 
