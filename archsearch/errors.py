@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class ArchsearchError(Exception):
@@ -26,7 +28,12 @@ class NotationError(SpecError):
 
     def __init__(self, message: str, *, text: str, position: int) -> None:
         self.text, self.position = text, position
+        self.message = message
         super().__init__(f"{message}\n  {text}\n  {' ' * position}^")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by what made it: an error travels from a worker to its driver."""
+        return _notation_error, (self.message, self.text, self.position)
 
 
 class OptionsError(SpecError):
@@ -43,6 +50,10 @@ class ConflictError(SpecError):
 
 class PluginError(ArchsearchError):
     """A plugin that broke the contract."""
+
+
+class ForeignCodeError(PluginError):
+    """An exception that code of a plugin raised where the core called it; the text names plugin, layer and call."""
 
 
 class KernelUnavailableError(ArchsearchError):
@@ -65,6 +76,35 @@ class ClusterError(ArchsearchError):
     """A Ray cluster that cannot be reached, or whose workers differ from the driver."""
 
     exit_code = 5
+
+
+@contextmanager
+def foreign_code(what: str, call: str) -> Iterator[None]:
+    """Around one call of foreign code: whatever it raises becomes a `ForeignCodeError` that names `what` and `call`.
+
+    `what` is such as ``mixer "kda", layer 2`` or ``task "mqar"``, `call` such as ``forward``. An `ArchsearchError`
+    passes as it is: its text says what to mend.
+    """
+    try:
+        yield
+    except ArchsearchError:
+        raise
+    except Exception as error:  # the plugin boundary: anything may come out of foreign code
+        raise foreign_error(what, call, error) from error
+
+
+def foreign_error(what: str, call: str, error: BaseException) -> ForeignCodeError:
+    """The error of `foreign_code`, with the exception's kind, its text, and the file and line that raised it."""
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = "" if where is None else f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})"
+    text = " ".join(str(error).split()) or "no message"
+    return ForeignCodeError(f"{what}: {call} raised {type(error).__name__}: {text}{place}")
+
+
+def _notation_error(message: str, text: str, position: int) -> NotationError:
+    return NotationError(message, text=text, position=position)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

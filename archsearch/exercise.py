@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
 from archsearch.arch import ArchSpec
 from archsearch.mixer import Resolver
 from archsearch.notation import format_layer
 
 
-def unexercised_layers(arch: ArchSpec, seq_len: int, resolver: Resolver) -> tuple[str, ...]:
-    """The distinct mixers of `arch` that drop nothing on `seq_len` tokens although they would on longer ones.
+@dataclass(frozen=True, kw_only=True)
+class Unexercised:
+    """A layer, as notation writes it, whose sparsity drops nothing on the ``seq_len`` tokens of a task.
 
-    Measured there, a window of 64 on 64 tokens would look like full attention at the cost of none.
+    It sees all of up to ``dense_up_to`` tokens: measured there, a window of 64 on 64 tokens would look like full
+    attention at the cost of none. ``task`` is the task's label.
     """
+
+    layer: str
+    task: str
+    seq_len: int
+    dense_up_to: int
+
+    def __str__(self) -> str:
+        return f"{self.layer} sees all of up to {self.dense_up_to} tokens, and {self.task} has {self.seq_len}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Reads `to_json`'s data."""
+        return cls(**data)
+
+
+def unexercised_layers(arch: ArchSpec, task: str, seq_len: int, resolver: Resolver) -> tuple[Unexercised, ...]:
+    """The distinct layers of `arch` that drop nothing on the `seq_len` tokens of `task`, though they would on more."""
     found = []
     for layer in dict.fromkeys(arch.layers):
         dense = resolver.resolve(layer.mixer).plugin.dense_up_to(layer.options)
         if dense >= seq_len:
-            found.append(f"{format_layer(layer, resolver)} sees all of up to {dense} tokens, measured on {seq_len}")
+            text = format_layer(layer, resolver)
+            found.append(Unexercised(layer=text, task=task, seq_len=seq_len, dense_up_to=dense))
     return tuple(found)

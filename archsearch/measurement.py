@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from archsearch.exercise import Unexercised
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -38,7 +40,7 @@ class Measurement:
     test: Mapping[str, float] = field(default_factory=dict)
     sweep: tuple[Mapping[str, Any], ...] = ()
     curve: tuple[Mapping[str, float], ...] = ()
-    unexercised: tuple[str, ...] = ()
+    unexercised: tuple[Unexercised, ...] = ()
     seq_len: int = 0
     params: int = 0
     costs: Mapping[str, Any] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class Measurement:
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
         """Reads `to_json`'s data."""
         values = dict(data)
-        for name in ("sweep", "curve", "unexercised"):
+        for name in ("sweep", "curve"):
             values[name] = tuple(values.get(name, ()))
+        values["unexercised"] = tuple(Unexercised.from_json(entry) for entry in values.get("unexercised", ()))
         return cls(**values)

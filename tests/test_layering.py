@@ -12,10 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS: list[set[str]] = [
-    {"errors", "units"},
-    {"mixer", "hookspecs", "measurement", "kernels"},
+    {"errors", "units", "printable"},
+    {"mixer", "hookspecs", "kernels"},
     {"arch", "notation", "attention_cost", "conformance"},
+    {"source"},
     {"costs", "registry", "exercise", "recipe"},
+    {"measurement"},
     {"storage", "analysis", "speed"},
     {"model", "tasks"},
     {"training", "bench"},
@@ -41,7 +43,7 @@ OWNERS = {
 }
 DASHBOARD_MAY = {
     "storage", "analysis", "costs", "arch", "notation", "registry", "mixer", "measurement", "units", "errors",
-    "exercise", "kernels", "speed", "conformance",
+    "exercise", "kernels", "speed", "conformance", "printable",
 }  # fmt: skip
 
 

@@ -151,7 +151,7 @@ class Ledger:
             self.search_id, kind=kind, state=state, arch=arch.to_json(), digest=arch.digest,
             pattern=arch.pattern(self._registry), params=params, seeds=list(seeds), costs=verdict.costs,
             violations={str(violation.term): violation.excess for violation in verdict.violations},
-            reason=reason, parent=parent, unexercised=verdict.unexercised,
+            reason=reason, parent=parent, unexercised=[found.to_json() for found in verdict.unexercised],
         )  # fmt: skip
 
     def _write(

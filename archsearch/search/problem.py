@@ -9,7 +9,7 @@ from typing import Any, Literal
 from archsearch.arch import ArchSpec, LayerSpec
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
 from archsearch.errors import SpecError, listing, nearest
-from archsearch.exercise import unexercised_layers
+from archsearch.exercise import Unexercised, unexercised_layers
 from archsearch.registry import Registry
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
@@ -45,7 +45,7 @@ class Verdict:
     costs: Mapping[str, float]
     violations: tuple[Violation, ...]
     slack: Mapping[str, float]
-    unexercised: tuple[str, ...]
+    unexercised: tuple[Unexercised, ...]
 
     @property
     def over_budget(self) -> bool:
@@ -61,12 +61,14 @@ class Verdict:
 class Judge:
     """Costs and judges candidates by arithmetic alone."""
 
-    def __init__(self, registry: Registry, terms: Sequence[CostTerm], budget: Budget, lengths: Sequence[int]) -> None:
+    def __init__(
+        self, registry: Registry, terms: Sequence[CostTerm], budget: Budget, lengths: Mapping[str, int]
+    ) -> None:
         self._registry, self._terms, self._budget, self._lengths = registry, terms, budget, lengths
         self._costs = CostModel(registry)
         self._contexts = sorted({term.context for term in (*terms, *(term for term, _ in budget.limits))})
         self._dense: dict[LayerSpec, int] = {}
-        self._shortest = min(lengths)
+        self._shortest = min(lengths.values())
 
     def __call__(self, arch: ArchSpec) -> Verdict:
         """The costs that objectives and budget name, the limits that are exceeded, and what would not act."""
@@ -76,13 +78,14 @@ class Judge:
         violations = self._budget.violations(at.__getitem__) if max(slack.values(), default=0.0) > 0 else []
         return Verdict(costs=costs, violations=tuple(violations), slack=slack, unexercised=self._unexercised(arch))
 
-    def _unexercised(self, arch: ArchSpec) -> tuple[str, ...]:
+    def _unexercised(self, arch: ArchSpec) -> tuple[Unexercised, ...]:
         if max(map(self._dense_up_to, arch.layers)) < self._shortest:
             return ()
-        found: list[str] = []
-        for length in self._lengths:
-            found += unexercised_layers(arch, length, self._registry)
-        return tuple(dict.fromkeys(found))
+        return tuple(
+            found
+            for task, length in self._lengths.items()
+            for found in unexercised_layers(arch, task, length, self._registry)
+        )
 
     def _dense_up_to(self, layer: LayerSpec) -> int:
         found = self._dense.get(layer)
@@ -117,7 +120,7 @@ class Problem:
         space = Space.of(spec.space, model, spec.model.n_layers, registry)
         terms = dict.fromkeys([*(objective.term for objective in objectives if objective.term is not None),
                                *(term for term, _ in budget.limits)])  # fmt: skip
-        lengths = tuple(dict.fromkeys(task.seq_len for task in tasks.values()))
+        lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
         return cls(spec=spec, tasks=tasks, objectives=objectives, budget=budget, space=space, judge=judge)
 

@@ -90,7 +90,7 @@ def nothing_feasible(
     lengths = sorted({task.seq_len for task in problem.tasks.values()})
     layers = (layer for entry in problem.space.entries.values() for layer in entry.layers)
     archs = (ArchSpec(model=problem.space.model, layers=(layer,)) for layer in layers)
-    seen = next((text for arch in archs for text in problem.judge(arch).unexercised), "none")
+    seen = next((str(found) for arch in archs for found in problem.judge(arch).unexercised), "none")
     return NothingFeasibleError(
         f"none of {judged} candidates within budget has sparsity that acts on {lengths[0]} tokens ({seen}): "
         "narrow the option in [space], or take longer tasks"

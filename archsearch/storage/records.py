@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
+from archsearch.exercise import Unexercised
+
 SearchState = Literal["running", "complete", "infeasible", "cancelled", "interrupted", "failed"]
-TrialState = Literal["queued", "running", "complete", "infeasible", "diverged", "failed", "preempted", "cancelled"]
+TrialState = Literal[
+    "queued", "running", "complete", "infeasible", "diverged", "failed", "preempted", "cancelled", "superseded"
+]
+"""A superseded trial was measured with source that has changed since: it stays to be read, and counts no more."""
+
 TrialKind = Literal["search", "reference", "confirm"]
 Split = Literal["validation", "test", "cost", "progress"]
 
@@ -93,7 +99,7 @@ class TrialRecord:
     seeds: tuple[int, ...]
     costs: Mapping[str, float]
     violations: Mapping[str, float]
-    unexercised: tuple[str, ...]
+    unexercised: tuple[Unexercised, ...]
     parent: int | None
     created_at: datetime
     started_at: datetime | None

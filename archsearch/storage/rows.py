@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from archsearch.exercise import Unexercised
 from archsearch.storage.records import MeasurementRecord, MetricValue, SearchRecord, TrialRecord
 from archsearch.storage.tables import MeasurementRow, Search, Trial
 
@@ -54,7 +55,8 @@ def trial_record(row: Trial, costs: Mapping[str, float], measurements: Iterable[
     return TrialRecord(
         id=row.id, search_id=row.search_id, number=row.number, kind=row.kind, state=row.state, reason=row.reason,
         arch=row.arch, digest=row.digest, pattern=row.pattern, params=row.params, seeds=tuple(row.seeds),
-        costs=dict(costs), violations=row.violations, unexercised=tuple(row.unexercised), parent=row.parent_id,
+        costs=dict(costs), violations=row.violations, parent=row.parent_id,
+        unexercised=tuple(map(Unexercised.from_json, row.unexercised)),
         created_at=row.created_at, started_at=row.started_at, finished_at=row.finished_at,
         measurements=tuple(_measurement_record(measurement) for measurement in measurements),
     )  # fmt: skip

@@ -97,12 +97,13 @@ class Store(Reader):
         self, search_id: int, *, kind: str, state: str, arch: Mapping[str, Any], digest: str, pattern: str,
         params: Mapping[str, Any], seeds: Sequence[int], costs: Mapping[str, float],
         violations: Mapping[str, float], reason: str = "", parent: int | None = None,
-        unexercised: Sequence[str] = (),
+        unexercised: Sequence[Mapping[str, Any]] = (),
     ) -> int:  # fmt: skip
         """A new trial, numbered next in its search; returns its id.
 
         ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` the terms that exceed the budget
-        to the excess, ``parent`` is the trial that a "confirm" trial confirms.
+        to the excess, ``parent`` is the trial that a "confirm" trial confirms, ``unexercised`` holds
+        `Unexercised.to_json()` of each layer and task.
         """
         check("trial state", state, TRIAL_STATES)
         check("trial kind", kind, TRIAL_KINDS)
@@ -138,8 +139,7 @@ class Store(Reader):
         ``metrics`` maps "validation" and "test" to values by name ("mqar.accuracy"); ``task`` is the label under
         which the search calls its task (the measurement's own name by default). The curve is stored too, as metrics
         of the split "progress" named by label and key. A measurement that the trial has of this task and seed is
-        replaced. Numbers that are not finite become NULL: the measurement's status and reason say why. A layer
-        that is unexercised in the measurement is so in the trial.
+        replaced. Numbers that are not finite become NULL: the measurement's status and reason say why.
         """
         label, seed = task or str(measurement["task"]), int(measurement["seed"])
         values = [
@@ -148,7 +148,7 @@ class Store(Reader):
             for name, value in named.items()
         ] + curve_metrics(measurement.get("curve", ()), label, seed)
         with self._writing() as session:
-            trial = self._trial_row(session, trial_id, lock=True)
+            self._trial_row(session, trial_id, lock=True)
             for table in (MeasurementRow, Metric):
                 session.execute(
                     delete(table).where(table.trial_id == trial_id, table.task == label, table.seed == seed)
@@ -160,8 +160,6 @@ class Store(Reader):
             session.add(row)
             session.flush()
             _insert_metrics(session, trial_id, values)
-            unexercised = [f"{layer} by {label}" for layer in measurement.get("unexercised", ())]
-            trial.unexercised = list(dict.fromkeys([*trial.unexercised, *unexercised]))
             return row.id
 
     def add_metrics(self, trial_id: int, metrics: Iterable[MetricValue]) -> None:

@@ -168,7 +168,7 @@ class Evaluation:
             test=self._test() if best else {},
             sweep=tuple({key: value for key, value in entry.items() if key != "curve"} for entry in self._sweep),
             curve=tuple(best["curve"] if best else self._sweep[-1]["curve"]),
-            unexercised=unexercised_layers(self.arch, self.task.seq_len, self.registry),
+            unexercised=unexercised_layers(self.arch, self.task.label, self.task.seq_len, self.registry),
             seq_len=self.task.seq_len,
             params=cost.params,
             costs=cost_json,
