@@ -23,6 +23,7 @@ LEFT_OUT: Mapping[str, str] = {
     "archsearch.costs": "costs, which are computed anew",
     "archsearch.errors": "what a user is told",
     "archsearch.exercise": "judged anew from the architecture",
+    "archsearch.figures": "costs, which are computed anew",
     "archsearch.hookspecs": "names of hooks",
     "archsearch.kernels.build": "compilation ahead of time",
     "archsearch.kernels.compiler": "compilation ahead of time",
