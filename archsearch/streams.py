@@ -12,11 +12,16 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+_ONE_AT_A_TIME = threading.RLock()
+
 
 @contextlib.contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """While the block runs, whatever is written to stdout goes to stderr: by `print`, to descriptor 1, and by C."""
-    with contextlib.redirect_stdout(sys.stderr or io.StringIO()), _descriptor_to_stderr():
+    """While the block runs, whatever is written to stdout goes to stderr: by `print`, to descriptor 1, and by C.
+
+    The stream and the descriptor are the process's, so that one thread at a time is in such a block.
+    """
+    with _ONE_AT_A_TIME, contextlib.redirect_stdout(sys.stderr or io.StringIO()), _descriptor_to_stderr():
         yield
 
 

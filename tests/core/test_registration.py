@@ -240,3 +240,15 @@ def test_the_handler_of_interrupts_stays(install: Callable[..., Path]) -> None:
     install(MIXER)
     load()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_threads_that_load_at_once_leave_stdout_where_it_was() -> None:
+    text = (
+        "import threading\n"
+        "from archsearch.registry import load_registry\n"
+        "threads = [threading.Thread(target=load_registry) for _ in range(4)]\n"
+        "[thread.start() for thread in threads]\n[thread.join() for thread in threads]\n"
+        "import os; os.write(1, b'here'); print(' and here')"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout == "here and here\n"
