@@ -9,12 +9,13 @@ may have lost.
 from __future__ import annotations
 
 import copyreg
+import dataclasses
 import dis
 import enum
 import functools
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -41,7 +42,7 @@ _SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...), type(N
 _MADE = frozenset({
     "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__orig_bases__",
     "__parameters__", "__abstractmethods__", "__firstlineno__", "__static_attributes__", "_abc_impl", "__slots__",
-    "__match_args__", "__dataclass_params__", "__hash__", "__signature__", "__class_vars__", "__private_attributes__",
+    "__match_args__", "__dataclass_params__", "__signature__", "__class_vars__", "__private_attributes__",
     "__fields__", "__annotations_cache__", "__annotate_func__",
 })  # fmt: skip
 """Entries of a class that Python makes of its source."""
@@ -124,6 +125,7 @@ class Values:
             if name not in _MADE and (name == FIELDS or not name.startswith("__pydantic")):
                 self._say("member", name)
                 self.add(member)
+        self._items("validators", _validators(value))
 
     def _function(self, function: FunctionType) -> None:
         if is_packaged(function, self._modules):
@@ -134,6 +136,7 @@ class Values:
         self._items("defaults", (function.__defaults__, function.__kwdefaults__))
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         self._items("cells", [_content(cell) for name, cell in cells if name != "__class__"])
+        self._items("attributes", [part for item in sorted(vars(function).items()) for part in item])
 
     def _code(self, code: CodeType, names: Mapping[str, object]) -> None:
         """What code does: its instructions, in which neither comments nor docstrings are, and what its names are."""
@@ -183,33 +186,57 @@ class Values:
             self._say("slot")
         elif isinstance(value, enum.Enum):
             self._items(f"enum {value.name}", (type(value), value.value))
+        elif hasattr(value, "__wrapped__"):
+            self._items("wraps", (type(value), value.__wrapped__))  # as by functools.cache, which pickles by name
         else:
-            self._items("object", _remade(value))
+            self._remade(value)
+
+    def _remade(self, value: object) -> None:
+        """As `pickle` would make it: by the name under which its module has it, or by a call."""
+        made = _reduced(value)
+        if not isinstance(made, str):
+            call, arguments, state, items, pairs = (*made, None, None, None)[:5]
+            self._items("object", (call, arguments, state))
+            self._items("with", [*(items or ()), *(part for pair in pairs or () for part in pair)])
+            return
+        name = getattr(value, "__module__", None) or type(value).__module__
+        if name == "__main__" or _within(name, made) is not value:
+            raise UnknownSourceError(f"{made} is in no module under that name")
+        self._say("named", made)
+        self._module(name)
 
 
 def is_packaged(found: type | FunctionType, modules: Modules) -> bool:
     """Whether a class or function is what its module, which lies in a file, has under its name."""
-    at: object = sys.modules.get(found.__module__ or "")
-    if at is None or found.__module__ == "__main__":
+    name = found.__module__ or ""
+    if name == "__main__" or (modules.find(name) is None and modules.whose(name) != "standard"):
         return False
-    if modules.find(found.__module__) is None and modules.whose(found.__module__) != "standard":
-        return False
-    for part in found.__qualname__.split("."):
+    return _within(name, found.__qualname__) is found
+
+
+def _within(module: str, qualname: str) -> object:
+    """What a module that is loaded has under a dotted name, None for nothing."""
+    at: object = sys.modules.get(module)
+    for part in qualname.split("."):
         at = getattr(at, part, None)
-    return at is found
+    return at
 
 
-def _remade(value: object) -> tuple[object, ...]:
+def _reduced(value: object) -> Any:
     """What `pickle` would make an object of; raises `UnknownSourceError` for one that cannot be pickled."""
     reduce = copyreg.dispatch_table.get(type(value))
     try:
-        made = reduce(value) if reduce is not None else value.__reduce_ex__(4)
-        if isinstance(made, str):
-            return type(value), made
-        call, arguments, state, items, pairs = (*made, None, None, None)[:5]
-        return call, arguments, state, list(items or ()), [part for pair in pairs or () for part in pair]
+        return reduce(value) if reduce is not None else value.__reduce_ex__(4)
     except Exception as error:  # the plugin boundary: what pickles an object may be foreign code
         raise UnknownSourceError(f"{_named(value)} cannot be told by value ({type(error).__name__})") from None
+
+
+def _validators(value: type) -> Iterator[object]:
+    """Of a pydantic class the names of its validators and serializers, and what their decorators were told."""
+    decorators = vars(value).get("__pydantic_decorators__")
+    for kind in dataclasses.fields(decorators) if decorators is not None else ():
+        for name, decorator in sorted(getattr(decorators, kind.name).items()):
+            yield from (kind.name, name, decorator.info)
 
 
 def _content(cell: Any) -> object:

@@ -146,12 +146,23 @@ def test_a_task_is_what_its_module_reaches(package: Callable[..., Path]) -> None
 
 
 NOTEBOOK = """
-from archsearch import Flops, MixerOptions, MixerPlugin, Traffic
+import functools
+from typing import Annotated, Literal
+from pydantic import AfterValidator, Field, field_validator
+from archsearch import Flops, MixerOptions, MixerPlugin, Traffic, Tunable
 SCALE = {scale}
+@functools.cache
+def cached(x):
+    return {cached}
 def helper(x):
-    return x * SCALE
+    return cached(x) * SCALE
+helper.attribute = {attribute}
 class Options(MixerOptions):
-    width: int = {width}
+    width: {annotation} = {width}
+    other: int | None = None
+    @field_validator("{checked}", mode="{mode}")
+    @classmethod
+    def check(cls, value): return value
 def outer(bound):
     class Plugin(MixerPlugin[Options]):
         name, family, summary, options = "mine", "other", "a stand-in", Options
@@ -166,13 +177,17 @@ def outer(bound):
     return Plugin
 Plugin = outer({bound})
 """
-PLAIN = {"scale": "2", "width": "1", "gate": "None", "params": "0", "build": "'''Doc.'''", "bound": "1"}
+PLAIN = {
+    "cached": "x", "attribute": "1", "annotation": "int", "checked": "width", "mode": "after",
+    "scale": "2", "width": "1", "gate": "None", "params": "0", "build": "'''Doc.'''", "bound": "1",
+}  # fmt: skip
 
 
 def notebook(**changed: str) -> Any:
     """A plugin of a class that was made by running text, as in a notebook, whose text is lost."""
     space: dict[str, Any] = {"__name__": "__main__"}
-    exec(NOTEBOOK.format(**{**PLAIN, **changed}), space)
+    text = NOTEBOOK.format(**{**PLAIN, **changed})
+    exec(compile(text, "<cell>", "exec", dont_inherit=True), space)
     return space["Plugin"]()
 
 
@@ -181,6 +196,21 @@ def notebook(**changed: str) -> Any:
     [
         {"scale": "3"},
         {"width": "2"},
+        {"cached": "-x"},
+        {"attribute": "2"},
+        {"annotation": "float"},
+        {"annotation": "Literal[1, 2]"},
+        {"annotation": "Annotated[int, Field(ge=1)]"},
+        {"annotation": "Annotated[int, Tunable(1, 2)]"},
+        {"annotation": "Annotated[int, AfterValidator(lambda v: v + 0)]"},
+        {"checked": "other"},
+        {"mode": "before"},
+        {"bound": "__import__('torch').float32"},
+        {"bound": "__import__('torch').relu"},
+        {"bound": "__import__('torch').nn.functional.silu"},
+        {"bound": "__import__('torch').nn.Linear"},
+        {"bound": "__import__('numpy').arange(3)"},
+        {"bound": "functools.partial(helper, 2)"},
         {"gate": "lambda x: x"},
         {"params": "1"},
         {"build": "layer = shape"},
