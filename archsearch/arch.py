@@ -121,6 +121,10 @@ class LayerSpec:
     def __hash__(self) -> int:
         return self._hash
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hash, which is another one in another process."""
+        return {"mixer": self.mixer, "options": self.options}
+
     @classmethod
     def make(cls, name: str, resolver: Resolver, **options: Any) -> LayerSpec:
         """The layer that a mixer or preset name stands for, with options laid over the preset's."""

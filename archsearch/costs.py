@@ -14,7 +14,8 @@ from typing import Any
 
 from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
 from archsearch.errors import SpecError, listing, nearest
-from archsearch.mixer import Flops, LayerInfo, Resolver, Traffic
+from archsearch.figures import Figures
+from archsearch.mixer import Flops, LayerInfo, Phase, Resolver, Traffic
 from archsearch.units import format_quantity, parse_quantity
 
 
@@ -124,6 +125,10 @@ def _layer_json(layer: LayerCost) -> dict[str, Any]:
     }
 
 
+MOST_LAYERS = 2**20
+"""Layers whose costs a float can add up, whatever each of them is."""
+
+
 class CostModel:
     """Costs architectures; layers that were costed before are remembered, so that a search costs thousands a second."""
 
@@ -133,9 +138,16 @@ class CostModel:
         self._models: dict[ModelSpec, ModelSpec] = {}
 
     def cost(self, arch: ArchSpec, context: int) -> ArchCost:
-        """Costs of `arch` at `context` tokens; raises `SpecError` for a context below 1."""
+        """Costs of `arch` at `context` tokens; raises `SpecError` for a context below 1 and for sizes whose costs no
+        float holds, `PluginError` for a mixer whose figures are none."""
         if context < 1:
             raise SpecError(f"context = {context}: must be at least 1 token")
+        try:
+            return self._cost(arch, context)
+        except OverflowError:
+            raise _too_large(arch.model, context) from None
+
+    def _cost(self, arch: ArchSpec, context: int) -> ArchCost:
         layers = tuple(self._layer(arch, index, context) for index in range(len(arch.layers)))
         model = arch.model
         head = Flops(matmul=2.0 * model.d_model * model.vocab_size)
@@ -169,21 +181,42 @@ class CostModel:
 
 
 def layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Resolver, context: int) -> LayerCost:
-    """Costs of one layer of a model at `context` tokens: token mixer, channel mixer and their norms."""
-    plugin, options, shape = resolver.resolve(layer.mixer).plugin, layer.options, model.shape
-    mixer_params = plugin.params(options, shape, info)
+    """Costs of one layer of a model at `context` tokens: token mixer, channel mixer and their norms.
+
+    Raises `SpecError` for sizes whose costs no float holds, `PluginError` for a mixer whose figures are none.
+    """
+    try:
+        return _checked(_layer_cost(layer, model, info, resolver, context))
+    except OverflowError:
+        raise _too_large(model, context) from None
+
+
+def _checked(cost: LayerCost) -> LayerCost:
+    """`cost`; raises `OverflowError` for one of which a total could not be a float."""
+    for count in (cost.params, cost.state_bytes):
+        if not math.isfinite(float(count) * MOST_LAYERS):
+            raise OverflowError
+    return cost
+
+
+def _too_large(model: ModelSpec, context: int) -> SpecError:
+    at = f"{context} tokens" if context < 2**63 else "so many tokens"
+    return SpecError(f"costs at {at} with {model.shape} are larger than a float holds: use smaller sizes")
+
+
+def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Resolver, context: int) -> LayerCost:
+    plugin, shape = Figures(resolver.resolve(layer.mixer).plugin, layer.options, model.shape, info), model.shape
+    mixer_params = plugin.params()
     channel_params, active_params, channel = channel_cost(model)
     norms = 1 if model.channel_mixer == "none" else 2
     tail_bytes = max(0, model.short_conv - 1) * model.d_model * shape.dtype_bytes
     conv = Flops(elementwise=2.0 * model.short_conv * model.d_model)
     per_token = channel + _norm_flops(model) * norms + conv
 
-    def forward(phase: Any) -> Flops:
-        return plugin.flops(options, shape, info, phase=phase, context=context) + per_token * (
-            1.0 if phase == "decode" else float(context)
-        )
+    def forward(phase: Phase) -> Flops:
+        return plugin.flops(phase=phase, context=context) + per_token * (1.0 if phase == "decode" else float(context))
 
-    state = plugin.state(options, shape, info)
+    state = plugin.state()
     other_params = (norms + model.short_conv) * model.d_model
     return LayerCost(
         mixer_params=mixer_params,
@@ -194,8 +227,7 @@ def layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Re
         decode_flops=forward("decode"),
         kv_bytes=sum(tensor.nbytes(context) for tensor in state if tensor.grows),
         state_bytes=sum(tensor.nbytes(context) for tensor in state) + tail_bytes,
-        traffic=plugin.traffic(options, shape, info, context=context)
-        + Traffic(read_bytes=tail_bytes, written_bytes=tail_bytes),
+        traffic=plugin.traffic(context=context) + Traffic(read_bytes=tail_bytes, written_bytes=tail_bytes),
     )
 
 
@@ -275,10 +307,12 @@ class Violation:
 
     @property
     def excess(self) -> float:
-        """``value / limit - 1``."""
-        return self.value / self.limit - 1.0
+        """``value / limit - 1``; infinite for a value that is no number."""
+        return math.inf if math.isnan(self.value) else self.value / self.limit - 1.0
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return f"{self.term} is not a number"
         value, limit = (format_quantity(number, unit=self.term.unit) for number in (self.value, self.limit))
         return f"{self.term} = {value} exceeds {limit}"
 
@@ -305,10 +339,10 @@ class Budget:
         return cls(tuple(parsed))
 
     def violations(self, cost_at: Callable[[int], ArchCost]) -> list[Violation]:
-        """The limits that a candidate exceeds, given its costs by context."""
+        """The limits that a candidate exceeds, given its costs by context; a cost that is no number exceeds each."""
         found = []
         for term, limit in self.limits:
             value = cost_at(term.context).measure(term.measure)
-            if value > limit:
+            if not value <= limit:
                 found.append(Violation(term=term, limit=limit, value=value))
         return found

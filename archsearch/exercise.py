@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from archsearch.arch import ArchSpec
+from archsearch.figures import dense_up_to
 from archsearch.mixer import Resolver
 from archsearch.notation import format_layer
 
@@ -41,7 +42,7 @@ def unexercised_layers(arch: ArchSpec, task: str, seq_len: int, resolver: Resolv
     """The distinct layers of `arch` that drop nothing on the `seq_len` tokens of `task`, though they would on more."""
     found = []
     for layer in dict.fromkeys(arch.layers):
-        dense = resolver.resolve(layer.mixer).plugin.dense_up_to(layer.options)
+        dense = dense_up_to(resolver.resolve(layer.mixer).plugin, layer.options)
         if dense >= seq_len:
             text = format_layer(layer, resolver)
             found.append(Unexercised(layer=text, task=task, seq_len=seq_len, dense_up_to=dense))

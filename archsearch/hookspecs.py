@@ -30,3 +30,7 @@ def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
 @hookspec
 def register_tasks(register: Callable[[type[Any]], None]) -> None:
     """Call ``register(task_class)`` once for each task."""
+
+
+HOOKS = ("register_mixers", "register_tasks")
+"""The names of the hooks."""

@@ -7,6 +7,7 @@ A *mixer* stands where softmax attention stands in a Transformer block. A plugin
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from archsearch.errors import OptionsError, listing, nearest
+from archsearch.errors import OptionsError, foreign_code, listing, nearest
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 API_VERSION = 1
 """Version of the contract that this core speaks."""
+
+MOST_CHOICES = 100_000
+"""Combinations of tunable options that `MixerPlugin.choices` goes through at most."""
 
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "int64", "int32", "int8"]
 DTYPE_BYTES: Mapping[str, int] = {
@@ -257,10 +261,11 @@ class MixerPlugin(ABC, Generic[OptionsT]):
 
     def parse_options(self, values: Mapping[str, Any]) -> OptionsT:
         """Options from plain values; raises `OptionsError` that names the option, the value and what is allowed."""
-        try:
-            return self.options.model_validate(dict(values))  # type: ignore[return-value]
-        except ValidationError as error:
-            raise OptionsError(self._explain(error)) from None
+        with foreign_code(f'mixer "{self.name}"', "the validation of its options"):
+            try:
+                return self.options.model_validate(dict(values))  # type: ignore[return-value]
+            except ValidationError as error:
+                raise OptionsError(self._explain(error)) from None
 
     def _explain(self, error: ValidationError) -> str:
         first = error.errors()[0]
@@ -273,8 +278,16 @@ class MixerPlugin(ABC, Generic[OptionsT]):
         return f"{self.name}({key}={first['input']!r}): {first['msg'].removeprefix('Value error, ')}"
 
     def choices(self, narrowed: Mapping[str, tuple[Any, ...]] | None = None) -> Iterator[OptionsT]:
-        """Every valid combination of the tunable options (or of `narrowed`), the others at their defaults."""
+        """Every valid combination of the tunable options (or of `narrowed`), the others at their defaults.
+
+        Raises `OptionsError` where there are more than `MOST_CHOICES` to try.
+        """
         tunables = {**self.options.tunables(), **(narrowed or {})}
+        count = math.prod(len(choices) for choices in tunables.values())
+        if count > MOST_CHOICES:
+            raise OptionsError(
+                f"{self.name}: its tunable options have {count} combinations, more than {MOST_CHOICES}: narrow them"
+            )
         for values in itertools.product(*tunables.values()):
             try:
                 yield self.parse_options(dict(zip(tunables, values, strict=True)))

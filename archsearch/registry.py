@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -13,12 +12,16 @@ import pluggy
 
 from archsearch import hookspecs
 from archsearch.errors import ArchsearchError, ConflictError, PluginError, UnknownNameError, listing, nearest
-from archsearch.mixer import API_VERSION, MixerPlugin, Resolved
+from archsearch.mixer import MixerPlugin, Resolved
+from archsearch.registration import check_hooks, check_mixer, check_task
+from archsearch.source import Part, Sources, core_digest
+from archsearch.streams import Interrupts, stdout_to_stderr
 
 GROUP = "archsearch"
 BLOCK_VARIABLE = "ARCHSEARCH_BLOCK_PLUGINS"
 LOAD_VARIABLE = "ARCHSEARCH_LOAD_PLUGINS"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
+UNPACKAGED = "(unpackaged)"
+"""The distribution of plugins that came by `Registry.add`."""
 
 Status = Literal["ok", "failed", "blocked", "conflict"]
 
@@ -43,6 +46,16 @@ class PluginReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unpackaged:
+    """A plugin that came by `Registry.add`, as a driver sends it to a worker: ``Registry.add(plugin, name=name,
+    source=sources)`` there. ``sources`` are the digests by part, such as ``mixer:mine``."""
+
+    name: str
+    plugin: Any
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Claim:
     owner: PluginReport
     value: Any
@@ -57,33 +70,45 @@ class Registry:
         self._reports: list[PluginReport] = []
         self._names: dict[str, list[_Claim]] = {}
         self._tasks: dict[str, list[_Claim]] = {}
-        self._unpackaged: list[Any] = []
+        self._unpackaged: list[tuple[PluginReport, Any]] = []
+        self._sources = Sources()
+        self._digests: dict[str, str] = {}
 
     # -- filling ---------------------------------------------------------------------------------------------
 
     def add_entry_point(self, entry: EntryPoint) -> None:
         """Import and register one entry point; whatever it raises ends in the report, not here."""
         report = self._report_of(entry)
-        try:
-            self._register(entry.load(), report)
-        except (Exception, SystemExit) as error:  # the plugin boundary: anything may come out of foreign code
-            report.status, report.error = "failed", _describe(error)
+        with Interrupts() as interrupts:
+            try:
+                with stdout_to_stderr():
+                    self._register(entry.load(), report)
+            except BaseException as error:  # the plugin boundary: anything may come out of foreign code
+                if interrupts.came:
+                    raise
+                report.status, report.error = "failed", _describe(error)
 
-    def add(self, plugin: Any, *, name: str | None = None) -> None:
+    def add(self, plugin: Any, *, name: str | None = None, source: str | Mapping[str, str] | None = None) -> None:
         """Register a plugin that is no distribution: a module or object with hooks, or a `MixerPlugin` itself.
 
-        Raises `PluginError` at once when it breaks the contract: its author is there to see it.
+        `source` is the digest of its source, or one by part (``mixer:mine``), where it was computed elsewhere: a class
+        that was sent here has lost what its digest is made of. Raises `PluginError` at once when the plugin breaks the
+        contract: its author is there to see it.
         """
         label = name or getattr(plugin, "name", None) or getattr(plugin, "__name__", type(plugin).__name__)
-        report = PluginReport(name=str(label), distribution="(unpackaged)", version="0")
+        report = PluginReport(name=str(label), distribution=UNPACKAGED, version="0")
         self._reports.append(report)
         hooks = _SingleMixer(plugin) if isinstance(plugin, MixerPlugin) else plugin
         try:
-            self._register(hooks, report)
-        except Exception as error:
+            with stdout_to_stderr():
+                self._register(hooks, report)
+        except (Exception, SystemExit) as error:  # the plugin boundary: anything may come out of foreign code
             self._reports.remove(report)
             raise PluginError(f'plugin "{label}" cannot be registered: {_describe(error)}') from error
-        self._unpackaged.append(plugin)
+        self._unpackaged.append((report, plugin))
+        if isinstance(source, str):
+            source = dict.fromkeys(_parts_of(report), source)
+        self._digests |= source or {}
 
     def block(self, entry: EntryPoint, reason: str) -> None:
         """List an entry point without importing it."""
@@ -99,8 +124,8 @@ class Registry:
 
     def _register(self, plugin: Any, report: PluginReport) -> None:
         try:
+            check_hooks(plugin)
             self._manager.register(plugin, name=report.key)
-            self._manager.check_pending()
             mixers, tasks = self._collect(plugin)
         except BaseException:
             if self._manager.is_registered(plugin):
@@ -125,9 +150,9 @@ class Registry:
         self._manager.subset_hook_caller("register_mixers", others)(register=mixers.append)
         self._manager.subset_hook_caller("register_tasks", others)(register=tasks.append)
         for mixer in mixers:
-            _check_mixer(mixer)
+            check_mixer(mixer)
         for task in tasks:
-            _check_task(task)
+            check_task(task)
         names = [name for mixer in mixers for name in {mixer.name, *mixer.presets}]
         for taken in (names, [task.name for task in tasks]):
             twice = sorted({name for name in taken if taken.count(name) > 1})
@@ -185,7 +210,70 @@ class Registry:
 
     def unpackaged(self) -> list[Any]:
         """The plugins that came by `add`: they can travel to a worker only as objects, not by name."""
-        return list(self._unpackaged)
+        return [plugin for _, plugin in self._unpackaged]
+
+    def sendable(self) -> list[Unpackaged]:
+        """The plugins of `unpackaged` with the names and the digests that a worker needs to register them alike."""
+        return [
+            Unpackaged(name=report.name, plugin=plugin, sources=self._digests_of(report))
+            for report, plugin in self._unpackaged
+            if report.status == "ok"
+        ]
+
+    def source_of(self, mixer: str) -> str:
+        """16 hexadecimal digits of all that computes a mixer's results, beside the core: of its class, of what that
+        reaches by imports, and of its own attributes. "unknown-" and a token for what cannot be told: see `Sources`.
+        """
+        self.mixer(mixer)
+        return self._digest(f"mixer:{mixer}")
+
+    def task_source_of(self, task: str) -> str:
+        """`source_of` a task."""
+        self.task(task)
+        return self._digest(f"task:{task}")
+
+    def parts(self, mixers: Iterable[str], tasks: Iterable[str]) -> tuple[Part, ...]:
+        """What results of these mixers and tasks are made of, the core among it, by name."""
+        from archsearch import __version__
+
+        found = {"core": (f"archsearch {__version__}", core_digest())}
+        for name in mixers:
+            found[f"mixer:{name}"] = self.version_of(name), self.source_of(name)
+        for name in tasks:
+            found[f"task:{name}"] = self.task_version_of(name), self.task_source_of(name)
+        return tuple(
+            Part(name=name, version=version, digest=digest) for name, (version, digest) in sorted(found.items())
+        )
+
+    def _digests_of(self, report: PluginReport) -> dict[str, str]:
+        return {part: self._digest(part) for part in _parts_of(report)}
+
+    def _digest(self, part: str) -> str:
+        if part not in self._digests:
+            kind, _, name = part.partition(":")
+            sources = self._sources
+            self._digests[part] = (
+                sources.of_plugin(self.mixer(name)) if kind == "mixer" else sources.of_task(self.task(name))
+            )
+        return self._digests[part]
+
+    # -- copying ---------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Registry:
+        """Itself: what is registered is the process's, and a copied model asks the same registry."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
+        """Itself, as `copy.copy`."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by names: elsewhere it loads what is installed there, and brings what no distribution installs."""
+        loaded = [report.key for report in self._reports if report.distribution != UNPACKAGED]
+        blocked = [report.key for report in self._reports if report.status == "blocked"]
+        return _restored, (frozenset(loaded) - frozenset(blocked), self.sendable())
+
+    # -- versions --------------------------------------------------------------------------------------------
 
     def fingerprint(self) -> list[tuple[str, str]]:
         """(plugin, version) of all that is usable; equal on a driver and its workers, or results do not mix."""
@@ -252,6 +340,19 @@ def load_registry(extra: Iterable[Any] = (), *, environ: Mapping[str, str] | Non
     return registry
 
 
+def _restored(loaded: frozenset[str], sent: Iterable[Unpackaged]) -> Registry:
+    """A registry that was pickled: of the same entry points, as far as they are installed here."""
+    registry = Registry()
+    for entry in _sorted_entry_points():
+        if f"{entry.dist.name if entry.dist else 'unknown'}/{entry.name}" in loaded:
+            registry.add_entry_point(entry)
+        else:
+            registry.block(entry, "not loaded where the registry was copied from")
+    for plugin in sent:
+        registry.add(plugin.plugin, name=plugin.name, source=plugin.sources)
+    return registry
+
+
 def _sorted_entry_points() -> list[EntryPoint]:
     found = {(entry.dist.name if entry.dist else "", entry.name, entry.value): entry
              for entry in entry_points(group=GROUP)}  # fmt: skip
@@ -262,29 +363,8 @@ def _names(value: str | None) -> set[str]:
     return {part.strip() for part in (value or "").split(",") if part.strip()}
 
 
-def _check_mixer(mixer: object) -> None:
-    if not isinstance(mixer, MixerPlugin):
-        raise PluginError(f"register_mixers registered {mixer!r}: it must be an instance of MixerPlugin")
-    for attribute in ("name", "family", "summary", "options"):
-        if not hasattr(mixer, attribute):
-            raise PluginError(f"{type(mixer).__name__} lacks the attribute {attribute}")
-    if mixer.api_version != API_VERSION:
-        raise PluginError(
-            f'mixer "{mixer.name}" speaks contract version {mixer.api_version}, this core {API_VERSION}: '
-            "install a release of the plugin for this version"
-        )
-    for name in (mixer.name, *mixer.presets):
-        if not _NAME.match(name):
-            raise PluginError(f'"{name}" cannot be a mixer name: letters, digits, - and _, a letter first')
-    mixer.parse_options({})
-    for values in mixer.presets.values():
-        mixer.parse_options(values)
-
-
-def _check_task(task: object) -> None:
-    missing = [name for name in ("name", "version", "settings") if not hasattr(task, name)]
-    if not isinstance(task, type) or missing:
-        raise PluginError(f"register_tasks registered {task!r}: it must be a subclass of archsearch.tasks.Task")
+def _parts_of(report: PluginReport) -> list[str]:
+    return [*(f"mixer:{name}" for name in report.mixers), *(f"task:{name}" for name in report.tasks)]
 
 
 def _describe(error: BaseException) -> str:

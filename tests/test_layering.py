@@ -12,10 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS: list[set[str]] = [
-    {"errors", "units", "printable"},
+    {"errors", "units", "printable", "streams"},
     {"mixer", "hookspecs", "kernels"},
     {"arch", "notation", "attention_cost", "conformance"},
     {"source"},
+    {"registration", "figures"},
     {"costs", "registry", "exercise", "recipe"},
     {"measurement"},
     {"storage", "analysis", "speed"},

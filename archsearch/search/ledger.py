@@ -12,7 +12,7 @@ from archsearch.arch import ArchSpec
 from archsearch.registry import Registry
 from archsearch.search.problem import RECALL, Problem, Verdict
 from archsearch.storage import MetricValue, Store, TrialRecord
-from archsearch.training import measurement_key
+from archsearch.training.key import key_of_run
 
 SPLITS = ("validation", "test")
 
@@ -72,7 +72,7 @@ class Ledger:
         diverged = False
         for seed in seeds:
             for name, task in self._problem.tasks.items():
-                key = measurement_key(arch, task, self._problem.spec.recipe, seed, self._registry)
+                key = key_of_run(arch, task, self._problem.spec.recipe, seed, self._registry)
                 found = self._store.find_measurement(key)
                 if found is None:
                     missing.append(Run(name, seed))

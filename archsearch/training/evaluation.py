@@ -22,7 +22,7 @@ from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.tasks import Task
 from archsearch.training.fit import Fit, evaluate_split
-from archsearch.training.key import measurement_key, parts_versions, runtime_versions
+from archsearch.training.key import form_of, measurement_key, parts_versions, runtime_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ class Evaluation:
     ) -> None:  # fmt: skip
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
-        self.key = measurement_key(arch, task, recipe, seed, registry)
+        device = self.device.type
+        self.key = measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device))
         self._checkpoint = checkpoint
         self._saved_at = time.monotonic()
         self._sweep: list[dict[str, Any]] = []

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 import torch
 
 from archsearch.arch import ArchSpec, digest_of
+from archsearch.kernels.proof import proofs
+from archsearch.model.impl import VARIABLE
 from archsearch.recipe import Recipe
-from archsearch.registry import Registry
+from archsearch.registry import GROUP, Registry
 from archsearch.tasks import Task
+
+SHARED = "archsearch.model"
+"""The package of the kernels that mixers share."""
 
 
 def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
-    """Versions that decide a result: of each mixer that the architecture uses, of the task, and of its data."""
-    versions = {f"mixer:{name}": registry.version_of(name) for name in sorted({layer.mixer for layer in arch.layers})}
-    versions[f"task:{task.name}"] = registry.task_version_of(task.name)
+    """Versions that decide a result, and the digests of the sources that computed it.
+
+    ``mixer:NAME`` of each mixer of the architecture, ``task:NAME`` and ``data:NAME`` as a person tells them, and
+    ``source:mixer:NAME``, ``source:task:NAME`` and ``source:core`` as digests.
+    """
+    parts = registry.parts({layer.mixer for layer in arch.layers}, [task.name])
+    versions = {part.name: part.version for part in parts if part.name != "core"}
+    versions |= {f"source:{part.name}": part.digest for part in parts}
     if task.data_digest is not None:
         versions[f"data:{task.name}"] = task.data_digest
     return versions
@@ -35,13 +49,57 @@ def runtime_versions(device: torch.device) -> dict[str, str]:
     }
 
 
-def measurement_key(arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry) -> str:
-    """Equal for measurements that must come out equal: digest, task, recipe, seed, versions of parts and data."""
+def form_of(device: str) -> str:
+    """The form in which ops run on a kind of device: ``ARCHSEARCH_IMPL``, else "auto".
+
+    On "cuda" "auto" has a digest of the kernels that are verified, since those run there and others do not.
+    """
+    form = os.environ.get(VARIABLE) or "auto"
+    if form != "auto" or device != "cuda":
+        return form
+    return f"auto {_verified(frozenset(package for package in _packages() if package in sys.modules))}"
+
+
+@cache
+def _packages() -> frozenset[str]:
+    """The packages of plugins; those that were loaded may bring verified kernels."""
+    return frozenset(entry.module for entry in entry_points(group=GROUP))
+
+
+@cache
+def _verified(packages: frozenset[str]) -> str:
+    rows = {(proof.op, *proof.key) for package in packages | {SHARED} for proof in _proofs(package)}
+    return digest_of(sorted(rows))
+
+
+def _proofs(package: str) -> Any:
+    is_package = package == SHARED or hasattr(sys.modules[package], "__path__")
+    return proofs(package) if is_package else ()
+
+
+def measurement_key(
+    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry, *, device: str, form: str
+) -> str:
+    """Equal for measurements that must come out equal: digest, task, recipe, seed, versions and sources of parts and
+    data, the kind of `device` ("cpu", "cuda") and the `form` of ops there (`form_of`).
+
+    A source that cannot be told ("unknown-...") makes a key that no other process has.
+    """
     content: dict[str, Any] = {
         "arch": arch.digest,
         "task": task.to_json(),
         "recipe": recipe.trained(),
         "seed": seed,
         "versions": parts_versions(arch, task, registry),
+        "device": device,
+        "form": form,
     }
     return digest_of(content)
+
+
+def key_of_run(arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry) -> str:
+    """`measurement_key` on the device that the recipe comes to in this process."""
+    device = recipe.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device))

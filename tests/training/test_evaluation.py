@@ -122,7 +122,7 @@ def test_sparsity_that_cannot_act_is_marked(task: Task, registry: Registry) -> N
 
 def test_the_key_knows_what_a_result_depends_on(arch: ArchSpec, task: Task, registry: Registry) -> None:
     def key(recipe: dict[str, object], seed: int = 0, task: Task = task) -> str:
-        return measurement_key(arch, task, Recipe.read(recipe), seed, registry)
+        return measurement_key(arch, task, Recipe.read(recipe), seed, registry, device="cpu", form="auto")
 
     base = key({"steps": 5})
     assert key({"steps": 5, "seeds": 3, "device": "cpu", "checkpoint_seconds": 5}) == base

@@ -1,0 +1,244 @@
+"""Registration: what a plugin must be before the registry takes it, said with the remedy where it is not."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from archsearch.errors import OptionsError, PluginError, foreign_code, listing, nearest
+from archsearch.hookspecs import HOOKS, PROJECT
+from archsearch.mixer import API_VERSION, Family, Law, MixerOptions, MixerPlugin
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
+_REQUIRED = ("name", "family", "summary", "options")
+_CALLS: Mapping[str, Callable[[inspect.Signature], Any]] = {
+    "params": lambda call: call.bind("options", "shape", "layer"),
+    "flops": lambda call: call.bind("options", "shape", "layer", phase="train", context=1),
+    "traffic": lambda call: call.bind("options", "shape", "layer", context=1),
+    "state": lambda call: call.bind("options", "shape", "layer"),
+    "build": lambda call: call.bind("options", "shape", "layer"),
+    "kernels": lambda call: call.bind("arch"),
+    "bench_ops": lambda call: call.bind(),
+    "dense_up_to": lambda call: call.bind("options"),
+    "parse_options": lambda call: call.bind({}),
+}
+"""How the core calls the methods of a plugin."""
+
+_TASK_ATTRIBUTES = ("name", "version", "settings", "default_setting", "options_type", "metric", "direction", "draw")
+
+
+def check_hooks(plugin: Any) -> None:
+    """Raises `PluginError` for an object without a hook, and for a hook that is misspelt or not marked."""
+    if isinstance(plugin, type):
+        raise PluginError(f"{plugin.__name__} is a class: add an instance of it, or a module with hooks")
+    mark = f"{PROJECT}_impl"
+    members = {name: inspect.getattr_static(plugin, name, None) for name in dir(plugin)}
+    marked = [name for name, member in members.items() if mark in getattr(member, "__dict__", {})]
+    for name in marked:
+        if name not in HOOKS:
+            raise PluginError(f'has an unknown hook "{name}"{nearest(name, HOOKS)}: hooks are {listing(HOOKS)}')
+    for name in HOOKS:
+        if callable(members.get(name)) and name not in marked:
+            raise PluginError(f"{name} is not marked as a hook: put @hookimpl (from archsearch import hookimpl) on it")
+    if not marked:
+        raise PluginError(f"has no hook: define {' or '.join(HOOKS)} and mark it with @hookimpl")
+
+
+def check_mixer(mixer: object) -> None:
+    """Raises `PluginError`, or what its options raise, for a mixer that breaks the contract."""
+    if isinstance(mixer, type) and issubclass(mixer, MixerPlugin):
+        raise PluginError(f"register_mixers registered the class {mixer.__name__}: register {mixer.__name__}()")
+    if not isinstance(mixer, MixerPlugin):
+        raise PluginError(f"register_mixers registered {mixer!r}: it must be an instance of MixerPlugin")
+    for attribute in _REQUIRED:
+        if not hasattr(mixer, attribute):
+            raise PluginError(f"{type(mixer).__name__} lacks the attribute {attribute}: state it in the class")
+    _check_name(mixer.name, "mixer")
+    what = f'mixer "{mixer.name}"'
+    if not _whole(mixer.api_version) or mixer.api_version != API_VERSION:
+        raise PluginError(
+            f"{what} speaks contract version {mixer.api_version!r}, this core {API_VERSION}: "
+            "install a release of the plugin for this version"
+        )
+    _check_said(mixer, what)
+    _check_calls(mixer, what)
+    _check_options_type(mixer.options, MixerOptions, what, "options")
+    _check_mixer_options(mixer, what)
+
+
+def _check_said(mixer: MixerPlugin[Any], what: str) -> None:
+    """Attributes that say something: family, summary, version, laws, presets, names of ops."""
+    families = get_args(Family)
+    if mixer.family not in families:
+        raise PluginError(
+            f"{what}: family = {mixer.family!r}{_near(mixer.family, families)}: one of {listing(families)}"
+        )
+    _check(isinstance(mixer.summary, str), what, "summary", mixer.summary, "write one line of text")
+    _check(_whole(mixer.version), what, "version", mixer.version, "write a whole number")
+    laws = _mapping(mixer.broken_laws, what, "broken_laws")
+    known = get_args(Law)
+    for law, reason in laws.items():
+        if law not in known:
+            raise PluginError(f"{what}: broken_laws names {law!r}{_near(law, known)}: laws are {listing(known)}")
+        _check(isinstance(reason, str), what, f'broken_laws["{law}"]', reason, "write the reason as text")
+    for preset, values in _mapping(mixer.presets, what, "presets").items():
+        _check_name(preset, "mixer")
+        _mapping(values, what, f'presets["{preset}"]')
+    names = mixer.op_names
+    sound = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+    _check(sound, what, "op_names", names, "write a tuple of names")
+
+
+def _check_calls(mixer: MixerPlugin[Any], what: str) -> None:
+    for name, bind in _CALLS.items():
+        method = getattr(mixer, name, None)
+        if not callable(method):
+            raise PluginError(f"{what}: {name} = {method!r} cannot be called: it is a method of the contract")
+        _check_call(method, bind, what, name, getattr(MixerPlugin, name))
+
+
+def _check_call(
+    method: Callable[..., Any], bind: Callable[[inspect.Signature], Any], what: str, name: str, model: Any
+) -> None:
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return  # written in C, where no signature can be read
+    try:
+        bind(signature)
+    except TypeError as error:
+        wanted = ", ".join(list(inspect.signature(model).parameters)[1:])
+        raise PluginError(f"{what}: {name}{signature} cannot be called as {name}({wanted}): {error}") from None
+
+
+def _check_mixer_options(mixer: MixerPlugin[Any], what: str) -> None:
+    _check_values(mixer.parse_options({}), f"{what}: the default options")
+    for preset, values in mixer.presets.items():
+        _check_values(mixer.parse_options(values), f'{what}: the options of the preset "{preset}"')
+    for option, choices in mixer.options.tunables().items():
+        _check(bool(choices), what, f"the Tunable of {option}", choices, "name its choices")
+        for choice in choices:
+            _check_choice(mixer, what, option, choice)
+
+
+def _check_choice(mixer: MixerPlugin[Any], what: str, option: str, choice: object) -> None:
+    """A choice of the wrong type or beyond the option's limits. What a validator of the author's refuses may be
+    allowed beside other options."""
+    with foreign_code(what, f"the options' validation of {option} = {choice!r}"):
+        try:
+            mixer.options.model_validate({option: choice})
+        except ValidationError as error:
+            for found in error.errors():
+                if found["loc"][:1] == (option,) and found["type"] not in ("value_error", "assertion_error"):
+                    raise PluginError(
+                        f"{what}: the Tunable of {option} offers {choice!r}, which the option refuses "
+                        f"({found['msg']}): correct the choice or the limit"
+                    ) from None
+
+
+def _check_options_type(found: object, base: type[BaseModel], what: str, attribute: str) -> None:
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise PluginError(f"{what}: {attribute} = {found!r}: it must be a subclass of {base.__name__}")
+    for key, wanted in (("frozen", True), ("extra", "forbid")):
+        if found.model_config.get(key) != wanted:
+            raise PluginError(
+                f"{what}: {found.__name__} sets {key} = {found.model_config.get(key)!r} in its model_config: "
+                f"it must be {wanted!r}, for options are a key; drop that line"
+            )
+
+
+def _check_values(options: BaseModel, what: str) -> None:
+    """Options that are a key: plain data that reads back, and hashable."""
+    try:
+        plain = options.model_dump(mode="json")
+        json.dumps(plain, allow_nan=False)
+        back = type(options).model_validate(plain)
+    except Exception as error:  # the plugin boundary: validators and serializers are foreign code
+        text = " ".join(str(error).split())
+        raise PluginError(
+            f"{what} are no plain data that reads back ({type(error).__name__}: {text}): "
+            "use numbers, text, booleans and tuples of them"
+        ) from None
+    if back != options:
+        raise PluginError(f"{what} change when they are written and read: {options!r} becomes {back!r}")
+    try:
+        hash(options)
+    except TypeError as error:
+        raise PluginError(f"{what} cannot be hashed ({error}): use a tuple in place of a list or dict") from None
+
+
+def check_task(task: Any) -> None:
+    """Raises `PluginError` for a task class that breaks the contract."""
+    missing = [name for name in _TASK_ATTRIBUTES if not hasattr(task, name)]
+    is_class = isinstance(task, type)
+    if missing or not is_class:
+        raise PluginError(
+            f"register_tasks registered {task!r}: it must be a subclass of archsearch.tasks.Task"
+            + (f"; it lacks {listing(missing)}" if is_class else "")
+        )
+    _check_name(task.name, "task")
+    what = f'task "{task.name}"'
+    abstract = getattr(task, "__abstractmethods__", None)
+    if abstract:
+        raise PluginError(f"{what}: {task.__name__} does not define {listing(abstract)}: write them")
+    _check(_whole(task.version), what, "version", task.version, "write a whole number")
+    _check(isinstance(task.metric, str) and bool(task.metric), what, "metric", task.metric, "name a metric")
+    directions = ("maximize", "minimize")
+    _check(task.direction in directions, what, "direction", task.direction, f"one of {listing(directions)}")
+    _check_task_options(task, what)
+    call = "draw(rng, count, *, split, label)"
+    try:
+        inspect.signature(task.draw).bind("self", "rng", 1, split="train", label="")
+    except TypeError as error:
+        raise PluginError(f"{what}: draw{inspect.signature(task.draw)} cannot be called as {call}: {error}") from None
+
+
+def _check_task_options(task: Any, what: str) -> None:
+    _check_options_type(task.options_type, BaseModel, what, "options_type")
+    settings = _mapping(task.settings, what, "settings")
+    if task.default_setting not in settings:
+        raise PluginError(
+            f"{what}: default_setting = {task.default_setting!r}{_near(task.default_setting, settings)} is no setting: "
+            f"its settings are {listing(settings)}"
+        )
+    for setting, values in settings.items():
+        where = f'{what}: the setting "{setting}"'
+        _check_name(setting, "setting")
+        with foreign_code(where, "the options' validation"):
+            try:
+                options = task.options_type.model_validate(dict(_mapping(values, what, f'settings["{setting}"]')))
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(map(str, first["loc"]))
+                raise OptionsError(f"{where} cannot be used: {key} = {first['input']!r}: {first['msg']}") from None
+        _check_values(options, f"{where}: its options")
+
+
+def _check(sound: bool, what: str, attribute: str, value: object, remedy: str) -> None:
+    if not sound:
+        raise PluginError(f"{what}: {attribute} = {value!r}: {remedy}")
+
+
+def _check_name(name: object, kind: str) -> None:
+    if not isinstance(name, str) or not _NAME.match(name):
+        shown = f'"{name}"' if isinstance(name, str) else repr(name)
+        raise PluginError(f"{shown} cannot be a {kind} name: letters, digits, - and _, a letter first")
+
+
+def _mapping(value: object, what: str, attribute: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise PluginError(f"{what}: {attribute} = {value!r}: write a dict by name")
+    return value
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _near(name: object, known: Iterable[str]) -> str:
+    return nearest(name, known) if isinstance(name, str) else ""
