@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [
     {"mixer", "hookspecs", "kernels"},
     {"arch", "notation", "attention_cost", "conformance"},
     {"source"},
-    {"costs", "registry", "exercise", "recipe"},
+    {"costs", "registry", "exercise", "laws", "recipe"},
     {"measurement"},
     {"storage", "analysis", "speed"},
     {"model", "tasks"},
