@@ -74,7 +74,9 @@ class Place:
     def checked_state(self, call: str, state: Any, batch: int) -> MixerState:
         """A state of `batch` sequences; raises `PluginError` for anything else."""
         if not isinstance(state, MixerState):
-            raise PluginError(f"{self}: {call} gave {_told(state)} for its state, wanted an archsearch.model.MixerState")
+            raise PluginError(
+                f"{self}: {call} gave {_told(state)} for its state, wanted an archsearch.model.MixerState"
+            )
         if not isinstance(state.lengths, Tensor) or state.lengths.shape != (batch,):
             raise PluginError(f"{self}: {call} gave the lengths {_told(state.lengths)}, wanted a tensor [{batch}]")
         return state

@@ -116,8 +116,7 @@ class HybridLM(nn.Module):
         self.embedding = nn.Embedding(self.vocab_size, model.d_model)
         nn.init.normal_(self.embedding.weight, std=model.d_model**-0.5)
         self.blocks = nn.ModuleList(
-            Block(build_mixer(arch, index, resolver), model, place_of(arch, index))
-            for index in range(len(arch.layers))
+            Block(build_mixer(arch, index, resolver), model, place_of(arch, index)) for index in range(len(arch.layers))
         )
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
 
