@@ -90,9 +90,9 @@ class TaskConformance:
     def test_json_and_label_read_back(self, made: Task) -> None:
         data = json.loads(json.dumps(made.to_json()))
         again = self.task.make(data["setting"], data["options"])
-        assert again.to_json() == made.to_json(), f"{again.to_json()} was read back from {made.to_json()}"
+        assert again.options == made.options, f"to_json reads back as {again.options!r}, and was {made.options!r}"
         labelled = resolve_task(made.label, _Only(self.task))
-        assert labelled.to_json() == made.to_json(), f'the label "{made.label}" reads back as {labelled.label}'
+        assert labelled.options == made.options, f'the label "{made.label}" reads back as {labelled.options!r}'
 
     # batches
 
