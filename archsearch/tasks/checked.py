@@ -55,6 +55,11 @@ class CheckedTask:
             raise PluginError(f"{what}: chance = {chance!r}, wanted {_CHANCE[task.direction]}")
         return cls(task=task, what=what, vocab_size=vocab_size, seq_len=seq_len, chance=chance)
 
+    @property
+    def metric(self) -> str:
+        """The primary metric."""
+        return self.task.metric
+
     def check_draws(self, *, seed: int, batch_size: int) -> int:
         """Draws the first training batch and a few rows of every evaluation set twice; positions scored in the batch.
 

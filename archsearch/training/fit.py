@@ -127,9 +127,9 @@ class Fit:
         metrics = self.validation(main_only=True)
         if not metrics:
             return
-        value = metrics[self.task.task.metric]
+        value = metrics[self.task.metric]
         self.curve.append({
-            "step": float(self.step), "loss": sum(self._losses) / len(self._losses), self.task.task.metric: value,
+            "step": float(self.step), "loss": sum(self._losses) / len(self._losses), self.task.metric: value,
         })  # fmt: skip
         self._losses.clear()
         if self.recipe.stop_at and self.task.task.direction == "maximize" and value >= self.recipe.stop_at:
@@ -163,7 +163,7 @@ class Fit:
         self._rng = torch.Generator().set_state(state["rng"].cpu()).get_state()
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.diverged_at, self.reason, self.solved_at = state["diverged_at"], state["reason"], state["solved_at"]
-        metric = self.task.task.metric
+        metric = self.task.metric
         self.curve = [{name: float(entry[name]) for name in ("step", "loss", metric)} for entry in state["curve"]]
         self._losses = [float(loss) for loss in state["losses"]]
         self._unread.clear()

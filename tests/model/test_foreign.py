@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import ArchsearchError, ForeignCodeError, PluginError
@@ -195,6 +196,20 @@ def test_another_error_stays_what_it_is() -> None:
     with pytest.raises(RuntimeError, match="other") as caught, memory_told("a test"):
         raise RuntimeError("other")
     assert not isinstance(caught.value, ArchsearchError)
+
+
+def test_a_whole_model_compiles_as_one_graph() -> None:
+    class Adds(RunningMean):
+        def forward(self, x: Any, *, state: Any = None, ctx: Any) -> Any:
+            ctx.add_loss("balance", x.square().mean())
+            return super().forward(x, state=state, ctx=ctx)
+
+    model, counter, (plain, compiled) = model_of(Adds), CompileCounterWithBackend("eager"), (Context(), Context())
+    torch._dynamo.reset()
+    run = torch.compile(model, fullgraph=True, backend=counter)
+    torch.testing.assert_close(run(TOKENS, ctx=compiled), model(TOKENS, ctx=plain))
+    torch.testing.assert_close(compiled.losses, plain.losses)
+    assert counter.frame_count == 1
 
 
 def test_a_packed_batch_and_a_wanted_state_are_right() -> None:
