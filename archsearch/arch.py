@@ -16,6 +16,11 @@ from archsearch.mixer import Dtype, LayerInfo, MixerOptions, ModelShape, Resolve
 
 ChannelKind = Literal["none", "swiglu", "moe"]
 _WORDED = {"channel_mixer", "dtype"}
+_MAX_WIDTH = 2**20
+_MAX_HEADS = 2**16
+_MAX_EXPERTS = 2**16
+_MAX_PRODUCT = 2**24
+"""Of heads and their dim, and of experts and theirs: what a token is projected to."""
 
 
 class ModelSpec(BaseModel):
@@ -24,24 +29,25 @@ class ModelSpec(BaseModel):
     Sizes left out are derived: ``n_kv_heads`` is ``n_heads``, ``head_dim`` is ``d_model / n_heads``, ``ffn_dim``
     (SwiGLU) is 8/3 of ``d_model`` rounded up to 16, ``expert_dim`` is ``ffn_dim / experts_per_token``.
     ``short_conv`` is the width of a causal convolution in front of every token mixer, 0 for none.
-    ``dtype`` is the one that costs are counted in; ``vocab_size`` is the task's when a model is trained.
+    ``dtype`` is the one that costs are counted in; ``vocab_size`` is the task's when a model is trained. Sizes are
+    bounded far above what is trained, so that no product of them overflows a tensor's size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    d_model: int = Field(default=64, ge=1)
-    n_heads: int = Field(default=2, ge=1)
-    n_kv_heads: int = Field(default=0, ge=1)
-    head_dim: int = Field(default=0, ge=1)
+    d_model: int = Field(default=64, ge=1, le=_MAX_WIDTH)
+    n_heads: int = Field(default=2, ge=1, le=_MAX_HEADS)
+    n_kv_heads: int = Field(default=0, ge=1, le=_MAX_HEADS)
+    head_dim: int = Field(default=0, ge=1, le=_MAX_WIDTH)
     short_conv: int = Field(default=0, ge=0, le=16)
     channel_mixer: ChannelKind = "swiglu"
-    ffn_dim: int = Field(default=0, ge=1)
-    n_experts: int = Field(default=8, ge=1)
-    experts_per_token: int = Field(default=2, ge=1)
-    shared_experts: int = Field(default=1, ge=0)
-    expert_dim: int = Field(default=0, ge=1)
+    ffn_dim: int = Field(default=0, ge=1, le=_MAX_PRODUCT)
+    n_experts: int = Field(default=8, ge=1, le=_MAX_EXPERTS)
+    experts_per_token: int = Field(default=2, ge=1, le=_MAX_EXPERTS)
+    shared_experts: int = Field(default=1, ge=0, le=_MAX_EXPERTS)
+    expert_dim: int = Field(default=0, ge=1, le=_MAX_PRODUCT)
     dtype: Dtype = "bfloat16"
-    vocab_size: int = Field(default=32768, ge=1)
+    vocab_size: int = Field(default=32768, ge=1, le=2**31)
 
     @model_validator(mode="before")
     @classmethod
@@ -74,7 +80,19 @@ class ModelSpec(BaseModel):
             raise ValueError(f"n_heads = {self.n_heads} does not divide d_model = {self.d_model}: give head_dim")
         if self.experts_per_token > self.n_experts:
             raise ValueError("experts_per_token exceeds n_experts: a token cannot be sent to more than there are")
+        self._check_product("n_heads", self.n_heads, "head_dim", self.head_dim)
+        if self.channel_mixer == "moe":
+            experts = self.n_experts + self.shared_experts
+            self._check_product("n_experts + shared_experts", experts, "expert_dim", self.expert_dim)
         return self
+
+    @staticmethod
+    def _check_product(many: str, count: int, each: str, size: int) -> None:
+        if count * size > _MAX_PRODUCT:
+            raise ValueError(
+                f"{many} = {count} by {each} = {size} is {count * size}, and at most {_MAX_PRODUCT} are allowed: "
+                f"lower {each}"
+            )
 
     @cached_property
     def shape(self) -> ModelShape:

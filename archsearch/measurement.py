@@ -16,7 +16,9 @@ class Measurement:
     ``validation`` and ``test`` map metric names to values; ``metric`` names the primary one, to be maximised or
     minimised by ``direction``. ``sweep`` has one entry a learning rate tried, ``curve`` one entry a logged step
     of the rate that was chosen (on validation). ``unexercised`` says which layers' sparsity could not act at
-    ``seq_len`` tokens. ``key`` is equal for measurements that must come out equal.
+    ``seq_len`` tokens. ``judged`` says whether validation and test took the forward pass or decoding, token by token,
+    and ``judged_reason`` which mixer's broken law asked for the latter. ``key`` is equal for measurements that must
+    come out equal.
     """
 
     key: str
@@ -33,6 +35,8 @@ class Measurement:
     seed: int
     status: Literal["complete", "diverged"]
     reason: str | None = None
+    judged: Literal["forward", "steps"] = "forward"
+    judged_reason: str | None = None
     learning_rate: float | None = None
     steps: int = 0
     solved_at: int | None = None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from archsearch.arch import explain
 from archsearch.errors import SpecError
+
+MAX_STEPS = 100_000_000
+"""The most optimiser steps of a run."""
+
+_Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Recipe(BaseModel):
@@ -18,27 +23,28 @@ class Recipe(BaseModel):
     validation is reported on test; ``seeds`` is how many are trained. ``stop_at`` ends a run early once the task's
     primary metric on validation reaches it (recall tasks; 0 never). Validation is looked at every ``eval_every``
     steps. ``dtype`` is that of the products (autocast); parameters stay in float32. ``threads`` of the CPU are part of
-    the result, since sums are taken in another order with another number.
+    the result, since sums are taken in another order with another number. Every number has an upper bound, beyond
+    which it can only be a slip of the pen.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(default=500, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    learning_rates: tuple[float, ...] = Field(default=(1e-2,), min_length=1)
+    steps: int = Field(default=500, ge=1, le=MAX_STEPS)
+    tokens: int | None = Field(default=None, ge=1, le=10**15)
+    batch_size: int = Field(default=64, ge=1, le=2**20)
+    learning_rates: tuple[float, ...] = Field(default=(1e-2,), min_length=1, max_length=1000)
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
     final_learning_rate: float = Field(default=0.0, ge=0.0, le=1.0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0.0)
     clip: float = Field(default=1.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     stop_at: float = Field(default=0.995, ge=0.0)
-    eval_every: int = Field(default=50, ge=1)
-    seeds: int = Field(default=1, ge=1)
-    threads: int = Field(default=1, ge=1)
+    eval_every: int = Field(default=50, ge=1, le=MAX_STEPS)
+    seeds: int = Field(default=1, ge=1, le=1000)
+    threads: int = Field(default=1, ge=1, le=512)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_seconds: float = Field(default=30.0, gt=0.0)
+    checkpoint_seconds: float = Field(default=30.0, gt=0.0, le=1e9)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -50,10 +56,16 @@ class Recipe(BaseModel):
         return self
 
     def steps_for(self, seq_len: int) -> int:
-        """Optimiser steps on sequences of `seq_len` tokens."""
+        """Optimiser steps on sequences of `seq_len` tokens; raises `SpecError` for more than `MAX_STEPS`."""
         if self.tokens is None:
             return self.steps
-        return max(1, -(-self.tokens // (self.batch_size * seq_len)))
+        steps = max(1, -(-self.tokens // (self.batch_size * seq_len)))
+        if steps > MAX_STEPS:
+            raise SpecError(
+                f"recipe.tokens = {self.tokens} is {steps} steps of {self.batch_size} sequences of {seq_len} tokens, "
+                f"and at most {MAX_STEPS} are taken: raise batch_size or lower tokens"
+            )
+        return steps
 
     def trained(self) -> dict[str, Any]:
         """The settings that a result depends on: not how many seeds, nor how often a checkpoint is written."""

@@ -17,7 +17,7 @@ FLOORS: list[set[str]] = [
     {"arch", "notation", "attention_cost", "conformance"},
     {"source"},
     {"registration", "figures"},
-    {"costs", "registry", "exercise", "recipe"},
+    {"costs", "registry", "exercise", "laws", "recipe"},
     {"measurement"},
     {"storage", "analysis", "speed"},
     {"model", "tasks"},

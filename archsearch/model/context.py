@@ -30,7 +30,14 @@ class Context:
     losses: dict[str, Tensor] = field(default_factory=dict)
 
     def add_loss(self, name: str, value: Tensor) -> None:
-        """Add a scalar to the training loss (load balance, distillation), summed over layers by name."""
+        """Add a scalar to the training loss (load balance, distillation), summed over layers by name.
+
+        Raises `TypeError` for what is no tensor of floating point, `ValueError` for one that is no scalar.
+        """
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f'add_loss("{name}") takes a scalar tensor of floating point, not {_told(value)}')
+        if value.ndim:
+            raise ValueError(f'add_loss("{name}") takes a scalar tensor, not one of shape {list(value.shape)}: sum it')
         self.losses[name] = self.losses[name] + value if name in self.losses else value
 
     def positions_of(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -46,6 +53,10 @@ class Context:
         if lengths is None:
             return steps.expand(batch, count)
         return lengths[:, None] + steps
+
+
+def _told(value: object) -> str:
+    return f"one of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def readable(x: Tensor) -> bool:

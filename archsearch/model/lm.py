@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from archsearch.arch import ArchSpec, ModelSpec
-from archsearch.errors import ArchsearchError, PluginError, SpecError
+from archsearch.errors import PluginError, SpecError
 from archsearch.mixer import Resolver
 from archsearch.model.channel import build_channel_mixer
 from archsearch.model.context import Context
+from archsearch.model.foreign import Place
 from archsearch.model.mixer import Mixer, MixerState
 from archsearch.model.short_conv import ShortConv, next_tail
 
@@ -37,10 +39,11 @@ class BlockState:
 
 class Block(nn.Module):
     """``x + mixer(conv(norm(x)))``, then ``x + channel(norm(x))``; the backbone may have neither conv nor channel
-    mixer."""
+    mixer. Errors name the mixer's `place`; inside `torch.compile` nothing is checked, so that a block is one graph."""
 
-    def __init__(self, mixer: Mixer, model: ModelSpec) -> None:
+    def __init__(self, mixer: Mixer, model: ModelSpec, place: Place) -> None:
         super().__init__()
+        self.place = place
         self.mixer_norm = nn.RMSNorm(model.d_model, eps=1e-6)
         self.conv = ShortConv(model.d_model, model.short_conv) if model.short_conv else None
         self.mixer = mixer
@@ -54,7 +57,9 @@ class Block(nn.Module):
         if self.conv is not None:
             rows, width = self.conv.tail_rows, weight.shape[0]
             tail = torch.zeros(batch, rows, width, dtype=dtype or weight.dtype, device=weight.device)
-        state = self.mixer.init_state(batch, capacity, dtype=dtype or weight.dtype, device=weight.device)
+        with self.place.calling("init_state"):
+            state = self.mixer.init_state(batch, capacity, dtype=dtype or weight.dtype, device=weight.device)
+            self.place.checked_state("init_state", state, batch)
         return BlockState(mixer=state, tail=tail)
 
     def forward(self, x: Tensor, *, state: BlockState | None = None, ctx: Context) -> tuple[Tensor, BlockState | None]:
@@ -65,7 +70,7 @@ class Block(nn.Module):
         if self.conv is not None:
             packed = ctx.positions_of(x) if ctx.cu_seqlens is not None else None
             normed = self.conv(normed, tail=tail, positions=packed)
-        mixed, after = self.mixer(normed, state=state.mixer if state is not None else None, ctx=ctx)
+        mixed, after = self._mix_tokens(normed, state.mixer if state is not None else None, ctx)
         x = self._mix_channels(x + mixed, ctx)
         return x, None if state is None or after is None else BlockState(mixer=after, tail=after_tail)
 
@@ -76,8 +81,22 @@ class Block(nn.Module):
         if self.conv is not None and state.tail is not None:
             after_tail = next_tail(state.tail, normed[:, None])
             normed = self.conv.step(normed, state.tail)
-        mixed, after = self.mixer.step(normed, state=state.mixer, ctx=ctx)
+        mixed, after = self._step_tokens(normed, state.mixer, ctx)
         return self._mix_channels(x_t + mixed, ctx), BlockState(mixer=after, tail=after_tail)
+
+    def _mix_tokens(self, x: Tensor, state: MixerState | None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        if torch.compiler.is_compiling():
+            return self.mixer(x, state=state, ctx=ctx)  # type: ignore[no-any-return]
+        with self.place.calling("forward"):
+            result: Any = self.mixer(x, state=state, ctx=ctx)
+            return self.place.checked("forward", x, result, stateful=state is not None or ctx.want_state)
+
+    def _step_tokens(self, x_t: Tensor, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        if torch.compiler.is_compiling():
+            return self.mixer.step(x_t, state=state, ctx=ctx)
+        with self.place.calling("step"):
+            result: Any = self.mixer.step(x_t, state=state, ctx=ctx)
+            return self.place.checked("step", x_t, result, stateful=True)
 
     def _mix_channels(self, x: Tensor, ctx: Context) -> Tensor:
         if self.channel is None or self.channel_norm is None:
@@ -97,7 +116,7 @@ class HybridLM(nn.Module):
         self.embedding = nn.Embedding(self.vocab_size, model.d_model)
         nn.init.normal_(self.embedding.weight, std=model.d_model**-0.5)
         self.blocks = nn.ModuleList(
-            Block(build_mixer(arch, index, resolver), model) for index in range(len(arch.layers))
+            Block(build_mixer(arch, index, resolver), model, place_of(arch, index)) for index in range(len(arch.layers))
         )
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
 
@@ -175,18 +194,23 @@ class HybridLM(nn.Module):
         return nn.functional.linear(self.norm(hidden), self.embedding.weight)
 
 
+def place_of(arch: ArchSpec, index: int) -> Place:
+    """How errors name the token mixer of one layer."""
+    return Place(mixer=arch.layers[index].mixer, layer=index)
+
+
 def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
-    """The token mixer of one layer; whatever its plugin raises ends as an `ArchsearchError` that names the plugin."""
-    layer = arch.layers[index]
+    """The token mixer of one layer; whatever its plugin raises ends as an `ArchsearchError` that names the plugin.
+
+    Raises `PluginError` for a plugin that builds anything but a `Mixer`.
+    """
+    layer, place = arch.layers[index], place_of(arch, index)
     plugin = resolver.resolve(layer.mixer).plugin
-    try:
-        return plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver))
-    except ArchsearchError:
-        raise
-    except Exception as error:  # the plugin boundary: anything may come out of foreign code
-        raise PluginError(
-            f'mixer "{layer.mixer}" cannot build layer {index}, {layer.options!r}: {type(error).__name__}: {error}'
-        ) from error
+    with place.calling("build"):
+        built: Any = plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver))
+    if not isinstance(built, Mixer):
+        raise PluginError(f"{place}: build gave a {type(built).__name__}, wanted an archsearch.model.Mixer")
+    return built
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

@@ -6,7 +6,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -14,11 +13,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from archsearch.arch import explain
-from archsearch.errors import OptionsError, UnknownNameError, listing, nearest
+from archsearch.errors import OptionsError, PluginError, UnknownNameError, foreign_code, listing, nearest
+from archsearch.tasks.batch import Batch, fault_of
 from archsearch.tasks.splits import PARTS, Split, belongs
 
-IGNORE = -100
-"""The target of a position that is not scored."""
+MAX_LENGTH = 2**24
+"""The most tokens of a sequence that options may ask for, and the most of whatever takes places in it."""
+
+MAX_WORDS = 2**28
+"""The most tokens of one kind (keys, values, noise) that options may ask for."""
 
 _STREAMS: Mapping[str, int] = {"train": 0, "validation": 1, "test": 2}
 _MAX_DRAWS = 64
@@ -27,29 +30,7 @@ _MAX_DRAWS = 64
 class TaskOptions(BaseModel):
     """Difficulty of a task: frozen, every key known, every default stated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sequences and what must be predicted at each position.
-
-    ``targets[b, t]`` is what the model must give after reading ``tokens[b, : t + 1]``, `IGNORE` where nothing is
-    scored. Both are int64 [B, T].
-    """
-
-    tokens: NDArray[np.int64]
-    targets: NDArray[np.int64]
-
-    @property
-    def scored(self) -> NDArray[np.bool_]:
-        """Which positions count: [B, T]."""
-        scored: NDArray[np.bool_] = self.targets != IGNORE
-        return scored
-
-    def take(self, rows: NDArray[np.bool_] | slice) -> Batch:
-        """Some of the rows."""
-        return Batch(tokens=self.tokens[rows], targets=self.targets[rows])
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Task(ABC):
@@ -164,7 +145,7 @@ class Task(ABC):
         parts: list[Batch] = []
         missing = count
         for _ in range(_MAX_DRAWS * PARTS):
-            drawn = self.draw(rng, count + spare, split=split, label=label)
+            drawn = self._drawn(rng, count + spare, split=split, label=label)
             kept = drawn.take(belongs(drawn.tokens, split)).take(slice(missing))
             parts.append(kept)
             missing -= len(kept.tokens)
@@ -179,6 +160,16 @@ class Task(ABC):
             tokens=np.concatenate([part.tokens for part in parts]),
             targets=np.concatenate([part.targets for part in parts]),
         )
+
+    def _drawn(self, rng: np.random.Generator, count: int, *, split: Split, label: str) -> Batch:
+        """`draw`, whose errors name the task; raises `PluginError` for a batch that is not what was asked for."""
+        what = f'task "{self.label}"'
+        with foreign_code(what, "draw"):
+            drawn = self.draw(rng, count, split=split, label=label)
+        fault = fault_of(drawn, rows=count, seq_len=None if label else self.seq_len, vocab_size=self.vocab_size)
+        if fault:
+            raise PluginError(f'{what}: draw for the split "{split}" gave {fault}')
+        return drawn
 
     def metrics(
         self, label: str, batch: Batch, *, nll: NDArray[np.floating[Any]], predictions: NDArray[np.int64]

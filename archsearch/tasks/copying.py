@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from archsearch.tasks.base import IGNORE, Batch, Task, TaskOptions, share_by
+from archsearch.tasks.base import MAX_LENGTH, MAX_WORDS, Task, TaskOptions, share_by
+from archsearch.tasks.batch import IGNORE, Batch
 from archsearch.tasks.sampling import starts
 from archsearch.tasks.splits import Split
 
@@ -22,10 +23,10 @@ class CopyingOptions(TaskOptions):
     """Sizes of a sequence: ``items`` symbols of an alphabet of ``symbols``, scattered among ``noise_tokens`` kinds of
     noise. With ``feedback`` the symbols that were due so far are given while copying; without, only the mark is."""
 
-    seq_len: int = Field(default=64, ge=2)
-    items: int = Field(default=8, ge=1)
-    symbols: int = Field(default=64, ge=2)
-    noise_tokens: int = Field(default=16, ge=1)
+    seq_len: int = Field(default=64, ge=2, le=MAX_LENGTH)
+    items: int = Field(default=8, ge=1, le=MAX_LENGTH)
+    symbols: int = Field(default=64, ge=2, le=MAX_WORDS)
+    noise_tokens: int = Field(default=16, ge=1, le=MAX_WORDS)
     feedback: bool = True
 
     @property

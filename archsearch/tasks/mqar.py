@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from archsearch.tasks.base import IGNORE, Batch, Task, TaskOptions, share_by
+from archsearch.tasks.base import MAX_LENGTH, MAX_WORDS, Task, TaskOptions, share_by
+from archsearch.tasks.batch import IGNORE, Batch
 from archsearch.tasks.sampling import Ints, distinct, shuffled, starts
 from archsearch.tasks.splits import Split
 
@@ -20,12 +21,12 @@ class MqarOptions(TaskOptions):
     """Sizes of a sequence. With ``noise_tokens`` the pairs are scattered over the first ``write_share`` of the
     sequence and noise fills every gap; without, the pairs stand together at the start and gaps hold token 0."""
 
-    seq_len: int = Field(default=64, ge=3)
-    pairs: int = Field(default=8, ge=1)
-    rewrites: int = Field(default=0, ge=0)
-    keys: int = Field(default=63, ge=1)
-    values: int = Field(default=64, ge=2)
-    noise_tokens: int = Field(default=0, ge=0)
+    seq_len: int = Field(default=64, ge=3, le=MAX_LENGTH)
+    pairs: int = Field(default=8, ge=1, le=MAX_LENGTH)
+    rewrites: int = Field(default=0, ge=0, le=MAX_LENGTH)
+    keys: int = Field(default=63, ge=1, le=MAX_WORDS)
+    values: int = Field(default=64, ge=2, le=MAX_WORDS)
+    noise_tokens: int = Field(default=0, ge=0, le=MAX_WORDS)
     write_share: float = Field(default=0.625, gt=0.0, lt=1.0)
 
     @property
@@ -139,6 +140,7 @@ class Mqar(Task):
 
 def _occurrences(tokens: Ints, vocab_size: int) -> Ints:
     """How often each token occurs in its row: [B, T]."""
-    rows = np.arange(len(tokens))[:, None]
-    counts = np.bincount((tokens + rows * vocab_size).ravel(), minlength=len(tokens) * vocab_size)
-    return counts.reshape(len(tokens), vocab_size)[rows, tokens]
+    own = tokens + vocab_size * np.arange(len(tokens))[:, None]
+    _, which, counts = np.unique(own, return_inverse=True, return_counts=True)
+    occurrences: Ints = counts[which].reshape(tokens.shape)
+    return occurrences

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from archsearch.tasks.base import IGNORE, Batch, Task, TaskOptions, at_label, share, share_by
+from archsearch.tasks.base import MAX_LENGTH, MAX_WORDS, Task, TaskOptions, at_label, share, share_by
+from archsearch.tasks.batch import IGNORE, Batch
 from archsearch.tasks.sampling import Ints, distinct, shuffled, starts
 from archsearch.tasks.splits import Split
 
@@ -20,13 +21,13 @@ class MultihopOptions(TaskOptions):
     """Sizes of a sequence: ``chains`` of ``hops`` assignments that are asked, ``distractors`` alike that are not,
     and noise in every gap (token 0 with no ``noise_tokens``)."""
 
-    seq_len: int = Field(default=96, ge=5)
-    hops: int = Field(default=2, ge=1)
-    chains: int = Field(default=4, ge=1)
-    distractors: int = Field(default=2, ge=0)
-    variables: int = Field(default=64, ge=1)
-    values: int = Field(default=64, ge=2)
-    noise_tokens: int = Field(default=64, ge=0)
+    seq_len: int = Field(default=96, ge=5, le=MAX_LENGTH)
+    hops: int = Field(default=2, ge=1, le=MAX_LENGTH)
+    chains: int = Field(default=4, ge=1, le=MAX_LENGTH)
+    distractors: int = Field(default=2, ge=0, le=MAX_LENGTH)
+    variables: int = Field(default=64, ge=1, le=MAX_WORDS)
+    values: int = Field(default=64, ge=2, le=MAX_WORDS)
+    noise_tokens: int = Field(default=64, ge=0, le=MAX_WORDS)
 
     @property
     def asked(self) -> int:
@@ -135,8 +136,10 @@ class Multihop(Task):
     def hops_of(self, batch: Batch) -> Ints:
         """How many assignments lead from the root to the variable of each question, 0 elsewhere: [B, T]."""
         tokens, rows = batch.tokens, np.arange(len(batch.tokens))
-        depth = np.zeros((len(tokens), self.vocab_size), dtype=np.int64)
+        own, names = np.unique(tokens + self.vocab_size * rows[:, None], return_inverse=True)
+        names = names.reshape(tokens.shape)  # a number for each token of each row, so that memory follows the batch
+        depth = np.zeros(len(own), dtype=np.int64)
         places = np.nonzero(tokens == SET)[1].reshape(len(tokens), -1)
         for place in places.T:
-            depth[rows, tokens[rows, place + 1]] = 1 + depth[rows, tokens[rows, place + 2]]
-        return np.where(batch.scored, depth[rows[:, None], tokens], 0)
+            depth[names[rows, place + 1]] = 1 + depth[names[rows, place + 2]]
+        return np.where(batch.scored, depth[names], 0)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from archsearch.tasks.base import IGNORE, Batch, Task, TaskOptions, at_label, share_by, times
+from archsearch.tasks.base import MAX_LENGTH, MAX_WORDS, Task, TaskOptions, at_label, share_by, times
+from archsearch.tasks.batch import IGNORE, Batch
 from archsearch.tasks.corpus import CorpusPaths, load_corpus
 from archsearch.tasks.sampling import Ints, distinct, shuffled, starts
 from archsearch.tasks.splits import Split
@@ -23,17 +24,17 @@ class NiahOptions(TaskOptions):
     ``noise_tokens`` is the size of a noise haystack's vocabulary, ``paths`` and ``max_bytes`` are what a text
     haystack is read from (none: the Python standard library's own sources)."""
 
-    seq_len: int = Field(default=128, ge=8)
-    needles: int = Field(default=4, ge=1)
+    seq_len: int = Field(default=128, ge=8, le=MAX_LENGTH)
+    needles: int = Field(default=4, ge=1, le=MAX_LENGTH)
     haystack: Literal["noise", "text"] = "noise"
-    answer_len: int = Field(default=1, ge=1)
-    symbols: int = Field(default=64, ge=2)
-    names: int = Field(default=32, ge=1)
-    noise_tokens: int = Field(default=128, ge=1)
+    answer_len: int = Field(default=1, ge=1, le=MAX_LENGTH)
+    symbols: int = Field(default=64, ge=2, le=MAX_WORDS)
+    names: int = Field(default=32, ge=1, le=MAX_WORDS)
+    noise_tokens: int = Field(default=128, ge=1, le=MAX_WORDS)
     depth_min: float = Field(default=0.0, ge=0.0, le=1.0)
     depth_max: float = Field(default=1.0, ge=0.0, le=1.0)
     paths: CorpusPaths = ()
-    max_bytes: int = Field(default=32 * 2**20, ge=1)
+    max_bytes: int = Field(default=32 * 2**20, ge=1, le=2**40)
 
     @property
     def needle_len(self) -> int:

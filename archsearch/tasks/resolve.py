@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from archsearch.errors import PluginError, SpecError
+from archsearch.errors import PluginError, SpecError, foreign_code
 from archsearch.notation import parse_call
 from archsearch.tasks.base import Task
 
@@ -31,4 +31,5 @@ def resolve_task(
     found = registry.task(name)
     if not issubclass(found, Task):
         raise PluginError(f'task "{name}" is {found.__name__}, which is no subclass of archsearch.tasks.Task')
-    return found.make(written if written is not None else setting, {**overrides, **(options or {})})
+    with foreign_code(f'task "{name}"', "make"):
+        return found.make(written if written is not None else setting, {**overrides, **(options or {})})

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from archsearch.tasks.base import Batch, Task, TaskOptions, at_label, share, times
+from archsearch.tasks.base import MAX_LENGTH, Task, TaskOptions, at_label, share, times
+from archsearch.tasks.batch import Batch
 from archsearch.tasks.corpus import Corpus, CorpusPaths, load_corpus
 from archsearch.tasks.splits import Split
 
@@ -22,9 +23,9 @@ class TextOptions(TaskOptions):
     """Length of a sequence in bytes, and what is read: ``paths`` (none: the standard library's own sources), and
     at most ``max_bytes`` of it."""
 
-    seq_len: int = Field(default=128, ge=2)
+    seq_len: int = Field(default=128, ge=2, le=MAX_LENGTH)
     paths: CorpusPaths = ()
-    max_bytes: int = Field(default=32 * 2**20, ge=1)
+    max_bytes: int = Field(default=32 * 2**20, ge=1, le=2**40)
 
 
 class Text(Task):

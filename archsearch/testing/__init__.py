@@ -1,4 +1,4 @@
-"""Testing for plugin authors: the conformance suite to inherit, and a toy mixer to copy."""
+"""Testing for plugin authors: the conformance suites to inherit, and a toy mixer to copy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archsearch.testing.conformance import MixerConformance
+    from archsearch.testing.task_conformance import TaskConformance
 
-__all__ = ["MixerConformance"]
+__all__ = ["MixerConformance", "TaskConformance"]
 
 
 def __getattr__(name: str) -> Any:
-    # the suite imports torch and pytest, which the toy next to it must not
+    # the suites import pytest, and that of mixers torch, which the toy next to them must not
     if name == "MixerConformance":
         from archsearch.testing.conformance import MixerConformance
 
         return MixerConformance
+    if name == "TaskConformance":
+        from archsearch.testing.task_conformance import TaskConformance
+
+        return TaskConformance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,8 +9,9 @@ from archsearch.recipe import Recipe
 if TYPE_CHECKING:
     from archsearch.training.evaluation import Evaluation, Progress, evaluate
     from archsearch.training.key import measurement_key
+    from archsearch.training.memory import needs
 
-__all__ = ["Evaluation", "Progress", "Recipe", "evaluate", "measurement_key"]
+__all__ = ["Evaluation", "Progress", "Recipe", "evaluate", "measurement_key", "needs"]
 
 
 def __getattr__(name: str) -> object:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> object:
         from archsearch.training.key import measurement_key
 
         return measurement_key
+    if name == "needs":
+        from archsearch.training.memory import needs
+
+        return needs
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

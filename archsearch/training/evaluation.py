@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,20 @@ from archsearch.arch import ArchSpec
 from archsearch.costs import CostModel
 from archsearch.errors import SpecError
 from archsearch.exercise import unexercised_layers
+from archsearch.laws import judged_by_steps, untrainable
 from archsearch.measurement import Measurement
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
-from archsearch.tasks import Task
-from archsearch.training.fit import Fit, evaluate_split
+from archsearch.tasks import CheckedTask, Task
+from archsearch.training.blame import first_fault
+from archsearch.training.checkpoint import Checkpoint, told
+from archsearch.training.fit import Fit
+from archsearch.training.judge import Judge, NotFiniteError, autocast
 from archsearch.training.key import form_of, measurement_key, parts_versions, runtime_versions
+from archsearch.training.memory import check_memory
+
+_ENTRY = {"learning_rate", "status", "reason", "steps", "solved_at", "validation", "seconds", "curve"}
+"""What is kept of each learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +47,10 @@ class Evaluation:
     """A sweep over learning rates that can be advanced in slices, checkpointed, and taken up again.
 
     With ``checkpoint``, a file is written there every ``recipe.checkpoint_seconds`` and read if it exists and holds
-    the same evaluation; `discard` removes it.
+    the same evaluation; `discard` removes it. A file that cannot be read or written is logged, and ends nothing.
+
+    Raises `SpecError` for a device that is not there, for an architecture that cannot be trained, and for one that
+    needs more memory than there is; `PluginError` for a task that is not what it says.
     """
 
     def __init__(
@@ -50,8 +60,9 @@ class Evaluation:
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
         device = self.device.type
+        self._judge = _checked_judge(arch, task, recipe, seed, registry, self.device)
         self.key = measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device))
-        self._checkpoint = checkpoint
+        self._checkpoint = Checkpoint(checkpoint) if checkpoint is not None else None
         self._saved_at = time.monotonic()
         self._sweep: list[dict[str, Any]] = []
         self._best: dict[str, Any] | None = None
@@ -103,21 +114,21 @@ class Evaluation:
     def discard(self) -> None:
         """Removes the checkpoint."""
         if self._checkpoint is not None:
-            self._checkpoint.unlink(missing_ok=True)
+            self._checkpoint.remove()
 
     def _new_fit(self) -> Fit:
-        rate = self.recipe.learning_rates[len(self._sweep)]
-        return Fit(
-            self.arch, self.task, self.recipe, seed=self.seed, rate=rate, resolver=self.registry, device=self.device
-        )
+        return self._fit_at(self.recipe.learning_rates[len(self._sweep)])
+
+    def _fit_at(self, rate: float) -> Fit:
+        return Fit(self.arch, self._judge, seed=self.seed, rate=rate, resolver=self.registry)
 
     def _close(self, fit: Fit) -> None:
+        validation = fit.validation() if fit.diverged_at is None else {}
         diverged = fit.diverged_at is not None
-        validation = {} if diverged else evaluate_split(fit.model, self.task, "validation", self.recipe, self.device)
         entry = {
             "learning_rate": fit.rate,
             "status": "diverged" if diverged else "complete",
-            "reason": f"the loss is not finite at step {fit.diverged_at}" if diverged else None,
+            "reason": fit.reason,
             "steps": fit.step,
             "solved_at": fit.solved_at,
             "validation": validation,
@@ -138,6 +149,8 @@ class Evaluation:
 
     def _measurement(self) -> Measurement:
         best = self._sweep[self._best["index"]] if self._best else None
+        test, reason = self._test(best) if best else ({}, self._reasons())
+        best = best if reason is None else None
         steps = sum(entry["steps"] for entry in self._sweep)
         seconds = sum(entry["seconds"] for entry in self._sweep)
         tokens = steps * self.recipe.batch_size * self.task.seq_len
@@ -159,14 +172,14 @@ class Evaluation:
             recipe=self.recipe.model_dump(mode="json"),
             seed=self.seed,
             status="complete" if best else "diverged",
-            reason=None if best else "; ".join(
-                f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep
-            ),
+            reason=reason,
+            judged=self._judge.by,
+            judged_reason=judged_by_steps(self.arch, self.registry),
             learning_rate=best["learning_rate"] if best else None,
             steps=best["steps"] if best else steps,
             solved_at=best["solved_at"] if best else None,
             validation=best["validation"] if best else {},
-            test=self._test() if best else {},
+            test=test,
             sweep=tuple({key: value for key, value in entry.items() if key != "curve"} for entry in self._sweep),
             curve=tuple(best["curve"] if best else self._sweep[-1]["curve"]),
             unexercised=unexercised_layers(self.arch, self.task.label, self.task.seq_len, self.registry),
@@ -179,36 +192,54 @@ class Evaluation:
             versions={**runtime_versions(self.device), **parts_versions(self.arch, self.task, self.registry)},
         )  # fmt: skip
 
-    def _test(self) -> dict[str, float]:
+    def _reasons(self) -> str:
+        return "; ".join(f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep)
+
+    def _test(self, best: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
+        """Metrics on test of the rate that was chosen; where an output is not finite, none, and the reason."""
         assert self._best is not None
-        fit = Fit(
-            self.arch, self.task, self.recipe, seed=self.seed, rate=1.0, resolver=self.registry, device=self.device
-        )
+        fit = self._fit_at(best["learning_rate"])
         fit.model.load_state_dict(self._best["model"])
-        return evaluate_split(fit.model, self.task, "test", self.recipe, self.device)
+        progress = best["steps"] / fit.total_steps
+        try:
+            return self._judge.metrics(fit.model, "test", progress=progress), None
+        except NotFiniteError as error:
+            with autocast(self.recipe, self.device):
+                fault = first_fault(fit.model, error.tokens, progress=progress)
+            return {}, str(error) if fault is None else f"{error}: {fault}"
 
     def _save(self) -> None:
         due = time.monotonic() - self._saved_at >= self.recipe.checkpoint_seconds
         if self._checkpoint is None or not due or self.done:
             return
         fit = self._fit.state_dict() if self._fit else None
-        content = {"key": self.key, "sweep": self._sweep, "best": self._best, "fit": fit}
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._checkpoint.with_suffix(f".{os.getpid()}.partial")
-        torch.save(content, partial)
-        partial.replace(self._checkpoint)
+        self._checkpoint.write({"key": self.key, "sweep": self._sweep, "best": self._best, "fit": fit})
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
-        if self._checkpoint is None or not self._checkpoint.exists():
+        content = self._checkpoint.read(self.key, self.device) if self._checkpoint is not None else None
+        if self._checkpoint is None or content is None:
             return
-        content = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
-        if content["key"] != self.key:
-            return
-        self._sweep, self._best = content["sweep"], content["best"]
-        if content["fit"] is not None:
-            self._fit = self._new_fit()
-            self._fit.load_state_dict(content["fit"])
+        try:
+            self._go_on(content)
+        except Exception as error:  # foreign data: a file of any content, each of which is refused in its own way
+            self._checkpoint.ignore(told(error))
+
+    def _go_on(self, content: Mapping[str, Any]) -> None:
+        """Takes up what `_save` wrote, all of it or nothing."""
+        sweep, best, state = list(content["sweep"]), content["best"], content["fit"]
+        rates = self.recipe.learning_rates
+        if len(sweep) >= len(rates) or any(set(entry) != _ENTRY for entry in sweep):
+            raise ValueError("its sweep is not one of these learning rates")
+        fit = self._fit_at(rates[len(sweep)])
+        if best is not None:
+            if self.task.metric not in sweep[best["index"]]["validation"]:
+                raise ValueError("its best rate has no validation")
+            fit.model.load_state_dict(best["model"])
+            fit = self._fit_at(rates[len(sweep)])
+        if state is not None:
+            fit.load_state_dict(state)
+        self._sweep, self._best, self._fit = sweep, best, fit if state is not None else None
 
 
 def evaluate(
@@ -217,8 +248,8 @@ def evaluate(
 ) -> Measurement:  # fmt: skip
     """Trains `arch` on `task` and measures it; equal arguments give equal metrics and curves on the CPU.
 
-    Raises `SpecError` for a device that is not there. A loss that is not finite is no error: the measurement's
-    status is "diverged" and its reason has the step.
+    Raises as `Evaluation` does. What is not finite is no error: the measurement's status is "diverged", and its reason
+    has the step and the layer.
     """
     evaluation = Evaluation(arch, task, recipe, seed, registry=registry, checkpoint=checkpoint)
     while not evaluation.done:
@@ -226,6 +257,21 @@ def evaluate(
         if on_progress is not None:
             on_progress(progress)
     return evaluation.measurement()
+
+
+def _checked_judge(
+    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry, device: torch.device
+) -> Judge:
+    """How `arch` is judged on `task`, once both are known to be such as can be trained on this machine."""
+    refused = untrainable(arch, registry)
+    if refused is not None:
+        raise SpecError(refused)
+    checked = CheckedTask.of(task)
+    check_memory(arch, task, recipe, registry, device)
+    scored = checked.check_draws(seed=seed, batch_size=recipe.batch_size)
+    check_memory(arch, task, recipe, registry, device, scored=scored)
+    by_steps = judged_by_steps(arch, registry) is not None
+    return Judge(task=checked, recipe=recipe, device=device, by="steps" if by_steps else "forward")
 
 
 def _device(recipe: Recipe) -> torch.device:

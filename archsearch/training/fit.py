@@ -4,42 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.arch import ArchSpec
+from archsearch.errors import ArchsearchError, foreign_code
 from archsearch.mixer import Resolver
 from archsearch.model import Context, HybridLM
+from archsearch.model.foreign import memory_told
 from archsearch.recipe import Recipe
-from archsearch.tasks import IGNORE, Batch, Task
+from archsearch.tasks import IGNORE
+from archsearch.training.blame import faulty_weights, first_fault
+from archsearch.training.judge import Judge, NotFiniteError, autocast, on_device
 
 CUDA_LOOK = 16
 """On CUDA the losses are read (a host synchronisation) once in so many steps."""
 
 
 class Fit:
-    """Trains a fresh `HybridLM` on a task's stream; equal arguments give equal steps, interrupted or not.
+    """Trains a fresh `HybridLM` on a judge's task; equal arguments give equal steps, interrupted or not.
 
-    ``diverged_at`` is the first step whose loss was not finite, ``solved_at`` the step at which validation reached
-    the recipe's ``stop_at``; either ends the run.
+    ``diverged_at`` is the first step at which something was not finite, told in ``reason``; ``solved_at`` the step at
+    which validation reached the recipe's ``stop_at``; either ends the run.
     """
 
-    def __init__(
-        self, arch: ArchSpec, task: Task, recipe: Recipe, *, seed: int, rate: float, resolver: Resolver,
-        device: torch.device,
-    ) -> None:  # fmt: skip
-        self.task, self.recipe, self.seed, self.rate, self.device = task, recipe, seed, rate, device
-        self.total_steps = recipe.steps_for(task.seq_len)
-        with torch.random.fork_rng():
+    def __init__(self, arch: ArchSpec, judge: Judge, *, seed: int, rate: float, resolver: Resolver) -> None:
+        self.judge, self.seed, self.rate = judge, seed, rate
+        self.task, self.recipe, self.device = judge.task, judge.recipe, judge.device
+        self.total_steps = self.recipe.steps_for(self.task.seq_len)
+        with torch.random.fork_rng(), memory_told("building the model"):
             torch.manual_seed(seed)
-            self.model = HybridLM(arch, resolver, vocab_size=task.vocab_size).to(device)
+            self.model = HybridLM(arch, resolver, vocab_size=self.task.vocab_size).to(self.device)
             self._rng = torch.get_rng_state()
-        self.optimizer = _adamw(self.model, recipe, rate)
+        self._mixers = ", ".join(f'mixer "{name}"' for name in dict.fromkeys(layer.mixer for layer in arch.layers))
+        self.optimizer = _adamw(self.model, self.recipe, rate)
         self.step = 0
         self.diverged_at: int | None = None
+        self.reason: str | None = None
         self.solved_at: int | None = None
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0
@@ -50,6 +54,11 @@ class Fit:
     def done(self) -> bool:
         """Whether nothing is left to train."""
         return self.step >= self.total_steps or self.diverged_at is not None or self.solved_at is not None
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done, as mixers are told it."""
+        return self.step / self.total_steps
 
     def advance(self) -> None:
         """One optimiser step, and a look at validation where the recipe has one."""
@@ -64,59 +73,118 @@ class Fit:
         if due and self.diverged_at is None:
             self._look()
 
+    def validation(self, *, main_only: bool = False) -> dict[str, float]:
+        """Metrics on validation; none where an output is not finite, which ends the run."""
+        try:
+            return self.judge.metrics(self.model, "validation", progress=self.progress, main_only=main_only)
+        except NotFiniteError as error:
+            self._diverge(self.step, str(error), error.tokens)
+            return {}
+
     def _train_step(self) -> Tensor:
+        """The task's loss, the sum of all losses and the norm of the gradient, `[3]`."""
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * schedule(self.step, self.total_steps, self.recipe)
+        ctx = Context(progress=self.progress)
+        with memory_told(f"training step {self.step + 1}"):
+            loss = self._loss(ctx)
+            total: Tensor = sum(ctx.losses.values(), loss)
+            self.optimizer.zero_grad(set_to_none=True)
+            with foreign_code(self._mixers, "backward"), memory_told("the backward pass"):
+                total.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            figures = torch.stack([loss.detach().float(), total.detach().float(), norm.float()])
+            # AdamW skips a step so marked, as `torch.amp.GradScaler` has it: the weights that gave NaN stay to be seen
+            self.optimizer.found_inf = (~figures[:2].isfinite().all() | norm.isnan()).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        return figures
+
+    def _loss(self, ctx: Context) -> Tensor:
         batch = self.task.train_batch(seed=self.seed, step=self.step, batch_size=self.recipe.batch_size)
-        ctx = Context(progress=self.step / self.total_steps)
-        with _autocast(self.recipe, self.device):
-            loss = _loss(self.model, batch, self.device, ctx)
-        total: Tensor = sum(ctx.losses.values(), loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        return loss.detach()
+        tokens, targets = on_device(batch, self.device)
+        scored = targets != IGNORE
+        with autocast(self.recipe, self.device):
+            logits = self.model.logits_at(tokens, scored, ctx=ctx)
+            return F.cross_entropy(logits.float(), targets[scored])
 
     def _read_losses(self) -> None:
-        for offset, value in enumerate(self._unread):
-            loss = float(value)
-            if not math.isfinite(loss):
-                self.diverged_at = self.step - len(self._unread) + offset + 1
+        first = self.step - len(self._unread) + 1
+        for step, figures in enumerate(torch.stack(self._unread).tolist() if self._unread else [], first):
+            what = _not_finite(*figures)
+            if what is not None:
+                batch = self.task.train_batch(seed=self.seed, step=step - 1, batch_size=self.recipe.batch_size)
+                self._diverge(step, what, on_device(batch, self.device)[0])
                 break
-            self._losses.append(loss)
+            self._losses.append(figures[0])
         self._unread.clear()
 
     def _look(self) -> None:
-        metrics = evaluate_split(self.model, self.task, "validation", self.recipe, self.device, main_only=True)
+        faulty = faulty_weights(self.model)
+        if faulty is not None:
+            self.diverged_at, self.reason = self.step, f"the weights are not finite at step {self.step}: {faulty}"
+            return
+        metrics = self.validation(main_only=True)
+        if not metrics:
+            return
         value = metrics[self.task.metric]
         self.curve.append({
             "step": float(self.step), "loss": sum(self._losses) / len(self._losses), self.task.metric: value,
         })  # fmt: skip
         self._losses.clear()
-        if not math.isfinite(value):
-            self.diverged_at = self.step
-        elif self.recipe.stop_at and self.task.direction == "maximize" and value >= self.recipe.stop_at:
+        if self.recipe.stop_at and self.task.task.direction == "maximize" and value >= self.recipe.stop_at:
             self.solved_at = self.step
+
+    def _diverge(self, step: int, what: str, tokens: Tensor) -> None:
+        """Ends the run; the reason names the layer that one more pass over `tokens` `[B, T]` finds, if any."""
+        self.diverged_at, self.reason = step, f"{what} at step {step}"
+        try:
+            with torch.random.fork_rng(), autocast(self.recipe, self.device):
+                fault = first_fault(self.model, tokens, progress=step / self.total_steps)
+        except ArchsearchError:  # what only explains must not end what is explained
+            return
+        if fault is not None:
+            self.reason += f": {fault}"
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on exactly: plain data and tensors."""
+        self._read_losses()
         return {
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": self._rng,
-            "step": self.step, "diverged_at": self.diverged_at, "solved_at": self.solved_at,
+            "step": self.step, "diverged_at": self.diverged_at, "reason": self.reason, "solved_at": self.solved_at,
             "curve": self.curve, "seconds": self.seconds, "losses": self._losses,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state_dict`'s data."""
+        """Goes on from `state_dict`'s data; what is raised for any other data has no one type."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._rng, self.step, self.seconds = state["rng"].cpu(), state["step"], state["seconds"]
-        self.diverged_at, self.solved_at = state["diverged_at"], state["solved_at"]
-        self.curve = list(state["curve"])
-        self._losses = list(state["losses"])
+        _check_moments(self.optimizer)
+        self._rng = torch.Generator().set_state(state["rng"].cpu()).get_state()
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.diverged_at, self.reason, self.solved_at = state["diverged_at"], state["reason"], state["solved_at"]
+        metric = self.task.metric
+        self.curve = [{name: float(entry[name]) for name in ("step", "loss", metric)} for entry in state["curve"]]
+        self._losses = [float(loss) for loss in state["losses"]]
         self._unread.clear()
+        if not 0 <= self.step <= self.total_steps:
+            raise ValueError(f"step {self.step} of {self.total_steps}")
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raises `ValueError` for moments that are not like their weights, which the optimiser does not look at."""
+    for weights, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].shape != weights.shape:
+                raise ValueError(f"moments {list(moments[name].shape)} of weights {list(weights.shape)}")
+
+
+def _not_finite(loss: float, total: float, norm: float) -> str | None:
+    if not math.isfinite(loss):
+        return "the loss is not finite"
+    if not math.isfinite(total):
+        return "the loss that mixers add is not finite"
+    return "the gradient is not finite" if math.isnan(norm) else None
 
 
 def schedule(step: int, total: int, recipe: Recipe) -> float:
@@ -126,52 +194,6 @@ def schedule(step: int, total: int, recipe: Recipe) -> float:
         return (step + 1) / warm
     progress = (step - warm) / max(1, total - warm)
     return recipe.final_learning_rate + (1 - recipe.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-@torch.no_grad()
-def evaluate_split(
-    model: HybridLM, task: Task, split: Literal["validation", "test"], recipe: Recipe, device: torch.device, *,
-    main_only: bool = False,
-) -> dict[str, float]:  # fmt: skip
-    """The task's metrics on all evaluation sets of a split, or on the main one."""
-    model.eval()
-    found: dict[str, float] = {}
-    for label, batch in task.evaluation(split).items():
-        if label and main_only:
-            continue
-        nll, predictions = _score(model, batch, recipe, device)
-        found |= task.metrics(label, batch, nll=nll, predictions=predictions)
-    return found
-
-
-def _score(model: HybridLM, batch: Batch, recipe: Recipe, device: torch.device) -> tuple[Any, Any]:
-    """Negative log-likelihoods `[B, T]` (nats; 0 where ignored) and predictions `[B, T]`, as numpy arrays."""
-    losses, chosen = torch.zeros(batch.tokens.shape), torch.full(batch.tokens.shape, -1)
-    for start in range(0, len(batch.tokens), recipe.batch_size):
-        rows = slice(start, start + recipe.batch_size)
-        tokens, targets = _tensors(Batch(batch.tokens[rows], batch.targets[rows]), device)
-        scored = targets != IGNORE
-        with _autocast(recipe, device):
-            logits = model.logits_at(tokens, scored).float()
-        mask = scored.cpu()
-        losses[rows][mask] = F.cross_entropy(logits, targets[scored], reduction="none").cpu()
-        chosen[rows][mask] = logits.argmax(-1).cpu()
-    return losses.numpy(), chosen.numpy()
-
-
-def _loss(model: HybridLM, batch: Batch, device: torch.device, ctx: Context) -> Tensor:
-    tokens, targets = _tensors(batch, device)
-    scored = targets != IGNORE
-    logits = model.logits_at(tokens, scored, ctx=ctx)
-    return F.cross_entropy(logits.float(), targets[scored])
-
-
-def _tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.targets).to(device)
-
-
-def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.dtype == "bfloat16")
 
 
 def _adamw(model: HybridLM, recipe: Recipe, rate: float) -> torch.optim.AdamW:

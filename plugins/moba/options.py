@@ -15,6 +15,6 @@ class MobaOptions(MixerOptions):
     ``rope``: the rotated fraction of a head, 0 for no positions at all.
     """
 
-    block_size: Annotated[int, Field(ge=1), Tunable(64, 128, 256, 512)] = 128
-    top_k: Annotated[int, Field(ge=1), Tunable(2, 3, 4, 8)] = 4
+    block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(64, 128, 256, 512)] = 128
+    top_k: Annotated[int, Field(ge=1, le=2**24), Tunable(2, 3, 4, 8)] = 4
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.25, 1.0)] = 1.0

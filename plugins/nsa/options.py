@@ -15,7 +15,7 @@ class NsaOptions(MixerOptions):
     ``window``: tokens seen in any case, the own one included. ``rope``: the rotated fraction of a head, 0 for none.
     """
 
-    block_size: Annotated[int, Field(ge=1), Tunable(32, 64, 128)] = 64
-    top_k: Annotated[int, Field(ge=1), Tunable(2, 4, 8, 16)] = 8
-    window: Annotated[int, Field(ge=1), Tunable(64, 128, 256, 512)] = 256
+    block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(32, 64, 128)] = 64
+    top_k: Annotated[int, Field(ge=1, le=2**24), Tunable(2, 4, 8, 16)] = 8
+    window: Annotated[int, Field(ge=1, le=2**24), Tunable(64, 128, 256, 512)] = 256
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.25, 1.0)] = 1.0

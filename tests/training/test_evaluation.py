@@ -12,6 +12,7 @@ import torch
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import SpecError
+from archsearch.exercise import Unexercised
 from archsearch.measurement import Measurement
 from archsearch.registry import Registry
 from archsearch.tasks import Task, resolve_task
@@ -116,7 +117,8 @@ def test_sparsity_that_cannot_act_is_marked(task: Task, registry: Registry) -> N
     wide = evaluate(ArchSpec.parse("sliding(window=64) kda", registry, model), task, recipe, 0, registry=registry)
     narrow = evaluate(ArchSpec.parse("sliding(window=63) kda", registry, model), task, recipe, 0, registry=registry)
     assert not wide.exercised
-    assert "sliding(window=64, rope" in wide.unexercised[0] or "sliding(window=64)" in wide.unexercised[0]
+    assert [(found.dense_up_to, found.seq_len) for found in wide.unexercised] == [(64, 64)]
+    assert str(wide.unexercised[0]).startswith("sliding(window=64")
     assert narrow.exercised
 
 
@@ -152,6 +154,26 @@ def test_the_schedule_warms_up_and_falls_to_its_end() -> None:
         ({"learning_rates": [0.1, 0.1]}, "twice"),
         ({"dtype": "int4"}, "dtype"),
         ({"warmup": 2}, "warmup"),
+        ({"learning_rates": [math.inf]}, r"recipe.learning_rates.0 = inf: .*finite"),
+        ({"learning_rates": [math.nan]}, r"recipe.learning_rates.0 = nan: .*finite"),
+        ({"betas": [0.9, 1.0]}, r"recipe.betas.1 = 1.0: .*less than 1"),
+        ({"betas": [-0.1, 0.9]}, r"recipe.betas.0 = -0.1: .*greater than or equal to 0"),
+        ({"betas": [0.9, math.nan]}, r"recipe.betas.1 = nan: .*finite"),
+        ({"betas": [0.9]}, "betas"),
+        ({"weight_decay": math.inf}, "weight_decay = inf: .*finite"),
+        ({"clip": math.nan}, "clip = nan: .*finite"),
+        ({"clip": math.inf}, "clip = inf: .*finite"),
+        ({"stop_at": math.nan}, "stop_at = nan: .*finite"),
+        ({"warmup": math.nan}, "warmup = nan: .*finite"),
+        ({"final_learning_rate": math.nan}, "final_learning_rate = nan: .*finite"),
+        ({"checkpoint_seconds": math.inf}, "checkpoint_seconds = inf: .*finite"),
+        ({"checkpoint_seconds": 1e10}, "checkpoint_seconds = .*1000000000"),
+        ({"threads": 100_000}, "threads = 100000: .*512"),
+        ({"steps": 100_000_001}, "steps = 100000001: .*100000000"),
+        ({"eval_every": 100_000_001}, "eval_every = 100000001: .*100000000"),
+        ({"batch_size": 1_048_577}, "batch_size = 1048577: .*1048576"),
+        ({"seeds": 1001}, "seeds = 1001: .*1000"),
+        ({"tokens": 10**16}, "tokens = .*1000000000000000"),
     ],
 )
 def test_a_bad_recipe_is_named(values: dict[str, object], said: str) -> None:
@@ -161,6 +183,8 @@ def test_a_bad_recipe_is_named(values: dict[str, object], said: str) -> None:
 
 def test_tokens_instead_of_steps() -> None:
     assert Recipe.read({"tokens": 64 * 100 * 7, "batch_size": 64}).steps_for(100) == 7
+    with pytest.raises(SpecError, match=r"recipe.tokens = 10+ is 10+ steps of 1 sequences of 10 tokens, .*batch_size"):
+        Recipe.read({"tokens": 10**15, "batch_size": 1}).steps_for(10)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only where there is no CUDA device")
@@ -176,4 +200,6 @@ def test_measurement_defaults() -> None:
         chance=0.0, recipe={}, seed=0, status="complete",
     )  # fmt: skip
     assert measurement.exercised
-    assert not replace(measurement, unexercised=("sliding",)).exercised
+    assert not replace(
+        measurement, unexercised=(Unexercised(layer="sliding", task="x", seq_len=4, dense_up_to=4),)
+    ).exercised
