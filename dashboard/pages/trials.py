@@ -9,10 +9,11 @@ from archsearch.storage import SearchRecord, TrialQuery
 from archsearch.storage.records import TRIAL_KINDS, TRIAL_STATES
 
 from .. import queries
-from ..address import clicked_row, query
+from ..address import query
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go
+from ..tables import chosen_row, forget_row
 
 PAGE = 50
 
@@ -33,14 +34,9 @@ def all_trials(search: SearchRecord) -> None:
         st.info("No trial is like that: take a filter away.", icon=":material/info:")
         return
     table = queries.trial_table(found.rows, objectives)
-    left = st.session_state.get("trials_left", 0)
-    event = st.dataframe(
-        table, hide_index=True, on_select="rerun", selection_mode="single-row", key=f"trials_{left}",
-        column_config={"pattern": st.column_config.TextColumn(width="large")},
-    )  # fmt: skip
-    row = clicked_row(event)
+    row = chosen_row(table, "trials", columns={"pattern": st.column_config.TextColumn(width="large")})
     if row is not None:
-        st.session_state["trials_left"] = left + 1
+        forget_row("trials")
         go("architecture", query(search=search.name, trial=int(found.rows["trial"].iloc[row])))
     csv_button("Download this page", table, f"{search.name}-trials-{page}.csv")
 
