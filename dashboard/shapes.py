@@ -130,6 +130,10 @@ class CurveShape(Shape):
     step: Count
 
 
+ALWAYS_WRITTEN = ("test", "validation", "chance", "learning_rate", "sweep", "curve", "versions")
+"""Parts of a measurement that have a default and are missed all the same where they are not there."""
+
+
 class PayloadShape(Shape):
     """A measurement. One without its task, metric, recipe and length is no evidence: nobody knows what it is of."""
 

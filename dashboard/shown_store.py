@@ -13,6 +13,7 @@ from archsearch.storage.samples import Sample
 
 from .foreign import Shape, fitted
 from .shapes import (
+    ALWAYS_WRITTEN,
     UNREAD,
     ArchShape,
     ObjectivesShape,
@@ -116,6 +117,7 @@ class ShownStore(Store):
     ) -> MeasurementRecord | None:  # fmt: skip
         who = f"trial {record.id}, {cell(one.task)}, seed {one.seed}"
         found, refused = fitted(PayloadShape, one.payload)
+        refused += [name for name in ALWAYS_WRITTEN if name not in one.payload]
         if found is None:
             self._leave_out(who, ", ".join(refused))
             return None
@@ -136,7 +138,8 @@ class ShownStore(Store):
         """`data` in its shape, or the shape's defaults; of what is `given` alone where that is wanted."""
         found, refused = fitted(shape, data)
         self._say_refused(who, refused)
-        return (found or shape()).model_dump(exclude_unset=given)
+        values = (found or shape()).model_dump(exclude_unset=given)
+        return {name: value for name, value in values.items() if not given or value is not None}
 
     def _say_refused(self, who: str, refused: list[str]) -> None:
         if refused:
