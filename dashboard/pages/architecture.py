@@ -48,7 +48,7 @@ _SEEDS = {
     "train_seconds": st.column_config.NumberColumn("training", format="%.1f s"),
     "learning_rate": st.column_config.NumberColumn(format="%g"),
 }
-_SUPERSEDED = "Superseded, and so kept off the front: the source that this was measured with has changed since."
+_SUPERSEDED, _CHANGED = "Superseded, and so kept off the front", "the source that it was measured with has changed"
 MOST_PATTERN = 4_000
 """Characters of a pattern that are shown."""
 CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
@@ -112,16 +112,17 @@ def _remember() -> None:
 
 def _head(view: TrialView) -> None:
     record = view.record
+    depth = _counted(len(record.arch["layers"]), "layer") if record.arch["layers"] else "layers unknown"
     kind = f"{record.kind} of trial {record.parent}" if record.parent else record.kind
     st.caption(
         plain(
             f"trial {record.id}, number {record.number} of {view.search.name} · {kind} · {record.state} · "
-            f"{_counted(len(record.arch['layers']), 'layer')} · digest {record.digest}"
+            f"{depth} · digest {record.digest}"
         )
     )
     st.markdown(code(shortened(record.pattern, MOST_PATTERN)))
     if record.state == "superseded":
-        st.warning(plain(f"{_SUPERSEDED} {record.reason}"), icon=":material/history:")
+        st.warning(plain(f"{_SUPERSEDED}: {record.reason or _CHANGED}"), icon=":material/history:")
     elif record.reason:
         st.warning(plain(f"{record.state}: {record.reason}"), icon=":material/info:")
     for text in unexercised_layers(record.unexercised):

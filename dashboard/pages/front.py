@@ -114,7 +114,7 @@ def _picture(
 
 def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None) -> View:
     across, upwards, colour = axes
-    switches = st.columns([0.6, 0.2, 0.2], vertical_alignment="bottom")
+    switches = st.columns([0.68, 0.16, 0.16], vertical_alignment="bottom")
     show = switches[0].pills(
         "Beside the front", queries.SHOWN, selection_mode="multi", default=queries.shown_first(answer), key="show",
         bind="query-params",

@@ -13,9 +13,12 @@ from ..address import query
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go
+from ..option_state import adopt_number, keep
 from ..tables import chosen_row, forget_row
 
 PAGE = 50
+MOST_FIND = 500
+"""Characters that are looked for; a database refuses to look for very many."""
 
 
 def all_trials(search: SearchRecord) -> None:
@@ -25,7 +28,9 @@ def all_trials(search: SearchRecord) -> None:
     found = store().trial_page(search.name, asked, metrics=[item.metric for item in objectives])
     pages = max(1, -(-found.total // PAGE))
     count, turn = st.columns([0.8, 0.2], vertical_alignment="bottom")
-    page = turn.number_input("Page", 1, pages, 1, key="page", bind="query-params", disabled=pages == 1)
+    page = turn.number_input(
+        "Page", 1, pages, key=adopt_number("page", pages), on_change=keep, args=("page", 1), disabled=pages == 1
+    )
     if page > 1:
         asked = TrialQuery(**{**vars(asked), "offset": PAGE * (page - 1)})
         found = store().trial_page(search.name, asked, metrics=[item.metric for item in objectives])
@@ -47,7 +52,7 @@ def _asked(metrics: list[str], names: list[str]) -> TrialQuery:
     return TrialQuery(
         states=tuple(columns[0].multiselect("State", TRIAL_STATES, key="state", bind="query-params")),
         kinds=tuple(columns[1].multiselect("Kind", TRIAL_KINDS, key="kind", bind="query-params")),
-        text=columns[2].text_input("Text in pattern or reason", key="find", bind="query-params"),
+        text=columns[2].text_input("Text in pattern or reason", key="find", bind="query-params")[:MOST_FIND],
         order=orders[columns[3].selectbox("Order", list(orders), key="order", bind="query-params")],
         descending=not columns[4].toggle("rising", key="rising", bind="query-params"),
         limit=PAGE,
