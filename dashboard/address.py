@@ -18,7 +18,7 @@ Query = Mapping[str, str | list[str]]
 
 
 def trial_of(text: str | None) -> int | None:
-    """The trial that a URL names; None for none, and for what is no number."""
+    """The trial, or another whole number, that a URL names; None for none, and for what is no number."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
 
 

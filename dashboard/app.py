@@ -21,6 +21,7 @@ from .boundary import guarded
 from .login import admitted
 from .navigation import remember_pages
 from .pages import architecture, compare, front, matters, mixers, searches
+from .remarks import remarks
 
 _SPACE = (
     "<style>.stMainBlockContainer { padding: 4.2rem 3rem 3rem } h1 { font-size: 1.9rem !important } "
@@ -59,7 +60,10 @@ def main(start: str = "searches") -> None:
     st.html(_SPACE)
     chosen = st.navigation(list(pages.values()), position="top")
     if admitted():
+        above = st.container()
         chosen.run()
+        with above:
+            remarks()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -13,11 +14,17 @@ from archsearch.errors import ArchsearchError, StorageError
 from .connection import forget
 from .text import plain
 
+_LOG = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 
 
 def guarded(draw: Callable[P, None]) -> Callable[P, None]:
-    """`draw`, with an `ArchsearchError` told in its own sentence; a lost database is opened anew by the button."""
+    """`draw`, with an `ArchsearchError` told in its own sentence; a lost database is opened anew by the button.
+
+    Pages draw what others stored and count with what others wrote: whatever else that raises is one sentence too, and
+    its traceback is in the log of the server.
+    """
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -26,10 +33,17 @@ def guarded(draw: Callable[P, None]) -> Callable[P, None]:
         except ArchsearchError as error:
             if isinstance(error, StorageError):
                 forget()
-            st.error(plain(str(error)), icon=":material/error:")
-            st.button("Try again", icon=":material/refresh:", key=f"again_{draw.__module__}.{draw.__qualname__}")
+            _tell(str(error), draw)
+        except Exception as error:  # rows and plugins of others: what they make of a page may be anything
+            _LOG.exception("a part of a page cannot be drawn")
+            _tell(f"This part cannot be drawn: {type(error).__name__}: {error}", draw)
 
     return drawn
+
+
+def _tell(text: str, draw: Callable[P, None]) -> None:
+    st.error(plain(text), icon=":material/error:")
+    st.button("Try again", icon=":material/refresh:", key=f"again_{draw.__module__}.{draw.__qualname__}")
 
 
 def part(draw: Callable[P, None], every: float | None = None) -> Callable[P, None]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from archsearch.registry import Registry, load_registry
-from archsearch.storage import Store, hide, identity, storage_url
+from archsearch.storage import hide, identity, storage_url
+
+from .shown_store import ShownStore
 
 
-def store() -> Store:
+def store() -> ShownStore:
     """The database that ``ARCHSEARCH_STORAGE`` names, opened read-only; opened anew when its file was replaced.
 
     Raises `StorageError` when there is none.
@@ -28,9 +30,9 @@ def forget() -> None:
     _store.clear()
 
 
-@st.cache_resource(show_spinner=False, max_entries=2, on_release=Store.close)
-def _store(url: str, file: str) -> Store:
-    return Store.open(url, read_only=True)
+@st.cache_resource(show_spinner=False, max_entries=2, on_release=ShownStore.close)
+def _store(url: str, file: str) -> ShownStore:
+    return ShownStore.open(url, read_only=True)
 
 
 @st.cache_resource(show_spinner=False)

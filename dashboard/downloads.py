@@ -8,12 +8,17 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from archsearch.printable import printable
 
-def csv_button(label: str, table: pd.DataFrame, file_name: str) -> None:
+_FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
+"""With these a cell begins that a spreadsheet may run, the last ones where it reads wide letters as narrow ones."""
+
+
+def csv_button(label: str, table: pd.DataFrame, file_name: str, *, small: bool = False) -> None:
     """A button that downloads `table`; its cells cannot be taken for formulas by a spreadsheet."""
     st.download_button(
         label, lambda: csv_bytes(table), file_name=safe_name(file_name), mime="text/csv", on_click="ignore",
-        icon=":material/download:", key=f"download_{file_name}",
+        icon=":material/download:", key=f"download_{file_name}", type="tertiary" if small else "secondary",
     )  # fmt: skip
 
 
@@ -32,14 +37,20 @@ def safe_name(text: str) -> str:
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
-    """`table` as UTF-8 CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front."""
-    safe = table.map(_inert)
-    return safe.to_csv(index=False).encode()
+    """`table` as UTF-8 CSV.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front, in the heads too; what steers a
+    terminal or is not seen is written as an escape. Numbers stay numbers.
+    """
+    safe = table.map(_inert).rename(columns=_inert)
+    return safe.to_csv(index=False).encode(errors="backslashreplace")
 
 
 def _inert(cell: object) -> object:
-    formula = isinstance(cell, str) and len(cell) > 1 and cell[0] in "=+-@\t\r" and not _number(cell)
-    return f"'{cell}" if formula else cell
+    if not isinstance(cell, str):
+        return cell
+    formula = len(cell) > 1 and cell[0] in _FORMULA and not _number(cell)
+    return ("'" if formula else "") + printable(cell, lines=False)
 
 
 def _number(text: str) -> bool:

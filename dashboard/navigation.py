@@ -13,7 +13,7 @@ from archsearch.storage import SearchRecord
 
 from .address import SEARCH, TRIAL, Query
 from .connection import store
-from .text import plain, shortened
+from .text import cell, plain, shortened
 
 _PAGES, _SEARCH = "_pages", "_search"
 
@@ -44,11 +44,13 @@ def chosen_search() -> SearchRecord:
     wanted = st.query_params.get(SEARCH) or st.session_state.get(_SEARCH)
     if wanted not in names:
         if SEARCH in st.query_params:
-            st.warning(f"There is no search “{plain(str(wanted))}” in this database: the newest is shown.")
+            st.warning(
+                f"There is no search “{plain(shortened(str(wanted), 200))}” in this database: the newest is shown."
+            )
         wanted = names[0]
     st.session_state["search_choice"] = wanted
     st.selectbox(
-        "Search", names, key="search_choice", format_func=lambda name: shortened(name, 80), on_change=_choose, width=420
+        "Search", names, key="search_choice", format_func=lambda name: cell(name, 80), on_change=_choose, width=420
     )
     st.session_state[_SEARCH] = wanted
     if st.query_params.get(SEARCH) != wanted:

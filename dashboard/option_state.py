@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from .address import OptionT, option_of
+from .address import OptionT, option_of, trial_of
 
 
 def adopt(name: str, options: Sequence[OptionT], default: OptionT) -> str:
@@ -28,6 +28,18 @@ def keep(name: str, default: str | int) -> None:
         st.query_params[name] = str(chosen)
     elif name in st.query_params:
         del st.query_params[name]
+
+
+def adopt_number(name: str, most: int) -> str:
+    """As `adopt`, for a whole number from 1, which is the default, to `most`.
+
+    Streamlit's own binding fails at a number that is too large for its arithmetic.
+    """
+    given = trial_of(st.query_params.get(name)) or 0
+    if not 1 <= given <= most and name in st.query_params:
+        del st.query_params[name]
+    st.session_state[_key(name)] = given if 1 <= given <= most else 1
+    return _key(name)
 
 
 def _key(name: str) -> str:

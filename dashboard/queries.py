@@ -12,10 +12,14 @@ from archsearch.analysis.answer import Answer, marks
 from archsearch.analysis.budget import Pick
 from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.costs import Budget
+from archsearch.errors import SpecError
 from archsearch.storage import SearchRecord
 from archsearch.units import format_quantity
 
-SHOWN = ("dominated", "references", "infeasible", "not exercised", "failed")
+from .text import cell
+from .unexercised import read_unexercised, unexercised_layers
+
+SHOWN = ("dominated", "references", "infeasible", "not exercised", "failed", "superseded")
 """Groups of candidates beside the front, as the switch of the front's page names them."""
 _WITH_A_FRONT = ("dominated", "references")
 _FAILED = ("failed", "diverged", "preempted", "cancelled")
@@ -40,7 +44,7 @@ def alive(search: SearchRecord, state: str, now: datetime) -> str:
 def budget_of(search: SearchRecord) -> str:
     """The budget as the spec gives it."""
     given: Mapping[str, Any] = search.spec.get("budget") or {}
-    return ", ".join(f"{term} ≤ {_limit(value)}" for term, value in given.items()) or "none"
+    return ", ".join(f"{cell(term)} ≤ {_limit(value)}" for term, value in given.items()) or "none"
 
 
 def planned(search: SearchRecord) -> int | None:
@@ -81,6 +85,7 @@ def groups(answer: Answer) -> dict[str, pd.DataFrame]:
         "infeasible": search[search["state"] == "infeasible"],
         "not exercised": answer.not_exercised,
         "failed": pd.concat([search[search["state"].isin(_FAILED)], answer.dominated[~valued]]),
+        "superseded": points[points["state"] == "superseded"],
     }
 
 
@@ -119,7 +124,7 @@ def trial_table(rows: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataF
         "pattern": rows["pattern"],
         **{item.name: [item.show(float(value)) for value in rows[item.metric]] for item in objectives},
         "remark": [
-            reason or "; ".join(f"not exercised: {layer}" for layer in layers)
+            reason or "; ".join(f"not exercised: {text}" for text in unexercised_layers(read_unexercised(layers)))
             for reason, layers in zip(rows["reason"], rows["unexercised"], strict=True)
         ],
     }
@@ -136,11 +141,14 @@ def goals(search: SearchRecord) -> tuple[Objective | None, list[Objective]]:
 
 
 def spec_limits(search: SearchRecord) -> dict[str, float]:
-    """The spec's budget by objective, for the objectives that it limits."""
+    """The spec's budget by objective, for the objectives that it limits; nothing of a budget that cannot be read."""
     given, context = search.spec.get("budget"), search.spec.get("objectives", {}).get("context")
     if not given or not context:
         return {}
-    budget = Budget.parse(given, context=context)
+    try:
+        budget = Budget.parse(given, context=context)
+    except SpecError:
+        return {}
     limits = {str(term): limit for term, limit in budget.limits}
     return {item.name: limits[item.metric] for item in objectives_of(search) if item.metric in limits}
 
@@ -208,4 +216,4 @@ def rung_text(value: float, unit: str) -> str:
 
 
 def _limit(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+    return cell(value) if isinstance(value, str) else f"{value:g}"

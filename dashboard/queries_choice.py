@@ -10,8 +10,13 @@ from archsearch.analysis.objectives import Objective
 from archsearch.errors import StorageError
 from archsearch.storage import Store
 
+from .text import cell
+
 OFFERED = 1000
 """Trials that a list offers, beside what the URL names; more nobody reads."""
+
+MOST = 1_000
+"""Characters of a trial in a list, before a page shortens it."""
 
 _ROLES = ("on the front", "reference", "", "")
 
@@ -36,10 +41,10 @@ def named(store: Store, trial: int) -> str:
         record = store.trial(trial)
     except StorageError:
         return str(trial)
-    return " · ".join(part for part in (str(trial), record.kind, record.state, record.pattern) if part)
+    return cell(" · ".join(part for part in (str(trial), record.kind, record.state, record.pattern) if part), MOST)
 
 
 def _label(row: Mapping[Hashable, Any], objectives: Sequence[Objective]) -> str:
     role = _ROLES[int(row["rank"])] or (row["state"] if row["state"] != "complete" else "")
     values = ", ".join(f"{objective.name} {objective.show(float(row[objective.name]))}" for objective in objectives)
-    return " · ".join(part for part in (str(row["trial"]), role, str(row["pattern"]), values) if part)
+    return cell(" · ".join(part for part in (str(row["trial"]), role, str(row["pattern"]), values) if part), MOST)

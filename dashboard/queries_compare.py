@@ -12,7 +12,7 @@ from archsearch.analysis.crossings import CostCurves, Crossing
 from archsearch.analysis.differences import Difference, SeedNoise, difference, exact_difference, seed_noise
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import MEASURES, CostModel
-from archsearch.errors import ArchsearchError
+from archsearch.errors import ArchsearchError, foreign_code
 from archsearch.mixer import Resolver
 from archsearch.storage import Store, TrialRecord
 from archsearch.units import format_quantity
@@ -62,11 +62,11 @@ def gather(
         found.append((record.pattern, arch_of(record, resolver), record.arch, record))
     for pattern in patterns:
         try:
-            typed = ArchSpec.parse(pattern, resolver, model)
+            with foreign_code("the architecture that was typed", "parse"):
+                typed = ArchSpec.parse(pattern, resolver, model)
+                found.append((typed.pattern(resolver), typed, typed.to_json(), None))
         except ArchsearchError as error:
             refused.append(Refused(given=pattern, error=str(error)))
-            continue
-        found.append((typed.pattern(resolver), typed, typed.to_json(), None))
     compared: list[Compared] = []
     for number, (pattern, arch, stored, known) in enumerate(found, start=1):
         layers = layers_frame(stored, resolver)

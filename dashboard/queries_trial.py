@@ -13,7 +13,7 @@ from archsearch.analysis.repeat import repeat
 from archsearch.analysis.validity import Validity
 from archsearch.arch import ArchSpec
 from archsearch.costs import MEASURES, CostModel
-from archsearch.errors import ArchsearchError
+from archsearch.errors import ArchsearchError, foreign_code
 from archsearch.mixer import Resolver
 from archsearch.notation import format_layer
 from archsearch.storage import SearchRecord, Store, TrialRecord
@@ -34,7 +34,10 @@ SCORE_COLUMNS = ("task", "metric", "seeds", "mean", "low", "high", "deviation", 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialView:
-    """A trial with its search, what is known of its validity, how to repeat it, and its other trials."""
+    """A trial with its search, what is known of its validity, its other trials, and the command that repeats it.
+
+    ``again`` is empty where the stored architecture or recipe does not tell it.
+    """
 
     record: TrialRecord
     search: SearchRecord
@@ -54,15 +57,38 @@ def trial_view(store: Store, trial: int) -> TrialView:
         search=search,
         plugins=store.plugins(search.id),
         validity=Validity.of(search, record),
-        again=repeat(record, search),
+        again=_again(record, search),
         others=tuple(other for other in others if other.id != trial),
     )
+
+
+def _again(record: TrialRecord, search: SearchRecord) -> str:
+    told = record.measurements or {"recipe", "tasks"} <= search.spec.keys()
+    if not told or not record.arch["layers"]:
+        return ""
+    try:
+        with foreign_code(f"trial {record.id}", "repeat"):
+            return repeat(record, search)
+    except ArchsearchError:
+        return ""
+
+
+def judged_by_steps(record: TrialRecord) -> bool:
+    """Whether a score of the trial is that of the recurrent form, step by step, and not of the forward pass."""
+    return any(measured.payload.get("judged") == "steps" for measured in record.measurements)
+
+
+JUDGED_BY_STEPS = (
+    "Judged by steps: the scores are those of decoding token by token, as this architecture's forward pass gives "
+    "other values than its decoding."
+)
 
 
 def arch_of(record: TrialRecord, resolver: Resolver) -> ArchSpec | None:
     """The architecture, or None where a plugin that it needs is missing or has changed its options."""
     try:
-        return ArchSpec.from_json(record.arch, resolver)
+        with foreign_code(f"trial {record.id}", "options"):
+            return ArchSpec.from_json(record.arch, resolver)
     except ArchsearchError:
         return None
 
@@ -77,9 +103,10 @@ def _layer(layer: Mapping[str, Any], resolver: Resolver) -> tuple[str, str, str,
     mixer, options = str(layer["mixer"]), layer.get("options", {})
     listed = ", ".join(f"{key}={value}" for key, value in options.items())
     try:
-        plugin = resolver.resolve(mixer).plugin
-        spec = ArchSpec.from_json({"layers": [layer]}, resolver).layers[0]
-        text = format_layer(spec, resolver)
+        with foreign_code(mixer, "options"):
+            plugin = resolver.resolve(mixer).plugin
+            spec = ArchSpec.from_json({"layers": [layer]}, resolver).layers[0]
+            text = format_layer(spec, resolver)
         return text.partition("(")[0], mixer, plugin.family, text, listed
     except ArchsearchError:
         return mixer, mixer, "other", f"{mixer}({listed})" if listed else mixer, listed
@@ -112,7 +139,8 @@ def costs_frame(record: TrialRecord) -> pd.DataFrame:
     for term, value in record.costs.items():
         measure, _, context = term.partition("@")
         over = record.violations.get(term, nan)
-        rows.append((measure, float(context) if context else nan, value, MEASURES.get(measure, ""), over))
+        tokens = float(context) if context.isascii() and context.isdigit() else nan
+        rows.append((measure if tokens == tokens else term, tokens, value, MEASURES.get(measure, ""), over))
     return pd.DataFrame(rows, columns=["cost", "context", "value", "unit", "over"])
 
 
@@ -127,11 +155,14 @@ def _seed_row(record: TrialRecord, index: int) -> tuple[Any, ...]:
     measured = record.measurements[index]
     data = measured.payload
     metric = data["metric"]
-    remark = f"taken from trial {measured.reused_from}" if measured.reused_from else str(data.get("reason") or "")
+    remarks = [
+        f"taken from trial {measured.reused_from}" if measured.reused_from else str(data.get("reason") or ""),
+        "judged by steps" if data.get("judged") == "steps" else "",
+    ]
     return (
         data["task"], metric, measured.seed, measured.status, _number(data["test"].get(metric)),
         _number(data["validation"].get(metric)), _number(data["chance"]), _number(data["learning_rate"]), data["steps"],
-        data["solved_at"], data["seq_len"], data["train_seconds"], remark,
+        data["solved_at"], data["seq_len"], data["train_seconds"], "; ".join(filter(None, remarks)),
     )  # fmt: skip
 
 

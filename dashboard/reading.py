@@ -14,7 +14,9 @@ import streamlit as st
 from archsearch.analysis import hypervolume_over_trials
 from archsearch.analysis.answer import Answer, read_answer
 from archsearch.analysis.objectives import metric_name
-from archsearch.storage import SearchRecord, Store
+from archsearch.analysis.points import points
+from archsearch.analysis.validity import Validity
+from archsearch.storage import SearchRecord, Store, TrialQuery
 
 from .connection import key, store
 from .navigation import state_of
@@ -40,14 +42,36 @@ def values(search: SearchRecord) -> pd.DataFrame:
 
 
 def hypervolume(search: SearchRecord) -> pd.DataFrame:
-    """The hypervolume of a search over its candidates, at most at `STEPS` of them."""
+    """The hypervolume of a search over its candidates, at most at `STEPS` of them; of no objectives there is none."""
     opened = store()
+    if not search.objectives:
+        return pd.DataFrame(columns=["number", "trial", "hypervolume"])
     return _hypervolume(key(), search.name, opened.revision(search.id), _search=search)
+
+
+def superseded(search: SearchRecord) -> int:
+    """How many trials of a search were measured with source that has changed since."""
+    opened = store()
+    return _superseded(key(), search.name, opened.revision(search.id), _store=opened)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)
 def _answer(database: str, name: str, revision: str, *, _store: Store) -> Answer:
-    return read_answer(_store, name)
+    search = _store.search(name)
+    return read_answer(_store, name) if search.objectives else _without_objectives(_store, search)
+
+
+def _without_objectives(opened: Store, search: SearchRecord) -> Answer:
+    """The candidates of a search none of whose objectives can be read: no front, as nothing can be compared."""
+    found = points(opened.candidates_frame(search.name), opened.values_frame(search.name, (), ()), ())
+    return Answer(
+        search=search, state=state_of(search), points=found, front=found.iloc[:0], validity=Validity.of(search, None)
+    )
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _superseded(database: str, name: str, revision: str, *, _store: Store) -> int:
+    return _store.trial_page(name, TrialQuery(states=("superseded",), limit=1)).total
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)

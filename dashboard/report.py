@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,7 +15,7 @@ from archsearch.analysis.axes import choose_axes
 from . import queries
 from .figures.front import View, default_log, front_figure
 from .figures.hypervolume import hypervolume_figure
-from .text import capitalised
+from .text import capitalised, markup
 
 STEPS, MOST_ROWS = 200, 500
 _STYLE = """
@@ -40,21 +39,21 @@ def report(answer: Answer, evidence: Iterable[str] = ()) -> str:
     return "\n".join(
         [
             "<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
-            f"<title>{html.escape(answer.search.name)}</title>", f"<style>{_STYLE}</style></head><body>",
+            f"<title>{markup(answer.search.name)}</title>", f"<style>{_STYLE}</style></head><body>",
             *_parts(answer, evidence), "</body></html>",
         ]
     )  # fmt: skip
 
 
 def _parts(answer: Answer, evidence: Iterable[str]) -> Iterator[str]:
-    yield f"<h1>Front of {html.escape(answer.search.name)}</h1>"
-    yield f'<p class="valid">{html.escape(capitalised(answer.validity.sentence))}</p>'
-    yield f"<p>{html.escape(_counts(answer))}</p>"
+    yield f"<h1>Front of {markup(answer.search.name)}</h1>"
+    yield f'<p class="valid">{markup(capitalised(answer.validity.sentence))}</p>'
+    yield f"<p>{markup(_counts(answer))}</p>"
     if len(answer.front) or len(answer.references):
         yield _figure(answer)
         yield _table(pd.concat([answer.front, answer.references], ignore_index=True), answer)
     if not len(answer.front):
-        yield f"<p>{html.escape(capitalised(answer.why_no_front()))}</p>"
+        yield f"<p>{markup(capitalised(answer.why_no_front()))}</p>"
     yield from evidence
     curve = hypervolume_over_trials(answer.points, answer.search.objectives, most=STEPS)
     if len(curve) > 1:
@@ -89,18 +88,18 @@ def _others(answer: Answer) -> Iterator[str]:
         if name == "references" or not len(rows):
             continue
         cut = f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else ""
-        yield f"<details><summary>{len(rows):,} {html.escape(name)}{cut}</summary>"
+        yield f"<details><summary>{len(rows):,} {markup(name)}{cut}</summary>"
         yield _table(rows.head(MOST_ROWS), answer)
         yield "</details>"
 
 
 def _table(rows: pd.DataFrame, answer: Answer) -> str:
     table = queries.candidates_table(rows, answer.objectives)
-    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in table)
+    head = "".join(f"<th>{markup(column)}</th>" for column in table)
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td class="{"pattern" if column == "pattern" else "value"}">{html.escape(str(value))}</td>'
+            f'<td class="{"pattern" if column == "pattern" else "value"}">{markup(value)}</td>'
             for column, value in row.items()
         )
         + "</tr>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 
 import plotly.graph_objects as go
@@ -15,7 +14,8 @@ from archsearch.storage import Store
 from .figures.costs import SERIES, cost_curves
 from .figures.layers import strip
 from .queries_compare import UNITS, Compared, curves_of
-from .queries_trial import TrialView, arch_of, layers_frame, trial_view, versions_of
+from .queries_trial import JUDGED_BY_STEPS, TrialView, arch_of, judged_by_steps, layers_frame, trial_view, versions_of
+from .text import markup
 
 MOST = 20
 """Architectures of the front that are told in full; the table of the front has all."""
@@ -55,19 +55,20 @@ def _costs(compared: Sequence[Compared], resolver: Resolver) -> Iterator[str]:
     contexts, curves = log_contexts(), curves_of(compared, resolver)
     frame = curves.frame(contexts)
     for measure in _DRAWN:
-        yield f"<h3>{html.escape(CURVES[measure])} against context</h3>"
+        yield f"<h3>{markup(CURVES[measure])} against context</h3>"
         found = curves.crossings(measure, contexts)
         yield _drawn(cost_curves(frame, measure, title=CURVES[measure], unit=UNITS[measure], crossings=found))
         yield "".join(
-            f"<p>From {one.context:,} tokens on {html.escape(one.dearer)} costs more than "
-            f"{html.escape(one.cheaper)}.</p>"
+            f"<p>From {one.context:,} tokens on {markup(one.dearer)} costs more than {markup(one.cheaper)}.</p>"
             for one in found
         )
 
 
 def _again(view: TrialView) -> Iterator[str]:
-    yield f"<p>Trial {view.record.id}: <code>{html.escape(view.record.pattern)}</code></p>"
-    yield f"<pre>{html.escape(view.again)}</pre>"
+    yield f"<p>Trial {view.record.id}: <code>{markup(view.record.pattern)}</code></p>"
+    if judged_by_steps(view.record):
+        yield f"<p>{markup(JUDGED_BY_STEPS)}</p>"
+    yield f"<pre>{markup(view.again)}</pre>" if view.again else "<p>How it was measured cannot be read.</p>"
 
 
 def _versions(views: Sequence[TrialView]) -> Iterator[str]:
@@ -82,7 +83,7 @@ def _versions(views: Sequence[TrialView]) -> Iterator[str]:
         return
     yield "<h2>Versions</h2>"
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape('; '.join(versions))}</td></tr>"
+        f"<tr><td>{markup(name)}</td><td>{markup('; '.join(versions))}</td></tr>"
         for name, versions in sorted(found.items())
     )
     yield f"<table><thead><tr><th>what</th><th>version</th></tr></thead><tbody>{rows}</tbody></table>"

@@ -12,6 +12,7 @@ from archsearch.errors import ArchsearchError
 
 from . import app, reading, reading_evidence
 from .connection import registry, store
+from .tables import ONE_WAY_OUT
 
 SCRIPT = Path(app.__file__).parent / "entry" / "script.py"
 READ_AHEAD_SECONDS = 5.0
@@ -20,7 +21,7 @@ READ_AHEAD_SECONDS = 5.0
 def main() -> None:
     """Runs Streamlit with the options of this process; the first viewer waits for no import."""
     read_ahead()
-    cli.main(prog_name="streamlit", args=["run", str(SCRIPT), *sys.argv[1:]])
+    cli.main(prog_name="streamlit", args=["run", str(SCRIPT), f"--{ONE_WAY_OUT}=true", *sys.argv[1:]])
 
 
 def read_ahead(seconds: float = READ_AHEAD_SECONDS) -> int:

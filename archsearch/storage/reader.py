@@ -82,6 +82,10 @@ class Reader:
         with self._reading() as session:
             return [search_record(row) for row in session.scalars(select(Search).order_by(Search.id))]
 
+    def remarks(self) -> list[str]:
+        """A sentence for each row that was left out or cut when it was read."""
+        return []
+
     def plugins(self, search_id: int) -> list[tuple[str, str | None, str | None]]:
         """The plugins that a search ran with: (plugin, distribution, version), sorted."""
         with self._reading() as session:

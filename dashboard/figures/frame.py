@@ -11,6 +11,11 @@ import plotly.graph_objects as go
 
 from archsearch.analysis.axes import spans_decades, ticks
 
+from ..text import cell
+
+MOST_LABEL = 300
+"""Characters of a label or of a line of a hover."""
+
 INK = "#808080"
 """Lines and marks that stand on light and on dark alike."""
 
@@ -19,8 +24,8 @@ CLEAR = "rgba(0, 0, 0, 0)"
 
 
 def escaped(text: object) -> str:
-    """`text` as it stands, for labels and hovers, which read some HTML."""
-    return html.escape(str(text), quote=False)
+    """`text` as it stands and in one line, for labels and hovers, which read some HTML."""
+    return html.escape(cell(text, MOST_LABEL), quote=False)
 
 
 def blank(*, height: int, legend: bool = True) -> go.Figure:
@@ -45,7 +50,11 @@ def scale(values: Iterable[float], *, unit: str, log: bool | None = None, most: 
     if not known:
         return {}
     marked = ticks(positive if log else known, unit=unit, log=log, most=most)
-    return {"type": "log" if log else "linear", "tickvals": list(marked), "ticktext": list(marked.values())}
+    return {
+        "type": "log" if log else "linear",
+        "tickvals": list(marked),
+        "ticktext": [escaped(text) for text in marked.values()],
+    }
 
 
 def context_axis(shortest: int, longest: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -18,9 +17,10 @@ from archsearch.analysis.answer import Answer, marks
 from archsearch.analysis.axes import axis_label, spans_decades, ticks
 from archsearch.analysis.objectives import Objective
 
-from ..colours import BETWEEN, BLUE, GREEN, GREY, SKY, VERMILLION
+from ..colours import BETWEEN, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION
 from ..queries import groups, value_text
 from ..text import shortened
+from .frame import escaped
 
 HEIGHT = 560
 MOST_FAINT, MOST_NUMBERS = 250, 40
@@ -30,6 +30,7 @@ _MARKS = {
     "not exercised": ("x-thin-open", GREY, 8),
     "infeasible": ("line-ns-open", VERMILLION, 10),
     "failed": ("cross-thin-open", GREY, 9),
+    "superseded": ("hourglass-open", ORANGE, 9),
 }
 """Symbol, colour and size of the groups beside the front; those without a value stand on the lower edge."""
 
@@ -59,7 +60,7 @@ def front_figure(answer: Answer, view: View) -> go.Figure:
     figure = go.Figure()
     beside = {name: rows for name, rows in groups(answer).items() if name in view.show and len(rows)}
     floor = _floor([answer.front, *beside.values()], view)
-    for name in ("dominated", "not exercised", "infeasible", "failed"):
+    for name in _MARKS:
         if name in beside:
             figure.add_trace(_faint(beside[name], name, view, floor))
     if (chance := answer.chance(view.y)) is not None:
@@ -197,7 +198,7 @@ def _add_limits(figure: go.Figure, view: View) -> None:
         for axis, objective in (("x", view.x), ("y", view.y)):
             if objective.name in limits:
                 limit = limits[objective.name]
-                _add_line(figure, view, axis, limit, f"{label} {objective.show(limit)}", colour, dash, row=row)
+                _add_line(figure, view, axis, limit, escaped(f"{label} {objective.show(limit)}"), colour, dash, row=row)
 
 
 def _add_line(
@@ -225,7 +226,7 @@ def _lay_out(figure: go.Figure, answer: Answer, view: View, drawn: Sequence[pd.D
         log = axis in view.log
         values = pd.concat([rows[objective.name] for rows in drawn]).astype(float).dropna().tolist()
         values += [limits[objective.name] for limits in view.limits.values() if objective.name in limits]
-        title = f"{axis_label(objective)}, {'less' if objective.direction == 'minimize' else 'more'} is better"
+        title = f"{escaped(axis_label(objective))}, {'less' if objective.direction == 'minimize' else 'more'} is better"
         figure.update_layout({f"{axis}axis": {
             "type": "log" if log else "linear", "title": title + (", log scale" if log else ""), "zeroline": False,
             "showticklabels": bool(values), **_ticks(values, objective, log=log),
@@ -244,8 +245,8 @@ def _add_colour_axis(figure: go.Figure, answer: Answer, objective: Objective) ->
     written = ticks(values, unit=objective.unit, log=False) if values else {}
     figure.update_layout(coloraxis={
         "colorscale": [SKY, BETWEEN, VERMILLION], "reversescale": objective.direction == "maximize",
-        "colorbar": {"title": {"text": axis_label(objective), "side": "right"}, "tickvals": list(written),
-                     "ticktext": list(written.values()), "thickness": 14},
+        "colorbar": {"title": {"text": escaped(axis_label(objective)), "side": "right"}, "tickvals": list(written),
+                     "ticktext": [escaped(text) for text in written.values()], "thickness": 14},
         **({"cmin": min(values), "cmax": max(values)} if len(set(values)) > 1 else {}),
     })  # fmt: skip
 
@@ -254,7 +255,7 @@ def _ticks(values: Sequence[float], objective: Objective, *, log: bool) -> dict[
     if not objective.is_cost or not values or (log and min(values) <= 0):
         return {}
     written = ticks(values, unit=objective.unit, log=log, most=8)
-    return {"tickvals": list(written), "ticktext": list(written.values())}
+    return {"tickvals": list(written), "ticktext": [escaped(text) for text in written.values()]}
 
 
 def _custom(rows: pd.DataFrame) -> list[list[int]]:
@@ -267,11 +268,16 @@ def _hover(rows: pd.DataFrame, view: View) -> list[str]:
     texts = []
     for row in rows.to_dict("records"):
         values = [f"{item.name} {value_text(item, row)}" for item in objectives]
-        state = "" if row["state"] == "complete" else f"{row['state']}: not measured"
+        state = "" if row["state"] == "complete" else _why_off(str(row["state"]))
         seeds = f"{len(row['seeds'])} seed{'s' if len(row['seeds']) != 1 else ''}, {marks(row)}"
         lines = [*_wrapped(str(row["pattern"])), *values, state or seeds, f"trial {row['trial']}"]
-        texts.append("<br>".join(html.escape(line) for line in lines))
+        texts.append("<br>".join(map(escaped, lines)))
     return texts
+
+
+def _why_off(state: str) -> str:
+    """What the state of a candidate says of its values."""
+    return "superseded: its source has changed since" if state == "superseded" else f"{state}: not measured"
 
 
 @lru_cache(maxsize=4096)

@@ -75,8 +75,8 @@ def level_means(levels: pd.DataFrame, *, title: str, unit: str, colour: str, acr
             line={"color": FAINT}, hoverinfo="text",
             error_y={"array": errors, "color": INK, "thickness": 1.5},
             hovertext=[
-                f"{name}<br>{format_quantity(mean, unit=unit)}"
-                + (f" ± {format_quantity(error, unit=unit)}" if error == error else "")
+                f"{name}<br>{escaped(format_quantity(mean, unit=unit))}"
+                + (f" ± {escaped(format_quantity(error, unit=unit))}" if error == error else "")
                 + f"<br>{count:,} candidates"
                 for name, mean, error, count in zip(
                     named, levels["mean"], levels["error"], levels["candidates"], strict=True
@@ -96,7 +96,7 @@ def parallel(axes: Sequence[Axis], coloured: str) -> go.Figure:
     marked = next(axis for axis in axes if axis.label == coloured)
     bar = {
         "title": {"text": escaped(coloured), "side": "right"}, "thickness": 14, "tickvals": list(marked.marks),
-        "ticktext": list(marked.marks.values()),
+        "ticktext": [escaped(text) for text in marked.marks.values()],
     }  # fmt: skip
     figure.add_trace(
         go.Parcoords(

@@ -9,10 +9,12 @@ import pandas as pd
 import streamlit as st
 
 from archsearch.errors import StorageError
+from archsearch.printable import printable
 from archsearch.storage import SearchRecord
 from archsearch.units import format_quantity
 
 from ..address import SEARCH, TRIAL, query, trial_of
+from ..boundary import guarded
 from ..connection import registry, store
 from ..figures.layers import layer_costs, strip
 from ..figures.scores import learning_curves, rate_sweep, seed_points
@@ -20,11 +22,13 @@ from ..navigation import chosen_search, link
 from ..option_state import adopt, keep
 from ..queries_choice import choices, named
 from ..queries_trial import (
+    JUDGED_BY_STEPS,
     LAYER_MEASURES,
     TrialView,
     arch_of,
     costs_frame,
     curves_frame,
+    judged_by_steps,
     layer_costs_frame,
     layers_frame,
     scores_frame,
@@ -34,13 +38,19 @@ from ..queries_trial import (
     versions_of,
 )
 from ..reading import answer
-from ..text import capitalised, code, plain, shortened
+from ..tables import table
+from ..text import capitalised, cell, code, plain, shortened
+from ..unexercised import unexercised_layers
 
+_SWEEP = {"learning_rate": st.column_config.NumberColumn(format="%g")}
 _SEEDS = {
     "tokens": st.column_config.NumberColumn("tokens of a sequence"),
     "train_seconds": st.column_config.NumberColumn("training", format="%.1f s"),
     "learning_rate": st.column_config.NumberColumn(format="%g"),
 }
+_SUPERSEDED, _CHANGED = "Superseded, and so kept off the front", "the source that it was measured with has changed"
+MOST_PATTERN = 4_000
+"""Characters of a pattern that are shown."""
 CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
 
 
@@ -55,11 +65,8 @@ def page() -> None:
     if refused:
         st.warning(plain(f"{capitalised(refused)} Another trial is shown."))
     view = trial_view(store(), trial)
-    _head(view)
-    _layers(view)
-    _scores(view)
-    _training(view)
-    _reproduce(view)
+    for draw in (_head, _layers, _scores, _training, _reproduce):
+        guarded(draw)(view)
 
 
 def _adopt_search() -> tuple[int | None, str]:
@@ -92,7 +99,7 @@ def _chosen_trial(search: SearchRecord, wanted: int | None) -> int | None:
         return None
     st.session_state["trial_choice"] = wanted if wanted in offered else next(iter(offered))
     chosen = st.selectbox(
-        "Trial", list(offered), key="trial_choice", format_func=lambda trial: shortened(offered[trial], 150),
+        "Trial", list(offered), key="trial_choice", format_func=lambda trial: cell(offered[trial], 150),
         on_change=_remember, filter_mode="contains",
     )  # fmt: skip
     st.query_params[TRIAL] = str(chosen)
@@ -105,18 +112,23 @@ def _remember() -> None:
 
 def _head(view: TrialView) -> None:
     record = view.record
+    depth = _counted(len(record.arch["layers"]), "layer") if record.arch["layers"] else "layers unknown"
     kind = f"{record.kind} of trial {record.parent}" if record.parent else record.kind
     st.caption(
         plain(
             f"trial {record.id}, number {record.number} of {view.search.name} · {kind} · {record.state} · "
-            f"{_counted(len(record.arch['layers']), 'layer')} · digest {record.digest}"
+            f"{depth} · digest {record.digest}"
         )
     )
-    st.markdown(code(record.pattern))
-    if record.reason:
+    st.markdown(code(shortened(record.pattern, MOST_PATTERN)))
+    if record.state == "superseded":
+        st.warning(plain(f"{_SUPERSEDED}: {record.reason or _CHANGED}"), icon=":material/history:")
+    elif record.reason:
         st.warning(plain(f"{record.state}: {record.reason}"), icon=":material/info:")
-    for text in record.unexercised:
+    for text in unexercised_layers(record.unexercised):
         st.warning(plain(f"Not exercised, and so kept off the front: {text}"), icon=":material/visibility_off:")
+    if judged_by_steps(record):
+        st.info(plain(JUDGED_BY_STEPS), icon=":material/info:")
     _figures(view)
     st.caption(plain(capitalised(view.validity.sentence)))
     _others(view)
@@ -147,12 +159,13 @@ def _figures(view: TrialView) -> None:
 
 
 def _spread(row: Mapping[Hashable, Any]) -> str:
-    seeds, low, high, chance = (row[name] for name in ("seeds", "low", "high", "chance"))
+    seeds, low, high = (row[name] for name in ("seeds", "low", "high"))
+    chance = f"chance {row['chance']:.3f}" if row["chance"] == row["chance"] else "chance not known"
     if seeds == 1:
-        return f"1 seed: its noise is not known; chance {chance:.3f}"
+        return f"1 seed: its noise is not known; {chance}"
     if low != low:
-        return f"{seeds} seeds, of which not every one gave a score; chance {chance:.3f}"
-    return f"{seeds} seeds, {low:.3f} to {high:.3f}; chance {chance:.3f}"
+        return f"{seeds} seeds, of which not every one gave a score; {chance}"
+    return f"{seeds} seeds, {low:.3f} to {high:.3f}; {chance}"
 
 
 def _others(view: TrialView) -> None:
@@ -172,6 +185,9 @@ def _counted(count: int, noun: str) -> str:
 def _layers(view: TrialView) -> None:
     st.header("Layers", divider="gray")
     layers = layers_frame(view.record.arch, registry())
+    if layers.empty:
+        st.info("The stored architecture cannot be read, so that neither its layers nor their costs are known.")
+        return
     st.plotly_chart(
         strip([("", layers)]),
         key="strip",
@@ -203,8 +219,8 @@ def _layers(view: TrialView) -> None:
             alt=f"{title} of each layer as bars",
         )  # fmt: skip
         st.caption(f"Counted for this backbone in {arch.model.dtype}; exact. Each figure includes the channel mixer.")
-    table = layers.assign(layer=layers["layer"] + 1)[["layer", "text", "family", "options"]]
-    st.dataframe(table, hide_index=True, key="layers_table")
+    listed = layers.assign(layer=layers["layer"] + 1)[["layer", "text", "family", "options"]]
+    table(listed, "layers_table", file=f"trial-{view.record.id}-layers.csv")
 
 
 def _scores(view: TrialView) -> None:
@@ -214,8 +230,9 @@ def _scores(view: TrialView) -> None:
         st.info(f"Nothing was measured: the trial is {view.record.state}.")
         return
     st.plotly_chart(seed_points(seeds), key="seeds", alt="The score of each seed in each task")
-    st.dataframe(scores_frame(seeds).round(4), hide_index=True, key="scores_table", placeholder="")
-    st.dataframe(seeds.round(4), hide_index=True, key="seeds_table", placeholder="", column_config=_SEEDS)
+    scores = scores_frame(seeds)
+    table(scores.round(4), "scores_table", file=f"trial-{view.record.id}-scores.csv", download=scores)
+    table(seeds.round(4), "seeds_table", file=f"trial-{view.record.id}-seeds.csv", columns=_SEEDS, download=seeds)
     st.caption("Test is what counts; the learning rate was chosen on validation. Chance is what a guess scores.")
 
 
@@ -233,9 +250,7 @@ def _training(view: TrialView) -> None:
             st.plotly_chart(rate_sweep(sweep, _metric(view)), key="sweep", alt="Validation against the learning rate")
         else:
             st.caption("One learning rate was tried, so that nothing is known of the others.")
-        st.dataframe(sweep, hide_index=True, key="sweep_table", column_config={
-            "learning_rate": st.column_config.NumberColumn(format="%g")
-        })  # fmt: skip
+        table(sweep, "sweep_table", file=f"trial-{view.record.id}-sweep.csv", columns=_SWEEP)
 
 
 def _metric(view: TrialView) -> str:
@@ -245,12 +260,15 @@ def _metric(view: TrialView) -> str:
 
 def _reproduce(view: TrialView) -> None:
     st.header("Measure it again", divider="gray")
-    st.code(view.again, language="sh", wrap_lines=True)
+    if view.again:
+        st.code(printable(view.again), language="sh", wrap_lines=True)
+    else:
+        st.info("How it was measured cannot be read, so that no command is known that measures it again.")
     versions = versions_of(view.record)
     used = {f"plugin {name}": f"{distribution} {version}" for name, distribution, version in view.plugins}
     rows = pd.DataFrame([*versions.items(), *used.items()], columns=["what", "version"])
     if rows.empty:
         st.caption("No versions were recorded: nothing was measured.")
     else:
-        st.dataframe(rows, hide_index=True, key="versions_table", height="content")
+        table(rows, "versions_table", file=f"trial-{view.record.id}-versions.csv", height="content")
     st.code(f"archsearch show {view.record.id}", language="sh")

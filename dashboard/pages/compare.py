@@ -10,9 +10,11 @@ import streamlit as st
 from archsearch.analysis.crossings import CURVES, log_contexts
 from archsearch.analysis.validity import Validity
 from archsearch.arch import ModelSpec
+from archsearch.printable import printable
 from archsearch.storage import SearchRecord
 
 from ..address import COMPARED, PATTERNS, TRIALS, trials_of
+from ..boundary import guarded
 from ..connection import registry, store
 from ..downloads import csv_button
 from ..figures.costs import cost_curves
@@ -38,9 +40,14 @@ from ..queries_compare import (
 from ..queries_trial import scores_frame, seeds_frame
 from ..reading import answer
 from ..reading_noise import noises
-from ..text import capitalised, plain, shortened
+from ..tables import table
+from ..text import SENTENCE, capitalised, cell, plain, shortened
 
 CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
+_DIFFERENCES = {
+    "arch": "architecture", "value": "score", "low": "95% from", "high": "95% to", "noise": "noise of", "clear": "so",
+}  # fmt: skip
+_CROSSINGS = {"from tokens": st.column_config.NumberColumn(format="localized")}
 COST = "kv_bytes"
 """The cost that is drawn first."""
 
@@ -58,9 +65,9 @@ def page() -> None:
         st.info("Choose trials above, or type an architecture, such as `[kda kda kda full]*4`, to see what it costs.")
         return
     compared = compared[:COMPARED]
-    _layers(compared)
-    _scores(search, compared)
-    _costs(search, compared)
+    guarded(_layers)(compared)
+    guarded(_scores)(search, compared)
+    guarded(_costs)(search, compared)
 
 
 def _chosen(search: SearchRecord) -> tuple[list[int], list[str]]:
@@ -78,12 +85,13 @@ def _chosen(search: SearchRecord) -> tuple[list[int], list[str]]:
     st.session_state["compared_trials"], st.session_state["compared_patterns"] = wanted, typed
     trials = st.multiselect(
         "Trials", list(offered), key="compared_trials", max_selections=COMPARED, on_change=_remember,
-        format_func=lambda trial: shortened(offered[trial], 110), filter_mode="contains",
+        format_func=lambda trial: cell(offered[trial], 110), filter_mode="contains",
         placeholder="choose trials to compare", select_all=False,
     )  # fmt: skip
     patterns = st.multiselect(
         "Architectures typed in", typed, key="compared_patterns", accept_new_options=True, on_change=_remember,
-        max_selections=COMPARED, placeholder="type a pattern, as [kda kda kda full]*4, and press Enter",
+        format_func=lambda pattern: cell(pattern, 110), max_selections=COMPARED,
+        placeholder="type a pattern, as [kda kda kda full]*4, and press Enter",
         help="The notation of `archsearch cost`: mixers or presets with options in brackets, `[...]*4` repeats.",
     )  # fmt: skip
     _write(trials, patterns)
@@ -120,7 +128,7 @@ def _backbone(search: SearchRecord, trials: Sequence[int]) -> ModelSpec:
 
 def _refuse(one: Refused) -> None:
     st.error(f"{plain(shortened(one.given, 80))} cannot be compared:")
-    st.code(one.error, language=None)
+    st.code(printable(shortened(one.error, SENTENCE)), language=None)
 
 
 def _named(compared: Sequence[Compared]) -> pd.DataFrame:
@@ -142,7 +150,7 @@ def _layers(compared: Sequence[Compared]) -> None:
         st.caption(
             plain(f"Layers that differ from those of {compared[0].label} are framed. " + "; ".join(changed) + ".")
         )
-    st.dataframe(_named(compared), hide_index=True, key="compared_table")
+    table(_named(compared), "compared_table", file="compared_architectures.csv")
 
 
 def _changed(item: Compared) -> str:
@@ -164,14 +172,8 @@ def _scores(search: SearchRecord, compared: Sequence[Compared]) -> None:
             st.warning(plain(f"{item.label} is of another search: its scores may come from other terms of training."))
     tables = [(item.label, scores_frame(seeds_frame(item.record))) for item in measured if item.record is not None]
     st.plotly_chart(score_bars(tables), key="scores", alt="The score of each architecture in each task as bars")
-    table = differences(measured, noises(search, metric_names(measured)))
-    st.dataframe(
-        table.round(4).assign(clear=verdicts(table)), hide_index=True, key="differences_table", placeholder="",
-        column_config={
-            "arch": "architecture", "value": "score", "low": "95% from", "high": "95% to", "noise": "noise of",
-            "clear": "so",
-        },
-    )  # fmt: skip
+    told = differences(measured, noises(search, metric_names(measured)))
+    table(told.round(4).assign(clear=verdicts(told)), "differences_table", columns=_DIFFERENCES)
     st.caption(
         plain(
             f"Differences are from {measured[0].label}, with bounds of 95% confidence. Their noise is that of the "
@@ -179,7 +181,7 @@ def _scores(search: SearchRecord, compared: Sequence[Compared]) -> None:
             "(pooled); where no candidate has two seeds it is unknown, and a difference may be luck."
         )
     )
-    csv_button("Scores as CSV", table, "compared_scores.csv")
+    csv_button("Scores as CSV", told, "compared_scores.csv")
     st.caption(plain(capitalised(Validity.of(search, measured[0].record).sentence)))
 
 
@@ -204,10 +206,7 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
         alt=f"{CURVES[measure]} of each architecture against the context, both logarithmic",
     )  # fmt: skip
     if found:
-        st.dataframe(
-            crossing_table(found), hide_index=True, key="crossings_table",
-            column_config={"from tokens": st.column_config.NumberColumn(format="localized")},
-        )  # fmt: skip
+        table(crossing_table(found), "crossings_table", file="crossings.csv", columns=_CROSSINGS)
         st.caption("Where a cost grows block by block, two may change order several times about a crossing.")
     elif len(compared) > 1:
         st.caption(f"No two of these change order in {CURVES[measure]} between 1,000 and 10,000,000 tokens.")
@@ -218,5 +217,5 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
         "All costs at a context of", choice, format_func=lambda tokens: f"{tokens:,} tokens",
         key=adopt("context", choice, at), on_change=keep, args=("context", at),
     )  # fmt: skip
-    st.dataframe(cost_table(compared, curves, context), hide_index=True, key="costs_table")
+    table(cost_table(compared, curves, context), "costs_table", file=f"costs_at_{context}.csv")
     st.caption("Exact, by the cost model of each plugin, for one sequence; in brackets, times the first.")

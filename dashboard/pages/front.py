@@ -17,7 +17,7 @@ from archsearch.analysis.objectives import Objective
 from archsearch.storage import SearchRecord
 
 from .. import queries, reading
-from ..address import clicked_row, clicked_trial, query
+from ..address import clicked_trial, query
 from ..boundary import part
 from ..connection import registry, store
 from ..downloads import csv_button, html_button
@@ -26,7 +26,8 @@ from ..figures.hypervolume import hypervolume_figure
 from ..navigation import chosen_search, go, link
 from ..report import report
 from ..report_evidence import evidence_of
-from ..text import capitalised, code, plain, shortened
+from ..tables import chosen_row, forget_row
+from ..text import capitalised, cell, code, plain, shortened
 from .trials import all_trials
 
 REFRESH_SECONDS = 5
@@ -55,6 +56,9 @@ def _body(search: SearchRecord) -> None:
     answer = reading.answer(search)
     if not len(answer.points):
         st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
+        return
+    if not answer.objectives:
+        st.info("None of the objectives of this search can be read, so that its candidates cannot be compared.")
         return
     axes = _axes(answer)
     chosen = [item for item in axes if item is not None]
@@ -85,12 +89,16 @@ def _axes(answer: Answer) -> Axes:
     names = list(objectives)
     across, upwards = choose_axes(answer, None, None)
     columns = st.columns(3)
-    x = columns[0].selectbox("Across", names, names.index(across.name), key="x", bind="query-params")
-    y = columns[1].selectbox("Upwards", names, names.index(upwards.name), key="y", bind="query-params")
+    x = columns[0].selectbox(
+        "Across", names, names.index(across.name), key="x", bind="query-params", format_func=cell
+    )  # fmt: skip
+    y = columns[1].selectbox(
+        "Upwards", names, names.index(upwards.name), key="y", bind="query-params", format_func=cell
+    )  # fmt: skip
     third = [name for name in names if name not in (across.name, upwards.name)]
     first = third[0] if third else _NONE
     z = columns[2].selectbox(
-        "Colour", [*names, _NONE], [*names, _NONE].index(first), key="z", bind="query-params",
+        "Colour", [*names, _NONE], [*names, _NONE].index(first), key="z", bind="query-params", format_func=cell,
         help="A third objective. The front is the one over the objectives that are chosen here.",
     )  # fmt: skip
     colour = objectives.get(z) if z not in (x, y) else None
@@ -106,7 +114,7 @@ def _picture(
 
 def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None) -> View:
     across, upwards, colour = axes
-    switches = st.columns([0.6, 0.2, 0.2], vertical_alignment="bottom")
+    switches = st.columns([0.68, 0.16, 0.16], vertical_alignment="bottom")
     show = switches[0].pills(
         "Beside the front", queries.SHOWN, selection_mode="multi", default=queries.shown_first(answer), key="show",
         bind="query-params",
@@ -128,7 +136,7 @@ def _chart(search: SearchRecord, answer: Answer, view: View) -> None:
     event = st.plotly_chart(
         front_figure(answer, view), on_select="rerun", selection_mode="points", key=f"front_{left}",
         config={"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": "front"}},
-        alt=f"The front over {view.x.name} and {view.y.name}; its points are listed in the table below.",
+        alt=f"The front over {cell(view.x.name)} and {cell(view.y.name)}; its points are listed in the table below.",
     )  # fmt: skip
     trial = clicked_trial(event)
     if trial is not None:
@@ -143,6 +151,7 @@ def _chart(search: SearchRecord, answer: Answer, view: View) -> None:
 
 def _open(search: SearchRecord, trial: int) -> None:
     st.session_state["front_left"] = st.session_state.get("front_left", 0) + 1
+    forget_row("front_table")
     go("architecture", query(search=search.name, trial=trial))
 
 
@@ -166,7 +175,7 @@ def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str,
         st.info("No measured candidate is within this budget: raise it.", icon=":material/info:")
         _say(queries.beyond(search, answer, wanted, limits, None))
         return None, limits
-    st.metric(f"best {wanted.name} of {pick.candidates:,} within it", wanted.show(float(pick.best[wanted.name])))
+    st.metric(plain(f"best {wanted.name} of {pick.candidates:,} within it"), wanted.show(float(pick.best[wanted.name])))
     st.markdown(code(shortened(str(pick.best["pattern"]), 400)))
     st.markdown("  \n".join(plain(f"{item.name} {queries.value_text(item, pick.best)}") for item in limited))
     best = float(pick.best[wanted.name])
@@ -188,8 +197,9 @@ def _slider(answer: Answer, objective: Objective) -> float | None:
     rungs = queries.ladder(answer.points[objective.name].dropna().tolist(), objective.unit)
     texts = {queries.rung_text(value, objective.unit): value for value in rungs}
     chosen = st.select_slider(
-        f"{objective.name} at most", [*texts, "no limit"], "no limit", key=f"max_{objective.name}", bind="query-params"
-    )
+        plain(f"{objective.name} at most"), [*texts, "no limit"], "no limit", key=f"max_{objective.name}",
+        bind="query-params",
+    )  # fmt: skip
     return texts.get(chosen)
 
 
@@ -211,12 +221,7 @@ def _front_table(search: SearchRecord, answer: Answer) -> None:
         return
     table = queries.candidates_table(rows, answer.objectives)
     table["#"] = [str(index) if index <= len(answer.front) else "" for index in table["#"]]
-    left = st.session_state.get("front_left", 0)
-    event = st.dataframe(
-        table, hide_index=True, on_select="rerun", selection_mode="single-row", key=f"front_table_{left}",
-        column_config={"pattern": st.column_config.TextColumn(width="large")},
-    )  # fmt: skip
-    row = clicked_row(event)
+    row = chosen_row(table, "front_table", columns={"pattern": st.column_config.TextColumn(width="large")})
     if row is not None:
         _open(search, int(rows["trial"].iloc[row]))
     whole = reading.answer(search)

@@ -13,12 +13,13 @@ from archsearch.analysis.importance import BEST
 from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.storage import SearchRecord
 
-from ..boundary import part
+from ..boundary import guarded, part
 from ..colours import style_of
 from ..connection import registry
 from ..downloads import csv_button
 from ..figures.importance import importance_bars, level_means, parallel
 from ..navigation import chosen_search
+from ..option_state import adopt, keep
 from ..queries_matters import (
     Evidence,
     changes_table,
@@ -35,7 +36,8 @@ from ..queries_matters import (
 )
 from ..reading import answer
 from ..reading_evidence import evidence_of, importance_of
-from ..text import capitalised, plain
+from ..tables import table
+from ..text import capitalised, cell, plain
 
 
 def page() -> None:
@@ -48,28 +50,34 @@ def page() -> None:
         st.info(plain(f"{why} Nothing can be said of what matters without a measurement."))
         return
     objectives = {objective.name: objective for objective in objectives_of(search)}
+    if not objectives:
+        st.info("None of the objectives of this search can be read, so that nothing can be told to matter for them.")
+        return
+    names, first = list(objectives), next(iter(objectives))
     name = st.segmented_control(
-        "For the objective", list(objectives), key="objective", default=next(iter(objectives)), required=True,
-        bind="query-params",
+        "For the objective", names, format_func=plain, required=True, key=adopt("objective", names, first),
+        on_change=keep, args=("objective", first),
     )  # fmt: skip
-    objective = objectives[name or next(iter(objectives))]
+    objective = objectives[name or first]
     st.caption(plain(f"{found.sentence} All figures are {answer(search).validity.sentence}."))
     kinds = families(found, registry())
-    _importance(search, found, objective)
-    _share(found, objective, kinds)
-    _decay(found, objective)
-    _place(found, objective, kinds)
+    guarded(_importance)(search, found, objective)
+    guarded(_share)(found, objective, kinds)
+    guarded(_decay)(found, objective)
+    guarded(_place)(found, objective, kinds)
     part(_parallel)(search, found, kinds, objective)
 
 
 def _importance(search: SearchRecord, found: Evidence, objective: Objective) -> None:
     st.header("Importance of each choice", divider="gray")
-    table = importance_of(search, objective)
-    if table.empty:
+    importances = importance_of(search, objective)
+    if importances.empty:
         st.info(plain(why_no_importance(found, objective)))
         return
     st.plotly_chart(
-        importance_bars(table), key="importance", alt="The most important choices as bars, with what chance would reach"
+        importance_bars(importances),
+        key="importance",
+        alt="The most important choices as bars, with what chance would reach",
     )
     st.caption(
         plain(
@@ -80,13 +88,13 @@ def _importance(search: SearchRecord, found: Evidence, objective: Objective) -> 
             "layers from 0."
         )
     )
-    csv_button("Importances as CSV", table, "importances.csv")
+    csv_button("Importances as CSV", importances, "importances.csv")
 
 
 def _family_choice(kinds: Mapping[str, str], key: str, label: str) -> str:
     known = list(dict.fromkeys(kinds.values()))
     default = known.index("full") if "full" in known else 0
-    return st.selectbox(label, known, index=default, key=key, bind="query-params", width=260)
+    return st.selectbox(label, known, index=default, key=key, bind="query-params", format_func=cell, width=260)
 
 
 def _share(found: Evidence, objective: Objective, kinds: Mapping[str, str]) -> None:
@@ -139,9 +147,7 @@ def _place(found: Evidence, objective: Objective, kinds: Mapping[str, str]) -> N
             f"({verdict(later.mean, later.error, told, objective)})."
         )
     )
-    table = moves_table(effect, objective)
-    st.dataframe(table, hide_index=True, key="moves_table")
-    csv_button("Moves as CSV", table, "moves.csv")
+    table(moves_table(effect, objective), "moves_table", file="moves.csv")
 
 
 def _levels(levels: pd.DataFrame, objective: Objective, across: str, colour: str, key: str) -> None:
@@ -151,12 +157,12 @@ def _levels(levels: pd.DataFrame, objective: Objective, across: str, colour: str
     )  # fmt: skip
 
 
-def _changes(table: pd.DataFrame, key: str, none: str) -> None:
+def _changes(changes: pd.DataFrame, key: str, none: str) -> None:
     st.caption("Above, candidates differ in other things too: bars are standard errors of the mean.")
-    if table.empty:
+    if changes.empty:
         st.info(plain(none))
     else:
-        st.dataframe(table, hide_index=True, key=f"{key}_changes")
+        table(changes, f"{key}_changes", file=f"{key}_changes.csv")
 
 
 def _parallel(search: SearchRecord, found: Evidence, kinds: Mapping[str, str], objective: Objective) -> None:

@@ -9,8 +9,10 @@ import streamlit as st
 from archsearch.analysis.crossings import log_contexts
 from archsearch.arch import ModelSpec
 from archsearch.mixer import MixerPlugin
+from archsearch.printable import printable
 
 from ..address import COMPARED
+from ..boundary import guarded
 from ..connection import registry
 from ..downloads import csv_button
 from ..figures.costs import cost_curves
@@ -31,7 +33,8 @@ from ..queries_mixers import (
     registered,
     state_table,
 )
-from ..text import plain
+from ..tables import table
+from ..text import SENTENCE, plain, shortened
 
 SIZES = {
     "small": {"d_model": 64, "n_heads": 2},
@@ -55,21 +58,20 @@ def page() -> None:
     """Draws every registered mixer, one of them in full, and the costs of some against context."""
     st.title("Mixers")
     _failures()
-    table = mixers_table(registry())
-    if table.empty:
+    listed = mixers_table(registry())
+    if listed.empty:
         st.info("No mixer can be used here: see what failed above, or install a plugin (docs/plugins.md).")
         return
     st.markdown(plain(registered(registry())))
-    st.dataframe(table, hide_index=True, key="mixers_table")
-    csv_button("Mixers as CSV", table, "mixers.csv")
+    table(listed, "mixers_table", file="mixers.csv")
     size = st.selectbox(
         "Costed on a backbone of", list(SIZES), format_func=_size_text, key=adopt("size", list(SIZES), SIZE),
         on_change=keep, args=("size", SIZE), width=420,
     )  # fmt: skip
     model = ModelSpec.read({**SIZES[size], "channel_mixer": "none"})
-    _costs(model)
-    _one(model)
-    _figures()
+    guarded(_costs)(model)
+    guarded(_one)(model)
+    guarded(_figures)()
 
 
 def _size_text(name: str) -> str:
@@ -82,7 +84,8 @@ def _failures() -> None:
     failed = failures(registry())
     for row in failed.to_dict("records"):
         st.error(plain(f"Plugin {row['plugin']} of {row['distribution']}: {row['status']}"), icon=":material/error:")
-        st.code(str(row["error"] or "no reason given"), language=None, wrap_lines=True)
+        said = shortened(str(row["error"] or "no reason given"), SENTENCE)
+        st.code(printable(said), language=None, wrap_lines=True)
 
 
 def _costs(model: ModelSpec) -> None:
@@ -120,17 +123,17 @@ def _one(model: ModelSpec) -> None:
     mixer = mixers[name]
     st.markdown(plain(f"{mixer.name}, of the family {mixer.family}: {mixer.summary}."))
     st.subheader("Options")
-    st.dataframe(options_table(mixer), hide_index=True, key="options_table", height="content")
+    table(options_table(mixer), "options_table", file=f"{mixer.name}_options.csv", height="content")
     presets = presets_table(mixer, registry())
     if len(presets):
         st.subheader("Presets")
-        st.dataframe(presets, hide_index=True, key="presets_table")
+        table(presets, "presets_table", file=f"{mixer.name}_presets.csv")
     st.subheader("State of one sequence")
     refused = can_cost(name, registry(), model)
     if refused:
         st.info(plain(f"Not on this backbone: {refused}"))
     else:
-        st.dataframe(state_table(mixer, registry(), model), hide_index=True, key="state_table")
+        table(state_table(mixer, registry(), model), "state_table", file=f"{mixer.name}_state.csv")
     _conformance(mixer)
 
 
@@ -147,13 +150,12 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
     if found.table.empty:
         st.code(COMMAND, language="sh")
     else:
-        st.dataframe(found.table, hide_index=True, key="conformance_table", placeholder="", height="content")
-        csv_button("Conformance as CSV", found.table, f"conformance_{mixer.name}.csv")
+        table(found.table, "conformance_table", file=f"conformance_{mixer.name}.csv", height="content")
     proofs = proofs_table(mixer)
     if proofs.empty:
         st.caption("No kernel configuration of this plugin has passed the checks on a card yet.")
     else:
-        st.dataframe(proofs, hide_index=True, key="proofs_table")
+        table(proofs, "proofs_table", file=f"{mixer.name}_proofs.csv")
 
 
 def _figures() -> None:
@@ -161,13 +163,12 @@ def _figures() -> None:
     held, errors = held_results()
     for error in errors:
         st.error(plain(error), icon=":material/error:")
-    table = kernel_figures(held, registry())
-    if table.empty:
+    figures = kernel_figures(held, registry())
+    if figures.empty:
         st.info("None are held: the folder benchmarks/results has no results where this dashboard was started.")
         return
-    st.dataframe(table, hide_index=True, key="figures_table", placeholder="", column_config=_FIGURES)
+    table(figures, "figures_table", file="kernel_figures.csv", columns=_FIGURES)
     st.caption(
         "Milliseconds are the median over the repeats, with the least and the most. The bound is the time that the "
         "least work takes at the copy and the matrix product that the card reached in the same run."
     )
-    csv_button("Kernel figures as CSV", table, "kernel_figures.csv")

@@ -16,7 +16,8 @@ from ..boundary import part
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go, no_search, state_of
-from ..text import plain
+from ..tables import chosen_row, forget_row
+from ..text import plain, shortened
 
 REFRESH_SECONDS = 5
 _PAGE = 20
@@ -46,19 +47,14 @@ def _listed() -> None:
         first = _PAGE * (chosen - 1)
     shown = found[first : first + _PAGE]
     table = _table(shown)
-    event = st.dataframe(
-        table, hide_index=True, on_select="rerun", selection_mode="single-row",
-        key=f"searches_{st.session_state.get('searches_left', 0)}", row_height=40, height="content",
-        column_config=_COLUMNS,
-    )  # fmt: skip
-    rows = event["selection"]["rows"]
-    if rows:
-        st.session_state["searches_left"] = st.session_state.get("searches_left", 0) + 1
-        go("front", query(search=shown[rows[0]].name))
+    row = chosen_row(table, "searches", columns=_COLUMNS, row_height=40, height="content")
+    if row is not None:
+        forget_row("searches")
+        go("front", query(search=shown[row].name))
     csv_button("Download the list", table.drop(columns="hypervolume"), "searches.csv")
     for search in shown:
         if search.reason:
-            st.caption(f"**{plain(search.name)}**: {plain(search.reason)}")
+            st.caption(f"**{plain(shortened(search.name, 80))}**: {plain(search.reason)}")
 
 
 _COLUMNS = {
@@ -69,6 +65,9 @@ _COLUMNS = {
         format="percent", width=85, help="Candidates trained, of those that the spec asks for"
     ),
     "drawn": st.column_config.NumberColumn(width=60, help="Candidates that were drawn, trained or not"),
+    "superseded": st.column_config.NumberColumn(
+        width=85, help="Trials that were measured with source that has changed since: they count no more"
+    ),
     "front": st.column_config.NumberColumn(width=55, help="Candidates on the front"),
     "hypervolume": st.column_config.AreaChartColumn(
         width=90, help="What the front dominates, candidate by candidate; a scale for each row"
@@ -80,7 +79,8 @@ _COLUMNS = {
 
 def _table(searches: Sequence[SearchRecord]) -> pd.DataFrame:
     now = datetime.now(UTC)
-    return pd.DataFrame([_row(search, now) for search in searches])
+    table = pd.DataFrame([_row(search, now) for search in searches])
+    return table if table["superseded"].any() else table.drop(columns="superseded")
 
 
 def _row(search: SearchRecord, now: datetime) -> dict[str, object]:
@@ -92,6 +92,7 @@ def _row(search: SearchRecord, now: datetime) -> dict[str, object]:
         "driver": queries.alive(search, state, now),
         "trained": min(1.0, count / planned) if planned else None,
         "drawn": len(answer.points),
+        "superseded": reading.superseded(search),
         "front": len(answer.front),
         "hypervolume": reading.hypervolume(search)["hypervolume"].tolist(),
         "best": queries.best_values(answer),

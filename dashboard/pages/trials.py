@@ -9,12 +9,16 @@ from archsearch.storage import SearchRecord, TrialQuery
 from archsearch.storage.records import TRIAL_KINDS, TRIAL_STATES
 
 from .. import queries
-from ..address import clicked_row, query
+from ..address import query
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go
+from ..option_state import adopt_number, keep
+from ..tables import chosen_row, forget_row
 
 PAGE = 50
+MOST_FIND = 500
+"""Characters that are looked for; a database refuses to look for very many."""
 
 
 def all_trials(search: SearchRecord) -> None:
@@ -24,7 +28,9 @@ def all_trials(search: SearchRecord) -> None:
     found = store().trial_page(search.name, asked, metrics=[item.metric for item in objectives])
     pages = max(1, -(-found.total // PAGE))
     count, turn = st.columns([0.8, 0.2], vertical_alignment="bottom")
-    page = turn.number_input("Page", 1, pages, 1, key="page", bind="query-params", disabled=pages == 1)
+    page = turn.number_input(
+        "Page", 1, pages, key=adopt_number("page", pages), on_change=keep, args=("page", 1), disabled=pages == 1
+    )
     if page > 1:
         asked = TrialQuery(**{**vars(asked), "offset": PAGE * (page - 1)})
         found = store().trial_page(search.name, asked, metrics=[item.metric for item in objectives])
@@ -33,14 +39,9 @@ def all_trials(search: SearchRecord) -> None:
         st.info("No trial is like that: take a filter away.", icon=":material/info:")
         return
     table = queries.trial_table(found.rows, objectives)
-    left = st.session_state.get("trials_left", 0)
-    event = st.dataframe(
-        table, hide_index=True, on_select="rerun", selection_mode="single-row", key=f"trials_{left}",
-        column_config={"pattern": st.column_config.TextColumn(width="large")},
-    )  # fmt: skip
-    row = clicked_row(event)
+    row = chosen_row(table, "trials", columns={"pattern": st.column_config.TextColumn(width="large")})
     if row is not None:
-        st.session_state["trials_left"] = left + 1
+        forget_row("trials")
         go("architecture", query(search=search.name, trial=int(found.rows["trial"].iloc[row])))
     csv_button("Download this page", table, f"{search.name}-trials-{page}.csv")
 
@@ -51,7 +52,7 @@ def _asked(metrics: list[str], names: list[str]) -> TrialQuery:
     return TrialQuery(
         states=tuple(columns[0].multiselect("State", TRIAL_STATES, key="state", bind="query-params")),
         kinds=tuple(columns[1].multiselect("Kind", TRIAL_KINDS, key="kind", bind="query-params")),
-        text=columns[2].text_input("Text in pattern or reason", key="find", bind="query-params"),
+        text=columns[2].text_input("Text in pattern or reason", key="find", bind="query-params")[:MOST_FIND],
         order=orders[columns[3].selectbox("Order", list(orders), key="order", bind="query-params")],
         descending=not columns[4].toggle("rising", key="rising", bind="query-params"),
         limit=PAGE,

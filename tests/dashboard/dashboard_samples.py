@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel
+from archsearch.exercise import Unexercised
 from archsearch.measurement import Measurement
 from archsearch.registry import Registry, load_registry
 from archsearch.storage import MetricValue, Store
@@ -42,6 +43,7 @@ SPEC = {
 }  # fmt: skip
 SPLITS = ("validation", "test")
 PLUGINS = [("full", "archsearch", "0.1.0"), ("linear", "archsearch", "0.1.0"), ("sliding", "archsearch", "0.1.0")]
+FLAT = Unexercised(layer="sliding(window=64)", task="mqar", seq_len=48, dense_up_to=64)
 HTML_NAME = "<b>bold</b> <script>alert('seen')</script> & *stars* [link](http://example.org)"
 LONG_NAME = "a very long name " * 11 + "and its end"
 LONG_PATTERN = "[kda gated-deltanet mamba2 retnet sliding(window=8) moba(block_size=8) nsa(block_size=8) full]*12"
@@ -102,7 +104,7 @@ def measured(pattern: str, seed: int, accuracy: float | None, task: str = "mqar"
 def add_trial(
     store: Store, search_id: int, pattern: str, accuracies: Sequence[float | None] = (), *, kind: str = "search",
     state: str = "complete", reason: str = "", first_seed: int = 0, parent: int | None = None,
-    unexercised: Sequence[str] = (), shown: str | None = None, tasks: Sequence[str] = ("mqar",),
+    unexercised: Sequence[Unexercised] = (), shown: str | None = None, tasks: Sequence[str] = ("mqar",),
 ) -> int:  # fmt: skip
     """One trial with a measurement a seed and task; NaN is a number that was not finite."""
     seeds = [first_seed + index for index in range(len(accuracies))]
@@ -111,7 +113,7 @@ def add_trial(
     trial = store.add_trial(
         search_id, kind=kind, state="queued", digest=arch.digest, pattern=shown or pattern, seeds=seeds,
         params=params if kind == "search" else {}, arch=arch.to_json(), costs=costs_of(pattern),
-        violations=violations_of(pattern), parent=parent, unexercised=list(unexercised),
+        violations=violations_of(pattern), parent=parent, unexercised=[one.to_json() for one in unexercised],
     )  # fmt: skip
     for seed, accuracy in zip(seeds, accuracies, strict=True):
         for task in tasks:
@@ -164,7 +166,7 @@ def every_state(store: Store, name: str = "quick") -> dict[str, int]:
         "preempted": add("kda(key_dim=4)*3", (), state="preempted", reason="the driver stopped"),
         "cancelled": add("gla(key_dim=4)*3", (), state="cancelled", reason="the search was stopped"),
         "flat": add("linear(key_dim=4) sliding(window=64) linear(key_dim=4)", (0.8, 0.82),
-                    unexercised=["sliding(window=64) sees all of up to 64 tokens, measured on 48"]),
+                    unexercised=[FLAT]),
         "nan": add("retnet(key_dim=4)*3", (math.nan, 0.4)),
     }  # fmt: skip
     for confirmed, values in (("mixed", (0.93, 0.91)), ("window", (0.6, 0.64)), ("delta", (0.45, 0.46))):

@@ -175,14 +175,32 @@ def test_figures_are_downloaded(
     assert (tmp_path / "figure").read_bytes().startswith(head)
 
 
-def test_a_table_is_downloaded_from_its_toolbar(browser: Browser, dashboard: Served, tmp_path: Path) -> None:
-    with viewer(browser, f"{dashboard.address}/front?search=quick") as page:
-        page.evaluate("() => { window.showSaveFilePicker = undefined }")  # the browser's own window cannot be driven
-        page.locator("[data-testid=stDataFrame]").first.hover()
+@pytest.mark.parametrize(
+    "view",
+    ["", "front?search=quick", "front?search=quick&below=All+trials", "architecture?search=quick",
+     "compare?search=quick", "matters?search=quick", "mixers"],
+    ids=["searches", "front", "trials", "architecture", "compare", "matters", "mixers"],
+)  # fmt: skip
+def test_no_table_has_a_second_way_out(browser: Browser, dashboard: Served, view: str) -> None:
+    """Streamlit's own download would write cells as formulas: only the page's button is left."""
+    with viewer(browser, f"{dashboard.address}/{view}") as page:
+        tables = page.locator("[data-testid=stDataFrame]")
+        expect(tables.first).to_be_visible()
+        for index in range(tables.count()):
+            tables.nth(index).hover(force=True)
+            expect(tables.nth(index).get_by_role("button", name="Search")).to_be_visible()
+            expect(tables.nth(index).get_by_role("button", name="Download as CSV")).to_have_count(0)
+        assert page.locator("[data-testid=stDownloadButton]").count() >= 1
+
+
+def test_a_small_table_is_downloaded_by_the_button_below_it(
+    browser: Browser, dashboard: Served, tmp_path: Path
+) -> None:
+    with viewer(browser, f"{dashboard.address}/architecture?search=quick") as page:
         with page.expect_download() as waited:
             page.get_by_role("button", name="Download as CSV").first.click()
         waited.value.save_as(tmp_path / "table.csv")
-    assert "deltanet(key_dim=4)" in (tmp_path / "table.csv").read_text()
+    assert (tmp_path / "table.csv").read_text().startswith("layer,text,family,options\n1,")
 
 
 def test_names_are_shown_and_never_run(browser: Browser, dashboard: Served) -> None:
@@ -193,6 +211,12 @@ def test_names_are_shown_and_never_run(browser: Browser, dashboard: Served) -> N
         settled(page)
         expect(page.get_by_role("heading", name=f"Front of {HTML_NAME[:30]}")).to_be_visible()
         points(page)
+        page.goto(f"{dashboard.address}/front?search=:material/home:%20%24x%24%20-%3E%20**y**")
+        settled(page)
+        told = page.locator("[data-testid=stAlert]").first.inner_text().replace("\u2060", "")
+        assert "“:material/home: $x$ -> **y**”" in told
+        page.go_back()
+        settled(page)
         assert page.locator("[data-testid=stHeading] b, [data-testid=stHeading] a[href*='example.org']").count() == 0
     assert not dialogs
 

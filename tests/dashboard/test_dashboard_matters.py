@@ -42,7 +42,7 @@ def test_without_a_measurement_it_says_why(url: str, search: str) -> None:
 
 def test_the_objective_is_in_the_url(url: str) -> None:
     app = open_page("matters", search="quick", objective="state_bytes")
-    assert app.segmented_control(key="objective").value == "state_bytes"
+    assert app.segmented_control(key="objective_option").value == "state_bytes"
 
 
 def test_what_was_not_exercised_is_left_out_and_counted(url: str) -> None:

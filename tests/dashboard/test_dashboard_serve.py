@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from archsearch_dashboard import reading, serve
 from archsearch_dashboard.connection import store
 from dashboard_samples import fill
@@ -23,3 +28,21 @@ def test_a_database_that_is_not_there_is_left_to_the_page(empty_url: str) -> Non
     assert serve.read_ahead() == 0
     fill(empty_url)
     assert serve.read_ahead() > 1
+
+
+@pytest.mark.parametrize("name", ["streamlit", "pandas", "plotly", "archsearch", "archsearch_dashboard", "script"])
+def test_nothing_is_imported_from_the_folder_it_is_started_in(url: str, tmp_path: Path, name: str) -> None:
+    """Neither when the server starts nor when its script runs: ``-P`` keeps the folder away, and nothing adds it."""
+    (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('taken').write_text('')\n")
+    code = (
+        "import sys\nfrom unittest import mock\nfrom streamlit.web import cli\n"
+        "with mock.patch.object(cli, 'main') as started:\n"
+        "    from archsearch_dashboard import serve\n    serve.main()\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        "app = AppTest.from_file(str(serve.SCRIPT), default_timeout=60).run()\n"
+        "assert not app.exception and app.title[0].value == 'Searches', app\n"
+        "assert '--client.disableDataExport=true' in started.call_args.kwargs['args']\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "taken").exists()

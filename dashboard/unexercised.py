@@ -1,0 +1,34 @@
+"""Layers that were not exercised, in sentences: each once, with the tasks that are too short for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from archsearch.errors import ArchsearchError, foreign_code
+from archsearch.exercise import Unexercised
+
+
+def unexercised_layers(found: Iterable[Unexercised]) -> list[str]:
+    """``sliding(window=64) sees all of up to 64 tokens: mqar has 48, copy has 32``, a sentence a layer."""
+    tasks: dict[tuple[str, int], dict[str, None]] = {}
+    for one in found:
+        tasks.setdefault((one.layer, one.dense_up_to), {})[f"{one.task} has {one.seq_len}"] = None
+    return [f"{layer} sees all of up to {most} tokens: {', '.join(told)}" for (layer, most), told in tasks.items()]
+
+
+def read_unexercised(stored: object) -> list[Unexercised]:
+    """What a frame holds of a trial; entries of another shape are left out."""
+    entries = stored if isinstance(stored, list | tuple) else []
+    return [one for entry in entries if (one := _read(entry)) is not None]
+
+
+def _read(entry: object) -> Unexercised | None:
+    if isinstance(entry, Unexercised):
+        return entry
+    if not isinstance(entry, Mapping):
+        return None
+    try:
+        with foreign_code("a layer that was not exercised", "from_json"):
+            return Unexercised.from_json(entry)
+    except ArchsearchError:
+        return None
