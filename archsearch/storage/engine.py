@@ -30,8 +30,8 @@ _RETRY_SECONDS = 0.2
 _PIP_NAMES = {"psycopg": "archsearch[postgres]", "psycopg2": "psycopg2-binary"}
 
 
-def open_engine(url: str, *, read_only: bool = False) -> Engine:
-    """An engine for `url`; with `read_only` it can neither write nor make a file.
+def open_engine(url: str, *, read_only: bool = False, create: bool = True) -> Engine:
+    """An engine for `url`; with `read_only` it can neither write nor make a file, without `create` not make one.
 
     Transactions of ``engine.execution_options(**{WRITES: True})`` take the write lock when they begin. Raises
     `StorageError` for a URL, a path or a driver that cannot be used; a server is not asked before the first use.
@@ -40,8 +40,8 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
     path = sqlite_path(parsed)
     if path is None:
         return _server_engine(parsed, url, read_only=read_only)
-    _check_path(path, url, read_only=read_only)
-    return _sqlite_engine(path, read_only=read_only)
+    _check_path(path, url, read_only=read_only, create=create)
+    return _sqlite_engine(path, read_only=read_only, create=create)
 
 
 def _dumps(value: Any) -> str:
@@ -52,12 +52,14 @@ def _dumps(value: Any) -> str:
         raise UnstorableError(str(error)) from None
 
 
-def _check_path(path: Path, url: str, *, read_only: bool) -> None:
+def _check_path(path: Path, url: str, *, read_only: bool, create: bool) -> None:
     """What SQLite would tell in no words of the user's; a place that may not be looked into counts as absent."""
     if os.path.isdir(path):
         raise StorageError(f"{hide(url)}: {path} is a directory: add a file name")
-    if read_only and not os.path.exists(path):
-        raise StorageError(f"there is no database at {hide(url)}: `archsearch run SPEC` makes one, or {ANOTHER}")
+    if (read_only or not create) and not os.path.exists(path):
+        raise StorageError(f"there is no database at {path}: `archsearch run SPEC` makes one, or {ANOTHER}")
+    if not read_only and not create and not os.path.getsize(path):
+        raise StorageError(f"{path} is empty: `archsearch run SPEC` fills one, or {ANOTHER}")
     if not os.path.isdir(path.parent):
         raise StorageError(f"{hide(url)}: there is no directory {path.parent}: make it, or {ANOTHER}")
     target = path if os.path.exists(path) else path.parent
@@ -65,8 +67,8 @@ def _check_path(path: Path, url: str, *, read_only: bool) -> None:
         raise StorageError(f"{hide(url)}: {target} is not writable: give write permission, or {ANOTHER}")
 
 
-def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:
-    target = f"{path.as_uri()}?{_sqlite_mode(path, read_only=read_only)}"
+def _sqlite_engine(path: Path, *, read_only: bool, create: bool) -> Engine:
+    target = f"{path.as_uri()}?{_sqlite_mode(path, read_only=read_only, create=create)}"
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -80,13 +82,13 @@ def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:
     return engine
 
 
-def _sqlite_mode(path: Path, *, read_only: bool) -> str:
+def _sqlite_mode(path: Path, *, read_only: bool, create: bool) -> str:
     """How SQLite opens the file; a reader that may not write there must leave no log or index of its own beside it.
 
     Without a log nobody is writing, and the file is read as it is.
     """
     if not read_only:
-        return "mode=rwc"
+        return "mode=rwc" if create else "mode=rw"
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return "mode=rw"
     return "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import ColumnElement, Engine, and_, select
+from sqlalchemy import ColumnElement, Engine, and_, func, select
 from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError, listing, nearest
@@ -19,7 +19,7 @@ from archsearch.storage.failures import storage_errors
 from archsearch.storage.records import SPLITS, SearchRecord, TrialRecord
 from archsearch.storage.rows import search_record, trial_record
 from archsearch.storage.samples import Sample, sample
-from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Metric, PluginVersion, Search, Trial
+from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Metric, Part, PluginVersion, Search, Trial
 from archsearch.storage.trial_pages import TrialPage, TrialQuery, trial_page
 from archsearch.storage.url import hide
 
@@ -34,15 +34,16 @@ class Reader:
         self._engine, self._reads, self._url = engine, for_reading(engine), url
 
     @classmethod
-    def open(cls, url: str, *, read_only: bool = False) -> Self:
-        """Opens the database at `url`; a new SQLite file gets its tables, unless `read_only`, which makes no file.
+    def open(cls, url: str, *, read_only: bool = False, create: bool = True) -> Self:
+        """Opens the database at `url`; a new SQLite file gets its tables.
 
-        Raises `StorageError`, with the remedy, for an older or a newer schema too.
+        With `read_only`, and without `create`, no file is made: where there is none, and for an older or a newer
+        schema too, `StorageError` is raised with the remedy.
         """
-        engine = open_engine(url, read_only=read_only)
+        engine = open_engine(url, read_only=read_only, create=create)
         try:
             with storage_errors(url):
-                schema.check(engine, url, read_only=read_only)
+                schema.check(engine, url, make=create and not read_only)
         except BaseException:
             engine.dispose()
             raise
@@ -88,11 +89,33 @@ class Reader:
             rows = session.scalars(select(PluginVersion).where(PluginVersion.search_id == search_id))
             return sorted((row.plugin, row.distribution, row.version) for row in rows)
 
+    def parts(self, search_id: int) -> dict[str, tuple[str, str]]:
+        """The parts of the source that a search ran: name -> (version, digest)."""
+        with self._reading() as session:
+            rows = session.scalars(select(Part).where(Part.search_id == search_id).order_by(Part.name))
+            return {row.name: (row.version, row.digest) for row in rows}
+
+    def last_parts(self) -> dict[str, tuple[str, str, str]]:
+        """Every part that a search ever ran, as its newest search ran it: name -> (version, digest, search)."""
+        query = (
+            select(Part.name, Part.version, Part.digest, Search.name)
+            .join(Search, Search.id == Part.search_id)
+            .order_by(Part.name, Search.id)
+        )
+        with self._reading() as session:
+            return {part: (version, digest, search) for part, version, digest, search in session.execute(query)}
+
     def find_measurement(self, key: str) -> tuple[int, dict[str, Any]] | None:
-        """The trial that first gave a measurement of `key`, and its payload; None when nobody did."""
+        """The trial that first gave a measurement of `key`, and its payload; None when nobody did.
+
+        What a superseded trial gave counts for nothing.
+        """
+        superseded = select(Trial.id).where(Trial.state == "superseded")
+        trained_in = func.coalesce(MeasurementRow.reused_from, MeasurementRow.trial_id)
         query = (
             select(MeasurementRow)
             .where(MeasurementRow.key == key, MeasurementRow.status.in_(("complete", "diverged")))
+            .where(MeasurementRow.trial_id.not_in(superseded), trained_in.not_in(superseded))
             .order_by(MeasurementRow.id)
             .limit(1)
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from archsearch.exercise import Unexercised
+from archsearch.storage.driver import Driver
 from archsearch.storage.records import MeasurementRecord, MetricValue, SearchRecord, TrialRecord
 from archsearch.storage.tables import MeasurementRow, Search, Trial
 
@@ -46,7 +47,8 @@ def search_record(row: Search) -> SearchRecord:
     return SearchRecord(
         id=row.id, name=row.name, state=row.state, reason=row.reason, spec=row.spec,
         objectives=tuple(row.objectives), created_at=row.created_at, heartbeat_at=row.heartbeat_at,
-        finished_at=row.finished_at,
+        finished_at=row.finished_at, beats=row.beats,
+        driver=None if row.driver is None else Driver.from_json(row.driver),
     )  # fmt: skip
 
 

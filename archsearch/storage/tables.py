@@ -79,7 +79,7 @@ class Base(DeclarativeBase):
 
 
 class Search(Base):
-    """One search: its spec as given, its objectives, and whether its driver is alive."""
+    """One search: its spec as given, its objectives, and who drives it; `beats` counts the driver's signs of life."""
 
     __tablename__ = "search"
 
@@ -92,6 +92,8 @@ class Search(Base):
     created_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    driver: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    beats: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class Trial(Base):
@@ -162,3 +164,16 @@ class PluginVersion(Base):
     plugin: Mapped[str] = mapped_column(String(200))
     distribution: Mapped[str | None] = mapped_column(String(200))
     version: Mapped[str | None] = mapped_column(String(100))
+
+
+class Part(Base):
+    """A part of the source that a search ran: the core, a mixer ("mixer:linear") or a task ("task:mqar")."""
+
+    __tablename__ = "part"
+    __table_args__ = (UniqueConstraint("search_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("search.id"))
+    name: Mapped[str] = mapped_column(String(200))
+    version: Mapped[str] = mapped_column(String(200))
+    digest: Mapped[str] = mapped_column(String(64))

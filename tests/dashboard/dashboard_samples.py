@@ -102,7 +102,7 @@ def measured(pattern: str, seed: int, accuracy: float | None, task: str = "mqar"
 def add_trial(
     store: Store, search_id: int, pattern: str, accuracies: Sequence[float | None] = (), *, kind: str = "search",
     state: str = "complete", reason: str = "", first_seed: int = 0, parent: int | None = None,
-    unexercised: Sequence[str] = (), shown: str | None = None, tasks: Sequence[str] = ("mqar",),
+    unexercised: Sequence[dict[str, Any]] = (), shown: str | None = None, tasks: Sequence[str] = ("mqar",),
 ) -> int:  # fmt: skip
     """One trial with a measurement a seed and task; NaN is a number that was not finite."""
     seeds = [first_seed + index for index in range(len(accuracies))]
@@ -164,7 +164,7 @@ def every_state(store: Store, name: str = "quick") -> dict[str, int]:
         "preempted": add("kda(key_dim=4)*3", (), state="preempted", reason="the driver stopped"),
         "cancelled": add("gla(key_dim=4)*3", (), state="cancelled", reason="the search was stopped"),
         "flat": add("linear(key_dim=4) sliding(window=64) linear(key_dim=4)", (0.8, 0.82),
-                    unexercised=["sliding(window=64) sees all of up to 64 tokens, measured on 48"]),
+                    unexercised=[{"layer": "sliding(window=64)", "task": "mqar", "seq_len": 48, "dense_up_to": 64}]),
         "nan": add("retnet(key_dim=4)*3", (math.nan, 0.4)),
     }  # fmt: skip
     for confirmed, values in (("mixed", (0.93, 0.91)), ("window", (0.6, 0.64)), ("delta", (0.45, 0.46))):
