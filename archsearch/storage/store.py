@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -17,7 +17,7 @@ from archsearch.storage.claims import Watch, ignore, taken
 from archsearch.storage.driver import Driver
 from archsearch.storage.engine import WRITES
 from archsearch.storage.failures import storage_errors
-from archsearch.storage.reader import Reader, check, costs_of, utc_now
+from archsearch.storage.reader import Reader, check, is_id, utc_now
 from archsearch.storage.records import (
     OPEN_STATES,
     SEARCH_STATES,
@@ -28,8 +28,8 @@ from archsearch.storage.records import (
     SearchRecord,
     TrialRecord,
 )
-from archsearch.storage.rows import curve_metrics, finite, metric_row, search_record, trial_record
-from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Metric, Part, PluginVersion, Search, Trial
+from archsearch.storage.rows import curve_metrics, finite, metric_row, trial_records
+from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Search, Trial
 
 
 class Store(Reader):
@@ -111,15 +111,18 @@ class Store(Reader):
         seen = watching.claimable(utc_now, wait=wait)
         with self._writing() as session:
             row = self._search_row(session, search_id, lock=True)
-            if (row.state, row.beats) != (seen.state, seen.beats):
-                raise taken(search_record(row))
+            now = self._search(session, search_id)
+            if (now.state, now.beats) != (seen.state, seen.beats):
+                raise taken(now)
             _set_search_state(row, "running", "")
             row.driver = driver.to_json()
-            return search_record(row)
+            session.flush()
+            return self._search(session, search_id)
 
     def _look(self, search_id: int) -> SearchRecord:
         with self._reading() as session:
-            return search_record(self._search_row(session, search_id))
+            self._search_row(session, search_id)
+            return self._search(session, search_id)
 
     def add_trial(
         self, search_id: int, *, kind: str, state: str, arch: Mapping[str, Any], digest: str, pattern: str,
@@ -212,12 +215,13 @@ class Store(Reader):
         """Sets the trials that were queued or running when the driver stopped to "preempted", and returns them."""
         open_trials = select(Trial).where(Trial.search_id == search_id, Trial.state.in_(OPEN_STATES))
         with self._writing() as session:
-            beat = self._search_row(session, search_id).heartbeat_at
+            self._search_row(session, search_id)
+            beat = self._search(session, search_id).heartbeat_at
             rows = session.scalars(open_trials.order_by(Trial.number)).all()
             for row in rows:
                 _set_trial_state(row, "preempted", f"the driver stopped (last seen {beat:%Y-%m-%d %H:%M:%S} UTC)")
-            costs = costs_of(session, Trial.search_id == search_id)
-            return [trial_record(row, costs.get(row.id, {})) for row in rows]
+            session.flush()
+            return trial_records(session, Trial.id.in_([row.id for row in rows]), self._remarks)
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -232,7 +236,7 @@ class Store(Reader):
         )
 
     def _search_row(self, session: Session, search_id: int, *, lock: bool = False) -> Search:
-        row = session.get(Search, search_id, with_for_update=lock or None) if search_id <= MOST_ROWS else None
+        row = session.get(Search, search_id, with_for_update=lock or None) if is_id(search_id) else None
         if row is None:
             raise StorageError(f"{self.url} has no search with the id {search_id}")
         return row
@@ -243,7 +247,8 @@ def _set_search_state(row: Search, state: str, reason: str) -> None:
     row.state, row.reason = state, reason
     row.finished_at = None if state == "running" else now
     if state == "running":
-        row.heartbeat_at, row.beats = now, row.beats + 1
+        row.heartbeat_at = now
+        row.beats = cast("int", Search.beats + 1)  # counted by the database, whatever stands there
 
 
 def _add_parts(session: Session, search_id: int, parts: Iterable[tuple[str, str, str]]) -> None:

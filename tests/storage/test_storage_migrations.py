@@ -15,6 +15,7 @@ from archsearch.exercise import Unexercised
 from archsearch.storage import Driver, Store, current, head, schema, upgrade
 from archsearch.storage.engine import WRITES, open_engine
 
+CURVE = [{"step": 1, "loss": 2.5}]
 WHEN = "2026-01-02 03:04:05.000006+00:00"
 SEEN = "sliding(window=64) sees all of up to 64 tokens, measured on 48"
 BLOCKS = "moba(block_size=8, label=a by b) sees all of up to 128 tokens, measured on 64"
@@ -76,7 +77,7 @@ def old_url(blank_url: str) -> str:
         )  # fmt: skip
         for number, unexercised in enumerate(TRIALS):
             _trial(connection, number, unexercised)
-            _measurement(connection, number, {"task": "mqar:compact", "unexercised": unexercised, "curve": [1, 2.5]})
+            _measurement(connection, number, {"task": "mqar:compact", "unexercised": unexercised, "curve": CURVE})
     return blank_url
 
 
@@ -101,7 +102,7 @@ def test_payloads_of_measurements_become_data_too(old_url: str) -> None:
     upgrade(old_url)
     with Store.open(old_url) as store:
         payloads = [store.trial(number).measurements[0].payload for number in range(len(TRIALS))]
-    assert [payload["curve"] for payload in payloads] == [[1, 2.5]] * len(TRIALS)
+    assert [payload["curve"] for payload in payloads] == [CURVE] * len(TRIALS)
     assert _of(payloads[1]["unexercised"]) == [("sliding(window=64)", "mqar:compact", 48, 64)]
     assert _of(payloads[4]["unexercised"]) == [("a sentence of a plugin", "", 0, 0)]
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from storage_samples import measurement
 
 from archsearch.errors import StorageError
-from archsearch.storage import Store, reader, upgrade
+from archsearch.storage import Store, rows, upgrade
 
 AddTrial = Callable[..., int]
 MODES = pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
@@ -171,15 +171,15 @@ def test_a_reader_sees_one_moment(
     url: str, store: Store, search_id: int, add_trial: AddTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_trial(digest="before")
-    costs_of = reader.costs_of
+    costs = rows._costs
 
     def then_a_trial_is_added(*words: Any) -> dict[int, dict[str, float]]:
-        found = costs_of(*words)
+        found = costs(*words)
         add_trial(digest="in between")
         return found
 
     with Store.open(url, read_only=True) as reading:
-        monkeypatch.setattr(reader, "costs_of", then_a_trial_is_added)
+        monkeypatch.setattr(rows, "_costs", then_a_trial_is_added)
         assert [(trial.digest, len(trial.costs)) for trial in reading.trials(search_id)] == [("before", 1)]
     monkeypatch.undo()
     assert len(store.trials(search_id)) == 2
