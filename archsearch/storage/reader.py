@@ -79,7 +79,7 @@ class Reader:
                 row = session.scalar(select(Search.id).where(Search.id == name)) if is_id(name) else None
             if row is not None:
                 return self._search(session, row)
-            names = [found for found in session.scalars(select(Search.name)) if isinstance(found, str)]
+            names = [found[:200] for found in session.scalars(select(Search.name)) if isinstance(found, str)]
         close = nearest(str(name), names)
         raise StorageError(f'{self.url} has no search "{name}"' + (close or f": it has {listing(names)}"))
 
