@@ -28,7 +28,7 @@ from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import survey
 from archsearch.search.view import Briefing, Look, View
 from archsearch.search.workers import train, workers
-from archsearch.storage import Store
+from archsearch.storage import Driver, Store
 
 HEARTBEAT_SECONDS = 10.0
 STOP_SECONDS = 5.0
@@ -58,7 +58,7 @@ def run_search(
     reports = [report for report in registry.reports() if report.status == "ok"]
     search_id = store.create_search(
         spec.name, spec.to_json(), [objective.to_json() for objective in problem.objectives],
-        plugins=[(report.name, report.distribution, report.version) for report in reports],
+        plugins=[(report.name, report.distribution, report.version) for report in reports], driver=Driver.here(),
     )  # fmt: skip
     return _Drive(problem, registry, store, search_id, view or View(), address).run()
 
@@ -72,7 +72,7 @@ def resume_search(
     """
     record = store.search(name)
     problem = Problem.of(SearchSpec.from_dict(record.spec, registry), registry)
-    store.claim_search(record.id)
+    store.claim_search(record.id, driver=Driver.here())
     store.mark_orphans(record.id)
     return _Drive(problem, registry, store, record.id, view or View(), address).run()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archsearch.storage.driver import Driver
 from archsearch.storage.records import (
     STALE_AFTER,
     MeasurementRecord,
@@ -16,6 +17,7 @@ from archsearch.storage.url import hide, identity, storage_url
 
 __all__ = [
     "STALE_AFTER",
+    "Driver",
     "MeasurementRecord",
     "MetricValue",
     "SearchRecord",

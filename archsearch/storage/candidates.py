@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, String, cast, func, select
+from sqlalchemy import String, cast, func, select
 from sqlalchemy.orm import Session
 
+from archsearch.storage import kinds
+from archsearch.storage.columns import METRIC, TRIAL, Column
+from archsearch.storage.kinds import numbers_of
+from archsearch.storage.remarks import Remarks
+from archsearch.storage.rows import read_columns
 from archsearch.storage.tables import MeasurementRow, Metric, Search, Trial
 
 if TYPE_CHECKING:
@@ -19,17 +22,24 @@ _CANDIDATE_TYPES = {
     "trial": "int64", "number": "int64", "kind": "object", "state": "object", "pattern": "object", "digest": "object",
     "seeds": "object", "feasible": "bool", "exercised": "bool",
 }  # fmt: skip
+_CANDIDATES = {
+    **{name: TRIAL[name] for name in ("id", "number", "kind", "state", "pattern", "digest")},
+    "seeds": Column(kind=kinds.SEED_TEXT),
+    "violations": Column(kind=kinds.FLAG, mend=lambda _: False, told="the trial counts as over budget"),
+    "unexercised": Column(kind=kinds.FLAG, mend=lambda _: False, told="the trial counts as not exercised"),
+}
 CANDIDATE_COLUMNS = tuple(_CANDIDATE_TYPES)
 """One row a trial, as in `frames.TRIAL_COLUMNS`."""
 
 _VALUE_TYPES = {
     "trial": "int64", "name": "object", "split": "object", "seed": "Int64", "step": "Int64", "value": "float64",
 }  # fmt: skip
+_VALUES = {name: METRIC[name] for name in ("trial_id", "name", "split", "seed", "step", "value")}
 VALUE_COLUMNS = tuple(_VALUE_TYPES)
 """One row a number, as in `frames.METRIC_COLUMNS`; only numbers that are no part of a curve."""
 
 
-def candidates_frame(session: Session, search_id: int) -> DataFrame:
+def candidates_frame(session: Session, search_id: int, remarks: Remarks) -> DataFrame:
     """`CANDIDATE_COLUMNS` of a search, by number."""
     query = (
         select(
@@ -39,28 +49,29 @@ def candidates_frame(session: Session, search_id: int) -> DataFrame:
         .where(Trial.search_id == search_id)
         .order_by(Trial.number)
     )  # fmt: skip
-    frame = _frame(session, query, _CANDIDATE_TYPES)
-    frame["seeds"] = [list(_numbers(text)) for text in frame["seeds"]]
+    found = read_columns(session, query, "trial", _CANDIDATES, remarks)
+    frame = _frame(found, _CANDIDATE_TYPES)
+    frame["seeds"] = [list(numbers_of(text) or ()) for text in found["seeds"]]
     return frame
 
 
-def values_frame(session: Session, search_id: int, names: Collection[str], splits: Collection[str]) -> DataFrame:
+def values_frame(
+    session: Session, search_id: int, names: Collection[str], splits: Collection[str], remarks: Remarks
+) -> DataFrame:  # fmt: skip
     """`VALUE_COLUMNS` of the metrics `names` of a search, of some splits, in no order."""
     query = (
         select(Metric.trial_id, Metric.name, Metric.split, Metric.seed, Metric.step, Metric.value)
         .join(Trial, Trial.id == Metric.trial_id)
         .where(Trial.search_id == search_id, Metric.split.in_(splits), Metric.name.in_(names), Metric.step.is_(None))
     )
-    return _frame(session, query, _VALUE_TYPES)
+    return _frame(read_columns(session, query, "metric of trial", _VALUES, remarks), _VALUE_TYPES)
 
 
-def _frame(session: Session, query: Select[*tuple[Any, ...]], types: Mapping[str, str]) -> DataFrame:
-    """Column by column from the bare connection: of 60,000 rows, rows as objects take most of the time."""
+def _frame(found: Mapping[str, list[Any]], types: Mapping[str, str]) -> DataFrame:
     import pandas as pd
 
-    rows = session.connection().execute(query).all()
-    taken = zip(*rows, strict=True) if rows else ([] for _ in types)
-    return pd.DataFrame({name: _column(list(values), types[name]) for name, values in zip(types, taken, strict=True)})
+    columns = zip(types, found.values(), strict=True)
+    return pd.DataFrame({name: _column(values, types[name]) for name, values in columns})
 
 
 def _column(values: list[Any], kind: str) -> Any:
@@ -86,10 +97,5 @@ def revision(session: Session, search_id: int) -> str:
     if found.state == "running":
         marks += [session.scalar(select(func.max(table.id))) for table in (MeasurementRow, Metric)]
         states = select(Trial.state, func.count()).where(Trial.search_id == search_id).group_by(Trial.state)
-        marks += sorted(tuple(row) for row in session.execute(states))
+        marks += sorted(str(tuple(row)) for row in session.execute(states))
     return "/".join(map(str, marks))
-
-
-@lru_cache(maxsize=4096)
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(json.loads(text))

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import time
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from archsearch.errors import StorageError
 from archsearch.storage.failures import BUSY_SECONDS, UnstorableError
+from archsearch.storage.kinds import Unreadable, read_json
 from archsearch.storage.url import ANOTHER, hide, read_url, sqlite_path
 
 WRITES = "archsearch_writes"
@@ -30,8 +32,8 @@ _RETRY_SECONDS = 0.2
 _PIP_NAMES = {"psycopg": "archsearch[postgres]", "psycopg2": "psycopg2-binary"}
 
 
-def open_engine(url: str, *, read_only: bool = False) -> Engine:
-    """An engine for `url`; with `read_only` it can neither write nor make a file.
+def open_engine(url: str, *, read_only: bool = False, create: bool = True) -> Engine:
+    """An engine for `url`; with `read_only` it can neither write nor make a file, without `create` not make one.
 
     Transactions of ``engine.execution_options(**{WRITES: True})`` take the write lock when they begin. Raises
     `StorageError` for a URL, a path or a driver that cannot be used; a server is not asked before the first use.
@@ -40,8 +42,8 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
     path = sqlite_path(parsed)
     if path is None:
         return _server_engine(parsed, url, read_only=read_only)
-    _check_path(path, url, read_only=read_only)
-    return _sqlite_engine(path, read_only=read_only)
+    _check_path(path, url, read_only=read_only, create=create)
+    return _sqlite_engine(path, read_only=read_only, create=create)
 
 
 def _dumps(value: Any) -> str:
@@ -52,12 +54,17 @@ def _dumps(value: Any) -> str:
         raise UnstorableError(str(error)) from None
 
 
-def _check_path(path: Path, url: str, *, read_only: bool) -> None:
+_JSON: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": read_json}
+
+
+def _check_path(path: Path, url: str, *, read_only: bool, create: bool) -> None:
     """What SQLite would tell in no words of the user's; a place that may not be looked into counts as absent."""
     if os.path.isdir(path):
         raise StorageError(f"{hide(url)}: {path} is a directory: add a file name")
-    if read_only and not os.path.exists(path):
-        raise StorageError(f"there is no database at {hide(url)}: `archsearch run SPEC` makes one, or {ANOTHER}")
+    if (read_only or not create) and not os.path.exists(path):
+        raise StorageError(f"there is no database at {path}: `archsearch run SPEC` makes one, or {ANOTHER}")
+    if not read_only and not create and not os.path.getsize(path):
+        raise StorageError(f"{path} is empty: `archsearch run SPEC` fills one, or {ANOTHER}")
     if not os.path.isdir(path.parent):
         raise StorageError(f"{hide(url)}: there is no directory {path.parent}: make it, or {ANOTHER}")
     target = path if os.path.exists(path) else path.parent
@@ -65,8 +72,8 @@ def _check_path(path: Path, url: str, *, read_only: bool) -> None:
         raise StorageError(f"{hide(url)}: {target} is not writable: give write permission, or {ANOTHER}")
 
 
-def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:
-    target = f"{path.as_uri()}?{_sqlite_mode(path, read_only=read_only)}"
+def _sqlite_engine(path: Path, *, read_only: bool, create: bool) -> Engine:
+    target = f"{path.as_uri()}?{_sqlite_mode(path, read_only=read_only, create=create)}"
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -75,24 +82,29 @@ def _sqlite_engine(path: Path, *, read_only: bool) -> Engine:
         _set_up(connection, read_only=read_only)
         return connection
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, json_serializer=_dumps)
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, **_JSON)
     event.listen(engine, "begin", _begin)
     return engine
 
 
-def _sqlite_mode(path: Path, *, read_only: bool) -> str:
+def _sqlite_mode(path: Path, *, read_only: bool, create: bool) -> str:
     """How SQLite opens the file; a reader that may not write there must leave no log or index of its own beside it.
 
     Without a log nobody is writing, and the file is read as it is.
     """
     if not read_only:
-        return "mode=rwc"
+        return "mode=rwc" if create else "mode=rw"
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return "mode=rw"
     return "mode=ro" if os.path.exists(f"{path}-wal") else "mode=ro&immutable=1"
 
 
+_decode = methodcaller("decode", "utf-8", "replace")
+"""Bytes that are no text must not end the reading of the other rows."""
+
+
 def _set_up(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    connection.text_factory = _decode
     connection.execute("PRAGMA foreign_keys=ON")
     if read_only:
         connection.execute("PRAGMA query_only=ON")
@@ -126,6 +138,21 @@ def for_reading(engine: Engine) -> Engine:
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
+def _read_any_moment(connection: Any, record: ConnectionPoolEntry) -> None:
+    """A moment that Python has no word for, such as "infinity", must not end the reading of the other rows."""
+    from psycopg import DataError
+    from psycopg.types.datetime import TimestamptzLoader
+
+    class Loader(TimestamptzLoader):
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except DataError:
+                return Unreadable(bytes(data).decode())
+
+    connection.adapters.register_loader("timestamptz", Loader)
+
+
 class _Connector:
     """Connects; to a server that has answered before it tries for `BUSY_SECONDS`, as a restart ends no search."""
 
@@ -154,7 +181,7 @@ def _server_engine(parsed: URL, url: str, *, read_only: bool) -> Engine:
         driver = parsed.get_dialect().driver
         if driver.startswith("psycopg") and "connect_timeout" not in parsed.query:
             options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
-        engine = create_engine(parsed, pool_pre_ping=True, json_serializer=_dumps, **options)
+        engine = create_engine(parsed, pool_pre_ping=True, **_JSON, **options)
     except NoSuchModuleError:
         raise StorageError(
             f"{hide(url)}: no driver is called {parsed.drivername}: write postgresql+psycopg://"
@@ -164,6 +191,8 @@ def _server_engine(parsed: URL, url: str, *, read_only: bool) -> Engine:
         raise StorageError(f"{hide(url)}: its driver is not installed: pip install '{package}'") from None
     if not read_only:
         event.listen(engine, "do_connect", _Connector())
+    if driver == "psycopg":
+        event.listen(engine, "connect", _read_any_moment)
     if engine.dialect.is_async:
         raise StorageError(f"{hide(url)}: {engine.dialect.driver} is asynchronous: write postgresql+psycopg://")
     return engine

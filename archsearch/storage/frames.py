@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
+from archsearch.storage.columns import METRIC, TRIAL
 from archsearch.storage.records import TRIAL_STATES
-from archsearch.storage.rows import search_record
-from archsearch.storage.tables import Metric, Search, Trial
+from archsearch.storage.remarks import Remarks
+from archsearch.storage.rows import read_columns, search_records
+from archsearch.storage.tables import Metric, Trial
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,16 +37,17 @@ METRIC_COLUMNS = ("trial", "name", "split", "task", "seed", "step", "value")
 """One row a number: `trial` is the trial's id, `split` validation, test, cost or progress; `task`, `seed` and `step`
 are NA where the number belongs to none, and `value` is NaN where it was not finite."""
 
+_NAMES = {"id": "trial", "trial_id": "trial", "parent_id": "parent"}
 _MOMENT = "datetime64[us, UTC]"
 
 
-def searches_frame(session: Session, now: datetime) -> DataFrame:
-    """`SEARCH_COLUMNS`, the oldest search first."""
+def searches_frame(session: Session, now: datetime, remarks: Remarks) -> DataFrame:
+    """`SEARCH_COLUMNS`, the oldest search first; trials in a state that is not known are not counted."""
     counts: dict[int, dict[str, int]] = {}
-    query = select(Trial.search_id, Trial.state, func.count()).group_by(Trial.search_id, Trial.state)
-    for search_id, state, count in session.execute(query):
+    query = select(Trial.search_id, Trial.state, func.count()).where(Trial.state.in_(TRIAL_STATES))
+    for search_id, state, count in session.execute(query.group_by(Trial.search_id, Trial.state)):
         counts.setdefault(search_id, {})[state] = count
-    records = [search_record(row) for row in session.scalars(select(Search).order_by(Search.id))]
+    records = search_records(session, true(), remarks)
     rows = [
         (
             record.id, record.name, record.state_now(now), record.reason,
@@ -57,23 +60,22 @@ def searches_frame(session: Session, now: datetime) -> DataFrame:
     return _frame(rows, SEARCH_COLUMNS, dict.fromkeys(("created_at", "heartbeat_at", "finished_at"), _MOMENT))
 
 
-def trials_frame(session: Session, search_id: int, where: ColumnElement[bool] | None = None) -> DataFrame:
+def trials_frame(
+    session: Session, search_id: int, remarks: Remarks, where: ColumnElement[bool] | None = None
+) -> DataFrame:  # fmt: skip
     """`TRIAL_COLUMNS` of a search, by number; of those trials only for which `where` holds."""
-    columns = {
-        "trial": Trial.id, "number": Trial.number, "kind": Trial.kind, "state": Trial.state, "reason": Trial.reason,
-        "pattern": Trial.pattern, "digest": Trial.digest, "seeds": Trial.seeds, "parent": Trial.parent_id,
-        "unexercised": Trial.unexercised, "violations": Trial.violations, "params": Trial.params,
-        "created_at": Trial.created_at, "started_at": Trial.started_at, "finished_at": Trial.finished_at,
-    }  # fmt: skip
-    query = select(*columns.values()).where(Trial.search_id == search_id, _or_all(where)).order_by(Trial.number)
+    columns = {name: column for name, column in TRIAL.items() if name not in ("search_id", "arch")}
+    query = select(*(getattr(Trial, name) for name in columns)).where(Trial.search_id == search_id, _or_all(where))
+    found = read_columns(session, query.order_by(Trial.number), "trial", columns, remarks)
     types = {"parent": "Int64", **dict.fromkeys(("created_at", "started_at", "finished_at"), _MOMENT)}
-    frame = _frame(session.execute(query), list(columns), types)
+    frame = _typed({_NAMES.get(name, name): values for name, values in found.items()}, types)
     feasible, exercised = ~frame["violations"].astype(bool), ~frame["unexercised"].astype(bool)
     return frame.assign(feasible=feasible, exercised=exercised)[list(TRIAL_COLUMNS)]
 
 
 def metrics_frame(
-    session: Session, search_id: int, splits: Collection[str] | None, where: ColumnElement[bool] | None = None
+    session: Session, search_id: int, splits: Collection[str] | None, remarks: Remarks,
+    where: ColumnElement[bool] | None = None,
 ) -> DataFrame:  # fmt: skip
     """`METRIC_COLUMNS` of a search, in the order in which they were stored; of all splits when `splits` is None, and
     of those trials only for which `where` holds."""
@@ -86,11 +88,18 @@ def metrics_frame(
     if splits is not None:
         query = query.where(Metric.split.in_(splits))
     types = {"task": "string", "seed": "Int64", "step": "Int64", "value": "float64"}
-    return _frame(session.execute(query), METRIC_COLUMNS, types)
+    found = read_columns(session, query, "metric of trial", METRIC, remarks)
+    return _typed({_NAMES.get(name, name): values for name, values in found.items()}, types)
 
 
 def _or_all(where: ColumnElement[bool] | None) -> ColumnElement[bool]:
     return true() if where is None else where
+
+
+def _typed(columns: dict[str, list[Any]], types: dict[str, str]) -> DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame({name: pd.Series(values, dtype=types.get(name)) for name, values in columns.items()})
 
 
 def _frame(rows: Iterable[Sequence[Any]], columns: Sequence[str], types: dict[str, str]) -> DataFrame:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import ColumnElement, Engine, and_, select
+from sqlalchemy import Engine, and_, func, select, true
 from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError, listing, nearest
 from archsearch.storage import candidates, frames, schema
+from archsearch.storage.columns import MEASUREMENT, PART, PLUGIN, SEARCH
 from archsearch.storage.engine import for_reading, open_engine
 from archsearch.storage.failures import storage_errors
+from archsearch.storage.kinds import is_measurement
 from archsearch.storage.records import SPLITS, SearchRecord, TrialRecord
-from archsearch.storage.rows import search_record, trial_record
+from archsearch.storage.remarks import Remarks
+from archsearch.storage.rows import measurement_records, read_columns, search_records, trial_records
 from archsearch.storage.samples import Sample, sample
-from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Metric, PluginVersion, Search, Trial
+from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Part, PluginVersion, Search, Trial
 from archsearch.storage.trial_pages import TrialPage, TrialQuery, trial_page
 from archsearch.storage.url import hide
 
@@ -32,17 +35,19 @@ class Reader:
 
     def __init__(self, engine: Engine, url: str) -> None:
         self._engine, self._reads, self._url = engine, for_reading(engine), url
+        self._remarks = Remarks(hide(url))
 
     @classmethod
-    def open(cls, url: str, *, read_only: bool = False) -> Self:
-        """Opens the database at `url`; a new SQLite file gets its tables, unless `read_only`, which makes no file.
+    def open(cls, url: str, *, read_only: bool = False, create: bool = True) -> Self:
+        """Opens the database at `url`; a new SQLite file gets its tables.
 
-        Raises `StorageError`, with the remedy, for an older or a newer schema too.
+        With `read_only`, and without `create`, no file is made: where there is none, and for an older or a newer
+        schema too, `StorageError` is raised with the remedy.
         """
-        engine = open_engine(url, read_only=read_only)
+        engine = open_engine(url, read_only=read_only, create=create)
         try:
             with storage_errors(url):
-                schema.check(engine, url, read_only=read_only)
+                schema.check(engine, url, make=create and not read_only)
         except BaseException:
             engine.dispose()
             raise
@@ -68,41 +73,72 @@ class Reader:
     def search(self, name: str | int) -> SearchRecord:
         """The search of that name or id; an unknown one raises `StorageError` with the nearest name."""
         with self._reading() as session:
-            column = Search.id if isinstance(name, int) else Search.name
-            known = not isinstance(name, int) or name <= MOST_ROWS
-            row = session.scalars(select(Search).where(column == name)).one_or_none() if known else None
+            if not isinstance(name, int):
+                row = session.scalar(select(Search.id).where(Search.name == name))
+            else:
+                row = session.scalar(select(Search.id).where(Search.id == name)) if is_id(name) else None
             if row is not None:
-                return search_record(row)
-            names = list(session.scalars(select(Search.name)))
+                return self._search(session, row)
+            names = [found[:200] for found in session.scalars(select(Search.name)) if isinstance(found, str)]
         close = nearest(str(name), names)
         raise StorageError(f'{self.url} has no search "{name}"' + (close or f": it has {listing(names)}"))
 
     def searches(self) -> list[SearchRecord]:
         """All searches, the oldest first."""
         with self._reading() as session:
-            return [search_record(row) for row in session.scalars(select(Search).order_by(Search.id))]
+            return search_records(session, true(), self._remarks)
 
     def remarks(self) -> list[str]:
-        """A sentence for each row that was left out or cut when it was read."""
-        return []
+        """Rows that were left out or mended so far, as they held what no row may: a sentence for each value."""
+        return self._remarks.list()
 
     def plugins(self, search_id: int) -> list[tuple[str, str | None, str | None]]:
         """The plugins that a search ran with: (plugin, distribution, version), sorted."""
         with self._reading() as session:
-            rows = session.scalars(select(PluginVersion).where(PluginVersion.search_id == search_id))
-            return sorted((row.plugin, row.distribution, row.version) for row in rows)
+            query = select(*(getattr(PluginVersion, name) for name in PLUGIN))
+            rows = query.where(PluginVersion.search_id == search_id)
+            found = read_columns(session, rows, "plugin_version", PLUGIN, self._remarks)
+            names = zip(found["plugin"], found["distribution"], found["version"], strict=True)
+            return sorted(names, key=lambda row: tuple(name or "" for name in row))
+
+    def parts(self, search_id: int) -> dict[str, tuple[str, str]]:
+        """The parts of the source that a search ran: name -> (version, digest)."""
+        with self._reading() as session:
+            rows = select(*(getattr(Part, name) for name in PART)).where(Part.search_id == search_id)
+            found = read_columns(session, rows.order_by(Part.name), "part", PART, self._remarks)
+        versions = zip(found["version"], found["digest"], strict=True)
+        return dict(zip(found["name"], versions, strict=True))
+
+    def last_parts(self) -> dict[str, tuple[str, str, str]]:
+        """Every part that a search ever ran, as its newest search ran it: name -> (version, digest, search)."""
+        columns = {**PART, "search": SEARCH["name"]}
+        rows = select(Part.id, Part.name, Part.version, Part.digest, Search.name)
+        query = rows.join(Search, Search.id == Part.search_id).order_by(Part.name, Search.id)
+        with self._reading() as session:
+            found = read_columns(session, query, "part", columns, self._remarks)
+        versions = zip(found["version"], found["digest"], found["search"], strict=True)
+        return dict(zip(found["name"], versions, strict=True))
 
     def find_measurement(self, key: str) -> tuple[int, dict[str, Any]] | None:
-        """The trial that first gave a measurement of `key`, and its payload; None when nobody did."""
+        """The trial that first gave a measurement of `key`, and its payload; None when nobody did.
+
+        What a superseded trial gave counts for nothing.
+        """
+        superseded = select(Trial.id).where(Trial.state == "superseded")
+        trained_in = func.coalesce(MeasurementRow.reused_from, MeasurementRow.trial_id)
         query = (
-            select(MeasurementRow)
+            select(MeasurementRow.id, MeasurementRow.seed, MeasurementRow.payload, MeasurementRow.status, trained_in)
             .where(MeasurementRow.key == key, MeasurementRow.status.in_(("complete", "diverged")))
+            .where(MeasurementRow.trial_id.not_in(superseded), trained_in.not_in(superseded))
             .order_by(MeasurementRow.id)
-            .limit(1)
         )
+        columns = {name: MEASUREMENT[name] for name in ("id", "seed", "payload", "status", "trial_id")}
         with self._reading() as session:
-            row = session.scalars(query).one_or_none()
-            return None if row is None else (row.reused_from or row.trial_id, row.payload)
+            found = read_columns(session, query, "measurement", columns, self._remarks)
+        for _, seed, payload, status, trial in zip(*found.values(), strict=True):
+            if is_measurement(payload, key=key, seed=seed, status=status):
+                return trial, payload
+        return None
 
     def trials(
         self, search_id: int, *, states: Collection[str] | None = None, kinds: Collection[str] | None = None,
@@ -117,35 +153,33 @@ class Reader:
         if digest is not None:
             where.append(Trial.digest == digest)
         with self._reading() as session:
-            costs = costs_of(session, and_(*where))
-            rows = session.scalars(select(Trial).where(*where).order_by(Trial.number))
-            return [trial_record(row, costs.get(row.id, {})) for row in rows]
+            return trial_records(session, and_(*where), self._remarks)
 
     def trial(self, trial_id: int) -> TrialRecord:
         """One trial, with its measurements by task and seed."""
-        query = select(MeasurementRow).where(MeasurementRow.trial_id == trial_id)
         with self._reading() as session:
-            row = self._trial_row(session, trial_id)
-            costs = costs_of(session, Trial.id == trial_id).get(trial_id, {})
-            measurements = session.scalars(query.order_by(MeasurementRow.task, MeasurementRow.seed))
-            return trial_record(row, costs, measurements)
+            self._trial_row(session, trial_id)
+            found = trial_records(session, Trial.id == trial_id, self._remarks)
+            if not found:
+                raise self._unreadable("trial", trial_id)
+            return replace(found[0], measurements=measurement_records(session, trial_id, self._remarks))
 
     def searches_frame(self) -> DataFrame:
         """All searches as a frame; the columns are those of `frames.SEARCH_COLUMNS`."""
         with self._reading() as session:
-            return frames.searches_frame(session, utc_now())
+            return frames.searches_frame(session, utc_now(), self._remarks)
 
     def trials_frame(self, name: str) -> DataFrame:
         """The trials of a search as a frame; the columns are those of `frames.TRIAL_COLUMNS`."""
         search_id = self.search(name).id
         with self._reading() as session:
-            return frames.trials_frame(session, search_id)
+            return frames.trials_frame(session, search_id, self._remarks)
 
     def sample(self, name: str, candidates: int) -> Sample:
         """At most `candidates` complete candidates of a search, with all their trials, as `samples.sample` draws."""
         search_id = self.search(name).id
         with self._reading() as session:
-            return sample(session, search_id, candidates)
+            return sample(session, search_id, candidates, self._remarks)
 
     def metrics_frame(self, name: str, split: str | Collection[str] | None = None) -> DataFrame:
         """The metrics of a search in long form, of one split, some or all; columns as in `frames.METRIC_COLUMNS`."""
@@ -154,7 +188,7 @@ class Reader:
             check("split", known, SPLITS)
         search_id = self.search(name).id
         with self._reading() as session:
-            return frames.metrics_frame(session, search_id, splits)
+            return frames.metrics_frame(session, search_id, splits, self._remarks)
 
     def revision(self, search_id: int) -> str:
         """A text that is another one when the search has changed: what was computed of it is then out of date."""
@@ -165,13 +199,13 @@ class Reader:
         """What a front needs of the trials of a search; the columns are those of `candidates.CANDIDATE_COLUMNS`."""
         search_id = self.search(name).id
         with self._reading() as session:
-            return candidates.candidates_frame(session, search_id)
+            return candidates.candidates_frame(session, search_id, self._remarks)
 
     def values_frame(self, name: str, metrics: Collection[str], splits: Collection[str]) -> DataFrame:
         """Some metrics of a search, curves left out; the columns are those of `candidates.VALUE_COLUMNS`."""
         search_id = self.search(name).id
         with self._reading() as session:
-            return candidates.values_frame(session, search_id, metrics, splits)
+            return candidates.values_frame(session, search_id, metrics, splits, self._remarks)
 
     def trial_page(
         self, name: str, query: TrialQuery, *, metrics: Sequence[str] = (), split: str = "validation"
@@ -179,16 +213,25 @@ class Reader:
         """The trials of a search that `query` chooses, with the mean over seeds of `metrics` on `split`."""
         search_id = self.search(name).id
         with self._reading() as session:
-            return trial_page(session, search_id, query, metrics, split)
+            return trial_page(session, search_id, query, metrics, split, self._remarks)
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         with storage_errors(self._url), Session(self._reads) as session:
             yield session
 
+    def _search(self, session: Session, search_id: int) -> SearchRecord:
+        found = search_records(session, Search.id == search_id, self._remarks)
+        if not found:
+            raise self._unreadable("search", search_id)
+        return found[0]
+
+    def _unreadable(self, table: str, row: int) -> StorageError:
+        return StorageError(f"{self.url}: {self._remarks.about(table, row)}: put this right in the database, or delete")
+
     def _trial_row(self, session: Session, trial_id: int, *, lock: bool = False) -> Trial:
         locked = {"key_share": True} if lock else None  # others may still refer to it
-        row = session.get(Trial, trial_id, with_for_update=locked) if trial_id <= MOST_ROWS else None
+        row = session.get(Trial, trial_id, with_for_update=locked) if is_id(trial_id) else None
         if row is None:
             raise StorageError(f"{self.url} has no trial {trial_id}: `archsearch trials NAME` lists them")
         return row
@@ -199,16 +242,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def is_id(number: int) -> bool:
+    """Whether a row may have this id; a database refuses to look for a number that is too great for it."""
+    return 0 <= number <= MOST_ROWS
+
+
 def check(what: str, value: str, known: tuple[str, ...]) -> None:
     """Refuses a value that is not known, with the nearest that is."""
     if value not in known:
         raise StorageError(f'"{value}" is no {what}{nearest(value, known)}: it is one of {listing(known)}')
-
-
-def costs_of(session: Session, where: ColumnElement[bool]) -> dict[int, dict[str, float]]:
-    """The costs of the trials that `where` chooses, by trial and term."""
-    query = select(Metric.trial_id, Metric.name, Metric.value).join(Trial, Trial.id == Metric.trial_id)
-    costs: dict[int, dict[str, float]] = {}
-    for trial_id, name, value in session.execute(query.where(where, Metric.split == "cost")):
-        costs.setdefault(trial_id, {})[name] = math.nan if value is None else value
-    return costs

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
 from archsearch.exercise import Unexercised
+from archsearch.storage.driver import Driver
 
 SearchState = Literal["running", "complete", "infeasible", "cancelled", "interrupted", "failed"]
 TrialState = Literal[
@@ -28,7 +29,10 @@ STALE_AFTER = timedelta(seconds=60)
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRecord:
-    """One search; the moments are UTC-aware. ``objectives`` hold name, direction and unit."""
+    """One search; the moments are UTC-aware. ``objectives`` hold name, direction and unit.
+
+    ``driver`` is the process that drives it or drove it last, where that is known; ``beats`` counts its signs of life.
+    """
 
     id: int
     name: str
@@ -39,12 +43,24 @@ class SearchRecord:
     created_at: datetime
     heartbeat_at: datetime
     finished_at: datetime | None
+    driver: Driver | None = None
+    beats: int = 0
+
+    def age(self, now: datetime) -> float:
+        """Seconds from the heartbeat to `now` (UTC-aware); 0 where a clock that was set back puts it later."""
+        return max(0.0, (now - self.heartbeat_at).total_seconds())
 
     def state_now(self, now: datetime, stale_after: timedelta = STALE_AFTER) -> str:
-        """The state at `now` (UTC-aware): a running search without a heartbeat for `stale_after` is "interrupted"."""
-        if self.state == "running" and now - self.heartbeat_at > stale_after:
-            return "interrupted"
-        return self.state
+        """The state at `now` (UTC-aware): a running search is "interrupted" when its driver is dead.
+
+        Where that cannot be told from here, it is when there was no heartbeat for `stale_after`.
+        """
+        if self.state != "running":
+            return self.state
+        alive = None if self.driver is None else self.driver.alive()
+        if alive is None:
+            alive = self.age(now) <= stale_after.total_seconds()
+        return "running" if alive else "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)

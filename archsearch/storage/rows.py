@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy.orm import Session
+
 from archsearch.exercise import Unexercised
+from archsearch.storage.columns import MEASUREMENT, METRIC, SEARCH, TRIAL, Column, sound
+from archsearch.storage.driver import Driver
 from archsearch.storage.records import MeasurementRecord, MetricValue, SearchRecord, TrialRecord
-from archsearch.storage.tables import MeasurementRow, Search, Trial
+from archsearch.storage.remarks import Remarks
+from archsearch.storage.tables import Base, MeasurementRow, Metric, Search, Trial
 
 
 def finite(value: Any) -> Any:
@@ -41,29 +47,76 @@ def curve_metrics(curve: Iterable[Mapping[str, Any]], task: str, seed: int) -> l
     ]
 
 
-def search_record(row: Search) -> SearchRecord:
-    """The record of one search."""
+def search_records(session: Session, where: ColumnElement[bool], remarks: Remarks) -> list[SearchRecord]:
+    """The searches that `where` chooses, the oldest first."""
+    found = _read(
+        session, select(*_columns(Search, SEARCH)).where(where).order_by(Search.id), "search", SEARCH, remarks
+    )
+    return [_search_record(values) for values in found]
+
+
+def _search_record(values: dict[str, Any]) -> SearchRecord:
+    driver, objectives = values.pop("driver"), tuple(values.pop("objectives"))
     return SearchRecord(
-        id=row.id, name=row.name, state=row.state, reason=row.reason, spec=row.spec,
-        objectives=tuple(row.objectives), created_at=row.created_at, heartbeat_at=row.heartbeat_at,
-        finished_at=row.finished_at,
+        **values, objectives=objectives, driver=None if driver is None else Driver.from_json(driver)
     )  # fmt: skip
 
 
-def trial_record(row: Trial, costs: Mapping[str, float], measurements: Iterable[MeasurementRow] = ()) -> TrialRecord:
-    """The record of one trial."""
+def trial_records(session: Session, where: ColumnElement[bool], remarks: Remarks) -> list[TrialRecord]:
+    """The trials that `where` chooses by number, with their costs and without their measurements."""
+    costs = _costs(session, where, remarks)
+    query = select(*_columns(Trial, TRIAL)).where(where).order_by(Trial.number)
+    found = _read(session, query, "trial", TRIAL, remarks)
+    return [_trial_record(values, costs.get(values["id"], {})) for values in found]
+
+
+def _trial_record(values: dict[str, Any], costs: Mapping[str, float]) -> TrialRecord:
+    seeds, layers, parent = tuple(values.pop("seeds")), values.pop("unexercised"), values.pop("parent_id")
     return TrialRecord(
-        id=row.id, search_id=row.search_id, number=row.number, kind=row.kind, state=row.state, reason=row.reason,
-        arch=row.arch, digest=row.digest, pattern=row.pattern, params=row.params, seeds=tuple(row.seeds),
-        costs=dict(costs), violations=row.violations, parent=row.parent_id,
-        unexercised=tuple(map(Unexercised.from_json, row.unexercised)),
-        created_at=row.created_at, started_at=row.started_at, finished_at=row.finished_at,
-        measurements=tuple(_measurement_record(measurement) for measurement in measurements),
-    )  # fmt: skip
+        **values, seeds=seeds, unexercised=tuple(map(Unexercised.from_json, layers)), parent=parent, costs=dict(costs)
+    )
 
 
-def _measurement_record(row: MeasurementRow) -> MeasurementRecord:
-    return MeasurementRecord(
-        key=row.key, task=row.task, seed=row.seed, status=row.status, payload=row.payload,
-        reused_from=row.reused_from, created_at=row.created_at,
-    )  # fmt: skip
+def measurement_records(session: Session, trial_id: int, remarks: Remarks) -> tuple[MeasurementRecord, ...]:
+    """The measurements of a trial by task and seed."""
+    query = select(*_columns(MeasurementRow, MEASUREMENT)).where(MeasurementRow.trial_id == trial_id)
+    found = _read(
+        session, query.order_by(MeasurementRow.task, MeasurementRow.seed), "measurement", MEASUREMENT, remarks
+    )
+    return tuple(
+        MeasurementRecord(**{name: value for name, value in values.items() if name not in ("id", "trial_id")})
+        for values in found
+    )
+
+
+def _costs(session: Session, where: ColumnElement[bool], remarks: Remarks) -> dict[int, dict[str, float]]:
+    """The costs of the trials that `where` chooses, by trial and term."""
+    columns = {name: METRIC[name] for name in ("trial_id", "name", "value")}
+    query = select(*_columns(Metric, columns)).join(Trial, Trial.id == Metric.trial_id)
+    costs: dict[int, dict[str, float]] = {}
+    for values in _read(session, query.where(where, Metric.split == "cost"), "metric of trial", columns, remarks):
+        value = values["value"]
+        costs.setdefault(values["trial_id"], {})[values["name"]] = math.nan if value is None else value
+    return costs
+
+
+def read_columns(
+    session: Session, query: Select[*tuple[Any, ...]], table: str, columns: Mapping[str, Column], remarks: Remarks
+) -> dict[str, list[Any]]:  # fmt: skip
+    """What a query of just these columns gives, column by column and checked.
+
+    From the bare connection: of 60,000 rows, rows as objects take most of the time.
+    """
+    return sound(table, session.connection().execute(query).all(), columns, remarks)
+
+
+def _read(
+    session: Session, query: Select[*tuple[Any, ...]], table: str, columns: Mapping[str, Column], remarks: Remarks
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    found = read_columns(session, query, table, columns, remarks)
+    for values in zip(*found.values(), strict=True):
+        yield dict(zip(found, values, strict=True))
+
+
+def _columns(table: type[Base], columns: Iterable[str]) -> list[Any]:
+    return [getattr(table, name) for name in columns]

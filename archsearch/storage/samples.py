@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from archsearch.storage import frames
+from archsearch.storage import frames, kinds
+from archsearch.storage.columns import TRIAL, Column
+from archsearch.storage.remarks import Remarks
+from archsearch.storage.rows import read_columns
 from archsearch.storage.tables import Trial
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+_COLUMNS = {
+    **{name: TRIAL[name] for name in ("id", "digest", "params")}, "arch": Column(kind=kinds.MAPPING),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,23 +42,25 @@ class Sample:
         return len(self.archs) == self.complete
 
 
-def sample(session: Session, search_id: int, candidates: int) -> Sample:
+def sample(session: Session, search_id: int, candidates: int, remarks: Remarks) -> Sample:
     """The candidates of the lowest digests, which are as random as a hash is; those that a complete trial has."""
     measured = (Trial.search_id == search_id, Trial.state == "complete", Trial.kind != "confirm")
     drawn = select(Trial.digest).where(*measured).distinct().order_by(Trial.digest).limit(candidates)
-    last = next(reversed(session.scalars(drawn).all()), "")  # the database's last: what follows what is its own affair
+    texts = [digest for digest in session.scalars(drawn) if isinstance(digest, str)]
+    last = texts[-1] if texts else ""  # the database's last: what follows what is its own affair
     # every complete candidate up to the last digest was drawn, so that one comparison stands for the list
     within = Trial.digest.in_(select(Trial.digest).where(*measured, Trial.digest <= last))
-    trials = frames.trials_frame(session, search_id, within)
+    trials = frames.trials_frame(session, search_id, remarks, within)
     archs: dict[str, Mapping[str, Any]] = {}
     params: dict[str, Mapping[str, Any]] = {}
-    rows = select(Trial.digest, Trial.arch, Trial.params).where(*measured, Trial.digest <= last).order_by(Trial.number)
-    for digest, arch, chosen in session.execute(rows):
+    rows = select(*(getattr(Trial, name) for name in _COLUMNS)).where(*measured, Trial.digest <= last)
+    found = read_columns(session, rows.order_by(Trial.number), "trial", _COLUMNS, remarks)
+    for digest, arch, chosen in zip(found["digest"], found["arch"], found["params"], strict=True):
         archs.setdefault(digest, arch)
         params[digest] = params.get(digest) or chosen
     return Sample(
         trials=trials,
-        metrics=frames.metrics_frame(session, search_id, ("test", "cost"), within),
+        metrics=frames.metrics_frame(session, search_id, ("test", "cost"), remarks, within),
         archs=archs,
         params=params,
         complete=session.scalar(select(func.count(Trial.digest.distinct())).where(*measured)) or 0,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD = "0001"
+HEAD = "0002"
 _UPGRADING = 0x61726368  # any number, the same for all who upgrade
 
 
@@ -67,8 +67,11 @@ def migrate(engine: Engine, url: str) -> None:
         command.upgrade(_config(connection), "head")
 
 
-def check(engine: Engine, url: str, *, read_only: bool) -> None:
-    """Makes the tables of a new SQLite file; any other version than `head` raises `StorageError` with the remedy."""
+def check(engine: Engine, url: str, *, make: bool) -> None:
+    """Makes the tables of a new SQLite file if it may `make` them.
+
+    Any other version than `head` raises `StorageError` with the remedy.
+    """
     with engine.connect() as connection:
         version = _version(connection)
         if version == HEAD:
@@ -81,7 +84,7 @@ def check(engine: Engine, url: str, *, read_only: bool) -> None:
         if connection.dialect.name != "sqlite":
             raise StorageError(f"{hide(url)} has no archsearch tables yet: run `archsearch db upgrade`")
         _refuse_foreign(connection, url)
-    if read_only:
+    if not make:
         raise StorageError(f"{hide(url)} is empty: `archsearch run SPEC` fills one, or {ANOTHER}")
     migrate(engine, url)
 

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError
+from archsearch.storage.claims import Watch, ignore, taken
+from archsearch.storage.driver import Driver
 from archsearch.storage.engine import WRITES
 from archsearch.storage.failures import storage_errors
-from archsearch.storage.reader import Reader, check, costs_of, utc_now
+from archsearch.storage.reader import Reader, check, is_id, utc_now
 from archsearch.storage.records import (
     OPEN_STATES,
     SEARCH_STATES,
     SPLITS,
-    STALE_AFTER,
     TRIAL_KINDS,
     TRIAL_STATES,
     MetricValue,
     SearchRecord,
     TrialRecord,
 )
-from archsearch.storage.rows import curve_metrics, finite, metric_row, search_record, trial_record
-from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Metric, PluginVersion, Search, Trial
+from archsearch.storage.rows import curve_metrics, finite, metric_row, trial_records
+from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Search, Trial
 
 
 class Store(Reader):
@@ -40,12 +41,14 @@ class Store(Reader):
 
     def create_search(
         self, name: str, spec: Mapping[str, Any], objectives: Sequence[Mapping[str, Any]], *,
-        plugins: Iterable[tuple[str, str | None, str | None]] = (),
+        plugins: Iterable[tuple[str, str | None, str | None]] = (), parts: Iterable[tuple[str, str, str]] = (),
+        driver: Driver | None = None,
     ) -> int:  # fmt: skip
-        """A new search in state running; returns its id.
+        """A new search in state running, driven by `driver`; returns its id.
 
         ``objectives`` hold name, direction ("minimize" or "maximize") and unit; ``plugins`` are (plugin,
-        distribution, version). Raises `StorageError` when the name is taken.
+        distribution, version), ``parts`` of the source (name, version, digest). Raises `StorageError` when the name
+        is taken.
         """
         now = utc_now()
         with self._writing() as session:
@@ -54,6 +57,7 @@ class Store(Reader):
             row = Search(
                 name=name, state="running", reason="", spec=finite(spec), objectives=finite(list(objectives)),
                 created_at=now, heartbeat_at=now, finished_at=None,
+                driver=None if driver is None else driver.to_json(),
             )  # fmt: skip
             session.add(row)
             try:
@@ -64,12 +68,27 @@ class Store(Reader):
                 PluginVersion(search_id=row.id, plugin=plugin, distribution=distribution, version=version)
                 for plugin, distribution, version in plugins
             )
+            _add_parts(session, row.id, parts)
             return row.id
 
-    def heartbeat(self, search_id: int) -> None:
-        """Says that the search's driver is alive now."""
+    def set_parts(self, search_id: int, parts: Iterable[tuple[str, str, str]]) -> None:
+        """Replaces the parts of the source, (name, version, digest), that a search runs."""
         with self._writing() as session:
-            self._search_row(session, search_id).heartbeat_at = utc_now()
+            self._search_row(session, search_id, lock=True)
+            session.execute(delete(Part).where(Part.search_id == search_id))
+            _add_parts(session, search_id, parts)
+
+    def set_spec(self, search_id: int, spec: Mapping[str, Any]) -> None:
+        """Replaces the spec of a search, which may grow while it is resumed."""
+        with self._writing() as session:
+            self._search_row(session, search_id, lock=True).spec = finite(spec)
+
+    def heartbeat(self, search_id: int) -> None:
+        """Says that the search's driver is alive now: the moment for who looks, the count for who watches."""
+        with self._writing() as session:
+            self._search_row(session, search_id)
+            beat = update(Search).where(Search.id == search_id)
+            session.execute(beat.values(heartbeat_at=utc_now(), beats=Search.beats + 1))
 
     def set_search_state(self, search_id: int, state: str, reason: str = "") -> None:
         """Sets the state and its reason; any but "running" notes the end, "running" counts as a heartbeat."""
@@ -77,21 +96,33 @@ class Store(Reader):
         with self._writing() as session:
             _set_search_state(self._search_row(session, search_id), state, reason)
 
-    def claim_search(self, search_id: int, *, stale_after: timedelta = STALE_AFTER) -> SearchRecord:
-        """Makes the caller the search's driver: running again, with a heartbeat; of two callers one gets it.
+    def claim_search(
+        self, search_id: int, *, driver: Driver, wait: bool = False, watch: Callable[[str], None] = ignore,
+        sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
+    ) -> SearchRecord:  # fmt: skip
+        """Makes `driver` the search's driver: running again, with a heartbeat; of two callers one gets it.
 
-        Raises `StorageError` while another driver is alive.
+        A search whose driver is known to be dead is claimed at once. Where that cannot be told from here, one whose
+        last sign is old is watched for 25 s, and with `wait` a recent one for 60 s; ``watch`` is told once what is
+        waited for. Raises `StorageError`, with the remedy, while another driver is or may be alive. ``sleep`` and
+        ``clock`` are for tests.
         """
+        watching = Watch(look=lambda: self._look(search_id), tell=watch, sleep=sleep, clock=clock)
+        seen = watching.claimable(utc_now, wait=wait)
         with self._writing() as session:
             row = self._search_row(session, search_id, lock=True)
-            if search_record(row).state_now(utc_now(), stale_after) == "running":
-                age = (utc_now() - row.heartbeat_at).total_seconds()
-                raise StorageError(
-                    f'the search "{row.name}" is running (its driver was alive {age:.0f} s ago): stop that one first, '
-                    f"or wait {stale_after.total_seconds():.0f} s if it was killed"
-                )
+            now = self._search(session, search_id)
+            if (now.state, now.beats) != (seen.state, seen.beats):
+                raise taken(now)
             _set_search_state(row, "running", "")
-            return search_record(row)
+            row.driver = driver.to_json()
+            session.flush()
+            return self._search(session, search_id)
+
+    def _look(self, search_id: int) -> SearchRecord:
+        with self._reading() as session:
+            self._search_row(session, search_id)
+            return self._search(session, search_id)
 
     def add_trial(
         self, search_id: int, *, kind: str, state: str, arch: Mapping[str, Any], digest: str, pattern: str,
@@ -184,12 +215,13 @@ class Store(Reader):
         """Sets the trials that were queued or running when the driver stopped to "preempted", and returns them."""
         open_trials = select(Trial).where(Trial.search_id == search_id, Trial.state.in_(OPEN_STATES))
         with self._writing() as session:
-            beat = self._search_row(session, search_id).heartbeat_at
+            self._search_row(session, search_id)
+            beat = self._search(session, search_id).heartbeat_at
             rows = session.scalars(open_trials.order_by(Trial.number)).all()
             for row in rows:
                 _set_trial_state(row, "preempted", f"the driver stopped (last seen {beat:%Y-%m-%d %H:%M:%S} UTC)")
-            costs = costs_of(session, Trial.search_id == search_id)
-            return [trial_record(row, costs.get(row.id, {})) for row in rows]
+            session.flush()
+            return trial_records(session, Trial.id.in_([row.id for row in rows]), self._remarks)
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -204,7 +236,7 @@ class Store(Reader):
         )
 
     def _search_row(self, session: Session, search_id: int, *, lock: bool = False) -> Search:
-        row = session.get(Search, search_id, with_for_update=lock or None) if search_id <= MOST_ROWS else None
+        row = session.get(Search, search_id, with_for_update=lock or None) if is_id(search_id) else None
         if row is None:
             raise StorageError(f"{self.url} has no search with the id {search_id}")
         return row
@@ -216,6 +248,13 @@ def _set_search_state(row: Search, state: str, reason: str) -> None:
     row.finished_at = None if state == "running" else now
     if state == "running":
         row.heartbeat_at = now
+        row.beats = cast("int", Search.beats + 1)  # counted by the database, whatever stands there
+
+
+def _add_parts(session: Session, search_id: int, parts: Iterable[tuple[str, str, str]]) -> None:
+    session.add_all(
+        Part(search_id=search_id, name=name, version=version, digest=digest) for name, version, digest in parts
+    )
 
 
 def _set_trial_state(row: Trial, state: str, reason: str) -> None:

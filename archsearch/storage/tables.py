@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from archsearch.storage.kinds import Unreadable
 
 VERSION_TABLE = "archsearch_version"
 MOST_ROWS = 2**31 - 1
@@ -43,10 +46,23 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ValueError(f"{value} has no time zone")
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """What is no moment becomes `Unreadable`: one such value must not end the reading of the others."""
+        read = self.impl_instance.dialect_impl(dialect).result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            try:
+                return _utc(value if read is None else read(value))
+            except (TypeError, ValueError, OverflowError, AttributeError):
+                return Unreadable(value)
+
+        return process
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 class PlainText(TypeDecorator[str]):
@@ -79,7 +95,7 @@ class Base(DeclarativeBase):
 
 
 class Search(Base):
-    """One search: its spec as given, its objectives, and whether its driver is alive."""
+    """One search: its spec as given, its objectives, and who drives it; `beats` counts the driver's signs of life."""
 
     __tablename__ = "search"
 
@@ -92,6 +108,8 @@ class Search(Base):
     created_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    driver: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    beats: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class Trial(Base):
@@ -162,3 +180,16 @@ class PluginVersion(Base):
     plugin: Mapped[str] = mapped_column(String(200))
     distribution: Mapped[str | None] = mapped_column(String(200))
     version: Mapped[str | None] = mapped_column(String(100))
+
+
+class Part(Base):
+    """A part of the source that a search ran: the core, a mixer ("mixer:linear") or a task ("task:mqar")."""
+
+    __tablename__ = "part"
+    __table_args__ = (UniqueConstraint("search_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("search.id"))
+    name: Mapped[str] = mapped_column(String(200))
+    version: Mapped[str] = mapped_column(String(200))
+    digest: Mapped[str] = mapped_column(String(64))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Subquery, and_, func, or_, select
+from sqlalchemy import ColumnElement, Subquery, and_, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError, listing, nearest
+from archsearch.storage.columns import TRIAL
+from archsearch.storage.remarks import Remarks
+from archsearch.storage.rows import read_columns
 from archsearch.storage.tables import Metric, Trial
 
 if TYPE_CHECKING:
@@ -19,7 +23,12 @@ PAGE_COLUMNS = (
     "trial", "number", "kind", "state", "pattern", "reason", "violations", "unexercised", "seeds", "created_at",
     "finished_at",
 )  # fmt: skip
+_COLUMNS = {name: TRIAL[name] for name in ("id", *PAGE_COLUMNS[1:])}
 """One row a trial, as in `frames.TRIAL_COLUMNS`; after them one column a metric that was asked for."""
+
+_MOST = sys.float_info.max
+_FINITE = case((Metric.value.between(-_MOST, _MOST), Metric.value))
+"""A value that is a number; text in its place would count as 0 in a mean, and infinity as a figure."""
 
 ORDERS = ("number", "state", "kind", "pattern")
 
@@ -49,7 +58,7 @@ class TrialPage:
 
 
 def trial_page(
-    session: Session, search_id: int, query: TrialQuery, metrics: Sequence[str], split: str
+    session: Session, search_id: int, query: TrialQuery, metrics: Sequence[str], split: str, remarks: Remarks
 ) -> TrialPage:  # fmt: skip
     """The trials that `query` chooses, with the mean over seeds of `metrics` on `split` (a cost is what it is)."""
     import pandas as pd
@@ -57,18 +66,15 @@ def trial_page(
     chosen = _chosen(search_id, query)
     total = session.scalar(select(func.count()).select_from(Trial).where(*chosen)) or 0
     ids = _ids(session, chosen, query, metrics, split)
-    rows = {row.id: row for row in session.scalars(select(Trial).where(Trial.id.in_(ids)))}
-    records = [
-        (
-            row.id, row.number, row.kind, row.state, row.pattern, row.reason, row.violations, row.unexercised,
-            row.seeds, row.created_at, row.finished_at,
-        )
-        for row in (rows[trial] for trial in ids)
-    ]  # fmt: skip
-    frame = pd.DataFrame(records, columns=pd.Index(PAGE_COLUMNS))
-    values = _values(session, rows, metrics, split)
+    rows = select(*(getattr(Trial, name) for name in _COLUMNS)).where(Trial.id.in_(ids))
+    found = read_columns(session, rows, "trial", _COLUMNS, remarks)
+    frame = pd.DataFrame(dict(zip(PAGE_COLUMNS, found.values(), strict=True)))
+    frame = frame.set_index("trial", drop=False).reindex([trial for trial in ids if trial in set(found["id"])])
+    frame = frame.reset_index(drop=True)
+    seeds = dict(zip(found["id"], map(len, found["seeds"]), strict=True))
+    values = _values(session, seeds, metrics, split)
     for name in metrics:
-        frame[name] = pd.Series([values.get((trial, name)) for trial in ids], dtype="float64")
+        frame[name] = pd.Series([values.get((trial, name)) for trial in frame["trial"]], dtype="float64")
     return TrialPage(total=total, rows=frame)
 
 
@@ -106,30 +112,30 @@ def _ids(
 def _means(chosen: Sequence[ColumnElement[bool]], name: str, split: str) -> Subquery:
     """The values to order by: of complete trials whose seeds all gave one, and costs of any trial."""
     return (
-        select(Metric.trial_id, func.avg(Metric.value).label("value"))
+        select(Metric.trial_id, func.avg(_FINITE).label("value"))
         .join(Trial, Trial.id == Metric.trial_id)
         .where(*chosen, Metric.name == name, Metric.step.is_(None))
         .where(or_(Metric.split == "cost", and_(Metric.split == split, Trial.state == "complete")))
         .group_by(Metric.trial_id)
-        .having(func.count(Metric.value) == func.count())
+        .having(func.count(_FINITE) == func.count())
         .subquery()
     )
 
 
 def _values(
-    session: Session, trials: Mapping[int, Trial], metrics: Sequence[str], split: str
+    session: Session, seeds: Mapping[int, int], metrics: Sequence[str], split: str
 ) -> dict[tuple[int, str], float]:  # fmt: skip
-    """By trial and metric; there is none where a seed of the trial gave no value, as on a front."""
+    """By trial and metric; there is none where one of so many `seeds` of a trial gave no value, as on a front."""
     query = (
         select(
-            Metric.trial_id, Metric.name, Metric.split, func.avg(Metric.value), func.count(Metric.value), func.count()
+            Metric.trial_id, Metric.name, Metric.split, func.avg(_FINITE), func.count(_FINITE), func.count()
         )
-        .where(Metric.trial_id.in_(trials), Metric.name.in_(metrics), Metric.step.is_(None))
+        .where(Metric.trial_id.in_(seeds), Metric.name.in_(metrics), Metric.step.is_(None))
         .where(Metric.split.in_((split, "cost")))
         .group_by(Metric.trial_id, Metric.name, Metric.split)
     )  # fmt: skip
     return {
         (trial, name): mean
         for trial, name, found, mean, known, count in session.execute(query)
-        if known == (count if found == "cost" else len(trials[trial].seeds))
+        if known == (count if found == "cost" else seeds[trial])
     }

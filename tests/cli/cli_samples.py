@@ -68,7 +68,7 @@ def payload(pattern: str, seed: int, accuracy: float | None, **changes: Any) -> 
 def add_trial(
     store: Store, search_id: int, pattern: str, *, costs: Sequence[float], accuracies: Sequence[float | None] = (),
     kind: str = "search", state: str = "complete", reason: str = "", first_seed: int = 0, parent: int | None = None,
-    violations: dict[str, float] | None = None, unexercised: Sequence[str] = (),
+    violations: dict[str, float] | None = None, unexercised: Sequence[dict[str, Any]] = (),
 ) -> int:  # fmt: skip
     """One trial with a measurement a seed."""
     seeds = [first_seed + index for index in range(len(accuracies))]
@@ -121,7 +121,7 @@ def fill(store: Store) -> dict[str, int]:
         ),
         "flat": add_trial(
             store, search, "linear sliding(window=64)", costs=(0.05 * MIB, 4e4), accuracies=(0.8,),
-            unexercised=["layer 1: sliding(window=64) sees all of 64 tokens"],
+            unexercised=[{"layer": "sliding(window=64)", "task": "mqar", "seq_len": 64, "dense_up_to": 64}],
         ),
     }  # fmt: skip
     trials["confirm"] = add_trial(

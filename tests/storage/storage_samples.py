@@ -10,6 +10,11 @@ OBJECTIVES = [
 ]
 
 
+def unexercised(layer: str, task: str = "mqar", seq_len: int = 48, dense_up_to: int = 64) -> dict[str, Any]:
+    """What `Unexercised.to_json` gives."""
+    return {"layer": layer, "task": task, "seq_len": seq_len, "dense_up_to": dense_up_to}
+
+
 def measurement(**changes: Any) -> dict[str, Any]:
     """What `Measurement.to_json` gives, as far as the store looks at it."""
     values: dict[str, Any] = {

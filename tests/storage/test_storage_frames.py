@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from storage_samples import measurement
+from storage_samples import measurement, unexercised
 
 from archsearch.errors import StorageError
 from archsearch.storage import Store
@@ -49,7 +49,7 @@ def test_stale_search_is_interrupted_in_the_frame(
 
 
 def test_trials_frame(store: Store, add_trial: AddTrial) -> None:
-    first = add_trial(state="infeasible", violations={"state_bytes@32768": 0.5}, unexercised=["moba"])
+    first = add_trial(state="infeasible", violations={"state_bytes@32768": 0.5}, unexercised=[unexercised("moba")])
     second = add_trial(kind="confirm", seeds=[7], parent=first)
     frame = store.trials_frame("first")
     assert frame["trial"].tolist() == [first, second]
@@ -58,6 +58,7 @@ def test_trials_frame(store: Store, add_trial: AddTrial) -> None:
     assert frame["seeds"].tolist() == [[0, 1], [7]]
     assert frame["feasible"].tolist() == [False, True]
     assert frame["exercised"].tolist() == [False, True]
+    assert frame["unexercised"].tolist() == [[unexercised("moba")], []]
     assert frame["violations"].tolist() == [{"state_bytes@32768": 0.5}, {}]
     assert frame["parent"].isna().tolist() == [True, False]
     assert frame["parent"][1] == first

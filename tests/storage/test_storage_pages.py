@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_samples import measurement
+from storage_samples import measurement, unexercised
 
 from archsearch.errors import StorageError
 from archsearch.storage import MetricValue, Store, TrialQuery, identity
@@ -32,7 +32,7 @@ def measured(store: Store, add_trial: AddTrial) -> dict[str, int]:
         found[pattern] = trial
     found["over"] = add_trial(
         digest="over", pattern="full*9", state="infeasible", seeds=[], costs={COST: 99.0}, violations={COST: 1.0},
-        reason="exceeds 9 MiB", unexercised=["window"],
+        reason="exceeds 9 MiB", unexercised=[unexercised("window")],
     )  # fmt: skip
     return found
 

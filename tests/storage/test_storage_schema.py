@@ -104,9 +104,9 @@ def test_newer_schema_is_refused(url: str, read_only: bool) -> None:
 def test_older_schema_is_refused_until_it_is_upgraded(
     url: str, monkeypatch: pytest.MonkeyPatch, read_only: bool
 ) -> None:
-    upgrade(url)
-    monkeypatch.setattr(schema, "HEAD", "0002")
-    with pytest.raises(StorageError, match=r"schema 0001.*needs 0002: run `archsearch db upgrade`"):
+    version = upgrade(url)
+    monkeypatch.setattr(schema, "HEAD", "9999")
+    with pytest.raises(StorageError, match=rf"schema {version}.*needs 9999: run `archsearch db upgrade`"):
         Store.open(url, read_only=read_only)
 
 
@@ -129,6 +129,34 @@ def test_reading_makes_no_file(url: str, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no database"):
         current(url)
     assert list(tmp_path.iterdir()) == []
+
+
+@on_sqlite
+@pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])
+def test_without_creation_no_file_is_made(url: str, tmp_path: Path, read_only: bool) -> None:
+    with pytest.raises(StorageError) as caught:
+        Store.open(url, read_only=read_only, create=False)
+    assert str(caught.value) == (
+        f"there is no database at {tmp_path}/searches.db: `archsearch run SPEC` makes one, or name another database "
+        "with --storage or ARCHSEARCH_STORAGE"
+    )
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "searches.db").touch()
+    with pytest.raises(StorageError, match="is empty"):
+        Store.open(url, read_only=read_only, create=False)
+    assert (tmp_path / "searches.db").stat().st_size == 0
+
+
+def test_where_a_relative_path_was_looked_for_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=f"there is no database at {tmp_path}/a.db"):
+        Store.open("sqlite:///a.db", create=False)
+
+
+def test_what_exists_is_opened_without_creation(url: str) -> None:
+    Store.open(url).close()
+    with Store.open(url, create=False) as store:
+        assert store.create_search("s", {}, []) == 1
 
 
 @on_sqlite

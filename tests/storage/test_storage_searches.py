@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
 from archsearch.errors import StorageError
-from archsearch.storage import Store
+from archsearch.storage import Driver, Store
 from archsearch.storage.records import SearchRecord
 
 SOON = timedelta(seconds=10)
@@ -78,31 +80,71 @@ def test_running_search_is_interrupted_when_its_heartbeat_is_stale(age_s: int, s
 
 
 def test_heartbeat(store: Store, search_id: int) -> None:
-    before = store.search(search_id).heartbeat_at
+    before = store.search(search_id)
     store.heartbeat(search_id)
-    assert store.search(search_id).heartbeat_at > before
+    after = store.search(search_id)
+    assert after.heartbeat_at > before.heartbeat_at
+    assert after.beats == before.beats + 1
 
 
-@pytest.mark.parametrize("write", ["heartbeat", "mark_orphans", "claim_search"])
+@pytest.mark.parametrize(("seconds", "age"), [(7.5, 7.5), (0, 0.0), (-7195, 0.0)])
+def test_no_age_is_negative(seconds: float, age: float) -> None:
+    beat = datetime(2026, 1, 1, tzinfo=UTC)
+    assert _record("running", beat).age(beat + timedelta(seconds=seconds)) == age
+
+
+@pytest.mark.parametrize("write", ["heartbeat", "mark_orphans"])
 def test_search_id_that_does_not_exist(store: Store, write: str) -> None:
     with pytest.raises(StorageError, match="no search with the id 99"):
         getattr(store, write)(99)
 
 
-def test_claim_is_refused_while_the_driver_lives(store: Store, search_id: int) -> None:
-    with pytest.raises(StorageError, match=r'"first" is running .* wait 60 s if it was killed'):
-        store.claim_search(search_id)
-    record = store.claim_search(search_id, stale_after=timedelta(0))
-    assert record.state == "running"
-    assert store.search(search_id) == record
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store: store.claim_search(99, driver=Driver.here()),
+        lambda store: store.set_parts(99, []),
+        lambda store: store.set_spec(99, {}),
+    ],
+    ids=["claim", "parts", "spec"],
+)
+def test_nothing_is_written_to_a_search_that_does_not_exist(store: Store, write: Callable[[Store], Any]) -> None:
+    with pytest.raises(StorageError, match="no search with the id 99"):
+        write(store)
 
 
-def test_claim_of_an_ended_search_makes_it_run(store: Store, search_id: int) -> None:
-    store.set_search_state(search_id, "cancelled", "Ctrl-C")
-    record = store.claim_search(search_id)
-    assert (record.state, record.reason, record.finished_at) == ("running", "", None)
-    with pytest.raises(StorageError, match="is running"):
-        store.claim_search(search_id)
+def test_a_spec_that_has_grown(store: Store, search_id: int) -> None:
+    store.set_spec(search_id, {"seed": 0, "tasks": [{"name": "mqar"}], "limit": float("inf")})
+    assert store.search("first").spec == {"seed": 0, "tasks": [{"name": "mqar"}], "limit": None}
+
+
+PARTS = [("core", "archsearch 0.1.0", "aa"), ("mixer:linear", "archsearch 0.1.0 r1", "bb")]
+
+
+def test_parts_of_a_search(store: Store) -> None:
+    search_id = store.create_search("first", {}, [], parts=iter(PARTS))
+    assert store.parts(search_id) == {name: (version, digest) for name, version, digest in PARTS}
+    store.set_parts(search_id, [("core", "archsearch 0.2.0", "cc")])
+    assert store.parts(search_id) == {"core": ("archsearch 0.2.0", "cc")}
+    assert store.parts(search_id + 1) == {}
+
+
+def test_last_parts_are_those_of_the_newest_search_that_has_them(store: Store) -> None:
+    assert store.last_parts() == {}
+    store.create_search("old", {}, [], parts=PARTS)
+    store.create_search("new", {}, [], parts=[("core", "archsearch 0.2.0", "cc")])
+    store.create_search("bare", {}, [])
+    assert store.last_parts() == {
+        "core": ("archsearch 0.2.0", "cc", "new"),
+        "mixer:linear": ("archsearch 0.1.0 r1", "bb", "old"),
+    }
+
+
+def test_one_part_has_one_digest(store: Store, search_id: int) -> None:
+    store.set_parts(search_id, PARTS)
+    with pytest.raises(StorageError, match=r"(?i)unique"):
+        store.set_parts(search_id, [PARTS[0], PARTS[0]])
+    assert len(store.parts(search_id)) == 2
 
 
 def test_spec_with_a_number_that_json_has_no_word_for(store: Store) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from storage_samples import OBJECTIVES, measurement
+from storage_samples import OBJECTIVES, measurement, unexercised
 
 from archsearch.errors import StorageError
+from archsearch.exercise import Unexercised
 from archsearch.storage import MetricValue, Store, TrialQuery
 from archsearch.storage.engine import open_engine
 
@@ -21,7 +22,7 @@ AddTrial = Callable[..., int]
 def test_trial_comes_back_as_it_went_in(store: Store, search_id: int, add_trial: AddTrial) -> None:
     trial_id = add_trial(
         state="infeasible", reason="over budget", costs={"state_bytes@32768": 2.0**60, "params": 12.0},
-        violations={"state_bytes@32768": 0.5}, unexercised=["sliding(window=64)"],
+        violations={"state_bytes@32768": 0.5}, unexercised=[unexercised("sliding(window=64)")],
     )  # fmt: skip
     record = store.trial(trial_id)
     assert (record.id, record.search_id, record.number) == (trial_id, search_id, 0)
@@ -29,7 +30,8 @@ def test_trial_comes_back_as_it_went_in(store: Store, search_id: int, add_trial:
     assert (record.arch, record.digest, record.pattern) == ({"layers": ["full"]}, "d0", "full*2")
     assert (record.params, record.seeds) == ({"unit": "full"}, (0, 1))
     assert record.costs == {"state_bytes@32768": 2.0**60, "params": 12.0}
-    assert (record.violations, record.unexercised) == ({"state_bytes@32768": 0.5}, ("sliding(window=64)",))
+    assert record.violations == {"state_bytes@32768": 0.5}
+    assert record.unexercised == (Unexercised(layer="sliding(window=64)", task="mqar", seq_len=48, dense_up_to=64),)
     assert (record.feasible, record.exercised) == (False, False)
     assert (record.parent, record.measurements, record.started_at) == (None, (), None)
     assert record.finished_at == record.created_at
@@ -204,6 +206,28 @@ def test_found_measurement_is_the_first_complete_or_diverged_one(store: Store, a
     assert store.trial(second).measurements[0].reused_from == first
 
 
+def test_a_measurement_of_a_superseded_trial_is_not_found(store: Store, add_trial: AddTrial) -> None:
+    first, second = add_trial(digest="a", state="complete"), add_trial(digest="a", state="complete")
+    for trial in (first, second):
+        store.add_measurement(trial, measurement(), {}, task="mqar")
+    store.set_trial_state(first, "superseded", "the source of mixer:linear changed")
+    superseded = store.trial(first)
+    assert (superseded.state, superseded.reason) == ("superseded", "the source of mixer:linear changed")
+    assert superseded.finished_at is not None
+    found = store.find_measurement("k0")
+    assert found is not None
+    assert found[0] == second
+    store.set_trial_state(second, "superseded")
+    assert store.find_measurement("k0") is None
+    assert store.searches_frame()["superseded"].tolist() == [2]
+
+
+def test_what_was_reused_from_a_superseded_trial_is_not_found(store: Store, add_trial: AddTrial) -> None:
+    first, second = add_trial(digest="a", state="superseded"), add_trial(digest="a", state="complete")
+    store.add_measurement(second, measurement(), {}, task="mqar", reused_from=first)
+    assert store.find_measurement("k0") is None
+
+
 def test_reused_measurement_names_the_trial_that_was_trained(store: Store, add_trial: AddTrial) -> None:
     first, second = add_trial(), add_trial()
     store.add_measurement(second, measurement(), {}, reused_from=first)
@@ -212,11 +236,14 @@ def test_reused_measurement_names_the_trial_that_was_trained(store: Store, add_t
     assert found[0] == first
 
 
-def test_what_a_measurement_did_not_exercise_marks_the_trial(store: Store, add_trial: AddTrial) -> None:
-    trial_id = add_trial(unexercised=["sliding by mqar"])
-    store.add_measurement(trial_id, measurement(unexercised=("sliding", "moba")), {}, task="mqar")
-    store.add_measurement(trial_id, measurement(seed=1, unexercised=("sliding", "moba")), {}, task="mqar")
-    assert store.trial(trial_id).unexercised == ("sliding by mqar", "moba by mqar")
+def test_a_layer_that_a_trial_tells_of_is_told_once(store: Store, add_trial: AddTrial) -> None:
+    told = [unexercised("sliding")]
+    trial_id = add_trial(unexercised=told)
+    for seed in (0, 1):
+        store.add_measurement(trial_id, measurement(seed=seed, unexercised=tuple(told)), {}, task="mqar")
+    record = store.trial(trial_id)
+    assert [entry.to_json() for entry in record.unexercised] == told
+    assert [part.payload["unexercised"] for part in record.measurements] == [told, told]
 
 
 def test_composite_metrics(store: Store, add_trial: AddTrial) -> None:
