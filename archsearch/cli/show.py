@@ -88,14 +88,18 @@ def _validity(record: TrialRecord, search: SearchRecord) -> str:
 
 
 def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, str | None, str | None]]) -> None:
+    from archsearch.cli.remarks import judged, not_exercised
+    from archsearch.registry import load_registry
+
     out = console()
     kind = record.kind + (f" of trial {record.parent}" if record.parent else "")
     out.print(f"trial {record.id} of {search.name} (number {record.number}, {kind}): {record.state}")
     out.print(f"{record.pattern}   digest {record.digest}", soft_wrap=True)
     if record.reason:
         out.print(f"reason: {record.reason}", soft_wrap=True)
-    for layer in record.unexercised:
-        out.print(f"not exercised: {layer}", soft_wrap=True)
+    payloads = [measured.payload for measured in record.measurements]
+    for line in [*not_exercised(record.unexercised, record.reason), *judged(payloads, load_registry())]:
+        out.print(line, soft_wrap=True)
     out.print(_layers(record))
     if record.costs:
         out.print(_costs(record))
@@ -162,7 +166,7 @@ def _sweep(record: TrialRecord) -> Any:
 
 def _print_curve(record: TrialRecord) -> None:
     from archsearch.analysis.axes import ticks
-    from archsearch.cli.chart import Axis, curve
+    from archsearch.cli.chart import Axis, Paper, curve
 
     for measured in record.measurements:
         metric = measured.payload["metric"]
@@ -174,8 +178,9 @@ def _print_curve(record: TrialRecord) -> None:
         if len(points) > 1:
             label = f"{metric} on validation ({measured.payload['task']}, seed {measured.seed})"
             marks = [ticks(values, unit="", log=False) for values in zip(*points, strict=True)]
-            drawn = curve(points, Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1]))
-            console().print(drawn, soft_wrap=True)
+            axes = Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1])
+            out = console()
+            out.print(curve(points, *axes, Paper.of(out)), soft_wrap=True)
             return
 
 
