@@ -18,6 +18,10 @@ ChannelKind = Literal["none", "swiglu", "moe"]
 _WORDED = {"channel_mixer", "dtype"}
 
 
+LARGEST = 2**24
+"""The largest size of a backbone: what is beyond it is a slip of the hand."""
+
+
 class ModelSpec(BaseModel):
     """The backbone that every candidate of a comparison shares: all but the token mixers.
 
@@ -29,19 +33,19 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    d_model: int = Field(default=64, ge=1)
-    n_heads: int = Field(default=2, ge=1)
-    n_kv_heads: int = Field(default=0, ge=1)
-    head_dim: int = Field(default=0, ge=1)
+    d_model: int = Field(default=64, ge=1, le=LARGEST)
+    n_heads: int = Field(default=2, ge=1, le=LARGEST)
+    n_kv_heads: int = Field(default=0, ge=1, le=LARGEST)
+    head_dim: int = Field(default=0, ge=1, le=LARGEST)
     short_conv: int = Field(default=0, ge=0, le=16)
     channel_mixer: ChannelKind = "swiglu"
-    ffn_dim: int = Field(default=0, ge=1)
-    n_experts: int = Field(default=8, ge=1)
-    experts_per_token: int = Field(default=2, ge=1)
-    shared_experts: int = Field(default=1, ge=0)
-    expert_dim: int = Field(default=0, ge=1)
+    ffn_dim: int = Field(default=0, ge=1, le=LARGEST)
+    n_experts: int = Field(default=8, ge=1, le=LARGEST)
+    experts_per_token: int = Field(default=2, ge=1, le=LARGEST)
+    shared_experts: int = Field(default=1, ge=0, le=LARGEST)
+    expert_dim: int = Field(default=0, ge=1, le=LARGEST)
     dtype: Dtype = "bfloat16"
-    vocab_size: int = Field(default=32768, ge=1)
+    vocab_size: int = Field(default=32768, ge=1, le=LARGEST)
 
     @model_validator(mode="before")
     @classmethod
@@ -122,7 +126,7 @@ class LayerSpec:
         return self._hash
 
     @classmethod
-    def make(cls, name: str, resolver: Resolver, **options: Any) -> LayerSpec:
+    def make(cls, name: str, resolver: Resolver, /, **options: Any) -> LayerSpec:
         """The layer that a mixer or preset name stands for, with options laid over the preset's."""
         resolved = resolver.resolve(name)
         return cls(mixer=resolved.plugin.name, options=resolved.plugin.parse_options({**resolved.preset, **options}))

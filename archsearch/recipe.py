@@ -21,11 +21,11 @@ class Recipe(BaseModel):
     the result, since sums are taken in another order with another number.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(default=500, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    steps: int = Field(default=500, ge=1, le=10**9)
+    tokens: int | None = Field(default=None, ge=1, le=10**15)
+    batch_size: int = Field(default=64, ge=1, le=2**20)
     learning_rates: tuple[float, ...] = Field(default=(1e-2,), min_length=1)
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
     final_learning_rate: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -34,9 +34,9 @@ class Recipe(BaseModel):
     clip: float = Field(default=1.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     stop_at: float = Field(default=0.995, ge=0.0)
-    eval_every: int = Field(default=50, ge=1)
-    seeds: int = Field(default=1, ge=1)
-    threads: int = Field(default=1, ge=1)
+    eval_every: int = Field(default=50, ge=1, le=10**9)
+    seeds: int = Field(default=1, ge=1, le=10_000)
+    threads: int = Field(default=1, ge=1, le=1024)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_seconds: float = Field(default=30.0, gt=0.0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 from typing import Protocol, TextIO, runtime_checkable
 
@@ -30,6 +31,8 @@ from archsearch.cli.output import tell
 from archsearch.errors import ArchsearchError
 
 INTERRUPTED = 130
+LONGEST_ERROR = 2000
+_NO_MEMORY = re.compile(r"can't allocate memory|CUDA out of memory")
 DEBUG_VARIABLE = "ARCHSEARCH_DEBUG"
 
 app = typer.Typer(
@@ -94,16 +97,27 @@ def _explain(error: Exception) -> int:
         tell(shown.getvalue().rstrip())
         return error.exit_code
     if isinstance(error, ArchsearchError):
-        tell(f"error: {error}")
+        tell(f"error: {_brief(str(error))}")
         return error.exit_code
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        tell("error: there is not enough memory for it: take a smaller model, or fewer or shorter sequences a step")
+        return 1
     if isinstance(error, OSError):
         tell(f"error: {_refusal(error)}")
         return 1
     tell(
-        f"error: unexpected {type(error).__name__}: {error}\n"
+        f"error: unexpected {type(error).__name__}: {_brief(str(error))}\n"
         f"This is a defect of archsearch or of a plugin: {DEBUG_VARIABLE}=1 shows where."
     )
     return 1
+
+
+def _brief(text: str) -> str:
+    """`text`, or its two ends where somebody gave a word as long as a book."""
+    if len(text) <= LONGEST_ERROR:
+        return text
+    half = LONGEST_ERROR // 2
+    return f"{text[:half]} [... {len(text) - 2 * half:,} characters ...] {text[-half:]}"
 
 
 def _refusal(error: OSError) -> str:

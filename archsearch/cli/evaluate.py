@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from archsearch.training import Progress
 
 
+LAST_SEED = 2**62
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("evaluate")(evaluate)
@@ -27,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     arch: Annotated[str, typer.Argument(help='Layer pattern, such as "kda full".')],
     task: Annotated[list[str], typer.Option("--task", help='Task, such as "mqar:noisy_update"; may be repeated.')],
-    seed: Annotated[int, typer.Option("--seed", help="The first seed.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LAST_SEED, help="The first seed.")] = 0,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, counted up from the first.")] = 1,
     learning_rate: Annotated[
         list[float] | None, typer.Option("--learning-rate", help="Learning rate to try; may be repeated.")
@@ -75,7 +78,7 @@ def evaluate(
     tasks = [resolve_task(name, registry) for name in task]
     measurements = []
     for resolved in tasks:
-        for number in range(seed, seed + seeds):
+        for number in range(seed, seed + recipe.seeds):
             with _Progress(f"{resolved.label} seed {number}") as report:
                 measurements.append(api.evaluate(spec, resolved, recipe, number, registry=registry, on_progress=report))
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,10 @@ from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, 
 
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, Store, TrialRecord
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")
+"""As many digits as every database's integers have."""
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +61,7 @@ def find_trial(store: Store, text: str) -> TrialRecord:
     from archsearch.errors import SpecError, StorageError
 
     name, slash, number = text.rpartition("/")
-    if not number.isascii() or not number.isdigit() or bool(name) != bool(slash):
+    if not _NUMBER.match(number) or bool(name) != bool(slash):
         raise SpecError(f'"{text}" names no trial: give its id, as 7, or its number in a search, as quickstart/3')
     if not slash:
         return store.trial(int(number))
