@@ -144,7 +144,7 @@ class LayerSpec:
         return {"mixer": self.mixer, "options": self.options}
 
     @classmethod
-    def make(cls, name: str, resolver: Resolver, **options: Any) -> LayerSpec:
+    def make(cls, name: str, resolver: Resolver, /, **options: Any) -> LayerSpec:
         """The layer that a mixer or preset name stands for, with options laid over the preset's."""
         resolved = resolver.resolve(name)
         return cls(mixer=resolved.plugin.name, options=resolved.plugin.parse_options({**resolved.preset, **options}))

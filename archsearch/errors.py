@@ -7,6 +7,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from archsearch.printable import printable
+
+_AROUND = 200
+"""Characters of a pattern that are shown on either side of what is wrong in it."""
+_LONGEST_NAME = 100
+
 
 class ArchsearchError(Exception):
     """Base of every error that is the caller's to mend; its text names the thing, the value and the remedy.
@@ -29,7 +35,10 @@ class NotationError(SpecError):
     def __init__(self, message: str, *, text: str, position: int) -> None:
         self.text, self.position = text, position
         self.message = message
-        super().__init__(f"{message}\n  {text}\n  {' ' * position}^")
+        start, end = max(0, position - _AROUND), position + _AROUND
+        before, after = (printable(part, lines=False) for part in (text[start:position], text[position:end]))
+        before = "..." * bool(start) + before
+        super().__init__(f"{message}\n  {before}{after}{'...' * (end < len(text))}\n  {' ' * len(before)}^")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled by what made it: an error travels from a worker to its driver."""
@@ -109,6 +118,8 @@ def _notation_error(message: str, text: str, position: int) -> NotationError:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean "x"?)`` when a known name is close to `name`, else the empty string."""
+    if len(name) > _LONGEST_NAME:  # nobody's typing error, and comparing it takes long
+        return ""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
 

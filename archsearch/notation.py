@@ -4,12 +4,13 @@
     item    := ( name [ "(" key "=" value { "," key "=" value } ")" ] | "[" pattern "]" ) [ "*" count ]
     value   := number | true | false | null | bare word | "quoted string"
 
-A name is a mixer or a preset. Brackets nest.
+A name is a mixer or a preset. Brackets nest, `MAX_DEPTH` deep. Reading takes time linear in the text.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,14 +20,16 @@ from archsearch.arch import LayerSpec
 from archsearch.errors import NotationError, SpecError
 from archsearch.mixer import Resolver
 
-MAX_LAYERS = 4096
+MAX_LAYERS, MAX_DEPTH = 4096, 32
+_NUMBER_CHARS = 40
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))
+    r"""\s*(?:(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))
           |(?P<string>"(?:[^"\\]|\\.)*"|'[^']*')
           |(?P<word>[A-Za-z_][\w-]*)
           |(?P<sign>[\[\]()*=,:]))""",
     re.VERBOSE,
 )
+_SPACE = re.compile(r"\s*")
 _WORDS = {"true": True, "false": False, "null": None}
 
 
@@ -46,16 +49,16 @@ class _Reader:
         self._next = 0
 
     def _scan(self) -> list[_Token]:
-        tokens, position = [], 0
-        while self.text[position:].strip():
+        tokens, position, end = [], 0, len(self.text.rstrip())
+        while position < end:
             match = _TOKEN.match(self.text, position)
             if match is None:
-                start = position + len(self.text[position:]) - len(self.text[position:].lstrip())
+                start = position + len(_SPACE.match(self.text, position)[0])  # type: ignore[index]
                 raise self.error(f"unexpected {self.text[start]!r}", start)
             kind = match.lastgroup or ""
             tokens.append(_Token(kind, match.group(kind), match.start(kind)))
             position = match.end()
-        tokens.append(_Token("end", "", len(self.text.rstrip())))
+        tokens.append(_Token("end", "", end))
         return tokens
 
     def error(self, message: str, position: int) -> NotationError:
@@ -110,11 +113,11 @@ def _word(reader: _Reader, what: str) -> str:
     return token.text
 
 
-def _pattern(reader: _Reader, resolver: Resolver) -> list[LayerSpec]:
+def _pattern(reader: _Reader, resolver: Resolver, depth: int = 0) -> list[LayerSpec]:
     layers: list[LayerSpec] = []
     while reader.peek().kind == "word" or reader.peek().text == "[":
         start = reader.peek().start
-        layers += _item(reader, resolver)
+        layers += _item(reader, resolver, depth)
         if len(layers) > MAX_LAYERS:
             raise reader.error(f"more than {MAX_LAYERS} layers", start)
     if not layers:
@@ -123,20 +126,24 @@ def _pattern(reader: _Reader, resolver: Resolver) -> list[LayerSpec]:
     return layers
 
 
-def _item(reader: _Reader, resolver: Resolver) -> list[LayerSpec]:
+def _item(reader: _Reader, resolver: Resolver, depth: int) -> list[LayerSpec]:
+    start = reader.peek().start
     if reader.accept("["):
-        layers = _pattern(reader, resolver)
+        if depth == MAX_DEPTH:
+            raise reader.error(f"brackets nest more than {MAX_DEPTH} deep", start)
+        layers = _pattern(reader, resolver, depth + 1)
         reader.expect("]", "to close the bracket")
     else:
         layers = [_layer(reader, resolver)]
     if not reader.accept("*"):
         return layers
     count = reader.take()
-    if count.kind != "number" or not count.text.isdigit() or not 1 <= int(count.text) <= MAX_LAYERS:
+    repeats = _number(reader, count) if count.kind == "number" else None
+    if not isinstance(repeats, int) or not count.text.isdigit() or not 1 <= repeats <= MAX_LAYERS:
         raise reader.error(f"expected a count of repeats, 1 to {MAX_LAYERS}", count.start)
-    if len(layers) * int(count.text) > MAX_LAYERS:
+    if len(layers) * repeats > MAX_LAYERS:
         raise reader.error(f"more than {MAX_LAYERS} layers", count.start)
-    return layers * int(count.text)
+    return layers * repeats
 
 
 def _layer(reader: _Reader, resolver: Resolver) -> LayerSpec:
@@ -170,43 +177,65 @@ def _arguments(reader: _Reader) -> dict[str, Any]:
 def _value(reader: _Reader) -> Any:
     token = reader.take()
     if token.kind == "number":
-        return float(token.text) if set(token.text) & set(".eE") else int(token.text)
+        return _number(reader, token)
     if token.kind == "string":
-        return json.loads(token.text) if token.text[0] == '"' else token.text[1:-1]
+        return _string(reader, token)
     if token.kind == "word":
         return _WORDS.get(token.text, token.text)
     raise reader.error("expected a value", token.start)
 
 
+def _number(reader: _Reader, token: _Token) -> int | float:
+    """The number that a token writes; one of absurd length or beyond what a float holds is refused."""
+    if len(token.text) > _NUMBER_CHARS:
+        raise reader.error(f"a number of {len(token.text)} characters is too long", token.start)
+    value = float(token.text) if set(token.text) & set(".eE") else int(token.text)
+    if not math.isfinite(value):
+        raise reader.error(f"{token.text} is too large a number", token.start)
+    return value
+
+
+def _string(reader: _Reader, token: _Token) -> str:
+    """The text between quotes: JSON's escapes in double ones, none in single ones; nothing that cannot be stored."""
+    try:
+        text = str(json.loads(token.text)) if token.text[0] == '"' else token.text[1:-1]
+    except ValueError as error:
+        raise reader.error(f"this text in quotes cannot be read: {error}", token.start) from None
+    if not text.isprintable():
+        raise reader.error("a text in quotes holds a character that is not seen", token.start)
+    return text
+
+
 def format_layers(layers: tuple[LayerSpec, ...], resolver: Resolver | None = None) -> str:
     """The notation of layers, repeats folded; `parse_layers` reads it back to the same layers."""
-    names: dict[LayerSpec, str] = {}
-    for layer in layers:
-        names.setdefault(layer, format_layer(layer, resolver))
-    return " ".join(_fold([names[layer] for layer in layers]))
+    numbers = {layer: chr(number) for number, layer in enumerate(dict.fromkeys(layers))}
+    words = {number: format_layer(layer, resolver) for layer, number in numbers.items()}
+    return " ".join(_fold("".join(numbers[layer] for layer in layers), words))
 
 
-def _fold(words: list[str]) -> list[str]:
+def _fold(marks: str, words: Mapping[str, str]) -> list[str]:
+    """Layers as one character each, whose notation `words` holds, with what repeats folded."""
     folded, at = [], 0
-    while at < len(words):
-        period, repeats = _best_repeat(words, at)
-        unit = _fold(words[at : at + period]) if period > 1 else words[at : at + 1]
-        body = unit[0] if period == 1 else f"[{' '.join(unit)}]"
+    while at < len(marks):
+        period, repeats = _best_repeat(marks, at)
+        body = words[marks[at]] if period == 1 else f"[{' '.join(_fold(marks[at : at + period], words))}]"
         folded.append(f"{body}*{repeats}" if repeats > 1 else body)
         at += period * repeats
     return folded
 
 
-def _best_repeat(words: list[str], at: int) -> tuple[int, int]:
+def _best_repeat(marks: str, at: int) -> tuple[int, int]:
     best = (1, 1)
-    rest = len(words) - at
-    for period in range(1, rest // 2 + 1):
-        unit = words[at : at + period]
-        repeats = 1
-        while words[at + period * repeats : at + period * (repeats + 1)] == unit:
+    middle = at + (len(marks) - at) // 2
+    again = marks.find(marks[at], at + 1, middle + 1)
+    while again >= 0:  # a unit can only begin again where its first layer does
+        period, repeats = again - at, 1
+        unit = marks[at:again]
+        while marks.startswith(unit, at + period * repeats):
             repeats += 1
         if repeats > 1 and period * repeats > best[0] * best[1]:
             best = (period, repeats)
+        again = marks.find(marks[at], again + 1, middle + 1)
     return best
 
 

@@ -35,9 +35,9 @@ class ShownStore(Store):
     _said: dict[str, str]
 
     @classmethod
-    def open(cls, url: str, *, read_only: bool = True) -> Self:
+    def open(cls, url: str, *, read_only: bool = True, create: bool = False) -> Self:
         """As `Store.open`."""
-        opened = super().open(url, read_only=read_only)
+        opened = super().open(url, read_only=read_only, create=create)
         opened._said = {}
         return opened
 
@@ -46,10 +46,10 @@ class ShownStore(Store):
         return [*super().remarks(), *list(self._said.values())]
 
     def search(self, name: str | int) -> SearchRecord:
-        return self._search(super().search(name))
+        return self._shown_search(super().search(name))
 
     def searches(self) -> list[SearchRecord]:
-        return [self._search(record) for record in super().searches()]
+        return [self._shown_search(record) for record in super().searches()]
 
     def trials(
         self, search_id: int, *, states: Collection[str] | None = None, kinds: Collection[str] | None = None,
@@ -75,7 +75,7 @@ class ShownStore(Store):
             },
         )
 
-    def _search(self, record: SearchRecord) -> SearchRecord:
+    def _shown_search(self, record: SearchRecord) -> SearchRecord:
         who = f"search {cell(record.name)}"
         spec = self._fitted(f"the spec of {who}", SpecShape, record.spec, given=True)
         objectives = self._fitted(who, ObjectivesShape, {"objectives": _listed(record.objectives)})["objectives"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, KvHeads, VocabSize
-from archsearch.cli.output import JsonFlag, console, print_json
+from archsearch.cli.output import JsonFlag, console, print_json, quiet_console
 
 if TYPE_CHECKING:
     from archsearch.speed.results import KernelRow, ModelRow, Results
@@ -175,7 +175,8 @@ def _collect(measured: Iterable[RowT], empty: Results, path: Path | None) -> lis
     from archsearch.cli.bench_tables import row_line
     from archsearch.speed.results import write_results
 
-    out, rows, field = console(), [], "kernels" if empty.kind == "kernels" else "models"
+    out = console() if path is None else quiet_console()  # the file is the answer
+    rows, field = [], "kernels" if empty.kind == "kernels" else "models"
     out.print(_heading(empty), soft_wrap=True)
     for row in measured:
         rows.append(row)

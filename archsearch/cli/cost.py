@@ -36,6 +36,7 @@ def cost(
     """Parameters, FLOPs, cache bytes and traffic of an architecture, by layer and in total."""
     from archsearch.arch import ArchSpec, ModelSpec
     from archsearch.costs import CostModel, parse_context
+    from archsearch.errors import SpecError
     from archsearch.registry import load_registry
 
     registry = load_registry()
@@ -47,6 +48,8 @@ def cost(
     )  # fmt: skip
     arch = ArchSpec.parse(pattern, registry, model)
     contexts = [parse_context(part.strip()) for part in context.split(",") if part.strip()]
+    if not contexts:
+        raise SpecError(f'--context "{context}" names no context: write numbers of tokens, as 4096,128Ki')
     costs = [CostModel(registry).cost(arch, tokens) for tokens in contexts]
     if json:
         print_json(_as_json(arch, costs, registry))

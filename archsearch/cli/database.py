@@ -107,8 +107,13 @@ def _print_trials(name: str, shown: DataFrame, total: int, objectives: list[Obje
 
 
 def _remark(row: dict[Any, Any]) -> str:
-    unexercised = "; ".join(f"not exercised: {layer}" for layer in row["unexercised"])
-    return row["reason"] or unexercised
+    """The reason, and the layers whose sparsity did not act."""
+    from archsearch.cli.remarks import not_exercised
+    from archsearch.exercise import Unexercised
+
+    reason = row["reason"] or ""
+    found = map(Unexercised.from_json, row["unexercised"])
+    return "; ".join([reason] * bool(reason) + not_exercised(found, reason))
 
 
 def _check_states(states: list[str]) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, KvHeads, ShortConv
+from archsearch.cli.outlet import QuietOutlet
 from archsearch.cli.output import JsonFlag, console, print_json, table
 from archsearch.cli.settings import read_settings
+from archsearch.printable import printable
 
 if TYPE_CHECKING:
     from archsearch.measurement import Measurement
+    from archsearch.registry import Registry
     from archsearch.training import Progress
+
+
+LAST_SEED = 2**62
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     arch: Annotated[str, typer.Argument(help='Layer pattern, such as "kda full".')],
     task: Annotated[list[str], typer.Option("--task", help='Task, such as "mqar:noisy_update"; may be repeated.')],
-    seed: Annotated[int, typer.Option("--seed", help="The first seed.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LAST_SEED, help="The first seed.")] = 0,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, counted up from the first.")] = 1,
     learning_rate: Annotated[
         list[float] | None, typer.Option("--learning-rate", help="Learning rate to try; may be repeated.")
@@ -73,7 +78,7 @@ def evaluate(
     tasks = [resolve_task(name, registry) for name in task]
     measurements = []
     for resolved in tasks:
-        for number in range(seed, seed + seeds):
+        for number in range(seed, seed + recipe.seeds):
             with _Progress(f"{resolved.label} seed {number}") as report:
                 measurements.append(api.evaluate(spec, resolved, recipe, number, registry=registry, on_progress=report))
     if json:
@@ -85,7 +90,7 @@ def evaluate(
             }
         )  # fmt: skip
     else:
-        _print(spec.pattern(registry), measurements)
+        _print(spec.pattern(registry), measurements, registry)
     if all(measurement.status == "diverged" for measurement in measurements):
         raise typer.Exit(6)
 
@@ -94,7 +99,8 @@ class _Progress:
     """One line on stderr that is overwritten, on a terminal only."""
 
     def __init__(self, label: str) -> None:
-        self._label, self._shown = label, sys.stderr.isatty()
+        self._label, self._outlet = printable(label), QuietOutlet(stderr=True)
+        self._shown = self._outlet.isatty()
 
     def __enter__(self) -> _Progress:
         return self
@@ -102,12 +108,11 @@ class _Progress:
     def __call__(self, progress: Progress) -> None:
         if self._shown:
             value = "" if progress.value is None else f"  {progress.metric} {progress.value:.3f}"
-            sys.stderr.write(f"\r\033[K{self._label}: step {progress.step} of {progress.total_steps}{value}")
-            sys.stderr.flush()
+            self._outlet.write(f"\r\033[K{self._label}: step {progress.step} of {progress.total_steps}{value}")
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
-            sys.stderr.write("\r\033[K")
+            self._outlet.write("\r\033[K")
 
 
 def _by_task(measurements: list[Measurement]) -> list[list[Measurement]]:
@@ -132,7 +137,9 @@ def _summary(group: list[Measurement]) -> dict[str, Any]:
     }
 
 
-def _print(pattern: str, measurements: list[Measurement]) -> None:
+def _print(pattern: str, measurements: list[Measurement], registry: Registry) -> None:
+    from archsearch.cli.remarks import judged, not_exercised
+
     out = console()
     rows = []
     for measurement in measurements:
@@ -154,8 +161,10 @@ def _print(pattern: str, measurements: list[Measurement]) -> None:
         for measurement in group:
             if measurement.reason:
                 out.print(f"{first.task} seed {measurement.seed}: diverged: {measurement.reason}")
-        for layer in first.unexercised:
-            out.print(f"{first.task}: not exercised: {layer}")
+    found = [layer for measurement in measurements for layer in measurement.unexercised]
+    payloads = [measurement.to_json() for measurement in measurements]
+    for line in [*not_exercised(found), *judged(payloads, registry)]:
+        out.print(line, soft_wrap=True)
     recipe = measurements[0].recipe
     out.print(
         f"valid for d_model {measurements[0].arch['model']['d_model']}, {recipe['steps']} steps of "

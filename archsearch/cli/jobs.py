@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsearch.cli.output import JsonFlag, console, print_json, table
+from archsearch.cli.output import JsonFlag, console, print_json, table, tell, write
 
 if TYPE_CHECKING:
     from archsearch.jobs import Job
@@ -106,17 +105,17 @@ def logs(
     from archsearch.jobs import follow as follow_job
 
     cluster = Cluster(address)
-    write = _ignore if json else _write
+    show = _ignore if json else write
     if follow:
-        ended = follow_job(cluster, job, write, tell=_tell)
+        ended = follow_job(cluster, job, show, tell=tell)
     else:
         ended = cluster.job(job)
-        write(cluster.logs(job))
+        show(cluster.logs(job))
     if json:
         print_json({**_as_json(ended), "logs": cluster.logs(job)})
     failed = follow and ended.status != "SUCCEEDED"
     if failed or ended.reason:
-        _tell(f"job {ended.id} is {ended.status}" + (f": {ended.reason}" if ended.reason else ""))
+        tell(f"job {ended.id} is {ended.status}" + (f": {ended.reason}" if ended.reason else ""))
     if failed:
         raise typer.Exit(1)
 
@@ -161,15 +160,5 @@ def _took(job: Job) -> str:
     return f"{(job.finished_at - job.started_at).total_seconds():.0f} s"
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
 def _ignore(text: str) -> None:
     """Takes text that JSON will hold in the end."""
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

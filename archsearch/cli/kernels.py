@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archsearch.cli.output import JsonFlag, console, print_json, table
+from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
 
 if TYPE_CHECKING:
     from archsearch.kernels import Table
@@ -113,7 +113,7 @@ def _progress() -> Iterator[Callable[[int, int, Compiled], None]]:
     """A line on a terminal that says how far compilation is; nothing in a pipe."""
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    out = console(stderr=True)
+    out = quiet_console(stderr=True)
     columns = MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("", total=None)

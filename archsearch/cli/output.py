@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from archsearch.cli.outlet import Outlet, QuietOutlet
+from archsearch.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,8 +27,19 @@ StorageOption = Annotated[
 
 
 def print_json(data: Any) -> None:
-    """Plain data as JSON on stdout; NaN and infinities become null."""
-    sys.stdout.write(json.dumps(_finite(data), indent=2, allow_nan=False, default=str) + "\n")
+    """Plain data as JSON on stdout, in ASCII; NaN and infinities become null."""
+    text = json.dumps(_finite(data), indent=2, allow_nan=False, default=str)
+    Outlet().write(text.replace("\x7f", r"\u007f") + "\n")  # the one control character that json leaves as it is
+
+
+def write(text: str) -> None:
+    """Text on stdout as it is, without folding, with what steers a terminal escaped."""
+    Outlet().write(printable(text))
+
+
+def tell(text: str) -> None:
+    """A remark on stderr, a line or more, escaped too; one that cannot be written is lost."""
+    QuietOutlet(stderr=True).write(printable(text) + "\n")
 
 
 def _finite(data: Any) -> Any:
@@ -40,11 +53,17 @@ def _finite(data: Any) -> Any:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console; in a pipe it is wide enough not to fold a table, and has no colour."""
-    from rich.console import Console
+    """A rich console for an answer: colour on a terminal only, and an error where the answer cannot be written."""
+    from archsearch.cli.terminal import Terminal
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, markup=False)
+    return Terminal(Outlet(stderr=stderr))
+
+
+def quiet_console(*, stderr: bool = False) -> Console:
+    """A rich console for remarks beside work that must go on: when it cannot write, the log says so once."""
+    from archsearch.cli.terminal import Terminal
+
+    return Terminal(QuietOutlet(stderr=stderr))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
@@ -57,5 +76,5 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
+        made.add_row(*(Text(printable(str(cell))) for cell in row))
     return made

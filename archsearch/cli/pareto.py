@@ -10,9 +10,11 @@ from archsearch.cli.output import JsonFlag, StorageOption, console, print_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from rich.console import Console
 
     from archsearch.analysis.answer import Answer
     from archsearch.analysis.objectives import Objective
+    from archsearch.cli.chart import Paper
 
 
 def register(app: typer.Typer) -> None:
@@ -56,11 +58,13 @@ def pareto(
         out.print(f"written: {path}", soft_wrap=True)
 
 
-def show_answer(answer: Answer, across: Objective, upwards: Objective) -> None:
-    """Prints the front: the table, the drawing, and what it is valid for."""
+def show_answer(answer: Answer, across: Objective, upwards: Objective, out: Console | None = None) -> None:
+    """Prints the front on `out`, by default stdout: the table, the drawing, and what it is valid for."""
     from archsearch.cli.answer import answer_table
+    from archsearch.cli.chart import Paper
 
-    out = console()
+    out = out or console()
+    paper = Paper.of(out)
     out.print(
         f"{answer.search.name}: {answer.state}, {len(answer.front)} of {len(answer.points)} candidates on the front"
     )
@@ -69,8 +73,11 @@ def show_answer(answer: Answer, across: Objective, upwards: Objective) -> None:
     if not len(answer.front):
         out.print(f"no front yet: {answer.why_no_front()}", soft_wrap=True)
     elif across.name != upwards.name:
-        out.print(draw(answer, across, upwards), soft_wrap=True)
-        out.print("numbers: the front as in the table; R: a reference; ·: dominated; x: sparsity not exercised")
+        out.print(draw(answer, across, upwards, paper), soft_wrap=True)
+        out.print(
+            f"numbers: the front as in the table; R: a reference; {paper.dominated}: dominated; "
+            "x: sparsity not exercised"
+        )
     levels = {objective.name: answer.chance(objective) for objective in answer.objectives}
     for name, level in levels.items():
         if level is not None:
@@ -78,7 +85,7 @@ def show_answer(answer: Answer, across: Objective, upwards: Objective) -> None:
     out.print(answer.validity.sentence, soft_wrap=True)
 
 
-def draw(answer: Answer, across: Objective, upwards: Objective) -> str:
+def draw(answer: Answer, across: Objective, upwards: Objective, paper: Paper) -> str:
     """The front in the terminal."""
     from archsearch.analysis.axes import axis_label, spans_decades, ticks
     from archsearch.cli.chart import Axis, scatter
@@ -92,7 +99,8 @@ def draw(answer: Answer, across: Objective, upwards: Objective) -> str:
         values = [pair[index] for group in groups for pair in group]
         log = objective.is_cost and spans_decades(values)
         axes.append(Axis(label=axis_label(objective), ticks=ticks(values, unit=objective.unit, log=log), log=log))
-    return scatter(groups[0], dict(zip("R·x", groups[1:], strict=True)), axes[0], axes[1])
+    marked = dict(zip(("R", paper.dominated, "x"), groups[1:], strict=True))
+    return scatter(groups[0], marked, axes[0], axes[1], paper)
 
 
 def _pairs(rows: DataFrame, across: Objective, upwards: Objective) -> list[tuple[float, float]]:

@@ -22,12 +22,16 @@ def read_settings(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         table, dot, key = name.strip().partition(".")
         if not (equals and dot and key) or table not in tables:
             raise SpecError(f"--set {text}: write recipe.KEY=VALUE or model.KEY=VALUE")
-        tables[table][key] = _value(value.strip())
+        tables[table][key] = _value(value.strip(), f"--set {table}.{key}")
     return tables
 
 
-def _value(text: str) -> Any:
+def _value(text: str, where: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise SpecError(f"{where}: the value nests too deeply: write a number, a text or a list of them") from None
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise SpecError(f"{where}: the value cannot be read: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,10 @@ from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, 
 
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, Store, TrialRecord
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")
+"""As many digits as every database's integers have."""
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +61,7 @@ def find_trial(store: Store, text: str) -> TrialRecord:
     from archsearch.errors import SpecError, StorageError
 
     name, slash, number = text.rpartition("/")
-    if not number.isascii() or not number.isdigit() or bool(name) != bool(slash):
+    if not _NUMBER.match(number) or bool(name) != bool(slash):
         raise SpecError(f'"{text}" names no trial: give its id, as 7, or its number in a search, as quickstart/3')
     if not slash:
         return store.trial(int(number))
@@ -88,14 +93,18 @@ def _validity(record: TrialRecord, search: SearchRecord) -> str:
 
 
 def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, str | None, str | None]]) -> None:
+    from archsearch.cli.remarks import judged, not_exercised
+    from archsearch.registry import load_registry
+
     out = console()
     kind = record.kind + (f" of trial {record.parent}" if record.parent else "")
     out.print(f"trial {record.id} of {search.name} (number {record.number}, {kind}): {record.state}")
     out.print(f"{record.pattern}   digest {record.digest}", soft_wrap=True)
     if record.reason:
         out.print(f"reason: {record.reason}", soft_wrap=True)
-    for layer in record.unexercised:
-        out.print(f"not exercised: {layer}", soft_wrap=True)
+    payloads = [measured.payload for measured in record.measurements]
+    for line in [*not_exercised(record.unexercised, record.reason), *judged(payloads, load_registry())]:
+        out.print(line, soft_wrap=True)
     out.print(_layers(record))
     if record.costs:
         out.print(_costs(record))
@@ -162,7 +171,7 @@ def _sweep(record: TrialRecord) -> Any:
 
 def _print_curve(record: TrialRecord) -> None:
     from archsearch.analysis.axes import ticks
-    from archsearch.cli.chart import Axis, curve
+    from archsearch.cli.chart import Axis, Paper, curve
 
     for measured in record.measurements:
         metric = measured.payload["metric"]
@@ -174,8 +183,9 @@ def _print_curve(record: TrialRecord) -> None:
         if len(points) > 1:
             label = f"{metric} on validation ({measured.payload['task']}, seed {measured.seed})"
             marks = [ticks(values, unit="", log=False) for values in zip(*points, strict=True)]
-            drawn = curve(points, Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1]))
-            console().print(drawn, soft_wrap=True)
+            axes = Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1])
+            out = console()
+            out.print(curve(points, *axes, Paper.of(out)), soft_wrap=True)
             return
 
 

@@ -14,6 +14,7 @@ def read_address(address: str) -> str:
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")
     except ValueError as error:
         raise ClusterError(f'address "{address}": {error}: write the URL of the Ray dashboard, as {EXAMPLE}') from None
     if parts.scheme not in ("http", "https") or not host:

@@ -222,8 +222,10 @@ class SearchSpec(Table):
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # its syntax, its encoding, or an integer of more digits than Python reads
             raise SpecError(f"{path} is no TOML file: {error}") from None
+        except RecursionError:
+            raise SpecError(f"{path} nests its values too deeply: no key of a spec needs more than lists") from None
         return cls.from_dict(values, registry)
 
     @classmethod

@@ -143,7 +143,7 @@ def _read_any_moment(connection: Any, record: ConnectionPoolEntry) -> None:
     from psycopg import DataError
     from psycopg.types.datetime import TimestamptzLoader
 
-    class Loader(TimestamptzLoader):
+    class Loader(TimestamptzLoader):  # type: ignore[misc]
         def load(self, data: Any) -> Any:
             try:
                 return super().load(data)

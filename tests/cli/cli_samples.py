@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from archsearch.exercise import Unexercised
 from archsearch.storage import MetricValue, Store
 
 OBJECTIVES = [
@@ -68,7 +69,7 @@ def payload(pattern: str, seed: int, accuracy: float | None, **changes: Any) -> 
 def add_trial(
     store: Store, search_id: int, pattern: str, *, costs: Sequence[float], accuracies: Sequence[float | None] = (),
     kind: str = "search", state: str = "complete", reason: str = "", first_seed: int = 0, parent: int | None = None,
-    violations: dict[str, float] | None = None, unexercised: Sequence[dict[str, Any]] = (),
+    violations: dict[str, float] | None = None, unexercised: Sequence[Unexercised] = (),
 ) -> int:  # fmt: skip
     """One trial with a measurement a seed."""
     seeds = [first_seed + index for index in range(len(accuracies))]
@@ -76,7 +77,7 @@ def add_trial(
         search_id, kind=kind, state="queued", digest=f"digest-{pattern}", pattern=pattern, params={}, seeds=seeds,
         arch={"model": {**MODEL, "vocab_size": 64}, "layers": [layer(part) for part in pattern.split()]},
         costs=dict(zip(("state_bytes@32768", "decode_flops@32768"), costs, strict=True)),
-        violations=violations or {}, parent=parent, unexercised=list(unexercised),
+        violations=violations or {}, parent=parent, unexercised=[found.to_json() for found in unexercised],
     )  # fmt: skip
     for seed, accuracy in zip(seeds, accuracies, strict=True):
         measured = payload(pattern, seed, accuracy)
@@ -90,6 +91,7 @@ def add_trial(
     return trial
 
 
+FLAT = Unexercised(layer="sliding(window=64)", task="mqar:capacity", seq_len=64, dense_up_to=64)
 SPLITS = ("validation", "test")
 MIB = 2.0**20
 
@@ -121,7 +123,7 @@ def fill(store: Store) -> dict[str, int]:
         ),
         "flat": add_trial(
             store, search, "linear sliding(window=64)", costs=(0.05 * MIB, 4e4), accuracies=(0.8,),
-            unexercised=[{"layer": "sliding(window=64)", "task": "mqar", "seq_len": 64, "dense_up_to": 64}],
+            unexercised=[FLAT],
         ),
     }  # fmt: skip
     trials["confirm"] = add_trial(

@@ -52,7 +52,7 @@ def test_trials_have_reasons_and_validation_figures(run: Run, trials: dict[str, 
     assert by_id[trials["diverged"]]["recall"] is None
     assert by_id[trials["infeasible"]]["state_bytes"] == 24 * 2**20
     shown = run("trials", "quick").stdout
-    for text in ("loss was nan at step 12", "exceeds 9 MiB", "not exercised: layer 1"):
+    for text in ("loss was nan at step 12", "exceeds 9 MiB", "not exercised: sliding(window=64) sees all"):
         assert text in shown
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_samples import OBJECTIVES, SPEC, add_trial
+from cli_samples import FLAT, OBJECTIVES, SPEC, add_trial
 from matplotlib.image import imread
 from typer.testing import Result
 
@@ -146,7 +146,7 @@ OVER = {"state_bytes@32768": 0.5}
         ("cancelled", {"state": "preempted"}, "no complete trial yet (1 preempted; it is cancelled): `archsearch res"),
         ("complete", {"state": "infeasible", "violations": OVER}, "(1 infeasible; it is complete)"),
         ("complete", {"accuracies": (0.5,), "kind": "reference", "violations": OVER}, "over budget"),
-        ("complete", {"accuracies": (0.5,), "unexercised": [WINDOW]}, "the sparsity acted"),
+        ("complete", {"accuracies": (0.5,), "unexercised": [FLAT]}, "the sparsity acted"),
     ],
     ids=["no trials", "stopped", "infeasible", "references alone", "not exercised"],
 )  # fmt: skip

@@ -46,7 +46,7 @@ def test_what_is_shown(run: Run, trials: dict[str, int]) -> None:
     [
         ("diverged", "reason: mqar, seed 0: loss was nan at step 12"),
         ("infeasible", "170% over budget"),
-        ("flat", "not exercised: layer 1: sliding(window=64) sees all of 64 tokens"),
+        ("flat", "not exercised: sliding(window=64) sees all of up to 64 tokens, and mqar:capacity has 64"),
     ],
 )
 def test_why_a_trial_is_not_on_the_front(run: Run, trials: dict[str, int], name: str, told: str) -> None:
