@@ -72,10 +72,12 @@ def plugins(storage: StorageOption = None, json: JsonFlag = False) -> None:
 def changed(parts: Iterable[Part], last: Mapping[str, tuple[str, str, str]]) -> list[Changed]:
     """The parts whose version is the one last recorded, and whose digest is another; those that cannot be told apart
     by a digest are left out."""
+    from archsearch.source import UNKNOWN
+
     found = []
     for part in parts:
         version, digest, search = last.get(part.name, ("", "", ""))
-        told = not (digest.startswith("unknown-") or part.digest.startswith("unknown-"))
+        told = not (digest.startswith(UNKNOWN) or part.digest.startswith(UNKNOWN))
         if part.name != "core" and told and version == part.version and digest != part.digest:
             found.append(
                 Changed(part=part.name, version=version, search=search, before=digest, now=part.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,21 +10,34 @@ import typer
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json
 
 if TYPE_CHECKING:
+    from archsearch.registry import Registry
     from archsearch.search import SearchOutcome, SearchSpec
     from archsearch.search.view import View
     from archsearch.storage import Store
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 any other error; 2 a spec, option or name that cannot be used; 3 nothing in the space meets "
-    "the budget; 4 the database; 5 the Ray cluster or its workers; 6 training diverged (evaluate); 130 interrupted."
+    "the budget; 4 the database; 5 the Ray cluster or its workers; 6 every training diverged; 130 interrupted."
 )
-_CANCELLED = 130
+_FAILED, _DIVERGED, _CANCELLED = 1, 6, 130
 
 AddressOption = Annotated[
     str | None,
     typer.Option(
         "--address", help='Ray cluster to use ("auto": the one that this runs on); by default one of its own.'
     ),
+]
+
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", metavar="N", min=1, help="Trials to train, instead of the spec's.")
+]
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait", help="Watch a driver that seems to be alive, up to a minute, and go on once it is dead."),
+]
+RetrainOption = Annotated[
+    bool,
+    typer.Option("--retrain", help="Set results aside whose mixers, tasks or core have changed, and train them again."),
 ]
 
 
@@ -36,57 +50,103 @@ def register(app: typer.Typer) -> None:
 def run(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="Spec file of the search (TOML).")],
     storage: StorageOption = None,
-    trials: Annotated[
-        int | None, typer.Option("--trials", metavar="N", min=1, help="Trials to train, instead of the spec's.")
-    ] = None,
+    trials: TrialsOption = None,
     address: AddressOption = None,
     go_on: Annotated[
         bool, typer.Option("--resume", help="Go on with the search of that name where the database has one.")
     ] = False,
+    grow: Annotated[
+        bool,
+        typer.Option(
+            "--grow",
+            help="With --resume: take more trials and draws, another concurrency and a wider budget from SPEC.",
+        ),
+    ] = False,
+    wait: WaitOption = False,
+    retrain: RetrainOption = False,
     json: JsonFlag = False,
 ) -> None:
     """Runs a search from its spec to its front.
 
     Trains candidates, measures the front again on fresh seeds, and shows it.
     """
+    from archsearch.errors import SpecError
     from archsearch.registry import load_registry
-    from archsearch.search import SearchSpec, resume_search, run_search
+    from archsearch.search import SearchSpec, run_search
     from archsearch.storage import Store, storage_url
 
+    if not go_on and (grow or wait or retrain):
+        raise SpecError("--grow, --wait and --retrain are for a search that goes on: give --resume too")
     registry = load_registry()
     loaded = SearchSpec.load(spec, registry)
     if trials is not None:
-        loaded = _with_trials(loaded, trials)
+        loaded = _with(loaded, trials=trials)
     url = storage_url(storage, spec=loaded.storage.url)
     _refuse_passing_folder(url)
-    view = _view(json=json)
     with Store.open(url) as store:
         if go_on and loaded.name in [record.name for record in store.searches()]:
-            outcome = resume_search(loaded.name, registry=registry, store=store, view=view, address=address)
+            stated = _growing(grow=grow, trials=trials)
+            outcome = _resume(
+                loaded.name, store, registry, lambda stored: loaded, stated, address=address, wait=wait,
+                retrain=retrain, json=json,
+            )  # fmt: skip
         else:
-            outcome = run_search(loaded, registry=registry, store=store, view=view, address=address)
+            outcome = run_search(loaded, registry=registry, store=store, view=_view(json=json), address=address)
         _finish(store, outcome, url, json=json)
 
 
 def resume(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the search, as `archsearch searches` lists it.")],
     storage: StorageOption = None,
+    trials: TrialsOption = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", metavar="N", min=1, help="Trials at a time, instead of the spec's.")
+    ] = None,
     address: AddressOption = None,
+    wait: WaitOption = False,
+    retrain: RetrainOption = False,
     json: JsonFlag = False,
 ) -> None:
     """Goes on with a search that was stopped or killed.
 
-    What is measured is not trained again.
+    What is measured is not trained again, unless its source has changed and --retrain says so.
     """
     from archsearch.registry import load_registry
-    from archsearch.search import resume_search
     from archsearch.storage import Store, storage_url
+
+    def grown(stored: SearchSpec) -> SearchSpec:
+        return _with(stored, trials=trials, concurrency=concurrency)
 
     url = storage_url(storage)
     _refuse_passing_folder(url)
-    with Store.open(url) as store:
-        outcome = resume_search(name, registry=load_registry(), store=store, view=_view(json=json), address=address)
+    with Store.open(url, create=False) as store:
+        stated = _growing(trials=trials, concurrency=concurrency)
+        outcome = _resume(
+            name, store, load_registry(), grown, stated, address=address, wait=wait, retrain=retrain, json=json
+        )
         _finish(store, outcome, url, json=json)
+
+
+def _resume(
+    name: str, store: Store, registry: Registry, grow: Callable[[SearchSpec], SearchSpec], stated: Collection[str],
+    *, address: str | None, wait: bool, retrain: bool, json: bool,
+) -> SearchOutcome:  # fmt: skip
+    from archsearch.search import resume_search
+
+    return resume_search(
+        name, registry=registry, store=store, view=_view(json=json), address=address, grow=grow, allowed=stated,
+        wait=wait, retrain=retrain,
+    )  # fmt: skip
+
+
+def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int | None = None) -> list[str]:
+    """The keys that may be others than the stored search has: all that can grow, or those whose options were given."""
+    from archsearch.search.changes import GROWING
+
+    if grow:
+        return list(GROWING)
+    given = {"search.trials": trials, "search.concurrency": concurrency}
+    return [key for key, value in given.items() if value is not None]
 
 
 def _view(*, json: bool) -> View:
@@ -96,8 +156,19 @@ def _view(*, json: bool) -> View:
     return make_view(console(stderr=json))
 
 
-def _with_trials(spec: SearchSpec, trials: int) -> SearchSpec:
-    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
+def _with(spec: SearchSpec, **given: int | None) -> SearchSpec:
+    """The spec with keys of ``[search]`` that were given on the command line, checked as the file's are."""
+    from pydantic import ValidationError
+
+    from archsearch.arch import explain
+    from archsearch.errors import SpecError
+    from archsearch.search.spec import SearchTable
+
+    table = spec.search.model_dump() | {key: value for key, value in given.items() if value is not None}
+    try:
+        return spec.model_copy(update={"search": SearchTable.model_validate(table)})
+    except ValidationError as error:
+        raise SpecError(explain(error, SearchTable, "search")) from None
 
 
 def _refuse_passing_folder(url: str) -> None:
@@ -137,8 +208,18 @@ def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> No
         best = int(answer.front["trial"].iloc[-1]) if len(answer.front) else None
         where, flag = _find_again(store.url, url)
         out.print(f"next{where}:\n  " + "\n  ".join(_next(outcome, best, flag)), soft_wrap=True)
+    code = exit_code(outcome)
+    if code:
+        raise typer.Exit(code)
+
+
+def exit_code(outcome: SearchOutcome) -> int:
+    """130 for a search that was stopped, 6 where all that was trained diverged, 1 where no trial is complete."""
     if outcome.state == "cancelled":
-        raise typer.Exit(_CANCELLED)
+        return _CANCELLED
+    if outcome.state == "failed":
+        return _FAILED if outcome.progress.failed else _DIVERGED
+    return 0
 
 
 def _as_json(outcome: SearchOutcome) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +13,26 @@ from typing import Any
 from ray import cloudpickle, tune
 
 from archsearch.arch import ArchSpec, digest_of
-from archsearch.errors import ClusterError, PluginError
+from archsearch.errors import ArchsearchError, ClusterError, PluginError
 from archsearch.registry import Registry, load_registry
+from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
 from archsearch.training import Evaluation, Recipe
 
 SLICE_SECONDS = 1.0
 """Training between two reports: long beside the cost of a report, short for a person who waits for Ctrl-C."""
-UNPACKAGED = "(unpackaged)"
+IMPL_VARIABLE = "ARCHSEARCH_IMPL"
+"""As `archsearch.model.impl` reads it, where "auto" means what an absent one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
     """What a worker is told of a trial: plain data and names, never a database.
 
-    ``runs`` are (task, seed) with tasks by the search's names for them; ``fingerprint`` is the driver's list of
-    plugins, ``plugins`` those that no distribution installs, pickled; ``checkpoints`` a folder of the worker's host.
+    ``runs`` are (task, seed) with tasks by the search's names for them; ``parts`` are (name, version, digest) of the
+    mixers and tasks that the search uses and of the core, ``installed`` (name, version) of all the driver's plugins,
+    ``plugins`` those that no distribution installs, pickled; ``impl`` is the driver's ``ARCHSEARCH_IMPL``, so that the
+    same forms run; ``checkpoints`` is a folder of the worker's host.
     """
 
     trial: int
@@ -35,8 +40,10 @@ class Assignment:
     tasks: Mapping[str, Mapping[str, Any]]
     recipe: Mapping[str, Any]
     runs: Sequence[Sequence[Any]]
-    fingerprint: Sequence[Sequence[str]]
+    parts: Sequence[Sequence[str]]
+    installed: Sequence[tuple[str, str]]
     plugins: str
+    impl: str
     checkpoints: str
 
     def to_config(self) -> dict[str, Any]:
@@ -53,9 +60,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains the runs of one trial after another; reused for the next trial, the registry and its imports included.
 
     A result has ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``measurement`` (JSON
-    text) when a run has ended, and ``done`` when the trial has: all runs are measured, or one diverged.
+    text) when a run has ended, ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what
+    is worth knowing of the worker and no error.
     """
 
+    _waiting: dict[str, Any] | None
+    _note: str
     _assignment: Assignment
     _registry: Registry
     _arch: ArchSpec
@@ -66,16 +76,20 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     _plugins: str | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begins with the assignment of `config`."""
-        self._begin(config)
+        """Takes the assignment of `config`; the first step begins with it, as what is raised here would look to the
+        driver like a worker that died."""
+        self._waiting = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turns to another trial in the same process."""
-        self._begin(new_config)
+        self._waiting = new_config
         return True
 
     def step(self) -> dict[str, Any]:
         """Trains for about `SLICE_SECONDS`."""
+        if self._waiting is not None:
+            config, self._waiting = self._waiting, None
+            self._begin(config)
         name, seed = self._runs[0]
         if self._evaluation is None:
             self._evaluation = self._evaluate(name, seed)
@@ -85,7 +99,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         progress = evaluation.progress
         result = {
             "task": name, "seed": seed, "step": progress.step, "total_steps": progress.total_steps,
-            "value": progress.value, "done": False,
+            "value": progress.value, "done": False, "note": self._note,
         }  # fmt: skip
         if evaluation.done:
             measurement = evaluation.measurement()
@@ -107,7 +121,9 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._registry = worker_registry(assignment.plugins)
             self._plugins = assignment.plugins
             self._tasks = {}
-        check_fingerprint(self._registry, assignment.fingerprint)
+        check_parts(self._registry, assignment.parts)
+        self._note = difference_of_unused(self._registry, assignment.installed)
+        os.environ[IMPL_VARIABLE] = assignment.impl
         self._arch = ArchSpec.from_json(assignment.arch, self._registry)
         self._recipe = Recipe.read(assignment.recipe)
         self._runs = [(str(name), int(seed)) for name, seed in assignment.runs]
@@ -133,30 +149,59 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
 
 def pack_plugins(registry: Registry) -> str:
     """The plugins that no distribution installs, by value, as text; raises `PluginError` for one that cannot go."""
-    names = [report.name for report in registry.reports() if report.distribution == UNPACKAGED]
-    packed = list(zip(names, registry.unpackaged(), strict=True))
+    sent = registry.sendable()
     try:
-        return base64.b64encode(cloudpickle.dumps(packed)).decode()
+        return base64.b64encode(cloudpickle.dumps(sent)).decode()
     except (TypeError, AttributeError, ValueError, ImportError) as error:
+        names = ", ".join(plugin.name for plugin in sent)
         raise PluginError(
-            f"the plugins {', '.join(names)} cannot be sent to a worker ({error}): install them as a package"
+            f"the plugins {names} cannot be sent to a worker ({error}): install them as a package"
         ) from None
 
 
 def worker_registry(plugins: str) -> Registry:
     """The registry of a worker: what is installed there, and what the driver sent along."""
     registry = load_registry()
-    for name, plugin in cloudpickle.loads(base64.b64decode(plugins)):
-        registry.add(plugin, name=name)
+    for sent in cloudpickle.loads(base64.b64decode(plugins)):
+        registry.add(sent.plugin, name=sent.name, source=sent.sources)
     return registry
 
 
-def check_fingerprint(registry: Registry, expected: Sequence[Sequence[str]]) -> None:
-    """Raises `ClusterError` with both lists when a worker's plugins differ from the driver's."""
-    here, driver = registry.fingerprint(), [(name, version) for name, version in expected]
-    if here != driver:
-        shown = ["; ".join(f"{name} {version}" for name, version in plugins) for plugins in (driver, here)]
+def check_parts(registry: Registry, expected: Sequence[Sequence[str]]) -> None:
+    """Raises `ClusterError` with both lists when what the search uses is not the same on a worker: mixers, tasks, and
+    the core, by version and by the digest of their source, where that can be told."""
+    wanted = {name: (version, digest) for name, version, digest in expected}
+    here = {name: _part_here(registry, name) for name in wanted}
+    differing = [name for name in wanted if not _same(wanted[name], here[name])]
+    if differing:
+        driver = "; ".join(f"{name} {' '.join(wanted[name])}" for name in differing)
+        worker = "; ".join(f"{name} {' '.join(here[name])}" for name in differing)
         raise ClusterError(
-            f"a worker's plugins differ from the driver's: driver has {shown[0]}, worker has {shown[1]}: "
-            "install the same versions on both"
+            f"a worker's plugins differ from the driver's: driver has {driver}; worker has {worker}: "
+            "install the same source of the same versions on both"
         )
+
+
+def _same(driver: tuple[str, str], worker: tuple[str, str]) -> bool:
+    untold = all(digest.startswith(UNKNOWN) for _, digest in (driver, worker))
+    return driver[0] == worker[0] and (untold or driver[1] == worker[1])
+
+
+def _part_here(registry: Registry, name: str) -> tuple[str, str]:
+    kind, _, named = name.partition(":")
+    try:
+        parts = registry.parts([named] if kind == "mixer" else [], [named] if kind == "task" else [])
+    except ArchsearchError as error:
+        return "none of it", f"({error})"
+    return next(((part.version, part.digest) for part in parts if part.name == name), ("none of it", ""))
+
+
+def difference_of_unused(registry: Registry, driver: Sequence[tuple[str, str]]) -> str:
+    """In which plugins a worker differs from its driver, in a sentence, empty where in none; for plugins that the
+    search does not use, whose difference changes no result."""
+    there, here = dict(driver), dict(registry.fingerprint())
+    named = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    if not named:
+        return ""
+    shown = [f"{name} {there.get(name, '(none)')} here, {here.get(name, '(none)')} there" for name in sorted(named)]
+    return f"plugins that this search does not use differ on a worker: {'; '.join(shown)}"

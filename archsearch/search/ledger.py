@@ -12,7 +12,8 @@ from archsearch.arch import ArchSpec
 from archsearch.registry import Registry
 from archsearch.search.problem import RECALL, Problem, Verdict
 from archsearch.storage import MetricValue, Store, TrialRecord
-from archsearch.training.key import key_of_run
+from archsearch.tasks import Task
+from archsearch.training import form_of, measurement_key
 
 SPLITS = ("validation", "test")
 
@@ -58,8 +59,12 @@ class Ending:
 class Ledger:
     """Writes the trials of one search."""
 
-    def __init__(self, problem: Problem, registry: Registry, store: Store, search_id: int) -> None:
+    def __init__(
+        self, problem: Problem, registry: Registry, store: Store, search_id: int, *, device: str = "cpu"
+    ) -> None:
+        """``device`` is the kind that workers train on: results of another kind are not taken for theirs."""
         self._problem, self._registry, self._store, self.search_id = problem, registry, store, search_id
+        self._device, self._form = device, form_of(device)
 
     def open(
         self, kind: str, arch: ArchSpec, verdict: Verdict, seeds: Sequence[int], *, params: Mapping[str, Any],
@@ -72,8 +77,7 @@ class Ledger:
         diverged = False
         for seed in seeds:
             for name, task in self._problem.tasks.items():
-                key = key_of_run(arch, task, self._problem.spec.recipe, seed, self._registry)
-                found = self._store.find_measurement(key)
+                found = self._store.find_measurement(self._key(arch, task, seed))
                 if found is None:
                     missing.append(Run(name, seed))
                 else:
@@ -142,6 +146,10 @@ class Ledger:
     def set_state(self, trial: int, state: str, reason: str = "") -> None:
         """Sets a trial's state and reason."""
         self._store.set_trial_state(trial, state, reason)
+
+    def _key(self, arch: ArchSpec, task: Task, seed: int) -> str:
+        recipe = self._problem.spec.recipe
+        return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=self._form)
 
     def _add(
         self, kind: str, state: str, arch: ArchSpec, verdict: Verdict, seeds: Sequence[int], *,

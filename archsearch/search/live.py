@@ -12,8 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archsearch.printable import printable
 from archsearch.search.ledger import Job
-from archsearch.search.plan import Progress, Standing
+from archsearch.search.pace import Pace
+from archsearch.search.progress import Progress, Standing
 from archsearch.search.view import Briefing, Look, View
 from archsearch.units import format_quantity
 
@@ -27,40 +29,15 @@ def make_view(console: Console) -> View:
     return LiveView(console) if console.is_terminal else LineView(console)
 
 
-class Clock:
-    """Guesses the time that is left from how long trials took."""
-
-    def __init__(self) -> None:
-        self._begun: dict[int, float] = {}
-        self._seconds: list[float] = []
-
-    def start(self, trial: int) -> None:
-        """A trial begins."""
-        self._begun[trial] = time.monotonic()
-
-    def end(self, trial: int) -> float:
-        """A trial ends; the seconds that it took."""
-        seconds = time.monotonic() - self._begun.pop(trial)
-        self._seconds.append(seconds)
-        return seconds
-
-    def left(self, remaining: int, concurrency: int) -> float | None:
-        """Seconds for `remaining` further trials, those under way included; None before any has ended."""
-        if not self._seconds:
-            return None
-        mean = sum(self._seconds) / len(self._seconds)
-        under_way = sum(min(mean, time.monotonic() - begun) for begun in self._begun.values())
-        return max(0.0, remaining * mean - under_way) / max(1, min(concurrency, remaining))
-
-
 class LineView(View):
     """One line an event."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, pace: Pace | None = None) -> None:
         self._console = console
-        self._clock = Clock()
+        self._pace = pace or Pace()
         self._said: dict[int, float] = {}
         self._briefing: Briefing | None = None
+        self._promised = False
 
     def begun(self, briefing: Briefing) -> None:
         """The briefing."""
@@ -70,41 +47,59 @@ class LineView(View):
 
     def trial_started(self, job: Job) -> None:
         """A line."""
-        self._clock.start(job.trial)
+        self._pace.start(job.trial)
         self._said[job.trial] = time.monotonic()
         self._say(f"trial {job.trial} ({job.kind}) started: {job.pattern}")
 
     def trial_looked(self, job: Job, look: Look) -> None:
-        """A line now and then."""
+        """A line now and then, and once how long all will take, as soon as it is known."""
+        self._pace.look(job, look)
+        self._promise()
         if time.monotonic() - self._said.get(job.trial, 0.0) >= LINE_SECONDS:
             self._said[job.trial] = time.monotonic()
             self._say(f"trial {job.trial}: {look_text(look)}")
 
     def trial_ended(self, job: Job, state: str, reason: str) -> None:
         """A line with the time that it took."""
-        seconds = self._clock.end(job.trial)
+        seconds = self._pace.end(job.trial)
+        self._promise()
         self._say(f"trial {job.trial} {state} after {duration(seconds)}" + (f": {reason}" if reason else ""))
 
     def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
         """The counts and the time left."""
         assert self._briefing is not None
-        left = self._clock.left(remaining_trials(progress, front, self._briefing), self._briefing.concurrency)
+        left = self._pace.left(remaining_trials(progress, front, self._briefing), self._briefing.concurrency)
         self._say(f"{counts_text(progress)}; front of {len(front)}{left_text(left)}")
+
+    def noted(self, text: str) -> None:
+        """A line."""
+        self._say(text)
 
     def ended(self, state: str, reason: str) -> None:
         """How it ended."""
         self._say(f"search {state}" + (f": {reason}" if reason else ""))
 
+    def _promise(self) -> None:
+        briefing = self._briefing
+        if self._promised or briefing is None:
+            return
+        seconds = self._pace.left(briefing.planned, briefing.concurrency)
+        if seconds is not None:
+            self._promised = True
+            self._say(
+                f"at most about {duration(seconds)} for {briefing.planned} trials, by the first steps of a worker"
+            )
+
     def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self._console.print(printable(text), soft_wrap=True, highlight=False, markup=False)
 
 
 class LiveView(View):
     """Progress, running trials, the best front so far and the time left, redrawn in place."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, pace: Pace | None = None) -> None:
         self._console = console
-        self._clock = Clock()
+        self._pace = pace or Pace()
         self._running: dict[int, tuple[Job, Look | None]] = {}
         self._progress, self._front = Progress(), list[Standing]()
         self._briefing: Briefing | None = None
@@ -115,25 +110,26 @@ class LiveView(View):
         self._briefing = briefing
         self._progress.planned = briefing.planned
         for line in briefing_lines(briefing):
-            self._console.print(line, highlight=False, markup=False)
+            self._say(line)
         self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=2, transient=True)
         self._live.start()
 
     def trial_started(self, job: Job) -> None:
         """A row more."""
-        self._clock.start(job.trial)
+        self._pace.start(job.trial)
         self._running[job.trial] = (job, None)
 
     def trial_looked(self, job: Job, look: Look) -> None:
         """The row's progress."""
+        self._pace.look(job, look)
         self._running[job.trial] = (job, look)
 
     def trial_ended(self, job: Job, state: str, reason: str) -> None:
         """A row less; what went wrong stays above."""
-        self._clock.end(job.trial)
+        self._pace.end(job.trial)
         self._running.pop(job.trial, None)
         if state != "complete":
-            self._console.print(f"trial {job.trial} {state}: {reason}", highlight=False, markup=False)
+            self._say(f"trial {job.trial} {state}: {reason}")
 
     def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
         """New counts, a new front."""
@@ -143,13 +139,20 @@ class LiveView(View):
         """Takes the live part away."""
         if self._live is not None:
             self._live.stop()
-        self._console.print(f"search {state}" + (f": {reason}" if reason else ""), highlight=False, markup=False)
+        self._say(f"search {state}" + (f": {reason}" if reason else ""))
+
+    def noted(self, text: str) -> None:
+        """A line above the live part."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(printable(text), highlight=False, markup=False)
 
     def _draw(self) -> RenderableType:
         if self._briefing is None:
             return Text("")
         progress = self._progress
-        left = self._clock.left(remaining_trials(progress, self._front, self._briefing), self._briefing.concurrency)
+        left = self._pace.left(remaining_trials(progress, self._front, self._briefing), self._briefing.concurrency)
         bar = ProgressBar(total=max(1, progress.planned), completed=progress.finished, width=30)
         head = Table.grid(padding=(0, 1))
         head.add_row(bar, counts_text(progress) + left_text(left))
@@ -160,7 +163,11 @@ class LiveView(View):
         for job, look in list(self._running.values()):
             shown = look_text(look) if look is not None else "starting"
             rows.append(
-                Text(f"  trial {job.trial} {job.kind:9} {shown:38} {job.pattern}", overflow="ellipsis", no_wrap=True)
+                Text(
+                    f"  trial {job.trial} {job.kind:9} {shown:38} {printable(job.pattern)}",
+                    overflow="ellipsis",
+                    no_wrap=True,
+                )
             )
         return rows
 
@@ -175,7 +182,7 @@ def front_table(front: Sequence[Standing], objectives: Sequence[Mapping[str, Any
     for standing in front[:FRONT_ROWS]:
         cells = [value_text(standing.values[objective["name"]], objective["unit"]) for objective in objectives]
         mark = "" if standing.confirmed else " ?"
-        table.add_row(str(standing.trial), *cells, Text(standing.pattern + mark))
+        table.add_row(str(standing.trial), *cells, Text(printable(standing.pattern) + mark))
     if len(front) > FRONT_ROWS:
         table.add_row("", *("" for _ in objectives), f"and {len(front) - FRONT_ROWS} more")
     return table
@@ -191,10 +198,9 @@ def briefing_lines(briefing: Briefing) -> list[str]:
     trials = f"{briefing.trials} trials"
     if briefing.planned != briefing.trials:
         trials = f"{briefing.planned} trials to train (references and {briefing.trials} candidates)"
-    time_text = "" if briefing.seconds is None else f", at most about {duration(briefing.seconds)}"
     return [
         f"{briefing.name}: {looked.candidates:,} possible candidates; {'; '.join(parts)}",
-        f"{trials}, {briefing.concurrency} at a time{time_text}, then the front on fresh seeds",
+        f"{trials}, {briefing.concurrency} at a time, then the front on fresh seeds",
         f"database {briefing.database}",
     ]
 
@@ -211,7 +217,8 @@ def counts_text(progress: Progress) -> str:
     """Trials done, and what was not trained."""
     text = f"{progress.finished}/{progress.planned} trials"
     for count, what in (
-        (progress.refused, "refused"), (progress.repeated, "repeated"), (progress.reused, "from the store"),
+        (progress.failed, "failed"), (progress.diverged, "diverged"), (progress.refused, "refused"),
+        (progress.repeated, "repeated"), (progress.reused, "from the store"),
     ):  # fmt: skip
         text += f", {count} {what}" if count else ""
     return text
@@ -220,7 +227,7 @@ def counts_text(progress: Progress) -> str:
 def look_text(look: Look) -> str:
     """Task, step and the latest value."""
     value = "" if look.value is None else f" {look.value:.3f}"
-    return f"{look.task} seed {look.seed} step {look.step}/{look.total_steps}{value}"
+    return f"{printable(look.task)} seed {look.seed} step {look.step}/{look.total_steps}{value}"
 
 
 def value_text(value: float, unit: str) -> str:

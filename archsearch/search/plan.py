@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from archsearch import analysis
-from archsearch.arch import ArchSpec, LayerSpec
+from archsearch.arch import ArchSpec
 from archsearch.registry import Registry
-from archsearch.search.ledger import Job, Ledger, Run
+from archsearch.search.ledger import Ending, Job, Ledger, Run
 from archsearch.search.problem import Problem, Verdict
+from archsearch.search.progress import Progress, Standing
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.survey import Survey, nothing_feasible, tightest
 from archsearch.storage import Store, TrialRecord
@@ -23,36 +24,6 @@ DRAWS_A_CALL = 100
 """Draws that one call of `Campaign.next` makes before it lets its caller look at other things."""
 PURE = 1000
 """Pure candidates that are tried where a sample of the space had nothing within the budget."""
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Counts of a search; ``planned`` and ``finished`` are trials of every kind that a worker trains.
-
-    ``trained`` counts sampled candidates that were handed out, ``refused`` those over budget or not exercised,
-    ``repeated`` draws of known candidates, ``reused`` trials answered from the store; ``confirming`` says that the
-    front is measured again, ``ended`` why drawing ended before all trials were trained.
-    """
-
-    planned: int = 0
-    finished: int = 0
-    trained: int = 0
-    refused: int = 0
-    repeated: int = 0
-    reused: int = 0
-    confirming: bool = False
-    ended: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One candidate of the front so far: its test values by objective, and whether fresh seeds gave them."""
-
-    trial: int
-    digest: str
-    pattern: str
-    values: Mapping[str, float]
-    confirmed: bool
 
 
 @dataclass(kw_only=True)
@@ -83,15 +54,18 @@ class Campaign:
     left. With one job at a time, equal specs and seeds give equal candidates.
     """
 
-    def __init__(self, problem: Problem, *, registry: Registry, store: Store, search_id: int) -> None:
+    def __init__(
+        self, problem: Problem, *, registry: Registry, store: Store, search_id: int, device: str = "cpu"
+    ) -> None:
         self.problem, self.progress = problem, Progress()
         self._registry, self._store = registry, store
-        self._ledger = Ledger(problem, registry, store, search_id)
+        self._ledger = Ledger(problem, registry, store, search_id, device=device)
         self._settings = problem.spec.search
         self._known: dict[str, _Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
         self._queue: deque[_Pending] = deque()
+        self._superseded: dict[str, TrialRecord] = {}
         self._running: dict[int, _Pending] = {}
         self._fruitless = self._stale = 0
         records = store.trials(search_id)
@@ -104,11 +78,6 @@ class Campaign:
     def running(self) -> list[Job]:
         """The jobs that were handed out and not answered."""
         return [pending.job for pending in self._running.values()]
-
-    @property
-    def upcoming(self) -> list[ArchSpec]:
-        """What is queued."""
-        return [pending.job.arch for pending in self._queue]
 
     @property
     def front(self) -> list[Standing]:
@@ -128,20 +97,20 @@ class Campaign:
         ]  # fmt: skip
 
     def prepare(self, survey: Survey) -> None:
-        """Queues the references; raises `NothingFeasibleError` when the space has no candidate that can be trained.
+        """Queues the references, and what is to be trained again because its source has changed.
 
-        Where a sample of the space had none, candidates are drawn until one is found or draws run out.
+        Raises `NothingFeasibleError` when the space has no candidate that can be trained; where a sample of the space
+        had none, candidates are drawn until one is found or draws run out.
         """
         if not survey.trainable and not self.progress.trained:
             if survey.exhaustive:
                 raise nothing_feasible(self.problem, self._registry, survey.judged, survey.tightest)
             self._hunt()
-        if self._settings.references:
-            for arch in self._references():
-                if arch.digest not in self._known:
-                    self._begin("reference", arch, self.problem.judge(arch))
-        references = sum(pending.job.kind == "reference" for pending in self._queue)
-        self.progress.planned += references + self._settings.trials - self.progress.trained
+        for arch in self.problem.references:
+            if arch.digest not in self._known:
+                self._begin("reference", arch, self.problem.judge(arch))
+        self._train_again()
+        self.progress.planned = len(self._queue) + max(0, self._settings.trials - self.progress.trained)
 
     def next(self) -> Job | Literal["wait", "done"]:
         """A job to train, "wait" until a running one has ended (or until asked again), or "done"."""
@@ -164,13 +133,14 @@ class Campaign:
 
     def finished(self, job: Job) -> tuple[str, str]:
         """Every run of the job is measured, or one has diverged; its state and reason."""
-        ending = self._ledger.close(job.trial)
+        ending = self._close(job.trial)
         self._answer(self._running.pop(job.trial), ending.values)
         return ending.state, ending.reason
 
     def failed(self, job: Job, reason: str) -> None:
         """The job came to nothing; the search goes on."""
         self._ledger.set_state(job.trial, "failed", reason)
+        self.progress.count("failed")
         self._answer(self._running.pop(job.trial), None)
 
     def stopped(self, reason: str) -> None:
@@ -261,7 +231,7 @@ class Campaign:
             opened = self._ledger.open(
                 "search", proposal.arch, known.verdict, self.problem.search_seeds, params=proposal.params
             )
-            self._ledger.close(opened.trial, reason=f"repeat of trial {known.trial}: answered from the store")
+            self._close(opened.trial, reason=f"repeat of trial {known.trial}: answered from the store")
         self._sampler.scored(proposal.number, known.values, known.verdict)
 
     # -- trials ----------------------------------------------------------------------------------------------
@@ -285,8 +255,13 @@ class Campaign:
         else:
             self.progress.reused += 1
             source = ", ".join(map(str, opened.reused_from))
-            ending = self._ledger.close(opened.trial, reason=f"measured before, in trial {source}")
+            ending = self._close(opened.trial, reason=f"measured before, in trial {source}")
             self._settle(pending, ending.values)
+
+    def _close(self, trial: int, *, reason: str = "") -> Ending:
+        ending = self._ledger.close(trial, reason=reason)
+        self.progress.count(ending.state)
+        return ending
 
     def _answer(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
         self.progress.finished += 1
@@ -305,16 +280,6 @@ class Campaign:
                 self._sampler.scored(pending.number, values, known.verdict)
         elif pending.job.kind == "search" and values is not None:
             self._sampler.replay(pending.params, values, known.verdict)
-
-    def _references(self) -> Iterator[ArchSpec]:
-        """All-full, even where the space has no such mixer, and each pure mixer of the space."""
-        space = self.problem.space
-        layers = [entry.reference for entry in space.entries.values()]
-        if not any(self._registry.mixer(layer.mixer).family == "full" for layer in layers):
-            full = [plugin for plugin in self._registry.mixers() if plugin.family == "full"]
-            layers[:0] = [LayerSpec(mixer=plugin.name, options=plugin.parse_options({})) for plugin in full[:1]]
-        for layer in layers:
-            yield ArchSpec(model=space.model, layers=(layer,) * space.n_layers)
 
     def _confirm(self) -> None:
         """Queues fresh seeds for every candidate of the front that has none, until all of them have."""
@@ -335,6 +300,10 @@ class Campaign:
 
     def _take_up(self, record: TrialRecord) -> None:
         """Puts a trial of an earlier run where it belongs; one that was preempted is queued again."""
+        if record.state == "superseded":
+            if record.kind == "search":
+                self._superseded.setdefault(record.digest, record)
+            return
         if record.kind == "search":
             self._drawn.add(record.digest)
         else:
@@ -344,6 +313,15 @@ class Campaign:
         elif record.kind != "confirm":
             self._recall(record)
 
+    def _train_again(self) -> None:
+        """Queues what was measured with other source, unless a trial of this source has taken its place."""
+        for digest, record in self._superseded.items():
+            arch = ArchSpec.from_json(record.arch, self._registry)
+            verdict = self.problem.judge(arch)
+            if digest not in self._known and verdict.trainable:
+                self._drawn.add(digest)
+                self._begin("search", arch, verdict, params=record.params)
+
     def _requeue(self, record: TrialRecord) -> None:
         job = self._ledger.reopen(record)
         pending = _Pending(job=job, params=record.params)
@@ -351,15 +329,18 @@ class Campaign:
             self._known[record.digest] = _Known(trial=record.id, verdict=self.problem.judge(job.arch))
         self.progress.trained += record.kind == "search"
         if job.runs:
-            self.progress.planned += record.kind != "reference"
             self._queue.append(pending)
         else:
-            self._settle(pending, self._ledger.close(record.id).values)
+            self._settle(pending, self._close(record.id).values)
 
     def _recall(self, record: TrialRecord) -> None:
         record = self._store.trial(record.id)
         arch = ArchSpec.from_json(record.arch, self._registry)
         verdict = self.problem.judge(arch)
+        if record.state == "infeasible" and verdict.trainable:  # the budget is wider now: it may be drawn anew
+            self._drawn.discard(record.digest)
+            return
+        self.progress.count(record.state)
         values = self._ledger.values(record) if record.state == "complete" else None
         known = _Known(trial=record.id, verdict=verdict, state="failed", values=values)
         if record.state == "infeasible":

@@ -10,9 +10,12 @@ from archsearch.arch import ArchSpec, LayerSpec
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.exercise import Unexercised, unexercised_layers
+from archsearch.laws import untrainable
 from archsearch.registry import Registry
+from archsearch.search.references import reference_archs
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
+from archsearch.source import Part
 from archsearch.tasks import Task, resolve_task
 
 RECALL = "recall"
@@ -104,6 +107,7 @@ class Problem:
     objectives: tuple[Objective, ...]
     budget: Budget
     space: Space
+    references: tuple[ArchSpec, ...]
     judge: Judge
 
     @classmethod
@@ -122,7 +126,18 @@ class Problem:
                                *(term for term, _ in budget.limits)])  # fmt: skip
         lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
-        return cls(spec=spec, tasks=tasks, objectives=objectives, budget=budget, space=space, judge=judge)
+        references = reference_archs(spec.search.references, space, registry)
+        _refuse_untrainable(space, references, registry)
+        return cls(
+            spec=spec, tasks=tasks, objectives=objectives, budget=budget, space=space, references=references,
+            judge=judge,
+        )  # fmt: skip
+
+    def parts(self, registry: Registry) -> tuple[Part, ...]:
+        """What computes the results: every mixer and task that the search may use, and the core."""
+        mixers = {entry.reference.mixer for entry in self.space.entries.values()}
+        mixers |= {layer.mixer for arch in self.references for layer in arch.layers}
+        return registry.parts(sorted(mixers), sorted({task.name for task in self.tasks.values()}))
 
     @property
     def search_seeds(self) -> tuple[int, ...]:
@@ -133,6 +148,14 @@ class Problem:
     def confirm_seeds(self) -> tuple[int, ...]:
         """Fresh seeds for what is on the front, which no search draws on."""
         return tuple(MAX_SEED + self.spec.seed + index for index in range(self.spec.search.confirm_seeds))
+
+
+def _refuse_untrainable(space: Space, references: Sequence[ArchSpec], registry: Registry) -> None:
+    pure = (ArchSpec(model=space.model, layers=(entry.reference,)) for entry in space.entries.values())
+    for arch in (*pure, *references):
+        why = untrainable(arch, registry)
+        if why is not None:
+            raise SpecError(f"{arch.pattern(registry)} cannot be searched over: {why}")
 
 
 def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:

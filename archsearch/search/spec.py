@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from archsearch.arch import ModelSpec, explain
 from archsearch.costs import parse_context
@@ -19,6 +30,19 @@ from archsearch.registry import Registry
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
 
+MAX_FILE_BYTES = 2**20
+MAX_TRIALS = 1_000_000
+MAX_SEEDS = 1_000
+MAX_WORKERS = 4096
+MAX_DRAWS = 1_000_000_000
+MAX_CONTEXT = 2**50
+MAX_PERIOD = 16
+"""Counting the candidates of a periodic space takes time that doubles with each layer of the period."""
+MAX_CHOICES = 10_000
+"""Mixers of a space, values of one option, ratios, and tasks: far more than anybody searches over."""
+
+Whole = Annotated[int, Strict()]
+"""A whole number as it is written: neither true nor "3" nor 3.0."""
 Pattern = Literal["free", "periodic", "ratio"]
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
 
@@ -26,7 +50,7 @@ SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
 class Table(BaseModel):
     """A table of the file: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneTable(ModelSpec):
@@ -38,8 +62,8 @@ class BackboneTable(ModelSpec):
     ``vocab_size``, with which costs are counted, is the largest vocabulary of the tasks unless it is given.
     """
 
-    n_layers: int = Field(ge=1, le=MAX_LAYERS)
-    short_conv: int = Field(default=4, ge=0, le=16)
+    n_layers: Whole = Field(ge=1, le=MAX_LAYERS)
+    short_conv: Whole = Field(default=4, ge=0, le=16)
 
     def backbone(self, *, vocab_size: int) -> ModelSpec:
         """The backbone that every candidate shares; `vocab_size` is used where the file gives none."""
@@ -59,10 +83,10 @@ class SpaceTable(Table):
     A table named after an entry of ``mixers`` gives options and the values to choose from, one value or a list.
     """
 
-    mixers: tuple[str, ...] = Field(min_length=1)
+    mixers: tuple[str, ...] = Field(min_length=1, max_length=MAX_CHOICES)
     pattern: Pattern = "free"
-    period: int | None = Field(default=None, ge=1)
-    ratios: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    period: Whole | None = Field(default=None, ge=1, le=MAX_PERIOD)
+    ratios: tuple[Annotated[Whole, Field(ge=1, le=MAX_LAYERS)], ...] = Field(default=(), max_length=MAX_LAYERS)
     costly: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, tuple[Any, ...]]] = {}
 
@@ -113,6 +137,15 @@ class SpaceTable(Table):
         return {**data, **options}
 
 
+def _read_text(path: Path) -> str:
+    """A spec's text, without the mark that some editors put before it; raises `SpecError` for a file beyond reason."""
+    with path.open("rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise SpecError(f"{path} has more than {MAX_FILE_BYTES} bytes: that is no spec")
+    return content.decode("utf-8-sig")
+
+
 _EXAMPLES = {"period": "the longest unit, as 4", "ratios": "how many cheap layers to a costly one, as [1, 3, 7]"}
 
 
@@ -120,6 +153,8 @@ def _choices(key: str, given: Any) -> tuple[Any, ...]:
     values = given if isinstance(given, list | tuple) else (given,)
     if not values:
         raise SpecError(f"{key} = []: give at least one value, or leave the key out")
+    if len(values) > MAX_CHOICES:
+        raise SpecError(f"{key} has {len(values)} values: at most {MAX_CHOICES}")
     return tuple(tuple(value) if isinstance(value, list) else value for value in values)
 
 
@@ -140,7 +175,7 @@ class ObjectivesTable(Table):
 
     maximize: tuple[str, ...] = ()
     minimize: tuple[str, ...] = ()
-    context: int = 32768
+    context: Whole = Field(default=32768, ge=1, le=MAX_CONTEXT)
 
     @field_validator("context", mode="before")
     @classmethod
@@ -155,8 +190,6 @@ class ObjectivesTable(Table):
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise SpecError(f'objectives names "{twice[0]}" twice: drop one')
-        if self.context < 1:
-            raise SpecError(f"objectives.context = {self.context}: must be at least 1 token")
         return self
 
 
@@ -166,18 +199,20 @@ class SearchTable(Table):
     ``trials`` counts candidates that were trained here: infeasible and repeated ones come on top.
     ``population`` (nsga2, nsga3) is by default a quarter of ``trials``, at least 4 and at most 50, so that a small
     search has generations at all; ``startup_trials`` (tpe, gp) is by default the same number of random candidates.
-    ``references`` trains all-full and each pure mixer; ``confirm_seeds`` fresh seeds measure again what is on the
+    ``references`` trains the mixer ``full`` in every layer and each pure mixer of the space; a list of patterns
+    (``["full", "sliding(window=64)", "[kda full]*2"]``, a single layer being repeated) trains those instead.
+    ``confirm_seeds`` fresh seeds measure again what is on the
     front. After ``max_draws`` draws in a row that gave nothing to train the search ends early and says so.
     """
 
-    trials: int = Field(default=32, ge=1)
+    trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)
     sampler: SamplerName = "nsga2"
-    population: int | None = Field(default=None, ge=2)
-    startup_trials: int | None = Field(default=None, ge=1)
-    references: bool = True
-    confirm_seeds: int = Field(default=1, ge=0)
-    concurrency: int = Field(default=1, ge=1)
-    max_draws: int = Field(default=2000, ge=1)
+    population: Whole | None = Field(default=None, ge=2, le=MAX_TRIALS)
+    startup_trials: Whole | None = Field(default=None, ge=1, le=MAX_TRIALS)
+    references: bool | Annotated[tuple[StrictStr, ...], Field(max_length=MAX_CHOICES)] = True
+    confirm_seeds: Whole = Field(default=1, ge=0, le=MAX_SEEDS)
+    concurrency: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
+    max_draws: Whole = Field(default=2000, ge=1, le=MAX_DRAWS)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -204,13 +239,13 @@ class SearchSpec(Table):
     """A whole search; read it with `load` or `from_dict`, which also check it against the plugins and tasks."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    seed: int = Field(default=0, ge=0, lt=MAX_SEED)
+    seed: Whole = Field(default=0, ge=0, lt=MAX_SEED)
     model: BackboneTable
     space: SpaceTable
-    tasks: tuple[TaskTable, ...] = Field(min_length=1)
+    tasks: tuple[TaskTable, ...] = Field(min_length=1, max_length=MAX_CHOICES)
     recipe: Recipe = Recipe()
     objectives: ObjectivesTable
-    budget: Mapping[str, str | int | float] = {}
+    budget: Mapping[str, StrictStr | StrictInt | StrictFloat] = {}
     search: SearchTable = SearchTable()
     storage: StorageTable = StorageTable()
 
@@ -219,13 +254,13 @@ class SearchSpec(Table):
         """From a TOML file; raises `SpecError` that names the file, the key, the value and the remedy."""
         path = Path(path)
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(_read_text(path))
         except OSError as error:
             raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from None
-        except ValueError as error:  # its syntax, its encoding, or an integer of more digits than Python reads
-            raise SpecError(f"{path} is no TOML file: {error}") from None
         except RecursionError:
-            raise SpecError(f"{path} nests its values too deeply: no key of a spec needs more than lists") from None
+            raise SpecError(f"{path} is nested too deeply to be read: a spec has tables of lists of values") from None
+        except ValueError as error:  # a TOMLDecodeError, text that is no UTF-8, a number of thousands of digits
+            raise SpecError(f"{path} is no TOML file: {error}") from None
         return cls.from_dict(values, registry)
 
     @classmethod

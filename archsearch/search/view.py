@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from archsearch.search.ledger import Job
-from archsearch.search.plan import Progress, Standing
+from archsearch.search.progress import Progress, Standing
 from archsearch.search.survey import Survey
 
 
 @dataclass(frozen=True, kw_only=True)
 class Briefing:
-    """What is known before the first trial. ``seconds`` is the estimated time of the whole search at most, None
-    where it cannot be told here; ``confirms`` says that the front will be measured on fresh seeds; ``objectives``
-    are the store's, with name, direction and unit."""
+    """What is known before the first trial. ``confirms`` says that the front will be measured on fresh seeds;
+    ``objectives`` are the store's, with name, direction and unit."""
 
     name: str
     database: str
@@ -25,7 +25,6 @@ class Briefing:
     concurrency: int
     objectives: Sequence[Mapping[str, Any]]
     confirms: bool
-    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,9 @@ class Look:
     step: int
     total_steps: int
     value: float | None
+
+
+_log = logging.getLogger("archsearch.search")
 
 
 class View:
@@ -57,5 +59,46 @@ class View:
     def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
         """The counts, and the best front so far, by the first objective that is minimised."""
 
+    def noted(self, text: str) -> None:
+        """Something worth knowing that is no error, as that a cluster is waited for."""
+
     def ended(self, state: str, reason: str) -> None:
         """The search has ended; what is shown live is taken away."""
+
+
+class GuardedView(View):
+    """Another view that cannot end what works: one that fails (a disk is full, a terminal is lost, a reader has left)
+    is given up with one line in the log, and hears no more."""
+
+    def __init__(self, view: View) -> None:
+        self._view: View | None = view
+
+    def begun(self, briefing: Briefing) -> None:
+        self._tell(lambda view: view.begun(briefing))
+
+    def trial_started(self, job: Job) -> None:
+        self._tell(lambda view: view.trial_started(job))
+
+    def trial_looked(self, job: Job, look: Look) -> None:
+        self._tell(lambda view: view.trial_looked(job, look))
+
+    def trial_ended(self, job: Job, state: str, reason: str) -> None:
+        self._tell(lambda view: view.trial_ended(job, state, reason))
+
+    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+        self._tell(lambda view: view.advanced(progress, front))
+
+    def noted(self, text: str) -> None:
+        self._tell(lambda view: view.noted(text))
+
+    def ended(self, state: str, reason: str) -> None:
+        self._tell(lambda view: view.ended(state, reason))
+
+    def _tell(self, what: Callable[[View], None]) -> None:
+        if self._view is None:
+            return
+        try:
+            what(self._view)
+        except (Exception, SystemExit) as error:  # rich ends the process where a reader has left
+            self._view = None
+            _log.warning("the search goes on unseen, its view failed: %s: %s", type(error).__name__, error)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,22 +15,7 @@ from ray.tune.search import Searcher
 from archsearch.errors import ArchsearchError, ClusterError
 from archsearch.search.actor import Assignment, TrialActor
 from archsearch.search.ledger import Job
-
-OBJECT_STORE_BYTES = 100 * 2**20
-_LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
-"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
-_ENVIRONMENT = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "60",
-}
+from archsearch.search.ray_session import passing_folder
 
 
 class Desk(Protocol):
@@ -66,91 +47,11 @@ class Desk(Protocol):
         ...
 
 
-@contextmanager
-def workers(concurrency: int, address: str | None) -> Iterator[bool]:
-    """A Ray to train on, which is shut down afterwards if it was started here; gives whether it is a local one.
-
-    An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
-    Raises `ClusterError` when the cluster cannot be reached.
-    """
-    with _environment(_ENVIRONMENT), _quiet():
-        if ray.is_initialized():
-            yield len(ray.nodes()) == 1
-            return
-        address = address or os.environ.get("RAY_ADDRESS")
-        if address is not None:
-            with _joined(address):
-                yield False
-            return
-        with _environment(_LOCAL_ENVIRONMENT), _local(concurrency):
-            yield True
-
-
-@contextmanager
-def _local(concurrency: int) -> Iterator[None]:
-    folder = tempfile.mkdtemp(prefix="archsearch-", dir=_short_folder())
-    try:
-        ray.init(
-            address="local", num_cpus=max(concurrency, os.cpu_count() or 1), object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder,
-        )  # fmt: skip
-        yield
-    except (OSError, RuntimeError) as error:
-        if ray.is_initialized():
-            raise
-        raise ClusterError(f"Ray cannot start on this machine: {error}") from None
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _short_folder() -> str | None:
-    """Where Ray's files go: its sockets' paths may have 107 characters, which a deep ``TMPDIR`` would exceed."""
-    return None if len(tempfile.gettempdir()) <= 30 else "/tmp"
-
-
-@contextmanager
-def _joined(address: str) -> Iterator[None]:
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster answers at {address}: {error}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Ray and Tune read these when they are used; a caller's own settings are kept and put back."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name in [name for name, value in before.items() if value is None]:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Tune logs what the view shows better."""
-    levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune")}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
 def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
-    """Has the jobs of `desk` trained until it is done or `stop` is set; each trial takes one CPU, and a share of a
-    GPU when there is one and the recipe may use it. Everything that Tune writes goes to a folder that is removed.
+    """Has the jobs of `desk` trained until it is done or `stop` is set; each trial takes one CPU, and a GPU where the
+    `device` is "cuda". Everything that Tune writes goes to a folder that is removed.
     Raises `ClusterError` when Ray itself fails, but not after a signal, which may have killed it."""
-    folder = tempfile.mkdtemp(prefix="archsearch-")
+    folder = passing_folder()
     try:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, _resources(device)),
@@ -173,8 +74,7 @@ def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
 
 
 def _resources(device: str) -> dict[str, float]:
-    gpus = ray.cluster_resources().get("GPU", 0.0)
-    return {"cpu": 1.0, "gpu": 1.0} if gpus and device != "cpu" else {"cpu": 1.0}
+    return {"cpu": 1.0, "gpu": 1.0} if device == "cuda" else {"cpu": 1.0}
 
 
 def _name(trial: Any) -> str:
@@ -261,13 +161,18 @@ def _error_of(trial: Any) -> BaseException | None:
     file = trial.pickled_error_file
     if file is None or not Path(file).exists():
         return None
-    error: BaseException = cloudpickle.loads(Path(file).read_bytes())
+    try:
+        error: BaseException = cloudpickle.loads(Path(file).read_bytes())
+    except Exception as unread:  # an exception of foreign code, whose class may be known on the worker alone
+        return RuntimeError(f"the worker raised what cannot be read here ({type(unread).__name__}: {unread})")
     cause: BaseException | None = getattr(error, "cause", None)
     return cause or error
 
 
 def describe(error: BaseException | None) -> str:
     """One line on why a worker failed."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "out of memory: Ray ended the worker before the machine ran out"
     if isinstance(error, ray.exceptions.RayActorError):
         return "the worker died: it was killed, ran out of memory, or its machine was lost"
     if isinstance(error, ArchsearchError):

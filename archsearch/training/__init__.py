@@ -8,10 +8,10 @@ from archsearch.recipe import Recipe
 
 if TYPE_CHECKING:
     from archsearch.training.evaluation import Evaluation, Progress, evaluate
-    from archsearch.training.key import measurement_key
+    from archsearch.training.key import device_kind, form_of, measurement_key
     from archsearch.training.memory import needs
 
-__all__ = ["Evaluation", "Progress", "Recipe", "evaluate", "measurement_key", "needs"]
+__all__ = ["Evaluation", "Progress", "Recipe", "device_kind", "evaluate", "form_of", "measurement_key", "needs"]
 
 
 def __getattr__(name: str) -> object:
@@ -20,10 +20,10 @@ def __getattr__(name: str) -> object:
         from archsearch.training import evaluation
 
         return getattr(evaluation, name)
-    if name == "measurement_key":
-        from archsearch.training.key import measurement_key
+    if name in ("device_kind", "form_of", "measurement_key"):
+        from archsearch.training import key
 
-        return measurement_key
+        return getattr(key, name)
     if name == "needs":
         from archsearch.training.memory import needs
 

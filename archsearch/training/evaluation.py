@@ -25,7 +25,7 @@ from archsearch.training.blame import first_fault
 from archsearch.training.checkpoint import Checkpoint, told
 from archsearch.training.fit import Fit
 from archsearch.training.judge import Judge, NotFiniteError, autocast
-from archsearch.training.key import form_of, measurement_key, parts_versions, runtime_versions
+from archsearch.training.key import key_of_run, parts_versions, runtime_versions
 from archsearch.training.memory import check_memory
 
 _ENTRY = {"learning_rate", "status", "reason", "steps", "solved_at", "validation", "seconds", "curve"}
@@ -59,9 +59,8 @@ class Evaluation:
     ) -> None:  # fmt: skip
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
-        device = self.device.type
         self._judge = _checked_judge(arch, task, recipe, seed, registry, self.device)
-        self.key = measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device))
+        self.key = key_of_run(arch, task, recipe, seed, registry)
         self._checkpoint = Checkpoint(checkpoint) if checkpoint is not None else None
         self._saved_at = time.monotonic()
         self._sweep: list[dict[str, Any]] = []

@@ -97,9 +97,14 @@ def measurement_key(
     return digest_of(content)
 
 
+def device_kind(wanted: str) -> str:
+    """What a recipe's device ("auto", "cpu", "cuda") comes to in this process: "cpu" or "cuda"."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
 def key_of_run(arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry) -> str:
     """`measurement_key` on the device that the recipe comes to in this process."""
-    device = recipe.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_kind(recipe.device)
     return measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device))

@@ -14,7 +14,7 @@ from typer.testing import Result
 import archsearch.search
 from archsearch.errors import SpecError, StorageError
 from archsearch.search import SearchOutcome, SearchSpec
-from archsearch.search.plan import Progress
+from archsearch.search.progress import Progress
 from archsearch.storage import Store
 
 Run = Callable[..., Result]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from hostile_mixers import Hostile
 from rich.console import Console
 
 from archsearch.errors import ArchsearchError
@@ -15,6 +16,7 @@ from archsearch.storage import Store
 
 def main(verb: str, what: str, url: str) -> int:
     registry = load_registry()
+    registry.add(Hostile())
     view = make_view(Console())
     try:
         with Store.open(url) as store:

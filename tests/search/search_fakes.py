@@ -25,7 +25,7 @@ from archsearch.mixer import (
 from archsearch.registry import Registry
 from archsearch.search.problem import Problem
 from archsearch.tasks import Batch, Task, TaskOptions
-from archsearch.training.key import key_of_run
+from archsearch.training import form_of, measurement_key
 
 
 class DenseOptions(MixerOptions):
@@ -169,7 +169,8 @@ def fake_measurement(
     score = sum(SCORES[layer.mixer] for layer in arch.layers) / len(arch.layers) + luck
     found = {} if diverged else {trained.metric: score}
     return Measurement(
-        key=key_of_run(arch, trained, problem.spec.recipe, seed, registry), digest=arch.digest,
+        key=measurement_key(arch, trained, problem.spec.recipe, seed, registry, device="cpu", form=form_of("cpu")),
+        digest=arch.digest,
         pattern=arch.pattern(registry), arch=arch.to_json(), task=trained.label, task_options=trained.to_json(),
         metric=trained.metric, direction=trained.direction, recall=trained.recall, chance=trained.chance,
         recipe=problem.spec.recipe.model_dump(mode="json"), seed=seed,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -12,13 +15,21 @@ from search_fakes import fake_registry
 
 from archsearch.errors import ClusterError, PluginError, SpecError
 from archsearch.registry import Registry, load_registry
-from archsearch.search.actor import Assignment, TrialActor, check_fingerprint, pack_plugins, worker_registry
+from archsearch.search.actor import (
+    Assignment,
+    TrialActor,
+    check_parts,
+    difference_of_unused,
+    pack_plugins,
+    worker_registry,
+)
 from archsearch.search.workers import describe
 from archsearch.tasks import resolve_task
 
 ASSIGNMENT = Assignment(
-    trial=3, arch={}, tasks={}, recipe={}, runs=[("mqar", 0)], fingerprint=[("a/b", "1")], plugins="", checkpoints="/x"
-)
+    trial=3, arch={}, tasks={}, recipe={}, runs=[("mqar", 0)], parts=[("mixer:a", "1", "0")], installed=[("a/b", "1")],
+    plugins="", impl="auto", checkpoints="/x",
+)  # fmt: skip
 
 
 def assignment(runs: list[tuple[str, int]], tmp_path: Any, **recipe: Any) -> Assignment:
@@ -29,8 +40,9 @@ def assignment(runs: list[tuple[str, int]], tmp_path: Any, **recipe: Any) -> Ass
     model = ModelSpec(d_model=16, n_heads=1, channel_mixer="none", vocab_size=task.vocab_size)
     return Assignment(
         trial=1, arch=ArchSpec.parse("sliding(window=8)", registry, model).to_json(), tasks={"mqar": task.to_json()},
-        recipe={"steps": 2, "eval_every": 2, **recipe}, runs=runs, fingerprint=registry.fingerprint(),
-        plugins=pack_plugins(registry), checkpoints=str(tmp_path),
+        recipe={"steps": 2, "eval_every": 2, **recipe}, runs=runs,
+        parts=[astuple(part) for part in registry.parts(["sliding"], ["mqar"])], installed=registry.fingerprint(),
+        plugins=pack_plugins(registry), impl="auto", checkpoints=str(tmp_path),
     )  # fmt: skip
 
 
@@ -43,7 +55,7 @@ def results(actor: TrialActor) -> list[dict[str, Any]]:
 
 def test_an_assignment_travels_as_one_string() -> None:
     assert Assignment.from_config(ASSIGNMENT.to_config()) == dataclasses.replace(
-        ASSIGNMENT, runs=[["mqar", 0]], fingerprint=[["a/b", "1"]]
+        ASSIGNMENT, runs=[["mqar", 0]], parts=[["mixer:a", "1", "0"]], installed=[["a/b", "1"]]
     )
     assert all(isinstance(value, str) for value in ASSIGNMENT.to_config().values())
 
@@ -75,16 +87,61 @@ def test_a_diverged_run_ends_its_trial(tmp_path: Any) -> None:
 
 
 def test_a_worker_with_other_plugins_is_refused_with_both_lists() -> None:
-    with pytest.raises(ClusterError, match=r"driver has mine/x 9; worker has|driver has mine/x 9, worker has"):
-        check_fingerprint(load_registry(), [("mine/x", "9")])
+    registry = load_registry()
+    parts = [astuple(part) for part in registry.parts(["full", "sliding"], ["mqar"])]
+    check_parts(registry, parts)
+    for index, (name, version, digest) in enumerate(parts):
+        for other in ((name, version, "0" * 16), (name, "lab 9 r1", digest)):
+            expected = [*parts[:index], other, *parts[index + 1 :]]
+            shown = f"driver has {' '.join(other)}; worker has {name} {version} {digest}"
+            with pytest.raises(ClusterError, match=re.escape(shown)):
+                check_parts(registry, expected)
+
+
+def test_a_worker_that_lacks_a_plugin_is_refused() -> None:
+    registry = load_registry()
+    for name in ("mixer:nobody", "task:nothing"):
+        with pytest.raises(ClusterError, match=f"worker has {name} none of it .*unknown"):
+            check_parts(registry, [(name, "lab 1 r1", "0" * 16)])
+
+
+def test_plugins_that_are_not_used_may_differ_and_are_noted() -> None:
+    registry = load_registry()
+    assert difference_of_unused(registry, registry.fingerprint()) == ""
+    others = [(name, "9" if "nsa" in name else version) for name, version in registry.fingerprint()]
+    note = difference_of_unused(registry, [*others, ("lab/mine", "1")])
+    assert "archsearch/nsa 9 here" in note
+    assert "lab/mine 1 here, (none) there" in note
+    assert "full" not in note
+
+
+def test_what_is_raised_in_the_beginning_is_raised_by_a_step(tmp_path: Any) -> None:
+    """From `setup` it would arrive as a worker that died."""
+    actor = object.__new__(TrialActor)
+    made = assignment([("mqar", 0)], tmp_path)
+    actor.setup(dataclasses.replace(made, parts=[("mixer:sliding", "lab 9", "0")]).to_config())
+    with pytest.raises(ClusterError, match="differ from the driver's"):
+        actor.step()
+    assert actor.reset_config(made.to_config())
+    assert results(actor)[-1]["done"]
+
+
+def test_a_worker_runs_the_form_that_the_driver_names(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_IMPL", "chunkwise")
+    actor = object.__new__(TrialActor)
+    actor.setup(dataclasses.replace(assignment([("mqar", 0)], tmp_path), impl="reference").to_config())
+    actor.step()
+    assert os.environ["ARCHSEARCH_IMPL"] == "reference"
 
 
 def test_unpackaged_plugins_travel_under_their_names() -> None:
     registry = load_registry()
-    for plugin, name in zip(fake_registry().unpackaged(), ("dense", "window", "recurrent", "fake-tasks"), strict=True):
-        registry.add(plugin, name=name)
+    for sent in fake_registry().sendable():
+        if sent.name != "recurrent":  # whose presets are another plugin's too
+            registry.add(sent.plugin, name=sent.name)
     arrived = worker_registry(pack_plugins(registry))
     assert arrived.fingerprint() == registry.fingerprint()
+    assert arrived.parts(["dense", "window"], ["bits"]) == registry.parts(["dense", "window"], ["bits"])
     assert arrived.mixer("window").dense_up_to(arrived.mixer("window").parse_options({"window": 64})) == 64
 
 
@@ -104,8 +161,9 @@ def test_a_plugin_that_cannot_be_pickled_is_named() -> None:
         (SpecError('recipe.device = "cuda": no'), 'recipe.device = "cuda": no'),
         (ValueError("first\n\n  last"), "ValueError: last"),
         (None, "without a message"),
+        (ray.exceptions.OutOfMemoryError("a\nb\nc"), "out of memory"),
     ],
-    ids=["killed", "ours", "foreign", "unknown"],
+    ids=["killed", "ours", "foreign", "unknown", "memory"],
 )
 def test_a_failure_is_one_line(error: BaseException | None, text: str) -> None:
     assert text in describe(error)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from rich.console import Console
 from search_fakes import fake_registry, fake_spec
 
 from archsearch.search.ledger import Job, Run
-from archsearch.search.live import Clock, LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
-from archsearch.search.plan import Progress, Standing
+from archsearch.search.live import LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
+from archsearch.search.pace import Pace
 from archsearch.search.problem import Problem
+from archsearch.search.progress import Progress, Standing
 from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import Survey
 from archsearch.search.view import Briefing, Look, View
@@ -26,7 +27,7 @@ SURVEY = Survey(
 )
 BRIEFING = Briefing(
     name="tiny", database="sqlite:///x.db", survey=SURVEY, planned=7, trials=4, concurrency=2, confirms=True,
-    objectives=[objective.to_json() for objective in PROBLEM.objectives], seconds=200.0,
+    objectives=[objective.to_json() for objective in PROBLEM.objectives],
 )  # fmt: skip
 ARCH = next(PROBLEM.space.all())
 JOB = Job(trial=3, kind="search", arch=ARCH, pattern="dense*3", runs=(Run("recall-task", 0),))
@@ -56,7 +57,6 @@ def test_the_briefing_has_candidates_bite_and_time() -> None:
         "4,761 possible",
         "80.0% of 2,000 random",
         "5.0% have sparsity",
-        "at most about 3 min 20 s",
         "7 trials",
     ):
         assert part in text
@@ -96,17 +96,41 @@ def test_the_view_follows_the_console(tmp_path: Path) -> None:
     assert isinstance(make_view(Console(file=io.StringIO())), LineView)
 
 
-def test_time_left_counts_what_is_under_way_and_what_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_is_told_once_how_long_all_will_take_as_soon_as_it_is_known() -> None:
     now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    clock = Clock()
-    assert clock.left(5, 2) is None
-    clock.start(1)
-    now[0] = 10.0
-    clock.end(1)
-    clock.start(2)
-    now[0] = 14.0
-    assert clock.left(4, 2) == pytest.approx((4 * 10 - 4) / 2)
+    file = io.StringIO()
+    view = LineView(Console(file=file, width=140), pace=Pace(lambda: now[0]))
+    view.begun(BRIEFING)
+    view.trial_started(JOB)
+    for step in (10, 20, 30):
+        view.trial_looked(JOB, Look(task="recall-task", seed=0, step=step, total_steps=40, value=0.5))
+        now[0] += 10.0
+    assert file.getvalue().count("at most about") == 1
+    assert "at most about 1 min 40 s for 7 trials" in file.getvalue()
+
+
+HOSTILE = "evil\x1b[2J\x1b]0;title\x07\u202e name"
+
+
+@pytest.mark.parametrize("view", [LineView, LiveView])
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_what_steers_a_terminal_is_shown_escaped(view: type[LineView | LiveView], *, terminal: bool) -> None:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, width=240, color_system=None)
+    made = view(console)
+    job = dataclasses.replace(JOB, pattern=HOSTILE)
+    made.begun(BRIEFING)
+    made.trial_started(job)
+    made.trial_looked(job, Look(task=HOSTILE, seed=0, step=10, total_steps=40, value=0.5))
+    made.advanced(Progress(planned=7), [dataclasses.replace(FRONT[0], pattern=HOSTILE)])
+    if isinstance(made, LiveView):
+        console.print(made._draw())
+    made.trial_ended(job, "failed", HOSTILE)
+    made.noted(HOSTILE)
+    made.ended("failed", HOSTILE)
+    assert "\\x1b[2J" in file.getvalue()
+    for steering in ("\x1b[2J", "\x1b]0", "\x07", "\u202e"):
+        assert steering not in file.getvalue()
 
 
 def test_remaining_trials_count_the_front_until_it_is_confirmed() -> None:

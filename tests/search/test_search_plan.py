@@ -120,11 +120,6 @@ def test_a_reference_that_is_not_exercised_is_trained_and_stays_off_the_front(st
     assert window.digest not in {standing.digest for standing in bench.campaign.front}
 
 
-def test_all_full_is_measured_where_the_space_has_no_full_mixer(store: Store) -> None:
-    bench = Bench(store, space={"mixers": ["window", "recurrent"]}).prepare()
-    assert [trial.pattern for trial in bench.trials()] == ["dense*3", "window*3", "recurrent*3"]
-
-
 def test_every_member_of_the_front_is_confirmed_on_fresh_seeds(store: Store) -> None:
     bench = Bench(store, search={"trials": 10, "confirm_seeds": 2}).prepare()
     bench.luck = 0.05

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from database_kinds import SLOW_POSTGRESQL, SQLITE
 
-from archsearch.search.runner import checkpoint_folder
+from archsearch.search.drive import checkpoint_folder
 from archsearch.storage import Store
 
 DRIVER = Path(__file__).with_name("search_driver.py")
@@ -53,7 +53,7 @@ class Driven:
         self.folder, self.url = folder, url
         self.environ = {
             **os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "error::UserWarning",
+            "PYTHONWARNINGS": "error::UserWarning", "PYTHONPATH": str(DRIVER.parent),
         }  # fmt: skip
 
     def command(self, verb: str, steps: int) -> list[str]:
@@ -178,7 +178,8 @@ def test_a_killed_driver_is_taken_up_and_nothing_is_retrained(driven: Driven) ->
     before = driven.trained()
     assert before
     with Store.open(driven.url) as store:
-        store.set_search_state(store.search("tiny").id, "interrupted")  # as a stale heartbeat shows, without the wait
+        record = store.search("tiny")
+        assert record.state_now(record.heartbeat_at) == "interrupted"  # its process is gone: nobody waits a minute
     driven.finish("resume")
     assert driven.state() == "complete"
     assert set(driven.states()) == {"complete"}
@@ -205,3 +206,53 @@ def test_checkpoints_lie_in_the_cache_by_database_and_search(monkeypatch: pytest
     assert one != checkpoint_folder("sqlite:///b.db", "x", local=True)
     assert one != checkpoint_folder("sqlite:///a.db", "y", local=True)
     assert str(checkpoint_folder("sqlite:///a.db", "x", local=False)).startswith("~")
+
+
+HOSTILE = """
+name = "tiny"
+[model]
+d_model = 16
+n_layers = 1
+n_heads = 1
+channel_mixer = "none"
+[space]
+mixers = ["hostile", "sliding"]
+[space.sliding]
+window = [8]
+sinks = [0]
+rope = [0.0]
+[[tasks]]
+name = "mqar"
+setting = "easy"
+[recipe]
+steps = 3
+[objectives]
+maximize = ["recall"]
+minimize = ["state_bytes"]
+context = 1024
+[search]
+trials = 6
+confirm_seeds = 0
+"""
+
+
+def test_mixers_that_raise_crash_and_lie_take_only_their_own_trials(driven: Driven) -> None:
+    """The first reference is the one that raises: the driver itself never trains."""
+    command = driven.command("run", 3)
+    Path(command[3]).write_text(HOSTILE)
+    done = subprocess.run(command, env=driven.environ, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with Store.open(driven.url) as store:
+        assert store.search("tiny").state == "complete"
+        ended = {
+            trial.pattern: (trial.state, trial.reason) for trial in store.trials(store.search("tiny").id)
+        }  # fmt: skip
+    states = {pattern: state for pattern, (state, _) in ended.items()}
+    hostile = {pattern: reason for pattern, (_, reason) in ended.items() if "hostile" in pattern}
+    assert len(hostile) == 4
+    assert {states[pattern] for pattern in hostile} == {"failed"}
+    assert {state for pattern, state in states.items() if pattern not in hostile} == {"complete"}
+    assert 'mixer "hostile", layer 0: forward raised RuntimeError: a kernel failed' in hostile["hostile"]
+    for way, said in (("exits", "the worker died"), ("wrong shape", "layer 0"), ("builds nothing", "layer 0")):
+        reason = next(reason for pattern, reason in hostile.items() if way in pattern)
+        assert said in reason

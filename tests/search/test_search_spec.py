@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,82 @@ def test_a_wrong_value_is_refused_with_key_value_and_remedy(case: str) -> None:
     for part in parts:
         assert part in text
     assert len(text.splitlines()) <= 3
+
+
+BEYOND: dict[str, tuple[dict[str, Any], str]] = {
+    "trials": ({"search": {"trials": 10**9}}, "search.trials = 1000000000"),
+    "trials true": ({"search": {"trials": True}}, "search.trials = True"),
+    "trials text": ({"search": {"trials": "9"}}, "search.trials = '9'"),
+    "confirmations": ({"search": {"confirm_seeds": 10**9}}, "search.confirm_seeds = 1000000000"),
+    "workers": ({"search": {"concurrency": 10**6}}, "search.concurrency = 1000000"),
+    "draws": ({"search": {"max_draws": 10**12}}, "search.max_draws"),
+    "population": ({"search": {"population": 10**12}}, "search.population"),
+    "seeds": ({"recipe": {"seeds": 10**9}}, "recipe.seeds = 1000000000"),
+    "threads": ({"recipe": {"threads": 10**6}}, "recipe.threads = 1000000"),
+    "steps": ({"recipe": {"steps": 10**12}}, "recipe.steps"),
+    "batch": ({"recipe": {"batch_size": 10**9}}, "recipe.batch_size"),
+    "rate inf": ({"recipe": {"learning_rates": [math.inf]}}, "recipe.learning_rates"),
+    "rate nan": ({"recipe": {"learning_rates": [math.nan]}}, "recipe.learning_rates"),
+    "betas": ({"recipe": {"betas": [0.9, 1.5]}}, "recipe.betas"),
+    "betas nan": ({"recipe": {"betas": [math.nan, 0.9]}}, "recipe.betas"),
+    "layers": ({"model": {"n_layers": 10**6}}, "model.n_layers = 1000000"),
+    "width": ({"model": {"d_model": 10**12}}, "model.d_model"),
+    "context": ({"objectives": {"context": 10**30}}, "objectives.context"),
+    "context zero": ({"objectives": {"context": 0}}, "objectives.context = 0"),
+    "context inf": ({"objectives": {"context": math.inf}}, "objectives.context"),
+    "limit true": ({"budget": {"state_bytes": True}}, "budget.state_bytes"),
+    "limit inf": ({"budget": {"state_bytes": math.inf}}, "budget.state_bytes"),
+    "limit nan": ({"budget": {"state_bytes": math.nan}}, "budget.state_bytes"),
+    "limit negative": ({"budget": {"state_bytes": -1}}, "budget.state_bytes"),
+    "period": (
+        {"model": {"n_layers": 64}, "space": {"mixers": ["dense"], "pattern": "periodic", "period": 60}},
+        "space.period = 60",
+    ),
+    "values": (
+        {"space": {"mixers": ["window"], "window": {"window": list(range(1, 20000))}}}, "space.window.window has 19999",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BEYOND)
+def test_what_is_beyond_a_bound_is_refused_with_the_key_and_the_bound(case: str) -> None:
+    tables, part = BEYOND[case]
+    text = refused(**tables)
+    assert part in text
+    assert len(text.splitlines()) <= 3
+
+
+TEXTS: dict[str, tuple[bytes, str]] = {
+    "nested lists": (b"name = " + b"[" * 500 + b"]" * 500, "nested too deeply|no TOML file"),
+    "nested tables": (b"a = " + b"{a = " * 500 + b"1" + b"}" * 500, "nested too deeply|no TOML file"),
+    "a number of 5,000 digits": (b"seed = " + b"9" * 5000, "no TOML file"),
+    "no UTF-8": (b"name = '\xff'", "no TOML file"),
+    "a large file": (b"#" * 2**20 + b"\n", "that is no spec"),
+    "a NUL": (b"name = 'a\0'", "no TOML file"),
+    "nothing": (b"", "is missing"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_a_text_that_is_no_spec_is_refused_in_a_sentence(case: str, tmp_path: Path) -> None:
+    content, said = TEXTS[case]
+    path = tmp_path / "spec.toml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=said):
+        SearchSpec.load(path, REGISTRY)
+
+
+@pytest.mark.parametrize("path", ["/dev/null/x", ".", "no\0file"])
+def test_a_path_that_is_no_file_is_refused_in_a_sentence(path: str) -> None:
+    with pytest.raises(SpecError):
+        SearchSpec.load(path, REGISTRY)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_spec(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + QUICKSTART.read_bytes())
+    registry = load_registry()
+    assert SearchSpec.load(path, registry) == SearchSpec.load(QUICKSTART, registry)
 
 
 def test_a_missing_table_is_named() -> None:

@@ -1,0 +1,323 @@
+"""The drive of a search: takes its campaign to the end through workers, and leaves nothing running in the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from archsearch.arch import digest_of
+from archsearch.errors import (
+    ArchsearchError,
+    ClusterError,
+    NothingFeasibleError,
+    PluginError,
+    SpecError,
+    StorageError,
+    listing,
+)
+from archsearch.registry import UNPACKAGED, Registry
+from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
+from archsearch.search.ledger import Job, Run
+from archsearch.search.plan import Campaign
+from archsearch.search.presence import Interrupts, LeaveAtOnce, heartbeat
+from archsearch.search.problem import Problem
+from archsearch.search.progress import Progress
+from archsearch.search.ray_session import JoiningStopped, Workers, workers
+from archsearch.search.survey import Survey, nothing_feasible, survey
+from archsearch.search.view import Briefing, Look, View
+from archsearch.search.workers import train
+from archsearch.storage import Store
+
+STOP_SECONDS = 5.0
+"""How long the main thread may take to note a signal."""
+
+Given = TypeVar("Given")
+_log = logging.getLogger("archsearch.search")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOutcome:
+    """How a search ended: its state ("complete", "failed" or "cancelled"), why, and its counts; the store has the
+    rest."""
+
+    name: str
+    state: str
+    reason: str
+    progress: Progress
+    seconds: float
+
+
+class Drive:
+    """One drive of a campaign; to workers it is the desk where they get jobs and hand in results."""
+
+    def __init__(
+        self, problem: Problem, registry: Registry, store: Store, search_id: int, view: View, address: str | None
+    ) -> None:
+        self._problem, self._registry, self._store, self._search_id = problem, registry, store, search_id
+        self._view, self._address = view, address
+        self._interrupts = Interrupts()
+        self._stop = self._interrupts.stop
+        self._fatal: Exception | None = None
+        self._campaign: Campaign | None = None
+        self._first_failure = ""
+        self._ended = self._noted = False
+        self._notes: set[str] = set()
+        self._lock = threading.RLock()
+
+    def run(self) -> SearchOutcome:
+        """The whole of it."""
+        start = time.monotonic()
+        state, reason, raised = "failed", "the driver failed", True
+        try:
+            with heartbeat(self._store, self._search_id), self._interrupts.listening(), self._watch():
+                state, reason = self._carry_out()
+            raised = False
+        except (LeaveAtOnce, JoiningStopped) as left:
+            state, reason, raised = "cancelled", str(left) or self._stop_reason, False
+        except NothingFeasibleError as error:
+            state, reason = "infeasible", str(error)
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, ArchsearchError) else f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._leave(state, reason, raised=raised)
+        progress = self._campaign.progress if self._campaign is not None else Progress()
+        return SearchOutcome(
+            name=self._problem.spec.name, state=state, reason=reason, progress=progress,
+            seconds=time.monotonic() - start,
+        )  # fmt: skip
+
+    def _leave(self, state: str, reason: str, *, raised: bool) -> None:
+        """Stores how it ended, then tells it; who raises tells why. An error on the way out does not hide the first."""
+        try:
+            if self._campaign is not None:
+                self._campaign.stopped(reason)
+            self._store.set_search_state(self._search_id, state, reason)
+        except StorageError as error:
+            if not raised:
+                raise
+            _log.warning("how the search ended could not be stored: %s", error)
+        self._view.ended(state, "" if raised else reason)
+
+    @property
+    def campaign(self) -> Campaign:
+        """The campaign, once the store was read."""
+        assert self._campaign is not None
+        return self._campaign
+
+    def _carry_out(self) -> tuple[str, str]:
+        spec = self._problem.spec
+        looked = survey(self._problem, self._registry)
+        if looked.exhaustive and not looked.trainable:
+            raise nothing_feasible(self._problem, self._registry, looked.judged, looked.tightest)
+        with (
+            workers(
+                spec.search.concurrency, self._address, device=spec.recipe.device, stop=self._stop,
+                tell=self._view.noted,
+            ) as found,
+            self._interrupts.listening(),
+        ):  # fmt: skip
+            self._train(found, looked)
+        if self._fatal is not None:
+            raise self._fatal
+        if self._stop.is_set() and not self._ended:
+            return "cancelled", self._stop_reason
+        return self._verdict()
+
+    def _verdict(self) -> tuple[str, str]:
+        """A search that trained and has no complete trial has failed."""
+        progress = self.campaign.progress
+        counts = ((progress.failed, "failed"), (progress.diverged, "diverged"))
+        lost = " and ".join(f"{count} {what}" for count, what in counts if count)
+        if progress.fruitless:
+            first = f", the first because {self._first_failure}" if self._first_failure else ""
+            return "failed", f"no trial is complete: {lost}{first}"
+        return "complete", "; ".join(filter(None, [progress.ended, lost and f"of the trials {lost}"]))
+
+    def _train(self, found: Workers, looked: Survey) -> None:
+        spec = self._problem.spec
+        if spec.recipe.device == "cuda" and found.device != "cuda":
+            raise SpecError('recipe.device = "cuda", but the workers have no GPU: use "cpu" or "auto"')
+        unpackaged = [report.name for report in self._registry.reports() if report.distribution == UNPACKAGED]
+        if unpackaged and not found.local:
+            raise PluginError(
+                f"{listing(unpackaged)} is not installed as a package, and the workers of a cluster could not "
+                "import it: package it, or run the search on this machine"
+            )
+        self._campaign = Campaign(
+            self._problem, registry=self._registry, store=self._store, search_id=self._search_id, device=found.device
+        )
+        self.campaign.prepare(looked)
+        self._view.begun(self._briefing(looked))
+        self._plugins = pack_plugins(self._registry)
+        self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts(self._registry)]
+        self._checkpoints = checkpoint_folder(self._store.url, spec.name, local=found.local)
+        train(self, self._stop, device=found.device)
+        if found.local and not self._stop.is_set():
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def _briefing(self, looked: Survey) -> Briefing:
+        spec = self._problem.spec
+        return Briefing(
+            name=spec.name, database=self._store.url, survey=looked, planned=self.campaign.progress.planned,
+            trials=spec.search.trials, concurrency=spec.search.concurrency,
+            objectives=[objective.to_json() for objective in self._problem.objectives],
+            confirms=bool(self._problem.confirm_seeds),
+        )  # fmt: skip
+
+    # -- the desk --------------------------------------------------------------------------------------------
+
+    def next(self) -> Job | None:
+        """The campaign's next job; draws on while nothing runs that could be waited for."""
+        return self._keeping(self._next)
+
+    def _next(self) -> Job | None:
+        if self._stop.is_set():
+            return None
+        answer = self.campaign.next()
+        while answer == "wait" and not self.campaign.running and not self._stop.is_set():
+            answer = self.campaign.next()
+        if isinstance(answer, str):
+            self._ended = answer == "done"
+            return None
+        self._view.trial_started(answer)
+        return answer
+
+    @property
+    def done(self) -> bool:
+        """Whether the campaign has said so."""
+        return self._ended
+
+    def assignment(self, job: Job) -> Assignment:
+        """A job as names and plain data."""
+        return Assignment(
+            trial=job.trial,
+            arch=job.arch.to_json(),
+            tasks={name: task.to_json() for name, task in self._problem.tasks.items()},
+            recipe=self._problem.spec.recipe.model_dump(mode="json"),
+            runs=[(run.task, run.seed) for run in job.runs],
+            parts=self._parts,
+            installed=self._registry.fingerprint(),
+            plugins=self._plugins,
+            impl=os.environ.get(IMPL_VARIABLE) or "auto",
+            checkpoints=str(self._checkpoints),
+        )
+
+    def reported(self, trial: int, result: dict[str, Any]) -> None:
+        """Stores a measurement when the result has one; ends the trial with its last."""
+        self._keeping(lambda: self._report(trial, result))
+
+    def _report(self, trial: int, result: dict[str, Any]) -> None:
+        job = self._job(trial)
+        if job is None:
+            return
+        self._note(result.get("note", ""))
+        if "measurement" in result:
+            self.campaign.measured(job, Run(result["task"], result["seed"]), json.loads(result["measurement"]))
+        look = {name: result[name] for name in ("task", "seed", "step", "total_steps", "value")}
+        self._view.trial_looked(job, Look(**look))
+        if result["done"]:
+            state, reason = self.campaign.finished(job)
+            self._after(job, state, reason)
+
+    def _note(self, text: str) -> None:
+        if text and text not in self._notes:
+            self._notes.add(text)
+            self._view.noted(text)
+
+    def failed(self, trial: int, reason: str, error: BaseException | None) -> None:
+        """Notes that a trial failed; workers that differ from the driver end the search."""
+        self._keeping(lambda: self._fail(trial, reason, error))
+
+    def _keeping(self, action: Callable[[], Given]) -> Given | None:
+        """`action`, whose error ends the search as itself: on its way through Tune it would lose its kind."""
+        with self._lock:
+            try:
+                return action()
+            except Exception as error:
+                self._fatal = self._fatal or error
+                self._stop.set()
+                return None
+
+    def _fail(self, trial: int, reason: str, error: BaseException | None) -> None:
+        job = self._job(trial)
+        if job is None or self._stop.is_set():
+            return
+        self._first_failure = self._first_failure or reason
+        self.campaign.failed(job, reason)
+        self._after(job, "failed", reason)
+        if isinstance(error, ClusterError):
+            self._fatal = error
+            self._stop.set()
+
+    def stopped(self) -> None:
+        """Leaves the store as it must be found, whatever becomes of this process now."""
+        with self._lock:
+            if self._campaign is None or self._fatal is not None or self._ended or self._noted:
+                return
+            self._noted = True
+            try:
+                self._campaign.stopped(self._stop_reason)
+                self._store.set_search_state(self._search_id, "cancelled", self._stop_reason)
+            except StorageError as error:
+                self._fatal = error
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Does `stopped` from a thread when the main one does not come to it: Ray, killed by a signal to the whole
+        process group, can hold it until it ends the process."""
+        left = threading.Event()
+
+        def watch() -> None:
+            while not self._stop.wait(1.0):
+                if left.is_set():
+                    return
+            if not left.wait(STOP_SECONDS):
+                self.stopped()
+
+        threading.Thread(target=watch, name="watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            left.set()
+
+    @property
+    def _stop_reason(self) -> str:
+        return f"stopped by a signal: archsearch resume {shlex.quote(self._problem.spec.name)} goes on"
+
+    def _job(self, trial: int) -> Job | None:
+        return next((job for job in self.campaign.running if job.trial == trial), None)
+
+    def _after(self, job: Job, state: str, reason: str) -> None:
+        self._view.trial_ended(job, state, reason)
+        self._view.advanced(self.campaign.progress, self.campaign.front)
+
+
+def checkpoint_folder(database: str, search: str, *, local: bool) -> Path:
+    """Where trials of a search keep their checkpoints while they run, on the host that runs them.
+
+    Under ``XDG_CACHE_HOME`` or ``~/.cache``; by a temporary name when that cannot be written. On a cluster the
+    home is that of each worker.
+    """
+    name = digest_of([database, search])
+    if not local:
+        return Path("~/.cache/archsearch/checkpoints") / name
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = (Path(cache) if cache else Path.home() / ".cache") / "archsearch" / "checkpoints" / name
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # not to be written to, or no home is known
+        return Path(tempfile.mkdtemp(prefix="archsearch-checkpoints-"))
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="archsearch-checkpoints-"))

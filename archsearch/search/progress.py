@@ -1,0 +1,50 @@
+"""Progress: how far a search is, in counts, and the best candidates that it has so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Counts of a search; ``planned`` and ``finished`` are trials of every kind that a worker trains.
+
+    ``trained`` counts sampled candidates that were handed out, ``refused`` those over budget or not exercised,
+    ``repeated`` draws of known candidates, ``reused`` trials answered from the store; ``complete``, ``diverged`` and
+    ``failed`` trials of every kind that ended so, in earlier runs of the search too; ``confirming`` says that the
+    front is measured again, ``ended`` why drawing ended before all trials were trained.
+    """
+
+    planned: int = 0
+    finished: int = 0
+    trained: int = 0
+    refused: int = 0
+    repeated: int = 0
+    reused: int = 0
+    complete: int = 0
+    diverged: int = 0
+    failed: int = 0
+    confirming: bool = False
+    ended: str = ""
+
+    def count(self, state: str) -> None:
+        """A trial has ended in `state`."""
+        if state in ("complete", "diverged", "failed"):
+            setattr(self, state, getattr(self, state) + 1)
+
+    @property
+    def fruitless(self) -> bool:
+        """Whether trials were trained and none is complete: such a search has found nothing."""
+        return not self.complete and bool(self.diverged or self.failed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One candidate of the front so far: its test values by objective, and whether fresh seeds gave them."""
+
+    trial: int
+    digest: str
+    pattern: str
+    values: Mapping[str, float]
+    confirmed: bool

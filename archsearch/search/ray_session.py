@@ -1,0 +1,235 @@
+"""Ray: starting one on this machine, or joining a cluster; every wait is bounded and can be interrupted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from archsearch.errors import ClusterError, SpecError
+from archsearch.training import device_kind
+from archsearch.units import format_quantity
+
+OBJECT_STORE_BYTES = 100 * 2**20
+WORKER_BYTES = 300 * 2**20
+"""What a worker takes at least once it has imported torch."""
+JOIN_SECONDS = 30.0
+"""How long a cluster may take to answer."""
+CONNECT_SECONDS = 5.0
+_POLL_SECONDS = 0.2
+_LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
+"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
+_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
+"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
+_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Where trials are trained: on this machine or a cluster, and on which kind of device, "cpu" or "cuda"."""
+
+    local: bool
+    device: str
+
+
+class JoiningStopped(Exception):  # noqa: N818 - leaves a wait, and is no failure
+    """A signal came while a cluster was waited for."""
+
+
+@contextmanager
+def workers(
+    concurrency: int, address: str | None, *, device: str, stop: threading.Event, tell: Callable[[str], None]
+) -> Iterator[Workers]:
+    """A Ray to train on, which is shut down afterwards if it was started here; `device` is the recipe's.
+
+    An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
+    `tell` hears what is waited for. Raises `ClusterError` when the cluster cannot be reached, `SpecError` for more
+    workers than this machine has memory for, and `JoiningStopped` once `stop` is set while a cluster is waited for.
+    """
+    with _environment(_ENVIRONMENT), _quiet():
+        if ray.is_initialized():
+            yield _workers(len(ray.nodes()) == 1, device)
+            return
+        address = cluster_address(address)
+        if address is not None:
+            with _joined(address, stop, tell):
+                yield _workers(False, device)
+            return
+        _check_memory(concurrency)
+        with _environment(_LOCAL_ENVIRONMENT), _local(concurrency):
+            yield _workers(True, device)
+
+
+def cluster_address(address: str | None) -> str | None:
+    """The cluster to join: `address`, else ``RAY_ADDRESS`` unless it is empty, else None for a Ray of one's own."""
+    named = (address or os.environ.get("RAY_ADDRESS", "")).strip()
+    return None if named in ("", "local") else named
+
+
+def _workers(local: bool, device: str) -> Workers:
+    """A trial gets a GPU where the cluster has any and the recipe may use it."""
+    gpu = device != "cpu" and bool(ray.cluster_resources().get("GPU", 0.0))
+    usable = gpu and (not local or device_kind("auto") == "cuda")
+    return Workers(local=local, device="cuda" if usable else "cpu")
+
+
+def _check_memory(concurrency: int) -> None:
+    needed = concurrency * WORKER_BYTES
+    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > held:
+        raise SpecError(
+            f"search.concurrency = {concurrency} needs at least {format_quantity(needed, unit='bytes')} of memory for "
+            f"its workers, and this machine has {format_quantity(held, unit='bytes')}: "
+            f"at most {max(1, held // WORKER_BYTES)} at a time"
+        )
+
+
+@contextmanager
+def _local(concurrency: int) -> Iterator[None]:
+    folder = passing_folder(_short_folder())
+    try:
+        ray.init(
+            address="local", num_cpus=max(concurrency, os.cpu_count() or 1), object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder,
+        )  # fmt: skip
+        yield
+    except (OSError, RuntimeError) as error:
+        if ray.is_initialized():
+            raise
+        raise ClusterError(f"Ray cannot start on this machine: {error}") from None
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def passing_folder(parent: str | None = None) -> str:
+    """A new folder for files that are removed in the end; raises `ClusterError` where none can be made."""
+    try:
+        return tempfile.mkdtemp(prefix="archsearch-", dir=parent)
+    except OSError as error:
+        raise ClusterError(
+            f"no folder for temporary files can be made ({error.strerror or error}): "
+            "set TMPDIR to one that can be written to"
+        ) from None
+
+
+def _short_folder() -> str | None:
+    """Where Ray's files go: its sockets' paths may have 107 characters, which a deep ``TMPDIR`` would exceed."""
+    return None if len(tempfile.gettempdir()) <= 30 else "/tmp"
+
+
+@contextmanager
+def _joined(address: str, stop: threading.Event, tell: Callable[[str], None]) -> Iterator[None]:
+    _check_answers(address, stop, tell)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"the Ray cluster at {address} cannot be joined: {_last_line(str(error))}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str, stop: threading.Event, tell: Callable[[str], None]) -> None:
+    """Ray waits for a cluster that does not answer for a quarter of an hour and hears no Ctrl-C: so another process
+    asks first, for as long as `JOIN_SECONDS`."""
+    _check_port(address)
+    if "://" in address:  # Ray's client, which bounds its own wait
+        return
+    tell(f"waiting for the Ray cluster at {address}, at most {JOIN_SECONDS:.0f} s")
+    asked = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        process = subprocess.Popen(asked, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        try:
+            _wait_for(process, address, stop)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode:
+            said.seek(0)
+            raise ClusterError(
+                f"no Ray cluster answers at {address}: {_last_line(said.read())}: is `ray start` running there, and is "
+                "this the address that it printed (host:6379)?"
+            )
+
+
+def _wait_for(process: subprocess.Popen[bytes], address: str, stop: threading.Event) -> None:
+    until = time.monotonic() + JOIN_SECONDS
+    while process.poll() is None:
+        if stop.wait(_POLL_SECONDS):
+            raise JoiningStopped
+        if time.monotonic() > until:
+            raise ClusterError(
+                f"what listens at {address} has not answered as a Ray cluster in {JOIN_SECONDS:.0f} s: "
+                "give the address that `ray start --head` printed (host:6379)"
+            )
+
+
+def _check_port(address: str) -> None:
+    """Raises `ClusterError` when nothing listens at ``host:port``; other forms of an address are Ray's to judge."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        if address == "auto":
+            return
+        raise ClusterError(f'address "{address}": write host:port, as 10.0.0.1:6379, or "auto"')
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        why = f"no answer in {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
+        raise ClusterError(
+            f"nothing listens at {address} ({why}): is `ray start --head` running there, and is this the address that "
+            "it printed?"
+        ) from None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else "no word of why"
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Ray and Tune read these when they are used; a caller's own settings are kept and put back."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name in [name for name, value in before.items() if value is None]:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tune logs what the view shows better."""
+    levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

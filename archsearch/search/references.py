@@ -1,0 +1,56 @@
+"""References: the architectures that every search measures beside its candidates, exempt from the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from archsearch.arch import ArchSpec, LayerSpec
+from archsearch.errors import SpecError, UnknownNameError
+from archsearch.registry import Registry
+from archsearch.search.space import Space
+
+FULL = "full"
+"""The mixer by which candidates are judged: a foreign one of the family "full" does not stand in for it."""
+
+
+def reference_archs(wanted: bool | Sequence[str], space: Space, registry: Registry) -> tuple[ArchSpec, ...]:
+    """The references of a search, each once: those that the patterns `wanted` name, or for True the mixer ``full`` in
+    every layer, where it is installed, and each pure mixer of the space.
+
+    Raises `SpecError`, naming the key, for a pattern that cannot be read or has another number of layers.
+    """
+    if isinstance(wanted, bool):
+        found = _usual(space, registry) if wanted else iter(())
+    else:
+        found = (_named(index, text, space, registry) for index, text in enumerate(wanted))
+    return tuple({arch.digest: arch for arch in found}.values())
+
+
+def _usual(space: Space, registry: Registry) -> Iterator[ArchSpec]:
+    layers = [entry.reference for entry in space.entries.values()]
+    if FULL not in {layer.mixer for layer in layers}:
+        layers[:0] = _full_by_name(registry)
+    for layer in layers:
+        yield ArchSpec(model=space.model, layers=(layer,) * space.n_layers)
+
+
+def _full_by_name(registry: Registry) -> list[LayerSpec]:
+    try:
+        return [LayerSpec.make(FULL, registry)] if registry.resolve(FULL).plugin.name == FULL else []
+    except UnknownNameError:
+        return []
+
+
+def _named(index: int, text: str, space: Space, registry: Registry) -> ArchSpec:
+    try:
+        layers = ArchSpec.parse(text, registry, space.model).layers
+    except SpecError as error:
+        raise SpecError(f"search.references[{index}]: {error}") from None
+    if len(layers) == 1:
+        layers *= space.n_layers
+    if len(layers) != space.n_layers:
+        raise SpecError(
+            f'search.references[{index}] = "{text}" has {len(layers)} layers, and model.n_layers = {space.n_layers}: '
+            "write one layer, which is repeated, or all of them"
+        )
+    return ArchSpec(model=space.model, layers=layers)

@@ -1,0 +1,105 @@
+"""Joining a cluster: every wait has an end, says what it waits for, and hears a signal."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from ports import free_port
+
+from archsearch.errors import ClusterError, SpecError
+from archsearch.search import ray_session
+from archsearch.search.ray_session import JoiningStopped, cluster_address, passing_folder, workers
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """The address of something that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def join(address: str, stop: threading.Event | None = None, *, concurrency: int = 1) -> list[str]:
+    said: list[str] = []
+    with workers(concurrency, address, device="cpu", stop=stop or threading.Event(), tell=said.append):
+        raise AssertionError("there is no cluster to join")
+    return said
+
+
+def test_an_address_where_nothing_listens_is_told_before_ray_is_asked() -> None:
+    with pytest.raises(ClusterError, match=r"nothing listens at 127\.0\.0\.1:\d+ .*is `ray start --head` running"):
+        join(f"127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "127.0.0.1:", "127.0.0.1:99999999", "127.0.0.1:-1", "host name:1", "a\0b:1", ":", "::::"]
+)
+def test_an_address_that_is_none_is_refused_in_a_sentence(address: str) -> None:
+    with pytest.raises(ClusterError, match=r"write host:port|nothing listens"):
+        join(address)
+
+
+def test_what_listens_and_never_answers_is_given_up(mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "JOIN_SECONDS", 1.0)
+    with pytest.raises(ClusterError, match=f"what listens at {mute} has not answered as a Ray cluster in 1 s"):
+        join(mute)
+
+
+def test_a_signal_ends_the_wait_for_a_cluster(mute: str) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(JoiningStopped):
+        join(mute, stop)
+
+
+def test_the_wait_says_what_it_waits_for(mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "JOIN_SECONDS", 0.1)
+    said: list[str] = []
+    with (
+        pytest.raises(ClusterError),
+        workers(1, mute, device="cpu", stop=threading.Event(), tell=said.append),
+    ):
+        raise AssertionError
+    assert said == [f"waiting for the Ray cluster at {mute}, at most 0 s"]
+
+
+def test_auto_without_a_cluster_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_session, "JOIN_SECONDS", 60.0)
+    with pytest.raises(ClusterError, match="no Ray cluster answers at auto"):
+        join("auto")
+
+
+@pytest.mark.parametrize(("given", "variable"), [(None, ""), (None, "  "), ("", ""), (None, None), ("local", "x:1")])
+def test_an_empty_address_means_a_ray_of_ones_own(
+    given: str | None, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert cluster_address(given) is None
+
+
+def test_the_option_comes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "there:6379")
+    assert cluster_address("here:6379") == "here:6379"
+    assert cluster_address(None) == "there:6379"
+
+
+def test_more_workers_than_memory_holds_are_refused_with_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with (
+        pytest.raises(SpecError, match=r"search.concurrency = 4000000 needs at least 1\.\d+ PiB .* at a time"),
+        workers(4_000_000, None, device="cpu", stop=threading.Event(), tell=print),
+    ):
+        raise AssertionError
+
+
+def test_no_folder_for_temporary_files_is_a_sentence(tmp_path: object) -> None:
+    with pytest.raises(ClusterError, match="set TMPDIR"):
+        passing_folder(f"{tmp_path}/absent")

@@ -1,0 +1,302 @@
+"""The drive with a worker that measures at once: an error keeps its kind, and what only shows ends nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fakes import fake_measurement, fake_registry, fake_spec
+
+from archsearch.errors import ClusterError, NothingFeasibleError, PluginError, SpecError, StorageError
+from archsearch.search import drive as drive_module
+from archsearch.search import resume_search, run_search
+from archsearch.search.ledger import Job
+from archsearch.search.problem import Problem
+from archsearch.search.ray_session import JoiningStopped, Workers
+from archsearch.search.spec import SearchSpec
+from archsearch.search.view import View
+from archsearch.storage import Store
+
+REGISTRY = fake_registry()
+
+
+class Shop:
+    """Stands in for Ray: what a job gives is decided by ``outcome``, "measured" unless it says otherwise."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.outcome: Callable[[Job], str | BaseException] = lambda job: "measured"
+        self.device = "cpu"
+        self.given = 0
+
+    @contextmanager
+    def workers(self, concurrency: int, address: str | None, **how: Any) -> Iterator[Workers]:
+        yield Workers(local=True, device=self.device)
+
+    def train(self, desk: Any, stop: threading.Event, *, device: str) -> None:
+        while not stop.is_set():
+            job = desk.next()
+            if job is None:
+                if desk.done or stop.is_set():
+                    break
+                continue
+            self.given += 1
+            desk.assignment(job)
+            self._work(desk, job)
+        if stop.is_set():
+            desk.stopped()
+
+    def _work(self, desk: Any, job: Job) -> None:
+        outcome = self.outcome(job)
+        if isinstance(outcome, BaseException):
+            desk.failed(job.trial, f"{type(outcome).__name__}: {outcome}", outcome)
+            return
+        for index, run in enumerate(job.runs):
+            found = fake_measurement(
+                self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=outcome == "diverged"
+            )  # fmt: skip
+            done = index == len(job.runs) - 1 or outcome == "diverged"
+            desk.reported(job.trial, {
+                "task": run.task, "seed": run.seed, "step": 4, "total_steps": 4, "value": 0.5, "done": done,
+                "note": "", "measurement": json.dumps(found),
+            })  # fmt: skip
+            if done:
+                return
+
+
+@pytest.fixture
+def spec() -> SearchSpec:
+    return SearchSpec.from_dict(fake_spec(), REGISTRY)
+
+
+@pytest.fixture
+def shop(spec: SearchSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shop:
+    made = Shop(Problem.of(spec, REGISTRY))
+    monkeypatch.setattr(drive_module, "workers", made.workers)
+    monkeypatch.setattr(drive_module, "train", made.train)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(f"sqlite:///{tmp_path / 'drive.db'}") as opened:
+        yield opened
+
+
+def states(store: Store) -> set[str]:
+    return {trial.state for trial in store.trials(store.search("fakes").id)}
+
+
+class FailingView(View):
+    """Fails at one of its methods, once; counts what it is told after that."""
+
+    def __init__(self, method: str, error: BaseException) -> None:
+        self.after, self._method, self._error, self._failed = 0, method, error, False
+        for name in ("begun", "trial_started", "trial_looked", "trial_ended", "advanced", "noted", "ended"):
+            setattr(self, name, self._told(name))
+
+    def _told(self, name: str) -> Callable[..., None]:
+        def told(*what: Any) -> None:
+            self.after += self._failed
+            if name == self._method:
+                self._failed = True
+                raise self._error
+
+        return told
+
+
+VIEW_ERRORS: list[BaseException] = [
+    OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(), UnicodeEncodeError("ascii", "→", 0, 1, "no"),
+    ValueError("I/O operation on closed file"), SystemExit(1), AssertionError("a defect of the view"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", VIEW_ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("method", ["begun", "trial_started", "trial_looked", "trial_ended", "advanced", "ended"])
+def test_a_view_that_fails_ends_nothing(
+    spec: SearchSpec, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, method: str, error: BaseException
+) -> None:  # fmt: skip
+    view = FailingView(method, error)
+    outcome = run_search(spec, registry=REGISTRY, store=store, view=view)
+    assert outcome.state == store.search("fakes").state == "complete"
+    assert states(store) <= {"complete", "infeasible"}
+    assert view.after == 0
+    assert [record.message.count("goes on unseen") for record in caplog.records] == [1]
+
+
+def test_what_a_view_is_told_is_stored_already(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    class Watching(View):
+        def trial_ended(self, job: Job, state: str, reason: str) -> None:
+            assert store.trial(job.trial).state == state
+            seen.append(job.trial)
+
+        def ended(self, state: str, reason: str) -> None:
+            assert store.search("fakes").state == state
+            seen.append(-1)
+
+    seen: list[int] = []
+    run_search(spec, registry=REGISTRY, store=store, view=Watching())
+    assert len(seen) == shop.given + 1
+
+
+@pytest.mark.parametrize(
+    "method", ["set_trial_state", "add_trial", "add_measurement", "find_measurement", "add_metrics"]
+)
+def test_a_database_that_fails_is_told_as_one(
+    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    calls: list[str] = []
+    real = getattr(store, method)
+
+    def fails_later(*what: Any, **how: Any) -> Any:
+        calls.append(method)
+        if len(calls) == 5:
+            raise StorageError("sqlite:///x.db: another process holds its lock")
+        return real(*what, **how)
+
+    monkeypatch.setattr(store, method, fails_later)
+    with pytest.raises(StorageError, match="holds its lock"):
+        run_search(spec, registry=REGISTRY, store=store)
+    assert store.search("fakes").state == "failed"
+    assert "holds its lock" in store.search("fakes").reason
+
+
+def test_a_database_that_is_gone_for_good_does_not_hide_why(
+    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*what: Any, **how: Any) -> Any:
+        calls.append(1)
+        raise StorageError("the first of its errors" if len(calls) == 1 else "and all the others")
+
+    calls: list[int] = []
+    for method in ("set_trial_state", "set_search_state", "add_measurement"):
+        monkeypatch.setattr(store, method, gone)
+    with pytest.raises(StorageError, match="the first of its errors"):
+        run_search(spec, registry=REGISTRY, store=store)
+    assert "could not be stored" in caplog.text
+
+
+def test_workers_that_differ_end_the_search_at_once(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda job: ClusterError("a worker's plugins differ from the driver's: driver has a; worker has b")
+    with pytest.raises(ClusterError, match="driver has a; worker has b"):
+        run_search(spec, registry=REGISTRY, store=store)
+    assert shop.given == 1
+    assert store.search("fakes").state == "failed"
+    assert not states(store) & {"queued", "running"}
+
+
+def test_a_search_in_which_every_trial_failed_has_failed(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda job: PluginError('mixer "dense", layer 0: forward raised RuntimeError: no')
+    outcome = run_search(spec, registry=REGISTRY, store=store)
+    assert outcome.state == store.search("fakes").state == "failed"
+    assert 'the first because PluginError: mixer "dense", layer 0' in outcome.reason
+    assert outcome.progress.failed == shop.given
+    assert states(store) <= {"failed", "infeasible"}
+
+
+def test_a_search_in_which_everything_diverged_has_failed(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda job: "diverged"
+    outcome = run_search(spec, registry=REGISTRY, store=store)
+    assert (outcome.state, outcome.progress.failed) == ("failed", 0)
+    assert f"{outcome.progress.diverged} diverged" in outcome.reason
+
+
+def test_some_failures_are_counted_in_the_reason(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda job: PluginError("no") if job.kind == "reference" else "measured"
+    outcome = run_search(spec, registry=REGISTRY, store=store)
+    assert (outcome.state, outcome.reason) == ("complete", "of the trials 3 failed")
+
+
+def test_resuming_a_failed_search_that_never_succeeded_fails_again(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda job: PluginError("no")
+    run_search(spec, registry=REGISTRY, store=store)
+    again = resume_search("fakes", registry=REGISTRY, store=store)
+    assert again.state == "failed"
+
+
+def test_a_gpu_that_is_wanted_and_not_there_is_told_at_once(shop: Shop, store: Store) -> None:
+    spec = SearchSpec.from_dict(fake_spec(recipe={"device": "cuda"}), REGISTRY)
+    with pytest.raises(SpecError, match="the workers have no GPU"):
+        run_search(spec, registry=REGISTRY, store=store)
+    assert not shop.given
+
+
+def test_a_signal_while_a_cluster_is_waited_for_cancels_the_search(
+    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def stopped(*what: Any, **how: Any) -> Iterator[Workers]:
+        raise JoiningStopped
+        yield
+
+    monkeypatch.setattr(drive_module, "workers", stopped)
+    outcome = run_search(spec, registry=REGISTRY, store=store)
+    assert outcome.state == store.search("fakes").state == "cancelled"
+    assert "archsearch resume fakes" in outcome.reason
+
+
+def test_nothing_feasible_is_told_before_any_worker_is_started(
+    shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive_module, "workers", None)
+    spec = SearchSpec.from_dict(fake_spec(budget={"state_bytes": 1}), REGISTRY)
+    with pytest.raises(NothingFeasibleError):
+        run_search(spec, registry=REGISTRY, store=store)
+    assert store.search("fakes").state == "infeasible"
+
+
+def test_notes_of_workers_are_shown_once(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    class Noting(View):
+        def noted(self, text: str) -> None:
+            notes.append(text)
+
+    notes: list[str] = []
+    real = shop.train
+
+    def train(desk: Any, stop: threading.Event, *, device: str) -> None:
+        reported = desk.reported
+        desk.reported = lambda trial, result: reported(trial, {**result, "note": "x differs"})
+        real(desk, stop, device=device)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drive_module, "train", train)
+        run_search(spec, registry=REGISTRY, store=store, view=Noting())
+    assert notes == ["x differs"]
+
+
+def test_a_search_grows_by_what_is_stated(spec: SearchSpec, shop: Shop, store: Store) -> None:
+    run_search(spec, registry=REGISTRY, store=store)
+    first = shop.given
+    grown = SearchSpec.from_dict(fake_spec(search={"trials": 9}), REGISTRY)
+    with pytest.raises(SpecError, match=r"search\.trials was 6 and is 9: add --grow"):
+        resume_search("fakes", registry=REGISTRY, store=store, grow=lambda stored: grown)
+    outcome = resume_search(
+        "fakes", registry=REGISTRY, store=store, grow=lambda stored: grown, allowed=["search.trials"]
+    )
+    assert outcome.progress.trained == 9
+    assert shop.given >= first + 3
+    assert store.search("fakes").spec["search"]["trials"] == 9
+
+
+def test_a_wider_budget_lets_refused_candidates_be_trained(shop: Shop, store: Store) -> None:
+    space = {"mixers": ["dense", "window"], "dense": {"rope": 1.0}, "window": {"window": 8}}
+
+    def with_budget(limit: str) -> SearchSpec:
+        tables = {"budget": {"state_bytes": limit}, "search": {"trials": 8, "confirm_seeds": 0, "references": False}}
+        return SearchSpec.from_dict(fake_spec(space=space, **tables), REGISTRY)
+
+    narrow = run_search(with_budget("100 KiB"), registry=REGISTRY, store=store)
+    assert narrow.progress.refused
+    wide = resume_search(
+        "fakes", registry=REGISTRY, store=store, grow=lambda stored: with_budget("10 MiB"), allowed=["budget"]
+    )
+    assert wide.progress.trained == 8
+    trained = {trial.digest for trial in store.trials(store.search("fakes").id, states=["complete"])}
+    assert len(trained) == 8
