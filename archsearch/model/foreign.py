@@ -63,10 +63,10 @@ class Place:
         Raises `PluginError` that says what came and what was wanted: a wrong shape would broadcast unseen.
         """
         if not (isinstance(result, tuple) and len(result) == 2):
-            raise PluginError(f"{self}: {call} gave {_told(result)}, wanted a tuple of the output and the state")
+            raise PluginError(f"{self}: {call} gave {told(result)}, wanted a tuple of the output and the state")
         y, after = result
         if not _is_like(y, x):
-            raise PluginError(f"{self}: {call} gave {_told(y)}, wanted {_told(x)} as its input has")
+            raise PluginError(f"{self}: {call} gave {told(y)}, wanted {told(x)} as its input has")
         if stateful:
             self.checked_state(call, after, x.shape[0])
         return y, after
@@ -74,11 +74,9 @@ class Place:
     def checked_state(self, call: str, state: Any, batch: int) -> MixerState:
         """A state of `batch` sequences; raises `PluginError` for anything else."""
         if not isinstance(state, MixerState):
-            raise PluginError(
-                f"{self}: {call} gave {_told(state)} for its state, wanted an archsearch.model.MixerState"
-            )
+            raise PluginError(f"{self}: {call} gave {told(state)} for its state, wanted an archsearch.model.MixerState")
         if not isinstance(state.lengths, Tensor) or state.lengths.shape != (batch,):
-            raise PluginError(f"{self}: {call} gave the lengths {_told(state.lengths)}, wanted a tensor [{batch}]")
+            raise PluginError(f"{self}: {call} gave the lengths {told(state.lengths)}, wanted a tensor [{batch}]")
         return state
 
 
@@ -94,7 +92,8 @@ def _dtypes(x: Tensor) -> set[torch.dtype]:
     return {x.dtype, torch.get_autocast_dtype(device), torch.float32}
 
 
-def _told(value: Any) -> str:
+def told(value: Any) -> str:
+    """What came instead of what was wanted: a tensor's shape, dtype and device, or a type."""
     if isinstance(value, Tensor):
         return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')} on {value.device}"
     return "None" if value is None else f"a {type(value).__name__}"

@@ -13,7 +13,7 @@ from archsearch.errors import PluginError, SpecError
 from archsearch.mixer import Resolver
 from archsearch.model.channel import build_channel_mixer
 from archsearch.model.context import Context
-from archsearch.model.foreign import Place
+from archsearch.model.foreign import Place, told
 from archsearch.model.mixer import Mixer, MixerState
 from archsearch.model.short_conv import ShortConv, next_tail
 
@@ -209,7 +209,7 @@ def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
     with place.calling("build"):
         built: Any = plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver))
     if not isinstance(built, Mixer):
-        raise PluginError(f"{place}: build gave a {type(built).__name__}, wanted an archsearch.model.Mixer")
+        raise PluginError(f"{place}: build gave {told(built)}, wanted an archsearch.model.Mixer")
     return built
 
 

@@ -8,15 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archsearch.errors import ArchsearchError
 from archsearch.model import Context, HybridLM
+from archsearch.model.lm import Block
 
 
-def first_fault(model: HybridLM, tokens: Tensor, *, progress: float) -> str | None:
+def first_fault(model: HybridLM, tokens: Tensor, *, progress: float, by_steps: bool) -> str | None:
     """Where `tokens` `[B, T]` first give what is not finite, as "layer 2 (linear) first gives NaN"; None for nowhere.
 
-    Weights come before outputs: a layer whose weights are not finite gives nothing finite.
+    Weights come before outputs: a layer whose weights are not finite gives nothing finite. `by_steps` tries decoding,
+    where the forward pass shows nothing. A mixer that raises meanwhile is passed over: what only explains must not end
+    what is explained.
     """
-    return faulty_weights(model) or _faulty_output(model, tokens, progress)
+    try:
+        found = faulty_weights(model) or _faulty_output(model, tokens, progress)
+        return found or (_faulty_step(model, tokens, progress) if by_steps else None)
+    except ArchsearchError:
+        return None
 
 
 def faulty_weights(model: HybridLM) -> str | None:
@@ -30,9 +38,26 @@ def faulty_weights(model: HybridLM) -> str | None:
 
 def _parts(model: HybridLM) -> Iterator[tuple[str, nn.Module]]:
     yield "the embedding", model.embedding
-    for layer, block in zip(model.arch.layers, model.blocks, strict=True):
-        yield f"layer {block.place.layer} ({layer.mixer})", block  # type: ignore[union-attr]
+    yield from _blocks(model)
     yield "the last norm", model.norm
+
+
+def _blocks(model: HybridLM) -> Iterator[tuple[str, Block]]:
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        yield f"layer {block.place.layer} ({block.place.mixer})", block
+
+
+@torch.no_grad()
+def _faulty_step(model: HybridLM, tokens: Tensor, progress: float) -> str | None:
+    states, ctx = model.init_state(*tokens.shape), Context(want_state=True, progress=progress)
+    for place, token in enumerate(tokens.T):
+        x = model.embedding(token)
+        for index, (name, block) in enumerate(_blocks(model)):
+            x, states[index] = block.step(x, state=states[index], ctx=ctx)
+            if not x.isfinite().all():
+                return f"{name} first gives {_kind(x)}, in the step of token {place}"
+    return None
 
 
 @torch.no_grad()

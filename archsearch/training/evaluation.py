@@ -204,7 +204,8 @@ class Evaluation:
             return self._judge.metrics(fit.model, "test", progress=progress), None
         except NotFiniteError as error:
             with autocast(self.recipe, self.device):
-                fault = first_fault(fit.model, error.tokens, progress=progress)
+                by_steps = self._judge.by == "steps"
+                fault = first_fault(fit.model, error.tokens, progress=progress, by_steps=by_steps)
             return {}, str(error) if fault is None else f"{error}: {fault}"
 
     def _save(self) -> None:

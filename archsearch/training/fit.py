@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.arch import ArchSpec
-from archsearch.errors import ArchsearchError, foreign_code
+from archsearch.errors import foreign_code
 from archsearch.mixer import Resolver
 from archsearch.model import Context, HybridLM
 from archsearch.model.foreign import memory_told
@@ -138,11 +138,9 @@ class Fit:
     def _diverge(self, step: int, what: str, tokens: Tensor) -> None:
         """Ends the run; the reason names the layer that one more pass over `tokens` `[B, T]` finds, if any."""
         self.diverged_at, self.reason = step, f"{what} at step {step}"
-        try:
-            with torch.random.fork_rng(), autocast(self.recipe, self.device):
-                fault = first_fault(self.model, tokens, progress=step / self.total_steps)
-        except ArchsearchError:  # what only explains must not end what is explained
-            return
+        progress, by_steps = step / self.total_steps, self.judge.by == "steps"
+        with torch.random.fork_rng(), autocast(self.recipe, self.device):
+            fault = first_fault(self.model, tokens, progress=progress, by_steps=by_steps)
         if fault is not None:
             self.reason += f": {fault}"
 

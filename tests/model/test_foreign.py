@@ -162,7 +162,7 @@ def test_a_build_that_raises_or_gives_no_mixer() -> None:
         def __new__(cls, *_: Any) -> Any:
             return torch.nn.Linear(2, 2)
 
-    with pytest.raises(PluginError, match=PLACE + "build gave a NoneType, wanted an archsearch.model.Mixer"):
+    with pytest.raises(PluginError, match=PLACE + "build gave None, wanted an archsearch.model.Mixer"):
         model_of(Nothing)
     with pytest.raises(PluginError, match=PLACE + "build gave a Linear, wanted"):
         model_of(NoModule)

@@ -16,9 +16,11 @@ from archsearch.testing.toy_layer import RunningMean
 from archsearch.training import Evaluation, Recipe, evaluate
 
 
-def measured(layer: type[RunningMean], pattern: str = "full toy full", **recipe: Any) -> Measurement:
+def measured(
+    layer: type[RunningMean], pattern: str = "full toy full", *, broken: Any = None, **recipe: Any
+) -> Measurement:
     """A training on the echo task."""
-    registry = registry_of(plugin_of(layer), Tasks(Echo))
+    registry = registry_of(plugin_of(layer, broken), Tasks(Echo))
     task, recipe = resolve_task("echo", registry), {**RECIPE, **recipe}
     return evaluate(arch_of(pattern, registry), task, Recipe.read(recipe), 0, registry=registry)
 
@@ -128,6 +130,20 @@ def test_an_output_that_is_not_finite_on_test_alone() -> None:
     assert found.status == "diverged"
     assert found.reason == "the output on test is not finite: layer 1 (toy) first gives NaN"
     assert found.test == {}
+
+
+def test_a_step_that_is_not_finite_names_the_layer_and_the_token() -> None:
+    class Late(RunningMean):
+        def step(self, x_t: Any, *, state: Any, ctx: Any) -> Any:
+            late = int(state.lengths[0]) >= 7
+            y, state = super().step(x_t, state=state, ctx=ctx)
+            return (y * torch.nan if late else y), state
+
+    found = measured(Late, broken={"step": "fails late"})
+    assert found.reason == (
+        "the output on validation is not finite at step 3: layer 1 (toy) first gives NaN, in the step of token 7 "
+        "(learning rate 0.01)"
+    )
 
 
 def test_one_rate_that_diverges_leaves_the_others() -> None:
