@@ -195,7 +195,7 @@ def test_what_is_no_plain_data_is_refused(
 ) -> None:
     trial = add_trial()
     before = (store.trial(trial), len(store.metrics_frame("first")), store.searches())
-    with pytest.raises(StorageError, match="a value cannot be stored|out of range: give a smaller number"):
+    with pytest.raises(StorageError, match=r"a value cannot be stored|out of range: give a smaller number"):
         write(store, trial)
     assert (store.trial(trial), len(store.metrics_frame("first")), store.searches()) == before
 
