@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from numbers import Integral
+from operator import index
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from sqlalchemy import Engine, and_, func, select, true
 from sqlalchemy.orm import Session
@@ -245,7 +245,7 @@ def utc_now() -> datetime:
 
 def is_id(number: object) -> bool:
     """Whether a row may have this id; a database refuses to look for a number that is too great for it."""
-    return isinstance(number, Integral) and 0 <= number <= MOST_ROWS
+    return isinstance(number, SupportsIndex) and 0 <= index(number) <= MOST_ROWS
 
 
 def check(what: str, value: str, known: tuple[str, ...]) -> None:
