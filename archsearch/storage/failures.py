@@ -43,6 +43,7 @@ _CODE_REMEDIES = {
     "42P01": f"a table is missing: put back a copy, or {ANOTHER}",
     "42P07": f"the database holds something else: {ANOTHER}",
     "22001": "give a shorter text",
+    "22003": "give a smaller number",
 }
 """By SQLSTATE; see the appendix "PostgreSQL Error Codes" of its manual."""
 
@@ -54,18 +55,28 @@ _ASIDES = re.compile(r"\n(LINE \d+: |\s*Is the server running ).*", re.DOTALL)
 def storage_errors(url: str) -> Iterator[None]:
     """Turns what SQLAlchemy raises inside into a `StorageError` that names the database.
 
-    So with text that UTF-8 has no form for, which drivers refuse in Python's own words.
+    So with text that UTF-8 has no form for, numbers that are too great and data that is too deep, which are refused
+    in Python's own words.
     """
     try:
         yield
-    except (SQLAlchemyError, UnicodeEncodeError) as error:
+    except (SQLAlchemyError, UnicodeEncodeError, OverflowError, RecursionError) as error:
         raise StorageError(f"{hide(url)}: {_explain(error, url)}") from None
 
 
-def _explain(error: SQLAlchemyError | UnicodeEncodeError, url: str) -> str:
+@contextmanager
+def plain_data() -> Iterator[None]:
+    """Around what prepares values for a row: those of another shape are refused, as all that cannot be stored."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UnstorableError(f"{type(error).__name__}: {error}") from None
+
+
+def _explain(error: Exception, url: str) -> str:
     orig = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     said = " ".join(_ASIDES.sub("", str(orig)).split())
-    if isinstance(error, UnstorableError | UnicodeEncodeError) or (
+    if isinstance(error, UnstorableError | UnicodeEncodeError | OverflowError | RecursionError) or (
         isinstance(error, StatementError) and not isinstance(error, DBAPIError)
     ):
         return f"a value cannot be stored ({scrub(said, url)}): give plain data"
@@ -74,7 +85,7 @@ def _explain(error: SQLAlchemyError | UnicodeEncodeError, url: str) -> str:
     return _explain_server(error, orig, scrub(said, url))
 
 
-def _explain_server(error: SQLAlchemyError, orig: BaseException, said: str) -> str:
+def _explain_server(error: Exception, orig: BaseException, said: str) -> str:
     code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None) or ""
     if code in _TOLD_WITHOUT_THE_SERVER:
         return _CODE_REMEDIES[code]

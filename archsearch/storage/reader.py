@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import index
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from sqlalchemy import Engine, and_, func, select, true
 from sqlalchemy.orm import Session
@@ -242,12 +243,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def is_id(number: int) -> bool:
+def is_id(number: object) -> bool:
     """Whether a row may have this id; a database refuses to look for a number that is too great for it."""
-    return 0 <= number <= MOST_ROWS
+    return isinstance(number, SupportsIndex) and 0 <= index(number) <= MOST_ROWS
 
 
 def check(what: str, value: str, known: tuple[str, ...]) -> None:
     """Refuses a value that is not known, with the nearest that is."""
     if value not in known:
-        raise StorageError(f'"{value}" is no {what}{nearest(value, known)}: it is one of {listing(known)}')
+        raise StorageError(f'"{value}" is no {what}{nearest(str(value), known)}: it is one of {listing(known)}')

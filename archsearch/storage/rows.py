@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from archsearch.exercise import Unexercised
 from archsearch.storage.columns import MEASUREMENT, METRIC, SEARCH, TRIAL, Column, sound
 from archsearch.storage.driver import Driver
+from archsearch.storage.failures import plain_data
 from archsearch.storage.records import MeasurementRecord, MetricValue, SearchRecord, TrialRecord
 from archsearch.storage.remarks import Remarks
 from archsearch.storage.tables import Base, MeasurementRow, Metric, Search, Trial
@@ -30,11 +31,21 @@ def finite(value: Any) -> Any:
 
 def metric_row(trial_id: int, metric: MetricValue) -> dict[str, Any]:
     """The columns of one metric."""
-    value = None if metric.value is None else finite(float(metric.value))
+    with plain_data():
+        value = None if metric.value is None else finite(float(metric.value))
     return {
         "trial_id": trial_id, "name": metric.name, "split": metric.split, "task": metric.task,
         "seed": metric.seed, "step": metric.step, "value": value,
     }  # fmt: skip
+
+
+def split_metrics(metrics: Mapping[str, Mapping[str, float | None]], task: str, seed: int) -> list[MetricValue]:
+    """The numbers of a measurement, by split and name."""
+    return [
+        MetricValue(name=name, split=split, value=value, task=task, seed=seed)
+        for split, named in metrics.items()
+        for name, value in named.items()
+    ]
 
 
 def curve_metrics(curve: Iterable[Mapping[str, Any]], task: str, seed: int) -> list[MetricValue]:

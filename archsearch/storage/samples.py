@@ -13,7 +13,7 @@ from archsearch.storage import frames, kinds
 from archsearch.storage.columns import TRIAL, Column
 from archsearch.storage.remarks import Remarks
 from archsearch.storage.rows import read_columns
-from archsearch.storage.tables import Trial
+from archsearch.storage.tables import MOST_ROWS, Trial
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -45,7 +45,13 @@ class Sample:
 def sample(session: Session, search_id: int, candidates: int, remarks: Remarks) -> Sample:
     """The candidates of the lowest digests, which are as random as a hash is; those that a complete trial has."""
     measured = (Trial.search_id == search_id, Trial.state == "complete", Trial.kind != "confirm")
-    drawn = select(Trial.digest).where(*measured).distinct().order_by(Trial.digest).limit(candidates)
+    drawn = (
+        select(Trial.digest)
+        .where(*measured)
+        .distinct()
+        .order_by(Trial.digest)
+        .limit(min(max(candidates, 0), MOST_ROWS))
+    )
     texts = [digest for digest in session.scalars(drawn) if isinstance(digest, str)]
     last = texts[-1] if texts else ""  # the database's last: what follows what is its own affair
     # every complete candidate up to the last digest was drawn, so that one comparison stands for the list

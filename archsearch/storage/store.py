@@ -16,7 +16,7 @@ from archsearch.errors import StorageError
 from archsearch.storage.claims import Watch, ignore, taken
 from archsearch.storage.driver import Driver
 from archsearch.storage.engine import WRITES
-from archsearch.storage.failures import storage_errors
+from archsearch.storage.failures import plain_data, storage_errors
 from archsearch.storage.reader import Reader, check, is_id, utc_now
 from archsearch.storage.records import (
     OPEN_STATES,
@@ -28,7 +28,7 @@ from archsearch.storage.records import (
     SearchRecord,
     TrialRecord,
 )
-from archsearch.storage.rows import curve_metrics, finite, metric_row, trial_records
+from archsearch.storage.rows import curve_metrics, finite, metric_row, split_metrics, trial_records
 from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Search, Trial
 
 
@@ -140,18 +140,20 @@ class Store(Reader):
         check("trial kind", kind, TRIAL_KINDS)
         now = utc_now()
         with self._writing() as session:
+            with plain_data():
+                metrics = [MetricValue(name=name, split="cost", value=value) for name, value in costs.items()]
+                chosen_seeds, layers = list(seeds), list(unexercised)
             self._search_row(session, search_id, lock=True)
             last = session.scalar(select(func.max(Trial.number)).where(Trial.search_id == search_id))
             row = Trial(
                 search_id=search_id, number=0 if last is None else last + 1, kind=kind, state=state, reason=reason,
-                arch=finite(arch), digest=digest, pattern=pattern, params=finite(params), seeds=list(seeds),
-                violations=finite(violations), unexercised=list(unexercised), parent_id=parent, created_at=now,
+                arch=finite(arch), digest=digest, pattern=pattern, params=finite(params), seeds=chosen_seeds,
+                violations=finite(violations), unexercised=layers, parent_id=parent, created_at=now,
                 started_at=now if state == "running" else None,
                 finished_at=None if state in OPEN_STATES else now,
             )  # fmt: skip
             session.add(row)
             session.flush()
-            metrics = [MetricValue(name=name, split="cost", value=value) for name, value in costs.items()]
             _insert_metrics(session, row.id, metrics)
             return row.id
 
@@ -172,20 +174,18 @@ class Store(Reader):
         of the split "progress" named by label and key. A measurement that the trial has of this task and seed is
         replaced. Numbers that are not finite become NULL: the measurement's status and reason say why.
         """
-        label, seed = task or str(measurement["task"]), int(measurement["seed"])
-        values = [
-            MetricValue(name=name, split=split, value=value, task=label, seed=seed)
-            for split, named in metrics.items()
-            for name, value in named.items()
-        ] + curve_metrics(measurement.get("curve", ()), label, seed)
         with self._writing() as session:
+            with plain_data():
+                label, seed = task or str(measurement["task"]), int(measurement["seed"])
+                key, status = measurement["key"], measurement["status"]
+                values = split_metrics(metrics, label, seed) + curve_metrics(measurement.get("curve", ()), label, seed)
             self._trial_row(session, trial_id, lock=True)
             for table in (MeasurementRow, Metric):
                 session.execute(
                     delete(table).where(table.trial_id == trial_id, table.task == label, table.seed == seed)
                 )
             row = MeasurementRow(
-                trial_id=trial_id, key=measurement["key"], task=label, seed=seed, status=measurement["status"],
+                trial_id=trial_id, key=key, task=label, seed=seed, status=status,
                 payload=finite(measurement), reused_from=reused_from, created_at=utc_now(),
             )  # fmt: skip
             session.add(row)

@@ -14,7 +14,7 @@ from archsearch.errors import StorageError, listing, nearest
 from archsearch.storage.columns import TRIAL
 from archsearch.storage.remarks import Remarks
 from archsearch.storage.rows import read_columns
-from archsearch.storage.tables import Metric, Trial
+from archsearch.storage.tables import MOST_ROWS, Metric, Trial
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -106,7 +106,12 @@ def _ids(
         raise StorageError(f'trials have no order "{query.order}"{nearest(query.order, known)}: {listing(known)}')
     key = key.desc() if query.descending else key.asc()
     ordered = wanted.order_by(key.nulls_last(), Trial.number.desc())
-    return list(session.scalars(ordered.limit(query.limit).offset(query.offset)))
+    return list(session.scalars(ordered.limit(_bounded(query.limit)).offset(_bounded(query.offset))))
+
+
+def _bounded(rows: int) -> int:
+    """A number of rows that every database takes."""
+    return min(max(rows, 0), MOST_ROWS)
 
 
 def _means(chosen: Sequence[ColumnElement[bool]], name: str, split: str) -> Subquery:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from storage_samples import measurement
 
 from archsearch.errors import StorageError
-from archsearch.storage import Store, current, upgrade
+from archsearch.storage import MetricValue, Store, TrialQuery, current, upgrade
 from archsearch.storage.engine import open_engine
 from archsearch.storage.failures import storage_errors
 
@@ -164,3 +164,50 @@ def test_driver_message_keeps_no_secret() -> None:
         "postgresql://me:***@host/db?password=***: connection failed: ***, *** at host: "
         "check that the server runs and that the URL is right, and try again"
     )
+
+
+def _deep() -> list[object]:
+    found: list[object] = []
+    for _ in range(5000):
+        found = [found]
+    return found
+
+
+BAD_WRITES: dict[str, Callable[[Store, int], object]] = {
+    "a metric of text": lambda store, trial: store.add_metrics(trial, [MetricValue(name="a", split="test", value="x")]),  # type: ignore[arg-type]
+    "a curve of text": lambda store, trial: store.add_measurement(trial, measurement(curve="abc"), {}),
+    "a curve without steps": lambda store, trial: store.add_measurement(trial, measurement(curve=[{"loss": 1.0}]), {}),
+    "no task": lambda store, trial: store.add_measurement(trial, {"seed": 0}, {}),
+    "a seed of text": lambda store, trial: store.add_measurement(trial, measurement(seed="x"), {}),
+    "a seed too great": lambda store, trial: store.add_measurement(trial, measurement(seed=2**70), {}),
+    "a payload too deep": lambda store, trial: store.add_measurement(trial, measurement(test=_deep()), {}),
+    "a spec too deep": lambda store, trial: store.set_spec(1, {"a": _deep()}),
+    "costs of text": lambda store, trial: store.add_trial(
+        1, kind="search", state="queued", arch={}, digest="d", pattern="", params={}, seeds=[], costs={"a": "x"},  # type: ignore[dict-item]
+        violations={},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", BAD_WRITES.values(), ids=BAD_WRITES)
+def test_what_is_no_plain_data_is_refused(
+    store: Store, add_trial: Callable[..., int], write: Callable[[Store, int], object]
+) -> None:
+    trial = add_trial()
+    before = (store.trial(trial), len(store.metrics_frame("first")), store.searches())
+    with pytest.raises(StorageError, match=r"a value cannot be stored|out of range: give a smaller number"):
+        write(store, trial)
+    assert (store.trial(trial), len(store.metrics_frame("first")), store.searches()) == before
+
+
+@pytest.mark.parametrize("number", [-(2**70), -1, 2**70])
+def test_numbers_that_no_database_takes(store: Store, add_trial: Callable[..., int], number: int) -> None:
+    trial = add_trial()
+    page = store.trial_page("first", TrialQuery(limit=number, offset=0))
+    assert (page.total, len(page.rows)) == (1, 1 if number > 0 else 0)
+    assert len(store.trial_page("first", TrialQuery(offset=number)).rows) == (0 if number > 0 else 1)
+    assert store.sample("first", number).complete == 0
+    for act in (lambda: store.search(number), lambda: store.trial(number), lambda: store.heartbeat(number)):
+        with pytest.raises(StorageError, match=f"{number}"):
+            act()
+    assert store.trial(trial).id == trial

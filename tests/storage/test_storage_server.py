@@ -194,3 +194,22 @@ def test_nobody_is_left_in_a_transaction(postgres: PostgresServer, url: str, sto
     store.searches_frame()
     asked = "SELECT DISTINCT state FROM pg_stat_activity WHERE usename = %s AND datname = %s"
     assert postgres.execute(asked, values=(OWNER, make_url(url).database)) == [("idle",)]
+
+
+@on_postgres
+def test_a_value_that_python_has_no_word_for_stops_no_listing(
+    postgres: PostgresServer, url: str, store: Store, search_id: int, add_trial: AddTrial
+) -> None:
+    good, bad = add_trial(digest="good"), add_trial(digest="bad")
+    database = str(make_url(url).database)
+    postgres.execute("UPDATE trial SET created_at = 'infinity', params = '[1]' WHERE digest = 'bad'", database=database)
+    postgres.execute("UPDATE metric SET value = 'NaN' WHERE trial_id = %s", database=database, values=(bad,))
+    postgres.execute("UPDATE search SET heartbeat_at = '-infinity'", database=database)
+    assert [(trial.id, trial.created_at.year > 1970) for trial in store.trials(search_id)] == [
+        (good, True),
+        (bad, False),
+    ]
+    assert store.trials_frame("first")["trial"].tolist() == [good, bad]
+    assert store.values_frame("first", ["state_bytes@32768"], ("cost",))["value"].isna().tolist() == [False, True]
+    assert store.searches_frame()["state"].tolist() == ["interrupted"]
+    assert f"trial {bad}: created_at is 'infinity', not a moment: read as 1970-01-01" in store.remarks()
