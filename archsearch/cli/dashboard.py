@@ -51,13 +51,15 @@ def dashboard(
     database.Store.open(url, read_only=True).close()
     shown = f"[{host}]" if ":" in host else host
     console().print(f"{database.hide(url)} at http://{shown}:{port} (Ctrl-C ends it)", soft_wrap=True)
-    sys.stdout.flush()
     environment = {**os.environ, "ARCHSEARCH_STORAGE": url}
     os.execve(sys.executable, [sys.executable, *command(host, port, allow_host or [])], environment)
 
 
 def command(host: str, port: int, allowed: list[str]) -> list[str]:
-    """The arguments with which Python serves the pages; the database's URL, which may hold a password, is not in it."""
+    """The arguments with which Python serves the pages.
+
+    The database's URL, which may hold a password, is not in them, and modules of the current folder are not imported.
+    """
     hosts = dict.fromkeys(["localhost", LOOPBACK, "::1", host, *allowed])
     options = {
         "server.address": host, "server.port": str(port), "server.headless": "true",
@@ -68,4 +70,4 @@ def command(host: str, port: int, allowed: list[str]) -> list[str]:
     }  # fmt: skip
     flags = [f"--{key}={value}" for key, value in options.items()]
     allowing = [f"--server.allowedHosts={name}" for name in hosts]
-    return ["-m", "archsearch_dashboard.serve", *flags, *allowing]
+    return ["-P", "-m", "archsearch_dashboard.serve", *flags, *allowing]

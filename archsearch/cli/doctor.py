@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Literal
 
 import typer
 
+from archsearch.cli.machine import Check, machine_checks
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
 
 LEAST_DISK_BYTES = 2**30
@@ -24,15 +26,6 @@ _OPTIONAL = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was looked at; a "note" is no obstacle, "broken" is."""
-
-    name: str
-    status: Literal["ok", "note", "broken"]
-    detail: str
-
-
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("doctor")(doctor)
@@ -41,7 +34,8 @@ def register(app: typer.Typer) -> None:
 def doctor(storage: StorageOption = None, json: JsonFlag = False) -> None:
     """Checks whether this machine has what a search needs.
 
-    Python, the libraries, the device, the plugins, the database and the disk. Exits with 1 when one is broken.
+    Python, the libraries, the device, the plugins, the database, folders and the room in them, memory, encoding, and
+    what the environment says of Ray. Exits with 1 when one is broken.
     """
     checks = list(_checks(storage))
     broken = [check for check in checks if check.status == "broken"]
@@ -65,7 +59,7 @@ def _checks(storage: str | None) -> Iterator[Check]:
     yield from _libraries()
     yield from _plugins()
     yield _database(storage)
-    yield from _room()
+    yield from machine_checks(LEAST_DISK_BYTES, LEAST_SHM_BYTES)
 
 
 def _libraries() -> Iterator[Check]:
@@ -74,7 +68,14 @@ def _libraries() -> Iterator[Check]:
     import sys
 
     pipes = {
-        name: subprocess.Popen([sys.executable, "-c", probe], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        name: subprocess.Popen(
+            [sys.executable, "-P", "-c", probe],  # -P: nothing of the current folder is imported
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
         for name, probe in _PROBES.items()
     }
     for name, process in pipes.items():
@@ -116,35 +117,19 @@ def _plugins() -> Iterator[Check]:
 def _database(storage: str | None) -> Check:
     from archsearch import storage as database
     from archsearch.errors import StorageError
-    from archsearch.storage.url import read_url, sqlite_path
+    from archsearch.storage.url import ANOTHER, read_url, sqlite_path
 
     url = database.storage_url(storage)
     shown = database.hide(url)
     try:
         path = sqlite_path(read_url(url))
         if path is not None and not path.exists() and path.parent.is_dir():
+            if not os.access(path.parent, os.W_OK):
+                fault = f"{shown}: its folder cannot be written: {ANOTHER}"
+                return Check(name="database", status="broken", detail=fault)
             return Check(name="database", status="note", detail=f"{shown}: none yet; `archsearch run SPEC` makes it")
         with database.Store.open(url, read_only=True) as store:
             count = len(store.searches())
     except StorageError as error:
         return Check(name="database", status="broken", detail=str(error))
     return Check(name="database", status="ok", detail=f"{shown}: schema {database.head()}, {count} searches")
-
-
-def _room() -> Iterator[Check]:
-    import shutil
-    from pathlib import Path
-
-    from archsearch.units import format_quantity
-
-    places = [("disk", Path.cwd(), LEAST_DISK_BYTES), ("shared memory", Path("/dev/shm"), LEAST_SHM_BYTES)]
-    for name, path, least in places:
-        if not path.is_dir():
-            continue
-        free = shutil.disk_usage(path).free
-        text = f"{format_quantity(free, unit='bytes')} free at {path}"
-        if free >= least:
-            yield Check(name=name, status="ok", detail=text)
-        else:
-            wanted = format_quantity(least, unit="bytes")
-            yield Check(name=name, status="broken", detail=f"{text}: a search wants {wanted}: make room")

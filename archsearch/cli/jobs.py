@@ -56,7 +56,7 @@ def submit(
     submission = prepare(spec, load_registry(), storage=storage, resume=resume)
     cluster = Cluster(address)
     started = send(cluster, submission, job_id=job_id, cpus=cpus)
-    job = wait_for_start(cluster, started.id)
+    job = wait_for_start(cluster, started.id, tell=tell)
     if json:
         print_json(_as_json(job))
         return
@@ -129,7 +129,7 @@ def stop(job: JobId, address: Address, json: JsonFlag = False) -> None:
     from archsearch.jobs import stop as stop_job
 
     cluster = Cluster(address)
-    ended = stop_job(cluster, job)
+    ended = stop_job(cluster, job, tell=tell)
     if json:
         print_json(_as_json(ended))
         return

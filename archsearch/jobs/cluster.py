@@ -16,8 +16,12 @@ from ray.job_submission import JobSubmissionClient
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.jobs.address import read_address
+from archsearch.ray_settings import token_fault
+from archsearch.waiting import within
 
-TIMEOUT_SECONDS = 15.0
+TIMEOUT_SECONDS, REQUEST_SECONDS = 15.0, 60.0
+"""Without a byte, and for a whole answer."""
+
 SEARCH_KEY = "archsearch"
 """Metadata key that marks a job as one of ours; its value is the name of the search."""
 
@@ -83,10 +87,11 @@ class JobsClient(Protocol):
 
 
 class _BoundedClient(JobSubmissionClient):  # type: ignore[misc]
-    """Ray's client, which waits for ever by itself, with a limit to every request."""
+    """Ray's client, which waits for ever by itself, with a limit to every request, looking up the name included."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return super()._do_request(method, endpoint, timeout=TIMEOUT_SECONDS, **options)
+        request = super()._do_request
+        return within(REQUEST_SECONDS, lambda: request(method, endpoint, timeout=TIMEOUT_SECONDS, **options))
 
 
 def connect(address: str) -> JobsClient:
@@ -181,7 +186,8 @@ class Cluster:
             yield
         except AuthenticationError:
             raise ClusterError(
-                f"{self.address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH where "
+                token_fault(os.environ)
+                or f"{self.address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH where "
                 "the cluster's token is not the one in ~/.ray/auth_token"
             ) from None
         except OSError as error:
@@ -235,6 +241,8 @@ def _moment(milliseconds: int | None) -> datetime | None:
 
 def _cause(error: OSError) -> str:
     text = str(error)
+    if text.startswith("no answer in"):
+        return text
     if "timed out" in text.lower():
         return f"no answer in {TIMEOUT_SECONDS:.0f} s"
     for known in ("Connection refused", "Name or service not known", "No route to host", "Network is unreachable"):

@@ -16,6 +16,7 @@ _LOG_CHARS_PER_SECOND = 250_000
 _FAILURES = 5
 _PENDING_SECONDS = 20.0
 
+Tell = Callable[[str], None]
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
@@ -25,23 +26,33 @@ def wait_for_start(
     job_id: str,
     *,
     seconds: float = 10.0,
+    tell: Tell = lambda text: None,
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> Job:
-    """The job once it is no longer pending, or as it is after `seconds`."""
+    """The job once it is no longer pending, or as it is after `seconds`; `tell` is told what is waited for."""
+    tell(f"waiting up to {seconds:.0f} s for job {job_id} to start")
     return _wait(cluster, job_id, lambda job: job.status != "PENDING", seconds, clock, sleep)
 
 
-def stop(cluster: Cluster, job_id: str, *, clock: Clock = time.monotonic, sleep: Sleep = time.sleep) -> Job:
+def stop(
+    cluster: Cluster,
+    job_id: str,
+    *,
+    tell: Tell = lambda text: None,
+    clock: Clock = time.monotonic,
+    sleep: Sleep = time.sleep,
+) -> Job:
     """Asks the job to stop, waits until it has, and returns it; one that had finished is left as it is.
 
-    Raises `ClusterError` when it has not stopped by then.
+    `tell` is told what is waited for. Raises `ClusterError` when it has not stopped by then.
     """
     job = cluster.job(job_id)
     if job.finished:
         return job
     cluster.request_stop(job_id)
     limit = STOP_SECONDS + 15.0 if job.status == "RUNNING" else 15.0
+    tell(f"waiting up to {limit:.0f} s for job {job_id} to stop")
     job = _wait(cluster, job_id, lambda job: job.finished, limit, clock, sleep)
     if not job.finished:
         reason = " (Ray stops a job only once it has started)" if job.status == "PENDING" else ""
@@ -68,7 +79,7 @@ def follow(
     job_id: str,
     write: Callable[[str], None],
     *,
-    tell: Callable[[str], None],
+    tell: Tell,
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> Job:

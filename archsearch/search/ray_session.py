@@ -18,8 +18,10 @@ from dataclasses import dataclass
 import ray
 
 from archsearch.errors import ClusterError, SpecError
+from archsearch.ray_settings import token_fault
 from archsearch.training import device_kind
 from archsearch.units import format_quantity
+from archsearch.waiting import within
 
 OBJECT_STORE_BYTES = 100 * 2**20
 WORKER_BYTES = 300 * 2**20
@@ -72,6 +74,9 @@ def workers(
         if ray.is_initialized():
             yield _workers(len(ray.nodes()) == 1, device)
             return
+        fault = token_fault(os.environ)
+        if fault:
+            raise ClusterError(fault)
         address = cluster_address(address)
         if address is not None:
             with _joined(address, stop, tell):
@@ -196,7 +201,7 @@ def _check_port(address: str) -> None:
             return
         raise ClusterError(f'address "{address}": write host:port, as 10.0.0.1:6379, or "auto"')
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+        within(CONNECT_SECONDS, lambda: socket.create_connection((host.strip("[]"), int(port))).close())
     except (OSError, OverflowError, UnicodeError) as error:
         why = f"no answer in {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
         raise ClusterError(

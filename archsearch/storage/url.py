@@ -15,7 +15,11 @@ from archsearch.errors import StorageError
 DEFAULT = "sqlite:///archsearch.db"
 ANOTHER = "name another database with --storage or ARCHSEARCH_STORAGE"
 _FORMS = "write sqlite:///FILE or postgresql://USER@HOST/NAME"
-_USER_INFO = re.compile(r"(?P<before>://[^:/@]*):.*@", re.DOTALL)
+_USER_INFO = re.compile(r"(?P<before>:/{1,2}[^:/@]*):.*@", re.DOTALL)
+_USER_WITH_AT = re.compile(r"(?P<before>:/{1,2}[^:/]*):(?!\d+(?:[/?]|\Z)).*@", re.DOTALL)
+_WITHOUT_SLASHES = re.compile(r"\A(?P<before>(?:postgres\w*(?:\+\w+)?:)?[^:/@]*):(?!/).*@", re.DOTALL)
+_WITHOUT_HOST = re.compile(r"(?P<before>://[^:/@]*):(?!\d*(?:[/?]|\Z))[^@]*\Z", re.DOTALL)
+"""What may be meant as ``user:password@`` in a URL that is written right, and in three that are not."""
 _SECRET_KEY = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
@@ -26,7 +30,12 @@ def storage_url(url: str | None = None, *, spec: str | None = None) -> str:
 
 def hide(url: str) -> str:
     """`url` with every password as ``***``: in ``user:password@`` and in query options such as ``?password=``."""
-    base, mark, query = _USER_INFO.sub(r"\g<before>:***@", url).partition("?")
+    shown = _USER_INFO.sub(r"\g<before>:***@", url, count=1)
+    if shown == url and not url.startswith("sqlite:"):
+        shown = _USER_WITH_AT.sub(r"\g<before>:***@", url, count=1)
+        shown = _WITHOUT_SLASHES.sub(r"\g<before>:***@", shown)
+        shown = _WITHOUT_HOST.sub(r"\g<before>:***", shown)
+    base, mark, query = shown.partition("?")
     return base + mark + "&".join(_hide_option(option) for option in query.split("&"))
 
 
@@ -57,11 +66,21 @@ def read_url(url: str) -> URL:
         raise StorageError(f'"{hide(url)}" is no database URL: {_FORMS}') from None
     backend = parsed.get_backend_name()
     if backend == "postgresql":
+        _check_server(parsed, url)
         return parsed
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
         raise StorageError(f'"{hide(url)}": {parsed.drivername} databases are not supported: {_FORMS}')
     _check_sqlite(parsed, url)
     return parsed
+
+
+def _check_server(parsed: URL, url: str) -> None:
+    """Refuses a password with a bare "@", the rest of which would be taken, and told, as the name of a host."""
+    if "@" in f"{parsed.host or ''}{parsed.database or ''}":
+        raise StorageError(
+            f'"{hide(url)}" has an "@" too many: in a user or a password write %40 for "@", %3A for ":", %2F for "/" '
+            'and %25 for "%"'
+        )
 
 
 def _check_sqlite(parsed: URL, url: str) -> None:

@@ -52,7 +52,7 @@ def test_it_listens_on_loopback_and_tells_no_errors(
     assert result.exit_code == 0, result.output
     assert f"{url} at http://127.0.0.1:8501" in result.stdout
     ((arguments, environment),) = started
-    assert arguments[:2] == ["-m", "archsearch_dashboard.serve"]
+    assert arguments[:3] == ["-P", "-m", "archsearch_dashboard.serve"]
     for flag in (
         "--server.address=127.0.0.1", "--server.port=8501", "--server.enableXsrfProtection=true",
         "--server.enableCORS=true", "--client.showErrorDetails=none", "--browser.gatherUsageStats=false",
@@ -77,7 +77,7 @@ def test_address_port_and_host_names(
 def test_every_flag_is_one_that_streamlit_knows() -> None:
     from streamlit import config
 
-    flags = command.command("127.0.0.1", 8501, [])[2:]
+    flags = command.command("127.0.0.1", 8501, [])[3:]
     known = config.get_config_options()
     assert not [flag for flag in flags if flag.removeprefix("--").partition("=")[0] not in known]
 

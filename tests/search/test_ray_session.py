@@ -91,6 +91,21 @@ def test_the_option_comes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -
     assert cluster_address(None) == "there:6379"
 
 
+@pytest.mark.parametrize("address", [None, "127.0.0.1:1"], ids=["a Ray of one's own", "a cluster"])
+def test_a_token_that_is_not_there_is_told_before_ray_is_asked(
+    address: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", f"{tmp_path}/absent")
+    with (
+        pytest.raises(ClusterError, match="absent cannot be read"),
+        workers(1, address, device="cpu", stop=threading.Event(), tell=print),
+    ):
+        raise AssertionError
+
+
 def test_more_workers_than_memory_holds_are_refused_with_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with (

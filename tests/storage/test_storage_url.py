@@ -27,6 +27,21 @@ from archsearch.storage.url import read_url, scrub, sqlite_path
         ("postgresql://host/db?pass%77ord=s3cret", "postgresql://host/db?pass%77ord=***"),
         ("postgresql://me:s3cret@host/db?sslpassword=s3cret", "postgresql://me:***@host/db?sslpassword=***"),
         ("not a url with password=", "not a url with password="),
+        ("postgresql://me:s3c@ret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:s3c@ret/s3c@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:s3c#ret%x:@host/db", "postgresql://me:***@host/db"),
+        ("postgresql+psycopg2://me:s3c@r@et@host:1/db", "postgresql+psycopg2://me:***@host:1/db"),
+        ("postgresql://me@corp:s3c@ret@host/db", "postgresql://me@corp:***@host/db"),
+        ("postgresql://me@host:5432/db?user=a@b", "postgresql://me@host:5432/db?user=a@b"),
+        ("postgresql:/me:s3cret@host/db", "postgresql:/me:***@host/db"),
+        ("postgresql:me:s3c:ret@host/db", "postgresql:me:***@host/db"),
+        ("me:s3c:r@et@host/db", "me:***@host/db"),
+        ("postgresql://me:s3cret", "postgresql://me:***"),
+        ("postgresql://me:s3cret host/db", "postgresql://me:***"),
+        ("postgresql://host:5432", "postgresql://host:5432"),
+        ("postgresql://host:5432/db?sslmode=require", "postgresql://host:5432/db?sslmode=require"),
+        ("sqlite:////a:b@c.db", "sqlite:////a:b@c.db"),
+        ("sqlite:///a:b@c.db", "sqlite:///a:b@c.db"),
     ],
 )
 def test_hide(url: str, shown: str) -> None:
@@ -46,6 +61,11 @@ def test_hide(url: str, shown: str) -> None:
         ("postgres://host/db", "write sqlite:///FILE or postgresql://"),
         ("mysql://me:s3cret@host/db", "mysql databases are not supported"),
         ("postgresql+nothing://me:s3cret@host/db", "write postgresql+psycopg://"),
+        ("postgresql://me:p@s3cret@host/db", "write %40"),
+        ("postgresql://me:p@s3/cret@host/db", "write %40"),
+        ("postgresql+psycopg2://me:p@s3cret@127.0.0.1:1/db", "write %40"),
+        ("postgresql+psycopg://me:@s3cret@host/db?connect_timeout=1", "write %40"),
+        ("postgresql://me:s3cret", "no database URL"),
     ],
 )
 @pytest.mark.parametrize("read_only", [False, True], ids=["write", "read"])

@@ -1,0 +1,145 @@
+"""``doctor`` on machines that lack something; and what no command imports from the current folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from archsearch.cli import doctor, machine
+from archsearch.cli.dashboard import command
+
+Run = Callable[..., Result]
+NOT_WRITABLE = "/proc/archsearch"
+
+
+@pytest.fixture(autouse=True)
+def light_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The libraries are tried elsewhere."""
+    monkeypatch.setattr(doctor, "_PROBES", {})
+
+
+@pytest.fixture
+def open_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def check(run: Run, name: str, code: int) -> dict[str, str]:
+    """What doctor says of one thing."""
+    result = run("doctor", "--json")
+    assert result.exit_code == code, result.output
+    found: dict[str, dict[str, str]] = {one["name"]: one for one in json.loads(result.stdout)["checks"]}
+    return found[name]
+
+
+@pytest.mark.parametrize(
+    ("variables", "name", "told"),
+    [
+        ({"XDG_CACHE_HOME": NOT_WRITABLE}, "cache folder", "set XDG_CACHE_HOME, or HOME, to a folder"),
+        ({"XDG_CACHE_HOME": "", "HOME": NOT_WRITABLE}, "cache folder", "/proc/archsearch/.cache: "),
+        ({"RAY_ADDRESS": ""}, "RAY_ADDRESS", "set and empty: unset it"),
+        ({"RAY_ADDRESS": "host:port"}, "RAY_ADDRESS", "write HOST:PORT of a Ray head"),
+        ({"RAY_ADDRESS": "head"}, "RAY_ADDRESS", "has no host and port"),
+        ({"RAY_ADDRESS": "ray://a..b:1"}, "RAY_ADDRESS", "nothing answers at"),
+        ({"RAY_ADDRESS": "127.0.0.1:1"}, "RAY_ADDRESS", "(Connection refused): start the cluster"),
+        (
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/none/token"},
+            "Ray's token",
+            "the token file /none/token cannot be read (No such file or directory): name the cluster's token file",
+        ),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/dev/null"}, "Ray's token", "is empty"),
+        (
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "", "HOME": "/none"},
+            "Ray's token",
+            "/none/.ray/auth_token cannot be read",
+        ),
+    ],
+)
+def test_what_is_broken_is_told_with_the_remedy(
+    run: Run, trials: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    variables: dict[str, str], name: str, told: str,
+) -> None:  # fmt: skip
+    for key, value in {"XDG_CACHE_HOME": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(key, value)
+    found = check(run, name, 1)
+    assert found["status"] == "broken"
+    assert told in found["detail"]
+
+
+def test_a_temporary_folder_that_cannot_be_written(
+    run: Run, trials: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", NOT_WRITABLE)
+    found = check(run, "temporary folder", 1)
+    assert "set TMPDIR to a folder that can be written" in found["detail"]
+
+
+def test_what_is_in_order(
+    run: Run, trials: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, open_port: int
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret-of-the-cluster")
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{open_port}")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = run("doctor", "--json")
+    assert result.exit_code == 0, result.output
+    found = {one["name"]: one["status"] for one in json.loads(result.stdout)["checks"]}
+    wanted = {"cache folder", "temporary folder", "disk", "cores", "encoding", "database", "RAY_ADDRESS", "Ray's token"}
+    assert {found[name] for name in wanted} == {"ok"}
+    assert "secret-of-the-cluster" not in result.stdout
+
+
+def test_little_memory_is_a_note(
+    run: Run, trials: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:  1024 kB\n")
+    monkeypatch.setattr(machine, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = check(run, "memory", 0)
+    assert found == {
+        "name": "memory", "status": "note", "detail": "1 MiB available: Ray and one trial take about 2 GiB",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> Path:
+    """A folder of modules that leave a file where they are imported."""
+    folder = tmp_path / "poisoned"
+    folder.mkdir()
+    for name in ("csv", "json", "streamlit", "archsearch_dashboard", "torch", "ray", "triton", "typing"):
+        (folder / f"{name}.py").write_text(
+            f"open({str(folder / 'imported')!r}, 'a').write('{name} ')\nraise SystemExit(9)"
+        )
+    return folder
+
+
+def test_the_server_imports_nothing_of_the_current_folder(poisoned: Path) -> None:
+    words = command("127.0.0.1", 8501, [])
+    words = [*words[: words.index("archsearch_dashboard.serve") + 1], "--help"]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=poisoned, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert not (poisoned / "imported").exists()
+    assert done.returncode == 0, done.stderr
+    assert "streamlit run" in done.stdout
+
+
+def test_doctor_imports_nothing_of_the_current_folder(poisoned: Path) -> None:
+    code = "import sys; sys.argv[1:] = ['doctor', '--json']; from archsearch.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=poisoned, capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "ARCHSEARCH_STORAGE": f"sqlite:///{poisoned}/none.db", "XDG_CACHE_HOME": str(poisoned)},
+    )  # fmt: skip
+    assert not (poisoned / "imported").exists()
+    found = {one["name"]: one["status"] for one in json.loads(done.stdout)["checks"]}
+    assert (found["torch"], found["ray"]) == ("ok", "ok"), done.stdout
