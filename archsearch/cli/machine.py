@@ -115,7 +115,11 @@ def _ray() -> Iterator[Check]:
     address = os.environ.get("RAY_ADDRESS")
     if address is not None:
         fault = _address_fault(address)
-        yield Check(name="RAY_ADDRESS", status="broken" if fault else "ok", detail=fault or address)
+        yield Check(
+            name="RAY_ADDRESS",
+            status="broken" if fault else "ok",
+            detail=fault or address.strip() or "empty: a Ray of its own is started",
+        )
     if os.environ.get("RAY_AUTH_MODE"):
         fault = token_fault(os.environ)
         yield Check(name="Ray's token", status="broken" if fault else "ok", detail=fault or "can be read")
@@ -123,10 +127,8 @@ def _ray() -> Iterator[Check]:
 
 def _address_fault(address: str) -> str:
     """Why a cluster cannot be reached at `address`, with the remedy; "" where its port answers in time."""
-    if address in ("auto", "local"):
+    if address.strip() in ("", "auto", "local"):
         return ""
-    if not address.strip():
-        return "is set and empty: unset it, or write HOST:PORT of a Ray head"
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         host, port = parts.hostname, parts.port

@@ -26,10 +26,12 @@ StorageOption = Annotated[
 ]  # fmt: skip
 
 
-def print_json(data: Any) -> None:
-    """Plain data as JSON on stdout, in ASCII; NaN and infinities become null."""
+def print_json(data: Any, outlet: Outlet | None = None) -> None:
+    """Plain data as JSON on stdout, or `outlet`, in ASCII; NaN and infinities become null."""
     text = json.dumps(_finite(data), indent=2, allow_nan=False, default=str)
-    Outlet().write(text.replace("\x7f", r"\u007f") + "\n")  # the one control character that json leaves as it is
+    (outlet or Outlet()).write(
+        text.replace("\x7f", r"\u007f") + "\n"
+    )  # the one control character that json leaves as it is
 
 
 def write(text: str) -> None:

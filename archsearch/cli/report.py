@@ -29,14 +29,15 @@ def report(
     from archsearch.analysis.answer import read_answer
     from archsearch.errors import ArchsearchError
     from archsearch.registry import load_registry
-    from archsearch.storage import Store, storage_url
+    from archsearch.storage import storage_url
 
     if find_spec("plotly") is None:
         raise ArchsearchError("the report needs plotly: pip install 'archsearch[dashboard]'")
     from archsearch_dashboard.report import report as write  # type: ignore[import-not-found]
     from archsearch_dashboard.report_evidence import evidence_of  # type: ignore[import-not-found]
+    from archsearch_dashboard.shown_store import ShownStore  # type: ignore[import-not-found]
 
-    with Store.open(storage_url(storage), read_only=True) as store:
+    with ShownStore.open(storage_url(storage), read_only=True) as store:
         answer = read_answer(store, name)
         text = write(answer, evidence_of(store, answer, load_registry()))
     try:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsearch.cli.output import JsonFlag, StorageOption, console, print_json
+from archsearch.cli.outlet import QuietOutlet
+from archsearch.cli.output import JsonFlag, StorageOption, print_json, quiet_console
 
 if TYPE_CHECKING:
     from archsearch.registry import Registry
@@ -153,7 +154,7 @@ def _view(*, json: bool) -> View:
     """The live view on a terminal, lines in a pipe; beside JSON it speaks on stderr."""
     from archsearch.search.live import make_view
 
-    return make_view(console(stderr=json))
+    return make_view(quiet_console(stderr=json))
 
 
 def _with(spec: SearchSpec, **given: int | None) -> SearchSpec:
@@ -190,17 +191,19 @@ def _refuse_passing_folder(url: str) -> None:
 
 
 def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> None:
-    """The front, where it is kept, and what to try next; a search that was stopped ends with its own exit code."""
+    """The front, where it is kept, and what to try next; whether or not that can be written, a search ends with its
+    own exit code."""
     from archsearch.analysis.answer import read_answer
     from archsearch.analysis.axes import choose_axes
     from archsearch.cli.pareto import show_answer
 
     answer = read_answer(store, outcome.name)
     if json:
-        print_json({**_as_json(outcome), "database": store.url, "front": answer.to_json()})
+        data = {**_as_json(outcome), "database": store.url, "front": answer.to_json()}
+        print_json(data, QuietOutlet())
     else:
-        show_answer(answer, *choose_axes(answer, None, None))
-        out = console()
+        out = quiet_console()
+        show_answer(answer, *choose_axes(answer, None, None), out)
         out.print(
             f"\n{outcome.state} after {outcome.seconds:.0f} s" + (f": {outcome.reason}" if outcome.reason else "")
         )

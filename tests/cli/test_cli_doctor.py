@@ -40,12 +40,20 @@ def check(run: Run, name: str, code: int) -> dict[str, str]:
     return found[name]
 
 
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_address_is_none_as_it_is_for_a_search(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", empty)
+    assert check(run, "RAY_ADDRESS", 0)["detail"] == "empty: a search starts a Ray of its own"
+
+
 @pytest.mark.parametrize(
     ("variables", "name", "told"),
     [
         ({"XDG_CACHE_HOME": NOT_WRITABLE}, "cache folder", "set XDG_CACHE_HOME, or HOME, to a folder"),
         ({"XDG_CACHE_HOME": "", "HOME": NOT_WRITABLE}, "cache folder", "/proc/archsearch/.cache: "),
-        ({"RAY_ADDRESS": ""}, "RAY_ADDRESS", "set and empty: unset it"),
         ({"RAY_ADDRESS": "host:port"}, "RAY_ADDRESS", "write HOST:PORT of a Ray head"),
         ({"RAY_ADDRESS": "head"}, "RAY_ADDRESS", "has no host and port"),
         ({"RAY_ADDRESS": "ray://a..b:1"}, "RAY_ADDRESS", "nothing answers at"),
