@@ -23,9 +23,9 @@ PAGE_COLUMNS = (
     "trial", "number", "kind", "state", "pattern", "reason", "violations", "unexercised", "seeds", "created_at",
     "finished_at",
 )  # fmt: skip
-_COLUMNS = {name: TRIAL[name] for name in ("id", *PAGE_COLUMNS[1:])}
 """One row a trial, as in `frames.TRIAL_COLUMNS`; after them one column a metric that was asked for."""
 
+_COLUMNS = {name: TRIAL[name] for name in ("id", *PAGE_COLUMNS[1:])}
 _MOST = sys.float_info.max
 _FINITE = case((Metric.value.between(-_MOST, _MOST), Metric.value))
 """A value that is a number; text in its place would count as 0 in a mean, and infinity as a figure."""
