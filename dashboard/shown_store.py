@@ -117,11 +117,11 @@ class ShownStore(Store):
     ) -> MeasurementRecord | None:  # fmt: skip
         who = f"trial {record.id}, {cell(one.task)}, seed {one.seed}"
         found, refused = fitted(PayloadShape, one.payload)
-        refused += [name for name in ALWAYS_WRITTEN if name not in one.payload]
         if found is None:
             self._leave_out(who, ", ".join(refused))
             return None
-        self._say_refused(who, refused)
+        missing = [name for name in ALWAYS_WRITTEN if name not in one.payload]
+        self._say_refused(who, [*refused, *missing])
         sound = replace(one, payload=found.model_dump())
         try:
             with foreign_code(who, "scale"):
