@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from archsearch.arch import explain
+from archsearch.arch import Numbers, explain
 from archsearch.errors import SpecError
 
 
-class Recipe(BaseModel):
+class Recipe(Numbers):
     """Training settings, equal for all candidates.
 
     ``steps`` optimiser steps, or as many as ``tokens`` need; ``learning_rates`` are all tried and the best on

@@ -16,6 +16,9 @@ from archsearch.notation import MAX_LAYERS
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 
+LONGEST_SPEC = 2**20
+"""Bytes of a spec file; what is longer is another file, or a device that never ends."""
+
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
 
@@ -210,7 +213,7 @@ class SearchSpec(Table):
     tasks: tuple[TaskTable, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     objectives: ObjectivesTable
-    budget: Mapping[str, str | int | float] = {}
+    budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
     search: SearchTable = SearchTable()
     storage: StorageTable = StorageTable()
 
@@ -219,7 +222,11 @@ class SearchSpec(Table):
         """From a TOML file; raises `SpecError` that names the file, the key, the value and the remedy."""
         path = Path(path)
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            with path.open("rb") as file:
+                text = file.read(LONGEST_SPEC + 1)
+            if len(text) > LONGEST_SPEC:
+                raise SpecError(f"{path} has more than {LONGEST_SPEC:,} bytes: no spec is that long")
+            values = tomllib.loads(text.decode())
         except OSError as error:
             raise SpecError(f"cannot read the spec {path}: {error.strerror or error}") from None
         except ValueError as error:  # its syntax, its encoding, or an integer of more digits than Python reads
