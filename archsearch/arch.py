@@ -23,7 +23,21 @@ _MAX_PRODUCT = 2**24
 """Of heads and their dim, and of experts and theirs: what a token is projected to."""
 
 
-class ModelSpec(BaseModel):
+class Numbers(BaseModel):
+    """A table of numbers, in which ``true`` is none: pydantic would read it as 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_truth(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key, value in values.items():
+                field = cls.model_fields.get(key)
+                if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                    raise ValueError(f"{key} = {str(value).lower()}: is a truth value: write what the key asks for")
+        return values
+
+
+class ModelSpec(Numbers):
     """The backbone that every candidate of a comparison shares: all but the token mixers.
 
     Sizes left out are derived: ``n_kv_heads`` is ``n_heads``, ``head_dim`` is ``d_model / n_heads``, ``ffn_dim``

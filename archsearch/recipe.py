@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from archsearch.arch import explain
+from archsearch.arch import Numbers, explain
 from archsearch.errors import SpecError
 
 MAX_STEPS = 100_000_000
@@ -16,7 +16,7 @@ MAX_STEPS = 100_000_000
 _Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class Recipe(BaseModel):
+class Recipe(Numbers):
     """Training settings, equal for all candidates.
 
     ``steps`` optimiser steps, or as many as ``tokens`` need; ``learning_rates`` are all tried and the best on

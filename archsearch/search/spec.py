@@ -12,8 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
-    StrictFloat,
-    StrictInt,
     StrictStr,
     ValidationError,
     field_validator,
@@ -245,7 +243,7 @@ class SearchSpec(Table):
     tasks: tuple[TaskTable, ...] = Field(min_length=1, max_length=MAX_CHOICES)
     recipe: Recipe = Recipe()
     objectives: ObjectivesTable
-    budget: Mapping[str, StrictStr | StrictInt | StrictFloat] = {}
+    budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
     search: SearchTable = SearchTable()
     storage: StorageTable = StorageTable()
 

@@ -72,6 +72,13 @@ def test_brackets_nest(registry: Registry) -> None:
         ("full(rope=1 qk_norm=true)", 12, 'expected ","'),
         ("full(rope=1, rope=0)", 13, "twice"),
         ("[full*4000]*4000", 12, "4096"),
+        ("[" * 33 + "full" + "]" * 33, 32, "nest more than 32 deep"),
+        ("full(rope=1e400)", 10, "too large a number"),
+        ('full(rope="\\q")', 10, "cannot be read"),
+        ('full(rope="\\ud800")', 10, "not seen"),
+        ("full(name=1)", 0, 'no option "?name'),
+        ("full(resolver=1)", 0, 'no option "?resolver'),
+        ("full é(", 5, "unexpected"),
     ],
 )
 def test_errors_point_at_the_character(text: str, position: int, said: str, registry: Registry) -> None:
@@ -79,6 +86,47 @@ def test_errors_point_at_the_character(text: str, position: int, said: str, regi
         parse_layers(text, registry)
     assert raised.value.position == position
     assert str(raised.value).endswith(f"\n  {text}\n  {' ' * position}^")
+
+
+ABSURD = {
+    "500 brackets": "[" * 500 + "full" + "]" * 500,
+    "100,000 brackets": "[" * 100_000,
+    "dots": "." * 20_000,
+    "digits before a word": "1" * 100_000 + "x",
+    "5,000 digits": "full(rope=" + "9" * 5000 + ")",
+    "a count of 5,000 digits": "full*" + "9" * 5000,
+    "a long name": "a" * 100_000,
+    "many layers": "full " * 100_000,
+    "spaces": " " * 100_000 + "$",
+    "an open quote": 'full(rope="' + "a" * 100_000,
+    "NUL": "full\0",
+    "a lone surrogate": "full \udcff",
+    "two lines": "full\nfull $",
+}
+
+
+@pytest.mark.parametrize("text", ABSURD.values(), ids=ABSURD)
+def test_absurd_patterns_are_refused_and_little_of_them_is_shown(text: str, registry: Registry) -> None:
+    with pytest.raises(NotationError) as raised:
+        parse_layers(text, registry)
+    _, excerpt, caret = str(raised.value)[-1000:].rsplit("\n", 2)
+    assert len(excerpt) < 900
+    assert caret.endswith("^")
+    assert len(caret) <= len(excerpt) + 1
+    assert excerpt.isprintable()
+
+
+def test_names_that_no_pattern_can_be_are_not_compared_with_every_known_one(registry: Registry) -> None:
+    with pytest.raises(SpecError, match="unknown mixer"):
+        registry.resolve("kda" * 100_000)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_folding_loses_nothing_however_many_layers(seed: int, registry: Registry) -> None:
+    rng = random.Random(seed)
+    text = " ".join(rng.choices(["full", "sliding", "kda"], k=4096))
+    layers = parse_layers(text, registry)
+    assert parse_layers(format_layers(layers, registry), registry) == layers
 
 
 def test_a_preset_and_its_options_have_one_digest(registry: Registry) -> None:
