@@ -103,7 +103,7 @@ def _explain(error: Exception) -> int:
         tell("error: there is not enough memory for it: take a smaller model, or fewer or shorter sequences a step")
         return 1
     if isinstance(error, OSError):
-        tell(f"error: {_refusal(error)}")
+        tell(f"error: {_brief(_refusal(error))}")
         return 1
     tell(
         f"error: unexpected {type(error).__name__}: {_brief(str(error))}\n"

@@ -103,6 +103,12 @@ def test_logs_of_now(run: Run, client: Client) -> None:
     assert json.loads(run("logs", "one", *ADDRESS, "--json").stdout)["logs"].startswith("trial 1")
 
 
+def test_logs_cannot_steer_the_terminal(run: Run, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.job = Details("RUNNING")
+    monkeypatch.setattr(client, "get_job_logs", lambda job_id: "a\x1b]0;title\x07\tb\u202e\n")
+    assert run("logs", "one", *ADDRESS).stdout == "a\\x1b]0;title\\x07\tb\\u202e\n"
+
+
 def test_stop(run: Run, client: Client) -> None:
     client.job = Details("RUNNING")
     shown = run("stop", "one", *ADDRESS).stdout

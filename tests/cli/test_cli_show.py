@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Callable
 
 import pytest
-from cli_samples import MODEL, OBJECTIVES, RECIPE, SPEC, add_trial
+from cli_samples import FLAT, MODEL, OBJECTIVES, RECIPE, SPEC, add_trial, payload
 from typer.testing import Result
 
 from archsearch.analysis.repeat import repeat
-from archsearch.cli import app
+from archsearch.cli import app, database
 from archsearch.cli.settings import read_settings
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.storage import Store
@@ -53,6 +53,55 @@ def test_why_a_trial_is_not_on_the_front(run: Run, trials: dict[str, int], name:
     result = run("show", str(trials[name]))
     assert result.exit_code == 0
     assert told in result.stdout
+
+
+def test_each_layer_that_was_not_exercised_is_told_once(run: Run, url: str) -> None:
+    reason = f"state_bytes@32768 = 24 MiB exceeds 9 MiB; not exercised: {FLAT}"
+    with Store.open(url) as store:
+        search = store.create_search("flat", SPEC, OBJECTIVES)
+        found = (FLAT, FLAT)
+        plain = add_trial(store, search, "full", costs=(1e6, 1e4), accuracies=(0.5,), unexercised=found)
+        refused = add_trial(
+            store, search, "full", costs=(1e6, 1e4), state="infeasible", reason=reason, unexercised=found
+        )  # fmt: skip
+    for trial in (plain, refused):
+        assert run("show", str(trial)).stdout.count(str(FLAT)) == 1
+    assert run("trials", "flat").exit_code == 0
+    for row_reason in ("", reason, None):
+        row = {"reason": row_reason, "unexercised": [FLAT.to_json()] * 2}
+        assert database._remark(row).count(str(FLAT)) == 1
+
+
+@pytest.mark.parametrize("judged", ["steps", "forward", None])
+def test_a_mixer_that_was_judged_by_its_steps_is_told(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch, judged: str | None
+) -> None:
+    from archsearch.registry import load_registry
+
+    plugin = type(load_registry().resolve("full").plugin)
+    monkeypatch.setattr(plugin, "broken_laws", {"step": "evicts", "causal": "looks ahead"})
+    with Store.open(url) as store:
+        search = store.create_search("judged", SPEC, OBJECTIVES)
+        trial = add_trial(store, search, "full linear", costs=(1e6, 1e4))
+        extra = {} if judged is None else {"judged": judged}
+        measured = payload("full linear", 0, 0.5, **extra)
+        store.add_measurement(trial, measured, {}, task="mqar")
+    shown = run("show", str(trial)).stdout
+    sentence = 'judged by prefill and steps: law "step" of full is broken by design\n'
+    assert (sentence in shown) is (judged == "steps")
+    assert shown.count("judged by") == (judged == "steps")
+
+
+def test_a_superseded_trial_is_listed_with_its_reason(run: Run, url: str) -> None:
+    with Store.open(url) as store:
+        search = store.create_search("old", SPEC, OBJECTIVES)
+        add_trial(
+            store, search, "full", costs=(1e6, 1e4), accuracies=(0.5,), state="superseded", reason="full has changed"
+        )  # fmt: skip
+    for words in (("trials", "old"), ("trials", "old", "--state", "superseded"), ("show", "old/0")):
+        shown = run(*words).stdout
+        assert "superseded" in shown
+        assert "full has changed" in shown
 
 
 @pytest.mark.parametrize(

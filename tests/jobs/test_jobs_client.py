@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from jobs_fakes import Details, FakeClient, Time
+from ray.exceptions import AuthenticationError
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.jobs import Cluster, Submission, follow, prepare, stop, submit, wait_for_start
@@ -67,7 +70,20 @@ def test_an_address_is_read(given: str, read: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["ray://127.0.0.1:10001", "127.0.0.1:8265", "auto", "", "http://", "http://host:port", "os.path://x"]
+    "given",
+    [
+        "ray://127.0.0.1:10001",
+        "127.0.0.1:8265",
+        "auto",
+        "",
+        "http://",
+        "http://host:port",
+        "os.path://x",
+        "http://a..b:1",
+        "http://" + "a" * 5000,
+        "http://[::1",
+        "http://\udcff",
+    ],
 )
 def test_what_is_no_dashboard_url_is_refused(given: str) -> None:
     with pytest.raises(ClusterError, match="dashboard"):
@@ -256,9 +272,11 @@ def test_stopping_leaves_a_finished_job_alone(cluster: Cluster, client: FakeClie
 def test_stopping_does_not_wait_for_ever(cluster: Cluster, client: FakeClient, status: str) -> None:
     client.script("one", (status, ""))
     time = Time()
+    told: list[str] = []
     with pytest.raises(ClusterError, match=f"still {status} after"):
-        stop(cluster, "one", clock=time.clock, sleep=time.sleep)
+        stop(cluster, "one", tell=told.append, clock=time.clock, sleep=time.sleep)
     assert time.now < 60
+    assert told == [f"waiting up to {45 if status == 'RUNNING' else 15} s for job one to stop"]
 
 
 def test_waiting_for_the_start_is_bounded(cluster: Cluster, client: FakeClient) -> None:
@@ -290,6 +308,44 @@ def test_nothing_at_the_address(silent_server: str) -> None:
         port = server.getsockname()[1]
     with pytest.raises(ClusterError, match="cannot reach a Ray cluster"):
         Cluster(f"http://127.0.0.1:{port}")
+
+
+def test_a_server_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "REQUEST_SECONDS", 0.5)
+    done = threading.Event()
+
+    def trickle() -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not done.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        try:
+            with pytest.raises(ClusterError, match="no answer in 0 s"):
+                Cluster(f"http://127.0.0.1:{port}")
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/none/token", "cannot be read"), ("/dev/null", "is empty")], ids=["absent", "empty"]
+)
+def test_a_token_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, path: str, told: str) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", path)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+
+    def refuse(address: str) -> FakeClient:
+        raise AuthenticationError("no token")
+
+    with pytest.raises(ClusterError, match=f"the token file {path} {told}.*: name the cluster's token file"):
+        Cluster(URL, connect=refuse)
 
 
 def test_the_address_wins_over_the_environment(silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
