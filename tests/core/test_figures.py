@@ -140,7 +140,12 @@ def test_the_length_of_full_sight_is_checked(dense: object) -> None:
         unexercised_layers(arch, "mqar", 64, registry)
 
 
-@pytest.mark.parametrize(("model", "context"), [({"d_model": 10**200}, 64), ({"ffn_dim": 10**308}, 64), ({}, 10**400)])
+BEYOND_FLOATS: list[tuple[dict[str, int], int]] = [
+    ({"d_model": 10**200, "ffn_dim": 10**200}, 64), ({"ffn_dim": 10**308}, 64), ({}, 10**400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "context"), BEYOND_FLOATS)
 def test_sizes_beyond_floats_are_told(model: dict[str, int], context: int) -> None:
     registry = Registry()
     registry.add(_Says())
