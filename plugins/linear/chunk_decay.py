@@ -52,5 +52,4 @@ class _HeadDecay(torch.autograd.Function):
         lower, below = triangles(pairs.shape[-1], pairs.dtype, pairs.device)
         with_earlier = (d_pairs * pairs) @ below.mT
         across: Tensor = with_earlier.mul_(lower).sum(-2)
-        across: Tensor = with_earlier.mul_(lower).sum(-2)
         return across + (lower.mT @ (d_before * before) + below @ (d_after * after))[..., 0]
