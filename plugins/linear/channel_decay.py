@@ -13,12 +13,13 @@ import functools
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .channel_products import channel_products
 from .chunk_ends import ChunkEnds
-from .gate_sums import forgetting, running_sums, triangles
+from .gate_sums import SMALL, decays, forgetting, running_sums, triangles
 
 _SCALE = 2.0**80
 """What exp G is scaled by; the least number that keeps its digits is 2^-126."""
@@ -43,12 +44,14 @@ def channel_decay(rows: tuple[Tensor, ...], k: Tensor, log_decay: Tensor) -> tup
     sums = running_sums(log_decay.detach())
     made: tuple[Tensor, ...] = _FactoredProducts.apply(sums, log_decay, k, *rows)  # type: ignore[no-untyped-call]
     products, decayed = made[: len(rows)], made[len(rows) :]
-    if sums.min() < _MILD:
-        is_mild = sums.amin(-1, keepdim=True).cummin(-2).values >= _MILD
+    lowest = sums.min()
+    if lowest <= _MILD:
+        is_mild = sums.amin(-1, keepdim=True).cummin(-2).values > _MILD
         exact, _, _ = channel_products(rows, k, log_decay)
         products = tuple(torch.where(is_mild, near, far) for near, far in zip(products, exact, strict=True))
+    unscaled: float | Tensor = 1 / _SCALE if lowest > SMALL else torch.where(sums > SMALL, 1 / _SCALE, 0.0).to(k.dtype)
     after, whole = _DecayAfter.apply(sums, log_decay), forgetting(log_decay).sum(-2, keepdim=True).exp()  # type: ignore[no-untyped-call]
-    return products, ChunkEnds(rows=decayed, keys=k, before=1 / _SCALE, after=after, whole=whole)
+    return products, ChunkEnds(rows=decayed, keys=k, before=unscaled, after=after, whole=whole)
 
 
 def _may_look(log_decay: Tensor) -> bool:
@@ -62,7 +65,7 @@ class _FactoredProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sums: Tensor, log_decay: Tensor, k: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        decay = sums.exp().mul_(_SCALE).to(k.dtype)
+        decay = F.threshold(sums, _MILD, -torch.inf).exp_().mul_(_SCALE).to(k.dtype)
         growth = decay.clamp(min=_LEAST).reciprocal_()
         decayed, grown = tuple(row * decay for row in rows), k * growth
         products = tuple(row @ grown.mT for row in decayed)
@@ -99,7 +102,7 @@ class _DecayAfter(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, sums: Tensor, log_decay: Tensor) -> Tensor:
-        after = (sums[..., -1:, :] - sums).to(log_decay.dtype).exp_()
+        after = decays(sums[..., -1:, :] - sums, log_decay.dtype)
         ctx.save_for_backward(after)
         return after
 

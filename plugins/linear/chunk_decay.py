@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from .channel_decay import channel_decay
 from .chunk_ends import ChunkEnds
-from .gate_sums import running_sums, triangles
+from .gate_sums import decays, running_sums, triangles
 
 
 def decayed_products(
@@ -40,7 +40,7 @@ class _HeadDecay(torch.autograd.Function):
     def forward(ctx: Any, log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sums, dtype = running_sums(log_decay[..., None]), log_decay.dtype
         pairs = (sums - sums.mT).to(dtype).exp_().tril_()
-        before, after = sums.exp().to(dtype), (sums[..., -1:, :] - sums).to(dtype).exp_()
+        before, after = decays(sums, dtype), decays(sums[..., -1:, :] - sums, dtype)
         ctx.save_for_backward(pairs, before, after)
         return pairs, before, after
 
@@ -51,5 +51,6 @@ class _HeadDecay(torch.autograd.Function):
         pairs, before, after = ctx.saved_tensors
         lower, below = triangles(pairs.shape[-1], pairs.dtype, pairs.device)
         with_earlier = (d_pairs * pairs) @ below.mT
-        across: Tensor = with_earlier.mul_(lower).sum(-2)
-        return across + (lower.mT @ (d_before * before) + below @ (d_after * after))[..., 0]
+        d_ends = lower.mT @ (d_before * before) + below @ (d_after * after)
+        d_gates: Tensor = with_earlier.mul_(lower).sum(-2).add_(d_ends[..., 0])
+        return d_gates
