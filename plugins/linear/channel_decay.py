@@ -44,7 +44,7 @@ def channel_decay(rows: tuple[Tensor, ...], k: Tensor, log_decay: Tensor) -> tup
     sums = running_sums(log_decay.detach())
     made: tuple[Tensor, ...] = _FactoredProducts.apply(sums, log_decay, k, *rows)  # type: ignore[no-untyped-call]
     products, decayed = made[: len(rows)], made[len(rows) :]
-    lowest = sums.min()
+    lowest = float(sums.min()) if sums.numel() else 0.0
     if lowest <= _MILD:
         is_mild = sums.amin(-1, keepdim=True).cummin(-2).values > _MILD
         exact, _, _ = channel_products(rows, k, log_decay)

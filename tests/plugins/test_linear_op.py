@@ -134,6 +134,27 @@ def test_no_tokens_leave_the_state(impl: str) -> None:
     assert not linear_attention(**dict(inputs, initial_state=None), impl=impl)[1].any()  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("decay", DECAYS)
+def test_a_batch_of_no_rows(decay: str, rule: str) -> None:
+    found = results(make_inputs(T=20, B=0, decay=decay, rule=rule), dtype=torch.float32, impl="chunkwise")
+    assert found["o"].shape == (0, 20, 2, 12)
+    assert found["state"].shape == (0, 2, 16, 12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("decay", ["constant", "head", "channel"])
+@pytest.mark.parametrize("low", [-1.0, -200.0])
+def test_gates_that_are_no_numbers_show(low: float, decay: str, rule: str) -> None:
+    inputs = make_inputs(T=70, decay=decay, rule=rule, low=low)
+    gates = inputs["log_decay"]
+    assert gates is not None
+    gates[..., :1] = torch.nan
+    o, state = linear_attention(**inputs)  # type: ignore[arg-type]
+    assert o[:, -1, 0].isnan().all()
+    assert state[:, 0].isnan().any()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
 def test_dtypes_of_output_and_state(dtype: torch.dtype) -> None:
     inputs = make_inputs(T=20, decay="head", rule="delta", state=False)
