@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from archsearch_plugins.linear import chunk_decay, unit_length
+from archsearch_plugins.linear import channel_decay, unit_length
 from archsearch_plugins.linear.ops import linear_attention
 
 from archsearch.arch import ArchSpec, ModelSpec
@@ -150,7 +150,7 @@ def _with_ready_forms(step: Callable[[], None]) -> Callable[[], None]:
             patch.object(ShortConv, "_shifted", conv),
             patch.object(gated_norm._GatedNorm, "apply", norm),
             patch.object(unit_length._UnitLength, "apply", partial(F.normalize, dim=-1)),
-            patch.object(chunk_decay, "_may_look", lambda log_decay: False),
+            patch.object(channel_decay, "_may_look", lambda log_decay: False),
         ):
             step()
 

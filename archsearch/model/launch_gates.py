@@ -19,8 +19,8 @@ def gate(
 ) -> tuple[Tensor, Tensor]:
     """Float32 `[..., C]` of x `[..., C]` by `form`, and the step size beneath it where that is wanted, else empty.
 
-    "rate": -exp(rate) step with step = softplus(x + bias), bias `[C]`, rate `[H]`, C a multiple of H; "logsigmoid":
-    logsigmoid(x) / temperature; "sigmoid".
+    "rate": -exp(rate) step with step = softplus(x + bias), bias `[C]`, rate `[H]`, C a multiple of H, both bounded as
+    `archsearch.model.bounds` says; "logsigmoid": logsigmoid(x) / temperature; "sigmoid".
     """
     out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     step = torch.empty(x.shape if want_step else 0, dtype=torch.float32, device=x.device)

@@ -10,15 +10,14 @@ import triton
 from torch import Tensor
 
 from archsearch.kernels import Config, Key, arch_of
+from archsearch.model.bounds import UNIT_EPS
 from archsearch.model.kernels.norms import gated_backward, gated_forward, unit_backward, unit_forward
 from archsearch.model.table import GATED, UNIT
-
-_EPS = 1e-6
 
 
 @torch.library.custom_op("archsearch::unit_length", mutates_args=())
 def unit_length(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x `[..., H, K]` over its length, and one over the lengths `[N H]` float32."""
+    """x `[..., H, K]` over sqrt(sum of squares + 1e-6), and one over those lengths `[N H]` float32."""
     unit = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     x = _token_rows(x)
     rows, heads, dim = x.shape[0] * x.shape[1], x.shape[1], x.shape[2]
@@ -28,7 +27,7 @@ def unit_length(x: Tensor) -> tuple[Tensor, Tensor]:
     key = UNIT.key(arch_of(x.device), dim)
     config = UNIT.rows[key]["forward"]
     unit_forward[(triton.cdiv(rows, config.tiles["R"]),)](
-        x, unit, inverse, rows, heads, dim, x.stride(0), _EPS,
+        x, unit, inverse, rows, heads, dim, x.stride(0), UNIT_EPS,
         ALIGNED=_aligned(x), **_tiles(config, key),
     )  # fmt: skip
     return unit, inverse

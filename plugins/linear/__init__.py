@@ -22,6 +22,7 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     """One engine for the table of update rule by decay; its presets are the published mixers."""
 
     name = "linear"
+    version = 2
     family = "linear"
     summary = "a fixed state per head, written by the Hebbian or the delta rule, with or without decay"
     options = LinearOptions

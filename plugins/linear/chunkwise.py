@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .chunk_decay import ChunkEnds, decayed_products, mild_length
+from .chunk_decay import decayed_products
+from .chunk_ends import ChunkEnds
 from .tokens import Tokens
 from .triangular import unit_lower_solve
 
@@ -29,7 +30,7 @@ def chunkwise(
     length = tokens.q.shape[1]
     if length == 0:
         return tokens.no_outputs(), tokens.empty_state() if state is None else state
-    size = mild_length(tokens.log_decay, chunk_length(length, chunk_size))
+    size = chunk_length(length, chunk_size)
     chunks = tokens.map(lambda x: _to_chunks(x, size))
     q, k = chunks.q * scale, chunks.k
     if chunks.beta is None:

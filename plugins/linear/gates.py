@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.model.bounds import LOG_RATE_MOST, STEP_MOST
 from archsearch.model.fused import fused
 from archsearch.model.table import GATES
 
@@ -71,8 +72,8 @@ class Mamba2Decay(DecayGate):
 
             log_decay, step = gate(x, self.dt_bias, self.A_log, "rate", 1.0, True)
             return log_decay, step
-        dt = F.softplus(x.float() + self.dt_bias.float())
-        return -self.A_log.float().exp() * dt, dt
+        dt = _step_size(x, self.dt_bias)
+        return -_rate(self.A_log) * dt, dt
 
 
 class GlaDecay(DecayGate):
@@ -114,8 +115,18 @@ class KdaDecay(DecayGate):
 
             log_decay, _ = gate(x, self.dt_bias, self.A_log, "rate", 1.0, False)
             return torch.unflatten(log_decay, -1, (self.heads, -1)), None
-        dt = F.softplus(x.float() + self.dt_bias.float())
-        return torch.unflatten(dt, -1, (self.heads, -1)) * -self.A_log.float().exp()[:, None], None
+        dt = _step_size(x, self.dt_bias)
+        return torch.unflatten(dt, -1, (self.heads, -1)) * -_rate(self.A_log)[:, None], None
+
+
+def _rate(A_log: Tensor) -> Tensor:
+    """exp of what trains, bounded so that it stays finite."""
+    return A_log.float().clamp(max=LOG_RATE_MOST).exp()
+
+
+def _step_size(x: Tensor, dt_bias: Tensor) -> Tensor:
+    """softplus(x + dt_bias), bounded so that a rate times it, and a value, stay finite."""
+    return F.softplus((x.float() + dt_bias.float()).clamp(max=STEP_MOST))
 
 
 def write_strength(x: Tensor) -> Tensor:

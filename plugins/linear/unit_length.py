@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from archsearch.model.bounds import UNIT_EPS
 from archsearch.model.fused import fused
 from archsearch.model.table import UNIT
 
-_EPS = 1e-6
-
 
 def unit_length(x: Tensor) -> Tensor:
-    """`x` `[..., H, K]` over its euclidean length, zeros staying zero."""
+    """`x` `[..., H, K]` over sqrt(sum of squares + 1e-6), as in the code of the delta rules' papers: zeros stay zero,
+    with a finite gradient."""
     if fused(UNIT, x, x.shape[-1]):
         from archsearch.model.launch_norms import unit_length as kernel
 
@@ -26,12 +26,14 @@ def unit_length(x: Tensor) -> Tensor:
 
 
 class _UnitLength(torch.autograd.Function):
-    """As `torch.nn.functional.normalize`, with half the passes over memory in its backward."""
+    """With half the passes over memory in its backward; lengths in float32 at least."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        inverse: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=_EPS).reciprocal_()
-        unit: Tensor = x * inverse
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+        inverse = length.square_().add_(UNIT_EPS).rsqrt_()
+        unit: Tensor = (x * inverse).to(x.dtype)
         ctx.save_for_backward(unit, inverse)
         return unit
 
@@ -39,6 +41,6 @@ class _UnitLength(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         unit, inverse = ctx.saved_tensors
-        along: Tensor = (grad * unit).sum(-1, keepdim=True)
-        d_x: Tensor = unit.mul(along).neg_().add_(grad).mul_(inverse)
-        return d_x
+        along = (grad * unit).sum(-1, keepdim=True)
+        d_x: Tensor = unit.mul(along).neg_().add_(grad)
+        return d_x.mul_(inverse)

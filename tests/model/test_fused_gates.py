@@ -39,6 +39,11 @@ def plain_rate(want_step: bool) -> Any:
     return gate
 
 
+def bounded_rate(x: Tensor, bias: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+    step = F.softplus((x + bias).clamp(max=1e4))
+    return (step.unflatten(-1, (len(rate), -1)) * -rate.clamp(max=20.0).exp()[:, None]).flatten(-2), step
+
+
 @pytest.mark.parametrize("want_step", [True, False], ids=["with-step", "decay-alone"])
 @pytest.mark.parametrize("per_channel", [True, False], ids=["rate-a-head", "rate-a-column"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -78,6 +83,27 @@ def test_extremes_are_finite(x: float) -> None:
         torch.testing.assert_close(out.double(), expected.expand(1, 4), rtol=1e-5, atol=1e-38)
         assert leaf.grad is not None
         assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("log_rate", [19.0, 20.5, 89.0, 3e38, torch.inf, -torch.inf, -3e38], ids=str)
+@pytest.mark.parametrize("x", [-3e38, -50.0, 1.0, 9e3, 1.1e4, 3e38, torch.inf], ids=str)
+def test_whatever_trained_the_rate_is_finite_and_bounded_as_in_pytorch(x: float, log_rate: float) -> None:
+    found, wanted = [], []
+    for gate, results in ((kernel_rate(True), found), (bounded_rate, wanted)):
+        leaves = [torch.full(shape, value, requires_grad=True) for shape, value in (((2, 6), x), ((6,), 0.5))]
+        leaves.append(torch.full((3,), log_rate, requires_grad=True))
+        out, step = gate(*leaves)
+        (1e-3 * out + step).sum().backward()
+        results += [out, step, *(leaf.grad for leaf in leaves)]
+    assert all(result.isfinite().all() for result in found)
+    for result, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-37)
+
+
+def test_nan_stays() -> None:
+    one, nan = torch.ones(1, 4), torch.full((1, 4), torch.nan)
+    for x, bias, rate in ((nan, one[0], one[0]), (one, nan[0], one[0]), (one, one[0], nan[0])):
+        assert launch_gates.gate(x, bias, rate, "rate", 1.0, False)[0].isnan().all()
 
 
 def test_a_cut_of_a_wider_projection(errors_of: Any) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
@@ -28,6 +27,10 @@ def unit(x: Tensor) -> Tensor:
     return launch_norms.unit_length(x)[0]  # type: ignore[no-any-return]
 
 
+def explicit_unit(x: Tensor) -> Tensor:
+    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+
 def explicit(x: Tensor, weight: Tensor, gate: Tensor | None = None, activation: str = "none") -> Tensor:
     out = (x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight).flatten(-2)
     if gate is None:
@@ -37,7 +40,7 @@ def explicit(x: Tensor, weight: Tensor, gate: Tensor | None = None, activation: 
 
 @pytest.mark.parametrize("dim", DIMS)
 def test_unit_length(dim: int, errors_of: Any) -> None:
-    errors = errors_of(unit, lambda x: F.normalize(x, dim=-1), random(2, 19, 3, dim))
+    errors = errors_of(unit, explicit_unit, random(2, 19, 3, dim))
     if dim == 1:
         errors.pop("gradient 0")  # zero but for rounding
     assert max(errors.values()) <= 1e-6, errors
@@ -46,15 +49,25 @@ def test_unit_length(dim: int, errors_of: Any) -> None:
 def test_zero_keeps_zero_length(poisoned: None) -> None:
     x = torch.zeros(1, 3, 2, 20)
     x[0, 1, 1, 3] = -2.0
-    found = unit(x)
-    assert found.isfinite().all()
-    assert torch.equal(found, x / 2.0)
+    leaf = x.clone().requires_grad_()
+    found = unit(leaf)
+    torch.testing.assert_close(found, explicit_unit(x))
+    assert not found[x == 0].any()
+    found.sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e-4, 1e-3, 1e-2, 1.0, 1e6], ids=str)
+def test_vectors_of_any_length(size: float, errors_of: Any) -> None:
+    errors = errors_of(unit, explicit_unit, size * random(2, 9, 3, 20))
+    assert max(errors.values()) <= 1e-6, errors
 
 
 def test_a_cut_of_a_wider_tensor(errors_of: Any) -> None:
     errors = errors_of(
         lambda x: unit(x[..., 3:43].unflatten(-1, (2, 20))),
-        lambda x: F.normalize(x[..., 3:43].unflatten(-1, (2, 20)), dim=-1), random(2, 9, 50),
+        lambda x: explicit_unit(x[..., 3:43].unflatten(-1, (2, 20))), random(2, 9, 50),
     )  # fmt: skip
     assert max(errors.values()) <= 1e-6, errors
 
@@ -85,7 +98,7 @@ def test_every_configuration(table: Any, key: tuple[str, int, int], errors_of: A
     dim = key[1]
     with table.forced(key):
         if table is UNIT:
-            errors = errors_of(unit, lambda x: F.normalize(x, dim=-1), random(1, 50, 8, dim))
+            errors = errors_of(unit, explicit_unit, random(1, 50, 8, dim))
         else:
             errors = errors_of(
                 lambda *inputs: launch_norms.gated_norm(*inputs, "silu", 1e-6), explicit,
@@ -110,7 +123,7 @@ def test_low_precision_is_normed_in_float32(dtype: torch.dtype, poisoned: None) 
     x, weight, gate = (100 * random(4, 3, 60)).to(dtype), random(60), random(4, 180).to(dtype)
     out = launch_norms.gated_norm(x, weight, gate, "silu", 1e-6)
     torch.testing.assert_close(out, explicit(x.double(), weight.double(), gate.double()).to(dtype))
-    torch.testing.assert_close(unit(x), F.normalize(x.double(), dim=-1).to(dtype))
+    torch.testing.assert_close(unit(x), explicit_unit(x.double()).to(dtype))
 
 
 def test_nothing_to_do() -> None:

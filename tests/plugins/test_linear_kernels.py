@@ -140,6 +140,15 @@ def test_gates_that_forget_all_and_nothing(decay: str) -> None:
     check(inputs)
 
 
+@pytest.mark.parametrize("strength", [-0.5, -7.4, -18.0], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("decay", ["head", "channel"])
+def test_strong_gates_keep_the_precision_of_their_gradient(decay: str, rule: str, strength: float) -> None:
+    inputs = make_inputs(decay, rule, T=20, K=16)
+    inputs["log_decay"].fill_(strength)
+    check(inputs)
+
+
 @pytest.mark.parametrize(("decay", "rule"), [("head", "delta"), ("channel", "hebbian")])
 def test_the_past_does_not_see_the_future(decay: str, rule: str) -> None:
     inputs = make_inputs(decay, rule, T=24)

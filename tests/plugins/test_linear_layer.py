@@ -171,8 +171,50 @@ def test_deltanet_writes_by_a_sigmoid_to_keys_of_length_one() -> None:
     assert inputs.log_decay is None
 
 
-def test_unit_length_equals_normalize_and_zero_stays_zero() -> None:
-    x = torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(unit_length, (x,))
-    assert_close(unit_length(x), F.normalize(x, dim=-1))
-    assert not unit_length(torch.zeros(2, 8)).any()
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 0.1, 1.0, 1e3], ids=str)
+def test_unit_length_adds_to_the_sum_of_squares_as_the_papers_code_does(size: float) -> None:
+    x = (size * torch.randn(3, 4, 8, dtype=torch.float64)).requires_grad_()
+    expected = x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+    assert_close(unit_length(x), expected)
+    weight = torch.randn_like(x)
+    found, wanted = (torch.autograd.grad(y, x, weight)[0] for y in (unit_length(x), expected))
+    assert_close(found, wanted, rtol=1e-6, atol=1e-8 / size)
+    assert_close(unit_length(x.float()).double(), expected, rtol=1e-6, atol=1e-7)
+    assert_close(unit_length(x.bfloat16()).double(), expected, rtol=2e-2, atol=1e-2)
+
+
+def test_zeros_have_no_length_and_a_finite_gradient() -> None:
+    x = torch.zeros(2, 8, requires_grad=True)
+    unit_length(x).sum().backward()
+    assert not unit_length(x).any()
+    assert_close(x.grad, torch.full((2, 8), 1e3))
+
+
+EXTREMES = [0.0, 20.0, 25.0, 80.0, 89.0, 1e4, 3e38, torch.inf, -1e4, -3e38, -torch.inf]
+
+
+@pytest.mark.parametrize("size", EXTREMES, ids=str)
+@pytest.mark.parametrize("parameter", ["A_log", "dt_bias"])
+@pytest.mark.parametrize("preset", ["mamba2", "gated-deltanet", "kda"])
+def test_gates_are_finite_whatever_trained(preset: str, parameter: str, size: float) -> None:
+    mixer = build(preset)
+    with torch.no_grad():
+        getattr(mixer.decay, parameter).fill_(size)
+    y, _ = mixer(torch.randn(2, 70, 24), ctx=Context())
+    y.square().sum().backward()
+    assert y.isfinite().all()
+    for name, weight in mixer.named_parameters():
+        assert weight.grad is not None
+        assert weight.grad.isfinite().all(), name
+
+
+def test_bounds_leave_what_trains_alone_and_nan_shows() -> None:
+    decay = build("mamba2").decay
+    x = torch.randn(2, 5, 3, requires_grad=True)
+    with torch.no_grad():
+        decay.A_log.copy_(torch.tensor([19.0, 20.0, 21.0]))  # type: ignore[union-attr, operator]
+    log_decay, step = decay(x)  # type: ignore[misc]
+    assert_close(log_decay, -step * torch.tensor([19.0, 20.0, 20.0]).exp())  # type: ignore[operator]
+    with torch.no_grad():
+        decay.A_log.fill_(torch.nan)  # type: ignore[union-attr, operator]
+    assert decay(x)[0].isnan().all()  # type: ignore[misc]

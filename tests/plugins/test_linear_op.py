@@ -8,63 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from archsearch_plugins.linear import chunk_decay
+from archsearch_plugins.linear import gate_sums
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
-from torch import Tensor
+from linear_cases import DECAYS, RULES, assert_near, make_inputs, results
 from torch.testing import assert_close
 
 from archsearch.errors import OptionsError
 from archsearch.model import impl as impl_choice
 from archsearch.model.softmax import ShapeError
 
-DECAYS = ["none", "constant", "head", "channel"]
-RULES = ["hebbian", "delta"]
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
-Inputs = dict[str, Tensor | None]
-
-
-def make_inputs(
-    *, T: int, decay: str, rule: str, B: int = 2, H: int = 2, HV: int = 2, K: int = 16, V: int = 12, low: float = -20.0,
-    state: bool = True, seed: int = 0,
-) -> Inputs:  # fmt: skip
-    """Signed q, k, v, keys of length 1, beta in (0, 1), log decays uniform in [low, 0]; float32 values in float64."""
-    draw = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw)
-
-    gates = {"none": None, "constant": (HV,), "head": (B, T, HV), "channel": (B, T, HV, K)}[decay]
-    inputs: Inputs = {
-        "q": normal(B, T, H, K),
-        "k": F.normalize(normal(B, T, H, K), dim=-1),
-        "v": normal(B, T, HV, V),
-        "log_decay": None if gates is None else low * torch.rand(*gates, generator=draw),
-        "beta": torch.rand(B, T, HV, generator=draw) if rule == "delta" else None,
-        "initial_state": normal(B, HV, K, V) if state else None,
-    }
-    return {name: None if x is None else x.double() for name, x in inputs.items()}
-
-
-def results(inputs: Inputs, *, dtype: torch.dtype, **options: Any) -> dict[str, Tensor]:
-    """Output, last state, and the gradient of every input under a loss on both."""
-    given = {name: None if x is None else x.to(dtype).detach().requires_grad_() for name, x in inputs.items()}
-    o, state = linear_attention(**given, **options)  # type: ignore[arg-type]
-    draw = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=draw).to(x.dtype) for x in (o, state)]
-    torch.autograd.backward([o, state], weights)
-    found = {"o": o.detach(), "state": state.detach()}
-    return found | {f"d_{name}": x.grad for name, x in given.items() if x is not None}  # type: ignore[misc]
-
-
-def assert_near(actual: dict[str, Tensor], expected: dict[str, Tensor], limit: float) -> None:
-    """RMS(difference) / RMS(expected) of each is finite and at most `limit`."""
-    ratios = {}
-    for name, wanted in expected.items():
-        difference = (actual[name].double() - wanted).square().mean().sqrt()
-        ratios[name] = float(difference / wanted.square().mean().sqrt().clamp(min=1e-30))
-        assert actual[name].isfinite().all(), name
-    assert all(ratio <= limit for ratio in ratios.values()), ratios
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -81,15 +34,6 @@ def test_chunkwise_in_float32_equals_the_recurrence_in_float64(T: int, decay: st
 @pytest.mark.parametrize("low", [-1.0, -0.01, 0.0])
 def test_slow_decays_keep_their_precision(low: float, decay: str, rule: str) -> None:
     inputs = make_inputs(T=130, decay=decay, rule=rule, low=low)
-    expected = results(inputs, dtype=torch.float64, impl="reference")
-    assert_near(results(inputs, dtype=torch.float32, impl="chunkwise"), expected, 1e-5)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("decay", ["head", "channel"])
-def test_uniformly_strong_decays_keep_the_precision_of_their_gradient(decay: str, rule: str) -> None:
-    inputs = make_inputs(T=100, decay=decay, rule=rule, low=0.0)
-    inputs["log_decay"] = torch.full_like(inputs["log_decay"], -18.0)  # type: ignore[arg-type]
     expected = results(inputs, dtype=torch.float64, impl="reference")
     assert_near(results(inputs, dtype=torch.float32, impl="chunkwise"), expected, 1e-5)
 
@@ -181,47 +125,6 @@ def test_packed_sequences_equal_each_apart(lengths: list[int], decay: str, rule:
         assert_close(last[index : index + 1], wanted_state)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("at", [1, 40, 63, 64, 100])
-def test_the_past_does_not_see_the_future(at: int, decay: str, rule: str) -> None:
-    inputs = make_inputs(T=128, decay=decay, rule=rule, low=-1.0)
-    inputs = {name: None if x is None else x.float() for name, x in inputs.items()}
-    changed = {name: None if x is None else x.clone() for name, x in inputs.items()}
-    for name, x in changed.items():
-        if x is not None and name != "initial_state" and x.dim() > 1:
-            x[:, at] = -50.0 if name == "log_decay" else 3.0
-    with torch.no_grad():
-        before, after = (linear_attention(**given)[0] for given in (inputs, changed))  # type: ignore[arg-type]
-    assert torch.equal(before[:, :at], after[:, :at])
-    assert not torch.equal(before[:, at:], after[:, at:])
-    before, after = (linear_attention(**given)[0] for given in (inputs, changed))  # type: ignore[arg-type]
-    assert_close(before[:, :at], after[:, :at], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("rate", [0.05, 0.9, 1.85, 2.5, 30.0])
-@pytest.mark.parametrize("decay", ["constant", "head", "channel"])
-@pytest.mark.parametrize("T", [1, 17, 64, 150])
-def test_decays_of_every_strength_are_exact_in_training(T: int, decay: str, rate: float, rule: str) -> None:
-    """Up to a rate of 60 / 32 a token whole chunks of 64 are factored, then shorter ones (by channel), then none."""
-    inputs = make_inputs(T=T, decay=decay, rule=rule)
-    inputs["log_decay"] = -rate * torch.rand_like(inputs["log_decay"])  # type: ignore[arg-type]
-    exact, given = (
-        {name: None if x is None else x.detach().to(dtype, copy=True).requires_grad_() for name, x in inputs.items()}
-        for dtype in (torch.float64, torch.float32)
-    )
-    weight = torch.randn(*inputs["v"].shape, generator=torch.Generator().manual_seed(3))  # type: ignore[union-attr]
-    results = []
-    for values, impl in ((exact, "reference"), (given, "chunkwise")):
-        o, last = linear_attention(**values, impl=impl)  # type: ignore[arg-type]
-        ((o * weight).sum() + last.square().sum()).backward()
-        results.append([o, last, *(x.grad for x in values.values() if x is not None)])
-    for wanted, got in zip(*results, strict=True):
-        error = (got.double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()
-        assert error < 1e-5
-
-
 @pytest.mark.parametrize("impl", ["reference", "chunkwise"])
 def test_no_tokens_leave_the_state(impl: str) -> None:
     inputs = make_inputs(T=0, decay="channel", rule="delta")
@@ -229,6 +132,27 @@ def test_no_tokens_leave_the_state(impl: str) -> None:
     assert o.shape == (2, 0, 2, 12)
     assert_close(last, inputs["initial_state"])
     assert not linear_attention(**dict(inputs, initial_state=None), impl=impl)[1].any()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("decay", DECAYS)
+def test_a_batch_of_no_rows(decay: str, rule: str) -> None:
+    found = results(make_inputs(T=20, B=0, decay=decay, rule=rule), dtype=torch.float32, impl="chunkwise")
+    assert found["o"].shape == (0, 20, 2, 12)
+    assert found["state"].shape == (0, 2, 16, 12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("decay", ["constant", "head", "channel"])
+@pytest.mark.parametrize("low", [-1.0, -200.0])
+def test_gates_that_are_no_numbers_show(low: float, decay: str, rule: str) -> None:
+    inputs = make_inputs(T=70, decay=decay, rule=rule, low=low)
+    gates = inputs["log_decay"]
+    assert gates is not None
+    gates[..., :1] = torch.nan
+    o, state = linear_attention(**inputs)  # type: ignore[arg-type]
+    assert o[:, -1, 0].isnan().all()
+    assert state[:, 0].isnan().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
@@ -268,8 +192,7 @@ def test_without_the_state_the_output_is_the_same(rule: str, T: int) -> None:
 @pytest.mark.parametrize("decay", DECAYS)
 def test_training_after_inference_mode(decay: str, rule: str) -> None:
     inputs = make_inputs(T=33, decay=decay, rule=rule)
-    chunk_decay._lower_ones.cache_clear()
-    chunk_decay._span_masks.cache_clear()
+    gate_sums.triangles.cache_clear()
     with torch.inference_mode():
         linear_attention(**inputs)  # type: ignore[arg-type]
     assert results(inputs, dtype=torch.float64)["d_q"].any()

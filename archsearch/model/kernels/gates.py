@@ -3,7 +3,17 @@
 import triton
 import triton.language as tl
 
+from archsearch.model.bounds import LOG_RATE_MOST, STEP_MOST
 from archsearch.model.kernels.activations import sigmoid, softplus
+
+_LOG_RATE_MOST = tl.constexpr(LOG_RATE_MOST)
+_STEP_MOST = tl.constexpr(STEP_MOST)
+
+
+@triton.jit
+def _at_most(x, most):
+    """`x`, or `most` where it is more; NaN stays."""
+    return tl.where(x > most, most, x)
 
 
 @triton.jit
@@ -23,9 +33,9 @@ def gate_forward(
 ):  # fmt: skip
     """out, step `[N, C]` float32 from x `[N, C]`, `x_row` from one row to the next.
 
-    FORM "rate": step = softplus(x + bias), out = -exp(rate) step, bias `[C]`, rate `[C / group]`; step is written
-    where STEP. "logsigmoid": logsigmoid(x) / temperature. "sigmoid": sigmoid(x). ALIGNED: C and
-    x_row are multiples of 8.
+    FORM "rate": step = softplus(x + bias), out = -exp(rate) step, bias `[C]`, rate `[C / group]`, x + bias at most
+    `STEP_MOST` and rate `LOG_RATE_MOST`; step is written where STEP. "logsigmoid": logsigmoid(x) / temperature.
+    "sigmoid": sigmoid(x). ALIGNED: C and x_row are multiples of 8.
     """
     row, column, inside = _place(rows, columns, ALIGNED, BLOCK_R, BLOCK_C)
     if ALIGNED:
@@ -34,10 +44,11 @@ def gate_forward(
     cells = row[:, None] * columns + column[None, :]
     if FORM == "rate":
         value += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
-        value = softplus(value)
+        value = softplus(_at_most(value, _STEP_MOST))
         if STEP:
             tl.store(step + cells, value, mask=inside)
-        rates = tl.exp(tl.load(rate + column // group, mask=column < columns, other=0.0).to(tl.float32))
+        log_rate = tl.load(rate + column // group, mask=column < columns, other=0.0).to(tl.float32)
+        rates = tl.exp(_at_most(log_rate, _LOG_RATE_MOST))
         value = -rates[None, :] * value
     elif FORM == "logsigmoid":
         value = -softplus(-value) / temperature
@@ -61,13 +72,16 @@ def gate_backward(
     grad = tl.load(d_out + cells, mask=inside, other=0.0)
     if FORM == "rate":
         value += tl.load(bias + column, mask=column < columns, other=0.0).to(tl.float32)[None, :]
-        rates = -tl.exp(tl.load(rate + column // group, mask=column < columns, other=0.0).to(tl.float32))
+        log_rate = tl.load(rate + column // group, mask=column < columns, other=0.0).to(tl.float32)
+        rates = -tl.exp(_at_most(log_rate, _LOG_RATE_MOST))
+        bounded = value > _STEP_MOST
         parts = tl.program_id(0).to(tl.int64) * columns + column
         through = rates[None, :] * grad
-        tl.store(d_rate + parts, tl.sum(through * softplus(value), axis=0), mask=column < columns)
+        d_log_rate = tl.sum(through * softplus(_at_most(value, _STEP_MOST)), axis=0)
+        tl.store(d_rate + parts, tl.where(log_rate > _LOG_RATE_MOST, 0.0, d_log_rate), mask=column < columns)
         if STEP:
             through += tl.load(d_step + cells, mask=inside, other=0.0)
-        grad = through * sigmoid(value)
+        grad = tl.where(bounded, 0.0, through * sigmoid(value))
         tl.store(d_bias + parts, tl.sum(grad, axis=0), mask=column < columns)
     elif FORM == "logsigmoid":
         grad *= sigmoid(-value) / temperature

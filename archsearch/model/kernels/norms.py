@@ -22,13 +22,14 @@ def unit_forward(
     ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_R of the N H rows of x `[N, H, K]`, dense but for `x_token` from one token to the next; unit
-    `[N, H, K]`; inverse lengths `[N H]` float32. ALIGNED: K and x_token are multiples of 8."""
+    `[N, H, K]`, x over sqrt(sum of squares + eps); inverse, one over that, `[N H]` float32. ALIGNED: K and x_token are
+    multiples of 8."""
     row, column, inside = _tile(rows, dim, ALIGNED, BLOCK_R, BLOCK_D)
     if ALIGNED:
         x_token, dim = x_token // 8 * 8, dim // 8 * 8
     start = row // heads * x_token + row % heads * dim
     value = tl.load(x + start[:, None] + column[None, :], mask=inside, other=0.0).to(tl.float32)
-    length = 1.0 / tl.maximum(tl.sqrt(tl.sum(value * value, axis=1)), eps)
+    length = tl.rsqrt(tl.sum(value * value, axis=1) + eps)
     tl.store(inverse + row, length, mask=row < rows)
     out = unit + row[:, None] * dim + column[None, :]
     tl.store(out, (value * length[:, None]).to(unit.dtype.element_ty), mask=inside)
