@@ -19,6 +19,7 @@ from archsearch.jobs import Cluster, Submission, follow, prepare, stop, submit, 
 from archsearch.jobs import cluster as cluster_module
 from archsearch.jobs.address import read_address
 from archsearch.registry import Registry, load_registry
+from archsearch.testing.toy import ToyPlugin
 
 URL = "http://127.0.0.1:8265"
 SPEC = """
@@ -144,11 +145,8 @@ def test_a_password_is_refused(registry: Registry, spec: Path, url: str, where: 
 
 
 def test_a_mixer_of_this_process_is_refused(spec: Path) -> None:
-    class Loose:
-        name = "loose"
-
     registry = load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,tasks"})
-    registry.add(Loose(), name="loose")
+    registry.add(ToyPlugin(), name="loose")
     with pytest.raises(ClusterError, match="put it into a package"):
         prepare(spec, registry)
 
