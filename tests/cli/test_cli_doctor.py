@@ -46,7 +46,7 @@ def test_an_empty_address_is_none_as_it_is_for_a_search(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", empty)
-    assert check(run, "RAY_ADDRESS", 0)["detail"] == "empty: a search starts a Ray of its own"
+    assert check(run, "RAY_ADDRESS", 0)["detail"] == "empty: a Ray of its own is started"
 
 
 @pytest.mark.parametrize(

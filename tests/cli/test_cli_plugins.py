@@ -16,9 +16,10 @@ from archsearch.registry import Registry, load_registry
 from archsearch.source import core_digest
 
 RUNNER = CliRunner()
-PART = ("archsearch 0.1.0 r1", "0" * 16, "quickstart")
+VERSION = load_registry().version_of("moba")
+PART = (VERSION, "0" * 16, "quickstart")
 SAID = (
-    'linear: its source has changed since search "quickstart" (version archsearch 0.1.0 r1 is the same): '
+    f'moba: its source has changed since search "quickstart" (version {VERSION} is the same): '
     "raise its version, or results of old and new source are told apart by digest alone"
 )
 
@@ -54,7 +55,7 @@ class FakeReader:
 def recorded(alone: Path, monkeypatch: pytest.MonkeyPatch) -> FakeReader:
     """A database that holds a search with another source of "linear"."""
     (alone / "archsearch.db").touch()
-    reader = FakeReader({"mixer:linear": PART})
+    reader = FakeReader({"mixer:moba": PART})
     monkeypatch.setattr("archsearch.storage.Store.open", lambda url, read_only: reader)
     return reader
 
@@ -79,13 +80,13 @@ def test_json_has_digests_and_changes(recorded: FakeReader) -> None:
     data = json.loads(RUNNER.invoke(app, ["plugins", "--json"]).stdout)
     registry = load_registry()
     digests = {plugin["name"]: plugin["digests"] for plugin in data["plugins"]}
-    assert digests["linear"] == {"mixer:linear": registry.source_of("linear")}
+    assert digests["moba"] == {"mixer:moba": registry.source_of("moba")}
     assert digests["tasks"]["task:mqar"] == registry.task_source_of("mqar")
     assert data["core"] == core_digest()
     assert data["changed"] == [
         {
-            "part": "mixer:linear", "version": "archsearch 0.1.0 r1", "search": "quickstart", "before": "0" * 16,
-            "now": registry.source_of("linear"), "message": SAID,
+            "part": "mixer:moba", "version": VERSION, "search": "quickstart", "before": "0" * 16,
+            "now": registry.source_of("moba"), "message": SAID,
         }
     ]  # fmt: skip
 
@@ -108,20 +109,20 @@ def test_a_database_that_cannot_be_opened_breaks_no_listing(storage: str, alone:
 @pytest.mark.parametrize(
     ("last", "count"),
     [
-        ({"mixer:linear": PART}, 1),
-        ({"mixer:linear": PART, "task:mqar": PART}, 2),
-        ({"mixer:linear": ("archsearch 0.1.0 r0", "0" * 16, "quickstart")}, 0),
-        ({"mixer:linear": ("archsearch 0.1.0 r1", "unknown-7", "quickstart")}, 0),
+        ({"mixer:moba": PART}, 1),
+        ({"mixer:moba": PART, "task:mqar": PART}, 2),
+        ({"mixer:moba": ("archsearch 0.1.0 r0", "0" * 16, "quickstart")}, 0),
+        ({"mixer:moba": (VERSION, "unknown-7", "quickstart")}, 0),
         ({"core": ("archsearch 0.1.0", "0" * 16, "quickstart")}, 0),
         ({"mixer:gone": PART}, 0),
         ({}, 0),
     ],
 )
 def test_what_counts_as_changed(last: dict[str, tuple[str, str, str]], count: int, registry: Registry) -> None:
-    parts = registry.parts(["linear"], ["mqar"])
+    parts = registry.parts(["moba"], ["mqar"])
     assert len(command.changed(parts, last)) == count
 
 
 def test_the_same_source_has_not_changed(registry: Registry) -> None:
-    parts = registry.parts(["linear"], ["mqar"])
+    parts = registry.parts(["moba"], ["mqar"])
     assert command.changed(parts, {part.name: (part.version, part.digest, "s") for part in parts}) == []

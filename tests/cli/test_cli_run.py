@@ -165,7 +165,7 @@ def test_the_exit_codes_are_documented(run: Run) -> None:
         "3 nothing",
         "4 the database",
         "5 the Ray cluster",
-        "6 training",
+        "6 every training diverged",
         "130 interrupted",
     ):
         assert text in shown
