@@ -151,7 +151,8 @@ def _curves(values: Values) -> bool:
 
 def _is_step(step: Any) -> bool:
     """A count of steps, which a training writes as a float, as all of a curve's numbers."""
-    return type(step) in (int, float) and step >= 0 and float(step).is_integer()
+    whole = type(step) is int or (type(step) is float and step.is_integer())
+    return whole and step >= 0
 
 
 def _sweeps(values: Values) -> bool:
