@@ -40,6 +40,7 @@ LEFT_OUT: Mapping[str, str] = {
     "archsearch.training.blame": "what a user is told of a run that diverged",
     "archsearch.training.key": "the key itself",
     "archsearch.training.memory": "refuses a training, and computes nothing of one",
+    "archsearch.training.promises": "refuses a training, and computes nothing of one",
     "archsearch.units": "what a user is told",
 }
 """Modules of archsearch that compute nothing of a figure, each with the reason; subpackages are named one by one."""
