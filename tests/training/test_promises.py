@@ -39,7 +39,12 @@ def adding(make: Callable[[Any], Any]) -> type[RunningMean]:
 class LearnsAside(RunningMean):
     """Learns the mean of its inputs, and keeps it where no copy of the weights looks."""
 
-    seen: Any = 0.0
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.keep(torch.zeros(self.shape.d_model))
+
+    def keep(self, seen: torch.Tensor) -> None:
+        self.seen = seen
 
     def forward(self, x: Any, *, state: Any = None, ctx: Any) -> Any:
         if self.training:
@@ -51,9 +56,8 @@ class LearnsAside(RunningMean):
 class LearnsInABuffer(LearnsAside):
     """The same, in a buffer."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.register_buffer("seen", torch.zeros(self.shape.d_model))
+    def keep(self, seen: torch.Tensor) -> None:
+        self.register_buffer("seen", seen)
 
 
 class Late(RunningMean):
