@@ -11,7 +11,11 @@ from archsearch.printable import printable
 
 _AROUND = 200
 """Characters of a pattern that are shown on either side of what is wrong in it."""
+_OF_RAY = "ray_terminate_msg"
+"""An attribute of the `SystemExit` by which Ray ends a worker, whatever runs in it."""
 _LONGEST_NAME = 100
+_LONGEST_TEXT = 1000
+"""Characters of a foreign exception's text that are told."""
 
 
 class ArchsearchError(Exception):
@@ -92,13 +96,16 @@ def foreign_code(what: str, call: str) -> Iterator[None]:
     """Around one call of foreign code: whatever it raises becomes a `ForeignCodeError` that names `what` and `call`.
 
     `what` is such as ``mixer "kda", layer 2`` or ``task "mqar"``, `call` such as ``forward``. An `ArchsearchError`
-    passes as it is: its text says what to mend.
+    passes as it is: its text says what to mend. `SystemExit` counts too, or ``sys.exit(0)`` in a mixer would end the
+    program as if all were well.
     """
     try:
         yield
     except ArchsearchError:
         raise
-    except Exception as error:  # the plugin boundary: anything may come out of foreign code
+    except (Exception, SystemExit) as error:  # the plugin boundary: anything may come out of foreign code
+        if getattr(error, _OF_RAY, None):
+            raise
         raise foreign_error(what, call, error) from error
 
 
@@ -108,8 +115,17 @@ def foreign_error(what: str, call: str, error: BaseException) -> ForeignCodeErro
     while where is not None and where.tb_next is not None:
         where = where.tb_next
     place = "" if where is None else f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})"
-    text = " ".join(str(error).split()) or "no message"
-    return ForeignCodeError(f"{what}: {call} raised {type(error).__name__}: {text}{place}")
+    return ForeignCodeError(f"{what}: {call} raised {type(error).__name__}: {said(error)}{place}")
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, in one line of bounded length; foreign ones may have nothing to say, or raise."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception as failure:  # the plugin boundary: the text of a foreign exception is made by foreign code
+        return f"no message (its text raised {type(failure).__name__})"
+    cut = len(text) - _LONGEST_TEXT
+    return (text if cut <= 0 else f"{text[:_LONGEST_TEXT]}... ({cut} more characters)") or "no message"
 
 
 def _notation_error(message: str, text: str, position: int) -> NotationError:

@@ -122,7 +122,7 @@ def dense_up_to(plugin: MixerPlugin[Any], options: MixerOptions) -> int:
     with foreign_code(what, "dense_up_to()"):
         found = plugin.dense_up_to(options)
     number = whole(found)
-    if number is None or number < 0:
+    if number is None or not 0 <= number <= _MOST:
         raise PluginError(f"{what}: dense_up_to() gave {_shown(found)}: must be a whole number, not negative")
     return number
 

@@ -107,9 +107,10 @@ class Tunable:
 
 
 class MixerOptions(BaseModel):
-    """Options of a mixer: frozen, every key known, every default stated. Fields may carry `Tunable`."""
+    """Options of a mixer: frozen, every key known, every default stated, every number finite. Fields may carry
+    `Tunable`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @classmethod
     def tunables(cls) -> dict[str, tuple[Any, ...]]:

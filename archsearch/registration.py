@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from archsearch.errors import OptionsError, PluginError, foreign_code, listing, nearest
+from archsearch.errors import OptionsError, PluginError, foreign_code, listing, nearest, said
 from archsearch.hookspecs import HOOKS, PROJECT
 from archsearch.mixer import API_VERSION, Family, Law, MixerOptions, MixerPlugin
 
@@ -45,8 +45,21 @@ def check_hooks(plugin: Any) -> None:
     for name in HOOKS:
         if callable(members.get(name)) and name not in marked:
             raise PluginError(f"{name} is not marked as a hook: put @hookimpl (from archsearch import hookimpl) on it")
+    for name in marked:
+        _check_hook(name, getattr(plugin, name), getattr(plugin, name).__dict__[mark])
     if not marked:
         raise PluginError(f"has no hook: define {' or '.join(HOOKS)} and mark it with @hookimpl")
+
+
+def _check_hook(name: str, hook: Any, options: Mapping[str, Any]) -> None:
+    """Raises `PluginError` for a hook whose body would never run, or that has nothing to register with."""
+    kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if any(kind(hook) for kind in kinds) or options.get("wrapper") or options.get("hookwrapper"):
+        raise PluginError(
+            f"{name} is a generator, a coroutine or a wrapper: write a plain function that calls register"
+        )
+    if "register" not in inspect.signature(hook).parameters:
+        raise PluginError(f"{name}{inspect.signature(hook)} takes no register: write {name}(register)")
 
 
 def check_mixer(mixer: object) -> None:
@@ -159,9 +172,8 @@ def _check_values(options: BaseModel, what: str) -> None:
         json.dumps(plain, allow_nan=False)
         back = type(options).model_validate(plain)
     except Exception as error:  # the plugin boundary: validators and serializers are foreign code
-        text = " ".join(str(error).split())
         raise PluginError(
-            f"{what} are no plain data that reads back ({type(error).__name__}: {text}): "
+            f"{what} are no plain data that reads back ({type(error).__name__}: {said(error)}): "
             "use numbers, text, booleans and tuples of them"
         ) from None
     if back != options:
@@ -237,7 +249,7 @@ def _mapping(value: object, what: str, attribute: str) -> Mapping[Any, Any]:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _near(name: object, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pluggy
 
 from archsearch import hookspecs
-from archsearch.errors import ArchsearchError, ConflictError, PluginError, UnknownNameError, listing, nearest
+from archsearch.errors import ArchsearchError, ConflictError, PluginError, UnknownNameError, listing, nearest, said
 from archsearch.mixer import MixerPlugin, Resolved
 from archsearch.registration import check_hooks, check_mixer, check_task
 from archsearch.source import Part, Sources, core_digest
@@ -374,8 +374,7 @@ def _describe(error: BaseException) -> str:
     while where and where.tb_next:
         where = where.tb_next
     place = f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})" if where else ""
-    text = str(error) or "no message"
-    return f"{type(error).__name__}: {text}{place}"
+    return f"{type(error).__name__}: {said(error)}{place}"
 
 
 def _conflict_text(name: str, claims: list[_Claim]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from archsearch.errors import ArchsearchError, PluginError, foreign_code
 from archsearch.model.mixer import MixerState
+from archsearch.model.process_settings import settings_kept
 
 _CPU_IS_FULL = ("can't allocate memory", "not enough memory")
 """What the allocator of the CPU says in a plain `RuntimeError`."""
@@ -54,7 +55,7 @@ class Place:
     def calling(self, call: str) -> Iterator[None]:
         """Around a call of the mixer's code: what it raises names the mixer, the layer and the call."""
         where = f'layer {self.layer} (mixer "{self.mixer}", {call})'
-        with foreign_code(str(self), call), memory_told(where):
+        with settings_kept(f"{self}: {call}"), foreign_code(str(self), call), memory_told(where):
             yield
 
     def checked(self, call: str, x: Tensor, result: Any, *, stateful: bool) -> tuple[Tensor, Any]:

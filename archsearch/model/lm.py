@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import PluginError, SpecError
@@ -16,6 +18,9 @@ from archsearch.model.context import Context
 from archsearch.model.foreign import Place, told
 from archsearch.model.mixer import Mixer, MixerState
 from archsearch.model.short_conv import ShortConv, next_tail
+
+_BUILT: WeakSet[nn.Module] = WeakSet()
+"""Mixers, and their parts that hold weights, of every model that lives."""
 
 
 @dataclass(kw_only=True)
@@ -210,7 +215,21 @@ def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
         built: Any = plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver))
     if not isinstance(built, Mixer):
         raise PluginError(f"{place}: build gave {told(built)}, wanted an archsearch.model.Mixer")
+    _check_fresh(built, place)
     return built
+
+
+def _check_fresh(built: Mixer, place: Place) -> None:
+    """Raises `PluginError` for weights of an earlier layer or model: what was trained there would be known here."""
+    weighty = [part for part in built.modules() if part._parameters]
+    if built in _BUILT or any(part in _BUILT for part in weighty):
+        raise PluginError(f"{place}: build gave weights that it gave before: make new ones in each call")
+    _BUILT.update([built, *weighty])
+    for name, weights in built.named_parameters():
+        if is_lazy(weights):
+            raise PluginError(f"{place}: build gave the parameter {name} without a shape: give its layer all sizes")
+        if weights.requires_grad and not weights.is_floating_point():
+            raise PluginError(f"{place}: build gave the parameter {name}, {told(weights)}, wanted floating point")
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

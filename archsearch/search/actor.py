@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from ray import cloudpickle, tune
 
 from archsearch.arch import ArchSpec, digest_of
-from archsearch.errors import ArchsearchError, ClusterError, PluginError
+from archsearch.errors import ArchsearchError, ClusterError, PluginError, foreign_code, said
 from archsearch.registry import Registry, load_registry
 from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
@@ -23,6 +24,8 @@ SLICE_SECONDS = 1.0
 """Training between two reports: long beside the cost of a report, short for a person who waits for Ctrl-C."""
 IMPL_VARIABLE = "ARCHSEARCH_IMPL"
 """As `archsearch.model.impl` reads it, where "auto" means what an absent one does."""
+
+_log = logging.getLogger("archsearch.search")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,16 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Trains for about `SLICE_SECONDS`."""
+        """Trains for about `SLICE_SECONDS`. An error goes to the driver without the foreign one that caused it, which
+        may not be picklable, or not known there."""
+        try:
+            return self._slice()
+        except ArchsearchError as error:
+            _log.info("the trial failed", exc_info=error)
+            error.__cause__ = error.__context__ = None
+            raise
+
+    def _slice(self) -> dict[str, Any]:
         if self._waiting is not None:
             config, self._waiting = self._waiting, None
             self._begin(config)
@@ -152,17 +164,20 @@ def pack_plugins(registry: Registry) -> str:
     sent = registry.sendable()
     try:
         return base64.b64encode(cloudpickle.dumps(sent)).decode()
-    except (TypeError, AttributeError, ValueError, ImportError) as error:
+    except Exception as error:  # the plugin boundary: an object may be pickled by its own code
         names = ", ".join(plugin.name for plugin in sent)
         raise PluginError(
-            f"the plugins {names} cannot be sent to a worker ({error}): install them as a package"
+            f"the plugins {names} cannot be sent to a worker ({type(error).__name__}: {said(error)}): install them as "
+            "a package"
         ) from None
 
 
 def worker_registry(plugins: str) -> Registry:
     """The registry of a worker: what is installed there, and what the driver sent along."""
     registry = load_registry()
-    for sent in cloudpickle.loads(base64.b64decode(plugins)):
+    with foreign_code("plugins that came from the driver", "unpickling them"):
+        received = cloudpickle.loads(base64.b64decode(plugins))
+    for sent in received:
         registry.add(sent.plugin, name=sent.name, source=sent.sources)
     return registry
 

@@ -179,5 +179,8 @@ def describe(error: BaseException | None) -> str:
         return str(error)
     if error is None:
         return "the worker failed without a message"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # an exception of foreign code makes its own text
+        lines = []
     return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

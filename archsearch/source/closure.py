@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
-from archsearch.source.modules import Module, Modules, read, version_of
+from archsearch.source.modules import Module, Modules, read, runs_as_read, version_of
 
 CORE = (
     "archsearch.training.fit",
@@ -40,6 +40,7 @@ LEFT_OUT: Mapping[str, str] = {
     "archsearch.training.blame": "what a user is told of a run that diverged",
     "archsearch.training.key": "the key itself",
     "archsearch.training.memory": "refuses a training, and computes nothing of one",
+    "archsearch.training.promises": "refuses a training, and computes nothing of one",
     "archsearch.units": "what a user is told",
 }
 """Modules of archsearch that compute nothing of a figure, each with the reason; subpackages are named one by one."""
@@ -61,7 +62,8 @@ class Closure:
     """Collects the modules that are reached; `add` may be called for several starts.
 
     A module of a distribution that is installed (and not editable) counts by that distribution's version, unless it
-    is the one of `home`, the module that all starts from. What `covered` names counts elsewhere.
+    is the one of `home`, the module that all starts from. What `covered` names counts elsewhere. ``stale`` are modules
+    that run here as their files were before they were edited.
     """
 
     def __init__(self, modules: Modules, *, home: str = "archsearch", covered: Iterable[str] = ()) -> None:
@@ -69,6 +71,7 @@ class Closure:
         self._home = modules.owners(home) if modules.whose(home) == "owned" else frozenset()
         self.digests: dict[str, str] = {}
         self.versions: dict[str, str] = {}
+        self.stale: list[str] = []
 
     def add(self, name: str, aside: frozenset[str] = frozenset()) -> None:
         """Adds a module and all that it reaches; raises `OSError` when a file cannot be read."""
@@ -96,6 +99,8 @@ class Closure:
     def _read(self, module: Module, aside: frozenset[str]) -> Iterator[str]:
         said = read(module, aside)
         self.digests[module.name] = said.digest
+        if not runs_as_read(module, aside, said.digest):
+            self.stale.append(module.name)
         for name in dict.fromkeys(said.imports):
             yield from _with_parents(name)
 

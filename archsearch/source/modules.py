@@ -139,6 +139,23 @@ def read(module: Module, aside: frozenset[str] = frozenset()) -> Read:
     return _read(module.path, module.package, aside, found.st_mtime_ns, found.st_size)
 
 
+def runs_as_read(module: Module, aside: frozenset[str], digest: str) -> bool:
+    """Whether this process may run a module as `digest` has it: not where its file has changed since the module was
+    first read here and the module is loaded, unless it was loaded anew (`importlib.reload`)."""
+    key = module.name, module.path, aside
+    loaded = getattr(sys.modules.get(module.name), "__spec__", None)
+    first, known = _first_read.get(key, (None, digest))
+    if loaded is None or known == digest or (first is not None and first is not loaded):
+        _first_read[key] = loaded, digest
+        return True
+    _first_read[key] = loaded, known
+    return False
+
+
+_first_read: dict[tuple[str, str | None, frozenset[str]], tuple[object, str]] = {}
+"""By module, its file and what is left out of it: the spec it was loaded by, None before it is, and its digest then."""
+
+
 @lru_cache(maxsize=4096)
 def _read(path: str, package: str, aside: frozenset[str], _changed: int, _size: int) -> Read:
     content = Path(path).read_bytes()

@@ -55,6 +55,10 @@ class Sources:
             for start in classes:
                 self._add(start.__mro__ if start is not None else (), closure, values)
             values.add(_ordered(state))
+            if closure.stale:
+                names = ", ".join(closure.stale)
+                _log.warning("%s changed since this process loaded it: start a new one, results are not reused", names)
+                return unknown(owner)
             return closure.digest(*values.said)
         except (UnknownSourceError, OSError, RecursionError) as error:
             _log.info("results of %s are never used again: %s", owner, error)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from archsearch.errors import SpecError
 from archsearch.exercise import unexercised_layers
 from archsearch.laws import judged_by_steps, untrainable
 from archsearch.measurement import Measurement
+from archsearch.model.process_settings import usual_settings
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.tasks import CheckedTask, Task
@@ -27,6 +27,7 @@ from archsearch.training.fit import Fit
 from archsearch.training.judge import Judge, NotFiniteError, autocast
 from archsearch.training.key import key_of_run, parts_versions, runtime_versions
 from archsearch.training.memory import check_memory
+from archsearch.training.promises import check_promises, check_restored
 
 _ENTRY = {"learning_rate", "status", "reason", "steps", "solved_at", "validation", "seconds", "curve"}
 """What is kept of each learning rate."""
@@ -69,7 +70,8 @@ class Evaluation:
         self._sweep: list[dict[str, Any]] = []
         self._best: dict[str, Any] | None = None
         self._fit: Fit | None = None
-        with _threads(recipe):
+        self._promised = False
+        with usual_settings(recipe.threads):
             self._restore()
 
     @property
@@ -93,7 +95,7 @@ class Evaluation:
 
     def advance(self, seconds: float) -> Progress:
         """Trains for about `seconds`, at least one step; stops early when a learning rate is done."""
-        with _threads(self.recipe):
+        with usual_settings(self.recipe.threads):
             fit = self._fit = self._fit or self._new_fit()
             start = time.perf_counter()
             while not fit.done:
@@ -110,7 +112,7 @@ class Evaluation:
         """The result; raises `SpecError` before `done`."""
         if not self.done:
             raise SpecError("the evaluation is not done: advance it until `done`")
-        with _threads(self.recipe):
+        with usual_settings(self.recipe.threads):
             return self._measurement()
 
     def discard(self) -> None:
@@ -122,7 +124,11 @@ class Evaluation:
         return self._fit_at(self.recipe.learning_rates[len(self._sweep)])
 
     def _fit_at(self, rate: float) -> Fit:
-        return Fit(self.arch, self._judge, seed=self.seed, rate=rate, resolver=self.registry)
+        fit = Fit(self.arch, self._judge, seed=self.seed, rate=rate, resolver=self.registry)
+        if not self._promised:
+            check_promises(fit.model, self.task.seq_len, self.registry)
+            self._promised = True
+        return fit
 
     def _close(self, fit: Fit) -> None:
         validation = fit.validation() if fit.diverged_at is None else {}
@@ -138,8 +144,8 @@ class Evaluation:
             "curve": fit.curve,
         }
         if not diverged and self._beats(validation[self.task.metric]):
-            model = {name: value.clone() for name, value in fit.model.state_dict().items()}
-            self._best = {"index": len(self._sweep), "model": model}
+            self._best = {"index": len(self._sweep), "model": fit.weights()}
+            check_restored(fit, self._fit_at(fit.rate))
         self._sweep.append(entry)
         self._fit = None
 
@@ -203,7 +209,7 @@ class Evaluation:
         """Metrics on test of the rate that was chosen; where an output is not finite, none, and the reason."""
         assert self._best is not None
         fit = self._fit_at(best["learning_rate"])
-        fit.model.load_state_dict(self._best["model"])
+        fit.load_weights(self._best["model"])
         progress = best["steps"] / fit.total_steps
         try:
             return self._judge.metrics(fit.model, "test", progress=progress), None
@@ -285,16 +291,6 @@ def _device(recipe: Recipe) -> torch.device:
     if recipe.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(recipe.device)
-
-
-@contextmanager
-def _threads(recipe: Recipe) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _peak_memory(device: torch.device) -> int:

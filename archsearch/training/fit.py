@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -35,11 +36,13 @@ class Fit:
         self.judge, self.seed, self.rate = judge, seed, rate
         self.task, self.recipe, self.device = judge.task, judge.recipe, judge.device
         self.total_steps = self.recipe.steps_for(self.task.seq_len)
+        self.mixers = ", ".join(f'mixer "{name}"' for name in dict.fromkeys(layer.mixer for layer in arch.layers))
         with torch.random.fork_rng(), memory_told("building the model"):
             torch.manual_seed(seed)
-            self.model = HybridLM(arch, resolver, vocab_size=self.task.vocab_size).to(self.device)
+            self.model = HybridLM(arch, resolver, vocab_size=self.task.vocab_size)
+            with foreign_code(self.mixers, "to"):
+                self.model = self.model.to(self.device)
             self._rng = torch.get_rng_state()
-        self._mixers = ", ".join(f'mixer "{name}"' for name in dict.fromkeys(layer.mixer for layer in arch.layers))
         self.optimizer = _adamw(self.model, self.recipe, rate)
         self.step = 0
         self.diverged_at: int | None = None
@@ -83,7 +86,8 @@ class Fit:
 
     def _train_step(self) -> Tensor:
         """The task's loss, the sum of all losses and the norm of the gradient, `[3]`."""
-        self.model.train()
+        with foreign_code(self.mixers, "train"):
+            self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * schedule(self.step, self.total_steps, self.recipe)
         ctx = Context(progress=self.progress)
@@ -91,13 +95,17 @@ class Fit:
             loss = self._loss(ctx)
             total: Tensor = sum(ctx.losses.values(), loss)
             self.optimizer.zero_grad(set_to_none=True)
-            with foreign_code(self._mixers, "backward"), memory_told("the backward pass"):
+            with foreign_code(self.mixers, "backward"), memory_told("the backward pass"):
                 total.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-            figures = torch.stack([loss.detach().float(), total.detach().float(), norm.float()])
-            # AdamW skips a step so marked, as `torch.amp.GradScaler` has it: the weights that gave NaN stay to be seen
-            self.optimizer.found_inf = (~figures[:2].isfinite().all() | norm.isnan()).float()  # type: ignore[attr-defined]
-            self.optimizer.step()
+            with foreign_code(self.mixers, "the step of the optimiser over its parameters"):
+                return self._update(loss, total)
+
+    def _update(self, loss: Tensor, total: Tensor) -> Tensor:
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        figures = torch.stack([loss.detach().float(), total.detach().float(), norm.float()])
+        # AdamW skips a step so marked, as `torch.amp.GradScaler` has it: the weights that gave NaN stay to be seen
+        self.optimizer.found_inf = (~figures[:2].isfinite().all() | norm.isnan()).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         return figures
 
     def _loss(self, ctx: Context) -> Tensor:
@@ -143,6 +151,16 @@ class Fit:
             fault = first_fault(self.model, tokens, progress=progress, by_steps=by_steps)
         if fault is not None:
             self.reason += f": {fault}"
+
+    def weights(self) -> dict[str, Any]:
+        """A copy of the model's `state_dict`."""
+        with foreign_code(self.mixers, "state_dict"):
+            return copy.deepcopy(self.model.state_dict())
+
+    def load_weights(self, weights: Mapping[str, Any]) -> None:
+        """Takes what `weights` gave; raises `ForeignCodeError` where it is not of this model."""
+        with foreign_code(self.mixers, "load_state_dict"):
+            self.model.load_state_dict(weights)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on exactly: plain data and tensors."""

@@ -9,9 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archsearch.errors import foreign_code
 from archsearch.model import Context, HybridLM
 from archsearch.recipe import Recipe
 from archsearch.tasks import IGNORE, Batch, CheckedTask
+
+_FEW = 4
+"""Rows of `Judge.sample`."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -41,7 +45,7 @@ class Judge:
     ) -> dict[str, float]:
         """The task's metrics on all evaluation sets of a split, or on the main one; `progress` is what mixers are told
         of the training. Raises `NotFiniteError`."""
-        model.eval()
+        self._to_eval(model)
         found: dict[str, float] = {}
         for label, batch in self.task.evaluation(split).items():
             if label and main_only:
@@ -65,6 +69,19 @@ class Judge:
             losses[rows][mask] = F.cross_entropy(logits, targets[scored], reduction="none").cpu()
             chosen[rows][mask] = logits.argmax(-1).cpu()
         return losses.numpy(), chosen.numpy()
+
+    def _to_eval(self, model: HybridLM) -> None:
+        with foreign_code("a mixer of the model", "eval"):
+            model.eval()
+
+    @torch.no_grad()
+    def sample(self, model: HybridLM, *, progress: float) -> Tensor:
+        """Logits `[n, V]` of a few rows of validation, with the same random numbers each time."""
+        self._to_eval(model)
+        tokens, targets = on_device(self.task.evaluation("validation")[""].take(slice(0, _FEW)), self.device)
+        with torch.random.fork_rng(), autocast(self.recipe, self.device):
+            torch.manual_seed(0)
+            return self._logits(model, tokens, targets != IGNORE, progress).float()
 
     def _logits(self, model: HybridLM, tokens: Tensor, scored: Tensor, progress: float) -> Tensor:
         """Logits `[n, V]` at the scored positions, row by row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ PACKAGE = {
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Mapping[str, str]], Path]:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Mapping[str, str]], Path]]:
     """Writes files into a folder of `sys.path`, and forgets what was imported of them."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -67,11 +67,16 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Mappin
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("mine", "sibling", "loose_helper")]:
-            del sys.modules[name]
+        forget()
         return tmp_path
 
-    return write
+    def forget() -> None:
+        ours = {name.partition("/")[0].removesuffix(".py") for name in PACKAGE}
+        for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
+            del sys.modules[name]
+
+    yield write
+    forget()
 
 
 def digest_of_mine() -> str:
@@ -343,7 +348,7 @@ def test_the_core_leaves_out_only_what_is_listed() -> None:
         "archsearch", "archsearch.costs", "archsearch.errors", "archsearch.exercise", "archsearch.kernels.build",
         "archsearch.kernels.proof", "archsearch.measurement", "archsearch.notation", "archsearch.registry",
         "archsearch.tasks.resolve", "archsearch.training", "archsearch.training.blame", "archsearch.training.key",
-        "archsearch.training.memory",
+        "archsearch.training.memory", "archsearch.training.promises",
     }  # fmt: skip
     assert all(modules.find(name) is not None for name in LEFT_OUT), "a name that is left out is no module"
 
@@ -395,3 +400,36 @@ def test_an_import_computes_no_digest() -> None:
     text = "import archsearch.cli; from archsearch.source.closure import _core; print(_core.cache_info().currsize)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
+
+
+def test_a_module_that_was_edited_after_it_was_loaded_has_no_digest(
+    package: Callable[[Mapping[str, str]], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    import importlib
+
+    folder = package(PACKAGE)
+    plugin = importlib.import_module("mine").Plugin()
+    first = Sources().of_plugin(plugin)
+
+    (folder / "mine/numbers.py").write_text("SCALE = 345\n")
+
+    assert Sources().of_plugin(plugin).startswith("unknown-")
+    assert "mine.numbers changed since this process loaded it" in caplog.text
+    importlib.reload(sys.modules["mine.numbers"])
+    again = Sources().of_plugin(plugin)
+    assert not again.startswith("unknown-")
+    assert again != first
+
+
+def test_a_module_that_is_not_loaded_may_be_edited(package: Callable[[Mapping[str, str]], Path]) -> None:
+    import importlib
+
+    folder = package(PACKAGE)
+    plugin = importlib.import_module("mine").Plugin()
+    first = Sources().of_plugin(plugin)
+
+    (folder / "mine/deep/kernel.py").write_text("def run(x):\n    return 345 * x\n")
+
+    again = Sources().of_plugin(plugin)
+    assert not again.startswith("unknown-")
+    assert again != first

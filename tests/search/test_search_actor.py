@@ -25,6 +25,7 @@ from archsearch.search.actor import (
 )
 from archsearch.search.workers import describe
 from archsearch.tasks import resolve_task
+from archsearch.testing.toy import ToyPlugin
 
 ASSIGNMENT = Assignment(
     trial=3, arch={}, tasks={}, recipe={}, runs=[("mqar", 0)], parts=[("mixer:a", "1", "0")], installed=[("a/b", "1")],
@@ -168,3 +169,13 @@ def test_a_plugin_that_cannot_be_pickled_is_named() -> None:
 def test_a_failure_is_one_line(error: BaseException | None, text: str) -> None:
     assert text in describe(error)
     assert "\n" not in describe(error)
+
+
+def test_a_plugin_that_refuses_to_be_pickled_is_named() -> None:
+    class Unwilling(ToyPlugin):
+        def __reduce__(self) -> Any:
+            raise RuntimeError("not me")
+
+    registry = load_registry([Unwilling()])
+    with pytest.raises(PluginError, match=r"the plugins toy cannot be sent to a worker \(RuntimeError: not me\)"):
+        pack_plugins(registry)

@@ -17,10 +17,10 @@ from archsearch.training import Evaluation, Recipe, evaluate
 
 
 def measured(
-    layer: type[RunningMean], pattern: str = "full toy full", *, broken: Any = None, **recipe: Any
+    layer: type[RunningMean], pattern: str = "full toy full", *, broken: Any = None, more_params: int = 0, **recipe: Any
 ) -> Measurement:
     """A training on the echo task."""
-    registry = registry_of(plugin_of(layer, broken), Tasks(Echo))
+    registry = registry_of(plugin_of(layer, broken, more_params=more_params), Tasks(Echo))
     task, recipe = resolve_task("echo", registry), {**RECIPE, **recipe}
     return evaluate(arch_of(pattern, registry), task, Recipe.read(recipe), 0, registry=registry)
 
@@ -112,7 +112,7 @@ def test_weights_that_are_not_finite_though_the_loss_is() -> None:
             super().__init__(*arguments)
             self.unused = torch.nn.Parameter(torch.full((3,), torch.nan))
 
-    found = measured(Unused)
+    found = measured(Unused, more_params=3)
     assert found.reason is not None
     assert found.reason.startswith("the weights are not finite at step 3: layer 1 (toy) first has weights of NaN")
 

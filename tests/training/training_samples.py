@@ -19,11 +19,14 @@ RECIPE: dict[str, Any] = {"steps": 6, "batch_size": 8, "eval_every": 3, "learnin
 MODEL = ModelSpec(d_model=16, n_heads=2, channel_mixer="none", short_conv=4)
 
 
-def plugin_of(layer: type[RunningMean], broken: Mapping[Law, str] | None = None) -> ToyPlugin:
-    """A mixer "toy" that builds `layer` and declares the laws `broken`."""
+def plugin_of(layer: type[RunningMean], broken: Mapping[Law, str] | None = None, *, more_params: int = 0) -> ToyPlugin:
+    """A mixer "toy" that builds `layer`, says that it has `more_params` parameters, and declares the laws `broken`."""
 
     class Plugin(ToyPlugin):
         broken_laws: ClassVar[Mapping[Law, str]] = broken or {}
+
+        def params(self, options: Any, shape: Any, info: Any) -> int:
+            return super().params(options, shape, info) + more_params
 
         def build(self, options: Any, shape: Any, info: Any) -> RunningMean:
             return layer(self, options, shape, info)
