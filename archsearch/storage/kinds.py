@@ -146,7 +146,12 @@ def _named_texts(values: Values) -> bool:
 
 def _curves(values: Values) -> bool:
     entries = list(chain.from_iterable(values))
-    return MAPPING.hold(entries) and _named_numbers(entries) and WHOLE.hold([entry.get("step") for entry in entries])
+    return MAPPING.hold(entries) and _named_numbers(entries) and all(_is_step(entry.get("step")) for entry in entries)
+
+
+def _is_step(step: Any) -> bool:
+    """A count of steps, which a training writes as a float, as all of a curve's numbers."""
+    return type(step) in (int, float) and step >= 0 and step == int(step)
 
 
 def _sweeps(values: Values) -> bool:

@@ -31,6 +31,9 @@ from archsearch.training.memory import check_memory
 _ENTRY = {"learning_rate", "status", "reason", "steps", "solved_at", "validation", "seconds", "curve"}
 """What is kept of each learning rate."""
 
+_REASONS = 10
+"""Learning rates whose reasons are told where all diverged."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -192,7 +195,9 @@ class Evaluation:
         )  # fmt: skip
 
     def _reasons(self) -> str:
-        return "; ".join(f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep)
+        told = [f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep[:_REASONS]]
+        more = len(self._sweep) - len(told)
+        return "; ".join([*told, f"and at {more} more learning rates"] if more else told)
 
     def _test(self, best: Mapping[str, Any]) -> tuple[dict[str, float], str | None]:
         """Metrics on test of the rate that was chosen; where an output is not finite, none, and the reason."""
