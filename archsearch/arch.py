@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.mixer import Dtype, LayerInfo, MixerOptions, ModelShape, Resolver
+from archsearch.numbers import Numbers, Whole
 
 ChannelKind = Literal["none", "swiglu", "moe"]
 _WORDED = {"channel_mixer", "dtype"}
@@ -21,20 +22,6 @@ _MAX_HEADS = 2**16
 _MAX_EXPERTS = 2**16
 _MAX_PRODUCT = 2**24
 """Of heads and their dim, and of experts and theirs: what a token is projected to."""
-
-
-class Numbers(BaseModel):
-    """A table of numbers, in which ``true`` is none: pydantic would read it as 1."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_truth(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key, value in values.items():
-                field = cls.model_fields.get(key)
-                if isinstance(value, bool) and field is not None and field.annotation is not bool:
-                    raise ValueError(f"{key} = {str(value).lower()}: is a truth value: write what the key asks for")
-        return values
 
 
 class ModelSpec(Numbers):
@@ -49,19 +36,19 @@ class ModelSpec(Numbers):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    d_model: int = Field(default=64, ge=1, le=_MAX_WIDTH)
-    n_heads: int = Field(default=2, ge=1, le=_MAX_HEADS)
-    n_kv_heads: int = Field(default=0, ge=1, le=_MAX_HEADS)
-    head_dim: int = Field(default=0, ge=1, le=_MAX_WIDTH)
-    short_conv: int = Field(default=0, ge=0, le=16)
+    d_model: Whole = Field(default=64, ge=1, le=_MAX_WIDTH)
+    n_heads: Whole = Field(default=2, ge=1, le=_MAX_HEADS)
+    n_kv_heads: Whole = Field(default=0, ge=1, le=_MAX_HEADS)
+    head_dim: Whole = Field(default=0, ge=1, le=_MAX_WIDTH)
+    short_conv: Whole = Field(default=0, ge=0, le=16)
     channel_mixer: ChannelKind = "swiglu"
-    ffn_dim: int = Field(default=0, ge=1, le=_MAX_PRODUCT)
-    n_experts: int = Field(default=8, ge=1, le=_MAX_EXPERTS)
-    experts_per_token: int = Field(default=2, ge=1, le=_MAX_EXPERTS)
-    shared_experts: int = Field(default=1, ge=0, le=_MAX_EXPERTS)
-    expert_dim: int = Field(default=0, ge=1, le=_MAX_PRODUCT)
+    ffn_dim: Whole = Field(default=0, ge=1, le=_MAX_PRODUCT)
+    n_experts: Whole = Field(default=8, ge=1, le=_MAX_EXPERTS)
+    experts_per_token: Whole = Field(default=2, ge=1, le=_MAX_EXPERTS)
+    shared_experts: Whole = Field(default=1, ge=0, le=_MAX_EXPERTS)
+    expert_dim: Whole = Field(default=0, ge=1, le=_MAX_PRODUCT)
     dtype: Dtype = "bfloat16"
-    vocab_size: int = Field(default=32768, ge=1, le=2**31)
+    vocab_size: Whole = Field(default=32768, ge=1, le=2**31)
 
     @model_validator(mode="before")
     @classmethod

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from archsearch.errors import OptionsError, foreign_code, listing, nearest
+from archsearch.numbers import Numbers
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -106,7 +107,7 @@ class Tunable:
         object.__setattr__(self, "choices", choices)
 
 
-class MixerOptions(BaseModel):
+class MixerOptions(Numbers):
     """Options of a mixer: frozen, every key known, every default stated, every number finite. Fields may carry
     `Tunable`."""
 

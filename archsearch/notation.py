@@ -23,7 +23,7 @@ from archsearch.mixer import Resolver
 MAX_LAYERS, MAX_DEPTH = 4096, 32
 _NUMBER_CHARS = 40
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w-]))
+    r"""\s*(?:(?P<number>[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?![\w-]))
           |(?P<string>"(?:[^"\\]|\\.)*"|'[^']*')
           |(?P<word>[A-Za-z_][\w-]*)
           |(?P<sign>[\[\]()*=,:]))""",

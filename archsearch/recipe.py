@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from archsearch.arch import Numbers, explain
+from archsearch.arch import explain
 from archsearch.errors import SpecError
+from archsearch.numbers import Numbers, Whole
 
 MAX_STEPS = 100_000_000
 """The most optimiser steps of a run."""
@@ -29,9 +30,9 @@ class Recipe(Numbers):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(default=500, ge=1, le=MAX_STEPS)
-    tokens: int | None = Field(default=None, ge=1, le=10**15)
-    batch_size: int = Field(default=64, ge=1, le=2**20)
+    steps: Whole = Field(default=500, ge=1, le=MAX_STEPS)
+    tokens: Whole | None = Field(default=None, ge=1, le=10**15)
+    batch_size: Whole = Field(default=64, ge=1, le=2**20)
     learning_rates: tuple[float, ...] = Field(default=(1e-2,), min_length=1, max_length=1000)
     warmup: float = Field(default=0.1, ge=0.0, le=1.0)
     final_learning_rate: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -40,9 +41,9 @@ class Recipe(Numbers):
     clip: float = Field(default=1.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     stop_at: float = Field(default=0.995, ge=0.0)
-    eval_every: int = Field(default=50, ge=1, le=MAX_STEPS)
-    seeds: int = Field(default=1, ge=1, le=1000)
-    threads: int = Field(default=1, ge=1, le=512)
+    eval_every: Whole = Field(default=50, ge=1, le=MAX_STEPS)
+    seeds: Whole = Field(default=1, ge=1, le=1000)
+    threads: Whole = Field(default=1, ge=1, le=512)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     checkpoint_seconds: float = Field(default=30.0, gt=0.0, le=1e9)
 

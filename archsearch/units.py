@@ -13,7 +13,7 @@ MOST = 1e24
 _LONGEST = 100
 _DECIMAL = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15, "e": 1e18}
 _QUANTITY = re.compile(
-    r"\s*(?P<number>\d+(?:_\d+)*(?:\.\d+)?(?:e[+-]?\d+)?)\s*"
+    r"\s*(?P<number>[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\s*"
     r"(?:(?P<prefix>[kmgtpe])(?P<binary>i?))?(?P<unit>b|bytes?|flops?|)\s*\Z",
     re.IGNORECASE,
 )

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS: list[set[str]] = [
-    {"errors", "units", "printable", "ray_settings", "streams", "waiting"},
+    {"errors", "numbers", "units", "printable", "ray_settings", "streams", "waiting"},
     {"mixer", "hookspecs", "kernels"},
     {"arch", "notation", "attention_cost", "conformance"},
     {"source"},

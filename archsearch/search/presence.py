@@ -51,22 +51,26 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        self._heard = 0
+        self._heard = self._inside = 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hears signals while inside; may be entered again, after a library took the signals; in another thread than
-        the main one nothing is heard."""
+        """Hears signals while inside; may be entered again, after a library took the signals, which then does not get
+        them back; in another thread than the main one nothing is heard."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before: dict[int, Callable[..., Any] | int | None] = {
             number: signal.signal(number, self._handle) for number in SIGNALS
         }
+        if self._inside:
+            before = dict.fromkeys(SIGNALS, self._handle)
+        self._inside += 1
         try:
             with self._woken():
                 yield
         finally:
+            self._inside -= 1
             for number, handler in before.items():
                 signal.signal(number, handler)
 

@@ -32,8 +32,6 @@ CONNECT_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
 """Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
-_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
-"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -57,7 +55,7 @@ class Workers:
 
 
 class JoiningStopped(Exception):  # noqa: N818 - leaves a wait, and is no failure
-    """A signal came while a cluster was waited for."""
+    """A signal came while a cluster was waited for, or Ray was starting or ending."""
 
 
 @contextmanager
@@ -68,9 +66,10 @@ def workers(
 
     An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
     `tell` hears what is waited for. Raises `ClusterError` when the cluster cannot be reached, `SpecError` for more
-    workers than this machine has memory for, and `JoiningStopped` once `stop` is set while a cluster is waited for.
+    workers than this machine has memory for, and `JoiningStopped` once `stop` is set while a cluster is waited for
+    or Ray takes the signals.
     """
-    with _environment(_ENVIRONMENT), _quiet():
+    with _heeding_ray(stop), _environment(_ENVIRONMENT), _quiet():
         if ray.is_initialized():
             yield _workers(len(ray.nodes()) == 1, device)
             return
@@ -85,6 +84,17 @@ def workers(
         _check_memory(concurrency)
         with _environment(_LOCAL_ENVIRONMENT), _local(concurrency):
             yield _workers(True, device)
+
+
+@contextmanager
+def _heeding_ray(stop: threading.Event) -> Iterator[None]:
+    """Ray takes SIGTERM for itself while it starts, and answers it by `sys.exit`, with one code or another."""
+    try:
+        yield
+    except SystemExit:
+        if not stop.wait(_POLL_SECONDS * 5):  # set by the thread that reads the signals
+            raise
+        raise JoiningStopped from None
 
 
 def cluster_address(address: str | None) -> str | None:

@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    Strict,
     StrictStr,
     ValidationError,
     field_validator,
@@ -22,6 +21,7 @@ from archsearch.arch import ModelSpec, explain
 from archsearch.costs import parse_context
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.notation import MAX_LAYERS
+from archsearch.numbers import Whole
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 
@@ -39,8 +39,6 @@ MAX_PERIOD = 16
 MAX_CHOICES = 10_000
 """Mixers of a space, values of one option, ratios, and tasks: far more than anybody searches over."""
 
-Whole = Annotated[int, Strict()]
-"""A whole number as it is written: neither true nor "3" nor 3.0."""
 Pattern = Literal["free", "periodic", "ratio"]
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
 
@@ -95,7 +93,7 @@ class SpaceTable(Table):
             return values
         known = [name for name in cls.model_fields if name != "options"]
         own = {key: value for key, value in values.items() if key in known}
-        mixers = own.get("mixers", ())
+        mixers = _texts(own.get("mixers"))
         tables: dict[str, Any] = {}
         for key, value in values.items():
             if key in own:
@@ -105,7 +103,7 @@ class SpaceTable(Table):
             if key not in mixers:
                 raise SpecError(
                     f"[space.{key}] narrows a mixer that space.mixers does not name{nearest(key, mixers)}: "
-                    f"it names {listing(map(str, mixers))}"
+                    f"it names {listing(mixers)}"
                 )
             tables[key] = {option: _choices(f"space.{key}.{option}", given) for option, given in value.items()}
         return {**own, "options": tables}
@@ -147,13 +145,24 @@ def _read_text(path: Path) -> str:
 _EXAMPLES = {"period": "the longest unit, as 4", "ratios": "how many cheap layers to a costly one, as [1, 3, 7]"}
 
 
+def _texts(given: Any) -> list[str]:
+    """The texts of a list, of which something that is none is told by its own key."""
+    return [value for value in given if isinstance(value, str)] if isinstance(given, list | tuple) else []
+
+
 def _choices(key: str, given: Any) -> tuple[Any, ...]:
     values = given if isinstance(given, list | tuple) else (given,)
     if not values:
         raise SpecError(f"{key} = []: give at least one value, or leave the key out")
     if len(values) > MAX_CHOICES:
         raise SpecError(f"{key} has {len(values)} values: at most {MAX_CHOICES}")
-    return tuple(tuple(value) if isinstance(value, list) else value for value in values)
+    return tuple(_choice(key, value) for value in values)
+
+
+def _choice(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        raise SpecError(f"{key} has a table among its values: write numbers, text, true or false, or lists of them")
+    return tuple(_choice(key, part) for part in value) if isinstance(value, list | tuple) else value
 
 
 class TaskTable(Table):

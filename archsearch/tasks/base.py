@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from archsearch.arch import explain
 from archsearch.errors import OptionsError, PluginError, UnknownNameError, foreign_code, listing, nearest
+from archsearch.numbers import Numbers
 from archsearch.tasks.batch import Batch, fault_of
 from archsearch.tasks.splits import PARTS, Split, belongs
 
@@ -27,7 +28,7 @@ _STREAMS: Mapping[str, int] = {"train": 0, "validation": 1, "test": 2}
 _MAX_DRAWS = 64
 
 
-class TaskOptions(BaseModel):
+class TaskOptions(Numbers):
     """Difficulty of a task: frozen, every key known, every default stated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)

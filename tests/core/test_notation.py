@@ -68,6 +68,8 @@ def test_brackets_nest(registry: Registry) -> None:
         ("full sliding(windw=64)", 5, 'did you mean "window"'),
         ("sliding(window=0)", 0, "window"),
         ("full $", 5, "unexpected '\\$'"),
+        ("full*\u0663", 5, "unexpected"),
+        ("full(rope=\uff11)", 10, "unexpected"),
         ("full(rope=)", 10, "value"),
         ("full(rope=1 qk_norm=true)", 12, 'expected ","'),
         ("full(rope=1, rope=0)", 13, "twice"),

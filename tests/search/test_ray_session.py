@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -11,6 +14,7 @@ from ports import free_port
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.search import ray_session
+from archsearch.search.presence import Interrupts
 from archsearch.search.ray_session import JoiningStopped, cluster_address, passing_folder, workers
 
 
@@ -118,3 +122,37 @@ def test_more_workers_than_memory_holds_are_refused_with_the_figure(monkeypatch:
 def test_no_folder_for_temporary_files_is_a_sentence(tmp_path: object) -> None:
     with pytest.raises(ClusterError, match="set TMPDIR"):
         passing_folder(f"{tmp_path}/absent")
+
+
+@pytest.mark.parametrize("code", [1, signal.SIGTERM], ids=["the node's handler", "the driver's handler"])
+def test_sigterm_that_ray_takes_while_it_starts_is_a_stop(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**options: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(code))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray_session.ray, "init", start)
+    interrupts = Interrupts()
+    with (
+        interrupts.listening(),
+        pytest.raises(JoiningStopped),
+        workers(1, None, device="cpu", stop=interrupts.stop, tell=str),
+    ):
+        raise AssertionError("Ray has not started")
+
+
+def test_an_exit_that_no_signal_asked_for_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session.ray, "init", lambda **options: sys.exit(3))
+    with pytest.raises(SystemExit), workers(1, None, device="cpu", stop=threading.Event(), tell=str):
+        raise AssertionError("Ray has not started")
+
+
+def test_signals_that_a_library_took_meanwhile_are_heard_again_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    interrupts = Interrupts()
+    with interrupts.listening():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with interrupts.listening():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.stop.wait(10)
+    assert signal.getsignal(signal.SIGTERM) == before
