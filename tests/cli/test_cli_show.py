@@ -12,8 +12,10 @@ from typer.testing import Result
 
 from archsearch.analysis.repeat import repeat
 from archsearch.cli import app, database
+from archsearch.cli.remarks import not_exercised
 from archsearch.cli.settings import read_settings
 from archsearch.errors import ArchsearchError, SpecError, StorageError
+from archsearch.exercise import Unexercised
 from archsearch.storage import Store
 
 Run = Callable[..., Result]
@@ -70,6 +72,21 @@ def test_each_layer_that_was_not_exercised_is_told_once(run: Run, url: str) -> N
     for row_reason in ("", reason, None):
         row = {"reason": row_reason, "unexercised": [FLAT.to_json()] * 2}
         assert database._remark(row).count(str(FLAT)) == 1
+
+
+def test_what_an_old_reason_tells_of_a_layer_is_not_told_again(run: Run, url: str) -> None:
+    found = Unexercised(layer="sliding(window=64)", task="", seq_len=48, dense_up_to=64)
+    unreadable = Unexercised(layer="half a sentence", task="", seq_len=0, dense_up_to=0)
+    told = "sliding(window=64) sees all of up to 64 tokens, and the task has 48"
+    assert not_exercised([found, found, unreadable]) == [f"not exercised: {told}", "not exercised: half a sentence"]
+    reason = "not exercised: sliding(window=64) sees all of up to 64 tokens, measured on 48"
+    with Store.open(url) as store:
+        search = store.create_search("old", SPEC, OBJECTIVES)
+        add_trial(
+            store, search, "full", costs=(1e6, 1e4), state="infeasible", reason=reason, unexercised=[found]
+        )  # fmt: skip
+        trial = store.trials(search)[0].id
+    assert run("show", str(trial)).stdout.count("not exercised") == 1
 
 
 @pytest.mark.parametrize("judged", ["steps", "forward", None])
