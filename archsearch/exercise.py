@@ -17,7 +17,8 @@ class Unexercised:
     """A layer, as notation writes it, whose sparsity drops nothing on the ``seq_len`` tokens of a task.
 
     It sees all of up to ``dense_up_to`` tokens: measured there, a window of 64 on 64 tokens would look like full
-    attention at the cost of none. ``task`` is the task's label.
+    attention at the cost of none. ``task`` is the task's label, "" where an old row of a database names none; where
+    such a row cannot be read, ``layer`` is all that it says and ``seq_len`` is 0.
     """
 
     layer: str
@@ -26,7 +27,17 @@ class Unexercised:
     dense_up_to: int
 
     def __str__(self) -> str:
-        return f"{self.layer} sees all of up to {self.dense_up_to} tokens, and {self.task} has {self.seq_len}"
+        return f"{self.sees}, and {self.length}" if self.seq_len else self.sees
+
+    @property
+    def sees(self) -> str:
+        """What the layer sees, in words."""
+        return f"{self.layer} sees all of up to {self.dense_up_to} tokens" if self.seq_len else self.layer
+
+    @property
+    def length(self) -> str:
+        """How long the task is, in words."""
+        return f"{self.task or 'the task'} has {self.seq_len}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from archsearch.analysis.points import COLUMNS
 from archsearch.costs import MEASURES
@@ -123,11 +123,16 @@ class SweepShape(Shape):
     reason: Long | None = None
 
 
+def _whole(step: Any) -> Any:
+    """A curve's numbers are all written as floats, its steps too."""
+    return int(step) if isinstance(step, float) and step.is_integer() else step
+
+
 class CurveShape(Shape):
     """A step of a learning curve, and the numbers that were logged there."""
 
     __pydantic_extra__: dict[str, Number | None]
-    step: Count
+    step: Annotated[Count, BeforeValidator(_whole)]
 
 
 ALWAYS_WRITTEN = ("test", "validation", "chance", "learning_rate", "sweep", "curve", "versions")

@@ -10,10 +10,12 @@ from archsearch.exercise import Unexercised
 
 def unexercised_layers(found: Iterable[Unexercised]) -> list[str]:
     """``sliding(window=64) sees all of up to 64 tokens: mqar has 48, copy has 32``, a sentence a layer."""
-    tasks: dict[tuple[str, int], dict[str, None]] = {}
+    tasks: dict[str, dict[str, None]] = {}
     for one in found:
-        tasks.setdefault((one.layer, one.dense_up_to), {})[f"{one.task} has {one.seq_len}"] = None
-    return [f"{layer} sees all of up to {most} tokens: {', '.join(told)}" for (layer, most), told in tasks.items()]
+        lengths = tasks.setdefault(one.sees, {})
+        if one.seq_len:
+            lengths[one.length] = None
+    return [": ".join(filter(None, (sees, ", ".join(lengths)))) for sees, lengths in tasks.items()]
 
 
 def read_unexercised(stored: object) -> list[Unexercised]:

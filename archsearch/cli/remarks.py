@@ -14,7 +14,7 @@ _DECODING_LAWS: tuple[Law, ...] = ("step", "split")
 
 def not_exercised(found: Iterable[Unexercised], reason: str = "") -> list[str]:
     """A line for each layer whose sparsity did not act, once, and none for what `reason` tells already."""
-    return [f"not exercised: {text}" for text in dict.fromkeys(map(str, found)) if text not in reason]
+    return list(dict.fromkeys(f"not exercised: {one}" for one in found if one.sees not in reason))
 
 
 def judged(payloads: Iterable[Mapping[str, Any]], resolver: Resolver) -> list[str]:

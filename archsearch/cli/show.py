@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
+from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, Store, TrialRecord
 
+
+_UNREADABLE = (ArchsearchError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading a row of another shape may raise."""
 
 _NUMBER = re.compile(r"[0-9]{1,18}\Z")
 """As many digits as every database's integers have."""
@@ -44,12 +48,12 @@ def show(
         record = find_trial(store, trial)
         search = store.search(record.search_id)
         plugins = store.plugins(record.search_id)
-    again = repeat(record, search)
     if json:
         used = [dict(zip(("plugin", "distribution", "version"), plugin, strict=True)) for plugin in plugins]
-        print_json(_as_json(record, search) | {"plugins": used, "repeat": again})
+        print_json(_as_json(record, search) | {"plugins": used, "repeat": _known(lambda: repeat(record, search))})
     else:
         _print(record, search, plugins)
+        again = _read("the command", lambda: repeat(record, search))
         console().print(f"to measure it again:\n  {again}", soft_wrap=True)
 
 
@@ -82,7 +86,7 @@ def _as_json(record: TrialRecord, search: SearchRecord) -> dict[str, Any]:
         measurement["created_at"] = measurement["created_at"].isoformat()
     return {
         "trial": data.pop("id"), "search": search.name, **data, "feasible": record.feasible,
-        "exercised": record.exercised, "valid_for": _validity(record, search),
+        "exercised": record.exercised, "valid_for": _known(lambda: _validity(record, search)),
     }  # fmt: skip
 
 
@@ -103,20 +107,50 @@ def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, s
     if record.reason:
         out.print(f"reason: {record.reason}", soft_wrap=True)
     payloads = [measured.payload for measured in record.measurements]
-    for line in [*not_exercised(record.unexercised, record.reason), *judged(payloads, load_registry())]:
+    for line in not_exercised(record.unexercised, record.reason):
         out.print(line, soft_wrap=True)
-    out.print(_layers(record))
+    for line in _lines("how it was judged", lambda: judged(payloads, load_registry())):
+        out.print(line, soft_wrap=True)
+    out.print(_read("layers", lambda: _layers(record)))
     if record.costs:
-        out.print(_costs(record))
+        out.print(_read("costs", lambda: _costs(record)))
     if record.measurements:
-        out.print(_measurements(record))
-        out.print(_sweep(record))
-        _print_curve(record)
-    for text in sorted(set(_versions(record))):
+        out.print(_read("measurements", lambda: _measurements(record)))
+        out.print(_read("sweep", lambda: _sweep(record)))
+        for line in _lines("curve", lambda: _curve(record)):
+            out.print(line, soft_wrap=True)
+    for text in _lines("versions", lambda: sorted(set(_versions(record)))):
         out.print(text, soft_wrap=True)
     used = ", ".join(f"{plugin} ({distribution} {version})" for plugin, distribution, version in plugins)
     out.print(f"plugins of the search: {used}" if used else "plugins of the search: none recorded", soft_wrap=True)
-    out.print(_validity(record, search), soft_wrap=True)
+    out.print(_read("what it is valid for", lambda: _validity(record, search)), soft_wrap=True)
+
+
+def _read(what: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives of a stored trial, or a line that says why it cannot be read: the rest is shown all the same.
+
+    Whoever wrote the row, its architecture, its measurements and the spec of its search may be of any shape.
+    """
+    from textwrap import shorten
+
+    try:
+        return make()
+    except _UNREADABLE as error:
+        kind = "" if isinstance(error, ArchsearchError) else f"{type(error).__name__}: "
+        return f"{what}: cannot be read from the database ({kind}{shorten(str(error), 200, placeholder=' ...')})"
+
+
+def _known(make: Callable[[], str]) -> str | None:
+    """What `make` gives, None where the stored trial cannot be read: JSON must not hold an excuse for a value."""
+    try:
+        return make()
+    except _UNREADABLE:
+        return None
+
+
+def _lines(what: str, make: Callable[[], Iterable[str]]) -> list[str]:
+    found = _read(what, lambda: list(make()))
+    return [found] if isinstance(found, str) else found
 
 
 def _layers(record: TrialRecord) -> Any:
@@ -169,7 +203,8 @@ def _sweep(record: TrialRecord) -> Any:
     return table(["sweep", ">seed", ">rate", "status", ">validation", ">steps", ""], rows)
 
 
-def _print_curve(record: TrialRecord) -> None:
+def _curve(record: TrialRecord) -> Iterator[str]:
+    """The first curve that can be drawn."""
     from archsearch.analysis.axes import ticks
     from archsearch.cli.chart import Axis, Paper, curve
 
@@ -184,8 +219,7 @@ def _print_curve(record: TrialRecord) -> None:
             label = f"{metric} on validation ({measured.payload['task']}, seed {measured.seed})"
             marks = [ticks(values, unit="", log=False) for values in zip(*points, strict=True)]
             axes = Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1])
-            out = console()
-            out.print(curve(points, *axes, Paper.of(out)), soft_wrap=True)
+            yield curve(points, *axes, Paper.of(console()))
             return
 
 

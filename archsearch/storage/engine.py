@@ -74,17 +74,49 @@ def _check_path(path: Path, url: str, *, read_only: bool, create: bool) -> None:
 
 def _sqlite_engine(path: Path, *, read_only: bool, create: bool) -> Engine:
     target = f"{path.as_uri()}?{_sqlite_mode(path, read_only=read_only, create=create)}"
+    file = _File(path)
 
     def connect() -> sqlite3.Connection:
+        if not read_only:
+            file.check()
         connection = sqlite3.connect(
             target, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         _set_up(connection, read_only=read_only)
         return connection
 
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(WRITES, False)
+        if writes:
+            file.check()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, **_JSON)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "begin", begin)
     return engine
+
+
+class _File:
+    """The file that is written to: what goes into one that was removed or replaced is lost, and nobody is told."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: tuple[int, int] | None = None
+
+    def check(self) -> None:
+        """Raises `StorageError` where another file, or none, stands in the place of the one that was opened."""
+        try:
+            found = os.stat(self._path)
+            now = (found.st_dev, found.st_ino)
+        except OSError:
+            now = None
+        if self._opened is not None and now != self._opened:
+            done = "removed" if now is None else "replaced by another file"
+            raise StorageError(
+                f"{self._path} was {done} while it was in use: what was written since is lost; put a copy of it back, "
+                "and `archsearch resume NAME` goes on from there"
+            )
+        self._opened = now
 
 
 def _sqlite_mode(path: Path, *, read_only: bool, create: bool) -> str:
@@ -124,11 +156,6 @@ def _use_log(connection: sqlite3.Connection) -> None:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-
-
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def for_reading(engine: Engine) -> Engine:

@@ -18,6 +18,9 @@ from archsearch.storage.driver import Driver
 LONGEST = 10_000
 """Characters of a text that are read; a longer one is cut."""
 
+_MOST_WHOLE = 2**63 - 1
+"""What a column of whole numbers holds at most."""
+
 _SHOWN = 60
 Values = Collection[Any]
 
@@ -77,12 +80,20 @@ def _counts(values: Values) -> bool:
     return min(values, default=0) >= 0
 
 
+def _storable(values: Values) -> bool:
+    numbers = [value for value in values if value is not None]
+    return min(numbers, default=0) >= -_MOST_WHOLE and max(numbers, default=0) <= _MOST_WHOLE
+
+
 def _finite(values: Iterable[Any]) -> bool:
-    return all(map(math.isfinite, filter(None, values)))
+    try:
+        return all(map(math.isfinite, filter(None, values)))
+    except OverflowError:  # a whole number beyond floats, of which JSON may have 4,000 digits
+        return False
 
 
 def _seeds(values: Values) -> bool:
-    return set(map(type, chain.from_iterable(values))) <= {int}
+    return WHOLE.hold(list(chain.from_iterable(values)))
 
 
 def _excesses(values: Values) -> bool:
@@ -179,8 +190,8 @@ def one_of(words: str, known: Iterable[str]) -> Kind:
 
 TEXT = _kind(f"text of at most {LONGEST:,} characters", str, also=_short)
 TEXT_OR_NONE = _kind(TEXT.words, str, NoneType, also=_short)
-WHOLE = _kind("a whole number", int)
-WHOLE_OR_NONE = _kind("a whole number", int, NoneType)
+WHOLE = _kind("a whole number", int, also=_storable)
+WHOLE_OR_NONE = _kind("a whole number", int, NoneType, also=_storable)
 COUNT = _kind("a whole number from 0 on", int, also=_counts)
 NUMBER = _kind("a finite number", int, float, NoneType, also=_finite)
 FLAG = _kind("known", bool)

@@ -57,7 +57,7 @@ def payload(pattern: str, seed: int, accuracy: float | None, **changes: Any) -> 
             {"learning_rate": 0.003, "status": "complete", "steps": 300, "validation": values, "seconds": 2.0},
         ],
         "curve": [
-            {"step": step, "loss": 4.0 - step / 100, "accuracy": step / 300 * (accuracy or 0.0)}
+            {"step": float(step), "loss": 4.0 - step / 100, "accuracy": step / 300 * (accuracy or 0.0)}
             for step in range(50, 301, 50)
         ],
         "unexercised": [], "seq_len": 64, "params": 12345, "costs": {}, "tokens_per_second": 9000.0,

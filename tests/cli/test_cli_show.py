@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from cli_samples import FLAT, MODEL, OBJECTIVES, RECIPE, SPEC, add_trial, payload
@@ -12,8 +14,10 @@ from typer.testing import Result
 
 from archsearch.analysis.repeat import repeat
 from archsearch.cli import app, database
+from archsearch.cli.remarks import not_exercised
 from archsearch.cli.settings import read_settings
 from archsearch.errors import ArchsearchError, SpecError, StorageError
+from archsearch.exercise import Unexercised
 from archsearch.storage import Store
 
 Run = Callable[..., Result]
@@ -70,6 +74,51 @@ def test_each_layer_that_was_not_exercised_is_told_once(run: Run, url: str) -> N
     for row_reason in ("", reason, None):
         row = {"reason": row_reason, "unexercised": [FLAT.to_json()] * 2}
         assert database._remark(row).count(str(FLAT)) == 1
+
+
+def test_what_an_old_reason_tells_of_a_layer_is_not_told_again(run: Run, url: str) -> None:
+    found = Unexercised(layer="sliding(window=64)", task="", seq_len=48, dense_up_to=64)
+    unreadable = Unexercised(layer="half a sentence", task="", seq_len=0, dense_up_to=0)
+    told = "sliding(window=64) sees all of up to 64 tokens, and the task has 48"
+    assert not_exercised([found, found, unreadable]) == [f"not exercised: {told}", "not exercised: half a sentence"]
+    reason = "not exercised: sliding(window=64) sees all of up to 64 tokens, measured on 48"
+    with Store.open(url) as store:
+        search = store.create_search("old", SPEC, OBJECTIVES)
+        add_trial(
+            store, search, "full", costs=(1e6, 1e4), state="infeasible", reason=reason, unexercised=[found]
+        )  # fmt: skip
+        trial = store.trials(search)[0].id
+    assert run("show", str(trial)).stdout.count("not exercised") == 1
+
+
+DAMAGE = {
+    "architecture": ("trial", "arch", {"model": 3}, ["layers", "the command"]),
+    "layers": ("trial", "arch", {"model": MODEL, "layers": [{"mixer": 3}]}, ["layers"]),
+    "spec": ("search", "spec", {"model": 3, "tasks": 3}, ["what it is valid for"]),
+    "recipe": ("measurement", "payload.recipe", {"steps": 10**400}, ["what it is valid for", "the command"]),
+    "sweep": ("measurement", "payload.sweep", [{}], ["sweep"]),
+    "chance": ("measurement", "payload.chance", None, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "place", "value", "unread"), DAMAGE.values(), ids=DAMAGE)
+def test_a_part_that_cannot_be_read_leaves_the_others(
+    run: Run, trials: dict[str, int], url: str, table: str, place: str, value: object, unread: list[str]
+) -> None:
+    column, _, key = place.partition(".")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        for row, text in database.execute(f"SELECT id, {column} FROM {table}").fetchall():
+            written = {**json.loads(text), key: value} if key else value
+            database.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (json.dumps(written), row))
+        database.commit()
+    shown = run("show", str(trials["mixed"]))
+    assert (shown.exit_code, shown.exception) == (0, None)
+    told = [line.strip().split(":")[0] for line in shown.stdout.splitlines() if "cannot be read" in line]
+    assert set(unread) <= set(told)
+    assert "state_bytes" in shown.stdout
+    data = json.loads(run("show", str(trials["mixed"]), "--json").stdout)
+    assert (data["repeat"] is None) == ("the command" in told)
+    assert (data["valid_for"] is None) == ("what it is valid for" in told)
 
 
 @pytest.mark.parametrize("judged", ["steps", "forward", None])

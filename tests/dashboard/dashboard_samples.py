@@ -84,7 +84,11 @@ def measured(pattern: str, seed: int, accuracy: float | None, task: str = "mqar"
         for rate, share in ((0.01, 1.0), (0.003, 0.8))
     ]  # fmt: skip
     curve = [
-        {"step": step, "loss": 4.0 * math.exp(-step / 150), "accuracy": (1 - math.exp(-step / 80)) * (accuracy or 0.0)}
+        {
+            "step": float(step),
+            "loss": 4.0 * math.exp(-step / 150),
+            "accuracy": (1 - math.exp(-step / 80)) * (accuracy or 0.0),
+        }
         for step in range(50, 301, 50)
     ]
     arch = arch_of(pattern)

@@ -26,6 +26,7 @@ ARCH = {"model": {"d_model": 64}, "layers": [{"mixer": "full", "options": {}}]}
 HUGE = 10**400
 ANY: dict[str, Any] = {
     "null": None, "text": "<b>x</b>", "number": 3, "list": [1, None, "x"], "deep": {"a": [{"b": HUGE}]}, "true": True,
+    "long-number": 10**400,
 }  # fmt: skip
 
 

@@ -53,6 +53,14 @@ def test_a_layer_is_told_once_with_its_tasks() -> None:
     ]
 
 
+def test_a_layer_of_an_old_row_is_told_as_far_as_it_is_known() -> None:
+    unreadable = Unexercised(layer="half a sentence", task="", seq_len=0, dense_up_to=0)
+    assert unexercised_layers([layer("", 48), unreadable]) == [
+        "sliding(window=64) sees all of up to 64 tokens: the task has 48",
+        "half a sentence",
+    ]
+
+
 @pytest.mark.parametrize("stored", [None, 3, "x", ["x"], [{"layer": 1}], [{"other": 2}, None]])
 def test_what_is_no_layer_is_left_out(stored: object) -> None:
     assert read_unexercised(stored) == []

@@ -34,6 +34,8 @@ VALUES: dict[str, Any] = {
     "null": None, "text": "abc", "bytes": b"\xff\xfe", "infinite": math.inf, "fraction": -1.5, "huge": 2**62,
     "json-list": '[1, {"a": "b"}, [null]]', "json-object": '{"name": [1], "a": {"b": "c"}}', "json-infinite":
     '{"a": 1e999, "step": "x"}', "json-deep": "[" * 3000 + "]" * 3000,
+    "json-long-number": f'{{"validation": {{"a": 1{"0" * 400}}}, "a": 1{"0" * 400}}}',
+    "json-long-numbers": f"[1{'0' * 400}]",
 }  # fmt: skip
 
 

@@ -41,6 +41,27 @@ def _told(url: str, *, read_only: bool = False) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("other", [False, True], ids=["removed", "replaced"])
+@on_sqlite
+def test_a_file_that_goes_away_while_it_is_written_to_is_told(url: str, tmp_path: Path, other: bool) -> None:
+    path = tmp_path / "searches.db"
+    with Store.open(url) as store:
+        search = store.create_search("first", {}, [])
+        kept = {file: file.rename(tmp_path / f"kept-{file.name}") for file in tmp_path.glob("searches.db*")}
+        if other:
+            with Store.open(url) as second:
+                second.create_search("second", {}, [])
+        with pytest.raises(StorageError, match="replaced by another file" if other else "was removed"):
+            store.heartbeat(search)
+        assert path.exists() == other
+    for file in tmp_path.glob("searches.db*"):
+        file.unlink()
+    for file, moved in kept.items():
+        moved.rename(file)
+    with Store.open(url) as store:
+        store.heartbeat(store.search("first").id)
+
+
 @MODES
 @on_sqlite
 def test_file_that_is_no_database(url: str, tmp_path: Path, read_only: bool) -> None:
