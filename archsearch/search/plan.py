@@ -255,7 +255,9 @@ class Campaign:
         else:
             self.progress.reused += 1
             source = ", ".join(map(str, opened.reused_from))
-            ending = self._close(opened.trial, reason=f"measured before, in trial {source}")
+            ending = self._ledger.close(opened.trial, reason=f"measured before, in trial {source}")
+            if kind != "reference":  # one that another search trained says nothing of this one's trials
+                self.progress.count(ending.state)
             self._settle(pending, ending.values)
 
     def _close(self, trial: int, *, reason: str = "") -> Ending:
@@ -340,7 +342,6 @@ class Campaign:
         if record.state == "infeasible" and verdict.trainable:  # the budget is wider now: it may be drawn anew
             self._drawn.discard(record.digest)
             return
-        self.progress.count(record.state)
         values = self._ledger.values(record) if record.state == "complete" else None
         known = _Known(trial=record.id, verdict=verdict, state="failed", values=values)
         if record.state == "infeasible":
@@ -353,5 +354,7 @@ class Campaign:
             measured.reused_from is None for measured in record.measurements
         )
         self.progress.trained += record.kind == "search" and trained
+        if trained or record.kind == "search":
+            self.progress.count(record.state)
         if record.kind == "search":
             self._sampler.replay(record.params, values, verdict)

@@ -201,6 +201,18 @@ def test_a_search_in_which_every_trial_failed_has_failed(spec: SearchSpec, shop:
     assert states(store) <= {"failed", "infeasible"}
 
 
+def test_references_from_the_store_do_not_make_a_failed_search_complete(shop: Shop, store: Store) -> None:
+    def searching(name: str, mixer: str) -> SearchSpec:
+        tables = {"space": {"mixers": [mixer]}, "search": {"trials": 2, "references": ["dense"], "confirm_seeds": 0}}
+        return SearchSpec.from_dict(fake_spec(name=name, **tables), REGISTRY)
+
+    run_search(searching("first", "dense"), registry=REGISTRY, store=store)
+    shop.outcome = lambda job: PluginError("no")
+    outcome = run_search(searching("second", "recurrent"), registry=REGISTRY, store=store)
+    assert [trial.kind for trial in store.trials(store.search("second").id, states=["complete"])] == ["reference"]
+    assert (outcome.state, outcome.progress.failed) == ("failed", 2)
+
+
 def test_a_search_in_which_everything_diverged_has_failed(spec: SearchSpec, shop: Shop, store: Store) -> None:
     shop.outcome = lambda job: "diverged"
     outcome = run_search(spec, registry=REGISTRY, store=store)
