@@ -44,13 +44,13 @@ class Validity:
     @property
     def context(self) -> int | None:
         """The context at which the spec takes costs, in tokens."""
-        given = self.spec.get("objectives", {}).get("context")
-        return int(given) if given else None
+        given = _table(self.spec, "objectives").get("context")
+        return given if type(given) is int and given > 0 else None
 
     @property
     def scale(self) -> dict[str, Any]:
         """The sizes that the figures hold for; ``steps`` and ``seq_len`` are the largest over the tasks."""
-        model, recipe = self.spec.get("model", {}), self.spec.get("recipe", {})
+        model, recipe = _table(self.spec, "model"), _table(self.spec, "recipe")
         return {
             "d_model": model.get("d_model"),
             "layers": model.get("n_layers"),
@@ -87,6 +87,12 @@ class Validity:
         }
 
 
+def _table(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table of a stored spec; where something else stands there, nothing is known of it."""
+    found = spec.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def _measured_tasks(payloads: Mapping[str, Mapping[str, Any]]) -> Iterator[TaskScale]:
     for name, payload in payloads.items():
         yield TaskScale(
@@ -96,7 +102,8 @@ def _measured_tasks(payloads: Mapping[str, Mapping[str, Any]]) -> Iterator[TaskS
 
 
 def _planned_tasks(spec: Mapping[str, Any]) -> Iterator[TaskScale]:
-    for given in spec.get("tasks", ()):
+    tasks = spec.get("tasks")
+    for given in tasks if isinstance(tasks, list | tuple) else ():
         yield TaskScale(name=given["name"], label=planned_label(given))
 
 

@@ -114,7 +114,12 @@ def is_layer(entry: Any) -> bool:
 
 
 def _objectives(values: Values) -> bool:
-    return all(_is_objective(entry) for entries in values for entry in entries)
+    return all(all(map(_is_objective, entries)) and _distinct(entries) for entries in values)
+
+
+def _distinct(objectives: list[dict[str, Any]]) -> bool:
+    """Two of one name would be one column of a frame."""
+    return len({entry["name"] for entry in objectives}) == len(objectives)
 
 
 def _is_objective(entry: Any) -> bool:
@@ -202,7 +207,7 @@ SEEDS = _kind("a list of whole numbers", list, also=_seeds)
 SEED_TEXT = _kind(SEEDS.words, str, also=_seed_texts)
 EXCESSES = _kind("a JSON object of numbers", dict, also=_excesses)
 LAYERS = _kind("a list of layers that were not exercised", list, also=_layers)
-OBJECTIVES = _kind("a list of objectives with name and direction", list, also=_objectives)
+OBJECTIVES = _kind("a list of objectives with a name of its own and a direction", list, also=_objectives)
 DRIVER = _kind("a driver", dict, NoneType, also=_drivers)
 PAYLOAD = _kind("a measurement", dict, also=_payloads)
 

@@ -22,6 +22,19 @@ Run = Callable[..., Result]
 WINDOW = {"layer": "sliding(window=64)", "task": "mqar", "seq_len": 48, "dense_up_to": 64}
 
 
+@pytest.mark.parametrize("odd", [None, 3, "x", [1], {"context": "x"}], ids=str)
+def test_a_front_is_shown_whatever_the_spec_has_become(run: Run, trials: dict[str, int], url: str, odd: object) -> None:
+    shown = json.loads(run("pareto", "quick", "--json").stdout)
+    with Store.open(url) as store:
+        search = store.search("quick").id
+        for spec in ({**SPEC, key: odd} for key in ("model", "recipe", "objectives", "tasks", "space")):
+            store.set_spec(search, spec)
+            again = run("pareto", "quick", "--json")
+            assert (again.exit_code, again.exception) == (0, None)
+            assert json.loads(again.stdout)["points"] == shown["points"]
+            assert "valid for" in run("pareto", "quick").stdout
+
+
 def test_json_has_the_front_and_where_it_is_valid(run: Run, trials: dict[str, int]) -> None:
     data = json.loads(run("pareto", "quick", "--json").stdout)
     assert [point["trial"] for point in data["points"]] == [trials["pure-linear"], trials["delta"], trials["confirm"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import shutil
@@ -133,6 +134,13 @@ def said_of_the_bad_one(store: Store) -> list[SearchRecord | TrialRecord]:
     store.find_measurement("k1")
     store.revision(BAD)
     return found
+
+
+def test_objectives_of_one_name_are_none(url: str) -> None:
+    damage(url, "search", "objectives", json.dumps([OBJECTIVES[0], {**OBJECTIVES[1], "name": "recall"}]))
+    with Store.open(url) as store:
+        assert store.search("other").objectives == ()
+        assert "with a name of its own" in store.remarks()[0]
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
