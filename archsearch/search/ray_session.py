@@ -65,9 +65,8 @@ def workers(
     """A Ray to train on, which is shut down afterwards if it was started here; `device` is the recipe's.
 
     An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
-    `tell` hears what is waited for. Raises `ClusterError` when the cluster cannot be reached, `SpecError` for more
-    workers than this machine has memory for, and `JoiningStopped` once `stop` is set while a cluster is waited for
-    or Ray takes the signals.
+    `tell` hears what is waited for. Raises `ClusterError` when the cluster cannot be reached, and `JoiningStopped` once
+    `stop` is set while a cluster is waited for or Ray takes the signals.
     """
     with _heeding_ray(stop), _environment(_ENVIRONMENT), _quiet():
         if ray.is_initialized():
@@ -81,7 +80,6 @@ def workers(
             with _joined(address, stop, tell):
                 yield _workers(False, device)
             return
-        _check_memory(concurrency)
         with _environment(_LOCAL_ENVIRONMENT), _local(concurrency):
             yield _workers(True, device)
 
@@ -110,7 +108,13 @@ def _workers(local: bool, device: str) -> Workers:
     return Workers(local=local, device="cuda" if usable else "cpu")
 
 
-def _check_memory(concurrency: int) -> None:
+def check_room(concurrency: int, address: str | None) -> None:
+    """Raises `SpecError` for more workers than this machine has memory for, where they would run on it alone.
+
+    To be asked before anything of a search is stored: what is refused here must not become the search's own spec.
+    """
+    if ray.is_initialized() or cluster_address(address) is not None:
+        return
     needed = concurrency * WORKER_BYTES
     held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > held:

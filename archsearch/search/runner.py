@@ -8,6 +8,7 @@ from archsearch.registry import Registry
 from archsearch.search.changes import SourceChange, affected, grown, refuse_changed_source, source_changes
 from archsearch.search.drive import Drive, SearchOutcome
 from archsearch.search.problem import Problem
+from archsearch.search.ray_session import check_room
 from archsearch.search.spec import SearchSpec
 from archsearch.search.view import GuardedView, View
 from archsearch.storage import Driver, SearchRecord, Store
@@ -27,6 +28,7 @@ def run_search(
     `ClusterError` when workers cannot be used. After any end no trial is left queued or running in the store.
     """
     problem = Problem.of(spec, registry)
+    check_room(spec.search.concurrency, address)
     reports = [report for report in registry.reports() if report.status == "ok"]
     parts = problem.parts(registry)
     search_id = store.create_search(
@@ -56,6 +58,7 @@ def resume_search(
     stored = SearchSpec.from_dict(record.spec, registry)
     spec = stored if grow is None else grown(stored, grow(stored), allowed)
     problem = Problem.of(spec, registry)
+    check_room(spec.search.concurrency, address)
     now = {part.name: (part.version, part.digest) for part in problem.parts(registry)}
     changes = source_changes(store.parts(record.id), now)
     if not retrain:

@@ -20,6 +20,7 @@ _USER_WITH_AT = re.compile(r"(?P<before>:/{1,2}[^:/]*):(?!\d+(?:[/?]|\Z)).*@", r
 _WITHOUT_SLASHES = re.compile(r"\A(?P<before>(?:postgres\w*(?:\+\w+)?:)?[^:/@]*):(?!/).*@", re.DOTALL)
 _WITHOUT_HOST = re.compile(r"(?P<before>://[^:/@]*):(?!\d*(?:[/?]|\Z))[^@]*\Z", re.DOTALL)
 """What may be meant as ``user:password@`` in a URL that is written right, and in three that are not."""
+_BETWEEN = re.compile(r"[\s;]")
 _SECRET_KEY = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
@@ -29,26 +30,34 @@ def storage_url(url: str | None = None, *, spec: str | None = None) -> str:
 
 
 def hide(url: str) -> str:
-    """`url` with every password as ``***``: in ``user:password@`` and in query options such as ``?password=``."""
+    """`url` with every password as ``***``: in ``user:password@``, in query options such as ``?password=``, and in what
+    is meant as such (``;password=``, or ``host=... password=...`` as libpq has it)."""
     shown = _USER_INFO.sub(r"\g<before>:***@", url, count=1)
     if shown == url and not url.startswith("sqlite:"):
         shown = _USER_WITH_AT.sub(r"\g<before>:***@", url, count=1)
         shown = _WITHOUT_SLASHES.sub(r"\g<before>:***@", shown)
         shown = _WITHOUT_HOST.sub(r"\g<before>:***", shown)
     base, mark, query = shown.partition("?")
-    return base + mark + "&".join(_hide_option(option) for option in query.split("&"))
+    base = base if url.startswith("sqlite:") else _hide_option(base)
+    return base + mark + "&".join(map(_hide_option, query.split("&")))
 
 
 def _hide_option(option: str) -> str:
-    key, equals, value = option.partition("=")
-    return f"{key}=***" if value and _SECRET_KEY.search(unquote_plus(key)) else key + equals + value
+    """All that follows a secret's key and "=": where such a value ends nobody can tell."""
+    end = 0
+    for part in option.split("=")[:-1]:
+        end += len(part) + 1
+        key = _BETWEEN.split(part.strip())[-1]
+        if _SECRET_KEY.search(unquote_plus(key)) and option[end:].strip():
+            return f"{option[:end]}***"
+    return option
 
 
 def scrub(text: str, url: str) -> str:
     """`text` (a driver's message) without the URL and the passwords that it may repeat."""
     parsed = read_url(url)
     options = [(key, value) for key, values in parsed.normalized_query.items() for value in values]
-    secrets = [value for key, value in options if _SECRET_KEY.search(key)]
+    secrets = [value for key, value in options if _SECRET_KEY.search(key) or _hide_option(value) != value]
     if parsed.password:
         secrets.append(parsed.password)
     text = text.replace(url, hide(url))

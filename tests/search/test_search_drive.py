@@ -233,6 +233,30 @@ def test_resuming_a_failed_search_that_never_succeeded_fails_again(spec: SearchS
     assert again.state == "failed"
 
 
+def test_workers_beyond_memory_are_refused_before_anything_is_stored(
+    shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("archsearch.search.ray_session.WORKER_BYTES", 2**45)
+    vast = SearchSpec.from_dict(fake_spec(search={"concurrency": 4000}), REGISTRY)
+    with pytest.raises(SpecError, match=r"needs at least .* of memory"):
+        run_search(vast, registry=REGISTRY, store=store)
+    assert not store.searches()
+
+
+def test_growth_that_is_refused_changes_nothing_of_a_search(
+    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    run_search(spec, registry=REGISTRY, store=store)
+    before = store.search("fakes")
+    monkeypatch.setattr("archsearch.search.ray_session.WORKER_BYTES", 2**45)
+    with pytest.raises(SpecError, match=r"needs at least .* of memory"):
+        resume_search("fakes", registry=REGISTRY, store=store)
+    assert store.search("fakes") == before
+    assert before.state == "complete"
+
+
 def test_a_gpu_that_is_wanted_and_not_there_is_told_at_once(shop: Shop, store: Store) -> None:
     spec = SearchSpec.from_dict(fake_spec(recipe={"device": "cuda"}), REGISTRY)
     with pytest.raises(SpecError, match="the workers have no GPU"):

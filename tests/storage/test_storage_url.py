@@ -31,6 +31,12 @@ from archsearch.storage.url import read_url, scrub, sqlite_path
         ("postgresql://me:s3c@ret/s3c@host/db", "postgresql://me:***@host/db"),
         ("postgresql://me:s3c#ret%x:@host/db", "postgresql://me:***@host/db"),
         ("postgresql+psycopg2://me:s3c@r@et@host:1/db", "postgresql+psycopg2://me:***@host:1/db"),
+        ("postgresql://host/db?user=me;password=s3cret", "postgresql://host/db?user=me;password=***"),
+        ("postgresql://host/db;password=s3;c=ret", "postgresql://host/db;password=***"),
+        ("postgresql://host/db?password=s3;c=ret&user=me", "postgresql://host/db?password=***&user=me"),
+        ("host=db user=me password='s3 cret'", "host=db user=me password=***"),
+        ("host=db password = s3cret", "host=db password =***"),
+        ("sqlite:///password=1.db", "sqlite:///password=1.db"),
         ("postgresql://me@corp:s3c@ret@host/db", "postgresql://me@corp:***@host/db"),
         ("postgresql://me@host:5432/db?user=a@b", "postgresql://me@host:5432/db?user=a@b"),
         ("postgresql:/me:s3cret@host/db", "postgresql:/me:***@host/db"),
@@ -99,6 +105,7 @@ def test_scrub_takes_secrets_out_of_what_a_driver_says() -> None:
     url = "postgresql://me:p%40ss@host/db?password=other"
     said = f"cannot connect to {url}: p@ss and p%40ss and other are wrong"
     assert scrub(said, url) == f"cannot connect to {hide(url)}: *** and *** and *** are wrong"
+    assert scrub('no role "me;password=s3cret"', "postgresql://host/db?user=me;password=s3cret") == 'no role "***"'
 
 
 def test_sqlite_path_is_absolute() -> None:
