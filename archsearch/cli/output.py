@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +44,22 @@ def write(text: str) -> None:
 def tell(text: str) -> None:
     """A remark on stderr, a line or more, escaped too; one that cannot be written is lost."""
     QuietOutlet(stderr=True).write(printable(text) + "\n")
+
+
+@contextlib.contextmanager
+def prints_told() -> Iterator[None]:
+    """While the block runs, what a library prints by itself, as Ray does when a worker dies, is told on stderr; an
+    outlet that was made before still writes to stdout."""
+    with contextlib.redirect_stdout(_Aside()):
+        yield
+
+
+class _Aside(io.TextIOBase):
+    def __init__(self) -> None:
+        self._outlet = QuietOutlet(stderr=True)
+
+    def write(self, text: str) -> int:
+        return self._outlet.write(printable(text))
 
 
 def _finite(data: Any) -> Any:

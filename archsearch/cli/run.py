@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli.outlet import QuietOutlet
-from archsearch.cli.output import JsonFlag, StorageOption, print_json, quiet_console
+from archsearch.cli.output import JsonFlag, StorageOption, print_json, prints_told, quiet_console
 
 if TYPE_CHECKING:
     from archsearch.registry import Registry
@@ -92,7 +92,9 @@ def run(
                 retrain=retrain, json=json,
             )  # fmt: skip
         else:
-            outcome = run_search(loaded, registry=registry, store=store, view=_view(json=json), address=address)
+            view = _view(json=json)
+            with prints_told():
+                outcome = run_search(loaded, registry=registry, store=store, view=view, address=address)
         _finish(store, outcome, url, json=json)
 
 
@@ -134,10 +136,12 @@ def _resume(
 ) -> SearchOutcome:  # fmt: skip
     from archsearch.search import resume_search
 
-    return resume_search(
-        name, registry=registry, store=store, view=_view(json=json), address=address, grow=grow, allowed=stated,
-        wait=wait, retrain=retrain,
-    )  # fmt: skip
+    view = _view(json=json)
+    with prints_told():
+        return resume_search(
+            name, registry=registry, store=store, view=view, address=address, grow=grow, allowed=stated, wait=wait,
+            retrain=retrain,
+        )  # fmt: skip
 
 
 def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int | None = None) -> list[str]:

@@ -137,7 +137,10 @@ def _local(concurrency: int) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if ray.is_initialized():
             raise
-        raise ClusterError(f"Ray cannot start on this machine: {error}") from None
+        raise ClusterError(
+            f"Ray cannot start on this machine: {error}: it needs HOME and TMPDIR to be folders that can be written, "
+            "and `archsearch doctor` looks at what else"
+        ) from None
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

@@ -109,6 +109,24 @@ def test_json(run: Run, spec: Path, searched: list[dict[str, Any]], url: str) ->
     assert len(data["front"]["points"]) == 3
 
 
+@pytest.mark.parametrize("words", [["run", "SPEC", "--json"], ["resume", "quick", "--json"]], ids=["run", "resume"])
+def test_what_a_library_prints_while_a_search_runs_is_told_beside_the_json(
+    run: Run, spec: Path, trials: dict[str, int], searched: list[dict[str, Any]], words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    quiet = archsearch.search.resume_search
+
+    def noisy(search: Any, **options: Any) -> SearchOutcome:
+        print("\x1b[33m(raylet)\x1b[0m a worker died")
+        return quiet("quick", **options)
+
+    monkeypatch.setattr(archsearch.search, "resume_search", noisy)
+    monkeypatch.setattr(archsearch.search, "run_search", noisy)
+    result = run(*[str(spec) if word == "SPEC" else word for word in words])
+    assert json.loads(result.stdout)["name"] == "quick"
+    assert r"\x1b[33m(raylet)\x1b[0m a worker died" in result.stderr
+
+
 def test_a_stopped_search_has_its_own_code_and_says_how_to_go_on(
     run: Run, trials: dict[str, int], searched: list[dict[str, Any]]
 ) -> None:

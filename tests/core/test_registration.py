@@ -129,6 +129,11 @@ FAULTS = [
     ("Tunable(1, 2)", "Tunable()", "the Tunable of width = (): name its choices"),
     ("    # more options", "    many: list[int] = [1]", "cannot be hashed"),
     ("    # more options", "    far: float = float('inf')", "mine(far=inf): Input should be a finite number"),
+    (
+        "    # more options",
+        "    model_config = ConfigDict(allow_inf_nan=True)\n    far: float = float('inf')",
+        "the default options",
+    ),
     ("    # more options", "    what: object = object()", "are no plain data"),
     ("    # more options", "    model_config = ConfigDict(frozen=False)", "frozen = False"),
     ("    # more options", "    model_config = ConfigDict(extra='ignore')", "extra = 'ignore'"),

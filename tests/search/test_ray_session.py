@@ -154,3 +154,16 @@ def test_signals_that_a_library_took_meanwhile_are_heard_again_afterwards() -> N
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupts.stop.wait(10)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_home_in_which_ray_cannot_write_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**options: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/nowhere")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_session.ray, "init", start)
+    with (
+        pytest.raises(ClusterError, match=r"'/nowhere': it needs HOME and TMPDIR to be folders that can be written"),
+        workers(1, None, device="cpu", stop=threading.Event(), tell=str),
+    ):
+        raise AssertionError("Ray has not started")
