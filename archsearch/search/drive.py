@@ -37,7 +37,7 @@ from archsearch.search.ray_session import JoiningStopped, Workers, workers
 from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.view import Briefing, Look, View
 from archsearch.search.workers import train
-from archsearch.storage import Store
+from archsearch.storage import SearchRecord, Store
 
 STOP_SECONDS = 5.0
 """How long the main thread may take to note a signal."""
@@ -62,8 +62,11 @@ class Drive:
     """One drive of a campaign; to workers it is the desk where they get jobs and hand in results."""
 
     def __init__(
-        self, problem: Problem, registry: Registry, store: Store, search_id: int, view: View, address: str | None
-    ) -> None:
+        self, problem: Problem, registry: Registry, store: Store, search_id: int, view: View, address: str | None, *,
+        before: SearchRecord | None = None,
+    ) -> None:  # fmt: skip
+        """``before`` is the search as it was, of which nothing has changed yet."""
+        self._before = before
         self._problem, self._registry, self._store, self._search_id = problem, registry, store, search_id
         self._view, self._address = view, address
         self._interrupts = Interrupts()
@@ -104,12 +107,17 @@ class Drive:
         try:
             if self._campaign is not None:
                 self._campaign.stopped(reason)
-            self._store.set_search_state(self._search_id, state, reason)
+            self._store.set_search_state(self._search_id, *self._stored_end(state, reason))
         except StorageError as error:
             if not raised:
                 raise
             _log.warning("how the search ended could not be stored: %s", error)
         self._view.ended(state, "" if raised else reason)
+
+    def _stored_end(self, state: str, reason: str) -> tuple[str, str]:
+        """How it ended; where it ended before it was taken up again, as with no cluster to join, how it stood."""
+        untouched = self._campaign is None and self._before is not None and self._before.state != "running"
+        return (self._before.state, self._before.reason) if untouched and self._before else (state, reason)
 
     @property
     def campaign(self) -> Campaign:

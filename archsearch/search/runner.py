@@ -70,7 +70,8 @@ def resume_search(
         store.set_parts(record.id, [(part, *made) for part, made in now.items()])
     if spec != stored:
         store.set_spec(record.id, spec.to_json())
-    return Drive(problem, registry, store, record.id, view, address).run()
+    before = None if changes or spec != stored else record
+    return Drive(problem, registry, store, record.id, view, address, before=before).run()
 
 
 def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange]) -> None:

@@ -6,7 +6,7 @@ import errno
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +276,27 @@ def test_a_signal_while_a_cluster_is_waited_for_cancels_the_search(
     outcome = run_search(spec, registry=REGISTRY, store=store)
     assert outcome.state == store.search("fakes").state == "cancelled"
     assert "archsearch resume fakes" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "error", [ClusterError("nothing listens at there:1"), JoiningStopped()], ids=["away", "Ctrl-C"]
+)
+def test_a_search_that_cannot_be_taken_up_again_stays_what_it_was(
+    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run_search(spec, registry=REGISTRY, store=store)
+    before = store.search("fakes")
+
+    @contextmanager
+    def unreachable(*what: Any, **how: Any) -> Iterator[Workers]:
+        raise error
+        yield
+
+    monkeypatch.setattr(drive_module, "workers", unreachable)
+    with suppress(ClusterError):
+        assert resume_search("fakes", registry=REGISTRY, store=store).state == "cancelled"
+    after = store.search("fakes")
+    assert (after.state, after.reason) == (before.state, before.reason) == ("complete", "")
 
 
 def test_nothing_feasible_is_told_before_any_worker_is_started(
