@@ -15,6 +15,7 @@ from archsearch_dashboard.report_evidence import evidence_of
 from archsearch_dashboard.shapes import PayloadShape
 from archsearch_dashboard.shown_store import ShownStore
 from dashboard_samples import OBJECTIVES, SPEC, every_state, measured, open_page, registry, texts, well
+from grids import grid
 from streamlit.testing.v1 import AppTest
 
 from archsearch.analysis.answer import read_answer
@@ -74,7 +75,7 @@ SPECS = {
 }
 
 
-@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", grid(SPECS, ["text", "parts-deep", "budget-of-nothing"]))
 def test_a_spec_of_any_shape(damaged: tuple[Path, dict[str, int]], spec: Any) -> None:
     path, trials = damaged
     damage(path, "search", "spec", spec)
@@ -96,7 +97,7 @@ OBJECTIVE_LISTS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("objectives", OBJECTIVE_LISTS.values(), ids=OBJECTIVE_LISTS)
+@pytest.mark.parametrize("objectives", grid(OBJECTIVE_LISTS, ["deep", "empty", "a-column"]))
 def test_objectives_of_any_shape(damaged: tuple[Path, dict[str, int]], objectives: list[Any]) -> None:
     path, trials = damaged
     damage(path, "search", "objectives", objectives)
@@ -152,7 +153,7 @@ PAYLOADS = {
 
 
 def test_a_payload_of_any_shape_is_a_measurement_or_none(damaged: tuple[Path, dict[str, int]]) -> None:
-    """Every shape is read; a page is drawn for one in eight, which takes long."""
+    """Every shape is read; a page is drawn for one in 32, which takes long."""
     path, trials = damaged
     for index, (name, payload) in enumerate(PAYLOADS.items()):
         damage(path, "measurement", "payload", payload, f"trial_id = {trials['mixed']} and seed = 0")
@@ -163,7 +164,7 @@ def test_a_payload_of_any_shape_is_a_measurement_or_none(damaged: tuple[Path, di
         assert len(record.measurements) in (1, 2), name
         assert told or len(record.measurements) == 2, name
         assert not (whole and told), name
-        if index % 8 == 0:
+        if index % 32 == 0:
             seen("architecture", search="quick", trial=str(trials["mixed"]))
             seen("compare", search="quick", trials=f"{trials['mixed']},{trials['worse']}")
 

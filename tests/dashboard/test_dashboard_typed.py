@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from dashboard_samples import open_page, texts, well
+from grids import grid
 
 KEYS = {
     "searches": ("page",),
@@ -21,23 +22,24 @@ TYPED: dict[str, str | list[str]] = {
     "repeated": ["1", "2", "<b>"], "markup": "<b>:material/home: $x$ **y**", "infinite": "inf", "nan": "nan",
     "turned": "\u202eabc\x1b[2J", "commas": "," * 5_000,
 }  # fmt: skip
+QUICK = ("overflow", "repeated")
 
 
-@pytest.mark.parametrize("typed", TYPED.values(), ids=TYPED)
+@pytest.mark.parametrize("typed", grid(TYPED, QUICK))
 @pytest.mark.parametrize("slug", KEYS)
 def test_any_value_of_every_key(url: str, slug: str, typed: str | list[str]) -> None:
     app = well(open_page(slug, search="quick", **dict.fromkeys(KEYS[slug], typed)))
     assert len(texts(app)) < 50_000
 
 
-@pytest.mark.parametrize("typed", TYPED.values(), ids=TYPED)
+@pytest.mark.parametrize("typed", grid(TYPED, QUICK))
 def test_any_search_is_the_newest(url: str, typed: str | list[str]) -> None:
     app = well(open_page("front", search=typed))
     assert "Front of quick" in texts(app)
     assert len(texts(app)) < 20_000
 
 
-@pytest.mark.parametrize("typed", TYPED.values(), ids=TYPED)
+@pytest.mark.parametrize("typed", grid(TYPED, QUICK))
 def test_any_filter_of_the_trials(url: str, typed: str | list[str]) -> None:
     for key in TABLE_KEYS:
         app = well(open_page("front", search="quick", below="All trials", **{key: typed}))
