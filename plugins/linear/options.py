@@ -36,8 +36,8 @@ class LinearOptions(MixerOptions):
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
     decay: Annotated[Decay, Tunable("none", "constant", "head", "channel")] = "none"
     decay_form: DecayForm = "none"
-    key_dim: Annotated[int, Field(ge=0), Tunable(0, 16, 32, 64, 128)] = 0
-    value_dim: Annotated[int, Field(ge=0), Tunable(0, 64, 128)] = 0
+    key_dim: Annotated[int, Field(ge=0, le=2**16), Tunable(0, 16, 32, 64, 128)] = 0
+    value_dim: Annotated[int, Field(ge=0, le=2**16), Tunable(0, 64, 128)] = 0
     activation: Literal["none", "silu", "relu", "elu1"] = "silu"
     norm: Literal["none", "l2"] = "l2"
     value_activation: Literal["none", "silu"] = "silu"

@@ -49,7 +49,8 @@ def test_the_largest_backbones_of_today_are_in_bounds() -> None:
         ("full", "rope", math.nan), ("sliding", "window", 2**24 + 1), ("sliding", "sinks", 2**24 + 1),
         ("sliding", "rope_base", math.inf), ("sliding", "n_kv_heads", 2**17), ("moba", "block_size", 2**24 + 1),
         ("moba", "top_k", 2**24 + 1), ("nsa", "block_size", 2**24 + 1), ("nsa", "top_k", 2**24 + 1),
-        ("nsa", "window", 2**24 + 1), ("nsa", "rope", math.nan),
+        ("nsa", "window", 2**24 + 1), ("nsa", "rope", math.nan), ("linear", "key_dim", 2**16 + 1),
+        ("linear", "value_dim", 2**40),
     ],
 )  # fmt: skip
 def test_an_option_of_a_mixer_out_of_bounds_is_refused(
@@ -89,7 +90,7 @@ def test_every_number_of_a_task_has_a_bound(registry: Registry) -> None:
                 assert any(hasattr(bound, "le") for bound in field.metadata), f"{task.name}.{name} has no upper bound"
 
 
-@pytest.mark.parametrize("mixer", ["full", "sliding", "moba", "nsa"])
+@pytest.mark.parametrize("mixer", ["full", "sliding", "linear", "moba", "nsa"])
 def test_every_number_of_a_mixer_has_a_bound(mixer: str, registry: Registry) -> None:
     for name, field in registry.mixer(mixer).options.model_fields.items():
         if field.annotation in (int, float):
