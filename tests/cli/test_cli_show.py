@@ -94,7 +94,7 @@ def test_what_an_old_reason_tells_of_a_layer_is_not_told_again(run: Run, url: st
 DAMAGE = {
     "architecture": ("trial", "arch", {"model": 3}, ["layers", "the command"]),
     "layers": ("trial", "arch", {"model": MODEL, "layers": [{"mixer": 3}]}, ["layers"]),
-    "spec": ("search", "spec", {"model": 3, "tasks": 3}, ["what it is valid for"]),
+    "spec": ("search", "spec", {"model": 3, "tasks": 3}, []),
     "recipe": ("measurement", "payload.recipe", {"steps": 10**400}, ["what it is valid for", "the command"]),
     "sweep": ("measurement", "payload.sweep", [{}], ["sweep"]),
     "chance": ("measurement", "payload.chance", None, []),
