@@ -74,7 +74,7 @@ def test_a_report_is_written(run: Run, reader_url: str, tmp_path: Path) -> None:
     assert "s3cret" not in text
 
 
-@pytest.mark.parametrize("words", [("run", "another.toml"), ("resume", "quick")], ids=" ".join)
+@pytest.mark.parametrize("words", [("run", "another.toml"), ("resume", "quick", "--retrain")], ids=" ".join)
 def test_writing_is_one_sentence_and_its_own_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader_url: str, tmp_path: Path,
     words: tuple[str, ...],
