@@ -110,6 +110,9 @@ def _pairs(rows: DataFrame, across: Objective, upwards: Objective) -> list[tuple
 
 def _write_csv(answer: Answer, path: str) -> str:
     """Every measured candidate, and where it is valid in columns of its own, so that a row can stand alone."""
+    from pathlib import Path
+
+    from archsearch.analysis.csv_text import csv_bytes
     from archsearch.errors import ArchsearchError
 
     rows = answer.points[answer.points["state"] == "complete"].drop(columns=["state"])
@@ -118,7 +121,7 @@ def _write_csv(answer: Answer, path: str) -> str:
     rows["seeds"] = [" ".join(map(str, seeds)) for seeds in rows["seeds"]]
     rows = rows.assign(search=answer.search.name, valid_for=answer.validity.sentence)
     try:
-        rows.to_csv(path, index=False)
+        Path(path).write_bytes(csv_bytes(rows))
     except OSError as error:
         raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
     return path

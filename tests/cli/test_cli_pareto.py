@@ -84,6 +84,16 @@ def test_csv_has_every_measured_candidate(run: Run, trials: dict[str, int], tmp_
     assert "d_model 64" in rows[trials["worse"]]["valid_for"]
 
 
+def test_no_cell_of_the_csv_is_a_formula_or_steers(run: Run, url: str, tmp_path: Path) -> None:
+    with Store.open(url) as store:
+        search = store.create_search("odd", SPEC, OBJECTIVES)
+        add_trial(store, search, "=1+1\x1b[2J", costs=(1e6, 1e4), accuracies=(0.5,))
+    assert run("pareto", "odd", "--csv", "odd.csv").exit_code == 0
+    text = (tmp_path / "odd.csv").read_text()
+    assert "'=1+1\\x1b[2J" in text
+    assert "\x1b" not in text
+
+
 def test_png_is_a_picture(run: Run, trials: dict[str, int], tmp_path: Path) -> None:
     result = run("pareto", "quick", "--png", "front.png", "--x", "decode_flops")
     assert "written: front.png" in result.stdout

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from archsearch_dashboard.downloads import csv_bytes, safe_name
+from archsearch_dashboard.downloads import safe_name
 from archsearch_dashboard.tables import shown
 from archsearch_dashboard.text import cell, code, markup, plain, shortened
+
+from archsearch.analysis.csv_text import csv_bytes
 
 
 @pytest.mark.parametrize(
