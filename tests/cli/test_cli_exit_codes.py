@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from interrupts import hears_interrupts
 
 README = Path(__file__).parents[2] / "README.md"
 MAIN = [sys.executable, "-c", "import sys; sys.argv[0] = 'archsearch'; from archsearch.cli import main; main()"]
@@ -108,7 +109,8 @@ def test_exit_status_by_cause(
 def test_an_interrupt_ends_the_wait_for_a_cluster(words: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with subprocess.Popen([*MAIN, *words, "--address", address], stderr=subprocess.PIPE, text=True) as process:
+        command = [*MAIN, *words, "--address", address]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_interrupts) as process:
             connection, _ = server.accept()  # it asks, and is never answered
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=240)

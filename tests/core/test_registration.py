@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from interrupts import hears_interrupts
 
 from archsearch.errors import ForeignCodeError, OptionsError, PluginError
 from archsearch.registry import Registry, load_registry
@@ -218,6 +219,7 @@ def run_plugins(folder: Path) -> subprocess.CompletedProcess[str]:
     text = "import sys; sys.argv = ['archsearch', 'plugins', '--json']; from archsearch.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", text], capture_output=True, text=True, check=False, cwd=folder,
+        preexec_fn=hears_interrupts,
         env={**os.environ, "PYTHONPATH": str(folder), "ARCHSEARCH_LOAD_PLUGINS": "broken,full"},
     )  # fmt: skip
 
