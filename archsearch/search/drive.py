@@ -116,8 +116,9 @@ class Drive:
 
     def _stored_end(self, state: str, reason: str) -> tuple[str, str]:
         """How it ended; where it ended before it was taken up again, as with no cluster to join, how it stood."""
-        untouched = self._campaign is None and self._before is not None and self._before.state != "running"
-        return (self._before.state, self._before.reason) if untouched and self._before else (state, reason)
+        if self._campaign is None and self._before is not None and self._before.state != "running":
+            return self._before.state, self._before.reason
+        return state, reason
 
     @property
     def campaign(self) -> Campaign:

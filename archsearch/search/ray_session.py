@@ -20,6 +20,7 @@ import ray
 from archsearch.errors import ClusterError, SpecError
 from archsearch.ray_settings import token_fault
 from archsearch.training import device_kind
+from archsearch.training.memory import machine_bytes
 from archsearch.units import format_quantity
 from archsearch.waiting import within
 
@@ -116,7 +117,7 @@ def check_room(concurrency: int, address: str | None) -> None:
     if ray.is_initialized() or cluster_address(address) is not None:
         return
     needed = concurrency * WORKER_BYTES
-    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    held = machine_bytes()
     if needed > held:
         raise SpecError(
             f"search.concurrency = {concurrency} needs at least {format_quantity(needed, unit='bytes')} of memory for "

@@ -25,7 +25,7 @@ from archsearch.training.blame import first_fault
 from archsearch.training.checkpoint import Checkpoint, told
 from archsearch.training.fit import Fit
 from archsearch.training.judge import Judge, NotFiniteError, autocast
-from archsearch.training.key import key_of_run, parts_versions, runtime_versions
+from archsearch.training.key import device_kind, key_of_run, parts_versions, runtime_versions
 from archsearch.training.memory import check_memory
 from archsearch.training.promises import check_promises, check_restored
 
@@ -288,9 +288,7 @@ def _checked_judge(
 def _device(recipe: Recipe) -> torch.device:
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise SpecError('recipe.device = "cuda", but torch finds no CUDA device here: use "cpu" or "auto"')
-    if recipe.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(recipe.device)
+    return torch.device(device_kind(recipe.device))
 
 
 def _peak_memory(device: torch.device) -> int:
