@@ -208,12 +208,9 @@ class Registry:
         """One line a plugin, in the order of loading."""
         return list(self._reports)
 
-    def unpackaged(self) -> list[Any]:
-        """The plugins that came by `add`: they can travel to a worker only as objects, not by name."""
-        return [plugin for _, plugin in self._unpackaged]
-
     def sendable(self) -> list[Unpackaged]:
-        """The plugins of `unpackaged` with the names and the digests that a worker needs to register them alike."""
+        """The plugins that came by `add`, which can travel to a worker only as objects, with the names and the digests
+        that it needs to register them alike."""
         return [
             Unpackaged(name=report.name, plugin=plugin, sources=self._digests_of(report))
             for report, plugin in self._unpackaged

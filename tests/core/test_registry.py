@@ -167,7 +167,7 @@ def test_a_notebook_mixer_is_registered_and_a_bad_one_refused_at_once() -> None:
     exec(MIXER.format(name="mine", presets={}), space)
     registry.add(space["Plugin"]())
     assert registry.mixer("mine").name == "mine"
-    assert len(registry.unpackaged()) == 1
+    assert len(registry.sendable()) == 1
     with pytest.raises(PluginError, match="MixerPlugin"):
         registry.add(_Hooks())
 
