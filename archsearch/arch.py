@@ -99,9 +99,12 @@ class ModelSpec(Numbers):
     def shape(self) -> ModelShape:
         """What a mixer is told of the backbone."""
         return ModelShape(
-            d_model=self.d_model, n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, head_dim=self.head_dim,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            head_dim=self.head_dim,
             dtype=self.dtype,
-        )  # fmt: skip
+        )
 
     def trained(self) -> dict[str, Any]:
         """The fields that a trained model depends on: not the accounting dtype, nor the task's vocabulary, nor

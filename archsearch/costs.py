@@ -89,8 +89,10 @@ class ArchCost:
         for name in ("params", "active_params", "kv_bytes", "state_bytes"):
             data[name] = getattr(self, name)
         data["flops_by_kind"] = {
-            "train": asdict(self.train), "prefill": asdict(self.prefill), "decode": asdict(self.decode)
-        }  # fmt: skip
+            "train": asdict(self.train),
+            "prefill": asdict(self.prefill),
+            "decode": asdict(self.decode),
+        }
         data["layers"] = [_layer_json(layer) for layer in self.layers]
         return data
 

@@ -81,11 +81,14 @@ class Figures:
             raise self._refused(call, f"row_shape of {tensor.name}", tensor.row_shape, "a tuple of whole numbers")
         extents = tuple(self._whole(call, f"row_shape of {tensor.name}", extent) for extent in tensor.row_shape)
         return StateTensor(
-            name=tensor.name, row_shape=extents, dtype=tensor.dtype, role=tensor.role,
+            name=tensor.name,
+            row_shape=extents,
+            dtype=tensor.dtype,
+            role=tensor.role,
             base=self._whole(call, f"base of {tensor.name}", tensor.base),
             stride=self._optional(call, f"stride of {tensor.name}", tensor.stride, least=1),
             cap=self._optional(call, f"cap of {tensor.name}", tensor.cap),
-        )  # fmt: skip
+        )
 
     def _optional(self, call: str, figure: str, value: object, *, least: int = 0) -> int | None:
         return None if value is None else self._whole(call, figure, value, least=least)

@@ -31,9 +31,15 @@ MOST_CHOICES = 100_000
 
 Dtype = Literal["float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "int64", "int32", "int8"]
 DTYPE_BYTES: Mapping[str, int] = {
-    "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1,
-    "int64": 8, "int32": 4, "int8": 1,
-}  # fmt: skip
+    "float64": 8,
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "float8_e4m3fn": 1,
+    "int64": 8,
+    "int32": 4,
+    "int8": 1,
+}
 
 Phase = Literal["train", "prefill", "decode"]
 Family = Literal["full", "sliding", "linear", "sparse", "memory", "hybrid", "other"]

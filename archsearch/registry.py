@@ -196,8 +196,11 @@ class Registry:
 
     def mixers(self) -> list[MixerPlugin[Any]]:
         """Every mixer that can be used, by name."""
-        owned = [claims[0].value.plugin for name, claims in sorted(self._names.items()) if len(claims) == 1
-                 and claims[0].value.plugin.name == name]  # fmt: skip
+        owned = [
+            claims[0].value.plugin
+            for name, claims in sorted(self._names.items())
+            if len(claims) == 1 and claims[0].value.plugin.name == name
+        ]
         return owned
 
     def tasks(self) -> list[type[Any]]:
@@ -351,8 +354,9 @@ def _restored(loaded: frozenset[str], sent: Iterable[Unpackaged]) -> Registry:
 
 
 def _sorted_entry_points() -> list[EntryPoint]:
-    found = {(entry.dist.name if entry.dist else "", entry.name, entry.value): entry
-             for entry in entry_points(group=GROUP)}  # fmt: skip
+    found = {
+        (entry.dist.name if entry.dist else "", entry.name, entry.value): entry for entry in entry_points(group=GROUP)
+    }
     return [found[key] for key in sorted(found)]
 
 

@@ -208,12 +208,10 @@ def fill_optuna(url: str, trials: int) -> list[int]:
     distributions = {f"layer{layer}": CategoricalDistribution(MIXERS) for layer in range(LAYERS)}
     first = create_trial(
         params=dict.fromkeys(distributions, MIXERS[0]), distributions=distributions, values=[0.5, 1e7, 1e7]
-    )  # fmt: skip
+    )
     found = []
     for index in range(SEARCHES):
-        study = create_study(
-            storage=url, study_name=f"large-{index}", directions=["maximize", "minimize", "minimize"]
-        )  # fmt: skip
+        study = create_study(storage=url, study_name=f"large-{index}", directions=["maximize", "minimize", "minimize"])
         study.add_trial(first)
         found.append(study._study_id)
     repeat_first_trials(url, trials // SEARCHES, len(MIXERS))
@@ -241,7 +239,7 @@ def repeat_first_trials(url: str, trials: int, choices: int) -> None:
                 connection.execute(
                     insert(table),
                     [one | {"trial_id": row["trial_id"], column: draw()} for row in rows for one in plain],
-                )  # fmt: skip
+                )
     engine.dispose()
 
 

@@ -52,8 +52,12 @@ GATES: dict[str, tuple[str, bool]] = {
 def main() -> None:
     """Prints the sections named on the command line, all of them without a name."""
     sections: dict[str, Callable[[], None]] = {
-        "linear": linear, "model": model, "quickstart": quickstart, "search": search, "cli": cli
-    }  # fmt: skip
+        "linear": linear,
+        "model": model,
+        "quickstart": quickstart,
+        "search": search,
+        "cli": cli,
+    }
     torch.set_num_threads(1)
     for name in sys.argv[1:] or sections:
         sections[name]()
@@ -81,8 +85,9 @@ def linear() -> None:
 
         times = alternate(
             {"reference": lambda run=run: run("reference"), "chunkwise": lambda run=run: run("chunkwise")},  # type: ignore[misc]
-            repeats=3, warmup=1,
-        )  # fmt: skip
+            repeats=3,
+            warmup=1,
+        )
         target = "8x" if decay == "channel" else "15x"
         show_ratio(
             f"linear attention, {preset}: chunkwise over token by token", times["reference"], times["chunkwise"], target
@@ -100,9 +105,7 @@ def _linear_inputs(decay: str, delta: bool, *, batch: int, heads: int, tokens: i
         "k": F.normalize(normal(batch, tokens, heads, width), dim=-1),
         "v": normal(batch, tokens, heads, width),
     }
-    shapes = {
-        "constant": (heads,), "head": (batch, tokens, heads), "channel": (batch, tokens, heads, width)
-    }  # fmt: skip
+    shapes = {"constant": (heads,), "head": (batch, tokens, heads), "channel": (batch, tokens, heads, width)}
     if decay != "none":
         inputs["log_decay"] = F.logsigmoid(normal(*shapes[decay]) + 3)
     if delta:

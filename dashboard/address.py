@@ -54,6 +54,9 @@ def query(
     """The query of a link; what is not given is left out."""
     listed, typed = ",".join(map(str, trials)), list(patterns)
     values: dict[str, str | list[str] | None] = {
-        SEARCH: search, TRIAL: None if trial is None else str(trial), TRIALS: listed or None, PATTERNS: typed or None,
-    }  # fmt: skip
+        SEARCH: search,
+        TRIAL: None if trial is None else str(trial),
+        TRIALS: listed or None,
+        PATTERNS: typed or None,
+    }
     return {key: value for key, value in values.items() if value}

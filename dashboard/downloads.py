@@ -14,17 +14,28 @@ from archsearch.analysis.csv_text import csv_bytes
 def csv_button(label: str, table: pd.DataFrame, file_name: str, *, small: bool = False) -> None:
     """A button that downloads `table`; its cells cannot be taken for formulas by a spreadsheet."""
     st.download_button(
-        label, lambda: csv_bytes(table), file_name=safe_name(file_name), mime="text/csv", on_click="ignore",
-        icon=":material/download:", key=f"download_{file_name}", type="tertiary" if small else "secondary",
-    )  # fmt: skip
+        label,
+        lambda: csv_bytes(table),
+        file_name=safe_name(file_name),
+        mime="text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+        key=f"download_{file_name}",
+        type="tertiary" if small else "secondary",
+    )
 
 
 def html_button(label: str, write: Callable[[], str], file_name: str) -> None:
     """A button that downloads the page that `write` gives."""
     st.download_button(
-        label, lambda: write().encode(), file_name=safe_name(file_name), mime="text/html", on_click="ignore",
-        icon=":material/download:", key=f"download_{file_name}",
-    )  # fmt: skip
+        label,
+        lambda: write().encode(),
+        file_name=safe_name(file_name),
+        mime="text/html",
+        on_click="ignore",
+        icon=":material/download:",
+        key=f"download_{file_name}",
+    )
 
 
 def safe_name(text: str) -> str:

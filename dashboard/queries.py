@@ -180,7 +180,7 @@ def _lead_text(pick: Pick, objective: Objective) -> str:
 
 def beyond(
     search: SearchRecord, answer: Answer, wanted: Objective, limits: Mapping[str, float], best: float | None
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """A sentence on the best reference within `limits` that only the search's own budget keeps from being chosen,
     where it is better than `best` (None: than nothing)."""
     rows = answer.references

@@ -49,7 +49,7 @@ class Refused:
 
 def gather(
     store: Store, trials: Sequence[int], patterns: Sequence[str], model: ModelSpec, resolver: Resolver
-) -> tuple[list[Compared], list[Refused]]:  # fmt: skip
+) -> tuple[list[Compared], list[Refused]]:
     """The architectures of some trials, then those of some patterns on the backbone `model`, numbered from 1."""
     found: list[tuple[str, ArchSpec | None, Mapping[str, object], TrialRecord | None]] = []
     refused = []
@@ -97,10 +97,13 @@ def cost_table(compared: Sequence[Compared], curves: CostCurves, context: int) -
     rows = []
     for measure in TABLED:
         values = [curves.value(item.label, measure, context) for item in known]
-        rows.append({"cost": measure} | {
-            item.label: _cost_cell(value, values[0], UNITS[measure], first=index == 0)
-            for index, (item, value) in enumerate(zip(known, values, strict=True))
-        })  # fmt: skip
+        rows.append(
+            {"cost": measure}
+            | {
+                item.label: _cost_cell(value, values[0], UNITS[measure], first=index == 0)
+                for index, (item, value) in enumerate(zip(known, values, strict=True))
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -126,9 +129,15 @@ def differences(compared: Sequence[Compared], noises: Mapping[str, SeedNoise]) -
         base = scores[0][1]
         for index, (item, values) in enumerate(scores):
             gap = exact_difference(0.0, 0.0) if index == 0 else difference(base, values, noises.get(name))
-            rows.append((
-                task, item.label, _mean(values), len(values), *((None,) * 5 if index == 0 else _parts(gap)),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    task,
+                    item.label,
+                    _mean(values),
+                    len(values),
+                    *((None,) * 5 if index == 0 else _parts(gap)),
+                )
+            )
     return pd.DataFrame(rows, columns=list(DIFFERENCE_COLUMNS))
 
 

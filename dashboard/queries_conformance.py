@@ -43,9 +43,12 @@ def conformance_of(mixer: MixerPlugin[Any]) -> Conformance:
     held = [law for law in laws if _holds(law, known)]
     short = f"{_laws(len(failures))} failed" if failures else _held(held)
     return Conformance(
-        short=f"{short}, other source" if stale else short, headline=_headline(held, known), failures=failures,
-        notes=[*stale, *_left_out(laws, known)], table=_table(laws, known),
-    )  # fmt: skip
+        short=f"{short}, other source" if stale else short,
+        headline=_headline(held, known),
+        failures=failures,
+        notes=[*stale, *_left_out(laws, known)],
+        table=_table(laws, known),
+    )
 
 
 def law_text(law: str) -> str:

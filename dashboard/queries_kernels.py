@@ -21,8 +21,19 @@ RESULTS = Path("benchmarks") / "results"
 """Where measured kernel figures lie in the repository, from the folder that the dashboard was started in."""
 
 FIGURE_COLUMNS = (
-    "mixer", "op", "phase", "shape", "by", "ms", "spread", "of_bound", "note", "card", "date", "versions",
-)  # fmt: skip
+    "mixer",
+    "op",
+    "phase",
+    "shape",
+    "by",
+    "ms",
+    "spread",
+    "of_bound",
+    "note",
+    "card",
+    "date",
+    "versions",
+)
 CORE = "(core)"
 """Stands for the mixer where an op is none's: the small ops around every mixer."""
 

@@ -58,9 +58,12 @@ def evidence(store: Store, search: SearchRecord, most: int = SAMPLE) -> Evidence
     kept = acted[depths[acted.index] == (usual.iloc[0] if len(usual) else 0)].reset_index(drop=True)
     archs = [sample.archs[digest] for digest in kept["digest"]]
     return Evidence(
-        table=kept, designs=Designs.of(archs), params=tuple(sample.params[digest] for digest in kept["digest"]),
-        complete=sample.complete, left_out=len(sample.archs) - len(kept),
-    )  # fmt: skip
+        table=kept,
+        designs=Designs.of(archs),
+        params=tuple(sample.params[digest] for digest in kept["digest"]),
+        complete=sample.complete,
+        left_out=len(sample.archs) - len(kept),
+    )
 
 
 def importance_table(found: Evidence, search: SearchRecord, objective: Objective) -> pd.DataFrame:
@@ -123,12 +126,14 @@ def changes_table(effect: Effect, objective: Objective, words: str) -> pd.DataFr
     """Each change in words; `words` is filled with what stood there before and after."""
     rows = [
         (
-            words.format(before=row["before"], after=row["after"]), signed(row["mean"], objective),
+            words.format(before=row["before"], after=row["after"]),
+            signed(row["mean"], objective),
             f"± {unsigned(row['error'], objective)}" if row["error"] == row["error"] else "unknown: one pair",
-            verdict(row["mean"], row["error"], row["clear"], objective), f"{row['count']:,} {METHODS[row['method']]}",
+            verdict(row["mean"], row["error"], row["clear"], objective),
+            f"{row['count']:,} {METHODS[row['method']]}",
         )
         for row in effect.changes.to_dict("records")
-    ]  # fmt: skip
+    ]
     columns = ["one layer changed", f"mean change of {objective.name}", "standard error", "so", "from"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -137,12 +142,13 @@ def moves_table(effect: PlaceEffect, objective: Objective) -> pd.DataFrame:
     """Each move of a layer to a later place in words, layers counted from 1."""
     rows = [
         (
-            f"{row['low'] + 1} to {row['high'] + 1}", signed(row["mean"], objective),
+            f"{row['low'] + 1} to {row['high'] + 1}",
+            signed(row["mean"], objective),
             f"± {unsigned(row['error'], objective)}" if row["error"] == row["error"] else "unknown: one pair",
             row["pairs"],
         )
         for row in effect.moves.to_dict("records")
-    ]  # fmt: skip
+    ]
     columns = ["moved from layer", f"mean change of {objective.name}", "standard error", "pairs"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -195,6 +201,7 @@ def _axis(objective: Objective, values: list[float]) -> Dimension:
     if not log:
         return Dimension(label=objective.name, values=values, marks=marked)
     return Dimension(
-        label=objective.name, values=np.log10(values).tolist(),
+        label=objective.name,
+        values=np.log10(values).tolist(),
         marks={float(np.log10(value)): text for value, text in marked.items()},
-    )  # fmt: skip
+    )

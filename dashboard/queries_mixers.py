@@ -24,13 +24,17 @@ def mixers_table(registry: Registry) -> pd.DataFrame:
     return pd.DataFrame(
         [
             (
-                mixer.name, mixer.family, mixer.summary, conformance_of(mixer).short, registry.version_of(mixer.name),
+                mixer.name,
+                mixer.family,
+                mixer.summary,
+                conformance_of(mixer).short,
+                registry.version_of(mixer.name),
                 ", ".join(registry.presets_of(mixer.name)),
             )
             for mixer in registry.mixers()
         ],
         columns=["mixer", "family", "rule", "conformance", "version", "presets"],
-    )  # fmt: skip
+    )
 
 
 def registered(registry: Registry) -> str:
@@ -94,25 +98,28 @@ def _growth(tensor: Any) -> str:
     return f"{base}{grown}" + (f", at most {tensor.cap}" if tensor.cap is not None else "")
 
 
-def layer_curves(
-    names: Sequence[str], registry: Registry, model: ModelSpec, contexts: Sequence[int]
-) -> pd.DataFrame:  # fmt: skip
+def layer_curves(names: Sequence[str], registry: Registry, model: ModelSpec, contexts: Sequence[int]) -> pd.DataFrame:
     """``arch`` (the mixer's or preset's name), ``context``, and `MEASURED` of one layer with the defaults."""
     return pd.DataFrame(list(_curve_rows(names, registry, model, contexts)), columns=["arch", "context", *MEASURED])
 
 
 def _curve_rows(
     names: Sequence[str], registry: Registry, model: ModelSpec, contexts: Sequence[int]
-) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+) -> Iterator[tuple[Any, ...]]:
     for name in names:
         layer = LayerSpec.make(name, registry)
         for context in contexts:
             cost = layer_cost(layer, model, LayerInfo(resolver=registry), registry, context)
             moved = cost.traffic.read_bytes + cost.traffic.written_bytes
             yield (
-                name, context, cost.kv_bytes, cost.state_bytes, cost.decode_flops.total, moved,
+                name,
+                context,
+                cost.kv_bytes,
+                cost.state_bytes,
+                cost.decode_flops.total,
+                moved,
                 cost.prefill_flops.total,
-            )  # fmt: skip
+            )
 
 
 def names_of(registry: Registry) -> dict[str, str]:

@@ -23,9 +23,20 @@ LAYER_COLUMNS = ("layer", "name", "mixer", "family", "text", "options")
 in the notation as ``text``, and every option as ``key=value``."""
 
 SEED_COLUMNS = (
-    "task", "metric", "seed", "status", "test", "validation", "chance", "learning_rate", "steps", "solved_at",
-    "tokens", "train_seconds", "remark",
-)  # fmt: skip
+    "task",
+    "metric",
+    "seed",
+    "status",
+    "test",
+    "validation",
+    "chance",
+    "learning_rate",
+    "steps",
+    "solved_at",
+    "tokens",
+    "train_seconds",
+    "remark",
+)
 """One row a measurement; ``tokens`` is the length of its sequences, ``solved_at`` the step at which it was solved."""
 
 SCORE_COLUMNS = ("task", "metric", "seeds", "mean", "low", "high", "deviation", "chance")
@@ -122,14 +133,21 @@ def differing(layers: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:
 def layer_costs_frame(arch: ArchSpec, resolver: Resolver, context: int) -> pd.DataFrame:
     """One row a layer with the costs of each at `context` tokens, FLOPs as totals over their kinds."""
     cost = CostModel(resolver).cost(arch, context)
-    return pd.DataFrame([
-        {
-            "layer": index, "params": line.params, "state_bytes": line.state_bytes, "kv_bytes": line.kv_bytes,
-            "traffic": line.traffic.read_bytes + line.traffic.written_bytes, "decode_flops": line.decode_flops.total,
-            "prefill_flops": line.prefill_flops.total, "train_flops": line.train_flops.total,
-        }
-        for index, line in enumerate(cost.layers)
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "layer": index,
+                "params": line.params,
+                "state_bytes": line.state_bytes,
+                "kv_bytes": line.kv_bytes,
+                "traffic": line.traffic.read_bytes + line.traffic.written_bytes,
+                "decode_flops": line.decode_flops.total,
+                "prefill_flops": line.prefill_flops.total,
+                "train_flops": line.train_flops.total,
+            }
+            for index, line in enumerate(cost.layers)
+        ]
+    )
 
 
 def costs_frame(record: TrialRecord) -> pd.DataFrame:
@@ -160,10 +178,20 @@ def _seed_row(record: TrialRecord, index: int) -> tuple[Any, ...]:
         "judged by steps" if data.get("judged") == "steps" else "",
     ]
     return (
-        data["task"], metric, measured.seed, measured.status, _number(data["test"].get(metric)),
-        _number(data["validation"].get(metric)), _number(data["chance"]), _number(data["learning_rate"]), data["steps"],
-        data["solved_at"], data["seq_len"], data["train_seconds"], "; ".join(filter(None, remarks)),
-    )  # fmt: skip
+        data["task"],
+        metric,
+        measured.seed,
+        measured.status,
+        _number(data["test"].get(metric)),
+        _number(data["validation"].get(metric)),
+        _number(data["chance"]),
+        _number(data["learning_rate"]),
+        data["steps"],
+        data["solved_at"],
+        data["seq_len"],
+        data["train_seconds"],
+        "; ".join(filter(None, remarks)),
+    )
 
 
 def scores_frame(seeds: pd.DataFrame) -> pd.DataFrame:
@@ -204,10 +232,15 @@ def _sweep_rows(record: TrialRecord) -> Iterator[tuple[Any, ...]]:
         data = measured.payload
         for entry in data["sweep"]:
             yield (
-                data["task"], measured.seed, float(entry["learning_rate"]), entry["status"],
-                _number(entry["validation"].get(data["metric"])), entry["steps"],
-                entry["learning_rate"] == data["learning_rate"], str(entry.get("reason") or ""),
-            )  # fmt: skip
+                data["task"],
+                measured.seed,
+                float(entry["learning_rate"]),
+                entry["status"],
+                _number(entry["validation"].get(data["metric"])),
+                entry["steps"],
+                entry["learning_rate"] == data["learning_rate"],
+                str(entry.get("reason") or ""),
+            )
 
 
 def versions_of(record: TrialRecord) -> dict[str, str]:

@@ -30,5 +30,5 @@ def _evidence(database: str, name: str, revision: str, *, _search: SearchRecord)
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _importance(
     database: str, name: str, revision: str, objective: str, *, _of: tuple[SearchRecord, Objective]
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     return importance_table(evidence_of(_of[0]), *_of)

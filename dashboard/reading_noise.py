@@ -22,6 +22,6 @@ def noises(search: SearchRecord, names: tuple[str, ...]) -> Mapping[str, SeedNoi
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _noises(
     database: str, name: str, revision: str, names: tuple[str, ...], *, _store: Store
-) -> Mapping[str, SeedNoise]:  # fmt: skip
+) -> Mapping[str, SeedNoise]:
     values = _store.values_frame(name, names, ("test",))
     return {metric: noise_of(values[values["name"] == metric]) for metric in names}

@@ -38,11 +38,14 @@ def report(answer: Answer, evidence: Iterable[str] = ()) -> str:
     """
     return "\n".join(
         [
-            "<!doctype html>", '<html lang="en"><head><meta charset="utf-8">',
-            f"<title>{markup(answer.search.name)}</title>", f"<style>{_STYLE}</style></head><body>",
-            *_parts(answer, evidence), "</body></html>",
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f"<title>{markup(answer.search.name)}</title>",
+            f"<style>{_STYLE}</style></head><body>",
+            *_parts(answer, evidence),
+            "</body></html>",
         ]
-    )  # fmt: skip
+    )
 
 
 def _parts(answer: Answer, evidence: Iterable[str]) -> Iterator[str]:

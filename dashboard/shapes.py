@@ -17,8 +17,25 @@ MOST_LAYERS = 1_000
 UNREAD: Mapping[str, Any] = {"model": {}, "layers": []}
 """Stands for an architecture that cannot be read: half of one would be another."""
 
-_TAKEN = {*COLUMNS, "search", "on_front", "valid_for", "rank", "place", "reference", "goodness", "reason",
-          "violations", "unexercised", "created_at", "finished_at", "number", "no.", "#", "remark"}  # fmt: skip
+_TAKEN = {
+    *COLUMNS,
+    "search",
+    "on_front",
+    "valid_for",
+    "rank",
+    "place",
+    "reference",
+    "goodness",
+    "reason",
+    "violations",
+    "unexercised",
+    "created_at",
+    "finished_at",
+    "number",
+    "no.",
+    "#",
+    "remark",
+}
 """Columns that stand beside those of the objectives."""
 
 Long = Annotated[str, AfterValidator(lambda text: shortened(text, SENTENCE))]

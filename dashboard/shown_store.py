@@ -52,9 +52,13 @@ class ShownStore(Store):
         return [self._shown_search(record) for record in super().searches()]
 
     def trials(
-        self, search_id: int, *, states: Collection[str] | None = None, kinds: Collection[str] | None = None,
+        self,
+        search_id: int,
+        *,
+        states: Collection[str] | None = None,
+        kinds: Collection[str] | None = None,
         digest: str | None = None,
-    ) -> list[TrialRecord]:  # fmt: skip
+    ) -> list[TrialRecord]:
         found = super().trials(search_id, states=states, kinds=kinds, digest=digest)
         return [self._trial(record) for record in found]
 
@@ -100,9 +104,14 @@ class ShownStore(Store):
         stored = {name: getattr(record, name) for name in ("params", "violations", "costs")}
         sound = self._fitted(who, TrialShape, {**stored, "seeds": _listed(record.seeds)})
         return replace(
-            record, arch=self._arch(who, record.arch), reason=self._cut(who, record.reason), params=sound["params"],
-            violations=sound["violations"], costs=sound["costs"], seeds=tuple(sound["seeds"]),
-        )  # fmt: skip
+            record,
+            arch=self._arch(who, record.arch),
+            reason=self._cut(who, record.reason),
+            params=sound["params"],
+            violations=sound["violations"],
+            costs=sound["costs"],
+            seeds=tuple(sound["seeds"]),
+        )
 
     def _arch(self, who: str, arch: object) -> Mapping[str, Any]:
         """An architecture that fits as a whole, or one without layers."""
@@ -114,7 +123,7 @@ class ShownStore(Store):
 
     def _measurement(
         self, search: SearchRecord, record: TrialRecord, one: MeasurementRecord
-    ) -> MeasurementRecord | None:  # fmt: skip
+    ) -> MeasurementRecord | None:
         who = f"trial {record.id}, {cell(one.task)}, seed {one.seed}"
         found, refused = fitted(PayloadShape, one.payload)
         if found is None:

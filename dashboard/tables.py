@@ -26,9 +26,14 @@ Columns = Mapping[str, Any]
 
 
 def table(
-    frame: pd.DataFrame, key: str, *, file: str = "", columns: Columns | None = None,
-    height: Literal["auto", "content"] = "auto", download: pd.DataFrame | None = None,
-) -> None:  # fmt: skip
+    frame: pd.DataFrame,
+    key: str,
+    *,
+    file: str = "",
+    columns: Columns | None = None,
+    height: Literal["auto", "content"] = "auto",
+    download: pd.DataFrame | None = None,
+) -> None:
     """Draws `frame`, and below it a small button for `download`, else for itself, as `file` (none: no button)."""
     st.dataframe(shown(frame), hide_index=True, key=key, placeholder="", height=height, column_config=columns)
     if file:
@@ -36,17 +41,27 @@ def table(
 
 
 def chosen_row(
-    frame: pd.DataFrame, key: str, *, columns: Columns | None = None, row_height: int | None = None,
+    frame: pd.DataFrame,
+    key: str,
+    *,
+    columns: Columns | None = None,
+    row_height: int | None = None,
     height: Literal["auto", "content"] = "auto",
-) -> int | None:  # fmt: skip
+) -> int | None:
     """Draws `frame`, of which a row can be chosen, and returns its number from 0; None for none.
 
     Whoever leaves the page for it calls `forget_row`, so that the row is not chosen when it comes back.
     """
     event = st.dataframe(
-        shown(frame), hide_index=True, on_select="rerun", selection_mode="single-row", key=f"{key}_{_left(key)}",
-        row_height=row_height, height=height, column_config=columns,
-    )  # fmt: skip
+        shown(frame),
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"{key}_{_left(key)}",
+        row_height=row_height,
+        height=height,
+        column_config=columns,
+    )
     row = clicked_row(event)
     return row if row is not None and row < len(frame) else None
 

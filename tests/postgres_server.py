@@ -88,22 +88,36 @@ class PostgresServer:
             for path in (self._folder, secret):
                 os.chown(path, account.pw_uid, account.pw_gid)
         self._check(
-            "initdb", f"--pgdata={self._folder / 'data'}", f"--username={OWNER}", f"--pwfile={secret}", "--no-sync",
-            "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--locale-provider=icu", "--icu-locale=en-US",
-        )  # fmt: skip
+            "initdb",
+            f"--pgdata={self._folder / 'data'}",
+            f"--username={OWNER}",
+            f"--pwfile={secret}",
+            "--no-sync",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--locale-provider=icu",
+            "--icu-locale=en-US",
+        )
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         settings = (
-            *_FAST, "listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}",
+            *_FAST,
+            "listen_addresses=127.0.0.1",
+            f"port={self.port}",
+            f"unix_socket_directories={self._folder}",
             "timezone=Asia/Kolkata",
-        )  # fmt: skip
+        )
         words = [word for setting in settings for word in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._folder / "data", *words],
-                stdout=log, stderr=log, cwd=self._folder, **self._as_user(),
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                **self._as_user(),
+            )
         self._wait()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:

@@ -43,9 +43,22 @@ OWNERS = {
     "plotly": set(),
 }
 DASHBOARD_MAY = {
-    "storage", "analysis", "costs", "arch", "notation", "registry", "mixer", "measurement", "units", "errors",
-    "exercise", "kernels", "speed", "conformance", "printable",
-}  # fmt: skip
+    "storage",
+    "analysis",
+    "costs",
+    "arch",
+    "notation",
+    "registry",
+    "mixer",
+    "measurement",
+    "units",
+    "errors",
+    "exercise",
+    "kernels",
+    "speed",
+    "conformance",
+    "printable",
+}
 
 
 def modules() -> list[Path]:

@@ -14,10 +14,25 @@ ROOT = Path(__file__).parents[1]
 
 def test_public_names() -> None:
     assert sorted(archsearch.__all__) == [
-        "ArchSpec", "ArchsearchError", "Flops", "LayerInfo", "LayerSpec", "MixerOptions", "MixerPlugin", "ModelShape",
-        "ModelSpec", "StateTensor", "Traffic", "Tunable", "cost", "evaluate", "hookimpl", "load_registry", "open_store",
+        "ArchSpec",
+        "ArchsearchError",
+        "Flops",
+        "LayerInfo",
+        "LayerSpec",
+        "MixerOptions",
+        "MixerPlugin",
+        "ModelShape",
+        "ModelSpec",
+        "StateTensor",
+        "Traffic",
+        "Tunable",
+        "cost",
+        "evaluate",
+        "hookimpl",
+        "load_registry",
+        "open_store",
         "run",
-    ]  # fmt: skip
+    ]
     assert all(hasattr(archsearch, name) for name in archsearch.__all__)
 
 

@@ -70,8 +70,11 @@ class Answer:
             "state": self.state,
             "objectives": [
                 {
-                    "name": objective.name, "direction": objective.direction, "unit": objective.unit,
-                    "context": objective.context, "chance": self.chance(objective),
+                    "name": objective.name,
+                    "direction": objective.direction,
+                    "unit": objective.unit,
+                    "context": objective.context,
+                    "chance": self.chance(objective),
                 }
                 for objective in self.objectives
             ],
@@ -81,7 +84,7 @@ class Answer:
             "dominated": self._rows(self.dominated),
             "not_exercised": self._rows(self.not_exercised),
             **({} if len(self.front) else {"why_no_front": self.why_no_front()}),
-        }  # fmt: skip
+        }
 
     def _rows(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
         return [self._row(row) for row in rows.to_dict("records")]

@@ -31,7 +31,7 @@ class Pick:
 
 def best_within(
     points: pd.DataFrame, values: pd.DataFrame, objectives: Objectives, name: str, limits: Mapping[str, float]
-) -> Pick:  # fmt: skip
+) -> Pick:
     """The eligible candidate that is best in the measured objective `name` among those with values up to `limits`.
 
     `values` are the metrics of `points`' trials by seed, as in the store's frames. Of equal candidates the one

@@ -62,9 +62,7 @@ def seed_noise(points: pd.DataFrame, name: str) -> SeedNoise:
     return SeedNoise(deviation=sqrt(variance), freedom=freedom)
 
 
-def difference(
-    first: Mapping[int, float], second: Mapping[int, float], pooled: SeedNoise | None = None
-) -> Difference:  # fmt: skip
+def difference(first: Mapping[int, float], second: Mapping[int, float], pooled: SeedNoise | None = None) -> Difference:
     """The second's mean less the first's, from their values by seed; `pooled` stands in for too few seeds.
 
     With three seeds on each side: Welch's interval. A seed without a value leaves no mean, as on a front.

@@ -29,7 +29,7 @@ def hypervolume(points: pd.DataFrame, objectives: Objectives, reference: Referen
 
 def hypervolume_over_trials(
     points: pd.DataFrame, objectives: Objectives, reference: Reference | None = None, *, most: int | None = None
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """The volume after each eligible candidate, in the order of their first trials; after `most` of them, evenly
     chosen with the last among them, where there are more.
 

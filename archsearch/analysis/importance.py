@@ -32,7 +32,7 @@ _ABSENT = object()
 
 def importances(
     params: Sequence[Mapping[str, Any]], losses: Sequence[float], *, resamples: int = RESAMPLES, seed: int = 0
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """`COLUMNS` of candidates' choices `params`, given an objective turned so that less is better.
 
     PED-ANOVA of reaching the best quarter of the candidates that were drawn, for choices that others open
@@ -49,12 +49,14 @@ def importances(
     whole = divergences(choices, values)
     halves = [_of_half(choices, values, rng) for _ in range(resamples)]
     shuffled = [divergences(choices, rng.permutation(values)) for _ in range(resamples)]
-    table = pd.DataFrame({
-        "choice": choices.names,
-        "importance": _shares(whole),
-        "error": np.std(halves, axis=0, ddof=1),
-        "chance": np.quantile(shuffled, 0.95, axis=0) / (whole.sum() or 1.0),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "choice": choices.names,
+            "importance": _shares(whole),
+            "error": np.std(halves, axis=0, ddof=1),
+            "chance": np.quantile(shuffled, 0.95, axis=0) / (whole.sum() or 1.0),
+        }
+    )
     table["clear"] = table["importance"] > table["chance"]
     return table.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 

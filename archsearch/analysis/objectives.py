@@ -76,8 +76,10 @@ def objectives_of(search: SearchRecord) -> list[Objective]:
     """The objectives that a search was stored with, in the order of its spec."""
     return [
         Objective(
-            name=str(given["name"]), direction=str(given["direction"]), unit=str(given.get("unit") or ""),
+            name=str(given["name"]),
+            direction=str(given["direction"]),
+            unit=str(given.get("unit") or ""),
             metric=str(given.get("metric") or given["name"]),
         )
         for given in search.objectives
-    ]  # fmt: skip
+    ]

@@ -17,9 +17,7 @@ any of its trials is one, else "search"; `seeds` are those of `trial`; `confirme
 _CONFIRMING = ("complete", "diverged")
 
 
-def points(
-    trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, *, split: str = "test"
-) -> pd.DataFrame:  # fmt: skip
+def points(trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, *, split: str = "test") -> pd.DataFrame:
     """One row a candidate (digest), in the order in which they were first drawn.
 
     `trials` and `metrics` are the store's frames. After `COLUMNS` come, for each objective, its mean over the seeds
@@ -54,7 +52,7 @@ def _sources(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _summary(
     frame: pd.DataFrame, trials: pd.DataFrame, metrics: pd.DataFrame, objective: Mapping[str, Any], split: str
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     rows = metrics[(metrics["name"] == metric_name(objective)) & metrics["step"].isna()]
     measured, costs = rows[rows["split"] == split], rows[rows["split"] == "cost"]
     table = _cost(frame, trials, costs) if len(costs) else _measured(frame, measured)

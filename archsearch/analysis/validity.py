@@ -96,9 +96,13 @@ def _table(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _measured_tasks(payloads: Mapping[str, Mapping[str, Any]]) -> Iterator[TaskScale]:
     for name, payload in payloads.items():
         yield TaskScale(
-            name=name, label=payload["task"], metric=payload["metric"], chance=payload["chance"],
-            seq_len=payload["seq_len"], steps=_steps(payload["recipe"], payload["seq_len"]),
-        )  # fmt: skip
+            name=name,
+            label=payload["task"],
+            metric=payload["metric"],
+            chance=payload["chance"],
+            seq_len=payload["seq_len"],
+            steps=_steps(payload["recipe"], payload["seq_len"]),
+        )
 
 
 def _planned_tasks(spec: Mapping[str, Any]) -> Iterator[TaskScale]:

@@ -29,9 +29,14 @@ def digests(registry: Registry, archs: Sequence[str]) -> dict[str, str]:
 
 
 def compile_all(
-    registry: Registry, archs: Sequence[str], cache_dir: Path | None, *, only: str, jobs: int,
+    registry: Registry,
+    archs: Sequence[str],
+    cache_dir: Path | None,
+    *,
+    only: str,
+    jobs: int,
     done: Callable[[int, int, Compiled], None] | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """Compiles the kernels whose label contains `only`, on these architectures.
 
     `done` is told of each as it is finished: how many are, of how many, and the last one.

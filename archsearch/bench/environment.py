@@ -20,11 +20,17 @@ def environment(device: torch.device) -> Environment:
     """Of this process and a device; what is not there is "none"."""
     triton, ptxas = _compilers()
     return Environment(
-        card=card_of(device), arch=arch_of(device) if device.type == "cuda" else platform.machine(),
-        driver=driver_of(device), torch=torch.__version__, triton=triton, ptxas=ptxas,
-        python=platform.python_version(), archsearch=__version__, commit=commit_of(Path(__file__).parent),
+        card=card_of(device),
+        arch=arch_of(device) if device.type == "cuda" else platform.machine(),
+        driver=driver_of(device),
+        torch=torch.__version__,
+        triton=triton,
+        ptxas=ptxas,
+        python=platform.python_version(),
+        archsearch=__version__,
+        commit=commit_of(Path(__file__).parent),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
-    )  # fmt: skip
+    )
 
 
 def card_of(device: torch.device) -> str:

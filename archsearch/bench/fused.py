@@ -27,9 +27,14 @@ def fused_ops() -> Iterator[BenchOp]:
 
 
 def _op(
-    name: str, inputs: Callable[[Shape, Draw], dict[str, Tensor]], plain: Callable[[Inputs], Outputs],
-    kernel: Callable[[Inputs], Outputs], *, reads: int, writes: int,
-) -> BenchOp:  # fmt: skip
+    name: str,
+    inputs: Callable[[Shape, Draw], dict[str, Tensor]],
+    plain: Callable[[Inputs], Outputs],
+    kernel: Callable[[Inputs], Outputs],
+    *,
+    reads: int,
+    writes: int,
+) -> BenchOp:
     """Tensors of `[B, T, H D]` in the model's dtype that are read, and that are written (two for one in float32);
     weights count for nothing."""
 
@@ -38,9 +43,15 @@ def _op(
         return Work(flops=0.0, read_bytes=reads * size, written_bytes=writes * size)
 
     return BenchOp(
-        name=name, grids=_GRIDS, inputs=inputs, reference=plain, work=work, head_axes={},
-        run=lambda given, impl: (kernel if impl == "triton" else plain)(given), trained=("x",),
-    )  # fmt: skip
+        name=name,
+        grids=_GRIDS,
+        inputs=inputs,
+        reference=plain,
+        work=work,
+        head_axes={},
+        run=lambda given, impl: (kernel if impl == "triton" else plain)(given),
+        trained=("x",),
+    )
 
 
 def _vectors(shape: Shape, draw: Draw) -> dict[str, Tensor]:

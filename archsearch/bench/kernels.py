@@ -141,11 +141,18 @@ def _timed(case: Case, passed: dict[str, _Passed], bench: Bench) -> dict[str, Ke
         return {name: _failed(op, shape, phase, name, error, bench) for name in passed}
     return {
         name: _row(
-            op, shape, phase, name, found.contender.form, "measured", found.note, timed=found.timed,
+            op,
+            shape,
+            phase,
+            name,
+            found.contender.form,
+            "measured",
+            found.note,
+            timed=found.timed,
             measured=_measured(case, found, times[name], peaks[name], bench.ceilings),
         )
         for name, found in passed.items()
-    }  # fmt: skip
+    }
 
 
 def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Callable[[], Contender]]]:
@@ -165,9 +172,13 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
         label, run = peer.prepare(case.inputs)
         agreeing = op.agreeing if peer.reference is None else 1.0
         return Contender(
-            name=peer.name, form=label, run=run, reference=peer.reference or op.reference, work=peer.work or op.work,
+            name=peer.name,
+            form=label,
+            run=run,
+            reference=peer.reference or op.reference,
+            work=peer.work or op.work,
             agreeing=agreeing,
-        )  # fmt: skip
+        )
 
     yield OURS, ours
     for peer in op.peers if bench.peers else ():
@@ -192,11 +203,18 @@ def _measured(case: Case, found: _Passed, timing: Timing, peak_bytes: int, rates
     work, seconds = case.work(found.contender), timing.median
     bound = Ceilings(**rates.model_dump()).bound_seconds(work)
     return Measured(
-        ms=spread_of(timing), flops=work.flops, done_flops=work.done_flops, moved_bytes=work.moved_bytes,
-        bound_ms=bound * 1e3, fraction=bound / seconds, tflops=work.flops / seconds / 1e12,
-        tbps=work.moved_bytes / seconds / 1e12, error=found.verdict.error, agreeing=found.verdict.agreeing,
+        ms=spread_of(timing),
+        flops=work.flops,
+        done_flops=work.done_flops,
+        moved_bytes=work.moved_bytes,
+        bound_ms=bound * 1e3,
+        fraction=bound / seconds,
+        tflops=work.flops / seconds / 1e12,
+        tbps=work.moved_bytes / seconds / 1e12,
+        error=found.verdict.error,
+        agreeing=found.verdict.agreeing,
         peak_bytes=peak_bytes,
-    )  # fmt: skip
+    )
 
 
 def spread_of(timing: Timing) -> Spread:
@@ -219,10 +237,20 @@ def _row(
     op: BenchOp, shape: Shape, phase: str, contender: str, form: str, status: Status, reason: str, **measured: Any
 ) -> KernelRow:
     return KernelRow(
-        op=op.name, phase=phase, contender=contender, form=form, batch=shape.batch, tokens=shape.tokens,
-        heads=shape.heads, kv_heads=shape.kv_heads, head_dim=shape.head_dim, sizes=dict(op.sizes), status=status,
-        reason=reason, **measured,
-    )  # fmt: skip
+        op=op.name,
+        phase=phase,
+        contender=contender,
+        form=form,
+        batch=shape.batch,
+        tokens=shape.tokens,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        sizes=dict(op.sizes),
+        status=status,
+        reason=reason,
+        **measured,
+    )
 
 
 def _failed(op: BenchOp, shape: Shape, phase: str, name: str, error: Exception, bench: Bench) -> KernelRow:

@@ -96,8 +96,9 @@ def bench_pattern(pattern: str, plan: Plan, bench: ModelBench) -> Iterator[Model
     model.to(bench.dtype)
     faults = _faults(model, tokens, expected)
     for quantity, contexts, batch, figure in (
-        ("prefill", plan.prefill, 1, subject.prefill), ("decode", plan.decode, plan.batch, subject.decode),
-    ):  # fmt: skip
+        ("prefill", plan.prefill, 1, subject.prefill),
+        ("decode", plan.decode, plan.batch, subject.decode),
+    ):
         for context in contexts:
             if faults[quantity]:
                 yield subject.row(quantity, batch, context, "wrong", faults[quantity])
@@ -108,9 +109,7 @@ def bench_pattern(pattern: str, plan: Plan, bench: ModelBench) -> Iterator[Model
 @torch.no_grad()
 def _faults(model: HybridLM, tokens: Tensor, expected: Tensor) -> dict[str, str]:
     """What is wrong with the logits of a pass and of a step, "" for nothing."""
-    return {
-        "prefill": _fault(model(tokens), expected), "decode": _fault(_stepped(model, tokens), expected[:, -1])
-    }  # fmt: skip
+    return {"prefill": _fault(model(tokens), expected), "decode": _fault(_stepped(model, tokens), expected[:, -1])}
 
 
 def _stepped(model: HybridLM, tokens: Tensor) -> Tensor:
@@ -218,15 +217,28 @@ class _Subject:
 
     def row(self, quantity: str, batch: int, context: int, status: Status, reason: str, **figures: object) -> ModelRow:
         """A row of this pattern."""
-        return ModelRow.model_validate({
-            "pattern": self.pattern, "quantity": quantity, "batch": batch, "context": context, "status": status,
-            "reason": reason, **figures,
-        })  # fmt: skip
+        return ModelRow.model_validate(
+            {
+                "pattern": self.pattern,
+                "quantity": quantity,
+                "batch": batch,
+                "context": context,
+                "status": status,
+                "reason": reason,
+                **figures,
+            }
+        )
 
     def _timed(
-        self, quantity: str, batch: int, context: int, call: Callable[[], object], timed: Timed, predicted: float,
+        self,
+        quantity: str,
+        batch: int,
+        context: int,
+        call: Callable[[], object],
+        timed: Timed,
+        predicted: float,
         note: str = "",
-    ) -> list[ModelRow]:  # fmt: skip
+    ) -> list[ModelRow]:
         """The time, and on a card the most memory that was held meanwhile."""
         bench = self.bench
         if bench.device.type == "cuda":
@@ -234,10 +246,17 @@ class _Subject:
         timing = measure({quantity: call}, stopwatch=bench.clock, seconds=bench.seconds)[quantity]
         rows = [
             self.row(
-                quantity, batch, context, "measured", note, timed=timed, measured=timing.median,
-                spread=spread_of(timing), predicted=predicted,
+                quantity,
+                batch,
+                context,
+                "measured",
+                note,
+                timed=timed,
+                measured=timing.median,
+                spread=spread_of(timing),
+                predicted=predicted,
             )
-        ]  # fmt: skip
+        ]
         if bench.device.type == "cuda":
             peak = float(torch.cuda.max_memory_allocated(bench.device))
             rows.append(self.row("peak", batch, context, "measured", f"while {quantity}", measured=peak))

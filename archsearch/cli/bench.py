@@ -108,10 +108,17 @@ def bench_model(
 
     place = device_named(device)
     dtype = dtype_of(place)
-    spec = ModelSpec.read({
-        "d_model": d_model, "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim, "vocab_size": vocab_size,
-        "channel_mixer": channel_mixer, "dtype": str(dtype).removeprefix("torch."),
-    })  # fmt: skip
+    spec = ModelSpec.read(
+        {
+            "d_model": d_model,
+            "n_heads": heads,
+            "n_kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "vocab_size": vocab_size,
+            "channel_mixer": channel_mixer,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+    )
     registry, clock = load_registry(), clock_for(place)
     for pattern in patterns:
         ArchSpec.parse(pattern, registry, spec)
@@ -119,9 +126,14 @@ def bench_model(
     bench = ModelBench(device=place, dtype=dtype, clock=clock, ceilings=rates, spec=spec, registry=registry)
     plan = plan_for(place, train=_contexts(train), prefill=_contexts(prefill), decode=_contexts(decode), batch=batch)
     sizes: dict[str, int | str] = {
-        "d_model": spec.d_model, "n_heads": spec.n_heads, "n_kv_heads": spec.n_kv_heads, "head_dim": spec.head_dim,
-        "channel_mixer": spec.channel_mixer, "vocab_size": spec.vocab_size, "impl": impl_in_use(),
-    }  # fmt: skip
+        "d_model": spec.d_model,
+        "n_heads": spec.n_heads,
+        "n_kv_heads": spec.n_kv_heads,
+        "head_dim": spec.head_dim,
+        "channel_mixer": spec.channel_mixer,
+        "vocab_size": spec.vocab_size,
+        "impl": impl_in_use(),
+    }
     empty = Results(kind="model", environment=environment(place), ceilings=rates, model=sizes)
     rows = _collect((row for pattern in patterns for row in bench_pattern(pattern, plan, bench)), empty, json)
     if any(row.status in ("wrong", "failed") for row in rows):

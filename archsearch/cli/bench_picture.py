@@ -35,8 +35,12 @@ def write_bench_picture(results: Sequence[Results], path: Path) -> None:
         axes.scatter(
             [100 * row.measured.fraction for row in drawn if row.measured is not None],
             [labels.index(_label(row)) for row in drawn],
-            marker="o" if ours else "D", s=42 if ours else 26, color=color, label=name, zorder=3 if ours else 2,
-        )  # fmt: skip
+            marker="o" if ours else "D",
+            s=42 if ours else 26,
+            color=color,
+            label=name,
+            zorder=3 if ours else 2,
+        )
     axes.set_xscale("log")
     axes.set_xlabel("share of the bound, %", color=_INK)
     axes.set_yticks(range(len(labels)), labels, fontsize=8, family="monospace")

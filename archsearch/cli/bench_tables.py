@@ -61,9 +61,14 @@ def kernel_cells(row: KernelRow, ours: KernelRow | None) -> Sequence[str]:
     if ours is not None and ours.measured is not None and ours is not row:
         over = f"{found.ms.median / ours.measured.ms.median:.2f} x ours {over}".rstrip()
     return [
-        *head, f"{found.ms.median:.3g}", f"{found.ms.low:.3g} to {found.ms.high:.3g}", f"{found.tflops:.3g}",
-        f"{found.tbps:.3g}", f"{found.fraction:.1%}", over,
-    ]  # fmt: skip
+        *head,
+        f"{found.ms.median:.3g}",
+        f"{found.ms.low:.3g} to {found.ms.high:.3g}",
+        f"{found.tflops:.3g}",
+        f"{found.tbps:.3g}",
+        f"{found.fraction:.1%}",
+        over,
+    ]
 
 
 KERNEL_COLUMNS = ("op", "phase", "shape", "by", ">ms", "spread", ">TFLOP/s", ">TB/s", ">of bound", "note")
@@ -108,9 +113,13 @@ def _model_cells(row: ModelRow, relative: float | None) -> Sequence[str]:
     if row.measured is None:
         return [*head, "", "", "", "", f"{row.status}: {row.reason}"]
     return [
-        *head, _amount(row, row.measured) + _rate(row), "" if row.predicted is None else _amount(row, row.predicted),
-        "" if row.ratio is None else f"{row.ratio:.3g}", "" if relative is None else f"{relative:+.0%}", row.reason,
-    ]  # fmt: skip
+        *head,
+        _amount(row, row.measured) + _rate(row),
+        "" if row.predicted is None else _amount(row, row.predicted),
+        "" if row.ratio is None else f"{row.ratio:.3g}",
+        "" if relative is None else f"{relative:+.0%}",
+        row.reason,
+    ]
 
 
 def _amount(row: ModelRow, value: float) -> str:

@@ -42,10 +42,16 @@ def cost(
     registry = load_registry()
     model = ModelSpec.read(
         {
-            "d_model": d_model, "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim, "dtype": dtype,
-            "channel_mixer": channel_mixer, "short_conv": short_conv, "vocab_size": vocab_size,
+            "d_model": d_model,
+            "n_heads": heads,
+            "n_kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "dtype": dtype,
+            "channel_mixer": channel_mixer,
+            "short_conv": short_conv,
+            "vocab_size": vocab_size,
         }
-    )  # fmt: skip
+    )
     arch = ArchSpec.parse(pattern, registry, model)
     contexts = [parse_context(part.strip()) for part in context.split(",") if part.strip()]
     if not contexts:
@@ -106,13 +112,16 @@ def _layer_table(arch: ArchSpec, cost: ArchCost, registry: Registry) -> Any:
         groups.setdefault((_layer_name(layer, registry), line), []).append(index)
     rows = [
         [
-            f"{len(indices)} x", name, format_quantity(line.params, unit=""),
+            f"{len(indices)} x",
+            name,
+            format_quantity(line.params, unit=""),
             format_quantity(line.prefill_flops.total, unit="FLOP"),
             format_quantity(line.decode_flops.total, unit="FLOP"),
-            format_quantity(line.kv_bytes, unit="bytes"), format_quantity(line.state_bytes, unit="bytes"),
+            format_quantity(line.kv_bytes, unit="bytes"),
+            format_quantity(line.state_bytes, unit="bytes"),
             format_quantity(line.traffic.read_bytes, unit="bytes"),
         ]
         for (name, line), indices in groups.items()
-    ]  # fmt: skip
+    ]
     columns = [">layers", "mixer", ">params", ">prefill", ">decode", ">kv", ">state", ">decode read"]
     return table(columns, rows, title=f"each layer at {cost.context:,} tokens")

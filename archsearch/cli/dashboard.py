@@ -29,11 +29,12 @@ def dashboard(
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            "--allow-host", metavar="NAME",
+            "--allow-host",
+            metavar="NAME",
             help="Another host name by which browsers may ask, beside the loopback ones; may be repeated.",
         ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Shows searches, fronts and architectures in a browser.
 
     Reads the database and never writes to it. On another address than the loopback one, anybody who reaches the port
@@ -62,12 +63,21 @@ def command(host: str, port: int, allowed: list[str]) -> list[str]:
     """
     hosts = dict.fromkeys(["localhost", LOOPBACK, "::1", host, *allowed])
     options = {
-        "server.address": host, "server.port": str(port), "server.headless": "true",
-        "server.enableCORS": "true", "server.enableXsrfProtection": "true", "server.enableStaticServing": "false",
-        "server.enableAgentApi": "false", "server.fileWatcherType": "none", "client.showErrorDetails": "none",
-        "client.showErrorLinks": "false", "client.toolbarMode": "viewer", "browser.gatherUsageStats": "false",
-        "theme.light.primaryColor": "#0072B2", "theme.dark.primaryColor": "#56B4E9",
-    }  # fmt: skip
+        "server.address": host,
+        "server.port": str(port),
+        "server.headless": "true",
+        "server.enableCORS": "true",
+        "server.enableXsrfProtection": "true",
+        "server.enableStaticServing": "false",
+        "server.enableAgentApi": "false",
+        "server.fileWatcherType": "none",
+        "client.showErrorDetails": "none",
+        "client.showErrorLinks": "false",
+        "client.toolbarMode": "viewer",
+        "browser.gatherUsageStats": "false",
+        "theme.light.primaryColor": "#0072B2",
+        "theme.dark.primaryColor": "#56B4E9",
+    }
     flags = [f"--{key}={value}" for key, value in options.items()]
     allowing = [f"--server.allowedHosts={name}" for name in hosts]
     return ["-P", "-m", "archsearch_dashboard.serve", *flags, *allowing]

@@ -42,11 +42,18 @@ def searches(storage: StorageOption = None, json: JsonFlag = False) -> None:
         return
     rows = [
         [
-            row["name"], row["state"], row["trials"], row["complete"], row["infeasible"], row["diverged"],
-            row["failed"], ", ".join(row["objectives"]), f"{row['created_at']:%Y-%m-%d %H:%M}",
+            row["name"],
+            row["state"],
+            row["trials"],
+            row["complete"],
+            row["infeasible"],
+            row["diverged"],
+            row["failed"],
+            ", ".join(row["objectives"]),
+            f"{row['created_at']:%Y-%m-%d %H:%M}",
         ]
         for row in frame.to_dict("records")
-    ]  # fmt: skip
+    ]
     columns = [">trials", ">complete", ">infeasible", ">diverged", ">failed", "objectives", "begun (UTC)"]
     out.print(table(["search", "state", *columns], rows, title=database))
     for row in frame.to_dict("records"):
@@ -96,11 +103,16 @@ def _print_trials(name: str, shown: DataFrame, total: int, objectives: list[Obje
         return
     rows = [
         [
-            row["trial"], row["number"], row["kind"], row["state"], row["pattern"],
-            *(objective.show(float(row[objective.name])) for objective in objectives), _remark(row),
+            row["trial"],
+            row["number"],
+            row["kind"],
+            row["state"],
+            row["pattern"],
+            *(objective.show(float(row[objective.name])) for objective in objectives),
+            _remark(row),
         ]
         for row in shown.to_dict("records")
-    ]  # fmt: skip
+    ]
     names = [f">{objective.name}" for objective in objectives]
     out.print(table([">trial", ">no.", "kind", "state", "pattern", *names, "remark"], rows))
     out.print(f"{len(shown)} of {total} trials; figures are those of the validation split; `archsearch show TRIAL`")

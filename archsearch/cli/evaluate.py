@@ -61,20 +61,26 @@ def evaluate(
     registry, other = load_registry(), read_settings(settings or [])
     model = ModelSpec.read(
         {
-            "d_model": d_model, "n_heads": heads, "n_kv_heads": kv_heads, "head_dim": head_dim,
-            "channel_mixer": channel_mixer, "short_conv": short_conv,
+            "d_model": d_model,
+            "n_heads": heads,
+            "n_kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "channel_mixer": channel_mixer,
+            "short_conv": short_conv,
             **other["model"],
         }
-    )  # fmt: skip
+    )
     spec = ArchSpec.parse(arch, registry, model)
     given = {"steps": steps, "batch_size": batch_size, "learning_rates": learning_rate or None}
     recipe = Recipe.read(
         {
-            "seeds": seeds, "device": device, "dtype": dtype,
+            "seeds": seeds,
+            "device": device,
+            "dtype": dtype,
             **{key: value for key, value in given.items() if value is not None},
             **other["recipe"],
         }
-    )  # fmt: skip
+    )
     tasks = [resolve_task(name, registry) for name in task]
     measurements = []
     for resolved in tasks:
@@ -84,11 +90,12 @@ def evaluate(
     if json:
         print_json(
             {
-                "pattern": spec.pattern(registry), "digest": spec.digest,
+                "pattern": spec.pattern(registry),
+                "digest": spec.digest,
                 "measurements": [measurement.to_json() for measurement in measurements],
                 "summary": [_summary(group) for group in _by_task(measurements)],
             }
-        )  # fmt: skip
+        )
     else:
         _print(spec.pattern(registry), measurements, registry)
     if all(measurement.status == "diverged" for measurement in measurements):
@@ -145,10 +152,19 @@ def _print(pattern: str, measurements: list[Measurement], registry: Registry) ->
     for measurement in measurements:
         value = f"{measurement.test[measurement.metric]:.3f}" if measurement.test else measurement.status
         rate = f"{measurement.learning_rate:g}" if measurement.learning_rate else "-"
-        rows.append([
-            measurement.task, measurement.seed, measurement.metric, value, f"{measurement.chance:.3f}", rate,
-            measurement.steps, f"{measurement.train_seconds:.1f}", f"{measurement.tokens_per_second:,.0f}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                measurement.task,
+                measurement.seed,
+                measurement.metric,
+                value,
+                f"{measurement.chance:.3f}",
+                rate,
+                measurement.steps,
+                f"{measurement.train_seconds:.1f}",
+                f"{measurement.tokens_per_second:,.0f}",
+            ]
+        )
     columns = ["task", ">seed", "metric", ">test", ">chance", ">rate", ">steps", ">seconds", ">tokens/s"]
     out.print(table(columns, rows, title=pattern))
     for group in _by_task(measurements):

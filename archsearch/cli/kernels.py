@@ -103,9 +103,14 @@ def _rows(held: Table, archs: list[str]) -> Iterator[dict[str, str | int | None]
         proof = held.proof(key)
         status = "verified" if proof else "verified with another source or Triton" if key in stale else "not verified"
         yield {
-            "op": held.op, "arch": key[0], "head_dim": key[1], "chunk": key[2], "status": status,
-            "card": proof.card if proof else None, "triton": proof.triton if proof else None,
-        }  # fmt: skip
+            "op": held.op,
+            "arch": key[0],
+            "head_dim": key[1],
+            "chunk": key[2],
+            "status": status,
+            "card": proof.card if proof else None,
+            "triton": proof.triton if proof else None,
+        }
 
 
 @contextmanager
@@ -143,7 +148,13 @@ def _show(report: Report, faults: list[str], *, json: bool) -> None:
 def _row(compiled: Compiled) -> list[str]:
     matrix = f"{compiled.products - compiled.scalar} of {compiled.products} matrix" if compiled.products else "none"
     return [
-        compiled.kernel, compiled.arch, " ".join(f"{name}={size}" for name, size in compiled.tiles.items()),
-        str(compiled.num_warps), str(compiled.num_stages), str(compiled.registers), str(compiled.spill_bytes),
-        f"{compiled.shared_bytes / 1024:.0f}", matrix,
-    ]  # fmt: skip
+        compiled.kernel,
+        compiled.arch,
+        " ".join(f"{name}={size}" for name, size in compiled.tiles.items()),
+        str(compiled.num_warps),
+        str(compiled.num_stages),
+        str(compiled.registers),
+        str(compiled.spill_bytes),
+        f"{compiled.shared_bytes / 1024:.0f}",
+        matrix,
+    ]

@@ -22,10 +22,11 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 StorageOption = Annotated[
     str | None,
     typer.Option(
-        "--storage", metavar="URL",
+        "--storage",
+        metavar="URL",
         help="Database URL; else ARCHSEARCH_STORAGE, else the spec's, else sqlite:///archsearch.db.",
     ),
-]  # fmt: skip
+]
 
 
 def print_json(data: Any, outlet: Outlet | None = None) -> None:

@@ -54,9 +54,14 @@ def write_picture(answer: Answer, x: Objective, y: Objective, path: str | Path) 
     _set_axes(axes, x, y, [row for group in groups for row in group])
     _titles(figure, answer, height)
     figure.legend(
-        loc="lower left", bbox_to_anchor=(0.02, (0.2 + LINE_INCHES * len(key)) / height), ncols=4, fontsize=8,
-        frameon=False, columnspacing=1.6, handletextpad=0.5,
-    )  # fmt: skip
+        loc="lower left",
+        bbox_to_anchor=(0.02, (0.2 + LINE_INCHES * len(key)) / height),
+        ncols=4,
+        fontsize=8,
+        frameon=False,
+        columnspacing=1.6,
+        handletextpad=0.5,
+    )
     _label_points(figure, axes, front, references, x, y)
     figure.text(
         0.02, 0.12 / height, "\n".join(key), fontsize=8, family="monospace", va="bottom", color=_INK, linespacing=1.35
@@ -73,7 +78,7 @@ def _drawable(rows: DataFrame, x: Objective, y: Objective) -> Rows:
 
 def _draw_points(
     axes: Axes, groups: Sequence[Rows], x: Objective, y: Objective, *, chance: float | None, steps: bool
-) -> None:  # fmt: skip
+) -> None:
     front, references, dominated, not_exercised = groups
     if chance is not None:
         axes.axhline(chance, color=_FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label=f"chance ({chance:.3g})")
@@ -83,9 +88,14 @@ def _draw_points(
         ordered = sorted(front, key=lambda row: float(row[x.name]))
         where = "steps-post" if x.direction == "minimize" else "steps-pre"
         axes.plot(
-            [row[x.name] for row in ordered], [row[y.name] for row in ordered], drawstyle=where, color=_FRONT,
-            linewidth=1, alpha=0.35, zorder=2,
-        )  # fmt: skip
+            [row[x.name] for row in ordered],
+            [row[y.name] for row in ordered],
+            drawstyle=where,
+            color=_FRONT,
+            linewidth=1,
+            alpha=0.35,
+            zorder=2,
+        )
     for kind, marker, name in (("search", "o", "front"), ("reference", "D", "front, reference")):
         for confirmed, label in ((True, f"{name}, confirmed"), (False, f"{name}, unconfirmed")):
             rows = [row for row in front if row["kind"] == kind and bool(row["confirmed"]) is confirmed]
@@ -97,9 +107,17 @@ def _draw_points(
 
 
 def _scatter(
-    axes: Axes, rows: Rows, x: Objective, y: Objective, *, marker: str, color: str, size: int,
-    label: str, filled: bool = True,
-) -> None:  # fmt: skip
+    axes: Axes,
+    rows: Rows,
+    x: Objective,
+    y: Objective,
+    *,
+    marker: str,
+    color: str,
+    size: int,
+    label: str,
+    filled: bool = True,
+) -> None:
     if not rows:
         return
     xs, ys = [float(row[x.name]) for row in rows], [float(row[y.name]) for row in rows]
@@ -164,17 +182,19 @@ def _key(answer: Answer, front: Rows, references: Rows) -> list[str]:
     return lines
 
 
-def _labelled(
-    front: Rows, references: Rows
-) -> list[tuple[str, dict[Any, Any]]]:  # fmt: skip
+def _labelled(front: Rows, references: Rows) -> list[tuple[str, dict[Any, Any]]]:
     numbers = [(str(index), row) for index, row in enumerate(front, start=1)]
     return numbers + [(f"R{index}", row) for index, row in enumerate(references, start=1)]
 
 
 def _label_points(
-    figure: Figure, axes: Axes, front: Rows, references: Rows,
-    x: Objective, y: Objective,
-) -> None:  # fmt: skip
+    figure: Figure,
+    axes: Axes,
+    front: Rows,
+    references: Rows,
+    x: Objective,
+    y: Objective,
+) -> None:
     """Writes each point's number beside it, where it covers neither another point nor another number."""
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -185,9 +205,17 @@ def _label_points(
     for (label, row), (left, low) in zip(labelled, places, strict=True):
         color = _FRONT if label.isdigit() else _REFERENCE
         text = axes.annotate(
-            label, (float(row[x.name]), float(row[y.name])), xytext=(0, 0), textcoords="offset points",
-            ha="center", va="center", fontsize=9, fontweight="bold", color=color, zorder=5,
-        )  # fmt: skip
+            label,
+            (float(row[x.name]), float(row[y.name])),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+            fontweight="bold",
+            color=color,
+            zorder=5,
+        )
         box = text.get_window_extent(renderer)
         for dx, dy in _OFFSETS:
             moved = box.translated(dx * scale, dy * scale)
@@ -198,6 +226,10 @@ def _label_points(
         taken.append(box.translated(dx * scale, dy * scale))
         if max(abs(dx), abs(dy)) > 20:
             axes.annotate(
-                "", (left, low), xycoords="figure pixels", xytext=(dx * 0.75, dy * 0.75), textcoords="offset points",
+                "",
+                (left, low),
+                xycoords="figure pixels",
+                xytext=(dx * 0.75, dy * 0.75),
+                textcoords="offset points",
                 arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6},
-            )  # fmt: skip
+            )

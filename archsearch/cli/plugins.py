@@ -79,9 +79,7 @@ def changed(parts: Iterable[Part], last: Mapping[str, tuple[str, str, str]]) -> 
         version, digest, search = last.get(part.name, ("", "", ""))
         told = not (digest.startswith(UNKNOWN) or part.digest.startswith(UNKNOWN))
         if part.name != "core" and told and version == part.version and digest != part.digest:
-            found.append(
-                Changed(part=part.name, version=version, search=search, before=digest, now=part.digest)
-            )  # fmt: skip
+            found.append(Changed(part=part.name, version=version, search=search, before=digest, now=part.digest))
     return found
 
 
@@ -128,11 +126,15 @@ def _print(reports: Iterable[PluginReport], found: Iterable[Changed]) -> None:
     out = console()
     rows = [
         [
-            printable(report.name, lines=False), printable(f"{report.distribution} {report.version}", lines=False),
-            ", ".join(report.mixers), ", ".join(report.presets), ", ".join(report.tasks), report.status,
+            printable(report.name, lines=False),
+            printable(f"{report.distribution} {report.version}", lines=False),
+            ", ".join(report.mixers),
+            ", ".join(report.presets),
+            ", ".join(report.tasks),
+            report.status,
         ]
         for report in reports
-    ]  # fmt: skip
+    ]
     out.print(table(["plugin", "distribution", "mixers", "presets", "tasks", "status"], rows))
     for report in reports:
         if report.error:

@@ -88,9 +88,16 @@ def run(
         if go_on and loaded.name in [record.name for record in store.searches()]:
             stated = _growing(grow=grow, trials=trials)
             outcome = _resume(
-                loaded.name, store, registry, lambda stored: loaded, stated, address=address, wait=wait,
-                retrain=retrain, json=json,
-            )  # fmt: skip
+                loaded.name,
+                store,
+                registry,
+                lambda stored: loaded,
+                stated,
+                address=address,
+                wait=wait,
+                retrain=retrain,
+                json=json,
+            )
         else:
             view = _view(json=json)
             with prints_told():
@@ -131,17 +138,32 @@ def resume(
 
 
 def _resume(
-    name: str, store: Store, registry: Registry, grow: Callable[[SearchSpec], SearchSpec], stated: Collection[str],
-    *, address: str | None, wait: bool, retrain: bool, json: bool,
-) -> SearchOutcome:  # fmt: skip
+    name: str,
+    store: Store,
+    registry: Registry,
+    grow: Callable[[SearchSpec], SearchSpec],
+    stated: Collection[str],
+    *,
+    address: str | None,
+    wait: bool,
+    retrain: bool,
+    json: bool,
+) -> SearchOutcome:
     from archsearch.search import resume_search
 
     view = _view(json=json)
     with prints_told():
         return resume_search(
-            name, registry=registry, store=store, view=view, address=address, grow=grow, allowed=stated, wait=wait,
+            name,
+            registry=registry,
+            store=store,
+            view=view,
+            address=address,
+            grow=grow,
+            allowed=stated,
+            wait=wait,
             retrain=retrain,
-        )  # fmt: skip
+        )
 
 
 def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int | None = None) -> list[str]:

@@ -85,9 +85,13 @@ def _as_json(record: TrialRecord, search: SearchRecord) -> dict[str, Any]:
     for measurement in data["measurements"]:
         measurement["created_at"] = measurement["created_at"].isoformat()
     return {
-        "trial": data.pop("id"), "search": search.name, **data, "feasible": record.feasible,
-        "exercised": record.exercised, "valid_for": _known(lambda: _validity(record, search)),
-    }  # fmt: skip
+        "trial": data.pop("id"),
+        "search": search.name,
+        **data,
+        "feasible": record.feasible,
+        "exercised": record.exercised,
+        "valid_for": _known(lambda: _validity(record, search)),
+    }
 
 
 def _validity(record: TrialRecord, search: SearchRecord) -> str:
@@ -180,12 +184,22 @@ def _measurements(record: TrialRecord) -> Any:
     for measured in record.measurements:
         data = measured.payload
         metric = data["metric"]
-        rows.append([
-            data["task"], measured.seed, measured.status, metric, _figure(data["test"].get(metric)),
-            _figure(data["validation"].get(metric)), _figure(data["chance"]), _rate(data["learning_rate"]),
-            data["steps"], data["solved_at"] or "-", f"{data['train_seconds']:.1f}",
-            f"taken from trial {measured.reused_from}" if measured.reused_from else data["reason"] or "",
-        ])  # fmt: skip
+        rows.append(
+            [
+                data["task"],
+                measured.seed,
+                measured.status,
+                metric,
+                _figure(data["test"].get(metric)),
+                _figure(data["validation"].get(metric)),
+                _figure(data["chance"]),
+                _rate(data["learning_rate"]),
+                data["steps"],
+                data["solved_at"] or "-",
+                f"{data['train_seconds']:.1f}",
+                f"taken from trial {measured.reused_from}" if measured.reused_from else data["reason"] or "",
+            ]
+        )
     columns = [">test", ">validation", ">chance", ">rate", ">steps", ">solved at", ">seconds", "remark"]
     return table(["task", ">seed", "status", "metric", *columns], rows)
 
@@ -196,10 +210,17 @@ def _sweep(record: TrialRecord) -> Any:
         for entry in measured.payload["sweep"]:
             value = entry["validation"].get(measured.payload["metric"])
             chosen = "chosen" if entry["learning_rate"] == measured.payload["learning_rate"] else ""
-            rows.append([
-                measured.payload["task"], measured.seed, _rate(entry["learning_rate"]), entry["status"],
-                _figure(value), entry["steps"], chosen or entry.get("reason") or "",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    measured.payload["task"],
+                    measured.seed,
+                    _rate(entry["learning_rate"]),
+                    entry["status"],
+                    _figure(value),
+                    entry["steps"],
+                    chosen or entry.get("reason") or "",
+                ]
+            )
     return table(["sweep", ">seed", ">rate", "status", ">validation", ">steps", ""], rows)
 
 

@@ -73,9 +73,14 @@ class JobsClient(Protocol):
     """What is used of ``ray.job_submission.JobSubmissionClient``."""
 
     def submit_job(
-        self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any], metadata: dict[str, str],
+        self,
+        *,
+        entrypoint: str,
+        submission_id: str,
+        runtime_env: dict[str, Any],
+        metadata: dict[str, str],
         entrypoint_num_cpus: float,
-    ) -> str: ...  # fmt: skip
+    ) -> str: ...
 
     def get_job_info(self, job_id: str) -> Any: ...
 
@@ -135,9 +140,12 @@ class Cluster:
         try:
             with self._asking():
                 self._client.submit_job(
-                    entrypoint=entrypoint, submission_id=job_id, runtime_env=dict(runtime_env),
-                    metadata={SEARCH_KEY: search}, entrypoint_num_cpus=cpus,
-                )  # fmt: skip
+                    entrypoint=entrypoint,
+                    submission_id=job_id,
+                    runtime_env=dict(runtime_env),
+                    metadata={SEARCH_KEY: search},
+                    entrypoint_num_cpus=cpus,
+                )
         except _RefusedError as refused:
             if "already exists" in refused.text:
                 raise ClusterError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -52,9 +53,10 @@ def digest_of(build: Build, arch: str) -> str:
 
 
 def sources_of(fn: Any) -> dict[str, str]:
-    """The text of a device function, of those that it calls, and the constants that they read; not Triton's own.
+    """The code of a device function, of those that it calls, and the constants that they read; not Triton's own.
 
-    Unlike Triton's key it does not change with the line that a function stands at, nor with Triton.
+    Unlike Triton's key it changes neither with Triton, nor with the folder or the line that a function stands at, nor
+    with comments and line breaks.
     """
     import triton.language as tl
 
@@ -62,16 +64,17 @@ def sources_of(fn: Any) -> dict[str, str]:
     waiting = [fn]
     while waiting:
         each = waiting.pop()
-        name = f"{each.__module__}.{each.__name__}"
+        module = each.__module__.rpartition(".")[2]
+        name = f"{module}.{each.__name__}"
         if name in found:
             continue
-        found[name] = each.src
+        found[name] = ast.unparse(ast.parse(each.src))
         for word in each.fn.__code__.co_names:
             used = each.fn.__globals__.get(word)
             if hasattr(used, "src") and not used.__module__.startswith("triton."):
                 waiting.append(used)
             elif isinstance(used, tl.constexpr):
-                found[f"{each.__module__}.{word}"] = repr(used.value)
+                found[f"{module}.{word}"] = repr(used.value)
     return dict(sorted(found.items()))
 
 
@@ -113,11 +116,19 @@ def _compiled(build: Build, arch: str, digest: str) -> Compiled:
         sum(map(bool, map(wrong.search, kernel.asm["ttgir"].splitlines()))) for wrong in (_SCALAR, _TURNED)
     )
     return Compiled(
-        kernel=build.label, arch=arch, tiles=dict(config.tiles), num_warps=config.num_warps,
-        num_stages=config.num_stages, registers=registers, spill_bytes=spill, shared_bytes=kernel.metadata.shared,
-        products=len(_PRODUCT.findall(kernel.asm["ttir"])), scalar=scalar, turned=turned,
+        kernel=build.label,
+        arch=arch,
+        tiles=dict(config.tiles),
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+        registers=registers,
+        spill_bytes=spill,
+        shared_bytes=kernel.metadata.shared,
+        products=len(_PRODUCT.findall(kernel.asm["ttir"])),
+        scalar=scalar,
+        turned=turned,
         digest=digest,
-    )  # fmt: skip
+    )
 
 
 def _source(build: Build) -> Any:

@@ -72,9 +72,11 @@ class Report:
         try:
             data = json.loads(path.read_text())
             return cls(
-                triton=data["triton"], ptxas=data["ptxas"], reasons=data["reasons"],
+                triton=data["triton"],
+                ptxas=data["ptxas"],
+                reasons=data["reasons"],
                 kernels=[Compiled(**dict(zip(data["columns"], row, strict=True))) for row in data["kernels"]],
-            )  # fmt: skip
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SpecError(f"{path}: not a compile report ({error}): write one with --write") from None
 

@@ -20,9 +20,16 @@ TILE_ELEMENTS = 2**18
 
 
 def attend_blocks(
-    q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, positions: Tensor, *, block_size: int, scale: float,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    chosen: Tensor,
+    positions: Tensor,
+    *,
+    block_size: int,
+    scale: float,
     window: int | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """softmax(scale q k^T) v over the chosen blocks' keys up to each query's position, `[B, T, Hq, D]`.
 
     q `[B, T, Hq, D]` at `positions` `[B, T]`; k, v `[B, S, Hkv, D]`; `chosen` `[B, Hc, T, K]` as `block_sparse` has

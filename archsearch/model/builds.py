@@ -29,37 +29,85 @@ def _conv_builds(arch: str) -> Iterator[Build]:
             variant = activation + ("-packed" if packed else "")
             flags = {"ACTIVATION": activation, "PACKED": packed, "ALIGNED": True, "TAPS": taps}
             yield _build(
-                CONV, "forward", conv_forward, row, taps, variant, {**common, "tail": "*fp32", "y": "*bf16"}, sizes,
-                {**flags, "TAIL": False}, ("BLOCK_T", "BLOCK_C"),
-            )  # fmt: skip
+                CONV,
+                "forward",
+                conv_forward,
+                row,
+                taps,
+                variant,
+                {**common, "tail": "*fp32", "y": "*bf16"},
+                sizes,
+                {**flags, "TAIL": False},
+                ("BLOCK_T", "BLOCK_C"),
+            )
             yield _build(
-                CONV, "backward", conv_backward, row, taps, variant,
-                {**common, "d_y": "*bf16", "d_x": "*bf16", "d_weight": "*fp32"}, sizes, flags, ("BLOCK_T", "BLOCK_C"),
-            )  # fmt: skip
+                CONV,
+                "backward",
+                conv_backward,
+                row,
+                taps,
+                variant,
+                {**common, "d_y": "*bf16", "d_x": "*bf16", "d_weight": "*fp32"},
+                sizes,
+                flags,
+                ("BLOCK_T", "BLOCK_C"),
+            )
         for activation in ("none", "silu"):
             tail = {"x": "*bf16", "weight": "*fp32", "tail": "*bf16", "y": "*bf16"}
             flags = {"ACTIVATION": activation, "ALIGNED": True, "TAPS": taps, "PACKED": False, "TAIL": True}
             yield _build(
-                CONV, "forward", conv_forward, row, taps, f"{activation}-tail", {**tail, "positions": "*bf16"}, sizes,
-                flags, ("BLOCK_T", "BLOCK_C"),
-            )  # fmt: skip
+                CONV,
+                "forward",
+                conv_forward,
+                row,
+                taps,
+                f"{activation}-tail",
+                {**tail, "positions": "*bf16"},
+                sizes,
+                flags,
+                ("BLOCK_T", "BLOCK_C"),
+            )
             yield _build(
-                CONV, "step", conv_step, row, taps, activation, {**tail, "after": "*bf16"},
-                ("channels", "width", "x_batch"), {"ACTIVATION": activation, "TAPS": taps}, ("", "BLOCK_C"),
-            )  # fmt: skip
+                CONV,
+                "step",
+                conv_step,
+                row,
+                taps,
+                activation,
+                {**tail, "after": "*bf16"},
+                ("channels", "width", "x_batch"),
+                {"ACTIVATION": activation, "TAPS": taps},
+                ("", "BLOCK_C"),
+            )
 
 
 def _unit_builds(arch: str) -> Iterator[Build]:
     for dim, row in _rows(UNIT, arch):
         yield _build(
-            UNIT, "forward", unit_forward, row, dim, "", {"x": "*bf16", "unit": "*bf16", "inverse": "*fp32"},
-            ("rows", "heads", "dim", "x_token"), {"ALIGNED": True, "BLOCK_D": dim}, ("BLOCK_R", ""), scalars=("eps",),
-        )  # fmt: skip
+            UNIT,
+            "forward",
+            unit_forward,
+            row,
+            dim,
+            "",
+            {"x": "*bf16", "unit": "*bf16", "inverse": "*fp32"},
+            ("rows", "heads", "dim", "x_token"),
+            {"ALIGNED": True, "BLOCK_D": dim},
+            ("BLOCK_R", ""),
+            scalars=("eps",),
+        )
         yield _build(
-            UNIT, "backward", unit_backward, row, dim, "",
+            UNIT,
+            "backward",
+            unit_backward,
+            row,
+            dim,
+            "",
             {"unit": "*bf16", "inverse": "*fp32", "d_unit": "*bf16", "d_x": "*bf16"},
-            ("rows", "dim"), {"ALIGNED": True, "BLOCK_D": dim}, ("BLOCK_R", ""),
-        )  # fmt: skip
+            ("rows", "dim"),
+            {"ALIGNED": True, "BLOCK_D": dim},
+            ("BLOCK_R", ""),
+        )
 
 
 def _gated_builds(arch: str) -> Iterator[Build]:
@@ -68,14 +116,32 @@ def _gated_builds(arch: str) -> Iterator[Build]:
     for (dim, row), activation in product(_rows(GATED, arch), ("none", "silu", "sigmoid")):
         flags = {"ACTIVATION": activation, "ALIGNED": True, "BLOCK_D": dim}
         yield _build(
-            GATED, "forward", gated_forward, row, dim, activation, {**common, "out": "*bf16"}, sizes, flags,
-            ("BLOCK_R", ""), scalars=("eps",),
-        )  # fmt: skip
+            GATED,
+            "forward",
+            gated_forward,
+            row,
+            dim,
+            activation,
+            {**common, "out": "*bf16"},
+            sizes,
+            flags,
+            ("BLOCK_R", ""),
+            scalars=("eps",),
+        )
         grads = {"d_out": "*bf16", "d_x": "*bf16", "d_gate": "*bf16", "d_weight": "*fp32"}
         yield _build(
-            GATED, "backward", gated_backward, row, dim, activation, {**common, **grads}, sizes, flags,
-            ("BLOCK_R", ""), scalars=("eps",),
-        )  # fmt: skip
+            GATED,
+            "backward",
+            gated_backward,
+            row,
+            dim,
+            activation,
+            {**common, **grads},
+            sizes,
+            flags,
+            ("BLOCK_R", ""),
+            scalars=("eps",),
+        )
 
 
 def _gate_builds(arch: str) -> Iterator[Build]:
@@ -87,15 +153,32 @@ def _gate_builds(arch: str) -> Iterator[Build]:
         common = {"x": "*bf16", "bias": parameter, "rate": parameter}
         flags = {"FORM": form, "STEP": step, "ALIGNED": True}
         yield _build(
-            GATES, "forward", gate_forward, row, dim, form + ("-step" if step else ""),
-            {**common, "out": "*fp32", "step": "*fp32"}, sizes, flags, ("BLOCK_R", "BLOCK_C"),
+            GATES,
+            "forward",
+            gate_forward,
+            row,
+            dim,
+            form + ("-step" if step else ""),
+            {**common, "out": "*fp32", "step": "*fp32"},
+            sizes,
+            flags,
+            ("BLOCK_R", "BLOCK_C"),
             scalars=("temperature",),
-        )  # fmt: skip
+        )
         grads = {"d_out": "*fp32", "d_step": "*fp32", "d_x": "*bf16", "d_bias": "*fp32", "d_rate": "*fp32"}
         yield _build(
-            GATES, "backward", gate_backward, row, dim, form + ("-step" if step else ""), {**common, **grads}, sizes,
-            flags, ("BLOCK_R", "BLOCK_C"), scalars=("temperature",),
-        )  # fmt: skip
+            GATES,
+            "backward",
+            gate_backward,
+            row,
+            dim,
+            form + ("-step" if step else ""),
+            {**common, **grads},
+            sizes,
+            flags,
+            ("BLOCK_R", "BLOCK_C"),
+            scalars=("temperature",),
+        )
 
 
 def _rows(table: Table, arch: str) -> list[tuple[int, Mapping[str, Config]]]:
@@ -103,14 +186,30 @@ def _rows(table: Table, arch: str) -> list[tuple[int, Mapping[str, Config]]]:
 
 
 def _build(
-    table: Table, name: str, fn: Any, row: Mapping[str, Config], dim: int, variant: str, pointers: Mapping[str, str],
-    sizes: tuple[str, ...], flags: Mapping[str, Any], tiles: tuple[str, str], *, scalars: tuple[str, ...] = (),
-) -> Build:  # fmt: skip
+    table: Table,
+    name: str,
+    fn: Any,
+    row: Mapping[str, Config],
+    dim: int,
+    variant: str,
+    pointers: Mapping[str, str],
+    sizes: tuple[str, ...],
+    flags: Mapping[str, Any],
+    tiles: tuple[str, str],
+    *,
+    scalars: tuple[str, ...] = (),
+) -> Build:
     """`tiles` names the kernel's arguments for the configuration's tiles R and C, "" where it has none."""
     config = row[name]
     blocks = {argument: config.tiles[tile] for argument, tile in zip(tiles, ("R", "C"), strict=True) if argument}
     signature = {**pointers, **dict.fromkeys(sizes, "i32"), **dict.fromkeys(scalars, "fp32")}
     return Build(
-        op=table.op, name=name, fn=fn, signature=signature, constexprs={**flags, **blocks}, config=config,
-        head_dim=dim, variant=variant,
-    )  # fmt: skip
+        op=table.op,
+        name=name,
+        fn=fn,
+        signature=signature,
+        constexprs={**flags, **blocks},
+        config=config,
+        head_dim=dim,
+        variant=variant,
+    )

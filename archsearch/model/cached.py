@@ -24,9 +24,13 @@ def cached_attention(
     """
     _check(f"{table.op}_step", q, k, v, lengths)
     chosen = choose_impl(
-        table.op, impl, why="scaled_dot_product_attention over the filled rows",
-        table=table if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
-    )  # fmt: skip
+        table.op,
+        impl,
+        why="scaled_dot_product_attention over the filled rows",
+        table=table if q.dtype in KERNEL_DTYPES else None,
+        device=q.device,
+        head_dim=max(q.shape[-1], v.shape[-1]),
+    )
     scale = float(q.shape[-1] ** -0.5) if scale is None else scale
     if chosen == "triton":
         from archsearch.model.kernels.step import attention_step

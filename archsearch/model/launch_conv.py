@@ -25,11 +25,27 @@ def conv(x: Tensor, weight: Tensor, tail: Tensor | None, positions: Tensor | Non
     config = CONV.rows[key]["forward"]
     tiles = config.tiles
     conv_forward[(batch * triton.cdiv(tokens, tiles["R"]), triton.cdiv(channels, tiles["C"]))](
-        x, weight, weight if tail is None else tail.contiguous(), x if positions is None else positions, y,
-        tokens, channels, weight.shape[0], x.stride(0), x.stride(1), 0 if positions is None else positions.stride(0),
-        ACTIVATION=activation, TAIL=tail is not None, PACKED=positions is not None, ALIGNED=_aligned(x),
-        TAPS=key[1], BLOCK_T=tiles["R"], BLOCK_C=tiles["C"], num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
+        x,
+        weight,
+        weight if tail is None else tail.contiguous(),
+        x if positions is None else positions,
+        y,
+        tokens,
+        channels,
+        weight.shape[0],
+        x.stride(0),
+        x.stride(1),
+        0 if positions is None else positions.stride(0),
+        ACTIVATION=activation,
+        TAIL=tail is not None,
+        PACKED=positions is not None,
+        ALIGNED=_aligned(x),
+        TAPS=key[1],
+        BLOCK_T=tiles["R"],
+        BLOCK_C=tiles["C"],
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
     return y
 
 
@@ -49,11 +65,27 @@ def conv_gradients(
     programs = batch * triton.cdiv(tokens, tiles["R"])
     d_weight = torch.empty((programs, *weight.shape), dtype=torch.float32, device=x.device)
     conv_backward[(programs, triton.cdiv(channels, tiles["C"]))](
-        x, weight, x if positions is None else positions, d_y.contiguous(), d_x, d_weight,
-        tokens, channels, weight.shape[0], x.stride(0), x.stride(1), 0 if positions is None else positions.stride(0),
-        ACTIVATION=activation, PACKED=positions is not None, ALIGNED=_aligned(x),
-        TAPS=key[1], BLOCK_T=tiles["R"], BLOCK_C=tiles["C"], num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
+        x,
+        weight,
+        x if positions is None else positions,
+        d_y.contiguous(),
+        d_x,
+        d_weight,
+        tokens,
+        channels,
+        weight.shape[0],
+        x.stride(0),
+        x.stride(1),
+        0 if positions is None else positions.stride(0),
+        ACTIVATION=activation,
+        PACKED=positions is not None,
+        ALIGNED=_aligned(x),
+        TAPS=key[1],
+        BLOCK_T=tiles["R"],
+        BLOCK_C=tiles["C"],
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
     return d_x, d_weight.sum(0).to(weight.dtype)
 
 
@@ -67,10 +99,20 @@ def conv_token(x: Tensor, weight: Tensor, tail: Tensor, activation: str) -> Tens
     config = CONV.rows[key]["step"]
     columns = config.tiles["C"]
     conv_step[(x.shape[0], triton.cdiv(x.shape[1], columns))](
-        x, weight, tail, tail, y, x.shape[1], weight.shape[0], x.stride(0),
-        ACTIVATION=activation, TAPS=key[1], BLOCK_C=columns,
-        num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
+        x,
+        weight,
+        tail,
+        tail,
+        y,
+        x.shape[1],
+        weight.shape[0],
+        x.stride(0),
+        ACTIVATION=activation,
+        TAPS=key[1],
+        BLOCK_C=columns,
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
     return y
 
 

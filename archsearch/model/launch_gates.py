@@ -29,17 +29,35 @@ def gate(
     x, group = _rows(x), _group(x, rate)
     config = _config("forward", x)
     gate_forward[_grid(x, config)](
-        x, _or(x, bias), _or(x, rate), out, step, x.shape[0], x.shape[1], group, x.stride(0), temperature,
-        FORM=form, STEP=want_step, ALIGNED=_aligned(x), **_tiles(config),
-    )  # fmt: skip
+        x,
+        _or(x, bias),
+        _or(x, rate),
+        out,
+        step,
+        x.shape[0],
+        x.shape[1],
+        group,
+        x.stride(0),
+        temperature,
+        FORM=form,
+        STEP=want_step,
+        ALIGNED=_aligned(x),
+        **_tiles(config),
+    )
     return out, step
 
 
 @torch.library.custom_op("archsearch::gate_backward", mutates_args=())
 def gate_gradients(
-    x: Tensor, bias: Tensor | None, rate: Tensor | None, d_out: Tensor, d_step: Tensor, form: str, temperature: float,
+    x: Tensor,
+    bias: Tensor | None,
+    rate: Tensor | None,
+    d_out: Tensor,
+    d_step: Tensor,
+    form: str,
+    temperature: float,
     want_step: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, bias and rate; the last two empty where there are none."""
     d_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     d_bias, d_rate = (x.new_empty(0) if y is None else torch.zeros_like(y) for y in (bias, rate))
@@ -53,10 +71,24 @@ def gate_gradients(
         for _ in range(2)
     )
     gate_backward[grid](
-        x, _or(x, bias), _or(x, rate), d_out.contiguous(), d_step.contiguous(), d_x, bias_parts, rate_parts,
-        x.shape[0], x.shape[1], group, x.stride(0), temperature,
-        FORM=form, STEP=want_step, ALIGNED=_aligned(x), **_tiles(config),
-    )  # fmt: skip
+        x,
+        _or(x, bias),
+        _or(x, rate),
+        d_out.contiguous(),
+        d_step.contiguous(),
+        d_x,
+        bias_parts,
+        rate_parts,
+        x.shape[0],
+        x.shape[1],
+        group,
+        x.stride(0),
+        temperature,
+        FORM=form,
+        STEP=want_step,
+        ALIGNED=_aligned(x),
+        **_tiles(config),
+    )
     if bias is not None and rate is not None:
         d_bias = bias_parts.sum(0).to(bias.dtype)
         d_rate = rate_parts.sum(0).unflatten(0, (-1, group)).sum(1).to(rate.dtype)
@@ -73,9 +105,15 @@ def _gate_fake(
 
 @gate_gradients.register_fake
 def _gate_gradients_fake(
-    x: Tensor, bias: Tensor | None, rate: Tensor | None, d_out: Tensor, d_step: Tensor, form: str, temperature: float,
+    x: Tensor,
+    bias: Tensor | None,
+    rate: Tensor | None,
+    d_out: Tensor,
+    d_step: Tensor,
+    form: str,
+    temperature: float,
     want_step: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:
     d_bias, d_rate = (x.new_empty(0) if y is None else y.new_empty(y.shape) for y in (bias, rate))
     return x.new_empty(x.shape), d_bias, d_rate
 
@@ -125,6 +163,8 @@ def _grid(x: Tensor, config: Config) -> tuple[int, int]:
 
 def _tiles(config: Config) -> dict[str, int]:
     return {
-        "BLOCK_R": config.tiles["R"], "BLOCK_C": config.tiles["C"],
-        "num_warps": config.num_warps, "num_stages": config.num_stages,
-    }  # fmt: skip
+        "BLOCK_R": config.tiles["R"],
+        "BLOCK_C": config.tiles["C"],
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+    }

@@ -27,9 +27,17 @@ def unit_length(x: Tensor) -> tuple[Tensor, Tensor]:
     key = UNIT.key(arch_of(x.device), dim)
     config = UNIT.rows[key]["forward"]
     unit_forward[(triton.cdiv(rows, config.tiles["R"]),)](
-        x, unit, inverse, rows, heads, dim, x.stride(0), UNIT_EPS,
-        ALIGNED=_aligned(x), **_tiles(config, key),
-    )  # fmt: skip
+        x,
+        unit,
+        inverse,
+        rows,
+        heads,
+        dim,
+        x.stride(0),
+        UNIT_EPS,
+        ALIGNED=_aligned(x),
+        **_tiles(config, key),
+    )
     return unit, inverse
 
 
@@ -42,9 +50,15 @@ def unit_length_gradient(unit: Tensor, inverse: Tensor, d_unit: Tensor) -> Tenso
     key = UNIT.key(arch_of(unit.device), unit.shape[-1])
     config = UNIT.rows[key]["backward"]
     unit_backward[(triton.cdiv(inverse.shape[0], config.tiles["R"]),)](
-        unit, inverse, d_unit.contiguous(), d_x, inverse.shape[0], unit.shape[-1],
-        ALIGNED=unit.shape[-1] % 8 == 0, **_tiles(config, key),
-    )  # fmt: skip
+        unit,
+        inverse,
+        d_unit.contiguous(),
+        d_x,
+        inverse.shape[0],
+        unit.shape[-1],
+        ALIGNED=unit.shape[-1] % 8 == 0,
+        **_tiles(config, key),
+    )
     return d_x
 
 
@@ -83,9 +97,19 @@ def gated_norm(x: Tensor, weight: Tensor, gate: Tensor | None, activation: str, 
     config = GATED.rows[key]["forward"]
     rows = out.numel() // x.shape[-1]
     gated_forward[(triton.cdiv(rows, config.tiles["R"]),)](
-        x, weight.contiguous(), gates, out, rows, x.shape[-2], x.shape[-1], gates.stride(0), eps,
-        ACTIVATION=activation, ALIGNED=_aligned(gates, x), **_tiles(config, key),
-    )  # fmt: skip
+        x,
+        weight.contiguous(),
+        gates,
+        out,
+        rows,
+        x.shape[-2],
+        x.shape[-1],
+        gates.stride(0),
+        eps,
+        ACTIVATION=activation,
+        ALIGNED=_aligned(gates, x),
+        **_tiles(config, key),
+    )
     return out
 
 
@@ -105,10 +129,22 @@ def gated_norm_gradients(
     programs = triton.cdiv(rows, config.tiles["R"])
     d_weight = torch.empty((programs, x.shape[-1]), dtype=torch.float32, device=x.device)
     gated_backward[(programs,)](
-        x, weight.contiguous(), gates, d_out.contiguous(), d_x, d_gate, d_weight,
-        rows, x.shape[-2], x.shape[-1], gates.stride(0), eps,
-        ACTIVATION=activation, ALIGNED=_aligned(gates, x), **_tiles(config, key),
-    )  # fmt: skip
+        x,
+        weight.contiguous(),
+        gates,
+        d_out.contiguous(),
+        d_x,
+        d_gate,
+        d_weight,
+        rows,
+        x.shape[-2],
+        x.shape[-1],
+        gates.stride(0),
+        eps,
+        ACTIVATION=activation,
+        ALIGNED=_aligned(gates, x),
+        **_tiles(config, key),
+    )
     return d_x, d_weight.sum(0).to(weight.dtype), d_gate
 
 
@@ -161,5 +197,8 @@ def _aligned(rows: Tensor, like: Tensor | None = None) -> bool:
 
 def _tiles(config: Config, key: Key) -> dict[str, int]:
     return {
-        "BLOCK_R": config.tiles["R"], "BLOCK_D": key[1], "num_warps": config.num_warps, "num_stages": config.num_stages,
-    }  # fmt: skip
+        "BLOCK_R": config.tiles["R"],
+        "BLOCK_D": key[1],
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+    }

@@ -122,9 +122,14 @@ def masked_attention(
     """The same by `scaled_dot_product_attention`; without ``visible`` the causal mask of T = S tokens."""
     mask = visible[:, None] if visible is not None and visible.dim() == 3 else visible
     out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=visible is None,
-        scale=_scale(q, scale), enable_gqa=q.shape[2] != k.shape[2],
-    )  # fmt: skip
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=visible is None,
+        scale=_scale(q, scale),
+        enable_gqa=q.shape[2] != k.shape[2],
+    )
     return out.transpose(1, 2)
 
 

@@ -110,9 +110,14 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             evaluation.advance(SLICE_SECONDS)
         progress = evaluation.progress
         result = {
-            "task": name, "seed": seed, "step": progress.step, "total_steps": progress.total_steps,
-            "value": progress.value, "done": False, "note": self._note,
-        }  # fmt: skip
+            "task": name,
+            "seed": seed,
+            "step": progress.step,
+            "total_steps": progress.total_steps,
+            "value": progress.value,
+            "done": False,
+            "note": self._note,
+        }
         if evaluation.done:
             measurement = evaluation.measurement()
             evaluation.discard()
@@ -144,9 +149,13 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def _evaluate(self, name: str, seed: int) -> Evaluation:
         folder = Path(self._assignment.checkpoints).expanduser()
         return Evaluation(
-            self._arch, self._task(name), self._recipe, seed, registry=self._registry,
+            self._arch,
+            self._task(name),
+            self._recipe,
+            seed,
+            registry=self._registry,
             checkpoint=folder / f"{self._assignment.trial}-{digest_of([name, seed])}.pt",
-        )  # fmt: skip
+        )
 
     def _task(self, name: str) -> Task:
         """Tasks are kept between trials: their validation and test sets are made once."""

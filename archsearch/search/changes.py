@@ -102,9 +102,7 @@ class SourceChange:
         return f"{self.part} had {before}, has {now}"
 
 
-def source_changes(
-    stored: Mapping[str, tuple[str, str]], now: Mapping[str, tuple[str, str]]
-) -> list[SourceChange]:  # fmt: skip
+def source_changes(stored: Mapping[str, tuple[str, str]], now: Mapping[str, tuple[str, str]]) -> list[SourceChange]:
     """The parts in use whose (version, digest) differ from those that a search has recorded, by name."""
     return [
         SourceChange(part=name, before=stored.get(name), now=made)

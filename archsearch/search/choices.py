@@ -140,9 +140,12 @@ def _layer(plugin: MixerPlugin[Any], values: Mapping[str, Any]) -> LayerSpec:
 
 
 def _check_values(
-    name: str, plugin: MixerPlugin[Any], options: Mapping[str, tuple[Any, ...]],
-    narrowed: Mapping[str, tuple[Any, ...]], layers: Mapping[tuple[Any, ...], LayerSpec],
-) -> None:  # fmt: skip
+    name: str,
+    plugin: MixerPlugin[Any],
+    options: Mapping[str, tuple[Any, ...]],
+    narrowed: Mapping[str, tuple[Any, ...]],
+    layers: Mapping[tuple[Any, ...], LayerSpec],
+) -> None:
     """Every value that a person wrote must be part of some valid combination."""
     for option, values in narrowed.items():
         used = {values[list(options).index(option)] for values in layers}

@@ -62,9 +62,16 @@ class Drive:
     """One drive of a campaign; to workers it is the desk where they get jobs and hand in results."""
 
     def __init__(
-        self, problem: Problem, registry: Registry, store: Store, search_id: int, view: View, address: str | None, *,
+        self,
+        problem: Problem,
+        registry: Registry,
+        store: Store,
+        search_id: int,
+        view: View,
+        address: str | None,
+        *,
         before: SearchRecord | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """``before`` is the search as it was, of which nothing has changed yet."""
         self._before = before
         self._problem, self._registry, self._store, self._search_id = problem, registry, store, search_id
@@ -98,9 +105,12 @@ class Drive:
             self._leave(state, reason, raised=raised)
         progress = self._campaign.progress if self._campaign is not None else Progress()
         return SearchOutcome(
-            name=self._problem.spec.name, state=state, reason=reason, progress=progress,
+            name=self._problem.spec.name,
+            state=state,
+            reason=reason,
+            progress=progress,
             seconds=time.monotonic() - start,
-        )  # fmt: skip
+        )
 
     def _leave(self, state: str, reason: str, *, raised: bool) -> None:
         """Stores how it ended, then tells it; who raises tells why. An error on the way out does not hide the first."""
@@ -133,11 +143,14 @@ class Drive:
             raise nothing_feasible(self._problem, self._registry, looked.judged, looked.tightest)
         with (
             workers(
-                spec.search.concurrency, self._address, device=spec.recipe.device, stop=self._stop,
+                spec.search.concurrency,
+                self._address,
+                device=spec.recipe.device,
+                stop=self._stop,
                 tell=self._view.noted,
             ) as found,
             self._interrupts.listening(),
-        ):  # fmt: skip
+        ):
             self._train(found, looked)
         if self._fatal is not None:
             raise self._fatal
@@ -180,11 +193,15 @@ class Drive:
     def _briefing(self, looked: Survey) -> Briefing:
         spec = self._problem.spec
         return Briefing(
-            name=spec.name, database=self._store.url, survey=looked, planned=self.campaign.progress.planned,
-            trials=spec.search.trials, concurrency=spec.search.concurrency,
+            name=spec.name,
+            database=self._store.url,
+            survey=looked,
+            planned=self.campaign.progress.planned,
+            trials=spec.search.trials,
+            concurrency=spec.search.concurrency,
             objectives=[objective.to_json() for objective in self._problem.objectives],
             confirms=bool(self._problem.confirm_seeds),
-        )  # fmt: skip
+        )
 
     # -- the desk --------------------------------------------------------------------------------------------
 

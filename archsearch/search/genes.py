@@ -83,9 +83,7 @@ def _genes(params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return genes
 
 
-def _winner(
-    parents: Sequence[FrozenTrial], directions: Sequence[StudyDirection], rng: random.Random
-) -> FrozenTrial:  # fmt: skip
+def _winner(parents: Sequence[FrozenTrial], directions: Sequence[StudyDirection], rng: random.Random) -> FrozenTrial:
     one, other = rng.choice(parents), rng.choice(parents)
     return other if _beats(other, one, directions) else one
 

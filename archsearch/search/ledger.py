@@ -67,9 +67,15 @@ class Ledger:
         self._device, self._form = device, form_of(device)
 
     def open(
-        self, kind: str, arch: ArchSpec, verdict: Verdict, seeds: Sequence[int], *, params: Mapping[str, Any],
+        self,
+        kind: str,
+        arch: ArchSpec,
+        verdict: Verdict,
+        seeds: Sequence[int],
+        *,
+        params: Mapping[str, Any],
         parent: int | None = None,
-    ) -> Opened:  # fmt: skip
+    ) -> Opened:
         """Records a trial as queued, and what the store has of it already; what is missing becomes its job."""
         trial = self._add(kind, "queued", arch, verdict, seeds, params=params, parent=parent)
         missing: list[Run] = []
@@ -103,9 +109,13 @@ class Ledger:
         )
         self._store.set_trial_state(record.id, "queued")
         return Job(
-            trial=record.id, kind=record.kind, arch=ArchSpec.from_json(record.arch, self._registry),
-            pattern=record.pattern, runs=runs, parent=record.parent,
-        )  # fmt: skip
+            trial=record.id,
+            kind=record.kind,
+            arch=ArchSpec.from_json(record.arch, self._registry),
+            pattern=record.pattern,
+            runs=runs,
+            parent=record.parent,
+        )
 
     def record(self, job: Job, run: Run, measurement: Mapping[str, Any]) -> None:
         """Writes one measurement of a job as soon as it is made."""
@@ -152,19 +162,34 @@ class Ledger:
         return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=self._form)
 
     def _add(
-        self, kind: str, state: str, arch: ArchSpec, verdict: Verdict, seeds: Sequence[int], *,
-        params: Mapping[str, Any], parent: int | None = None, reason: str = "",
-    ) -> int:  # fmt: skip
+        self,
+        kind: str,
+        state: str,
+        arch: ArchSpec,
+        verdict: Verdict,
+        seeds: Sequence[int],
+        *,
+        params: Mapping[str, Any],
+        parent: int | None = None,
+        reason: str = "",
+    ) -> int:
         return self._store.add_trial(
-            self.search_id, kind=kind, state=state, arch=arch.to_json(), digest=arch.digest,
-            pattern=arch.pattern(self._registry), params=params, seeds=list(seeds), costs=verdict.costs,
+            self.search_id,
+            kind=kind,
+            state=state,
+            arch=arch.to_json(),
+            digest=arch.digest,
+            pattern=arch.pattern(self._registry),
+            params=params,
+            seeds=list(seeds),
+            costs=verdict.costs,
             violations={str(violation.term): violation.excess for violation in verdict.violations},
-            reason=reason, parent=parent, unexercised=[found.to_json() for found in verdict.unexercised],
-        )  # fmt: skip
+            reason=reason,
+            parent=parent,
+            unexercised=[found.to_json() for found in verdict.unexercised],
+        )
 
-    def _write(
-        self, trial: int, task: str, measurement: Mapping[str, Any], *, reused_from: int | None = None
-    ) -> None:  # fmt: skip
+    def _write(self, trial: int, task: str, measurement: Mapping[str, Any], *, reused_from: int | None = None) -> None:
         metrics = {split: {f"{task}.{name}": value for name, value in measurement[split].items()} for split in SPLITS}
         self._store.add_measurement(trial, measurement, metrics, task=task, reused_from=reused_from)
 

@@ -217,9 +217,12 @@ def counts_text(progress: Progress) -> str:
     """Trials done, and what was not trained."""
     text = f"{progress.finished}/{progress.planned} trials"
     for count, what in (
-        (progress.failed, "failed"), (progress.diverged, "diverged"), (progress.refused, "refused"),
-        (progress.repeated, "repeated"), (progress.reused, "from the store"),
-    ):  # fmt: skip
+        (progress.failed, "failed"),
+        (progress.diverged, "diverged"),
+        (progress.refused, "refused"),
+        (progress.repeated, "repeated"),
+        (progress.reused, "from the store"),
+    ):
         text += f", {count} {what}" if count else ""
     return text
 

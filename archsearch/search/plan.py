@@ -90,11 +90,14 @@ class Campaign:
         names = [objective.name for objective in self.problem.objectives]
         return [
             Standing(
-                trial=row["trial"], digest=row["digest"], pattern=row["pattern"], confirmed=row["confirmed"],
+                trial=row["trial"],
+                digest=row["digest"],
+                pattern=row["pattern"],
+                confirmed=row["confirmed"],
                 values={name: row[name] for name in names},
             )
             for row in analysis.front(points, objectives).to_dict("records")
-        ]  # fmt: skip
+        ]
 
     def prepare(self, survey: Survey) -> None:
         """Queues the references, and what is to be trained again because its source has changed.
@@ -237,9 +240,15 @@ class Campaign:
     # -- trials ----------------------------------------------------------------------------------------------
 
     def _begin(
-        self, kind: str, arch: ArchSpec, verdict: Verdict, *, params: Mapping[str, Any] | None = None,
-        number: int | None = None, parent: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        kind: str,
+        arch: ArchSpec,
+        verdict: Verdict,
+        *,
+        params: Mapping[str, Any] | None = None,
+        number: int | None = None,
+        parent: int | None = None,
+    ) -> None:
         """Records a trial; queues what is left to train of it, or answers it from the store."""
         params = params or {}
         seeds = self.problem.confirm_seeds if kind == "confirm" else self.problem.search_seeds

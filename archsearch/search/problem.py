@@ -122,16 +122,25 @@ class Problem:
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
         space = Space.of(spec.space, model, spec.model.n_layers, registry)
-        terms = dict.fromkeys([*(objective.term for objective in objectives if objective.term is not None),
-                               *(term for term, _ in budget.limits)])  # fmt: skip
+        terms = dict.fromkeys(
+            [
+                *(objective.term for objective in objectives if objective.term is not None),
+                *(term for term, _ in budget.limits),
+            ]
+        )
         lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
         references = reference_archs(spec.search.references, space, registry)
         _refuse_untrainable(space, references, registry)
         return cls(
-            spec=spec, tasks=tasks, objectives=objectives, budget=budget, space=space, references=references,
+            spec=spec,
+            tasks=tasks,
+            objectives=objectives,
+            budget=budget,
+            space=space,
+            references=references,
             judge=judge,
-        )  # fmt: skip
+        )
 
     def parts(self, registry: Registry) -> tuple[Part, ...]:
         """What computes the results: every mixer and task that the search may use, and the core."""
@@ -178,7 +187,7 @@ def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:
 
 def _objective(
     name: str, direction: Literal["maximize", "minimize"], tasks: Mapping[str, Task], context: int
-) -> Objective:  # fmt: skip
+) -> Objective:
     if name == RECALL:
         if not any(task.recall for task in tasks.values()):
             raise SpecError(f'objectives: "recall" needs a recall task, and {listing(tasks)} measure none')

@@ -131,9 +131,14 @@ def _local(concurrency: int) -> Iterator[None]:
     folder = passing_folder(_short_folder())
     try:
         ray.init(
-            address="local", num_cpus=max(concurrency, os.cpu_count() or 1), object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder,
-        )  # fmt: skip
+            address="local",
+            num_cpus=max(concurrency, os.cpu_count() or 1),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
         yield
     except (OSError, RuntimeError) as error:
         if ray.is_initialized():

@@ -32,18 +32,28 @@ def run_search(
     reports = [report for report in registry.reports() if report.status == "ok"]
     parts = problem.parts(registry)
     search_id = store.create_search(
-        spec.name, spec.to_json(), [objective.to_json() for objective in problem.objectives],
+        spec.name,
+        spec.to_json(),
+        [objective.to_json() for objective in problem.objectives],
         plugins=[(report.name, report.distribution, report.version) for report in reports],
-        parts=[(part.name, part.version, part.digest) for part in parts], driver=Driver.here(),
-    )  # fmt: skip
+        parts=[(part.name, part.version, part.digest) for part in parts],
+        driver=Driver.here(),
+    )
     return Drive(problem, registry, store, search_id, GuardedView(view or View()), address).run()
 
 
 def resume_search(
-    name: str, *, registry: Registry, store: Store, view: View | None = None, address: str | None = None,
-    grow: Callable[[SearchSpec], SearchSpec] | None = None, allowed: Collection[str] = (), wait: bool = False,
+    name: str,
+    *,
+    registry: Registry,
+    store: Store,
+    view: View | None = None,
+    address: str | None = None,
+    grow: Callable[[SearchSpec], SearchSpec] | None = None,
+    allowed: Collection[str] = (),
+    wait: bool = False,
     retrain: bool = False,
-) -> SearchOutcome:  # fmt: skip
+) -> SearchOutcome:
     """Goes on with a search that was stopped, or whose driver was killed; retrains nothing that is measured.
 
     `grow` gives, from the stored spec, the one to go on with: it may differ by growth of the keys in `allowed`, of

@@ -107,10 +107,13 @@ class Sampler:
         self._complete += 1
         self._study.add_trial(
             optuna.create_trial(
-                params=dict(params), distributions=dict(recorded.distributions), values=told,
-                system_attrs=attributes, constraints=_constraints(verdict),
+                params=dict(params),
+                distributions=dict(recorded.distributions),
+                values=told,
+                system_attrs=attributes,
+                constraints=_constraints(verdict),
             )
-        )  # fmt: skip
+        )
 
     def _tell(self, number: int, values: Sequence[float], verdict: Verdict) -> None:
         trial = self._open.pop(number)

@@ -112,9 +112,12 @@ class Ratio(Pattern):
     """``r`` layers of a cheap mixer, then one of a costly mixer, repeated and cut at the last layer."""
 
     def __init__(
-        self, cheap: Mapping[str, MixerChoices], costly: Mapping[str, MixerChoices], n_layers: int,
+        self,
+        cheap: Mapping[str, MixerChoices],
+        costly: Mapping[str, MixerChoices],
+        n_layers: int,
         ratios: Sequence[int],
-    ) -> None:  # fmt: skip
+    ) -> None:
         longest = max(ratios)
         if longest >= n_layers:
             raise SpecError(
@@ -189,9 +192,7 @@ class Space:
                 yield draw.params
 
 
-def _pattern(
-    table: SpaceTable, entries: Mapping[str, MixerChoices], n_layers: int, registry: Registry
-) -> Pattern:  # fmt: skip
+def _pattern(table: SpaceTable, entries: Mapping[str, MixerChoices], n_layers: int, registry: Registry) -> Pattern:
     if table.pattern == "free":
         return Free(entries, n_layers)
     if table.pattern == "periodic":

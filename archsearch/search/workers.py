@@ -56,14 +56,21 @@ def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, _resources(device)),
             tune_config=tune.TuneConfig(
-                search_alg=_JobSearcher(desk, stop), num_samples=-1, reuse_actors=True,
-                trial_name_creator=_name, trial_dirname_creator=_name,
+                search_alg=_JobSearcher(desk, stop),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
             ),
             run_config=tune.RunConfig(
-                name="search", storage_path=folder, verbose=0, stop=_OnSignal(desk, stop), callbacks=[_Hand(desk)],
+                name="search",
+                storage_path=folder,
+                verbose=0,
+                stop=_OnSignal(desk, stop),
+                callbacks=[_Hand(desk)],
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
-        )  # fmt: skip
+        )
         with suppress(_Stopped):
             tuner.fit()
     except (ray.exceptions.RayError, tune.TuneError) as error:

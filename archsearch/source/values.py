@@ -39,12 +39,31 @@ FIELDS = "__pydantic_fields__"
 """The entry of a pydantic class that holds its fields: their types, defaults and limits."""
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented))
-_MADE = frozenset({
-    "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__orig_bases__",
-    "__parameters__", "__abstractmethods__", "__firstlineno__", "__static_attributes__", "_abc_impl", "__slots__",
-    "__match_args__", "__dataclass_params__", "__signature__", "__class_vars__", "__private_attributes__",
-    "__fields__", "__annotations_cache__", "__annotate_func__",
-})  # fmt: skip
+_MADE = frozenset(
+    {
+        "__module__",
+        "__qualname__",
+        "__doc__",
+        "__dict__",
+        "__weakref__",
+        "__annotations__",
+        "__orig_bases__",
+        "__parameters__",
+        "__abstractmethods__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "_abc_impl",
+        "__slots__",
+        "__match_args__",
+        "__dataclass_params__",
+        "__signature__",
+        "__class_vars__",
+        "__private_attributes__",
+        "__fields__",
+        "__annotations_cache__",
+        "__annotate_func__",
+    }
+)
 """Entries of a class that Python makes of its source."""
 
 

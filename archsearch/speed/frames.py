@@ -10,13 +10,36 @@ import pandas as pd
 from archsearch.speed.results import KernelRow, ModelRow, Results
 
 KERNEL_COLUMNS = (
-    "op", "phase", "shape", "by", "form", "status", "ms", "ms_low", "ms_high", "fraction_of_bound", "tflops", "tbps",
-    "error", "reason", "card", "date",
-)  # fmt: skip
+    "op",
+    "phase",
+    "shape",
+    "by",
+    "form",
+    "status",
+    "ms",
+    "ms_low",
+    "ms_high",
+    "fraction_of_bound",
+    "tflops",
+    "tbps",
+    "error",
+    "reason",
+    "card",
+    "date",
+)
 MODEL_COLUMNS = (
-    "pattern", "quantity", "batch", "context", "status", "measured", "predicted", "measured_over_predicted", "reason",
-    "card", "date",
-)  # fmt: skip
+    "pattern",
+    "quantity",
+    "batch",
+    "context",
+    "status",
+    "measured",
+    "predicted",
+    "measured_over_predicted",
+    "reason",
+    "card",
+    "date",
+)
 
 
 def kernel_frame(results: Iterable[Results]) -> pd.DataFrame:
@@ -52,18 +75,33 @@ def _kernel(row: KernelRow, file: Results) -> dict[str, Any]:
         zip(
             KERNEL_COLUMNS,
             (
-                row.op, row.phase, row.shape, row.contender, row.form, row.status, *values, row.reason,
-                file.environment.card, file.environment.date,
+                row.op,
+                row.phase,
+                row.shape,
+                row.contender,
+                row.form,
+                row.status,
+                *values,
+                row.reason,
+                file.environment.card,
+                file.environment.date,
             ),
             strict=True,
         )
-    )  # fmt: skip
+    )
 
 
 def _model(row: ModelRow, file: Results) -> dict[str, Any]:
     return {
-        "pattern": row.pattern, "quantity": row.quantity, "batch": row.batch, "context": row.context,
-        "status": row.status, "measured": row.measured, "predicted": row.predicted,
-        "measured_over_predicted": row.ratio, "reason": row.reason, "card": file.environment.card,
+        "pattern": row.pattern,
+        "quantity": row.quantity,
+        "batch": row.batch,
+        "context": row.context,
+        "status": row.status,
+        "measured": row.measured,
+        "predicted": row.predicted,
+        "measured_over_predicted": row.ratio,
+        "reason": row.reason,
+        "card": file.environment.card,
         "date": file.environment.date,
-    }  # fmt: skip
+    }

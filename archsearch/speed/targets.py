@@ -67,16 +67,28 @@ _TWO, _THREE = ("kda", "gated-deltanet"), ("retnet", "mamba2", "gla")
 _BOTH = "forward+backward"
 KERNEL_TARGETS: Sequence[KernelTarget] = (
     KernelTarget(
-        title="KDA and Gated DeltaNet, 8k tokens", ops=_TWO, phase="forward", least=1.0, peers=FLA,
+        title="KDA and Gated DeltaNet, 8k tokens",
+        ops=_TWO,
+        phase="forward",
+        least=1.0,
+        peers=FLA,
         where=lambda row: _tokens(row) == 8192,
     ),
     KernelTarget(
-        title="KDA and Gated DeltaNet, from 32k tokens", ops=_TWO, phase="forward", least=1.3, peers=FLA,
+        title="KDA and Gated DeltaNet, from 32k tokens",
+        ops=_TWO,
+        phase="forward",
+        least=1.3,
+        peers=FLA,
         where=lambda row: _tokens(row) >= LONG and not _few_heads(row),
     ),
     KernelTarget(title="KDA and Gated DeltaNet", ops=_TWO, phase="forward", least=0.2),
     KernelTarget(
-        title="KDA and Gated DeltaNet, from 32k tokens", ops=_TWO, phase=_BOTH, least=1.2, peers=FLA,
+        title="KDA and Gated DeltaNet, from 32k tokens",
+        ops=_TWO,
+        phase=_BOTH,
+        least=1.2,
+        peers=FLA,
         where=lambda row: _tokens(row) >= LONG,
     ),
     KernelTarget(title="retnet, mamba2, gla", ops=_THREE, phase=_BOTH, least=1.2, peers=FLA),
@@ -84,7 +96,11 @@ KERNEL_TARGETS: Sequence[KernelTarget] = (
         title="few heads, long: 1 x 64k x 8", ops=_TWO, phase="forward", least=1.5, peers=FLA, where=_few_heads
     ),
     KernelTarget(
-        title="window 4096 at 64k", ops=("window",), phase=_BOTH, least=1.0, peers=FLEX,
+        title="window 4096 at 64k",
+        ops=("window",),
+        phase=_BOTH,
+        least=1.0,
+        peers=FLEX,
         where=_sized(65536, window=4096),
     ),
     *(
@@ -96,10 +112,13 @@ KERNEL_TARGETS: Sequence[KernelTarget] = (
         for phase, least in goals.items()
     ),
     KernelTarget(
-        title="decode, at least 1 GB a step", ops=("full", "window", "kda", "gated-deltanet", "mamba2"),
-        phase="decode", least=0.8, where=lambda row: row.measured is None or row.measured.moved_bytes >= BULK_BYTES,
+        title="decode, at least 1 GB a step",
+        ops=("full", "window", "kda", "gated-deltanet", "mamba2"),
+        phase="decode",
+        least=0.8,
+        where=lambda row: row.measured is None or row.measured.moved_bytes >= BULK_BYTES,
     ),
-)  # fmt: skip
+)
 
 
 def judge_targets(results: Iterable[Results]) -> list[Verdict]:
@@ -125,11 +144,13 @@ def _kernel_verdicts(target: KernelTarget, op: str, file: Results) -> Iterator[V
             beside = [row for row in file.kernels if row.case == ours.case and row.sizes == ours.sizes]
             value, reason = _ratio(ours, beside, target.peers) if target.peers else _fraction(ours)
             yield Verdict(
-                target=f"{target.title}, {target.phase}", case=f"{ours.op} {ours.shape}", wanted=target.wanted,
+                target=f"{target.title}, {target.phase}",
+                case=f"{ours.op} {ours.shape}",
+                wanted=target.wanted,
                 measured="" if value is None else f"{value:.2f} x" if target.peers else f"{value:.1%} of bound",
                 status="not measured" if value is None else "met" if value >= target.least else "missed",
                 reason=reason,
-            )  # fmt: skip
+            )
 
 
 def _fraction(ours: KernelRow) -> tuple[float | None, str]:
@@ -164,18 +185,22 @@ def _model_verdicts(files: Sequence[Results]) -> list[Verdict]:
         if decode is not None:
             value = decode[1] / decode[0]
             found[time] = Verdict(
-                target=time, case=case, wanted="2.5 x faster", measured=f"{value:.2f} x",
+                target=time,
+                case=case,
+                wanted="2.5 x faster",
+                measured=f"{value:.2f} x",
                 status="met" if value >= 2.5 else "missed",
-            )  # fmt: skip
+            )
         if state is not None:
             share = state[0] / state[1]
             found[memory] = Verdict(
-                target=memory, case=case, wanted="25%", measured=f"{share:.1%}",
+                target=memory,
+                case=case,
+                wanted="25%",
+                measured=f"{share:.1%}",
                 status="met" if share <= 0.25 * ROOM else "missed",
-            )  # fmt: skip
-    return [
-        found.get(time, _absent(time, "2.5 x faster", case)), found.get(memory, _absent(memory, "25%", case))
-    ]  # fmt: skip
+            )
+    return [found.get(time, _absent(time, "2.5 x faster", case)), found.get(memory, _absent(memory, "25%", case))]
 
 
 def _pair(rows: Sequence[ModelRow], quantity: str) -> tuple[float, float] | None:

@@ -19,9 +19,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _CANDIDATE_TYPES = {
-    "trial": "int64", "number": "int64", "kind": "object", "state": "object", "pattern": "object", "digest": "object",
-    "seeds": "object", "feasible": "bool", "exercised": "bool",
-}  # fmt: skip
+    "trial": "int64",
+    "number": "int64",
+    "kind": "object",
+    "state": "object",
+    "pattern": "object",
+    "digest": "object",
+    "seeds": "object",
+    "feasible": "bool",
+    "exercised": "bool",
+}
 _CANDIDATES = {
     **{name: TRIAL[name] for name in ("id", "number", "kind", "state", "pattern", "digest")},
     "seeds": Column(kind=kinds.SEED_TEXT),
@@ -32,8 +39,13 @@ CANDIDATE_COLUMNS = tuple(_CANDIDATE_TYPES)
 """One row a trial, as in `frames.TRIAL_COLUMNS`."""
 
 _VALUE_TYPES = {
-    "trial": "int64", "name": "object", "split": "object", "seed": "Int64", "step": "Int64", "value": "float64",
-}  # fmt: skip
+    "trial": "int64",
+    "name": "object",
+    "split": "object",
+    "seed": "Int64",
+    "step": "Int64",
+    "value": "float64",
+}
 _VALUES = {name: METRIC[name] for name in ("trial_id", "name", "split", "seed", "step", "value")}
 VALUE_COLUMNS = tuple(_VALUE_TYPES)
 """One row a number, as in `frames.METRIC_COLUMNS`; only numbers that are no part of a curve."""
@@ -43,12 +55,19 @@ def candidates_frame(session: Session, search_id: int, remarks: Remarks) -> Data
     """`CANDIDATE_COLUMNS` of a search, by number."""
     query = (
         select(
-            Trial.id, Trial.number, Trial.kind, Trial.state, Trial.pattern, Trial.digest, cast(Trial.seeds, String),
-            cast(Trial.violations, String) == "{}", cast(Trial.unexercised, String) == "[]",
+            Trial.id,
+            Trial.number,
+            Trial.kind,
+            Trial.state,
+            Trial.pattern,
+            Trial.digest,
+            cast(Trial.seeds, String),
+            cast(Trial.violations, String) == "{}",
+            cast(Trial.unexercised, String) == "[]",
         )
         .where(Trial.search_id == search_id)
         .order_by(Trial.number)
-    )  # fmt: skip
+    )
     found = read_columns(session, query, "trial", _CANDIDATES, remarks)
     frame = _frame(found, _CANDIDATE_TYPES)
     frame["seeds"] = [list(numbers_of(text) or ()) for text in found["seeds"]]
@@ -57,7 +76,7 @@ def candidates_frame(session: Session, search_id: int, remarks: Remarks) -> Data
 
 def values_frame(
     session: Session, search_id: int, names: Collection[str], splits: Collection[str], remarks: Remarks
-) -> DataFrame:  # fmt: skip
+) -> DataFrame:
     """`VALUE_COLUMNS` of the metrics `names` of a search, of some splits, in no order."""
     query = (
         select(Metric.trial_id, Metric.name, Metric.split, Metric.seed, Metric.step, Metric.value)

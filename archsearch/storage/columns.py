@@ -46,9 +46,7 @@ def sound(
     return {name: [values[index] for index in kept] for name, values in taken.items()}
 
 
-def _mend(
-    table: str, name: str, column: Column, values: list[Any], ids: Sequence[int], remarks: Remarks
-) -> set[int]:  # fmt: skip
+def _mend(table: str, name: str, column: Column, values: list[Any], ids: Sequence[int], remarks: Remarks) -> set[int]:
     """Mends `values` in place; the rows where that cannot be."""
     left_out = set()
     for index, value in enumerate(values):
@@ -95,36 +93,63 @@ ENDED = _mended(kinds.MOMENT_OR_NONE, None, "read as none")
 OPTIONAL_NAME = _mended(kinds.TEXT_OR_NONE, None, "read as none")
 
 SEARCH = {
-    "id": ID, "name": NAME, "state": _needed(kinds.one_of("state of a search", SEARCH_STATES)), "reason": SAID,
-    "spec": MAPPING, "objectives": Column(kind=kinds.OBJECTIVES, mend=lambda _: [], told="read as none"),
-    "created_at": BEGUN, "heartbeat_at": BEGUN, "finished_at": ENDED,
-    "driver": _mended(kinds.DRIVER, None, "read as none"), "beats": _mended(kinds.WHOLE, 0, "read as 0"),
-}  # fmt: skip
+    "id": ID,
+    "name": NAME,
+    "state": _needed(kinds.one_of("state of a search", SEARCH_STATES)),
+    "reason": SAID,
+    "spec": MAPPING,
+    "objectives": Column(kind=kinds.OBJECTIVES, mend=lambda _: [], told="read as none"),
+    "created_at": BEGUN,
+    "heartbeat_at": BEGUN,
+    "finished_at": ENDED,
+    "driver": _mended(kinds.DRIVER, None, "read as none"),
+    "beats": _mended(kinds.WHOLE, 0, "read as 0"),
+}
 """Without one objective a front would be another front: where one cannot be read, there is none."""
 
 TRIAL = {
-    "id": ID, "search_id": ID, "number": _needed(kinds.COUNT),
+    "id": ID,
+    "search_id": ID,
+    "number": _needed(kinds.COUNT),
     "kind": _needed(kinds.one_of("kind of trial", TRIAL_KINDS)),
-    "state": _needed(kinds.one_of("state of a trial", TRIAL_STATES)), "reason": SAID, "arch": MAPPING,
-    "digest": NAME, "pattern": SAID, "params": MAPPING, "seeds": _needed(kinds.SEEDS),
+    "state": _needed(kinds.one_of("state of a trial", TRIAL_STATES)),
+    "reason": SAID,
+    "arch": MAPPING,
+    "digest": NAME,
+    "pattern": SAID,
+    "params": MAPPING,
+    "seeds": _needed(kinds.SEEDS),
     "violations": Column(
         kind=kinds.EXCESSES, mend=lambda _: {"unreadable": math.nan}, told="the trial counts as over budget"
     ),
     "unexercised": Column(kind=kinds.LAYERS, mend=_layers, told="the trial counts as not exercised"),
-    "parent_id": LINK, "created_at": BEGUN, "started_at": ENDED, "finished_at": ENDED,
-}  # fmt: skip
+    "parent_id": LINK,
+    "created_at": BEGUN,
+    "started_at": ENDED,
+    "finished_at": ENDED,
+}
 
 MEASUREMENT = {
-    "id": ID, "trial_id": ID, "key": NAME, "task": NAME, "seed": ID,
+    "id": ID,
+    "trial_id": ID,
+    "key": NAME,
+    "task": NAME,
+    "seed": ID,
     "status": _needed(kinds.one_of("status of a measurement", ("complete", "diverged"))),
-    "payload": _needed(kinds.PAYLOAD), "reused_from": LINK, "created_at": BEGUN,
-}  # fmt: skip
+    "payload": _needed(kinds.PAYLOAD),
+    "reused_from": LINK,
+    "created_at": BEGUN,
+}
 
 METRIC = {
-    "trial_id": ID, "name": NAME, "split": _needed(kinds.one_of("split", SPLITS)),
-    "task": _needed(kinds.TEXT_OR_NONE), "seed": _needed(kinds.WHOLE_OR_NONE),
-    "step": _needed(kinds.WHOLE_OR_NONE), "value": _mended(kinds.NUMBER, None, "read as no number"),
-}  # fmt: skip
+    "trial_id": ID,
+    "name": NAME,
+    "split": _needed(kinds.one_of("split", SPLITS)),
+    "task": _needed(kinds.TEXT_OR_NONE),
+    "seed": _needed(kinds.WHOLE_OR_NONE),
+    "step": _needed(kinds.WHOLE_OR_NONE),
+    "value": _mended(kinds.NUMBER, None, "read as no number"),
+}
 
 PLUGIN = {"id": ID, "plugin": NAME, "distribution": OPTIONAL_NAME, "version": OPTIONAL_NAME}
 PART = {"id": ID, "name": NAME, "version": NAME, "digest": NAME}

@@ -34,9 +34,12 @@ class Driver:
         """This process."""
         found = _process(os.getpid())
         return cls(
-            host=socket.gethostname(), boot_id=_boot_id(), pid_namespace=_pid_namespace(), pid=os.getpid(),
+            host=socket.gethostname(),
+            boot_id=_boot_id(),
+            pid_namespace=_pid_namespace(),
+            pid=os.getpid(),
             started=0 if found is None else found[1],
-        )  # fmt: skip
+        )
 
     def alive(self) -> bool | None:
         """Whether it runs, None where that cannot be told from here: on another machine, or in another container."""

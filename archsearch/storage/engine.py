@@ -188,7 +188,7 @@ class _Connector:
 
     def __call__(
         self, dialect: Dialect, record: ConnectionPoolEntry, words: list[Any], options: dict[str, Any]
-    ) -> DBAPIConnection:  # fmt: skip
+    ) -> DBAPIConnection:
         deadline = time.monotonic() + (BUSY_SECONDS if self._answered else 0)
         while True:
             try:

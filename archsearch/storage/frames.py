@@ -19,16 +19,39 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 SEARCH_COLUMNS = (
-    "id", "name", "state", "reason", "objectives", "trials", *TRIAL_STATES, "created_at", "heartbeat_at",
+    "id",
+    "name",
+    "state",
+    "reason",
+    "objectives",
+    "trials",
+    *TRIAL_STATES,
+    "created_at",
+    "heartbeat_at",
     "finished_at",
-)  # fmt: skip
+)
 """One row a search: `state` as of now (a stale one is interrupted), `objectives` a list of their names, `trials` how
 many there are, then how many are in each state."""
 
 TRIAL_COLUMNS = (
-    "trial", "number", "kind", "state", "reason", "pattern", "digest", "seeds", "parent", "feasible", "exercised",
-    "unexercised", "violations", "params", "created_at", "started_at", "finished_at",
-)  # fmt: skip
+    "trial",
+    "number",
+    "kind",
+    "state",
+    "reason",
+    "pattern",
+    "digest",
+    "seeds",
+    "parent",
+    "feasible",
+    "exercised",
+    "unexercised",
+    "violations",
+    "params",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
 """One row a trial: `trial` is its id, `number` counts within the search, `seeds` and `unexercised` are lists,
 `violations` (term to excess) and `params` dicts; `feasible` says that nothing is violated, `exercised` that every
 layer's sparsity acted, and `parent` is the trial that a confirm trial confirms (NA for others)."""
@@ -50,19 +73,25 @@ def searches_frame(session: Session, now: datetime, remarks: Remarks) -> DataFra
     records = search_records(session, true(), remarks)
     rows = [
         (
-            record.id, record.name, record.state_now(now), record.reason,
-            [objective["name"] for objective in record.objectives], sum(counts.get(record.id, {}).values()),
+            record.id,
+            record.name,
+            record.state_now(now),
+            record.reason,
+            [objective["name"] for objective in record.objectives],
+            sum(counts.get(record.id, {}).values()),
             *(counts.get(record.id, {}).get(state, 0) for state in TRIAL_STATES),
-            record.created_at, record.heartbeat_at, record.finished_at,
+            record.created_at,
+            record.heartbeat_at,
+            record.finished_at,
         )
         for record in records
-    ]  # fmt: skip
+    ]
     return _frame(rows, SEARCH_COLUMNS, dict.fromkeys(("created_at", "heartbeat_at", "finished_at"), _MOMENT))
 
 
 def trials_frame(
     session: Session, search_id: int, remarks: Remarks, where: ColumnElement[bool] | None = None
-) -> DataFrame:  # fmt: skip
+) -> DataFrame:
     """`TRIAL_COLUMNS` of a search, by number; of those trials only for which `where` holds."""
     columns = {name: column for name, column in TRIAL.items() if name not in ("search_id", "arch")}
     query = select(*(getattr(Trial, name) for name in columns)).where(Trial.search_id == search_id, _or_all(where))
@@ -74,9 +103,12 @@ def trials_frame(
 
 
 def metrics_frame(
-    session: Session, search_id: int, splits: Collection[str] | None, remarks: Remarks,
+    session: Session,
+    search_id: int,
+    splits: Collection[str] | None,
+    remarks: Remarks,
     where: ColumnElement[bool] | None = None,
-) -> DataFrame:  # fmt: skip
+) -> DataFrame:
     """`METRIC_COLUMNS` of a search, in the order in which they were stored; of all splits when `splits` is None, and
     of those trials only for which `where` holds."""
     query = (

@@ -142,9 +142,13 @@ class Reader:
         return None
 
     def trials(
-        self, search_id: int, *, states: Collection[str] | None = None, kinds: Collection[str] | None = None,
+        self,
+        search_id: int,
+        *,
+        states: Collection[str] | None = None,
+        kinds: Collection[str] | None = None,
         digest: str | None = None,
-    ) -> list[TrialRecord]:  # fmt: skip
+    ) -> list[TrialRecord]:
         """The trials of a search by number, without their measurements; the rest chooses among them."""
         where = [Trial.search_id == search_id]
         if states is not None:
@@ -210,7 +214,7 @@ class Reader:
 
     def trial_page(
         self, name: str, query: TrialQuery, *, metrics: Sequence[str] = (), split: str = "validation"
-    ) -> TrialPage:  # fmt: skip
+    ) -> TrialPage:
         """The trials of a search that `query` chooses, with the mean over seeds of `metrics` on `split`."""
         search_id = self.search(name).id
         with self._reading() as session:

@@ -34,9 +34,14 @@ def metric_row(trial_id: int, metric: MetricValue) -> dict[str, Any]:
     with plain_data():
         value = None if metric.value is None else finite(float(metric.value))
     return {
-        "trial_id": trial_id, "name": metric.name, "split": metric.split, "task": metric.task,
-        "seed": metric.seed, "step": metric.step, "value": value,
-    }  # fmt: skip
+        "trial_id": trial_id,
+        "name": metric.name,
+        "split": metric.split,
+        "task": metric.task,
+        "seed": metric.seed,
+        "step": metric.step,
+        "value": value,
+    }
 
 
 def split_metrics(metrics: Mapping[str, Mapping[str, float | None]], task: str, seed: int) -> list[MetricValue]:
@@ -68,9 +73,7 @@ def search_records(session: Session, where: ColumnElement[bool], remarks: Remark
 
 def _search_record(values: dict[str, Any]) -> SearchRecord:
     driver, objectives = values.pop("driver"), tuple(values.pop("objectives"))
-    return SearchRecord(
-        **values, objectives=objectives, driver=None if driver is None else Driver.from_json(driver)
-    )  # fmt: skip
+    return SearchRecord(**values, objectives=objectives, driver=None if driver is None else Driver.from_json(driver))
 
 
 def trial_records(session: Session, where: ColumnElement[bool], remarks: Remarks) -> list[TrialRecord]:
@@ -113,7 +116,7 @@ def _costs(session: Session, where: ColumnElement[bool], remarks: Remarks) -> di
 
 def read_columns(
     session: Session, query: Select[*tuple[Any, ...]], table: str, columns: Mapping[str, Column], remarks: Remarks
-) -> dict[str, list[Any]]:  # fmt: skip
+) -> dict[str, list[Any]]:
     """What a query of just these columns gives, column by column and checked.
 
     From the bare connection: of 60,000 rows, rows as objects take most of the time.
@@ -123,7 +126,7 @@ def read_columns(
 
 def _read(
     session: Session, query: Select[*tuple[Any, ...]], table: str, columns: Mapping[str, Column], remarks: Remarks
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:
     found = read_columns(session, query, table, columns, remarks)
     for values in zip(*found.values(), strict=True):
         yield dict(zip(found, values, strict=True))

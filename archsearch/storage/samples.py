@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = {
-    **{name: TRIAL[name] for name in ("id", "digest", "params")}, "arch": Column(kind=kinds.MAPPING),
-}  # fmt: skip
+    **{name: TRIAL[name] for name in ("id", "digest", "params")},
+    "arch": Column(kind=kinds.MAPPING),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,10 +40,15 @@ class Store(Reader):
     """
 
     def create_search(
-        self, name: str, spec: Mapping[str, Any], objectives: Sequence[Mapping[str, Any]], *,
-        plugins: Iterable[tuple[str, str | None, str | None]] = (), parts: Iterable[tuple[str, str, str]] = (),
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        objectives: Sequence[Mapping[str, Any]],
+        *,
+        plugins: Iterable[tuple[str, str | None, str | None]] = (),
+        parts: Iterable[tuple[str, str, str]] = (),
         driver: Driver | None = None,
-    ) -> int:  # fmt: skip
+    ) -> int:
         """A new search in state running, driven by `driver`; returns its id.
 
         ``objectives`` hold name, direction ("minimize" or "maximize") and unit; ``plugins`` are (plugin,
@@ -55,10 +60,16 @@ class Store(Reader):
             if session.scalar(select(Search.id).where(Search.name == name)) is not None:
                 raise self._taken(name)
             row = Search(
-                name=name, state="running", reason="", spec=finite(spec), objectives=finite(list(objectives)),
-                created_at=now, heartbeat_at=now, finished_at=None,
+                name=name,
+                state="running",
+                reason="",
+                spec=finite(spec),
+                objectives=finite(list(objectives)),
+                created_at=now,
+                heartbeat_at=now,
+                finished_at=None,
                 driver=None if driver is None else driver.to_json(),
-            )  # fmt: skip
+            )
             session.add(row)
             try:
                 session.flush()
@@ -97,9 +108,15 @@ class Store(Reader):
             _set_search_state(self._search_row(session, search_id), state, reason)
 
     def claim_search(
-        self, search_id: int, *, driver: Driver, wait: bool = False, watch: Callable[[str], None] = ignore,
-        sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic,
-    ) -> SearchRecord:  # fmt: skip
+        self,
+        search_id: int,
+        *,
+        driver: Driver,
+        wait: bool = False,
+        watch: Callable[[str], None] = ignore,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> SearchRecord:
         """Makes `driver` the search's driver: running again, with a heartbeat; of two callers one gets it.
 
         A search whose driver is known to be dead is claimed at once. Where that cannot be told from here, one whose
@@ -125,11 +142,22 @@ class Store(Reader):
             return self._search(session, search_id)
 
     def add_trial(
-        self, search_id: int, *, kind: str, state: str, arch: Mapping[str, Any], digest: str, pattern: str,
-        params: Mapping[str, Any], seeds: Sequence[int], costs: Mapping[str, float],
-        violations: Mapping[str, float], reason: str = "", parent: int | None = None,
+        self,
+        search_id: int,
+        *,
+        kind: str,
+        state: str,
+        arch: Mapping[str, Any],
+        digest: str,
+        pattern: str,
+        params: Mapping[str, Any],
+        seeds: Sequence[int],
+        costs: Mapping[str, float],
+        violations: Mapping[str, float],
+        reason: str = "",
+        parent: int | None = None,
         unexercised: Sequence[Mapping[str, Any]] = (),
-    ) -> int:  # fmt: skip
+    ) -> int:
         """A new trial, numbered next in its search; returns its id.
 
         ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` the terms that exceed the budget
@@ -146,12 +174,23 @@ class Store(Reader):
             self._search_row(session, search_id, lock=True)
             last = session.scalar(select(func.max(Trial.number)).where(Trial.search_id == search_id))
             row = Trial(
-                search_id=search_id, number=0 if last is None else last + 1, kind=kind, state=state, reason=reason,
-                arch=finite(arch), digest=digest, pattern=pattern, params=finite(params), seeds=chosen_seeds,
-                violations=finite(violations), unexercised=layers, parent_id=parent, created_at=now,
+                search_id=search_id,
+                number=0 if last is None else last + 1,
+                kind=kind,
+                state=state,
+                reason=reason,
+                arch=finite(arch),
+                digest=digest,
+                pattern=pattern,
+                params=finite(params),
+                seeds=chosen_seeds,
+                violations=finite(violations),
+                unexercised=layers,
+                parent_id=parent,
+                created_at=now,
                 started_at=now if state == "running" else None,
                 finished_at=None if state in OPEN_STATES else now,
-            )  # fmt: skip
+            )
             session.add(row)
             session.flush()
             _insert_metrics(session, row.id, metrics)
@@ -164,9 +203,14 @@ class Store(Reader):
             _set_trial_state(self._trial_row(session, trial_id), state, reason)
 
     def add_measurement(
-        self, trial_id: int, measurement: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float | None]], *,
-        task: str | None = None, reused_from: int | None = None,
-    ) -> int:  # fmt: skip
+        self,
+        trial_id: int,
+        measurement: Mapping[str, Any],
+        metrics: Mapping[str, Mapping[str, float | None]],
+        *,
+        task: str | None = None,
+        reused_from: int | None = None,
+    ) -> int:
         """Stores `Measurement.to_json()` and its metrics; returns the measurement's id.
 
         ``metrics`` maps "validation" and "test" to values by name ("mqar.accuracy"); ``task`` is the label under
@@ -185,9 +229,15 @@ class Store(Reader):
                     delete(table).where(table.trial_id == trial_id, table.task == label, table.seed == seed)
                 )
             row = MeasurementRow(
-                trial_id=trial_id, key=key, task=label, seed=seed, status=status,
-                payload=finite(measurement), reused_from=reused_from, created_at=utc_now(),
-            )  # fmt: skip
+                trial_id=trial_id,
+                key=key,
+                task=label,
+                seed=seed,
+                status=status,
+                payload=finite(measurement),
+                reused_from=reused_from,
+                created_at=utc_now(),
+            )
             session.add(row)
             session.flush()
             _insert_metrics(session, trial_id, values)
@@ -204,11 +254,14 @@ class Store(Reader):
             for value in values:
                 session.execute(
                     delete(Metric).where(
-                        Metric.trial_id == trial_id, Metric.name == value.name, Metric.split == value.split,
-                        Metric.task.is_not_distinct_from(value.task), Metric.seed.is_not_distinct_from(value.seed),
+                        Metric.trial_id == trial_id,
+                        Metric.name == value.name,
+                        Metric.split == value.split,
+                        Metric.task.is_not_distinct_from(value.task),
+                        Metric.seed.is_not_distinct_from(value.seed),
                         Metric.step.is_not_distinct_from(value.step),
                     )
-                )  # fmt: skip
+                )
             _insert_metrics(session, trial_id, values)
 
     def mark_orphans(self, search_id: int) -> list[TrialRecord]:

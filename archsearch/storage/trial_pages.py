@@ -20,9 +20,18 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 PAGE_COLUMNS = (
-    "trial", "number", "kind", "state", "pattern", "reason", "violations", "unexercised", "seeds", "created_at",
+    "trial",
+    "number",
+    "kind",
+    "state",
+    "pattern",
+    "reason",
+    "violations",
+    "unexercised",
+    "seeds",
+    "created_at",
     "finished_at",
-)  # fmt: skip
+)
 """One row a trial, as in `frames.TRIAL_COLUMNS`; after them one column a metric that was asked for."""
 
 _COLUMNS = {name: TRIAL[name] for name in ("id", *PAGE_COLUMNS[1:])}
@@ -59,7 +68,7 @@ class TrialPage:
 
 def trial_page(
     session: Session, search_id: int, query: TrialQuery, metrics: Sequence[str], split: str, remarks: Remarks
-) -> TrialPage:  # fmt: skip
+) -> TrialPage:
     """The trials that `query` chooses, with the mean over seeds of `metrics` on `split` (a cost is what it is)."""
     import pandas as pd
 
@@ -92,7 +101,7 @@ def _chosen(search_id: int, query: TrialQuery) -> list[ColumnElement[bool]]:
 
 def _ids(
     session: Session, chosen: Sequence[ColumnElement[bool]], query: TrialQuery, metrics: Sequence[str], split: str
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     """The ids of one page in the order that is asked for, the number settling what is equal."""
     wanted = select(Trial.id).where(*chosen)
     key: Any
@@ -129,16 +138,14 @@ def _means(chosen: Sequence[ColumnElement[bool]], name: str, split: str) -> Subq
 
 def _values(
     session: Session, seeds: Mapping[int, int], metrics: Sequence[str], split: str
-) -> dict[tuple[int, str], float]:  # fmt: skip
+) -> dict[tuple[int, str], float]:
     """By trial and metric; there is none where one of so many `seeds` of a trial gave no value, as on a front."""
     query = (
-        select(
-            Metric.trial_id, Metric.name, Metric.split, func.avg(_FINITE), func.count(_FINITE), func.count()
-        )
+        select(Metric.trial_id, Metric.name, Metric.split, func.avg(_FINITE), func.count(_FINITE), func.count())
         .where(Metric.trial_id.in_(seeds), Metric.name.in_(metrics), Metric.step.is_(None))
         .where(Metric.split.in_((split, "cost")))
         .group_by(Metric.trial_id, Metric.name, Metric.split)
-    )  # fmt: skip
+    )
     return {
         (trial, name): mean
         for trial, name, found, mean, known, count in session.execute(query)

@@ -138,9 +138,7 @@ class Recorder:
             if any(test in self.outcomes for test, _ in cases)
         ]
 
-    def _record(
-        self, plugin: MixerPlugin[Any], package: str, form: str, cases: Sequence[tuple[str, Case]]
-    ) -> Record:  # fmt: skip
+    def _record(self, plugin: MixerPlugin[Any], package: str, form: str, cases: Sequence[tuple[str, Case]]) -> Record:
         laws: dict[str, Counter[Outcome]] = defaultdict(Counter)
         ran = [(test, case) for test, case in cases if test in self.outcomes]
         for test, case in ran:
@@ -150,10 +148,17 @@ class Recorder:
             laws.update({law: Counter() for law in laws_of_suite() if law not in tried})
         failed = tuple(test.split("::", 1)[-1] for test, _ in ran if self.outcomes[test] == "failed")
         return Record(
-            mixer=plugin.name, form=form, version=plugin.version, laws=laws, failed=failed,
-            untried=len(cases) - len(ran), source=source_digest(package), torch=version("torch"),
-            triton=triton_version() if form.startswith(KERNELS) else None, date=datetime.now(UTC).date().isoformat(),
-        )  # fmt: skip
+            mixer=plugin.name,
+            form=form,
+            version=plugin.version,
+            laws=laws,
+            failed=failed,
+            untried=len(cases) - len(ran),
+            source=source_digest(package),
+            torch=version("torch"),
+            triton=triton_version() if form.startswith(KERNELS) else None,
+            date=datetime.now(UTC).date().isoformat(),
+        )
 
 
 def device_of(config: pytest.Config) -> str:

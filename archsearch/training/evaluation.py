@@ -58,9 +58,15 @@ class Evaluation:
     """
 
     def __init__(
-        self, arch: ArchSpec, task: Task, recipe: Recipe, seed: int, *, registry: Registry,
+        self,
+        arch: ArchSpec,
+        task: Task,
+        recipe: Recipe,
+        seed: int,
+        *,
+        registry: Registry,
         checkpoint: Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
         self._judge = _checked_judge(arch, task, recipe, seed, registry, self.device)
@@ -90,8 +96,10 @@ class Evaluation:
         return Progress(
             step=len(self._sweep) * per_rate + (self._fit.step if self._fit else 0),
             total_steps=per_rate * len(self.recipe.learning_rates),
-            learning_rate=self.recipe.learning_rates[index], metric=self.task.metric, value=look,
-        )  # fmt: skip
+            learning_rate=self.recipe.learning_rates[index],
+            metric=self.task.metric,
+            value=look,
+        )
 
     def advance(self, seconds: float) -> Progress:
         """Trains for about `seconds`, at least one step; stops early when a learning rate is done."""
@@ -198,7 +206,7 @@ class Evaluation:
             train_seconds=seconds,
             peak_memory_bytes=_peak_memory(self.device),
             versions={**runtime_versions(self.device), **parts_versions(self.arch, self.task, self.registry)},
-        )  # fmt: skip
+        )
 
     def _reasons(self) -> str:
         told = [f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep[:_REASONS]]
@@ -254,9 +262,15 @@ class Evaluation:
 
 
 def evaluate(
-    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, *, registry: Registry, checkpoint: Path | None = None,
+    arch: ArchSpec,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    *,
+    registry: Registry,
+    checkpoint: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-) -> Measurement:  # fmt: skip
+) -> Measurement:
     """Trains `arch` on `task` and measures it; equal arguments give equal metrics and curves on the CPU.
 
     Raises as `Evaluation` does. What is not finite is no error: the measurement's status is "diverged", and its reason

@@ -136,9 +136,13 @@ class Fit:
         if not metrics:
             return
         value = metrics[self.task.metric]
-        self.curve.append({
-            "step": float(self.step), "loss": sum(self._losses) / len(self._losses), self.task.metric: value,
-        })  # fmt: skip
+        self.curve.append(
+            {
+                "step": float(self.step),
+                "loss": sum(self._losses) / len(self._losses),
+                self.task.metric: value,
+            }
+        )
         self._losses.clear()
         if self.recipe.stop_at and self.task.task.direction == "maximize" and value >= self.recipe.stop_at:
             self.solved_at = self.step
@@ -166,10 +170,17 @@ class Fit:
         """All that `load_state_dict` needs to go on exactly: plain data and tensors."""
         self._read_losses()
         return {
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "rng": self._rng,
-            "step": self.step, "diverged_at": self.diverged_at, "reason": self.reason, "solved_at": self.solved_at,
-            "curve": self.curve, "seconds": self.seconds, "losses": self._losses,
-        }  # fmt: skip
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self._rng,
+            "step": self.step,
+            "diverged_at": self.diverged_at,
+            "reason": self.reason,
+            "solved_at": self.solved_at,
+            "curve": self.curve,
+            "seconds": self.seconds,
+            "losses": self._losses,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state_dict`'s data; what is raised for any other data has no one type."""

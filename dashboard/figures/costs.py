@@ -14,15 +14,19 @@ from ..colours import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from .frame import INK, blank, context_axis, escaped, scale
 
 SERIES = (
-    (BLUE, "solid", "circle"), (VERMILLION, "dash", "square"), (GREEN, "dot", "diamond"),
-    (ORANGE, "dashdot", "triangle-up"), (PURPLE, "longdash", "cross"), (SKY, "longdashdot", "star"),
-)  # fmt: skip
+    (BLUE, "solid", "circle"),
+    (VERMILLION, "dash", "square"),
+    (GREEN, "dot", "diamond"),
+    (ORANGE, "dashdot", "triangle-up"),
+    (PURPLE, "longdash", "cross"),
+    (SKY, "longdashdot", "star"),
+)
 """Colour, dash and marker of the architectures that are compared, in their order."""
 
 
 def cost_curves(
     curves: pd.DataFrame, measure: str, *, title: str, unit: str, crossings: Sequence[Crossing] = ()
-) -> go.Figure:  # fmt: skip
+) -> go.Figure:
     """One measure of several architectures (column ``arch``) against ``context``, both axes logarithmic.
 
     What is zero, such as the KV bytes of a linear layer, has no place on such an axis: the legend says so.
@@ -34,14 +38,18 @@ def cost_curves(
         label = escaped(name) + ("" if len(positive) else " (zero)")
         figure.add_trace(
             go.Scatter(
-                name=label, x=positive["context"], y=positive[measure], mode="lines",
-                line={"color": colour, "dash": dash, "width": 2.5}, hoverinfo="text",
+                name=label,
+                x=positive["context"],
+                y=positive[measure],
+                mode="lines",
+                line={"color": colour, "dash": dash, "width": 2.5},
+                hoverinfo="text",
                 hovertext=[
                     f"{escaped(name)}<br>{context:,} tokens: {format_quantity(float(value), unit=unit)}"
                     for context, value in zip(positive["context"], positive[measure], strict=True)
                 ],
             )
-        )  # fmt: skip
+        )
         if not len(positive):
             figure.data[-1].update(x=[None], y=[None])
     if crossings:
@@ -53,11 +61,15 @@ def cost_curves(
 
 def _marks(crossings: Sequence[Crossing], unit: str) -> go.Scatter:
     return go.Scatter(
-        name="crossing", x=[one.context for one in crossings], y=[one.value for one in crossings], mode="markers",
-        marker={"symbol": "circle-open", "size": 13, "color": INK, "line": {"width": 2.5}}, hoverinfo="text",
+        name="crossing",
+        x=[one.context for one in crossings],
+        y=[one.value for one in crossings],
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 13, "color": INK, "line": {"width": 2.5}},
+        hoverinfo="text",
         hovertext=[
             f"from {one.context:,} tokens on<br>{escaped(one.dearer)}<br>costs more than<br>{escaped(one.cheaper)}"
             f"<br>{format_quantity(one.value, unit=unit)}"
             for one in crossings
         ],
-    )  # fmt: skip
+    )

@@ -32,11 +32,15 @@ def blank(*, height: int, legend: bool = True) -> go.Figure:
     """An empty figure: a transparent ground, little margin, and the legend above, where it hides no data."""
     figure = go.Figure()
     figure.update_layout(
-        height=height, showlegend=legend, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, hovermode="closest",
+        height=height,
+        showlegend=legend,
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        hovermode="closest",
         margin={"l": 8, "r": 8, "t": 34 if legend else 12, "b": 8},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0.0, "title": None},
         hoverlabel={"align": "left"},
-    )  # fmt: skip
+    )
     figure.update_xaxes(automargin=True, zeroline=False, gridcolor=FAINT, linecolor=FAINT)
     figure.update_yaxes(automargin=True, zeroline=False, gridcolor=FAINT, linecolor=FAINT)
     return figure
@@ -61,9 +65,12 @@ def context_axis(shortest: int, longest: int) -> dict[str, Any]:
     """A logarithmic axis of contexts in tokens, with a mark at each power of ten."""
     marks: Mapping[int, str] = {10**power: _tokens(10**power) for power in range(0, len(str(longest)) + 1)}
     return {
-        "type": "log", "title": "context (tokens)", "tickvals": list(marks), "ticktext": list(marks.values()),
+        "type": "log",
+        "title": "context (tokens)",
+        "tickvals": list(marks),
+        "ticktext": list(marks.values()),
         "range": [log10(shortest) - 0.03, log10(longest) + 0.03],
-    }  # fmt: skip
+    }
 
 
 def _tokens(count: int) -> str:

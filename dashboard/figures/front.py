@@ -106,9 +106,15 @@ def _faint(rows: pd.DataFrame, name: str, view: View, floor: float) -> go.Scatte
     label = name if len(drawn) == len(rows) else f"{name} ({len(drawn):,} of {len(rows):,} drawn)"
     marker = {"symbol": symbol, "color": colour, "size": size, "line": {"color": colour, "width": 1.5}}
     return go.Scatter(
-        x=drawn[view.x.name], y=drawn[view.y.name].astype(float).fillna(floor), mode="markers", name=label,
-        marker=marker, customdata=_custom(drawn), hovertext=_hover(drawn, view), hoverinfo="text",
-    )  # fmt: skip
+        x=drawn[view.x.name],
+        y=drawn[view.y.name].astype(float).fillna(floor),
+        mode="markers",
+        name=label,
+        marker=marker,
+        customdata=_custom(drawn),
+        hovertext=_hover(drawn, view),
+        hoverinfo="text",
+    )
 
 
 def _add_stairs(figure: go.Figure, front: pd.DataFrame, view: View) -> None:
@@ -118,10 +124,15 @@ def _add_stairs(figure: go.Figure, front: pd.DataFrame, view: View) -> None:
     stairs = _stairs(front, view)
     figure.add_trace(
         go.Scatter(
-            x=stairs[view.x.name], y=stairs[view.y.name], mode="lines", hoverinfo="skip", showlegend=False,
-            line={"color": BLUE, "width": 1.2, "shape": "hv" if view.x.direction == "minimize" else "vh"}, opacity=0.5,
+            x=stairs[view.x.name],
+            y=stairs[view.y.name],
+            mode="lines",
+            hoverinfo="skip",
+            showlegend=False,
+            line={"color": BLUE, "width": 1.2, "shape": "hv" if view.x.direction == "minimize" else "vh"},
+            opacity=0.5,
         )
-    )  # fmt: skip
+    )
 
 
 def _stairs(front: pd.DataFrame, view: View) -> pd.DataFrame:
@@ -139,7 +150,7 @@ def _stairs(front: pd.DataFrame, view: View) -> pd.DataFrame:
 
 def _add_points(
     figure: go.Figure, rows: pd.DataFrame, name: str, symbol: str, colour: str, view: View, *, numbered: bool
-) -> None:  # fmt: skip
+) -> None:
     """Candidates of rank: filled when confirmed by fresh seeds, open when not."""
     numbers = [str(index) for index in range(1, len(rows) + 1)]
     for confirmed, label in ((True, f"{name}, confirmed"), (False, f"{name}, not confirmed")):
@@ -150,21 +161,33 @@ def _add_points(
         text = [number for number, kept in zip(numbers, chosen, strict=True) if kept] if numbered else None
         shown = text is not None and len(rows) <= MOST_NUMBERS
         marker: dict[str, Any] = {
-            "symbol": symbol if confirmed else f"{symbol}-open", "color": colour, "size": 11,
+            "symbol": symbol if confirmed else f"{symbol}-open",
+            "color": colour,
+            "size": 11,
             "line": {"color": colour, "width": 2},
-        }  # fmt: skip
+        }
         if view.z is not None:
             figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=label, marker=marker))
             marker = marker | {"color": drawn[view.z.name].astype(float), "coloraxis": "coloraxis"}
         figure.add_trace(
             go.Scatter(
-                x=drawn[view.x.name], y=drawn[view.y.name], mode="markers+text" if shown else "markers", name=label,
+                x=drawn[view.x.name],
+                y=drawn[view.y.name],
+                mode="markers+text" if shown else "markers",
+                name=label,
                 showlegend=view.z is None,
-                text=text if shown else None, textposition="top left", textfont={"size": 12}, marker=marker,
-                error_x=_bars(drawn, view.x, colour), error_y=_bars(drawn, view.y, colour), customdata=_custom(drawn),
-                hovertext=_hover(drawn, view), hoverinfo="text", cliponaxis=False,
+                text=text if shown else None,
+                textposition="top left",
+                textfont={"size": 12},
+                marker=marker,
+                error_x=_bars(drawn, view.x, colour),
+                error_y=_bars(drawn, view.y, colour),
+                customdata=_custom(drawn),
+                hovertext=_hover(drawn, view),
+                hoverinfo="text",
+                cliponaxis=False,
             )
-        )  # fmt: skip
+        )
 
 
 def _bars(rows: pd.DataFrame, objective: Objective, colour: str) -> dict[str, Any] | None:
@@ -174,9 +197,14 @@ def _bars(rows: pd.DataFrame, objective: Objective, colour: str) -> dict[str, An
     if objective.is_cost or not ((low > 0) | (high > 0)).any():
         return None
     return {
-        "type": "data", "symmetric": False, "array": high, "arrayminus": low, "color": colour, "thickness": 1.2,
+        "type": "data",
+        "symmetric": False,
+        "array": high,
+        "arrayminus": low,
+        "color": colour,
+        "thickness": 1.2,
         "width": 4,
-    }  # fmt: skip
+    }
 
 
 def _add_best(figure: go.Figure, answer: Answer, view: View) -> None:
@@ -184,11 +212,14 @@ def _add_best(figure: go.Figure, answer: Answer, view: View) -> None:
     if len(rows):
         figure.add_trace(
             go.Scatter(
-                x=rows[view.x.name], y=rows[view.y.name], mode="markers", name="best within my budget",
+                x=rows[view.x.name],
+                y=rows[view.y.name],
+                mode="markers",
+                name="best within my budget",
                 hoverinfo="skip",
                 marker={"symbol": "circle-open", "size": 24, "color": GREEN, "line": {"color": GREEN, "width": 3}},
             )
-        )  # fmt: skip
+        )
 
 
 def _add_limits(figure: go.Figure, view: View) -> None:
@@ -203,7 +234,7 @@ def _add_limits(figure: go.Figure, view: View) -> None:
 
 def _add_line(
     figure: go.Figure, view: View, axis: str, value: float, text: str, colour: str, dash: str, *, row: int = 0
-) -> None:  # fmt: skip
+) -> None:
     """A line across the plot at `value` of an axis, its text on the left of it, or in a row of its own above the plot.
 
     Plotly places a shape by the value and a text by its logarithm.
@@ -211,14 +242,23 @@ def _add_line(
     other, end, place = "y", 1, {"xanchor": "center", "yanchor": "bottom"}
     if axis == "y":
         other, end, place = "x", 0, {"xanchor": "left", "yanchor": "bottom"}
-    shape = {f"{axis}0": value, f"{axis}1": value, f"{axis}ref": axis, f"{other}0": 0, f"{other}1": 1,
-             f"{other}ref": "paper"}  # fmt: skip
+    shape = {
+        f"{axis}0": value,
+        f"{axis}1": value,
+        f"{axis}ref": axis,
+        f"{other}0": 0,
+        f"{other}1": 1,
+        f"{other}ref": "paper",
+    }
     figure.add_shape(type="line", line={"color": colour, "width": 1.5, "dash": dash}, layer="below", **shape)
     at = math.log10(value) if axis in view.log else value
     figure.add_annotation(
-        {axis: at, f"{axis}ref": axis, other: end, f"{other}ref": "paper", **place}, text=text, showarrow=False,
-        font={"color": colour, "size": 12}, yshift=16 * row if axis == "x" else 0,
-    )  # fmt: skip
+        {axis: at, f"{axis}ref": axis, other: end, f"{other}ref": "paper", **place},
+        text=text,
+        showarrow=False,
+        font={"color": colour, "size": 12},
+        yshift=16 * row if axis == "x" else 0,
+    )
 
 
 def _lay_out(figure: go.Figure, answer: Answer, view: View, drawn: Sequence[pd.DataFrame]) -> None:
@@ -227,28 +267,46 @@ def _lay_out(figure: go.Figure, answer: Answer, view: View, drawn: Sequence[pd.D
         values = pd.concat([rows[objective.name] for rows in drawn]).astype(float).dropna().tolist()
         values += [limits[objective.name] for limits in view.limits.values() if objective.name in limits]
         title = f"{escaped(axis_label(objective))}, {'less' if objective.direction == 'minimize' else 'more'} is better"
-        figure.update_layout({f"{axis}axis": {
-            "type": "log" if log else "linear", "title": title + (", log scale" if log else ""), "zeroline": False,
-            "showticklabels": bool(values), **_ticks(values, objective, log=log),
-        }})  # fmt: skip
+        figure.update_layout(
+            {
+                f"{axis}axis": {
+                    "type": "log" if log else "linear",
+                    "title": title + (", log scale" if log else ""),
+                    "zeroline": False,
+                    "showticklabels": bool(values),
+                    **_ticks(values, objective, log=log),
+                }
+            }
+        )
     if view.z is not None:
         _add_colour_axis(figure, answer, view.z)
     figure.update_layout(
-        height=HEIGHT, margin={"l": 10, "r": 10, "t": 44, "b": 10}, hovermode="closest", clickmode="event+select",
-        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0}, dragmode="pan",
+        height=HEIGHT,
+        margin={"l": 10, "r": 10, "t": 44, "b": 10},
+        hovermode="closest",
+        clickmode="event+select",
+        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+        dragmode="pan",
         hoverlabel={"align": "left"},
-    )  # fmt: skip
+    )
 
 
 def _add_colour_axis(figure: go.Figure, answer: Answer, objective: Objective) -> None:
     values = answer.points[objective.name].astype(float).dropna().tolist()
     written = ticks(values, unit=objective.unit, log=False) if values else {}
-    figure.update_layout(coloraxis={
-        "colorscale": [SKY, BETWEEN, VERMILLION], "reversescale": objective.direction == "maximize",
-        "colorbar": {"title": {"text": escaped(axis_label(objective)), "side": "right"}, "tickvals": list(written),
-                     "ticktext": [escaped(text) for text in written.values()], "thickness": 14},
-        **({"cmin": min(values), "cmax": max(values)} if len(set(values)) > 1 else {}),
-    })  # fmt: skip
+    figure.update_layout(
+        coloraxis={
+            "colorscale": [SKY, BETWEEN, VERMILLION],
+            "reversescale": objective.direction == "maximize",
+            "colorbar": {
+                "title": {"text": escaped(axis_label(objective)), "side": "right"},
+                "tickvals": list(written),
+                "ticktext": [escaped(text) for text in written.values()],
+                "thickness": 14,
+            },
+            **({"cmin": min(values), "cmax": max(values)} if len(set(values)) > 1 else {}),
+        }
+    )
 
 
 def _ticks(values: Sequence[float], objective: Objective, *, log: bool) -> dict[str, Any]:

@@ -13,13 +13,18 @@ def hypervolume_figure(curve: pd.DataFrame) -> go.Figure:
     last = float(curve["hypervolume"].iloc[-1]) or 1.0
     figure = go.Figure(
         go.Scatter(
-            x=curve["number"], y=curve["hypervolume"] / last, mode="lines", fill="tozeroy",
-            line={"color": BLUE, "shape": "hv"}, hovertemplate="after trial number %{x}: %{y:.1%}<extra></extra>",
+            x=curve["number"],
+            y=curve["hypervolume"] / last,
+            mode="lines",
+            fill="tozeroy",
+            line={"color": BLUE, "shape": "hv"},
+            hovertemplate="after trial number %{x}: %{y:.1%}<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_layout(
-        height=320, margin={"l": 10, "r": 10, "t": 20, "b": 10},
+        height=320,
+        margin={"l": 10, "r": 10, "t": 20, "b": 10},
         xaxis={"title": "number of the candidate's first trial"},
         yaxis={"title": "hypervolume, share of the last", "tickformat": ".0%", "rangemode": "tozero"},
-    )  # fmt: skip
+    )
     return figure

@@ -40,7 +40,10 @@ def importance_bars(table: pd.DataFrame) -> go.Figure:
     names = [escaped(name) for name in rows["choice"]]
     figure.add_trace(
         go.Bar(
-            name="importance, with its standard error", orientation="h", y=names, x=rows["importance"],
+            name="importance, with its standard error",
+            orientation="h",
+            y=names,
+            x=rows["importance"],
             error_x={"array": rows["error"], "color": INK, "thickness": 1.5},
             marker={"color": BLUE, "opacity": [1.0 if clear else 0.4 for clear in rows["clear"]]},
             hovertext=[
@@ -51,13 +54,17 @@ def importance_bars(table: pd.DataFrame) -> go.Figure:
             ],
             hoverinfo="text",
         )
-    )  # fmt: skip
+    )
     figure.add_trace(
         go.Scatter(
-            name="what chance reaches (1 in 20)", y=names, x=rows["chance"], mode="markers", hoverinfo="skip",
+            name="what chance reaches (1 in 20)",
+            y=names,
+            x=rows["chance"],
+            mode="markers",
+            hoverinfo="skip",
             marker={"symbol": "line-ns", "size": 15, "line": {"color": VERMILLION, "width": 3}},
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(title="share of all importance", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(showgrid=False)
     return figure
@@ -71,8 +78,12 @@ def level_means(levels: pd.DataFrame, *, title: str, unit: str, colour: str, acr
     errors = levels["error"].fillna(0.0)
     figure.add_trace(
         go.Scatter(
-            x=named, y=levels["mean"], mode="markers+lines", marker={"size": 11, "color": colour},
-            line={"color": FAINT}, hoverinfo="text",
+            x=named,
+            y=levels["mean"],
+            mode="markers+lines",
+            marker={"size": 11, "color": colour},
+            line={"color": FAINT},
+            hoverinfo="text",
             error_y={"array": errors, "color": INK, "thickness": 1.5},
             hovertext=[
                 f"{name}<br>{escaped(format_quantity(mean, unit=unit))}"
@@ -83,7 +94,7 @@ def level_means(levels: pd.DataFrame, *, title: str, unit: str, colour: str, acr
                 )
             ],
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(type="category", title=escaped(across), showgrid=False, tickvals=named, ticktext=counted)
     reach = [*(levels["mean"] - errors), *(levels["mean"] + errors)]
     figure.update_yaxes(title=escaped(title), **(scale(reach, unit=unit, log=False) if unit else {}))
@@ -95,21 +106,27 @@ def parallel(axes: Sequence[Axis], coloured: str) -> go.Figure:
     figure = blank(height=440, legend=False)
     marked = next(axis for axis in axes if axis.label == coloured)
     bar = {
-        "title": {"text": escaped(coloured), "side": "right"}, "thickness": 14, "tickvals": list(marked.marks),
+        "title": {"text": escaped(coloured), "side": "right"},
+        "thickness": 14,
+        "tickvals": list(marked.marks),
         "ticktext": [escaped(text) for text in marked.marks.values()],
-    }  # fmt: skip
+    }
     figure.add_trace(
         go.Parcoords(
             dimensions=[
                 {
-                    "label": escaped(axis.label), "values": axis.values, "tickvals": list(axis.marks),
+                    "label": escaped(axis.label),
+                    "values": axis.values,
+                    "tickvals": list(axis.marks),
                     "ticktext": [escaped(text) for text in axis.marks.values()],
                 }
                 for axis in axes
             ],
             line={"color": marked.values, "colorscale": [SKY, BETWEEN, VERMILLION], "showscale": True, "colorbar": bar},
-            labelfont={"color": INK, "size": 13}, tickfont={"color": HALOED, "size": 12}, rangefont={"color": CLEAR},
+            labelfont={"color": INK, "size": 13},
+            tickfont={"color": HALOED, "size": 12},
+            rangefont={"color": CLEAR},
         )
-    )  # fmt: skip
+    )
     figure.update_layout(margin={"l": 70, "r": 40, "t": 50, "b": 24})
     return figure

@@ -31,15 +31,23 @@ def strip(rows: Sequence[tuple[str, pd.DataFrame]]) -> go.Figure:
     figure.update_layout(barmode="overlay", bargap=0.0, legend={"itemclick": False, "itemdoubleclick": False})
     labels = [str(index) for index in range(len(rows))]
     figure.update_yaxes(
-        type="category", categoryorder="array", categoryarray=labels[::-1], tickvals=labels, showgrid=False,
-        ticktext=[escaped(label) for label, _ in rows], range=[-0.6, len(rows) - 0.4],
-    )  # fmt: skip
+        type="category",
+        categoryorder="array",
+        categoryarray=labels[::-1],
+        tickvals=labels,
+        showgrid=False,
+        ticktext=[escaped(label) for label, _ in rows],
+        range=[-0.6, len(rows) - 0.4],
+    )
     every = max(1, -(-depth // 24))
     places = list(range(0, depth, every))
     figure.update_xaxes(
-        range=[-0.5, depth - 0.5], showgrid=False, tickvals=places, ticktext=[str(place + 1) for place in places],
+        range=[-0.5, depth - 0.5],
+        showgrid=False,
+        tickvals=places,
+        ticktext=[str(place + 1) for place in places],
         title="layer, the first on the left",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -52,13 +60,22 @@ def _cells(family: str, rows: Sequence[tuple[str, pd.DataFrame]], *, narrow: boo
         for cell in layers[layers["family"] == family].to_dict("records")
     ]
     return go.Bar(
-        name=escaped(family), orientation="h", y=[row for row, _ in mine], x=[0.94] * len(mine),
-        base=[cell["layer"] - 0.47 for _, cell in mine], width=0.8,
+        name=escaped(family),
+        orientation="h",
+        y=[row for row, _ in mine],
+        x=[0.94] * len(mine),
+        base=[cell["layer"] - 0.47 for _, cell in mine],
+        width=0.8,
         marker={"color": style.colour, "line": {"width": 0}},
-        text=[style.letter if narrow else escaped(cell["name"]) for _, cell in mine], textposition="inside",
-        insidetextanchor="middle", textangle=0, textfont={"color": style.ink, "size": 13}, constraintext="inside",
-        hovertext=[_hover(cell) for _, cell in mine], hoverinfo="text",
-    )  # fmt: skip
+        text=[style.letter if narrow else escaped(cell["name"]) for _, cell in mine],
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        textfont={"color": style.ink, "size": 13},
+        constraintext="inside",
+        hovertext=[_hover(cell) for _, cell in mine],
+        hoverinfo="text",
+    )
 
 
 def _differs(layers: pd.DataFrame) -> list[int]:
@@ -70,10 +87,15 @@ def _frames(rows: Sequence[tuple[str, pd.DataFrame]]) -> go.Bar:
     """A frame about each cell that differs, with a place of its own in the legend."""
     mine = [(str(row), layer) for row, (_, layers) in enumerate(rows) for layer in _differs(layers)]
     return go.Bar(
-        name="differs from the first", orientation="h", y=[row for row, _ in mine], x=[0.94] * len(mine),
-        base=[layer - 0.47 for _, layer in mine], width=0.8, hoverinfo="skip",
+        name="differs from the first",
+        orientation="h",
+        y=[row for row, _ in mine],
+        x=[0.94] * len(mine),
+        base=[layer - 0.47 for _, layer in mine],
+        width=0.8,
+        hoverinfo="skip",
         marker={"color": CLEAR, "line": {"color": INK, "width": 4}},
-    )  # fmt: skip
+    )
 
 
 def _hover(cell: Mapping[Hashable, object]) -> str:
@@ -93,8 +115,13 @@ def layer_costs(layers: pd.DataFrame, costs: pd.DataFrame, measure: str, *, titl
         style = style_of(family)
         figure.add_trace(
             go.Bar(
-                name=escaped(family), x=layers.loc[mine, "layer"] + 1, y=values, marker={"color": style.colour},
-                text=[style.letter] * len(values), textposition="inside", textfont={"color": style.ink},
+                name=escaped(family),
+                x=layers.loc[mine, "layer"] + 1,
+                y=values,
+                marker={"color": style.colour},
+                text=[style.letter] * len(values),
+                textposition="inside",
+                textfont={"color": style.ink},
                 hovertext=[
                     f"layer {layer + 1}: {escaped(text)}<br>{format_quantity(float(value), unit=unit)}"
                     for layer, text, value in zip(
@@ -103,7 +130,7 @@ def layer_costs(layers: pd.DataFrame, costs: pd.DataFrame, measure: str, *, titl
                 ],
                 hoverinfo="text",
             )
-        )  # fmt: skip
+        )
     figure.update_layout(bargap=0.15, legend={"itemclick": False, "itemdoubleclick": False})
     figure.update_xaxes(title="layer", dtick=1 if len(layers) <= 24 else None, showgrid=False)
     figure.update_yaxes(title=title, **scale([0.0, *costs[measure]], unit=unit, log=False), rangemode="tozero")

@@ -23,12 +23,21 @@ def score_bars(scores: Sequence[tuple[str, pd.DataFrame]]) -> go.Figure:
         known = table.dropna(subset=["mean"])
         figure.add_trace(
             go.Bar(
-                name=escaped(name), x=_task_labels(known), y=known["mean"], marker={"color": SERIES[index % 6][0]},
+                name=escaped(name),
+                x=_task_labels(known),
+                y=known["mean"],
+                marker={"color": SERIES[index % 6][0]},
                 error_y={
-                    "array": known["high"] - known["mean"], "arrayminus": known["mean"] - known["low"],
-                    "symmetric": False, "color": INK, "thickness": 1.5,
+                    "array": known["high"] - known["mean"],
+                    "arrayminus": known["mean"] - known["low"],
+                    "symmetric": False,
+                    "color": INK,
+                    "thickness": 1.5,
                 },
-                text=[str(index + 1)] * len(known), textposition="inside", insidetextanchor="start", textangle=0,
+                text=[str(index + 1)] * len(known),
+                textposition="inside",
+                insidetextanchor="start",
+                textangle=0,
                 hovertext=[
                     f"{escaped(name)}<br>{label}: {mean:.3f} ({low:.3f} to {high:.3f}, {seeds} seeds)"
                     for label, mean, low, high, seeds in zip(
@@ -37,7 +46,7 @@ def score_bars(scores: Sequence[tuple[str, pd.DataFrame]]) -> go.Figure:
                 ],
                 hoverinfo="text",
             )
-        )  # fmt: skip
+        )
     every = pd.concat([table for _, table in scores]).drop_duplicates("task")
     _chance(figure, every)
     figure.update_layout(bargap=0.35 if len(every) > 1 else 0.7)
@@ -63,12 +72,18 @@ def learning_curves(curves: pd.DataFrame) -> go.Figure:
             line = lines[lines["name"] == name]
             panels.add_trace(
                 go.Scatter(
-                    name=f"{escaped(task)}, seed {seed}", x=line["step"], y=line["value"], mode="lines+markers",
-                    legendgroup=f"{task}/{seed}", showlegend=column == 1, line={"color": colour, "dash": dash},
+                    name=f"{escaped(task)}, seed {seed}",
+                    x=line["step"],
+                    y=line["value"],
+                    mode="lines+markers",
+                    legendgroup=f"{task}/{seed}",
+                    showlegend=column == 1,
+                    line={"color": colour, "dash": dash},
                     marker={"size": 5},
                 ),
-                row=1, col=column,
-            )  # fmt: skip
+                row=1,
+                col=column,
+            )
     panels.update_layout(margin={"t": 60}, legend={"y": 1.12})
     panels.update_xaxes(title="step", automargin=True, showgrid=False)
     panels.update_yaxes(automargin=True)
@@ -86,11 +101,14 @@ def rate_sweep(sweep: pd.DataFrame, metric: str) -> go.Figure:
         ordered = lines.sort_values("learning_rate")
         figure.add_trace(
             go.Scatter(
-                name=f"{escaped(task)}, seed {seed}", x=ordered["learning_rate"], y=ordered["value"],
-                mode="lines+markers", line={"color": colour, "dash": dash},
+                name=f"{escaped(task)}, seed {seed}",
+                x=ordered["learning_rate"],
+                y=ordered["value"],
+                mode="lines+markers",
+                line={"color": colour, "dash": dash},
                 marker={"size": 11, "symbol": [symbol if chosen else f"{symbol}-open" for chosen in ordered["chosen"]]},
             )
-        )  # fmt: skip
+        )
     figure.update_xaxes(
         type="log", title="learning rate (filled: chosen)", tickvals=sorted(set(sweep["learning_rate"]))
     )
@@ -104,12 +122,15 @@ def seed_points(table: pd.DataFrame) -> go.Figure:
     known = table.dropna(subset=["test"])
     figure.add_trace(
         go.Scatter(
-            name="a seed", x=_task_labels(known), y=known["test"], mode="markers",
+            name="a seed",
+            x=_task_labels(known),
+            y=known["test"],
+            mode="markers",
             marker={"size": 11, "color": BLUE, "opacity": 0.7},
             hovertext=[f"seed {seed}: {value:.3f}" for seed, value in zip(known["seed"], known["test"], strict=True)],
             hoverinfo="text",
         )
-    )  # fmt: skip
+    )
     _chance(figure, table.drop_duplicates("task"))
     figure.update_yaxes(title="score on the test split", rangemode="tozero")
     return figure
@@ -123,12 +144,20 @@ def _chance(figure: go.Figure, tasks: pd.DataFrame) -> None:
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=_task_labels(tasks), showgrid=False)
     for place, level in enumerate(tasks["chance"]):
         figure.add_shape(
-            type="line", x0=place - 0.42, x1=place + 0.42, y0=level, y1=level,
+            type="line",
+            x0=place - 0.42,
+            x1=place + 0.42,
+            y0=level,
+            y1=level,
             line={"color": INK, "dash": "dash", "width": 2},
-        )  # fmt: skip
+        )
     figure.add_trace(
         go.Scatter(
-            name="chance", x=_task_labels(tasks)[:1], y=[None], mode="lines",
-            line={"color": INK, "dash": "dash", "width": 2}, hoverinfo="skip",
+            name="chance",
+            x=_task_labels(tasks)[:1],
+            y=[None],
+            mode="lines",
+            line={"color": INK, "dash": "dash", "width": 2},
+            hoverinfo="skip",
         )
-    )  # fmt: skip
+    )

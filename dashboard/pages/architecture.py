@@ -99,9 +99,13 @@ def _chosen_trial(search: SearchRecord, wanted: int | None) -> int | None:
         return None
     st.session_state["trial_choice"] = wanted if wanted in offered else next(iter(offered))
     chosen = st.selectbox(
-        "Trial", list(offered), key="trial_choice", format_func=lambda trial: cell(offered[trial], 150),
-        on_change=_remember, filter_mode="contains",
-    )  # fmt: skip
+        "Trial",
+        list(offered),
+        key="trial_choice",
+        format_func=lambda trial: cell(offered[trial], 150),
+        on_change=_remember,
+        filter_mode="contains",
+    )
     st.query_params[TRIAL] = str(chosen)
     return int(chosen)
 
@@ -203,21 +207,30 @@ def _layers(view: TrialView) -> None:
         left, right = st.columns(2)
         measures = list(LAYER_MEASURES)
         measure = left.selectbox(
-            "Cost of each layer", measures, format_func=lambda name: LAYER_MEASURES[name][0],
-            key=adopt("cost", measures, measures[0]), on_change=keep, args=("cost", measures[0]),
-        )  # fmt: skip
+            "Cost of each layer",
+            measures,
+            format_func=lambda name: LAYER_MEASURES[name][0],
+            key=adopt("cost", measures, measures[0]),
+            on_change=keep,
+            args=("cost", measures[0]),
+        )
         at = view.validity.context or 32_768
         contexts = sorted({*CONTEXTS, at})
         context = right.selectbox(
-            "at a context of", contexts, format_func=lambda tokens: f"{tokens:,} tokens",
-            key=adopt("context", contexts, at), on_change=keep, args=("context", at),
-        )  # fmt: skip
+            "at a context of",
+            contexts,
+            format_func=lambda tokens: f"{tokens:,} tokens",
+            key=adopt("context", contexts, at),
+            on_change=keep,
+            args=("context", at),
+        )
         costs = layer_costs_frame(arch, registry(), context)
         title, unit = LAYER_MEASURES[measure]
         st.plotly_chart(
-            layer_costs(layers, costs, measure, title=title, unit=unit), key="layer_costs",
+            layer_costs(layers, costs, measure, title=title, unit=unit),
+            key="layer_costs",
             alt=f"{title} of each layer as bars",
-        )  # fmt: skip
+        )
         st.caption(f"Counted for this backbone in {arch.model.dtype}; exact. Each figure includes the channel mixer.")
     listed = layers.assign(layer=layers["layer"] + 1)[["layer", "text", "family", "options"]]
     table(listed, "layers_table", file=f"trial-{view.record.id}-layers.csv")

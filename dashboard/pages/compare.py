@@ -45,8 +45,13 @@ from ..text import SENTENCE, capitalised, cell, plain, shortened
 
 CONTEXTS = (1_024, 4_096, 32_768, 131_072, 1_048_576, 10_485_760)
 _DIFFERENCES = {
-    "arch": "architecture", "value": "score", "low": "95% from", "high": "95% to", "noise": "noise of", "clear": "so",
-}  # fmt: skip
+    "arch": "architecture",
+    "value": "score",
+    "low": "95% from",
+    "high": "95% to",
+    "noise": "noise of",
+    "clear": "so",
+}
 _CROSSINGS = {"from tokens": st.column_config.NumberColumn(format="localized")}
 COST = "kv_bytes"
 """The cost that is drawn first."""
@@ -84,16 +89,27 @@ def _chosen(search: SearchRecord) -> tuple[list[int], list[str]]:
         offered.setdefault(trial, named(store(), trial))
     st.session_state["compared_trials"], st.session_state["compared_patterns"] = wanted, typed
     trials = st.multiselect(
-        "Trials", list(offered), key="compared_trials", max_selections=COMPARED, on_change=_remember,
-        format_func=lambda trial: cell(offered[trial], 110), filter_mode="contains",
-        placeholder="choose trials to compare", select_all=False,
-    )  # fmt: skip
+        "Trials",
+        list(offered),
+        key="compared_trials",
+        max_selections=COMPARED,
+        on_change=_remember,
+        format_func=lambda trial: cell(offered[trial], 110),
+        filter_mode="contains",
+        placeholder="choose trials to compare",
+        select_all=False,
+    )
     patterns = st.multiselect(
-        "Architectures typed in", typed, key="compared_patterns", accept_new_options=True, on_change=_remember,
-        format_func=lambda pattern: cell(pattern, 110), max_selections=COMPARED,
+        "Architectures typed in",
+        typed,
+        key="compared_patterns",
+        accept_new_options=True,
+        on_change=_remember,
+        format_func=lambda pattern: cell(pattern, 110),
+        max_selections=COMPARED,
         placeholder="type a pattern, as [kda kda kda full]*4, and press Enter",
         help="The notation of `archsearch cost`: mixers or presets with options in brackets, `[...]*4` repeats.",
-    )  # fmt: skip
+    )
     _write(trials, patterns)
     if len(trials) + len(patterns) > COMPARED:
         st.warning(f"{COMPARED} stand side by side at most: the last ones are left out.")
@@ -142,9 +158,10 @@ def _named(compared: Sequence[Compared]) -> pd.DataFrame:
 def _layers(compared: Sequence[Compared]) -> None:
     st.header("Layers", divider="gray")
     st.plotly_chart(
-        strip([(item.label, item.layers) for item in compared]), key="strips",
+        strip([(item.label, item.layers) for item in compared]),
+        key="strips",
         alt="Each architecture as a row of cells, one a layer; those that differ from the first have a frame",
-    )  # fmt: skip
+    )
     if len(compared) > 1:
         changed = [f"{item.label}: {_changed(item)}" for item in compared[1:]]
         st.caption(
@@ -194,17 +211,23 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
     if len(missing) == len(compared):
         return
     measure = st.segmented_control(
-        "Cost", list(CURVES), format_func=lambda name: CURVES[name], required=True,
-        key=adopt("cost", list(CURVES), COST), on_change=keep, args=("cost", COST),
-    )  # fmt: skip
+        "Cost",
+        list(CURVES),
+        format_func=lambda name: CURVES[name],
+        required=True,
+        key=adopt("cost", list(CURVES), COST),
+        on_change=keep,
+        args=("cost", COST),
+    )
     measure = measure or COST
     contexts = log_contexts()
     found = curves.crossings(measure, contexts)
     frame = curves.frame(contexts)
     st.plotly_chart(
-        cost_curves(frame, measure, title=CURVES[measure], unit=UNITS[measure], crossings=found), key="curves",
+        cost_curves(frame, measure, title=CURVES[measure], unit=UNITS[measure], crossings=found),
+        key="curves",
         alt=f"{CURVES[measure]} of each architecture against the context, both logarithmic",
-    )  # fmt: skip
+    )
     if found:
         table(crossing_table(found), "crossings_table", file="crossings.csv", columns=_CROSSINGS)
         st.caption("Where a cost grows block by block, two may change order several times about a crossing.")
@@ -214,8 +237,12 @@ def _costs(search: SearchRecord, compared: Sequence[Compared]) -> None:
     at = Validity.of(search, None).context or 32_768
     choice = sorted({*CONTEXTS, at})
     context = st.selectbox(
-        "All costs at a context of", choice, format_func=lambda tokens: f"{tokens:,} tokens",
-        key=adopt("context", choice, at), on_change=keep, args=("context", at),
-    )  # fmt: skip
+        "All costs at a context of",
+        choice,
+        format_func=lambda tokens: f"{tokens:,} tokens",
+        key=adopt("context", choice, at),
+        on_change=keep,
+        args=("context", at),
+    )
     table(cost_table(compared, curves, context), "costs_table", file=f"costs_at_{context}.csv")
     st.caption("Exact, by the cost model of each plugin, for one sequence; in brackets, times the first.")

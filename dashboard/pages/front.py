@@ -89,25 +89,26 @@ def _axes(answer: Answer) -> Axes:
     names = list(objectives)
     across, upwards = choose_axes(answer, None, None)
     columns = st.columns(3)
-    x = columns[0].selectbox(
-        "Across", names, names.index(across.name), key="x", bind="query-params", format_func=cell
-    )  # fmt: skip
+    x = columns[0].selectbox("Across", names, names.index(across.name), key="x", bind="query-params", format_func=cell)
     y = columns[1].selectbox(
         "Upwards", names, names.index(upwards.name), key="y", bind="query-params", format_func=cell
-    )  # fmt: skip
+    )
     third = [name for name in names if name not in (across.name, upwards.name)]
     first = third[0] if third else _NONE
     z = columns[2].selectbox(
-        "Colour", [*names, _NONE], [*names, _NONE].index(first), key="z", bind="query-params", format_func=cell,
+        "Colour",
+        [*names, _NONE],
+        [*names, _NONE].index(first),
+        key="z",
+        bind="query-params",
+        format_func=cell,
         help="A third objective. The front is the one over the objectives that are chosen here.",
-    )  # fmt: skip
+    )
     colour = objectives.get(z) if z not in (x, y) else None
     return objectives[x], objectives[y], colour
 
 
-def _picture(
-    search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None
-) -> None:  # fmt: skip
+def _picture(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None) -> None:
     """The switches and the chart, which are drawn anew without the rest."""
     _chart(search, answer, _view(search, answer, axes, limits, best))
 
@@ -116,17 +117,23 @@ def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, fl
     across, upwards, colour = axes
     switches = st.columns([0.68, 0.16, 0.16], vertical_alignment="bottom")
     show = switches[0].pills(
-        "Beside the front", queries.SHOWN, selection_mode="multi", default=queries.shown_first(answer), key="show",
+        "Beside the front",
+        queries.SHOWN,
+        selection_mode="multi",
+        default=queries.shown_first(answer),
+        key="show",
         bind="query-params",
-    )  # fmt: skip
+    )
     log = {
         axis
         for axis, objective, column in (("x", across, switches[1]), ("y", upwards, switches[2]))
         if column.toggle(
-            f"log {'across' if axis == 'x' else 'upwards'}", default_log(answer, objective), key=f"log{axis}",
+            f"log {'across' if axis == 'x' else 'upwards'}",
+            default_log(answer, objective),
+            key=f"log{axis}",
             bind="query-params",
         )
-    }  # fmt: skip
+    }
     drawn = {"budget": queries.spec_limits(search), "my budget": limits}
     return View(x=across, y=upwards, z=colour, show=show, log=log, limits=drawn, best=best)
 
@@ -134,10 +141,13 @@ def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, fl
 def _chart(search: SearchRecord, answer: Answer, view: View) -> None:
     left = st.session_state.get("front_left", 0)
     event = st.plotly_chart(
-        front_figure(answer, view), on_select="rerun", selection_mode="points", key=f"front_{left}",
+        front_figure(answer, view),
+        on_select="rerun",
+        selection_mode="points",
+        key=f"front_{left}",
         config={"displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": "front"}},
         alt=f"The front over {cell(view.x.name)} and {cell(view.y.name)}; its points are listed in the table below.",
-    )  # fmt: skip
+    )
     trial = clicked_trial(event)
     if trial is not None:
         _open(search, trial)
@@ -197,16 +207,20 @@ def _slider(answer: Answer, objective: Objective) -> float | None:
     rungs = queries.ladder(answer.points[objective.name].dropna().tolist(), objective.unit)
     texts = {queries.rung_text(value, objective.unit): value for value in rungs}
     chosen = st.select_slider(
-        plain(f"{objective.name} at most"), [*texts, "no limit"], "no limit", key=f"max_{objective.name}",
+        plain(f"{objective.name} at most"),
+        [*texts, "no limit"],
+        "no limit",
+        key=f"max_{objective.name}",
         bind="query-params",
-    )  # fmt: skip
+    )
     return texts.get(chosen)
 
 
 def _tables(search: SearchRecord, answer: Answer) -> None:
     names = ["The front", "Hypervolume", "All trials"]
-    tab = st.segmented_control("Below", names, default=names[0], key="below", bind="query-params",
-                               label_visibility="collapsed", required=True)  # fmt: skip
+    tab = st.segmented_control(
+        "Below", names, default=names[0], key="below", bind="query-params", label_visibility="collapsed", required=True
+    )
     if tab == names[1]:
         _hypervolume(search)
     elif tab == names[2]:

@@ -55,9 +55,14 @@ def page() -> None:
         return
     names, first = list(objectives), next(iter(objectives))
     name = st.segmented_control(
-        "For the objective", names, format_func=plain, required=True, key=adopt("objective", names, first),
-        on_change=keep, args=("objective", first),
-    )  # fmt: skip
+        "For the objective",
+        names,
+        format_func=plain,
+        required=True,
+        key=adopt("objective", names, first),
+        on_change=keep,
+        args=("objective", first),
+    )
     objective = objectives[name or first]
     st.caption(plain(f"{found.sentence} All figures are {answer(search).validity.sentence}."))
     kinds = families(found, registry())
@@ -103,10 +108,11 @@ def _share(found: Evidence, objective: Objective, kinds: Mapping[str, str]) -> N
     effect = share_of(found, objective, kinds, family)
     _levels(effect.levels, objective, f"{family} layers", style_of(family).colour, "share")
     _changes(
-        changes_table(effect, objective, f"one more {family} layer, for one of another family"), "share",
+        changes_table(effect, objective, f"one more {family} layer, for one of another family"),
+        "share",
         f"No two candidates differ in one layer alone that is {family} in one of them, and too few were measured for a "
         "fit over all.",
-    )  # fmt: skip
+    )
 
 
 def _decay(found: Evidence, objective: Objective) -> None:
@@ -118,10 +124,11 @@ def _decay(found: Evidence, objective: Objective) -> None:
     if not effect.levels.empty:
         _levels(effect.levels, objective, "decay of all layers that have one", style_of("linear").colour, "decay")
     _changes(
-        changes_table(effect, objective, "{before} to {after}"), "decay",
+        changes_table(effect, objective, "{before} to {after}"),
+        "decay",
         "No two candidates differ in the decay of one layer alone, and too few were measured for a fit over all: what "
         "is drawn above differs in other things too.",
-    )  # fmt: skip
+    )
 
 
 def _place(found: Evidence, objective: Objective, kinds: Mapping[str, str]) -> None:
@@ -153,8 +160,9 @@ def _place(found: Evidence, objective: Objective, kinds: Mapping[str, str]) -> N
 def _levels(levels: pd.DataFrame, objective: Objective, across: str, colour: str, key: str) -> None:
     st.plotly_chart(
         level_means(levels, title=axis_label(objective), unit=objective.unit, colour=colour, across=across),
-        key=f"{key}_levels", alt=f"The mean of {objective.name} at each level, with standard errors",
-    )  # fmt: skip
+        key=f"{key}_levels",
+        alt=f"The mean of {objective.name} at each level, with standard errors",
+    )
 
 
 def _changes(changes: pd.DataFrame, key: str, none: str) -> None:
@@ -169,7 +177,7 @@ def _parallel(search: SearchRecord, found: Evidence, kinds: Mapping[str, str], o
     st.header("All at once", divider="gray")
     shown = st.toggle(
         "Draw each candidate as a line", key="lines", bind="query-params", help="The largest drawing of the dashboard."
-    )  # fmt: skip
+    )
     if not shown:
         return
     axes = dimensions(found, objectives_of(search), kinds)
@@ -177,7 +185,8 @@ def _parallel(search: SearchRecord, found: Evidence, kinds: Mapping[str, str], o
         st.info("No candidate has a value for every objective.")
         return
     st.plotly_chart(
-        parallel(axes, objective.name), key="parallel",
+        parallel(axes, objective.name),
+        key="parallel",
         alt="Candidates as lines over the number of layers of each family and the objectives",
-    )  # fmt: skip
+    )
     st.caption("A line a candidate; drag along an axis to keep only the lines through that part of it.")

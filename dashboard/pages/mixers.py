@@ -65,9 +65,14 @@ def page() -> None:
     st.markdown(plain(registered(registry())))
     table(listed, "mixers_table", file="mixers.csv")
     size = st.selectbox(
-        "Costed on a backbone of", list(SIZES), format_func=_size_text, key=adopt("size", list(SIZES), SIZE),
-        on_change=keep, args=("size", SIZE), width=420,
-    )  # fmt: skip
+        "Costed on a backbone of",
+        list(SIZES),
+        format_func=_size_text,
+        key=adopt("size", list(SIZES), SIZE),
+        on_change=keep,
+        args=("size", SIZE),
+        width=420,
+    )
     model = ModelSpec.read({**SIZES[size], "channel_mixer": "none"})
     guarded(_costs)(model)
     guarded(_one)(model)
@@ -94,22 +99,33 @@ def _costs(model: ModelSpec) -> None:
     usable = [name for name in known if can_cost(name, registry(), model) is None]
     preferred = [name for name in ("full", "sliding", "kda", "moba", "nsa") if name in usable] or usable[:COMPARED]
     names = st.multiselect(
-        "Mixers and presets, with their defaults", usable, default=preferred, max_selections=COMPARED, key="mixers",
-        bind="query-params", select_all=False,
-    )  # fmt: skip
+        "Mixers and presets, with their defaults",
+        usable,
+        default=preferred,
+        max_selections=COMPARED,
+        key="mixers",
+        bind="query-params",
+        select_all=False,
+    )
     measure = st.segmented_control(
-        "Cost", list(MEASURED), format_func=lambda name: LABELS[name], required=True,
-        key=adopt("cost", MEASURED, COST), on_change=keep, args=("cost", COST),
-    )  # fmt: skip
+        "Cost",
+        list(MEASURED),
+        format_func=lambda name: LABELS[name],
+        required=True,
+        key=adopt("cost", MEASURED, COST),
+        on_change=keep,
+        args=("cost", COST),
+    )
     if not names:
         st.info("Choose mixers to see what a layer of each costs.")
         return
     measure = measure or COST
     curves = layer_curves(names, registry(), model, log_contexts())
     st.plotly_chart(
-        cost_curves(curves, measure, title=LABELS[measure], unit=UNITS[measure]), key="curves",
+        cost_curves(curves, measure, title=LABELS[measure], unit=UNITS[measure]),
+        key="curves",
         alt=f"{LABELS[measure]} of one layer of each mixer against the context, both logarithmic",
-    )  # fmt: skip
+    )
     st.caption(
         f"One layer, one sequence, in {model.dtype}; recurrent states in float32. Exact, by each plugin's costs."
     )

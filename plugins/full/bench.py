@@ -17,35 +17,55 @@ from .ops import full_attention, full_attention_step
 def bench_ops() -> Iterator[BenchOp]:
     """All three; the packed sequences are of one length, so that peers take them as a batch."""
     yield BenchOp(
-        name="full", inputs=_inputs, run=_run, reference=lambda inputs: _run(inputs, reference_form(inputs)),
+        name="full",
+        inputs=_inputs,
+        run=_run,
+        reference=lambda inputs: _run(inputs, reference_form(inputs)),
         work=causal_work,
-        trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2}, forms=("chunkwise", "chunkwise"),
+        trained=("q", "k", "v"),
+        head_axes={"q": 2, "k": 2, "v": 2},
+        forms=("chunkwise", "chunkwise"),
         peers=sdpa_peers(same=True),
         grids={
-            FULL: [_shape(1, 16384, 16), _shape(1, 65536, 16)], QUICK: [_shape(1, 16384, 16)],
+            FULL: [_shape(1, 16384, 16), _shape(1, 65536, 16)],
+            QUICK: [_shape(1, 16384, 16)],
             TINY: [Shape(batch=2, tokens=40, heads=4, kv_heads=2, head_dim=16)],
         },
-    )  # fmt: skip
+    )
     yield BenchOp(
-        name="packed", inputs=_inputs, run=_run_packed, reference=lambda inputs: _run(inputs, reference_form(inputs)),
-        work=causal_work, trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2}, peers=sdpa_peers(same=True),
+        name="packed",
+        inputs=_inputs,
+        run=_run_packed,
+        reference=lambda inputs: _run(inputs, reference_form(inputs)),
+        work=causal_work,
+        trained=("q", "k", "v"),
+        head_axes={"q": 2, "k": 2, "v": 2},
+        peers=sdpa_peers(same=True),
         grids={
-            FULL: [_shape(64, 1024, 16), _shape(8, 8192, 16)], QUICK: [_shape(64, 1024, 16)],
+            FULL: [_shape(64, 1024, 16), _shape(8, 8192, 16)],
+            QUICK: [_shape(64, 1024, 16)],
             TINY: [Shape(batch=3, tokens=20, heads=4, kv_heads=2, head_dim=16)],
         },
-    )  # fmt: skip
+    )
     yield BenchOp(
-        name="full", step=True, inputs=_step_inputs, run=_step, reference=lambda inputs: _step(inputs, "reference"),
-        work=cache_work, head_axes={"q": 1, "k": 2, "v": 2}, peers=(sdpa_step_peer(),),
+        name="full",
+        step=True,
+        inputs=_step_inputs,
+        run=_step,
+        reference=lambda inputs: _step(inputs, "reference"),
+        work=cache_work,
+        head_axes={"q": 1, "k": 2, "v": 2},
+        peers=(sdpa_step_peer(),),
         grids={
             FULL: [
                 _shape(1, 131072, 16),
-                Shape(batch=64, tokens=8192, heads=32, kv_heads=8, head_dim=128), _shape(1, 8192, 16),
+                Shape(batch=64, tokens=8192, heads=32, kv_heads=8, head_dim=128),
+                _shape(1, 8192, 16),
             ],
             QUICK: [_shape(1, 131072, 16)],
             TINY: [Shape(batch=2, tokens=40, heads=4, kv_heads=2, head_dim=16)],
         },
-    )  # fmt: skip
+    )
 
 
 def _shape(batch: int, tokens: int, heads: int) -> Shape:

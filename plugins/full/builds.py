@@ -24,9 +24,7 @@ def builds(arch: str) -> Iterator[Build]:
         yield row.build("grad_query", ranges.range_grad_query, types=types, SLOTS=0, ADD=False)
         yield row.build("grad_keys", ranges.range_grad_keys, types=types, EACH=1, ADD=False)
     for row in builders(TABLE, arch, heads=_HEADS, key_heads=_HEADS // _GROUP):
-        yield row.build(
-            "grad_keys", ranges.range_grad_keys, variant="grouped", types=types, EACH=_GROUP, ADD=False
-        )  # fmt: skip
+        yield row.build("grad_keys", ranges.range_grad_keys, variant="grouped", types=types, EACH=_GROUP, ADD=False)
     for key in TABLE.rows:
         if key[0] == arch:
             yield from step_builds(TABLE, key)

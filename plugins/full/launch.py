@@ -42,9 +42,16 @@ def full_forward(
 
 @torch.library.custom_op("archsearch::full_backward", mutates_args=())
 def full_backward(
-    g: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, norms: Tensor, cu_seqlens: Tensor | None,
-    lengths: Tensor | None, scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    g: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    norms: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     x, row, seen = _prepare(q, k, v, cu_seqlens, lengths, scale)
     grad = gradient(o, g, norms, x.width, row["inner"])

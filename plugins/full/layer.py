@@ -19,9 +19,15 @@ class FullAttention(AttentionMixer):
 
     def __init__(self, plugin: MixerPlugin[Any], options: FullOptions, shape: ModelShape, layer: LayerInfo) -> None:
         super().__init__(
-            plugin, options, shape, layer,
-            rope=options.rope, rope_base=options.rope_base, qk_norm=options.qk_norm, n_kv_heads=options.n_kv_heads,
-        )  # fmt: skip
+            plugin,
+            options,
+            shape,
+            layer,
+            rope=options.rope,
+            rope_base=options.rope_base,
+            qk_norm=options.qk_norm,
+            n_kv_heads=options.n_kv_heads,
+        )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         return full_attention(q, k, v, cu_seqlens=cu_seqlens)

@@ -35,10 +35,14 @@ def full_attention(
     """
     check_qkv("full_attention", q, k, v, cu_seqlens, lengths)
     chosen = choose_impl(
-        "full_attention", impl, why="scaled_dot_product_attention",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
+        "full_attention",
+        impl,
+        why="scaled_dot_product_attention",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None,
+        device=q.device,
+        head_dim=max(q.shape[-1], v.shape[-1]),
         wanted=cu_seqlens is not None or lengths is not None,
-    )  # fmt: skip
+    )
     if chosen == "triton" and q.numel():
         from .launch import run
 

@@ -37,20 +37,29 @@ def bench_ops() -> Iterator[BenchOp]:
     for name, (rule, decay) in KINDS.items():
         trained = ("q", "k", "v", *(("log_decay",) if decay in ("head", "channel") else ()))
         yield BenchOp(
-            name=name, inputs=partial(_inputs, rule, decay), run=_run,
-            reference=lambda inputs: _run(inputs, reference_form(inputs)), work=partial(linear_work, rule, decay),
-            trained=(*trained, "beta") if rule == "delta" else trained, grids=_grids(name),
+            name=name,
+            inputs=partial(_inputs, rule, decay),
+            run=_run,
+            reference=lambda inputs: _run(inputs, reference_form(inputs)),
+            work=partial(linear_work, rule, decay),
+            trained=(*trained, "beta") if rule == "delta" else trained,
+            grids=_grids(name),
             head_axes={"q": 2, "k": 2, "v": 2, "beta": 2, "log_decay": 0 if decay == "constant" else 2},
             peers=(sequence_peer(name),),
-        )  # fmt: skip
+        )
     for name in ("kda", "gated-deltanet", "mamba2"):
         rule, decay = KINDS[name]
         yield BenchOp(
-            name=name, step=True, inputs=partial(_step_inputs, rule, decay), run=_step, reference=_step_reference,
+            name=name,
+            step=True,
+            inputs=partial(_step_inputs, rule, decay),
+            run=_step,
+            reference=_step_reference,
             work=partial(linear_step_work, rule, decay),
-            head_axes={"q": 1, "k": 1, "v": 1, "state": 1, "beta": 1, "log_decay": 1}, peers=(step_peer(name),),
+            head_axes={"q": 1, "k": 1, "v": 1, "state": 1, "beta": 1, "log_decay": 1},
+            peers=(step_peer(name),),
             grids={FULL: [_shape(256, 1, 64), _shape(1, 1, 64)], QUICK: [_shape(256, 1, 64)], TINY: [_tiny(1)]},
-        )  # fmt: skip
+        )
 
 
 def linear_work(rule: str, decay: str, shape: Shape, element_bytes: int) -> Work:
@@ -62,9 +71,11 @@ def linear_work(rule: str, decay: str, shape: Shape, element_bytes: int) -> Work
     inputs = shape.total * shape.head_dim * element_bytes * (2 * shape.kv_heads + shape.heads)
     output = shape.total * shape.head_dim * element_bytes * shape.heads
     return Work(
-        flops=_flops(rule, shape, BOUND_CHUNK), done_flops=_flops(rule, shape, CHUNK),
-        read_bytes=float(inputs + gate_bytes(rule, decay, shape, shape.total)), written_bytes=float(output),
-    )  # fmt: skip
+        flops=_flops(rule, shape, BOUND_CHUNK),
+        done_flops=_flops(rule, shape, CHUNK),
+        read_bytes=float(inputs + gate_bytes(rule, decay, shape, shape.total)),
+        written_bytes=float(output),
+    )
 
 
 def linear_step_work(rule: str, decay: str, shape: Shape, element_bytes: int) -> Work:
@@ -141,22 +152,39 @@ def _step_inputs(rule: str, decay: str, shape: Shape, draw: Draw) -> dict[str, T
 
 def _run(inputs: Inputs, impl: str) -> Outputs:
     o, _ = linear_attention(
-        inputs["q"], inputs["k"], inputs["v"], log_decay=inputs.get("log_decay"), beta=inputs.get("beta"),
-        chunk_size=CHUNK, impl=impl, want_state=False,
-    )  # fmt: skip
+        inputs["q"],
+        inputs["k"],
+        inputs["v"],
+        log_decay=inputs.get("log_decay"),
+        beta=inputs.get("beta"),
+        chunk_size=CHUNK,
+        impl=impl,
+        want_state=False,
+    )
     return (o,)
 
 
 def _step(inputs: Inputs, impl: str) -> Outputs:
     """The state is overwritten where the form can: each call goes on from the last one's."""
     return linear_attention_step(
-        inputs["q"], inputs["k"], inputs["v"], inputs["state"], log_decay=inputs.get("log_decay"),
-        beta=inputs.get("beta"), impl=impl, in_place=True,
-    )  # fmt: skip
+        inputs["q"],
+        inputs["k"],
+        inputs["v"],
+        inputs["state"],
+        log_decay=inputs.get("log_decay"),
+        beta=inputs.get("beta"),
+        impl=impl,
+        in_place=True,
+    )
 
 
 def _step_reference(inputs: Inputs) -> Outputs:
     return linear_attention_step(
-        inputs["q"], inputs["k"], inputs["v"], inputs["state"], log_decay=inputs.get("log_decay"),
-        beta=inputs.get("beta"), impl="reference",
-    )  # fmt: skip
+        inputs["q"],
+        inputs["k"],
+        inputs["v"],
+        inputs["state"],
+        log_decay=inputs.get("log_decay"),
+        beta=inputs.get("beta"),
+        impl="reference",
+    )

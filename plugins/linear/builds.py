@@ -20,8 +20,11 @@ from .launch_plan import Inputs, Launch, make_plan, recording
 from .table import OP, SHORTEST_SEGMENT, TABLE
 
 _POINTERS = {
-    torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int64: "*i64", torch.int32: "*i32",
-}  # fmt: skip
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+}
 _RULES, _DECAYS = ("hebbian", "delta"), ("none", "head", "channel")
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments and for grouped value heads."""
@@ -63,10 +66,13 @@ def _calls(key: Key, rule: str, decay: str, *, tokens: int, packed: bool = False
 
     gates = {"none": None, "head": (tokens, group), "channel": (tokens, group, dim)}[decay]
     inputs = Inputs(
-        q=blank(tokens, 1, dim), k=blank(tokens, 1, dim), v=blank(tokens, group, dim),
+        q=blank(tokens, 1, dim),
+        k=blank(tokens, 1, dim),
+        v=blank(tokens, group, dim),
         log_decay=None if gates is None else blank(*gates, dtype=torch.float32),
-        beta=blank(tokens, group, dtype=torch.float32) if rule == "delta" else None, scale=1.0,
-    )  # fmt: skip
+        beta=blank(tokens, group, dtype=torch.float32) if rule == "delta" else None,
+        scale=1.0,
+    )
     bounds = blank(2, dtype=torch.int64) if packed else None
     state = blank(1, group, dim, dim, dtype=torch.float32)
     with TABLE.forced(key), recording() as record:
@@ -88,9 +94,16 @@ def _build(call: Launch, key: Key, variant: str) -> Build:
     if signature.get("d_q") == "*fp32":
         flags.append("grouped")
     return Build(
-        op=OP, name=call.kernel.fn.__name__, fn=call.kernel, signature=signature, constexprs=constexprs,
-        config=call.config, head_dim=key[1], chunk=key[2], variant=" ".join([variant, *flags]),
-    )  # fmt: skip
+        op=OP,
+        name=call.kernel.fn.__name__,
+        fn=call.kernel,
+        signature=signature,
+        constexprs=constexprs,
+        config=call.config,
+        head_dim=key[1],
+        chunk=key[2],
+        variant=" ".join([variant, *flags]),
+    )
 
 
 def _kind(value: Any) -> str:

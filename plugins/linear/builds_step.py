@@ -11,8 +11,16 @@ from .kernels.step import step_kernel
 from .table_step import OP, TABLE
 
 _SIZES = (
-    "heads", "value_heads", "key_dim", "value_dim", "q_row", "k_row", "v_row", "decay_row", "beta_row",
-)  # fmt: skip
+    "heads",
+    "value_heads",
+    "key_dim",
+    "value_dim",
+    "q_row",
+    "k_row",
+    "v_row",
+    "decay_row",
+    "beta_row",
+)
 _SIGNATURE = {
     **dict.fromkeys(("q", "k", "v"), "*bf16"),
     **dict.fromkeys(("log_decay", "beta", "state", "after"), "*fp32"),
@@ -36,8 +44,12 @@ def step_builds(arch: str) -> Iterator[Build]:
 
 def _build(name: str, config: Config, key_dim: int, rule: str, decay: str, *, aligned: bool) -> Build:
     constexprs = {
-        "DELTA": rule == "delta", "DECAY": decay, "ALIGNED": aligned, "BLOCK_K": key_dim, "BLOCK_V": config.tiles["V"],
-    }  # fmt: skip
+        "DELTA": rule == "delta",
+        "DECAY": decay,
+        "ALIGNED": aligned,
+        "BLOCK_K": key_dim,
+        "BLOCK_V": config.tiles["V"],
+    }
     variant = f"{rule}-{decay}" + ("" if aligned else "-odd")
     signature = dict(_SIGNATURE)
     if rule == "hebbian":
@@ -45,6 +57,12 @@ def _build(name: str, config: Config, key_dim: int, rule: str, decay: str, *, al
     if decay == "none":
         signature["log_decay"] = "*bf16"
     return Build(
-        op=OP, name=name, fn=step_kernel, signature=signature, constexprs=constexprs, config=config,
-        head_dim=key_dim, variant=variant,
-    )  # fmt: skip
+        op=OP,
+        name=name,
+        fn=step_kernel,
+        signature=signature,
+        constexprs=constexprs,
+        config=config,
+        head_dim=key_dim,
+        variant=variant,
+    )

@@ -16,9 +16,17 @@ Results = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @torch.library.custom_op("archsearch::linear_attention_sequence", mutates_args=())
 def sequence(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, initial: Tensor | None,
-    cu_seqlens: Tensor | None, scale: float, chunk_size: int, want_state: bool,
-) -> Results:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    initial: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    chunk_size: int,
+    want_state: bool,
+) -> Results:
     """Outputs `[B, T, HV, V]`, the final state (empty unless wanted), and for the backward the scores and inverses of
     each chunk, empty where the variant has none; see `linear_attention`, whose q, k and v must have one dtype."""
     inputs, initial = _flat(q, k, v, log_decay, beta, scale), _dense(initial)
@@ -34,9 +42,17 @@ def sequence(
 
 @sequence.register_fake
 def _sequence_fake(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, initial: Tensor | None,
-    cu_seqlens: Tensor | None, scale: float, chunk_size: int, want_state: bool,
-) -> Results:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    initial: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    chunk_size: int,
+    want_state: bool,
+) -> Results:
     batch, length, heads, value_dim = v.shape
     plan_chunk = _chunk(q, v, chunk_size)
     rows = cu_seqlens.shape[0] - 1 if cu_seqlens is not None else batch
@@ -50,10 +66,20 @@ def _sequence_fake(
 
 @torch.library.custom_op("archsearch::linear_attention_sequence_backward", mutates_args=())
 def sequence_backward(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, initial: Tensor | None,
-    cu_seqlens: Tensor | None, scores: Tensor, inverses: Tensor, d_o: Tensor, d_final: Tensor | None, scale: float,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    initial: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scores: Tensor,
+    inverses: Tensor,
+    d_o: Tensor,
+    d_final: Tensor | None,
+    scale: float,
     chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, log_decay, beta and the initial state, empty for those that there are not."""
     inputs, initial = _flat(q, k, v, log_decay, beta, scale), _dense(initial)
     plan = make_plan(inputs, q.shape[0], cu_seqlens, chunk_size)
@@ -68,10 +94,20 @@ def sequence_backward(
 
 @sequence_backward.register_fake
 def _sequence_backward_fake(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, initial: Tensor | None,
-    cu_seqlens: Tensor | None, scores: Tensor, inverses: Tensor, d_o: Tensor, d_final: Tensor | None, scale: float,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    initial: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scores: Tensor,
+    inverses: Tensor,
+    d_o: Tensor,
+    d_final: Tensor | None,
+    scale: float,
     chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     d_log_decay, d_beta = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (log_decay, beta))
     d_initial = q.new_empty(0) if initial is None else initial.new_empty(initial.shape, dtype=torch.float32)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), d_log_decay, d_beta, d_initial
@@ -85,9 +121,20 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
 def _backward(ctx: Any, d_o: Tensor, d_final: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, log_decay, beta, initial, cu_seqlens, scores, inverses = ctx.saved_tensors
     found = sequence_backward(
-        q, k, v, log_decay, beta, initial, cu_seqlens, scores, inverses, d_o, d_final if ctx.want_state else None,
-        ctx.scale, ctx.chunk_size,
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        log_decay,
+        beta,
+        initial,
+        cu_seqlens,
+        scores,
+        inverses,
+        d_o,
+        d_final if ctx.want_state else None,
+        ctx.scale,
+        ctx.chunk_size,
+    )
     kept = [None if like is None else x for x, like in zip(found, (q, k, v, log_decay, beta, initial), strict=True)]
     return (*kept, None, None, None, None)
 

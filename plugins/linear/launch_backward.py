@@ -52,9 +52,13 @@ def backward(
         d_overlaps, d_v = _d_solve(inputs, plan, within, memory, d_writes, parts)
     d_q, d_k, d_channel = _d_inputs(inputs, plan, memory, d_o, d_writes, d_weights, d_overlaps, d_afters, parts)
     return Gradients(
-        q=_summed(d_q, inputs.q), k=_summed(d_k, inputs.k), v=d_v, beta=_beta(inputs, parts),
-        log_decay=_log_decay(inputs, parts, d_gates, d_channel), initial=d_initial,
-    )  # fmt: skip
+        q=_summed(d_q, inputs.q),
+        k=_summed(d_k, inputs.k),
+        v=d_v,
+        beta=_beta(inputs, parts),
+        log_decay=_log_decay(inputs, parts, d_gates, d_channel),
+        initial=d_initial,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +106,34 @@ def _d_scores(
     d_gates = empty(inputs, plan.tokens, heads, dtype=torch.float32) if inputs.decay == "head" else None
     config = plan.config("d_scores")
     arguments = shared(inputs, plan) | {
-        "q": inputs.q, "k": inputs.k, "log_decay": or_q(inputs, inputs.log_decay),
-        "scores": or_q(inputs, within.scores), "writes": memory.writes, "d_o": d_o, "d_writes": d_writes,
-        "d_weights": d_weights, "d_gates": or_q(inputs, d_gates), "scale": inputs.scale,
-        "BK": config.tiles["K"], "BV": config.tiles["V"],
-    }  # fmt: skip
+        "q": inputs.q,
+        "k": inputs.k,
+        "log_decay": or_q(inputs, inputs.log_decay),
+        "scores": or_q(inputs, within.scores),
+        "writes": memory.writes,
+        "d_o": d_o,
+        "d_writes": d_writes,
+        "d_weights": d_weights,
+        "d_gates": or_q(inputs, d_gates),
+        "scale": inputs.scale,
+        "BK": config.tiles["K"],
+        "BV": config.tiles["V"],
+    }
     launch(d_scores, (plan.all_chunks, heads), config, arguments)
     return d_writes, d_weights, d_gates
 
 
 def _d_states(
-    inputs: Inputs, plan: Plan, ready: Operands, memory: Memory, d_o: Tensor, d_final: Tensor | None,
-    d_writes: Tensor, *, want_initial: bool,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    inputs: Inputs,
+    plan: Plan,
+    ready: Operands,
+    memory: Memory,
+    d_o: Tensor,
+    d_final: Tensor | None,
+    d_writes: Tensor,
+    *,
+    want_initial: bool,
+) -> tuple[Tensor, Tensor | None]:
     d_afters = torch.empty_like(memory.befores)
     heads, key_dim, value_dim = memory.befores.shape[1:]
     d_initial = None
@@ -132,18 +151,40 @@ def _d_states(
 
 
 def _d_pass(
-    inputs: Inputs, plan: Plan, ready: Operands, d_o: Tensor, d_writes: Tensor, *, d_last: Tensor | None = None,
-    d_afters: Tensor | None = None, d_initial: Tensor | None = None,
-) -> None:  # fmt: skip
+    inputs: Inputs,
+    plan: Plan,
+    ready: Operands,
+    d_o: Tensor,
+    d_writes: Tensor,
+    *,
+    d_last: Tensor | None = None,
+    d_afters: Tensor | None = None,
+    d_initial: Tensor | None = None,
+) -> None:
     config = plan.config("d_states")
     heads, value_dim = inputs.v.shape[1:]
-    arguments = shared(inputs, plan) | segment_sizes(inputs, plan) | {
-        "queries": ready.queries, "keys": ready.keys, "reads": or_q(inputs, ready.reads), "d_o": d_o,
-        "log_decay": or_q(inputs, inputs.log_decay), "left": or_q(inputs, ready.left),
-        "d_last": or_q(inputs, d_last), "d_afters": or_q(inputs, d_afters), "d_writes": d_writes,
-        "d_initial": or_q(inputs, d_initial), "scale": inputs.scale, "BV": config.tiles["V"], "DELTA": inputs.delta,
-        "HAS_LAST": d_last is not None, "WANT_STATES": d_afters is not None, "WANT_INITIAL": d_initial is not None,
-    }  # fmt: skip
+    arguments = (
+        shared(inputs, plan)
+        | segment_sizes(inputs, plan)
+        | {
+            "queries": ready.queries,
+            "keys": ready.keys,
+            "reads": or_q(inputs, ready.reads),
+            "d_o": d_o,
+            "log_decay": or_q(inputs, inputs.log_decay),
+            "left": or_q(inputs, ready.left),
+            "d_last": or_q(inputs, d_last),
+            "d_afters": or_q(inputs, d_afters),
+            "d_writes": d_writes,
+            "d_initial": or_q(inputs, d_initial),
+            "scale": inputs.scale,
+            "BV": config.tiles["V"],
+            "DELTA": inputs.delta,
+            "HAS_LAST": d_last is not None,
+            "WANT_STATES": d_afters is not None,
+            "WANT_INITIAL": d_initial is not None,
+        }
+    )
     launch(d_states, (plan.pieces, -(-value_dim // config.tiles["V"]), heads), config, arguments)
 
 
@@ -154,19 +195,35 @@ def _d_solve(
     d_overlaps = empty(inputs, plan.tokens, d_writes.shape[1], plan.chunk)
     config = plan.config("d_solve")
     arguments = shared(inputs, plan) | {
-        "k": inputs.k, "v": inputs.v, "log_decay": or_q(inputs, inputs.log_decay), "beta": or_q(inputs, inputs.beta),
-        "inverses": or_q(inputs, within.inverses), "writes": memory.writes, "d_writes": d_writes, "d_v": d_v,
-        "d_overlaps": d_overlaps, "d_beta": _first(inputs, parts.beta), "d_gates": _first(inputs, parts.gates),
-        "BK": config.tiles["K"], "BV": config.tiles["V"],
-    }  # fmt: skip
+        "k": inputs.k,
+        "v": inputs.v,
+        "log_decay": or_q(inputs, inputs.log_decay),
+        "beta": or_q(inputs, inputs.beta),
+        "inverses": or_q(inputs, within.inverses),
+        "writes": memory.writes,
+        "d_writes": d_writes,
+        "d_v": d_v,
+        "d_overlaps": d_overlaps,
+        "d_beta": _first(inputs, parts.beta),
+        "d_gates": _first(inputs, parts.gates),
+        "BK": config.tiles["K"],
+        "BV": config.tiles["V"],
+    }
     launch(d_solve, (plan.all_chunks, d_writes.shape[1]), config, arguments)
     return d_overlaps, d_v
 
 
 def _d_inputs(
-    inputs: Inputs, plan: Plan, memory: Memory, d_o: Tensor, d_writes: Tensor, d_weights: Tensor,
-    d_overlaps: Tensor | None, d_afters: Tensor, parts: Shares,
-) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    inputs: Inputs,
+    plan: Plan,
+    memory: Memory,
+    d_o: Tensor,
+    d_writes: Tensor,
+    d_weights: Tensor,
+    d_overlaps: Tensor | None,
+    d_afters: Tensor,
+    parts: Shares,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     heads, key_dim = inputs.v.shape[1], inputs.q.shape[-1]
     apart = None if heads == inputs.q.shape[1] else torch.float32
     d_q = empty(inputs, plan.tokens, heads, key_dim, dtype=apart)
@@ -178,13 +235,28 @@ def _d_inputs(
     d_gates = parts.gates[own:] if parts.gates is not None else d_channel
     config = plan.config(_d_inputs_row(inputs))
     arguments = shared(inputs, plan) | {
-        "q": inputs.q, "k": inputs.k, "log_decay": or_q(inputs, inputs.log_decay), "beta": or_q(inputs, inputs.beta),
-        "befores": memory.befores, "d_afters": d_afters, "writes": memory.writes, "d_writes": d_writes, "d_o": d_o,
-        "d_weights": d_weights, "d_overlaps": or_q(inputs, d_overlaps), "d_q": d_q, "d_k": d_k,
-        "d_gates": or_q(inputs, d_gates), "d_beta": or_q(inputs, None if parts.beta is None else parts.beta[1:]),
-        "scale": inputs.scale, "N": _rows(plan), "BK": config.tiles["K"], "BV": config.tiles["V"],
-        "LEVELS": plan.chunk.bit_length() - 1, "DELTA": inputs.delta,
-    }  # fmt: skip
+        "q": inputs.q,
+        "k": inputs.k,
+        "log_decay": or_q(inputs, inputs.log_decay),
+        "beta": or_q(inputs, inputs.beta),
+        "befores": memory.befores,
+        "d_afters": d_afters,
+        "writes": memory.writes,
+        "d_writes": d_writes,
+        "d_o": d_o,
+        "d_weights": d_weights,
+        "d_overlaps": or_q(inputs, d_overlaps),
+        "d_q": d_q,
+        "d_k": d_k,
+        "d_gates": or_q(inputs, d_gates),
+        "d_beta": or_q(inputs, None if parts.beta is None else parts.beta[1:]),
+        "scale": inputs.scale,
+        "N": _rows(plan),
+        "BK": config.tiles["K"],
+        "BV": config.tiles["V"],
+        "LEVELS": plan.chunk.bit_length() - 1,
+        "DELTA": inputs.delta,
+    }
     launch(d_inputs, (plan.all_chunks, _key_blocks(inputs, plan), heads), config, arguments)
     return d_q, d_k, d_channel
 

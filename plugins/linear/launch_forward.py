@@ -95,12 +95,22 @@ def operands_of(inputs: Inputs, plan: Plan, within: Within) -> Operands:
     known = empty(inputs, tokens, heads, value_dim) if inputs.delta else None
     config = plan.config("operands")
     arguments = shared(inputs, plan) | {
-        "q": inputs.q, "k": inputs.k, "v": inputs.v, "log_decay": or_q(inputs, inputs.log_decay),
-        "beta": or_q(inputs, inputs.beta), "inverses": or_q(inputs, within.inverses),
-        "queries": or_q(inputs, queries), "keys": or_q(inputs, keys), "left": or_q(inputs, left),
-        "reads": or_q(inputs, reads), "known": or_q(inputs, known), "scale": inputs.scale,
-        "BK": config.tiles["K"], "BV": config.tiles["V"], "DELTA": inputs.delta,
-    }  # fmt: skip
+        "q": inputs.q,
+        "k": inputs.k,
+        "v": inputs.v,
+        "log_decay": or_q(inputs, inputs.log_decay),
+        "beta": or_q(inputs, inputs.beta),
+        "inverses": or_q(inputs, within.inverses),
+        "queries": or_q(inputs, queries),
+        "keys": or_q(inputs, keys),
+        "left": or_q(inputs, left),
+        "reads": or_q(inputs, reads),
+        "known": or_q(inputs, known),
+        "scale": inputs.scale,
+        "BK": config.tiles["K"],
+        "BV": config.tiles["V"],
+        "DELTA": inputs.delta,
+    }
     launch(operands, (plan.all_chunks, heads), config, arguments)
     return Operands(
         queries=inputs.q if queries is None else queries,
@@ -144,39 +154,79 @@ def _segment_ends(inputs: Inputs, plan: Plan, ready: Operands) -> tuple[Tensor, 
 
 
 def _pass(
-    inputs: Inputs, plan: Plan, ready: Operands, *, initial: Tensor | None = None, befores: Tensor | None = None,
-    writes: Tensor | None = None, last: Tensor | None = None, factors: Tensor | None = None, identity: bool = False,
-) -> None:  # fmt: skip
+    inputs: Inputs,
+    plan: Plan,
+    ready: Operands,
+    *,
+    initial: Tensor | None = None,
+    befores: Tensor | None = None,
+    writes: Tensor | None = None,
+    last: Tensor | None = None,
+    factors: Tensor | None = None,
+    identity: bool = False,
+) -> None:
     config = plan.config("states")
     heads, value_dim = inputs.v.shape[1:]
     width = inputs.q.shape[-1] if identity else value_dim
-    arguments = shared(inputs, plan) | segment_sizes(inputs, plan) | {
-        "keys": ready.keys, "reads": or_q(inputs, ready.reads), "known": ready.known,
-        "log_decay": or_q(inputs, inputs.log_decay), "left": or_q(inputs, ready.left),
-        "initial": or_q(inputs, initial), "befores": or_q(inputs, befores), "writes": or_q(inputs, writes),
-        "last": or_q(inputs, last), "factors": or_q(inputs, factors),
-        "V": width, "BV": config.tiles["V"], "DELTA": inputs.delta, "HAS_INITIAL": initial is not None,
-        "WANT_STATES": befores is not None, "WANT_LAST": last is not None, "WANT_FACTORS": factors is not None,
-        "IDENTITY": identity,
-    }  # fmt: skip
+    arguments = (
+        shared(inputs, plan)
+        | segment_sizes(inputs, plan)
+        | {
+            "keys": ready.keys,
+            "reads": or_q(inputs, ready.reads),
+            "known": ready.known,
+            "log_decay": or_q(inputs, inputs.log_decay),
+            "left": or_q(inputs, ready.left),
+            "initial": or_q(inputs, initial),
+            "befores": or_q(inputs, befores),
+            "writes": or_q(inputs, writes),
+            "last": or_q(inputs, last),
+            "factors": or_q(inputs, factors),
+            "V": width,
+            "BV": config.tiles["V"],
+            "DELTA": inputs.delta,
+            "HAS_INITIAL": initial is not None,
+            "WANT_STATES": befores is not None,
+            "WANT_LAST": last is not None,
+            "WANT_FACTORS": factors is not None,
+            "IDENTITY": identity,
+        }
+    )
     launch(states, (plan.pieces, -(-width // config.tiles["V"]), heads), config, arguments)
 
 
 def run_scan(
-    inputs: Inputs, plan: Plan, initial: Tensor | None, lasts: Tensor, factors: Tensor, *, want_final: bool,
+    inputs: Inputs,
+    plan: Plan,
+    initial: Tensor | None,
+    lasts: Tensor,
+    factors: Tensor,
+    *,
+    want_final: bool,
     reverse: bool,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+) -> tuple[Tensor, Tensor | None]:
     """The state that each segment starts with, and the one after the last."""
     heads, key_dim, value_dim = lasts.shape[1:]
     befores = torch.empty_like(lasts)
     final = lasts.new_empty(plan.sequences, heads, key_dim, value_dim) if want_final else None
     config = plan.config("scan")
     arguments = {
-        "initial": or_q(inputs, initial), "factors": factors, "lasts": lasts, "befores": befores,
-        "final": or_q(inputs, final), "HV": heads, "K": key_dim, "V": value_dim, "BV": config.tiles["V"],
-        "DELTA": inputs.delta, "PACKED": plan.packed, "HAS_INITIAL": initial is not None, "WANT_FINAL": want_final,
-        "REVERSED": reverse, "PRECISION": "ieee" if inputs.q.dtype == torch.float32 else "tf32x3",
-    } | segment_sizes(inputs, plan)  # fmt: skip
+        "initial": or_q(inputs, initial),
+        "factors": factors,
+        "lasts": lasts,
+        "befores": befores,
+        "final": or_q(inputs, final),
+        "HV": heads,
+        "K": key_dim,
+        "V": value_dim,
+        "BV": config.tiles["V"],
+        "DELTA": inputs.delta,
+        "PACKED": plan.packed,
+        "HAS_INITIAL": initial is not None,
+        "WANT_FINAL": want_final,
+        "REVERSED": reverse,
+        "PRECISION": "ieee" if inputs.q.dtype == torch.float32 else "tf32x3",
+    } | segment_sizes(inputs, plan)
     launch(scan, (plan.sequences, -(-value_dim // config.tiles["V"]), heads), config, arguments)
     return befores, final
 
@@ -187,10 +237,17 @@ def run_outputs(inputs: Inputs, plan: Plan, within: Within, ready: Operands, mem
     config = plan.config("outputs")
     tile = config.tiles["V"]
     arguments = shared(inputs, plan) | {
-        "queries": ready.queries, "k": inputs.k, "writes": memory.writes, "scores": or_q(inputs, within.scores),
-        "log_decay": or_q(inputs, inputs.log_decay), "befores": memory.befores, "o": o, "scale": inputs.scale,
-        "BK": config.tiles["K"], "BV": tile,
-    }  # fmt: skip
+        "queries": ready.queries,
+        "k": inputs.k,
+        "writes": memory.writes,
+        "scores": or_q(inputs, within.scores),
+        "log_decay": or_q(inputs, inputs.log_decay),
+        "befores": memory.befores,
+        "o": o,
+        "scale": inputs.scale,
+        "BK": config.tiles["K"],
+        "BV": tile,
+    }
     launch(outputs, (plan.all_chunks, -(-inputs.v.shape[-1] // tile), inputs.v.shape[1]), config, arguments)
     return o
 
@@ -201,10 +258,20 @@ def shared(inputs: Inputs, plan: Plan, drop: Collection[str] = ()) -> dict[str, 
     heads, value_dim = inputs.v.shape[1:]
     moving = inputs.log_decay is not None and inputs.log_decay.dim() > 1
     arguments = {
-        "starts": or_q(inputs, plan.starts), "ends": or_q(inputs, plan.ends), "T": plan.length, "chunks": plan.chunks,
-        "H": key_heads, "HV": heads, "gate_stride": heads if moving else 0, "K": key_dim, "V": value_dim,
-        "C": plan.chunk, "DECAY": inputs.decay, "PACKED": plan.packed, "PRECISION": precision(inputs),
-    }  # fmt: skip
+        "starts": or_q(inputs, plan.starts),
+        "ends": or_q(inputs, plan.ends),
+        "T": plan.length,
+        "chunks": plan.chunks,
+        "H": key_heads,
+        "HV": heads,
+        "gate_stride": heads if moving else 0,
+        "K": key_dim,
+        "V": value_dim,
+        "C": plan.chunk,
+        "DECAY": inputs.decay,
+        "PACKED": plan.packed,
+        "PRECISION": precision(inputs),
+    }
     return {name: value for name, value in arguments.items() if name not in drop}
 
 
@@ -212,9 +279,12 @@ def segment_sizes(inputs: Inputs, plan: Plan) -> dict[str, Any]:
     """Arguments of the kernels that walk over chunks or segments."""
     padded = max(1 << (inputs.q.shape[-1] - 1).bit_length(), 16)
     return {
-        "firsts": or_q(inputs, plan.firsts), "chunks": plan.chunks, "segments": plan.segments, "length": plan.stride,
+        "firsts": or_q(inputs, plan.firsts),
+        "chunks": plan.chunks,
+        "segments": plan.segments,
+        "length": plan.stride,
         "BK": padded,
-    }  # fmt: skip
+    }
 
 
 def precision(inputs: Inputs) -> str:

@@ -102,9 +102,18 @@ def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size:
     segments = _segments(sequences * heads * -(-value_dim // tile), chunks)
     stride = max(-(-chunks // segments), 1)
     return Plan(
-        arch=arch, row=row, tokens=tokens, sequences=sequences, length=length, chunks=chunks,
-        segments=max(-(-chunks // stride), 1), stride=stride, starts=starts, ends=ends, firsts=firsts,
-    )  # fmt: skip
+        arch=arch,
+        row=row,
+        tokens=tokens,
+        sequences=sequences,
+        length=length,
+        chunks=chunks,
+        segments=max(-(-chunks // stride), 1),
+        stride=stride,
+        starts=starts,
+        ends=ends,
+        firsts=firsts,
+    )
 
 
 def _segments(programs: int, chunks: int) -> int:

@@ -104,9 +104,15 @@ def _read(state: Tensor, key: Tensor) -> Tensor:
 
 
 def _launch(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, after: Tensor,
-    log_decay: Tensor | None, beta: Tensor | None, scale: float,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    after: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    scale: float,
+) -> Tensor:
     batch, value_heads, key_dim, value_dim = state.shape
     o = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     if state.numel() == 0:
@@ -119,13 +125,32 @@ def _launch(
     decays = q if log_decay is None else log_decay.contiguous() if log_decay.dim() == 1 else _dense_rows(log_decay)
     rates = q if beta is None else _dense_rows(beta)
     step_kernel[(batch * value_heads * triton.cdiv(value_dim, config.tiles["V"]),)](
-        q, k, v, decays, rates, state, after, o, scale,
-        q.shape[1], value_heads, key_dim, value_dim,
-        q.stride(0), k.stride(0), v.stride(0), decays.stride(0), rates.stride(0),
-        DELTA=beta is not None, DECAY=decay_kind(log_decay), ALIGNED=value_dim % 4 == 0,
-        BLOCK_K=key[1], BLOCK_V=config.tiles["V"],
-        num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        decays,
+        rates,
+        state,
+        after,
+        o,
+        scale,
+        q.shape[1],
+        value_heads,
+        key_dim,
+        value_dim,
+        q.stride(0),
+        k.stride(0),
+        v.stride(0),
+        decays.stride(0),
+        rates.stride(0),
+        DELTA=beta is not None,
+        DECAY=decay_kind(log_decay),
+        ALIGNED=value_dim % 4 == 0,
+        BLOCK_K=key[1],
+        BLOCK_V=config.tiles["V"],
+        num_warps=config.num_warps,
+        num_stages=config.num_stages,
+    )
     return o
 
 

@@ -53,9 +53,11 @@ class LinearMixer(Mixer):
         channels = 2 * self.heads * self.key_dim + values
         gate = 0 if options.output_gate == "none" else self.value_dim if options.low_rank_gate else values
         self.sizes = [
-            channels, gate, self.decay.features if self.decay is not None else 0,
+            channels,
+            gate,
+            self.decay.features if self.decay is not None else 0,
             self.heads if options.update == "delta" else 0,
-        ]  # fmt: skip
+        ]
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
         self.conv = ShortConv(channels, options.conv) if options.conv else None
         self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
@@ -73,10 +75,16 @@ class LinearMixer(Mixer):
             places = Context(cu_seqlens=ctx.cu_seqlens).positions_of(x)
         inputs = self._inputs(x, state, places)
         o, last = linear_attention(
-            inputs.q, inputs.k, inputs.written, log_decay=inputs.log_decay, beta=inputs.beta, scale=self.scale,
+            inputs.q,
+            inputs.k,
+            inputs.written,
+            log_decay=inputs.log_decay,
+            beta=inputs.beta,
+            scale=self.scale,
             initial_state=None if state is None else state.tensors["recurrent"][:, 0],
-            cu_seqlens=ctx.cu_seqlens, want_state=state is not None,
-        )  # fmt: skip
+            cu_seqlens=ctx.cu_seqlens,
+            want_state=state is not None,
+        )
         return self._output(o, inputs), None if state is None else _advance(state, inputs, last, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
@@ -84,10 +92,15 @@ class LinearMixer(Mixer):
         inputs = self._inputs(x_t[:, None], state, None)
         log_decay, beta = inputs.log_decay, inputs.beta
         o, last = linear_attention_step(
-            inputs.q[:, 0], inputs.k[:, 0], inputs.written[:, 0], state.tensors["recurrent"][:, 0],
+            inputs.q[:, 0],
+            inputs.k[:, 0],
+            inputs.written[:, 0],
+            state.tensors["recurrent"][:, 0],
             log_decay=log_decay if log_decay is None or log_decay.dim() == 1 else log_decay[:, 0],
-            beta=None if beta is None else beta[:, 0], scale=self.scale, in_place=True,
-        )  # fmt: skip
+            beta=None if beta is None else beta[:, 0],
+            scale=self.scale,
+            in_place=True,
+        )
         return self._output(o[:, None], inputs)[:, 0], _advance(state, inputs, last, 1)
 
     def _inputs(self, x: Tensor, state: MixerState | None, places: Tensor | None) -> _Inputs:
@@ -99,9 +112,15 @@ class LinearMixer(Mixer):
         if self.dress.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)
         return _Inputs(
-            q=q, k=k, v=v, written=written, log_decay=log_decay, gate=gate,
-            beta=write_strength(beta) if self.dress.update == "delta" else None, tail=tail,
-        )  # fmt: skip
+            q=q,
+            k=k,
+            v=v,
+            written=written,
+            log_decay=log_decay,
+            gate=gate,
+            beta=write_strength(beta) if self.dress.update == "delta" else None,
+            tail=tail,
+        )
 
     def _mix(self, qkv: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """q, k and v `[B, T, C]` through the convolution, and the tail after them."""

@@ -52,9 +52,14 @@ def linear_attention(
     if chunk_size < 1:
         raise OptionsError(f"{OP}: chunk_size = {chunk_size}: must be at least 1")
     chosen = choose_impl(
-        OP, impl, why="the chunkwise form in PyTorch", table=None if torch.float64 in (q.dtype, v.dtype) else TABLE,
-        device=q.device, head_dim=max(q.shape[-1], v.shape[-1]), chunk=chunk_size,
-    )  # fmt: skip
+        OP,
+        impl,
+        why="the chunkwise form in PyTorch",
+        table=None if torch.float64 in (q.dtype, v.dtype) else TABLE,
+        device=q.device,
+        head_dim=max(q.shape[-1], v.shape[-1]),
+        chunk=chunk_size,
+    )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
         return _by_kernel(q, k, v, log_decay, beta, initial_state, cu_seqlens, scale, chunk_size, want_state)
@@ -73,9 +78,17 @@ def linear_attention(
 
 
 def _by_kernel(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, initial_state: Tensor | None,
-    cu_seqlens: Tensor | None, scale: float, chunk_size: int, want_state: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    initial_state: Tensor | None,
+    cu_seqlens: Tensor | None,
+    scale: float,
+    chunk_size: int,
+    want_state: bool,
+) -> tuple[Tensor, Tensor]:
     from .launch import sequence
 
     with torch.autocast(q.device.type, enabled=False):
@@ -109,9 +122,13 @@ def linear_attention_step(
     `KernelUnavailableError`.
     """
     chosen = choose_impl(
-        STEP_TABLE.op, impl, why="the recurrence in PyTorch", table=None if q.dtype == torch.float64 else STEP_TABLE,
-        device=q.device, head_dim=q.shape[-1],
-    )  # fmt: skip
+        STEP_TABLE.op,
+        impl,
+        why="the recurrence in PyTorch",
+        table=None if q.dtype == torch.float64 else STEP_TABLE,
+        device=q.device,
+        head_dim=q.shape[-1],
+    )
     check_step(q, k, v, state, log_decay, beta)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
@@ -126,9 +143,15 @@ def linear_attention_step(
 
 
 def _step_by_kernel(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    scale: float,
     in_place: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     from .launch_step import step, step_in_place
 
     inputs = [x for x in (q, k, v, state, log_decay, beta) if x is not None]

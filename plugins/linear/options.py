@@ -89,7 +89,11 @@ class LinearOptions(MixerOptions):
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "linear": {},
     "retnet": {
-        "decay": "constant", "activation": "none", "norm": "none", "value_activation": "none", "conv": 0,
+        "decay": "constant",
+        "activation": "none",
+        "norm": "none",
+        "value_activation": "none",
+        "conv": 0,
     },
     "lightning": {"decay": "constant", "decay_form": "lightning", "norm": "none", "conv": 0, "output_gate": "sigmoid"},
     "mamba2": {"decay": "head", "norm": "none", "write": "dt"},
@@ -97,5 +101,5 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "deltanet": {"update": "delta", "output_gate": "none"},
     "gated-deltanet": {"update": "delta", "decay": "head"},
     "kda": {"update": "delta", "decay": "channel", "output_gate": "sigmoid", "low_rank_gate": True},
-}  # fmt: skip
+}
 """Named points of the table of update rule by decay, each in the dress of its paper."""

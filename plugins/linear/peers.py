@@ -29,10 +29,12 @@ SEQUENCES = {
 STEPS = {
     "kda": ("fla.ops.kda", "fused_recurrent_kda", {"log_decay": "g", "beta": "beta"}),
     "gated-deltanet": (
-        "fla.ops.gated_delta_rule", "fused_recurrent_gated_delta_rule", {"log_decay": "g", "beta": "beta"},
+        "fla.ops.gated_delta_rule",
+        "fused_recurrent_gated_delta_rule",
+        {"log_decay": "g", "beta": "beta"},
     ),
     "mamba2": ("fla.ops.simple_gla", "fused_recurrent_simple_gla", {"log_decay": "g"}),
-}  # fmt: skip
+}
 """The same for one token."""
 
 
@@ -68,9 +70,14 @@ def _prepare_step(preset: str, inputs: Inputs) -> tuple[str, Callable[[Inputs], 
 
         given = {theirs: token(ours) for ours, theirs in gates.items()}
         o, state = function(
-            q=token("q"), k=token("k"), v=token("v"), scale=inputs["q"].shape[-1] ** -0.5,
-            initial_state=inputs["state"], output_final_state=True, **given,
-        )  # fmt: skip
+            q=token("q"),
+            k=token("k"),
+            v=token("v"),
+            scale=inputs["q"].shape[-1] ** -0.5,
+            initial_state=inputs["state"],
+            output_final_state=True,
+            **given,
+        )
         return o[:, 0], state
 
     return _label(name), run

@@ -36,16 +36,30 @@ def bench_ops() -> Iterator[BenchOp]:
     ):
         sizes = {"block_size": block, "top_k": TOP}
         yield BenchOp(
-            name="moba", sizes=sizes, grids=grids, inputs=_inputs, run=partial(_run, block),
-            reference=partial(_reference, block), work=partial(moba_work, block, TOP), agreeing=AGREEING,
-            trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2},
+            name="moba",
+            sizes=sizes,
+            grids=grids,
+            inputs=_inputs,
+            run=partial(_run, block),
+            reference=partial(_reference, block),
+            work=partial(moba_work, block, TOP),
+            agreeing=AGREEING,
+            trained=("q", "k", "v"),
+            head_axes={"q": 2, "k": 2, "v": 2},
             peers=(*sdpa_peers(same=False), flex_peer(partial(chosen_mask, block, TOP))),
-        )  # fmt: skip
+        )
         yield BenchOp(
-            name="moba", step=True, sizes=sizes, grids=steps, inputs=partial(_step_inputs, block), agreeing=AGREEING,
-            run=partial(_step, block), reference=partial(_step, block, impl="chunkwise"),
-            work=partial(moba_step_work, block, TOP), head_axes={"q": 1, "k": 2, "v": 2, "means": 2},
-        )  # fmt: skip
+            name="moba",
+            step=True,
+            sizes=sizes,
+            grids=steps,
+            inputs=partial(_step_inputs, block),
+            agreeing=AGREEING,
+            run=partial(_step, block),
+            reference=partial(_step, block, impl="chunkwise"),
+            work=partial(moba_step_work, block, TOP),
+            head_axes={"q": 1, "k": 2, "v": 2, "means": 2},
+        )
 
 
 def moba_work(block_size: int, top_k: int, shape: Shape, element_bytes: int) -> Work:
@@ -116,10 +130,11 @@ def _inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
 def _step_inputs(block: int, shape: Shape, draw: Draw) -> dict[str, Tensor]:
     inputs = _inputs(shape, draw)
     return {
-        **inputs, "q": draw.normal(shape.batch, shape.heads, shape.head_dim),
+        **inputs,
+        "q": draw.normal(shape.batch, shape.heads, shape.head_dim),
         "means": block_means(inputs["k"], block),
         "lengths": torch.full((shape.batch,), shape.tokens, device=draw.device),
-    }  # fmt: skip
+    }
 
 
 def _run(block: int, inputs: Inputs, impl: str) -> Outputs:

@@ -71,9 +71,20 @@ def moba_forward(
 
 @torch.library.custom_op("archsearch::moba_backward", mutates_args=())
 def moba_backward(
-    g: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, norms: Tensor, order: Tensor, bounds: Tensor,
-    cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, top_k: int, scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    g: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: Tensor,
+    norms: Tensor,
+    order: Tensor,
+    bounds: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    block_size: int,
+    top_k: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     x, row, blocks = _prepare(q, k, v, cu_seqlens, lengths, block_size, scale)
     grad, own, slots = gradient(o, g, norms, x.width, row["inner"]), _own_range(blocks), top_k - 1
@@ -154,8 +165,18 @@ def _choose(x: Operands, blocks: Blocks, slots: int, row: dict[str, Config]) -> 
     means, config = block_means(x.k, blocks, x.width, row["means"]), row["choose"]
     chosen = blocks.own.new_empty(batch * count, heads, slots)
     choose_past[-(-count // config.tiles["M"]), heads, batch](
-        x.q, means, blocks.first, blocks.own, chosen, count, x.q_heads,
-        HEADS=heads, KV_HEADS=x.key_heads, SLOTS=slots, SLOTS_UP=1 << (slots - 1).bit_length(),
-        **x.constants, **options(config),
-    )  # fmt: skip
+        x.q,
+        means,
+        blocks.first,
+        blocks.own,
+        chosen,
+        count,
+        x.q_heads,
+        HEADS=heads,
+        KV_HEADS=x.key_heads,
+        SLOTS=slots,
+        SLOTS_UP=1 << (slots - 1).bit_length(),
+        **x.constants,
+        **options(config),
+    )
     return chosen

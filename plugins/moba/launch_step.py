@@ -28,24 +28,48 @@ def moba_step(
     q, row, runs = q.contiguous(), TABLE.rows[key], -(-block_size // TABLE.rows[key]["attend_step"].tiles["N"])
     splits = SPLITS[means.shape[1] > FEW]
     sizes = {
-        "HEADS": heads, "GROUP": heads // k.shape[2], "SLOTS": slots, "SLOTS_UP": 1 << max(0, slots - 1).bit_length(),
-        "SPLITS": splits, "D": dim, "WIDTH": key[1],
-    }  # fmt: skip
+        "HEADS": heads,
+        "GROUP": heads // k.shape[2],
+        "SLOTS": slots,
+        "SLOTS_UP": 1 << max(0, slots - 1).bit_length(),
+        "SPLITS": splits,
+        "D": dim,
+        "WIDTH": key[1],
+    }
     ranks = torch.empty(batch, heads, splits, sizes["SLOTS_UP"], dtype=torch.int64, device=q.device)
     if slots:
         means, *steps = rows_of_cache(means)
         rank_step[splits, heads, batch](
-            q, means, lengths, ranks, block_size, *steps, -(-means.shape[1] // splits), **sizes,
+            q,
+            means,
+            lengths,
+            ranks,
+            block_size,
+            *steps,
+            -(-means.shape[1] // splits),
+            **sizes,
             **options(row["rank_step"]),
-        )  # fmt: skip
+        )
     pieces = top_k * runs
     parts = torch.empty(batch, heads, pieces, dim, dtype=torch.float32, device=q.device)
     norms = torch.empty(batch, heads, pieces, dtype=torch.float32, device=q.device)
     (k, *k_steps), (v, *v_steps) = rows_of_cache(k), rows_of_cache(v)
     attend_step[pieces, heads, batch](
-        q, k, v, lengths, ranks, parts, norms, scale / math.log(2), block_size, *k_steps, *v_steps, runs, **sizes,
+        q,
+        k,
+        v,
+        lengths,
+        ranks,
+        parts,
+        norms,
+        scale / math.log(2),
+        block_size,
+        *k_steps,
+        *v_steps,
+        runs,
+        **sizes,
         **options(row["attend_step"]),
-    )  # fmt: skip
+    )
     o = torch.empty_like(q)
     merge_parts[(batch * heads,)](parts, norms, o, pieces, D=dim, WIDTH=key[1], **options(row["merge_step"]))
     return o
@@ -79,9 +103,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, means, lengths = ctx.saved_tensors
     leaves = q, k, v = [x.detach().requires_grad_() for x in (q, k, v)]
     with torch.enable_grad():
-        out = step_by_gathering(
-            q, k, v, means, lengths, block_size=ctx.block_size, top_k=ctx.top_k, scale=ctx.scale
-        )  # fmt: skip
+        out = step_by_gathering(q, k, v, means, lengths, block_size=ctx.block_size, top_k=ctx.top_k, scale=ctx.scale)
     return *torch.autograd.grad(out, leaves, g), *(None,) * 5
 
 

@@ -46,9 +46,14 @@ class MobaAttention(AttentionMixer):
         if q.shape[1] == 1:
             means = tensors["mean" if self.top_k > 1 else "k"]
             o = moba_attention_step(
-                q[:, 0], tensors["k"], tensors["v"], means, after,
-                block_size=self.block_size, top_k=self.top_k,
-            )  # fmt: skip
+                q[:, 0],
+                tensors["k"],
+                tensors["v"],
+                means,
+                after,
+                block_size=self.block_size,
+                top_k=self.top_k,
+            )
             return o[:, None], tensors
         keys, values = self.filled(tensors, state, q)
         out = moba_attention(q, keys, values, block_size=self.block_size, top_k=self.top_k, lengths=after)

@@ -118,9 +118,13 @@ def write_mean(means: Tensor, k: Tensor, lengths: Tensor, *, block_size: int, im
 
 def _form(q: Tensor, v: Tensor, impl: str) -> str:
     return choose_impl(
-        "moba_attention", impl, why="blocks and those who chose them, in PyTorch",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
-    )  # fmt: skip
+        "moba_attention",
+        impl,
+        why="blocks and those who chose them, in PyTorch",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None,
+        device=q.device,
+        head_dim=max(q.shape[-1], v.shape[-1]),
+    )
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, scale: float) -> Tensor:

@@ -38,17 +38,30 @@ def bench_ops() -> Iterator[BenchOp]:
     ):
         sizes = {"block_size": options.block_size, "top_k": options.top_k, "window": options.window}
         yield BenchOp(
-            name="nsa", sizes=sizes, grids=grids, inputs=_inputs, run=partial(_run, options),
-            reference=partial(_reference, options), work=partial(nsa_work, options), agreeing=AGREEING,
-            trained=("q", "k", "v", "gates"), head_axes={"q": 2, "k": 2, "v": 2, "gates": 2},
+            name="nsa",
+            sizes=sizes,
+            grids=grids,
+            inputs=_inputs,
+            run=partial(_run, options),
+            reference=partial(_reference, options),
+            work=partial(nsa_work, options),
+            agreeing=AGREEING,
+            trained=("q", "k", "v", "gates"),
+            head_axes={"q": 2, "k": 2, "v": 2, "gates": 2},
             peers=sdpa_peers(same=False),
-        )  # fmt: skip
+        )
         yield BenchOp(
-            name="nsa", step=True, sizes=sizes, grids=steps, inputs=partial(_step_inputs, options), agreeing=AGREEING,
-            run=partial(_step, options), reference=partial(_step, options, impl="chunkwise"),
+            name="nsa",
+            step=True,
+            sizes=sizes,
+            grids=steps,
+            inputs=partial(_step_inputs, options),
+            agreeing=AGREEING,
+            run=partial(_step, options),
+            reference=partial(_step, options, impl="chunkwise"),
             work=partial(nsa_step_work, options),
             head_axes={"q": 1, "k": 2, "v": 2, "k_means": 2, "v_means": 2, "gates": 1},
-        )  # fmt: skip
+        )
 
 
 def nsa_work(options: NsaOptions, shape: Shape, element_bytes: int) -> Work:
@@ -91,19 +104,27 @@ def _inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
 def _step_inputs(options: NsaOptions, shape: Shape, draw: Draw) -> dict[str, Tensor]:
     inputs = _inputs(shape, draw)
     return {
-        **inputs, "q": draw.normal(shape.batch, shape.heads, shape.head_dim), "gates": inputs["gates"][:, -1],
+        **inputs,
+        "q": draw.normal(shape.batch, shape.heads, shape.head_dim),
+        "gates": inputs["gates"][:, -1],
         "k_means": block_means(inputs["k"], options.block_size),
         "v_means": block_means(inputs["v"], options.block_size),
         "lengths": torch.full((shape.batch,), shape.tokens, device=draw.device),
-    }  # fmt: skip
+    }
 
 
 def _run(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
     q, k, v = (inputs[name] for name in ("q", "k", "v"))
     out = nsa_attention(
-        q, k, v, gates=inputs["gates"], block_size=options.block_size, top_k=options.top_k, window=options.window,
+        q,
+        k,
+        v,
+        gates=inputs["gates"],
+        block_size=options.block_size,
+        top_k=options.top_k,
+        window=options.window,
         impl=impl,
-    )  # fmt: skip
+    )
     return (out,)
 
 
@@ -114,7 +135,12 @@ def _reference(options: NsaOptions, inputs: Inputs) -> Outputs:
 def _step(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
     caches = (inputs[name] for name in ("k", "v", "k_means", "v_means", "lengths"))
     out = nsa_attention_step(
-        inputs["q"], *caches, gates=inputs["gates"], block_size=options.block_size, top_k=options.top_k,
-        window=options.window, impl=impl,
-    )  # fmt: skip
+        inputs["q"],
+        *caches,
+        gates=inputs["gates"],
+        block_size=options.block_size,
+        top_k=options.top_k,
+        window=options.window,
+        impl=impl,
+    )
     return (out,)

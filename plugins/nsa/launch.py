@@ -31,9 +31,17 @@ from .table import TABLE
 
 
 def branches(
-    q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, window: int, scale: float,
-    cu_seqlens: Tensor | None, lengths: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    block_size: int,
+    top_k: int,
+    window: int,
+    scale: float,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Compression, selection and window of `ops.nsa_attention` by kernels, each `[B, T, Hq, Dv]`; nothing waits for
     the device, so bounds go unchecked."""
     value_dim = v.shape[-1]
@@ -95,9 +103,19 @@ def nsa_forward(
 
 @torch.library.custom_op("archsearch::nsa_backward", mutates_args=())
 def nsa_backward(
-    g: list[Tensor], q: Tensor, k: Tensor, v: Tensor, o: list[Tensor], norms: list[Tensor], chosen: Tensor,
-    cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, window: int, scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    g: list[Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    o: list[Tensor],
+    norms: list[Tensor],
+    chosen: Tensor,
+    cu_seqlens: Tensor | None,
+    lengths: Tensor | None,
+    block_size: int,
+    window: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, from those of the branches."""
     call = _prepare(q, k, v, cu_seqlens, lengths, block_size, window, scale)
     x, row = call.x, call.row
@@ -111,9 +129,7 @@ def nsa_backward(
     grad_range_keys(x, call.own, selected, dk, dv, row["own_grad_keys"], add=True)
     if chosen.shape[2]:
         pairs = sort_pairs(chosen, x.key_heads, call.blocks.count)
-        grad_pairs_keys(
-            x, pairs, call.blocks, x.key_heads, chosen.shape[2], selected, dk, dv, row["past_grad_keys"]
-        )  # fmt: skip
+        grad_pairs_keys(x, pairs, call.blocks, x.key_heads, chosen.shape[2], selected, dk, dv, row["past_grad_keys"])
     dk, dv = drop_unfilled((dk, dv), lengths)
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
@@ -150,9 +166,19 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, *made, chosen, cu_seqlens, lengths = ctx.saved_tensors
     dq, dk, dv = nsa_backward(
-        list(grads[:3]), q, k, v, made[:3], made[3:], chosen, cu_seqlens, lengths, ctx.block_size, ctx.window,
+        list(grads[:3]),
+        q,
+        k,
+        v,
+        made[:3],
+        made[3:],
+        chosen,
+        cu_seqlens,
+        lengths,
+        ctx.block_size,
+        ctx.window,
         ctx.scale,
-    )  # fmt: skip
+    )
     return dq, dk, dv, None, None, None, None, None, None
 
 
@@ -185,18 +211,34 @@ def _choose(call: _Call, norms: Tensor, slots: int) -> Tensor:
     chosen = blocks.own.new_empty(batch * count, x.key_heads, slots)
     if slots:
         choose_important[-(-count // config.tiles["M"]), x.key_heads, batch](
-            x.q, call.means.k, norms, blocks.first, blocks.own, chosen, x.scale_log2, count, x.q_heads,
-            HEADS=heads, KV_HEADS=x.key_heads, SLOTS=slots, SLOTS_UP=1 << max(0, slots - 2).bit_length(),
-            **x.constants, **options(config),
-        )  # fmt: skip
+            x.q,
+            call.means.k,
+            norms,
+            blocks.first,
+            blocks.own,
+            chosen,
+            x.scale_log2,
+            count,
+            x.q_heads,
+            HEADS=heads,
+            KV_HEADS=x.key_heads,
+            SLOTS=slots,
+            SLOTS_UP=1 << max(0, slots - 2).bit_length(),
+            **x.constants,
+            **options(config),
+        )
     return chosen
 
 
 def _sizes(x: Operands, chosen: Tensor) -> dict[str, int | str]:
     share = max(16, 1 << (x.group - 1).bit_length())
     return {
-        "HEADS": x.heads, "KV_HEADS": x.key_heads, "SLOTS": chosen.shape[2], "SHARE": share, **x.constants,
-    }  # fmt: skip
+        "HEADS": x.heads,
+        "KV_HEADS": x.key_heads,
+        "SLOTS": chosen.shape[2],
+        "SHARE": share,
+        **x.constants,
+    }
 
 
 def _select(call: _Call, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,9 +246,22 @@ def _select(call: _Call, chosen: Tensor) -> tuple[Tensor, Tensor]:
     o = torch.empty_like(x.q, memory_format=torch.contiguous_format)
     norms = o.new_empty(len(chosen), x.heads, dtype=torch.float32)
     selection_forward[len(chosen), x.key_heads](
-        x.q, x.k, x.v, chosen, blocks.starts, blocks.stops, blocks.own, blocks.at, o, norms, x.scale_log2,
-        blocks.size, *x.distances, **_sizes(x, chosen), **options(call.row["selection_forward"]),
-    )  # fmt: skip
+        x.q,
+        x.k,
+        x.v,
+        chosen,
+        blocks.starts,
+        blocks.stops,
+        blocks.own,
+        blocks.at,
+        o,
+        norms,
+        x.scale_log2,
+        blocks.size,
+        *x.distances,
+        **_sizes(x, chosen),
+        **options(call.row["selection_forward"]),
+    )
     return o, norms
 
 
@@ -214,10 +269,25 @@ def _grad_selection(call: _Call, chosen: Tensor, grad: Gradient, dq: Tensor) -> 
     """Adds to dq `[B, T, Hq, D]` float32."""
     x, blocks = call.x, call.blocks
     selection_grad_query[len(chosen), x.key_heads](
-        x.q, x.k, x.v, chosen, blocks.starts, blocks.stops, blocks.own, blocks.at, grad.norms, grad.g, grad.inner, dq,
-        x.scale_log2, x.scale, blocks.size, *x.distances, **_sizes(x, chosen),
+        x.q,
+        x.k,
+        x.v,
+        chosen,
+        blocks.starts,
+        blocks.stops,
+        blocks.own,
+        blocks.at,
+        grad.norms,
+        grad.g,
+        grad.inner,
+        dq,
+        x.scale_log2,
+        x.scale,
+        blocks.size,
+        *x.distances,
+        **_sizes(x, chosen),
         **options(call.row["selection_grad_query"]),
-    )  # fmt: skip
+    )
 
 
 def _grad_means(call: _Call, grad: Gradient, dk: Tensor, dv: Tensor) -> None:

@@ -19,9 +19,18 @@ from .table import FEW, SPLITS, TABLE
 
 @torch.library.custom_op("archsearch::nsa_step", mutates_args=())
 def nsa_step(
-    q: Tensor, k: Tensor, v: Tensor, k_means: Tensor, v_means: Tensor, gates: Tensor, lengths: Tensor,
-    block_size: int, top_k: int, window: int, scale: float,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_means: Tensor,
+    v_means: Tensor,
+    gates: Tensor,
+    lengths: Tensor,
+    block_size: int,
+    top_k: int,
+    window: int,
+    scale: float,
+) -> Tensor:
     """`step.nsa_attention_step`, `[B, Hq, D]`, for caches of any dtype."""
     q, lengths, key = q.contiguous(), lengths.contiguous(), TABLE.key(arch_of(q.device), q.shape[2])
     row, batch, best = TABLE.rows[key], q.shape[0], max(0, top_k - 2)
@@ -35,9 +44,24 @@ def nsa_step(
     (k_means, *k_steps), (v_means, *v_steps) = rows_of_cache(k_means), rows_of_cache(v_means)
     count, share = k_means.shape[1], -(-k_means.shape[1] // splits)
     means_step[splits, groups, batch](
-        q, k_means, v_means, lengths, scores, parts, norms, scale_log2, block_size, *k_steps, *v_steps, count, share,
-        **heads, **dims, **exact, **options(row["means_step"]),
-    )  # fmt: skip
+        q,
+        k_means,
+        v_means,
+        lengths,
+        scores,
+        parts,
+        norms,
+        scale_log2,
+        block_size,
+        *k_steps,
+        *v_steps,
+        count,
+        share,
+        **heads,
+        **dims,
+        **exact,
+        **options(row["means_step"]),
+    )
     if best:
         choose_step[splits, groups, batch](
             scores, norms, lengths, ranks, block_size, count, share, **heads, **choice, **options(row["choose_step"])
@@ -48,13 +72,39 @@ def nsa_step(
     pieces = top_k * runs - (-window // tile)
     row_parts, row_norms, o = _wide(q, pieces, q.shape[2]), _wide(q, pieces), torch.empty_like(q)
     attend_step[pieces, groups, batch](
-        q, k, v, lengths, ranks, row_parts, row_norms, scale_log2, block_size, window, *k_steps, *v_steps, runs,
-        TOP=top_k, **heads, **choice, **dims, **exact, **options(row["attend_step"]),
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        lengths,
+        ranks,
+        row_parts,
+        row_norms,
+        scale_log2,
+        block_size,
+        window,
+        *k_steps,
+        *v_steps,
+        runs,
+        TOP=top_k,
+        **heads,
+        **choice,
+        **dims,
+        **exact,
+        **options(row["attend_step"]),
+    )
     merge_step[(q.shape[0] * q.shape[1],)](
-        parts, norms, row_parts, row_norms, gates.contiguous(), o, top_k * runs, pieces,
-        SPLITS=splits, **dims, **options(row["merge_step"]),
-    )  # fmt: skip
+        parts,
+        norms,
+        row_parts,
+        row_norms,
+        gates.contiguous(),
+        o,
+        top_k * runs,
+        pieces,
+        SPLITS=splits,
+        **dims,
+        **options(row["merge_step"]),
+    )
     return o
 
 
@@ -66,9 +116,18 @@ def write_mean(means: Tensor, x: Tensor, lengths: Tensor, block_size: int) -> No
 
 @nsa_step.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, k_means: Tensor, v_means: Tensor, gates: Tensor, lengths: Tensor,
-    block_size: int, top_k: int, window: int, scale: float,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_means: Tensor,
+    v_means: Tensor,
+    gates: Tensor,
+    lengths: Tensor,
+    block_size: int,
+    top_k: int,
+    window: int,
+    scale: float,
+) -> Tensor:
     return q.new_empty(q.shape)
 
 
@@ -88,9 +147,18 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     leaves = q, k, v, k_means, v_means, gates = [x.detach().requires_grad_() for x in tensors]
     with torch.enable_grad():
         out = step_by_gathering(
-            q, k, v, k_means, v_means, gates, lengths,
-            block_size=ctx.block_size, top_k=ctx.top_k, window=ctx.window, scale=ctx.scale,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            k_means,
+            v_means,
+            gates,
+            lengths,
+            block_size=ctx.block_size,
+            top_k=ctx.top_k,
+            window=ctx.window,
+            scale=ctx.scale,
+        )
     return *torch.autograd.grad(out, leaves, g, materialize_grads=True), *(None,) * 5
 
 

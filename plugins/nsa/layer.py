@@ -67,13 +67,27 @@ class NsaAttention(AttentionMixer):
         tensors, after = self.remember(k, v, state), state.lengths + q.shape[1]
         if q.shape[1] == 1:
             o = nsa_attention_step(
-                q[:, 0], tensors["k"], tensors["v"], tensors["k_mean"], tensors["v_mean"], after,
-                gates=gates[:, 0], block_size=self.block_size, top_k=self.top_k, window=self.window,
-            )  # fmt: skip
+                q[:, 0],
+                tensors["k"],
+                tensors["v"],
+                tensors["k_mean"],
+                tensors["v_mean"],
+                after,
+                gates=gates[:, 0],
+                block_size=self.block_size,
+                top_k=self.top_k,
+                window=self.window,
+            )
             return o[:, None], tensors
         keys, values = self.filled(tensors, state, q)
         out = nsa_attention(
-            q, keys, values,
-            gates=gates, block_size=self.block_size, top_k=self.top_k, window=self.window, lengths=after,
-        )  # fmt: skip
+            q,
+            keys,
+            values,
+            gates=gates,
+            block_size=self.block_size,
+            top_k=self.top_k,
+            window=self.window,
+            lengths=after,
+        )
         return out, tensors

@@ -68,10 +68,17 @@ def nsa_attention(
         return gated_sum(
             gates,
             *branches(
-                q, k, v, block_size=block_size, top_k=top_k, window=window, scale=scale, cu_seqlens=cu_seqlens,
+                q,
+                k,
+                v,
+                block_size=block_size,
+                top_k=top_k,
+                window=window,
+                scale=scale,
+                cu_seqlens=cu_seqlens,
                 lengths=lengths,
             ),
-        )  # fmt: skip
+        )
     form = reference if chosen == "reference" else _chunkwise
     attend = partial(form, block_size=block_size, top_k=top_k, window=window, scale=scale)
     return each_apart("nsa_attention", attend, q, k, v, gates, cu_seqlens=cu_seqlens, lengths=lengths)
@@ -80,9 +87,13 @@ def nsa_attention(
 def choose_form(q: Tensor, v: Tensor, impl: str) -> str:
     """The implementation that a call with ``impl=impl`` runs, of the op and of its decode step alike."""
     return choose_impl(
-        "nsa_attention", impl, why="blocks and those who chose them, in PyTorch",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
-    )  # fmt: skip
+        "nsa_attention",
+        impl,
+        why="blocks and those who chose them, in PyTorch",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None,
+        device=q.device,
+        head_dim=max(q.shape[-1], v.shape[-1]),
+    )
 
 
 def _chunkwise(
@@ -94,9 +105,17 @@ def _chunkwise(
 
 
 def attend_at(
-    q: Tensor, k: Tensor, v: Tensor, gates: Tensor, positions: Tensor, *,
-    block_size: int, top_k: int, window: int, scale: float,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    positions: Tensor,
+    *,
+    block_size: int,
+    top_k: int,
+    window: int,
+    scale: float,
+) -> Tensor:
     """The same for queries at any `positions` `[B, T]` of their sequences; keys after a query's are not seen."""
     means = block_means(k, block_size), block_means(v, block_size)
     with torch.no_grad():

@@ -59,9 +59,19 @@ def write_mean(means: Tensor, x: Tensor, lengths: Tensor, *, block_size: int, im
 
 
 def step_by_gathering(
-    q: Tensor, k: Tensor, v: Tensor, k_means: Tensor, v_means: Tensor, gates: Tensor, lengths: Tensor, *,
-    block_size: int, top_k: int, window: int, scale: float,
-) -> Tensor:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    k_means: Tensor,
+    v_means: Tensor,
+    gates: Tensor,
+    lengths: Tensor,
+    *,
+    block_size: int,
+    top_k: int,
+    window: int,
+    scale: float,
+) -> Tensor:
     """`nsa_attention_step` in PyTorch."""
     positions, complete = lengths[:, None] - 1, lengths // block_size
     held = torch.arange(int(complete.max()), device=q.device) < complete[:, None]

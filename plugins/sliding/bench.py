@@ -25,16 +25,28 @@ def bench_ops() -> Iterator[BenchOp]:
         (TINY_WINDOW, {FULL: [], QUICK: [], TINY: [_tiny(80)]}),
     ):
         yield BenchOp(
-            name="window", sizes={"window": window}, grids=grids, inputs=_inputs, run=partial(_run, window),
-            reference=partial(_reference, window), work=partial(causal_work, window=window),
-            trained=("q", "k", "v"), head_axes={"q": 2, "k": 2, "v": 2},
+            name="window",
+            sizes={"window": window},
+            grids=grids,
+            inputs=_inputs,
+            run=partial(_run, window),
+            reference=partial(_reference, window),
+            work=partial(causal_work, window=window),
+            trained=("q", "k", "v"),
+            head_axes={"q": 2, "k": 2, "v": 2},
             peers=(flex_peer(partial(window_mask, window)),),
-        )  # fmt: skip
+        )
     yield BenchOp(
-        name="window", step=True, inputs=_step_inputs, run=_step, reference=partial(_step, impl="reference"),
-        work=cache_work, head_axes={"q": 1, "k": 2, "v": 2}, peers=(sdpa_step_peer(),),
+        name="window",
+        step=True,
+        inputs=_step_inputs,
+        run=_step,
+        reference=partial(_step, impl="reference"),
+        work=cache_work,
+        head_axes={"q": 1, "k": 2, "v": 2},
+        peers=(sdpa_step_peer(),),
         grids={FULL: [_shape(32, WINDOW), _shape(1, WINDOW)], QUICK: [_shape(32, WINDOW)], TINY: [_tiny(24)]},
-    )  # fmt: skip
+    )
 
 
 def window_mask(window: int, inputs: Inputs) -> Any:

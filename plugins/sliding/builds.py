@@ -44,13 +44,24 @@ def _build(key: Key, name: str, variant: str) -> Build:
     width, config = key[1], TABLE.rows[key][name]
     types = {"lse": "*fp32", "delta": "*fp32", **_VARIANTS[variant]}
     return Build(
-        op=TABLE.op, name=name, fn=fn, head_dim=width, config=config, variant=variant,
+        op=TABLE.op,
+        name=name,
+        fn=fn,
+        head_dim=width,
+        config=config,
+        variant=variant,
         signature={
             **{pointer: types.get(pointer, "*bf16") for pointer in pointers},
-            "scale": "fp32", **dict.fromkeys(sizes, "i32"),
+            "scale": "fp32",
+            **dict.fromkeys(sizes, "i32"),
         },
         constexprs={
-            "D": width, "DV": width, "BLOCK_D": width, **config.tiles,
-            "PACKED": variant == "packed", "RAGGED": variant.startswith("ragged"), "PRECISION": "tf32",
+            "D": width,
+            "DV": width,
+            "BLOCK_D": width,
+            **config.tiles,
+            "PACKED": variant == "packed",
+            "RAGGED": variant.startswith("ragged"),
+            "PRECISION": "tf32",
         },
-    )  # fmt: skip
+    )

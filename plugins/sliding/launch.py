@@ -106,9 +106,7 @@ def _backward(
     starts, _, filled = _bounds(q, spans, lengths)
     config, sizes, widths = _arguments("queries", q, k, v, spans, lengths, window, sinks)
     programs = batch * heads * triton.cdiv(queries, config.tiles["M"])
-    queries_backward[(programs,)](
-        q, k, v, o, lse, starts, filled, grad, delta, dq, scale * _LOG2_E, *sizes, **widths
-    )  # fmt: skip
+    queries_backward[(programs,)](q, k, v, o, lse, starts, filled, grad, delta, dq, scale * _LOG2_E, *sizes, **widths)
     parts = _parts(queries, window, sinks) if spans is None else 1
     read = q, k, v, lse, spans, lengths, grad, delta
     _keys_backward(*read, dk[None], dv[None], window, sinks if parts == 1 else 0, scale)
@@ -133,9 +131,20 @@ def _parts(queries: int, window: int, sinks: int) -> int:
 
 
 def _keys_backward(
-    q: Tensor, k: Tensor, v: Tensor, lse: Tensor, spans: Tensor | None, lengths: Tensor | None, grad: Tensor,
-    delta: Tensor, dk: Tensor, dv: Tensor, window: int, sinks: int, scale: float,
-) -> None:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: Tensor,
+    spans: Tensor | None,
+    lengths: Tensor | None,
+    grad: Tensor,
+    delta: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+    window: int,
+    sinks: int,
+    scale: float,
+) -> None:
     """Writes dk `[parts, B, keys, Hkv, D]` and dv of the first so many keys, each part over a run of the queries."""
     parts, batch, count = dk.shape[:3]
     config, sizes, widths = _arguments("keys", q, k, v, spans, lengths, window, sinks)
@@ -144,7 +153,7 @@ def _keys_backward(
     programs = parts * batch * k.shape[2] * triton.cdiv(count, config.tiles["N"])
     keys_backward[(programs,)](
         q, k, v, lse, *bounds, grad, delta, dk, dv, scale * _LOG2_E, *sizes, count, parts, rows, **widths
-    )  # fmt: skip
+    )
 
 
 def _bounds(q: Tensor, spans: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,10 +192,16 @@ def _arguments(
     steps = [x.stride(axis) // x.shape[3] for x in (q, k, v) for axis in (0, 1)]
     sizes = (q.shape[1], k.shape[1], q.shape[2], k.shape[2], window, sinks, *steps)
     constants = {
-        "D": dim, "DV": value_dim, "BLOCK_D": row[1], **config.tiles, "PACKED": spans is not None,
-        "RAGGED": lengths is not None, "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
-        "num_warps": config.num_warps, "num_stages": config.num_stages,
-    }  # fmt: skip
+        "D": dim,
+        "DV": value_dim,
+        "BLOCK_D": row[1],
+        **config.tiles,
+        "PACKED": spans is not None,
+        "RAGGED": lengths is not None,
+        "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+    }
     return config, sizes, constants
 
 

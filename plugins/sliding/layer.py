@@ -24,9 +24,15 @@ class SlidingAttention(AttentionMixer):
 
     def __init__(self, plugin: MixerPlugin[Any], options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> None:
         super().__init__(
-            plugin, options, shape, layer,
-            rope=options.rope, rope_base=options.rope_base, qk_norm=options.qk_norm, n_kv_heads=options.n_kv_heads,
-        )  # fmt: skip
+            plugin,
+            options,
+            shape,
+            layer,
+            rope=options.rope,
+            rope_base=options.rope_base,
+            qk_norm=options.qk_norm,
+            n_kv_heads=options.n_kv_heads,
+        )
         self.window, self.sinks = options.window, options.sinks
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:

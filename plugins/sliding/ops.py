@@ -45,9 +45,13 @@ def window_attention(
     if window < 1 or sinks < 0:
         raise OptionsError(f"window_attention: window = {window}, sinks = {sinks}: at least 1 and 0")
     chosen = choose_impl(
-        "window_attention", impl, why="blocks of the band, in PyTorch",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None, device=q.device, head_dim=max(q.shape[-1], v.shape[-1]),
-    )  # fmt: skip
+        "window_attention",
+        impl,
+        why="blocks of the band, in PyTorch",
+        table=TABLE if q.dtype in KERNEL_DTYPES else None,
+        device=q.device,
+        head_dim=max(q.shape[-1], v.shape[-1]),
+    )
     if chosen == "triton" and q.numel():
         from .launch import attend as launch
 

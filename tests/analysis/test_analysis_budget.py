@@ -18,11 +18,23 @@ SEEDS = (0, 1, 2)
 
 def candidate(trial: int, recall: float, nbytes: float, **changes: Any) -> dict[str, Any]:
     return {
-        "trial": trial, "number": trial, "pattern": "full", "digest": str(trial), "kind": "search",
-        "state": "complete", "seeds": list(SEEDS), "confirmed": False, "exercised": True, "feasible": True,
-        "recall": recall, "recall_std": 0.01, "recall_min": recall, "recall_max": recall,
-        "state_bytes": nbytes, **changes,
-    }  # fmt: skip
+        "trial": trial,
+        "number": trial,
+        "pattern": "full",
+        "digest": str(trial),
+        "kind": "search",
+        "state": "complete",
+        "seeds": list(SEEDS),
+        "confirmed": False,
+        "exercised": True,
+        "feasible": True,
+        "recall": recall,
+        "recall_std": 0.01,
+        "recall_min": recall,
+        "recall_max": recall,
+        "state_bytes": nbytes,
+        **changes,
+    }
 
 
 def pick(rows: list[dict[str, Any]], limits: dict[str, float], spread: float = 0.01) -> Pick:
@@ -70,9 +82,12 @@ def test_a_clear_lead_and_one_that_seeds_could_make() -> None:
 
 def test_what_may_not_stand_on_a_front_is_not_chosen() -> None:
     rows = [
-        *ROWS, candidate(5, 1.0, 1.0, feasible=False), candidate(6, 1.0, 1.0, exercised=False),
-        candidate(7, 1.0, 1.0, state="diverged"), candidate(8, float("nan"), 1.0),
-    ]  # fmt: skip
+        *ROWS,
+        candidate(5, 1.0, 1.0, feasible=False),
+        candidate(6, 1.0, 1.0, exercised=False),
+        candidate(7, 1.0, 1.0, state="diverged"),
+        candidate(8, float("nan"), 1.0),
+    ]
     best = pick(rows, {}).best
     assert best is not None
     assert best["trial"] == 1

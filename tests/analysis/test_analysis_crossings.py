@@ -71,8 +71,11 @@ def test_signs_through_zero() -> None:
 def test_the_frame_has_a_row_an_architecture_and_context(registry: Registry) -> None:
     frame = curves_of(registry, full="full*3", linear="linear*3").frame([1000, 2000])
     assert frame[["arch", "context"]].to_numpy().tolist() == [
-        ["full", 1000], ["full", 2000], ["linear", 1000], ["linear", 2000],
-    ]  # fmt: skip
+        ["full", 1000],
+        ["full", 2000],
+        ["linear", 1000],
+        ["linear", 2000],
+    ]
     assert frame.loc[1, "kv_bytes"] == 2 * frame.loc[0, "kv_bytes"] == 2 * 3 * 1000 * 2 * 64 * 2
     assert frame.loc[2, "kv_bytes"] == 0
 

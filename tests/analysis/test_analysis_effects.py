@@ -92,8 +92,12 @@ def test_share_levels_and_one_more_full_layer() -> None:
     fulls = np.array([sum(layer is FULL for layer in one["layers"]) for one in archs], dtype=float)
     effect = share_effect(designs, 0.25 * fulls, is_full)
     assert effect.levels[["level", "mean", "candidates"]].to_numpy().tolist() == [
-        ["0 of 4", 0.0, 16], ["1 of 4", 0.25, 32], ["2 of 4", 0.5, 24], ["3 of 4", 0.75, 8], ["4 of 4", 1.0, 1],
-    ]  # fmt: skip
+        ["0 of 4", 0.0, 16],
+        ["1 of 4", 0.25, 32],
+        ["2 of 4", 0.5, 24],
+        ["3 of 4", 0.75, 8],
+        ["4 of 4", 1.0, 1],
+    ]
     by_method = effect.changes.set_index("method")
     assert by_method["mean"].to_dict() == pytest.approx({"pairs": 0.25, "fit": 0.25})
     assert by_method["error"].to_dict() == pytest.approx({"pairs": 0.0, "fit": 0.0}, abs=1e-9)
@@ -107,8 +111,9 @@ def test_decay_pairs_differ_in_the_decay_alone() -> None:
     values = np.array([0.5, 0.75, 0.0, 0.25, 0.5])
     effect = decay_effect(Designs.of(archs), values)
     assert effect.levels[["level", "mean", "candidates"]].to_numpy().tolist() == [
-        ["head", 0.375, 2], ["channel", 0.375, 2],
-    ]  # fmt: skip
+        ["head", 0.375, 2],
+        ["channel", 0.375, 2],
+    ]
     assert effect.changes.to_numpy().tolist() == [["head", "channel", "pairs", 0.25, 0.0, 2, True]]
 
 
@@ -182,10 +187,12 @@ def test_composition_recovers_what_layers_add() -> None:
     archs = [arch(*(kinds[index] for index in rng.integers(0, 4, 6))) for _ in range(300)]
     designs = Designs.of(archs)
     worth = {"full": 0.3, "head": 0.1, "channel": 0.15, "": 0.0}
-    values = np.array([
-        sum(worth[str(layer["options"].get("decay", "full" if layer is FULL else ""))] for layer in one["layers"])
-        for one in archs
-    ]) + rng.normal(scale=0.02, size=300)  # fmt: skip
+    values = np.array(
+        [
+            sum(worth[str(layer["options"].get("decay", "full" if layer is FULL else ""))] for layer in one["layers"])
+            for one in archs
+        ]
+    ) + rng.normal(scale=0.02, size=300)
     effect = decay_effect(designs, values).changes.set_index(["before", "after", "method"])
     fit = effect.loc[("head", "channel", "fit")]
     assert abs(fit["mean"] - 0.05) < 3 * fit["error"] < 0.01

@@ -14,10 +14,17 @@ OBJECTIVES = [{"name": "a", "direction": "maximize"}, {"name": "b", "direction":
 @pytest.fixture
 def points() -> pd.DataFrame:
     values = np.random.default_rng(0).random((100, 2))
-    return pd.DataFrame({
-        "trial": range(1, 101), "number": range(100), "state": "complete", "feasible": True, "exercised": True,
-        "a": values[:, 0], "b": values[:, 1],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "trial": range(1, 101),
+            "number": range(100),
+            "state": "complete",
+            "feasible": True,
+            "exercised": True,
+            "a": values[:, 0],
+            "b": values[:, 1],
+        }
+    )
 
 
 @pytest.mark.parametrize("most", [1, 7, 99, 100, 1000])

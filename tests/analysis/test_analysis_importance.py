@@ -32,10 +32,11 @@ def values_of(params: list[dict[str, Any]], *, seed: int = 1) -> list[float]:
     """Less is better: a full layer 1 helps, a decay by channel in layer 0 a little."""
     rng = random.Random(seed)
     return [
-        -float(chosen["layer1.mixer"] == "full") - 0.4 * (chosen.get("layer0.linear.decay") == "channel")
+        -float(chosen["layer1.mixer"] == "full")
+        - 0.4 * (chosen.get("layer0.linear.decay") == "channel")
         + rng.gauss(0, 0.3)
         for chosen in params
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("count", [FEWEST, 60, 500])
@@ -48,12 +49,14 @@ def test_equal_to_optunas_evaluator(count: int) -> None:
             kinds.setdefault(name, {})[value] = None
     distributions = {name: optuna.distributions.CategoricalDistribution(tuple(seen)) for name, seen in kinds.items()}
     study = optuna.create_study()
-    study.add_trials([
-        optuna.trial.create_trial(
-            params=chosen, distributions={name: distributions[name] for name in chosen}, value=loss
-        )
-        for chosen, loss in zip(params, losses, strict=True)
-    ])  # fmt: skip
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params=chosen, distributions={name: distributions[name] for name in chosen}, value=loss
+            )
+            for chosen, loss in zip(params, losses, strict=True)
+        ]
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST).evaluate(study)

@@ -19,8 +19,10 @@ OBJECTIVES = [
 
 def _trials(*rows: dict[str, Any]) -> pd.DataFrame:
     common = {"kind": "search", "state": "complete", "seeds": [0], "feasible": True, "exercised": True}
-    filled = [{"trial": 10 + index, "number": index, "pattern": row["digest"], **common, **row}
-              for index, row in enumerate(rows)]  # fmt: skip
+    filled = [
+        {"trial": 10 + index, "number": index, "pattern": row["digest"], **common, **row}
+        for index, row in enumerate(rows)
+    ]
     return pd.DataFrame(filled)
 
 
@@ -83,12 +85,17 @@ def test_validation_curves_and_other_names_are_not_mixed_in() -> None:
 
 def test_confirmed_values_come_from_the_fresh_seeds() -> None:
     trials = _trials(
-        {"digest": "a"}, {"digest": "b"}, {"digest": "a", "kind": "confirm", "seeds": [100, 101]},
-    )  # fmt: skip
+        {"digest": "a"},
+        {"digest": "b"},
+        {"digest": "a", "kind": "confirm", "seeds": [100, 101]},
+    )
     metrics = _metrics(
-        *_recall(10, s0=0.9), *_recall(11, s0=0.6), *_recall(12, s100=0.5, s101=0.7),
-        (10, "state_bytes@32768", "cost", None, 1.0), (11, "state_bytes@32768", "cost", None, 2.0),
-    )  # fmt: skip
+        *_recall(10, s0=0.9),
+        *_recall(11, s0=0.6),
+        *_recall(12, s100=0.5, s101=0.7),
+        (10, "state_bytes@32768", "cost", None, 1.0),
+        (11, "state_bytes@32768", "cost", None, 2.0),
+    )
     table = points(trials, metrics, OBJECTIVES)
     assert table["digest"].tolist() == ["a", "b"]
     assert table["trial"].tolist() == [12, 11]

@@ -40,21 +40,32 @@ def scaled(inputs: Inputs, factor: float = 2.0) -> Outputs:
 def sample_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
     lead = (shape.batch, shape.tokens)
     return {
-        "q": draw.normal(*lead, shape.heads, shape.head_dim), "v": draw.normal(*lead, shape.kv_heads, shape.head_dim)
-    }  # fmt: skip
+        "q": draw.normal(*lead, shape.heads, shape.head_dim),
+        "v": draw.normal(*lead, shape.kv_heads, shape.head_dim),
+    }
 
 
 def sample_op(
-    run: Callable[[Inputs], Outputs] = scaled, *, agreeing: float = 1.0, peers: Sequence[Peer] = (),
-    shapes: Sequence[Shape] = (SHAPE,), name: str = "sample",
-) -> BenchOp:  # fmt: skip
+    run: Callable[[Inputs], Outputs] = scaled,
+    *,
+    agreeing: float = 1.0,
+    peers: Sequence[Peer] = (),
+    shapes: Sequence[Shape] = (SHAPE,),
+    name: str = "sample",
+) -> BenchOp:
     """An op whose reference doubles."""
     return BenchOp(
-        name=name, grids={TINY: shapes, QUICK: shapes, FULL: shapes}, inputs=sample_inputs,
-        run=lambda inputs, impl: run(inputs), reference=scaled, trained=("q", "v"), head_axes={"q": 2, "v": 2},
-        work=lambda shape, element_bytes: Work(flops=1e9, read_bytes=3e6, written_bytes=1e6), agreeing=agreeing,
+        name=name,
+        grids={TINY: shapes, QUICK: shapes, FULL: shapes},
+        inputs=sample_inputs,
+        run=lambda inputs, impl: run(inputs),
+        reference=scaled,
+        trained=("q", "v"),
+        head_axes={"q": 2, "v": 2},
+        work=lambda shape, element_bytes: Work(flops=1e9, read_bytes=3e6, written_bytes=1e6),
+        agreeing=agreeing,
         peers=peers,
-    )  # fmt: skip
+    )
 
 
 def sample_bench(clock: ScriptedClock | None = None, **changes: object) -> Bench:

@@ -41,9 +41,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Buffer()
 
     cuda = SimpleNamespace(
-        Event=Event, get_device_properties=lambda device: SimpleNamespace(L2_cache_size=100),
-        _sleep=lambda cycles: told.append("sleep"), synchronize=lambda device: told.append("wait"),
-    )  # fmt: skip
+        Event=Event,
+        get_device_properties=lambda device: SimpleNamespace(L2_cache_size=100),
+        _sleep=lambda cycles: told.append("sleep"),
+        synchronize=lambda device: told.append("wait"),
+    )
     monkeypatch.setattr(clock, "torch", SimpleNamespace(cuda=cuda, empty=empty, uint8=torch.uint8))
     return told
 

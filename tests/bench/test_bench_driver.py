@@ -47,8 +47,11 @@ def test_the_laws_are_tried_on_every_built_in_mixer(driver: ModuleType) -> None:
     assert command[-3:] == ["--conformance-device", "cuda", "--write-conformance"]
     listed = subprocess.run(
         [*command[:-2], "cpu", "--collect-only", *driver.Laws("TestFull").into("elsewhere")],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     laws = [line for line in listed.stdout.splitlines() if "::" in line]
     assert laws
     assert all("triton" in law for law in laws)

@@ -119,8 +119,12 @@ def test_peers_stand_behind_ours_and_are_compared_too() -> None:
     peers = [Peer(name="absent", prepare=refusing), peer("wrong", lambda x: scaled(x, 3.0)), peer("good"), other]  # type: ignore[arg-type]
     rows = bench_case(sample_op(peers=peers), SHAPE, "forward", sample_bench(peers=True))
     assert [(row.contender, row.status) for row in rows] == [
-        (OURS, "measured"), ("absent", "unavailable"), ("wrong", "wrong"), ("good", "measured"), ("other", "measured"),
-    ]  # fmt: skip
+        (OURS, "measured"),
+        ("absent", "unavailable"),
+        ("wrong", "wrong"),
+        ("good", "measured"),
+        ("other", "measured"),
+    ]
     assert [row.form for row in rows][2:] == ["wrong 1.0", "good 1.0", "other 1.0"]
     assert len(bench_case(sample_op(peers=peers), SHAPE, "forward", sample_bench())) == 1
 
@@ -163,10 +167,13 @@ def test_the_first_shapes_of_all_ops_come_first_and_what_is_late_is_listed() -> 
     bench = sample_bench(minutes=5.0, now=lambda: next(times), started=0.0)
     found = [(row.op, row.batch, row.phase, row.status) for row in bench_ops(ops, TINY, bench)]
     assert found == [
-        ("a", 1, "forward", "measured"), ("a", 1, "forward+backward", "measured"),
-        ("b", 1, "forward", "measured"), ("b", 1, "forward+backward", "measured"),
-        ("a", 2, "forward", "out of time"), ("a", 2, "forward+backward", "out of time"),
-    ]  # fmt: skip
+        ("a", 1, "forward", "measured"),
+        ("a", 1, "forward+backward", "measured"),
+        ("b", 1, "forward", "measured"),
+        ("b", 1, "forward+backward", "measured"),
+        ("a", 2, "forward", "out of time"),
+        ("a", 2, "forward+backward", "out of time"),
+    ]
 
 
 def test_only_chooses_by_name(registry: Registry) -> None:

@@ -36,9 +36,12 @@ def rows_of(registry: Registry, pattern: str, dtype: torch.dtype = torch.float32
 def test_every_quantity_is_measured(pattern: str, dtype: torch.dtype, registry: Registry) -> None:
     rows = rows_of(registry, pattern, dtype)
     assert [(row.quantity, row.batch, row.context, row.status) for row in rows] == [
-        ("training", 1, 16, "measured"), ("prefill", 1, 16, "measured"), ("prefill", 1, 40, "measured"),
-        ("decode", 2, 40, "measured"), ("state", 2, 40, "measured"),
-    ]  # fmt: skip
+        ("training", 1, 16, "measured"),
+        ("prefill", 1, 16, "measured"),
+        ("prefill", 1, 40, "measured"),
+        ("decode", 2, 40, "measured"),
+        ("state", 2, 40, "measured"),
+    ]
     assert {row.measured for row in rows[:4]} == {0.5}
     assert rows[3].reason == "no CUDA graph on a CPU"
     assert rows[4].ratio == 1.0

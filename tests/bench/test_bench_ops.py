@@ -19,8 +19,10 @@ H200 = Ceilings(copy_bytes_per_second=4.3e12, matmul_flops_per_second=790e12)
 OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,tasks"}))
 CASES = [
     pytest.param(op, shape, phase, id=f"{op.name}-{phase}")
-    for op in OPS for shape in op.grids[TINY] for phase in op.phases
-]  # fmt: skip
+    for op in OPS
+    for shape in op.grids[TINY]
+    for phase in op.phases
+]
 
 
 def sized(batch: int, tokens: int, heads: int, kv_heads: int = 0) -> Shape:

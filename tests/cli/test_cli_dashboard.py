@@ -54,10 +54,16 @@ def test_it_listens_on_loopback_and_tells_no_errors(
     ((arguments, environment),) = started
     assert arguments[:3] == ["-P", "-m", "archsearch_dashboard.serve"]
     for flag in (
-        "--server.address=127.0.0.1", "--server.port=8501", "--server.enableXsrfProtection=true",
-        "--server.enableCORS=true", "--client.showErrorDetails=none", "--browser.gatherUsageStats=false",
-        "--server.enableAgentApi=false", "--server.allowedHosts=localhost", "--server.allowedHosts=127.0.0.1",
-    ):  # fmt: skip
+        "--server.address=127.0.0.1",
+        "--server.port=8501",
+        "--server.enableXsrfProtection=true",
+        "--server.enableCORS=true",
+        "--client.showErrorDetails=none",
+        "--browser.gatherUsageStats=false",
+        "--server.enableAgentApi=false",
+        "--server.allowedHosts=localhost",
+        "--server.allowedHosts=127.0.0.1",
+    ):
         assert flag in arguments
     assert environment["ARCHSEARCH_STORAGE"] == url
     assert not any("searches.db" in argument for argument in arguments)
@@ -84,9 +90,12 @@ def test_every_flag_is_one_that_streamlit_knows() -> None:
 
 @pytest.mark.parametrize("package", ["streamlit", "plotly"])
 def test_without_the_extra_it_says_what_to_install(
-    run: Run, trials: dict[str, int], without: Callable[[str], None], package: str,
+    run: Run,
+    trials: dict[str, int],
+    without: Callable[[str], None],
+    package: str,
     started: list[tuple[list[str], dict[str, str]]],
-) -> None:  # fmt: skip
+) -> None:
     without(package)
     error = run("dashboard").exception
     assert isinstance(error, ArchsearchError)

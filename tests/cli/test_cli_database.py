@@ -94,9 +94,10 @@ def test_reading_imports_neither_torch_nor_ray(trials: dict[str, int], url: str)
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Imports of the large libraries take seconds: these answer at once."""
     monkeypatch.setattr(
-        doctor, "_PROBES",
+        doctor,
+        "_PROBES",
         {"torch": "print('2.0'); print('cpu, 1 threads')", "ray": "print('2.1')", "triton": "import no_such_module"},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.usefixtures("quick_probes")

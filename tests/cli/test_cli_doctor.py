@@ -72,9 +72,14 @@ def test_an_empty_address_is_none_as_it_is_for_a_search(
     ],
 )
 def test_what_is_broken_is_told_with_the_remedy(
-    run: Run, trials: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    variables: dict[str, str], name: str, told: str,
-) -> None:  # fmt: skip
+    run: Run,
+    trials: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variables: dict[str, str],
+    name: str,
+    told: str,
+) -> None:
     for key, value in {"XDG_CACHE_HOME": str(tmp_path), **variables}.items():
         monkeypatch.setenv(key, value)
     found = check(run, name, 1)
@@ -115,8 +120,10 @@ def test_little_memory_is_a_note(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     found = check(run, "memory", 0)
     assert found == {
-        "name": "memory", "status": "note", "detail": "1 MiB available: Ray and one trial take about 2 GiB",
-    }  # fmt: skip
+        "name": "memory",
+        "status": "note",
+        "detail": "1 MiB available: Ray and one trial take about 2 GiB",
+    }
 
 
 @pytest.fixture
@@ -145,9 +152,14 @@ def test_the_server_imports_nothing_of_the_current_folder(poisoned: Path) -> Non
 def test_doctor_imports_nothing_of_the_current_folder(poisoned: Path) -> None:
     code = "import sys; sys.argv[1:] = ['doctor', '--json']; from archsearch.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code], cwd=poisoned, capture_output=True, text=True, timeout=280, check=False,
+        [sys.executable, "-P", "-c", code],
+        cwd=poisoned,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
         env={**os.environ, "ARCHSEARCH_STORAGE": f"sqlite:///{poisoned}/none.db", "XDG_CACHE_HOME": str(poisoned)},
-    )  # fmt: skip
+    )
     assert not (poisoned / "imported").exists()
     found = {one["name"]: one["status"] for one in json.loads(done.stdout)["checks"]}
     assert (found["torch"], found["ray"]) == ("ok", "ok"), done.stdout

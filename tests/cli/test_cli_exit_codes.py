@@ -53,10 +53,14 @@ CASES = {
     "steps": (2, ("evaluate", "full", "--task", "mqar:easy", "--steps", "9" * 30), "recipe.steps"),
     "a rate": (2, ("evaluate", "full", "--task", "mqar:easy", "--learning-rate", "inf"), "recipe.learning_rates"),
     "a deep setting": (
-        2, ("evaluate", "full", "--task", "mqar:easy", "--set", "recipe.betas=" + "[" * 5000), "nests too deeply"
+        2,
+        ("evaluate", "full", "--task", "mqar:easy", "--set", "recipe.betas=" + "[" * 5000),
+        "nests too deeply",
     ),
     "a long setting": (
-        2, ("evaluate", "full", "--task", "mqar:easy", "--set", "recipe.steps=" + "9" * 5000), "cannot be read"
+        2,
+        ("evaluate", "full", "--task", "mqar:easy", "--set", "recipe.steps=" + "9" * 5000),
+        "cannot be read",
     ),
     "a trial": (2, ("show", "9" * 5000), "names no trial"),
     "bytes that are no text": (2, ("cost", b"full \xff"), r"unexpected '\udcff'"),
@@ -76,7 +80,7 @@ CASES = {
     "no cluster": (5, ("jobs", "--address", "http://127.0.0.1:1"), "cannot reach a Ray cluster"),
     "no host": (5, ("jobs", "--address", "http://a..b:1"), "label empty or too long"),
     "no training that held": (6, DIVERGES, "diverged"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -57,9 +57,15 @@ class Client:
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     made = Client(None)
     monkeypatch.setattr(cluster_module.Cluster.__init__, "__kwdefaults__", {"connect": lambda address: made})
-    monkeypatch.setattr(following.wait_for_start, "__kwdefaults__", {
-        "seconds": 0.0, "clock": lambda: 0.0, "sleep": lambda seconds: None,
-    })  # fmt: skip
+    monkeypatch.setattr(
+        following.wait_for_start,
+        "__kwdefaults__",
+        {
+            "seconds": 0.0,
+            "clock": lambda: 0.0,
+            "sleep": lambda seconds: None,
+        },
+    )
     return made
 
 
@@ -70,8 +76,12 @@ def test_submit_says_why_a_job_waits_and_what_is_next(run: Run, client: Client, 
         '[objectives]\nmaximize = ["recall"]\n'
     )
     shown = run("submit", str(spec), *ADDRESS, "--job-id", "one").stdout
-    for text in ("submitted quick as job one: PENDING", "no node of the cluster has room", "archsearch logs one",
-                 "archsearch stop one"):  # fmt: skip
+    for text in (
+        "submitted quick as job one: PENDING",
+        "no node of the cluster has room",
+        "archsearch logs one",
+        "archsearch stop one",
+    ):
         assert text in shown, text
     data = json.loads(run("submit", str(spec), *ADDRESS, "--json").stdout)
     assert (data["id"], data["status"]) == ("one", "PENDING")

@@ -44,8 +44,10 @@ def test_json_has_the_front_and_where_it_is_valid(run: Run, trials: dict[str, in
     assert best["confirmed"] is True
     assert best["objectives"] == {"recall": pytest.approx(0.92), "state_bytes": 8 * 2**20, "decode_flops": 2.2e6}
     assert best["spread"]["recall"] == {
-        "std": pytest.approx(0.01414, abs=1e-4), "min": pytest.approx(0.91), "max": pytest.approx(0.93),
-    }  # fmt: skip
+        "std": pytest.approx(0.01414, abs=1e-4),
+        "min": pytest.approx(0.91),
+        "max": pytest.approx(0.93),
+    }
     assert [point["trial"] for point in data["references"]] == [trials["all-full"]]
     assert data["references"][0]["within_budget"] is False
     assert [point["trial"] for point in data["dominated"]] == [trials["worse"]]
@@ -62,8 +64,17 @@ def test_json_has_the_front_and_where_it_is_valid(run: Run, trials: dict[str, in
 
 def test_the_table_tells_all_that_must_be_known(run: Run, trials: dict[str, int]) -> None:
     shown = run("pareto", "quick").stdout
-    for text in ("unconfirmed, reference, over budget", "confirmed", "8 MiB", "0.920 (0.910..0.930)", "32,768 tokens",
-                 "d_model 64", "mqar:capacity", "a guess has recall 0.030", "64 tokens"):  # fmt: skip
+    for text in (
+        "unconfirmed, reference, over budget",
+        "confirmed",
+        "8 MiB",
+        "0.920 (0.910..0.930)",
+        "32,768 tokens",
+        "d_model 64",
+        "mqar:capacity",
+        "a guess has recall 0.030",
+        "64 tokens",
+    ):
         assert text in shown, text
 
 
@@ -172,7 +183,7 @@ OVER = {"state_bytes@32768": 0.5}
         ("complete", {"accuracies": (0.5,), "unexercised": [FLAT]}, "the sparsity acted"),
     ],
     ids=["no trials", "stopped", "infeasible", "references alone", "not exercised"],
-)  # fmt: skip
+)
 def test_no_front_says_why(run: Run, url: str, state: str, trial: dict[str, object] | None, told: str) -> None:
     with Store.open(url) as store:
         search = store.create_search("empty", SPEC, OBJECTIVES)

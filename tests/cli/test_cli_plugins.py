@@ -85,10 +85,14 @@ def test_json_has_digests_and_changes(recorded: FakeReader) -> None:
     assert data["core"] == core_digest()
     assert data["changed"] == [
         {
-            "part": "mixer:moba", "version": VERSION, "search": "quickstart", "before": "0" * 16,
-            "now": registry.source_of("moba"), "message": SAID,
+            "part": "mixer:moba",
+            "version": VERSION,
+            "search": "quickstart",
+            "before": "0" * 16,
+            "now": registry.source_of("moba"),
+            "message": SAID,
         }
-    ]  # fmt: skip
+    ]
 
 
 def test_a_database_that_fails_breaks_no_listing(recorded: FakeReader, alone: Path) -> None:

@@ -51,8 +51,13 @@ def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
 
 
 def test_what_is_shown_is_what_sqlite_shows(run: Run, trials: dict[str, int], url: str, reader_url: str) -> None:
-    for words in (("searches",), ("trials", "quick"), ("pareto", "quick"), ("show", str(trials["mixed"])),
-                  ("db", "current")):  # fmt: skip
+    for words in (
+        ("searches",),
+        ("trials", "quick"),
+        ("pareto", "quick"),
+        ("show", str(trials["mixed"])),
+        ("db", "current"),
+    ):
         found = [run(*words, "--json", "--storage", storage) for storage in (url, reader_url)]
         assert [result.exit_code for result in found] == [0, 0], found[1].exception
         in_file, on_server = (_without_moments(json.loads(result.stdout)) for result in found)
@@ -76,9 +81,12 @@ def test_a_report_is_written(run: Run, reader_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [("run", "another.toml"), ("resume", "quick", "--retrain")], ids=" ".join)
 def test_writing_is_one_sentence_and_its_own_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reader_url: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reader_url: str,
+    tmp_path: Path,
     words: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "another.toml").write_text(SPEC)
     monkeypatch.chdir(tmp_path)
     assert ended(monkeypatch, *words, "--storage", reader_url) == 4

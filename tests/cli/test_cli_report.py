@@ -17,7 +17,7 @@ from archsearch.storage import Store
 
 def test_the_file_holds_the_front_the_commands_and_the_versions(
     run: Callable[..., Result], trials: dict[str, int], tmp_path: Path
-) -> None:  # fmt: skip
+) -> None:
     assert run("report", "quick", "-o", "front.html").exit_code == 0
     text = (tmp_path / "front.html").read_text()
     assert text.startswith("<!doctype html>")
@@ -40,7 +40,7 @@ def test_a_search_without_a_front_still_has_a_report(run: Callable[..., Result],
 
 def test_an_unknown_search_and_a_file_that_cannot_be_written_are_told(
     run: Callable[..., Result], trials: dict[str, int]
-) -> None:  # fmt: skip
+) -> None:
     assert 'no search "quikc" (did you mean "quick"?)' in str(run("report", "quikc", "-o", "x.html").exception)
     assert "name another file" in str(run("report", "quick", "-o", "no/such/folder.html").exception)
 

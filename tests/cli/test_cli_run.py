@@ -111,9 +111,13 @@ def test_json(run: Run, spec: Path, searched: list[dict[str, Any]], url: str) ->
 
 @pytest.mark.parametrize("words", [["run", "SPEC", "--json"], ["resume", "quick", "--json"]], ids=["run", "resume"])
 def test_what_a_library_prints_while_a_search_runs_is_told_beside_the_json(
-    run: Run, spec: Path, trials: dict[str, int], searched: list[dict[str, Any]], words: list[str],
+    run: Run,
+    spec: Path,
+    trials: dict[str, int],
+    searched: list[dict[str, Any]],
+    words: list[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     quiet = archsearch.search.resume_search
 
     def noisy(search: Any, **options: Any) -> SearchOutcome:

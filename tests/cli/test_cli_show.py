@@ -26,8 +26,11 @@ Run = Callable[..., Result]
 def test_json_has_the_whole_trial(run: Run, trials: dict[str, int]) -> None:
     data = json.loads(run("show", str(trials["confirm"]), "--json").stdout)
     assert (data["trial"], data["search"], data["kind"], data["parent"]) == (
-        trials["confirm"], "quick", "confirm", trials["mixed"],
-    )  # fmt: skip
+        trials["confirm"],
+        "quick",
+        "confirm",
+        trials["mixed"],
+    )
     assert [measured["seed"] for measured in data["measurements"]] == [1_000_000, 1_000_001]
     assert data["arch"]["layers"][0] == {"mixer": "linear", "options": {"update": "delta"}}
     assert data["plugins"] == [{"plugin": "full", "distribution": "archsearch", "version": "0.1.0"}]
@@ -40,8 +43,18 @@ def test_a_trial_by_its_number_in_a_search(run: Run, trials: dict[str, int]) -> 
 
 def test_what_is_shown(run: Run, trials: dict[str, int]) -> None:
     shown = run("show", str(trials["mixed"])).stdout
-    for text in ("linear(update=delta) full", "update=delta", "8 MiB", "0.950", "chosen", "0.003", "torch 2.13.0",
-                 "accuracy on validation", "valid for 2 layers", "archsearch evaluate"):  # fmt: skip
+    for text in (
+        "linear(update=delta) full",
+        "update=delta",
+        "8 MiB",
+        "0.950",
+        "chosen",
+        "0.003",
+        "torch 2.13.0",
+        "accuracy on validation",
+        "valid for 2 layers",
+        "archsearch evaluate",
+    ):
         assert text in shown, text
 
 
@@ -67,7 +80,7 @@ def test_each_layer_that_was_not_exercised_is_told_once(run: Run, url: str) -> N
         plain = add_trial(store, search, "full", costs=(1e6, 1e4), accuracies=(0.5,), unexercised=found)
         refused = add_trial(
             store, search, "full", costs=(1e6, 1e4), state="infeasible", reason=reason, unexercised=found
-        )  # fmt: skip
+        )
     for trial in (plain, refused):
         assert run("show", str(trial)).stdout.count(str(FLAT)) == 1
     assert run("trials", "flat").exit_code == 0
@@ -84,9 +97,7 @@ def test_what_an_old_reason_tells_of_a_layer_is_not_told_again(run: Run, url: st
     reason = "not exercised: sliding(window=64) sees all of up to 64 tokens, measured on 48"
     with Store.open(url) as store:
         search = store.create_search("old", SPEC, OBJECTIVES)
-        add_trial(
-            store, search, "full", costs=(1e6, 1e4), state="infeasible", reason=reason, unexercised=[found]
-        )  # fmt: skip
+        add_trial(store, search, "full", costs=(1e6, 1e4), state="infeasible", reason=reason, unexercised=[found])
         trial = store.trials(search)[0].id
     assert run("show", str(trial)).stdout.count("not exercised") == 1
 
@@ -98,7 +109,7 @@ DAMAGE = {
     "recipe": ("measurement", "payload.recipe", {"steps": 10**400}, ["what it is valid for", "the command"]),
     "sweep": ("measurement", "payload.sweep", [{}], ["sweep"]),
     "chance": ("measurement", "payload.chance", None, []),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("table", "place", "value", "unread"), DAMAGE.values(), ids=DAMAGE)
@@ -146,7 +157,7 @@ def test_a_superseded_trial_is_listed_with_its_reason(run: Run, url: str) -> Non
         search = store.create_search("old", SPEC, OBJECTIVES)
         add_trial(
             store, search, "full", costs=(1e6, 1e4), accuracies=(0.5,), state="superseded", reason="full has changed"
-        )  # fmt: skip
+        )
     for words in (("trials", "old"), ("trials", "old", "--state", "superseded"), ("show", "old/0")):
         shown = run(*words).stdout
         assert "superseded" in shown
@@ -155,9 +166,16 @@ def test_a_superseded_trial_is_listed_with_its_reason(run: Run, url: str) -> Non
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("abc", SpecError), ("quick/", SpecError), ("/3", SpecError), ("-1", None), ("999", StorageError),
-     ("quick/99", StorageError), ("quikc/0", StorageError)],
-)  # fmt: skip
+    [
+        ("abc", SpecError),
+        ("quick/", SpecError),
+        ("/3", SpecError),
+        ("-1", None),
+        ("999", StorageError),
+        ("quick/99", StorageError),
+        ("quikc/0", StorageError),
+    ],
+)
 def test_what_names_no_trial(run: Run, trials: dict[str, int], text: str, kind: type[ArchsearchError] | None) -> None:
     result = run("show", text)
     assert result.exit_code != 0
@@ -230,8 +248,16 @@ def test_sizes_without_an_option_of_their_own_are_set(url: str) -> None:
         search = store.create_search("odd", SPEC, OBJECTIVES)
         layer = {"mixer": "full", "options": {}}
         trial = store.add_trial(
-            search, kind="search", state="infeasible", digest="d", pattern="full", params={}, seeds=[], costs={},
-            arch={"model": {**MODEL, "channel_mixer": "swiglu", "ffn_dim": 999}, "layers": [layer]}, violations={},
-        )  # fmt: skip
+            search,
+            kind="search",
+            state="infeasible",
+            digest="d",
+            pattern="full",
+            params={},
+            seeds=[],
+            costs={},
+            arch={"model": {**MODEL, "channel_mixer": "swiglu", "ffn_dim": 999}, "layers": [layer]},
+            violations={},
+        )
     words = command_of(url, trial)
     assert words[words.index("--set") + 1] == "model.ffn_dim=999"

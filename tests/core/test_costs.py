@@ -141,11 +141,18 @@ def test_bad_budgets_are_named(limits: dict[str, str], said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "unit", "value"),
     [
-        ("18 MiB", "bytes", 18 * 2**20), ("256KiB", "bytes", 2**18), ("2 GFLOP", "FLOP", 2e9), ("1.5e3", "", 1500.0),
-        ("3 kB", "bytes", 3000.0), ("7 bytes", "bytes", 7.0), ("2 TFLOPs", "FLOP", 2e12), ("1_000", "", 1000.0),
-        (42, "bytes", 42.0), ("128Ki", "", 131072.0),
+        ("18 MiB", "bytes", 18 * 2**20),
+        ("256KiB", "bytes", 2**18),
+        ("2 GFLOP", "FLOP", 2e9),
+        ("1.5e3", "", 1500.0),
+        ("3 kB", "bytes", 3000.0),
+        ("7 bytes", "bytes", 7.0),
+        ("2 TFLOPs", "FLOP", 2e12),
+        ("1_000", "", 1000.0),
+        (42, "bytes", 42.0),
+        ("128Ki", "", 131072.0),
     ],
-)  # fmt: skip
+)
 def test_quantities(text: str | int, unit: str, value: float) -> None:
     assert parse_quantity(text, unit=unit) == value
 

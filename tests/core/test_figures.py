@@ -66,8 +66,10 @@ BAD = [
     ({"params": None}, "params() gave None"),
     ({"params": "3"}, "params() gave '3'"),
     ({"params": np.True_}, "params() gave np.True_"),
-    ({"flops_decode": Flops(matmul=math.nan)},
-     'flops(phase="decode", context=4096) gave matmul = nan: must be finite and not negative'),
+    (
+        {"flops_decode": Flops(matmul=math.nan)},
+        'flops(phase="decode", context=4096) gave matmul = nan: must be finite and not negative',
+    ),
     ({"flops_train": Flops(exp=math.inf)}, 'flops(phase="train", context=4096) gave exp = inf'),
     ({"flops_prefill": Flops(elementwise=-1.0)}, 'flops(phase="prefill", context=4096) gave elementwise = -1.0'),
     ({"flops": Flops(matmul=None)}, "gave matmul = None"),  # type: ignore[arg-type]
@@ -89,7 +91,7 @@ BAD = [
     ({"state": (row(role="cache"),)}, "role of s = 'cache'"),
     ({"state": (row(name=""),)}, "a tensor's name = ''"),
     ({"state": (row(), row())}, "a name = 's': must be one tensor's alone"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("said", "told"), BAD, ids=[told[:60] for _, told in BAD])
@@ -123,9 +125,10 @@ def test_what_a_figure_raises_is_named(call: str) -> None:
 
 def test_numbers_of_numpy_are_taken_exactly() -> None:
     costs, arch, _ = model_of(
-        params=np.int64(5), flops=Flops(matmul=np.float32(1.5), exp=np.int32(2)),  # type: ignore[arg-type]
+        params=np.int64(5),
+        flops=Flops(matmul=np.float32(1.5), exp=np.int32(2)),  # type: ignore[arg-type]
         state=(row(row_shape=(np.int64(3),), base=np.int8(2)),),
-    )  # fmt: skip
+    )
     cost = costs.cost(arch, 16)
     assert cost.layers[0].mixer_params == 5
     assert type(cost.layers[0].mixer_params) is int
@@ -141,8 +144,10 @@ def test_the_length_of_full_sight_is_checked(dense: object) -> None:
 
 
 BEYOND_FLOATS: list[tuple[dict[str, int], int]] = [
-    ({"d_model": 10**200, "ffn_dim": 10**200}, 64), ({"ffn_dim": 10**308}, 64), ({}, 10**400),
-]  # fmt: skip
+    ({"d_model": 10**200, "ffn_dim": 10**200}, 64),
+    ({"ffn_dim": 10**308}, 64),
+    ({}, 10**400),
+]
 
 
 @pytest.mark.parametrize(("model", "context"), BEYOND_FLOATS)

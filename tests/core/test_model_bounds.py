@@ -37,22 +37,39 @@ def test_a_backbone_out_of_bounds_is_refused(values: dict[str, Any], said: str) 
 
 def test_the_largest_backbones_of_today_are_in_bounds() -> None:
     ModelSpec.read({"d_model": 18432, "n_heads": 128, "head_dim": 192, "ffn_dim": 65536, "vocab_size": 262144})
-    ModelSpec.read({
-        "d_model": 7168, "n_heads": 128, "head_dim": 128, "channel_mixer": "moe", "n_experts": 384, "expert_dim": 2048,
-    })  # fmt: skip
+    ModelSpec.read(
+        {
+            "d_model": 7168,
+            "n_heads": 128,
+            "head_dim": 128,
+            "channel_mixer": "moe",
+            "n_experts": 384,
+            "expert_dim": 2048,
+        }
+    )
 
 
 @pytest.mark.parametrize(
     ("mixer", "option", "value"),
     [
-        ("full", "rope_base", math.inf), ("full", "rope_base", math.nan), ("full", "n_kv_heads", 2**17),
-        ("full", "rope", math.nan), ("sliding", "window", 2**24 + 1), ("sliding", "sinks", 2**24 + 1),
-        ("sliding", "rope_base", math.inf), ("sliding", "n_kv_heads", 2**17), ("moba", "block_size", 2**24 + 1),
-        ("moba", "top_k", 2**24 + 1), ("nsa", "block_size", 2**24 + 1), ("nsa", "top_k", 2**24 + 1),
-        ("nsa", "window", 2**24 + 1), ("nsa", "rope", math.nan), ("linear", "key_dim", 2**16 + 1),
+        ("full", "rope_base", math.inf),
+        ("full", "rope_base", math.nan),
+        ("full", "n_kv_heads", 2**17),
+        ("full", "rope", math.nan),
+        ("sliding", "window", 2**24 + 1),
+        ("sliding", "sinks", 2**24 + 1),
+        ("sliding", "rope_base", math.inf),
+        ("sliding", "n_kv_heads", 2**17),
+        ("moba", "block_size", 2**24 + 1),
+        ("moba", "top_k", 2**24 + 1),
+        ("nsa", "block_size", 2**24 + 1),
+        ("nsa", "top_k", 2**24 + 1),
+        ("nsa", "window", 2**24 + 1),
+        ("nsa", "rope", math.nan),
+        ("linear", "key_dim", 2**16 + 1),
         ("linear", "value_dim", 2**40),
     ],
-)  # fmt: skip
+)
 def test_an_option_of_a_mixer_out_of_bounds_is_refused(
     mixer: str, option: str, value: float, registry: Registry
 ) -> None:

@@ -113,7 +113,7 @@ FAULTS = [
     ("    # more\n", "    version = True\n", "version = True"),
     ("    # more\n", "    version = 2**63\n", "version = 9223372036854775808: write a whole number"),
     ("    # more\n", "    api_version = '1'\n", "speaks contract version '1', this core 1"),
-    ("    # more\n", "    broken_laws = {'stepp': 'why'}\n", 'broken_laws names \'stepp\' (did you mean "step"?)'),
+    ("    # more\n", "    broken_laws = {'stepp': 'why'}\n", "broken_laws names 'stepp' (did you mean \"step\"?)"),
     ("    # more\n", "    broken_laws = ['step']\n", "broken_laws = ['step']: write a dict"),
     ("    # more\n", "    broken_laws = {'step': None}\n", "write the reason as text"),
     ("    # more\n", "    op_names = 'mine'\n", "op_names = 'mine': write a tuple"),
@@ -138,10 +138,8 @@ FAULTS = [
     ("    # more options", "    what: object = object()", "are no plain data"),
     ("    # more options", "    model_config = ConfigDict(frozen=False)", "frozen = False"),
     ("    # more options", "    model_config = ConfigDict(extra='ignore')", "extra = 'ignore'"),
-    ("    # more options", CHECK.format("value + 1"),
-     "change when they are written and read"),
-    ("    # more options", CHECK.format("1 / (value - 1)"),
-     "raised ZeroDivisionError"),
+    ("    # more options", CHECK.format("value + 1"), "change when they are written and read"),
+    ("    # more options", CHECK.format("1 / (value - 1)"), "raised ZeroDivisionError"),
     ("@hookimpl\n", "", "register_mixers is not marked as a hook: put @hookimpl"),
     ("def register_mixers", "def register_mixer", 'unknown hook "register_mixer" (did you mean "register_mixers"?)'),
     ("def register_mixers", "async def register_mixers", "register_mixers is a generator, a coroutine or a wrapper"),
@@ -152,7 +150,7 @@ FAULTS = [
     ("register(Plugin())", "register(Plugin)", "registered the class Plugin: register Plugin()"),
     ("register(Plugin())", "raise KeyboardInterrupt", "KeyboardInterrupt"),
     ("register(Plugin())", "raise BaseException('odd')", "BaseException: odd"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("found", "put", "told"), FAULTS, ids=[told[:50] for _, _, told in FAULTS])
@@ -176,7 +174,7 @@ TASK_FAULTS = [
     ("    pairs: int = 2", "    pairs: list[int] = [1]", "pairs = 3"),
     ("register(Mine)", "register(Mine.make())", "it must be a subclass of archsearch.tasks.Task"),
     ("register(Mine)", "register(int)", "it lacks default_setting"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("found", "put", "told"), TASK_FAULTS, ids=[told[:50] for _, _, told in TASK_FAULTS])
@@ -211,17 +209,21 @@ print("by print")
 sys.__stdout__.write("by the stream\\n")
 os.write(1, b"by the descriptor\\n")
 ctypes.CDLL(None).puts(b"by C")
-""" + MIXER.replace("    register(Plugin())", "    print('in the hook'); register(Plugin())")  # fmt: skip
+""" + MIXER.replace("    register(Plugin())", "    print('in the hook'); register(Plugin())")
 
 
 def run_plugins(folder: Path) -> subprocess.CompletedProcess[str]:
     """``archsearch plugins --json`` with what lies in a folder."""
     text = "import sys; sys.argv = ['archsearch', 'plugins', '--json']; from archsearch.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, check=False, cwd=folder,
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
         preexec_fn=hears_interrupts,
         env={**os.environ, "PYTHONPATH": str(folder), "ARCHSEARCH_LOAD_PLUGINS": "broken,full"},
-    )  # fmt: skip
+    )
 
 
 def test_stdout_is_the_answers_alone(install: Callable[..., Path]) -> None:

@@ -183,9 +183,18 @@ def outer(bound):
 Plugin = outer({bound})
 """
 PLAIN = {
-    "cached": "x", "attribute": "1", "annotation": "int", "checked": "width", "mode": "after",
-    "scale": "2", "width": "1", "gate": "None", "params": "0", "build": "'''Doc.'''", "bound": "1",
-}  # fmt: skip
+    "cached": "x",
+    "attribute": "1",
+    "annotation": "int",
+    "checked": "width",
+    "mode": "after",
+    "scale": "2",
+    "width": "1",
+    "gate": "None",
+    "params": "0",
+    "build": "'''Doc.'''",
+    "bound": "1",
+}
 
 
 def notebook(**changed: str) -> Any:
@@ -301,11 +310,14 @@ def test_digests_are_the_same_in_every_process(package: Callable[..., Path]) -> 
     text = SHOWN.format(folder=str(folder), notebook=NOTEBOOK.format(**{**PLAIN, "bound": "frozenset('abcdef')"}))
     found = {
         subprocess.run(
-            [sys.executable, "-c", text], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", text],
+            capture_output=True,
+            text=True,
+            check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(found) == 1
     digests = found.pop().split()
     assert len(set(digests)) == len(digests) == 13
@@ -324,9 +336,21 @@ def test_built_in_parts_reach_what_they_are_made_of(registry: Registry) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["model.lm", "model.mixer", "model.short_conv", "training.fit", "training.evaluation", "recipe", "tasks.base",
-     "tasks.splits", "arch", "mixer", "kernels.config", "kernels.device"],
-)  # fmt: skip
+    [
+        "model.lm",
+        "model.mixer",
+        "model.short_conv",
+        "training.fit",
+        "training.evaluation",
+        "recipe",
+        "tasks.base",
+        "tasks.splits",
+        "arch",
+        "mixer",
+        "kernels.config",
+        "kernels.device",
+    ],
+)
 def test_the_core_covers_what_trains(name: str) -> None:
     assert f"archsearch.{name}" in core_modules()
 
@@ -345,11 +369,22 @@ def test_the_core_leaves_out_only_what_is_listed() -> None:
             waiting += [*read(found).imports, name.rpartition(".")[0]]
     assert {name for name in seen if not left_out(name)} == core_modules()
     assert {name for name in seen if left_out(name)} == {
-        "archsearch", "archsearch.costs", "archsearch.errors", "archsearch.exercise", "archsearch.kernels.build",
-        "archsearch.kernels.proof", "archsearch.measurement", "archsearch.notation", "archsearch.registry",
-        "archsearch.tasks.resolve", "archsearch.training", "archsearch.training.blame", "archsearch.training.key",
-        "archsearch.training.memory", "archsearch.training.promises",
-    }  # fmt: skip
+        "archsearch",
+        "archsearch.costs",
+        "archsearch.errors",
+        "archsearch.exercise",
+        "archsearch.kernels.build",
+        "archsearch.kernels.proof",
+        "archsearch.measurement",
+        "archsearch.notation",
+        "archsearch.registry",
+        "archsearch.tasks.resolve",
+        "archsearch.training",
+        "archsearch.training.blame",
+        "archsearch.training.key",
+        "archsearch.training.memory",
+        "archsearch.training.promises",
+    }
     assert all(modules.find(name) is not None for name in LEFT_OUT), "a name that is left out is no module"
 
 
@@ -363,9 +398,13 @@ def test_the_core_changes_with_its_modules(name: str, tmp_path: Path) -> None:
     def digest() -> str:
         text = "from archsearch.source import core_digest; print(core_digest())"
         done = subprocess.run(
-            [sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True,
+            [sys.executable, "-c", text],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
             env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        )  # fmt: skip
+        )
         return done.stdout.strip()
 
     before = digest()

@@ -37,7 +37,7 @@ def served(url: str, *, folder: Path | None = None, port: int | None = None) -> 
     environment = {**os.environ, "ARCHSEARCH_STORAGE": url}
     process = subprocess.Popen(
         command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )  # fmt: skip
+    )
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(f"{address}/_stcore/health", process)

@@ -19,9 +19,15 @@ from archsearch.units import parse_quantity
 LAYERS, CURVE_STEPS = 12, 6
 BULK_BUDGET = "50 MiB"
 MIXERS = (
-    "full(rope=0.0)", "sliding(window=8)", "linear(key_dim=4)", "deltanet(key_dim=4)", "retnet(key_dim=4)",
-    "kda(key_dim=4)", "gla(key_dim=4)", "moba(block_size=8)",
-)  # fmt: skip
+    "full(rope=0.0)",
+    "sliding(window=8)",
+    "linear(key_dim=4)",
+    "deltanet(key_dim=4)",
+    "retnet(key_dim=4)",
+    "kda(key_dim=4)",
+    "gla(key_dim=4)",
+    "moba(block_size=8)",
+)
 _GAINS = dict(zip(MIXERS, (1.0, 0.35, 0.1, 0.3, 0.15, 0.45, 0.2, 0.7), strict=True))
 _TRIAL = (
     "INSERT INTO trial (id, search_id, number, kind, state, reason, arch, digest, pattern, params, seeds, violations, "
@@ -68,12 +74,28 @@ def _fill_search(database: sqlite3.Connection, search: int, first: int, count: i
         seeds = [] if state == "infeasible" else [0]
         when = (begun + timedelta(seconds=trial)).isoformat(sep=" ").removesuffix("+00:00")
         arch = ArchSpec(model=ModelSpec(**MODEL), layers=tuple(layers[name] for name in chosen))
-        database.execute(_TRIAL, (
-            trial, search, trial - first, "search", state, "over budget" if excess > 0 else "",
-            json.dumps(arch.to_json()), f"{search:02x}{trial:014x}", " ".join(chosen),
-            json.dumps({f"layer{index}.mixer": name.partition("(")[0] for index, name in enumerate(chosen)}),
-            json.dumps(seeds), json.dumps({TERMS[0]: excess} if excess > 0 else {}), "[]", None, when, when, when,
-        ))  # fmt: skip
+        database.execute(
+            _TRIAL,
+            (
+                trial,
+                search,
+                trial - first,
+                "search",
+                state,
+                "over budget" if excess > 0 else "",
+                json.dumps(arch.to_json()),
+                f"{search:02x}{trial:014x}",
+                " ".join(chosen),
+                json.dumps({f"layer{index}.mixer": name.partition("(")[0] for index, name in enumerate(chosen)}),
+                json.dumps(seeds),
+                json.dumps({TERMS[0]: excess} if excess > 0 else {}),
+                "[]",
+                None,
+                when,
+                when,
+                when,
+            ),
+        )
         metrics = [(trial, term, "cost", None, None, None, value) for term, value in zip(TERMS, total, strict=True)]
         if state == "complete":
             gain = sum(_GAINS[name] for name in chosen) / LAYERS

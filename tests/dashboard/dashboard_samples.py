@@ -27,20 +27,35 @@ OBJECTIVES = [
     {"name": "decode_flops", "direction": "minimize", "unit": "FLOP", "metric": TERMS[1]},
 ]
 RECIPE = {
-    "steps": 300, "tokens": None, "batch_size": 64, "learning_rates": [0.01, 0.003], "warmup": 0.1,
-    "final_learning_rate": 0.0, "betas": [0.9, 0.95], "weight_decay": 0.1, "clip": 1.0, "dtype": "float32",
-    "stop_at": 0.995, "eval_every": 50, "seeds": 2, "threads": 1, "device": "auto", "checkpoint_seconds": 30.0,
-}  # fmt: skip
+    "steps": 300,
+    "tokens": None,
+    "batch_size": 64,
+    "learning_rates": [0.01, 0.003],
+    "warmup": 0.1,
+    "final_learning_rate": 0.0,
+    "betas": [0.9, 0.95],
+    "weight_decay": 0.1,
+    "clip": 1.0,
+    "dtype": "float32",
+    "stop_at": 0.995,
+    "eval_every": 50,
+    "seeds": 2,
+    "threads": 1,
+    "device": "auto",
+    "checkpoint_seconds": 30.0,
+}
 MODEL = {"d_model": 64, "n_heads": 2, "short_conv": 4, "channel_mixer": "none"}
 BUDGET = 18 * MIB
 SPEC = {
-    "seed": 0, "model": {**ModelSpec(**MODEL).model_dump(mode="json"), "n_layers": 3},
+    "seed": 0,
+    "model": {**ModelSpec(**MODEL).model_dump(mode="json"), "n_layers": 3},
     "space": {"mixers": ["full", "sliding", "linear", "moba", "nsa"]},
-    "tasks": [{"name": "mqar", "setting": "compact", "options": {}}], "recipe": RECIPE,
+    "tasks": [{"name": "mqar", "setting": "compact", "options": {}}],
+    "recipe": RECIPE,
     "objectives": {"maximize": ["recall"], "minimize": ["state_bytes", "decode_flops"], "context": CONTEXT},
     "budget": {"state_bytes": "18 MiB"},
     "search": {"trials": 16, "sampler": "nsga2", "confirm_seeds": 2, "references": True},
-}  # fmt: skip
+}
 SPLITS = ("validation", "test")
 PLUGINS = [("full", "archsearch", "0.1.0"), ("linear", "archsearch", "0.1.0"), ("sliding", "archsearch", "0.1.0")]
 FLAT = Unexercised(layer="sliding(window=64)", task="mqar", seq_len=48, dense_up_to=64)
@@ -79,10 +94,15 @@ def measured(pattern: str, seed: int, accuracy: float | None, task: str = "mqar"
     complete = accuracy is not None
     values = {"accuracy": accuracy} if complete else {}
     sweep = [
-        {"learning_rate": rate, "status": "complete" if complete else "diverged", "steps": 300, "seconds": 2.0,
-         "validation": {"accuracy": accuracy * share} if complete else {}}
+        {
+            "learning_rate": rate,
+            "status": "complete" if complete else "diverged",
+            "steps": 300,
+            "seconds": 2.0,
+            "validation": {"accuracy": accuracy * share} if complete else {},
+        }
         for rate, share in ((0.01, 1.0), (0.003, 0.8))
-    ]  # fmt: skip
+    ]
     curve = [
         {
             "step": float(step),
@@ -93,32 +113,72 @@ def measured(pattern: str, seed: int, accuracy: float | None, task: str = "mqar"
     ]
     arch = arch_of(pattern)
     data: dict[str, Any] = {
-        "key": f"{pattern}/{seed}/{task}", "digest": arch.digest, "pattern": pattern, "arch": arch.to_json(),
-        "task": f"{task}:compact", "task_options": {"name": task, "setting": "compact", "options": {}},
-        "metric": "accuracy", "direction": "maximize", "recall": True, "chance": 0.03, "recipe": RECIPE, "seed": seed,
-        "status": "complete" if complete else "diverged", "reason": None if complete else "loss was nan at step 12",
-        "learning_rate": 0.01 if complete else None, "steps": 300, "solved_at": None, "validation": values,
-        "test": values, "sweep": tuple(sweep), "curve": tuple(curve), "unexercised": (), "seq_len": 48,
-        "params": 12345, "tokens_per_second": 9000.0, "train_seconds": 4.0, "peak_memory_bytes": 10**8,
-        "versions": {"archsearch": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "device": "cpu x86_64"}, **changes,
-    }  # fmt: skip
+        "key": f"{pattern}/{seed}/{task}",
+        "digest": arch.digest,
+        "pattern": pattern,
+        "arch": arch.to_json(),
+        "task": f"{task}:compact",
+        "task_options": {"name": task, "setting": "compact", "options": {}},
+        "metric": "accuracy",
+        "direction": "maximize",
+        "recall": True,
+        "chance": 0.03,
+        "recipe": RECIPE,
+        "seed": seed,
+        "status": "complete" if complete else "diverged",
+        "reason": None if complete else "loss was nan at step 12",
+        "learning_rate": 0.01 if complete else None,
+        "steps": 300,
+        "solved_at": None,
+        "validation": values,
+        "test": values,
+        "sweep": tuple(sweep),
+        "curve": tuple(curve),
+        "unexercised": (),
+        "seq_len": 48,
+        "params": 12345,
+        "tokens_per_second": 9000.0,
+        "train_seconds": 4.0,
+        "peak_memory_bytes": 10**8,
+        "versions": {"archsearch": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "device": "cpu x86_64"},
+        **changes,
+    }
     return Measurement(**data).to_json()
 
 
 def add_trial(
-    store: Store, search_id: int, pattern: str, accuracies: Sequence[float | None] = (), *, kind: str = "search",
-    state: str = "complete", reason: str = "", first_seed: int = 0, parent: int | None = None,
-    unexercised: Sequence[Unexercised] = (), shown: str | None = None, tasks: Sequence[str] = ("mqar",),
-) -> int:  # fmt: skip
+    store: Store,
+    search_id: int,
+    pattern: str,
+    accuracies: Sequence[float | None] = (),
+    *,
+    kind: str = "search",
+    state: str = "complete",
+    reason: str = "",
+    first_seed: int = 0,
+    parent: int | None = None,
+    unexercised: Sequence[Unexercised] = (),
+    shown: str | None = None,
+    tasks: Sequence[str] = ("mqar",),
+) -> int:
     """One trial with a measurement a seed and task; NaN is a number that was not finite."""
     seeds = [first_seed + index for index in range(len(accuracies))]
     arch = arch_of(pattern)
     params = {f"layer{index}.mixer": layer.mixer for index, layer in enumerate(arch.layers)}
     trial = store.add_trial(
-        search_id, kind=kind, state="queued", digest=arch.digest, pattern=shown or pattern, seeds=seeds,
-        params=params if kind == "search" else {}, arch=arch.to_json(), costs=costs_of(pattern),
-        violations=violations_of(pattern), parent=parent, unexercised=[one.to_json() for one in unexercised],
-    )  # fmt: skip
+        search_id,
+        kind=kind,
+        state="queued",
+        digest=arch.digest,
+        pattern=shown or pattern,
+        seeds=seeds,
+        params=params if kind == "search" else {},
+        arch=arch.to_json(),
+        costs=costs_of(pattern),
+        violations=violations_of(pattern),
+        parent=parent,
+        unexercised=[one.to_json() for one in unexercised],
+    )
     for seed, accuracy in zip(seeds, accuracies, strict=True):
         for task in tasks:
             data = measured(pattern, seed, accuracy, task)
@@ -161,18 +221,26 @@ def every_state(store: Store, name: str = "quick") -> dict[str, int]:
         "worse": add(f"{full} linear(key_dim=4) linear(key_dim=4)", (0.7, 0.72)),
         "two-full": add(f"{full} deltanet(key_dim=4) {full}", (0.97, 0.96)),
         "sparse": add("moba(block_size=8) deltanet(key_dim=4) sliding(window=8)", (0.8, 0.75)),
-        "infeasible": add(f"{full}*2 moba(block_size=8)", state="infeasible",
-                          reason=over_budget(f"{full}*2 moba(block_size=8)")),
-        "diverged": add(f"linear(key_dim=4) {full} linear(key_dim=4)", (0.5, None), state="diverged",
-                        reason="mqar, seed 1: loss was nan at step 12"),
-        "failed": add("nsa(block_size=8) linear(key_dim=4)*2", (), state="failed",
-                      reason="RuntimeError: CUDA out of memory. <b>Tried</b> to allocate 20 GiB"),
+        "infeasible": add(
+            f"{full}*2 moba(block_size=8)", state="infeasible", reason=over_budget(f"{full}*2 moba(block_size=8)")
+        ),
+        "diverged": add(
+            f"linear(key_dim=4) {full} linear(key_dim=4)",
+            (0.5, None),
+            state="diverged",
+            reason="mqar, seed 1: loss was nan at step 12",
+        ),
+        "failed": add(
+            "nsa(block_size=8) linear(key_dim=4)*2",
+            (),
+            state="failed",
+            reason="RuntimeError: CUDA out of memory. <b>Tried</b> to allocate 20 GiB",
+        ),
         "preempted": add("kda(key_dim=4)*3", (), state="preempted", reason="the driver stopped"),
         "cancelled": add("gla(key_dim=4)*3", (), state="cancelled", reason="the search was stopped"),
-        "flat": add("linear(key_dim=4) sliding(window=64) linear(key_dim=4)", (0.8, 0.82),
-                    unexercised=[FLAT]),
+        "flat": add("linear(key_dim=4) sliding(window=64) linear(key_dim=4)", (0.8, 0.82), unexercised=[FLAT]),
         "nan": add("retnet(key_dim=4)*3", (math.nan, 0.4)),
-    }  # fmt: skip
+    }
     for confirmed, values in (("mixed", (0.93, 0.91)), ("window", (0.6, 0.64)), ("delta", (0.45, 0.46))):
         pattern = store.trial(trials[confirmed]).pattern
         trials[f"confirm-{confirmed}"] = add(
@@ -251,8 +319,17 @@ def open_page(slug: str, **query: str | list[str]) -> AppTest:
 
 def texts(app: AppTest) -> str:
     """All that the page says in words."""
-    kinds = (app.title, app.markdown, app.caption, app.info, app.warning, app.error, app.subheader, app.metric,
-             app.code)  # fmt: skip
+    kinds = (
+        app.title,
+        app.markdown,
+        app.caption,
+        app.info,
+        app.warning,
+        app.error,
+        app.subheader,
+        app.metric,
+        app.code,
+    )
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 

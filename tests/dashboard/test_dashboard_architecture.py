@@ -88,9 +88,17 @@ def test_a_missing_plugin_is_said_instead_of_costs(empty_url: str) -> None:
     with Store.open(empty_url) as store:
         search = new_search(store, "old")
         trial = store.add_trial(
-            search, kind="search", state="complete", digest="d", pattern="lost", params={}, seeds=[], costs={},
-            violations={}, arch={"model": {"d_model": 64}, "layers": [{"mixer": "lost", "options": {"size": 3}}]},
-        )  # fmt: skip
+            search,
+            kind="search",
+            state="complete",
+            digest="d",
+            pattern="lost",
+            params={},
+            seeds=[],
+            costs={},
+            violations={},
+            arch={"model": {"d_model": 64}, "layers": [{"mixer": "lost", "options": {"size": 3}}]},
+        )
     app = open_page("architecture", search="old", trial=str(trial))
     assert not app.exception
     assert any("not installed here" in warning.value for warning in app.warning)

@@ -177,10 +177,17 @@ def test_figures_are_downloaded(
 
 @pytest.mark.parametrize(
     "view",
-    ["", "front?search=quick", "front?search=quick&below=All+trials", "architecture?search=quick",
-     "compare?search=quick", "matters?search=quick", "mixers"],
+    [
+        "",
+        "front?search=quick",
+        "front?search=quick&below=All+trials",
+        "architecture?search=quick",
+        "compare?search=quick",
+        "matters?search=quick",
+        "mixers",
+    ],
     ids=["searches", "front", "trials", "architecture", "compare", "matters", "mixers"],
-)  # fmt: skip
+)
 def test_no_table_has_a_second_way_out(browser: Browser, dashboard: Served, view: str) -> None:
     """Streamlit's own download would write cells as formulas: only the page's button is left."""
     with viewer(browser, f"{dashboard.address}/{view}") as page:
@@ -281,9 +288,13 @@ def test_only_known_hosts_are_answered(dashboard: Served, host: str, status: int
     parts = urlsplit(dashboard.address)
     connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=30)
     headers = {
-        "Host": f"{host}:{parts.port}", "Origin": f"http://{host}:{parts.port}", "Upgrade": "websocket",
-        "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }  # fmt: skip
+        "Host": f"{host}:{parts.port}",
+        "Origin": f"http://{host}:{parts.port}",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
     connection.request("GET", "/_stcore/stream", headers=headers)
     assert connection.getresponse().status == status
     connection.close()

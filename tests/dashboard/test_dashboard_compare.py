@@ -38,8 +38,11 @@ def test_the_url_names_trials_and_patterns(url: str, trials: dict[str, int]) -> 
     assert not app.error
     named = next(frame.value for frame in app.dataframe if "architecture" in frame.value)
     assert named["architecture"].tolist() == [
-        f"1 · trial {wanted[0]}", f"2 · trial {wanted[1]}", "3 · typed in", "4 · typed in",
-    ]  # fmt: skip
+        f"1 · trial {wanted[0]}",
+        f"2 · trial {wanted[1]}",
+        "3 · typed in",
+        "4 · typed in",
+    ]
 
 
 def test_a_pattern_that_cannot_be_read_points_at_the_character(url: str, trials: dict[str, int]) -> None:

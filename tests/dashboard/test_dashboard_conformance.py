@@ -18,9 +18,14 @@ COSTS: dict[str, Any] = {"test_params_equal_what_is_built": {"passed": 4}, "test
 
 def record(form: str, laws: dict[str, Any], **others: Any) -> Record:
     known = {
-        "version": 1, "failed": (), "untried": 0, "source": source_digest(PACKAGE), "torch": "2.13.0", "triton": None,
+        "version": 1,
+        "failed": (),
+        "untried": 0,
+        "source": source_digest(PACKAGE),
+        "torch": "2.13.0",
+        "triton": None,
         "date": "2026-11-21",
-    }  # fmt: skip
+    }
     return Record(mixer="full", form=form, laws=laws, **(known | others))
 
 
@@ -39,8 +44,9 @@ def test_laws_that_hold_are_counted_by_form(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.short == "3 laws hold"
     assert found.failures == []
     assert found.notes == [
-        "Had nothing to try: dense up to is true.", "Slow cases that were left out: 7 triton interpreted.",
-    ]  # fmt: skip
+        "Had nothing to try: dense up to is true.",
+        "Slow cases that were left out: 7 triton interpreted.",
+    ]
     table = found.table.set_index("law")
     assert table.loc["one token", "reference"] == "3 passed"
     assert table.loc["dense up to is true", "in any form"] == "1 with nothing to try"

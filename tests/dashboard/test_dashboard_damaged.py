@@ -26,9 +26,14 @@ PAYLOAD = json.loads(json.dumps(measured("full(rope=0.0)*3", 0, 0.9)))
 ARCH = {"model": {"d_model": 64}, "layers": [{"mixer": "full", "options": {}}]}
 HUGE = 10**400
 ANY: dict[str, Any] = {
-    "null": None, "text": "<b>x</b>", "number": 3, "list": [1, None, "x"], "deep": {"a": [{"b": HUGE}]}, "true": True,
+    "null": None,
+    "text": "<b>x</b>",
+    "number": 3,
+    "list": [1, None, "x"],
+    "deep": {"a": [{"b": HUGE}]},
+    "true": True,
     "long-number": 10**400,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -149,7 +154,7 @@ PAYLOADS = {
     "curve-text": {**PAYLOAD, "curve": [{"step": 50, "loss": "text"}, {"loss": 3.0}, "x", {"step": 100, "loss": 1.0}]},
     "sweep-text": {**PAYLOAD, "sweep": [{"learning_rate": "x"}, {"learning_rate": 0.1, "validation": 3}, None]},
     "test-text": {**PAYLOAD, "test": {"accuracy": "good"}},
-}  # fmt: skip
+}
 
 
 def test_a_payload_of_any_shape_is_a_measurement_or_none(damaged: tuple[Path, dict[str, int]]) -> None:

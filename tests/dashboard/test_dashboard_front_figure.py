@@ -67,9 +67,11 @@ def test_what_a_logarithmic_axis_cannot_place_is_counted(answer: Answer, trials:
 def test_what_has_no_value_stands_below_all_that_has(answer: Answer, trials: dict[str, int]) -> None:
     figure = front_figure(answer, view(answer))
     heights = {
-        custom[0]: y for trace in figure.data if trace.customdata is not None
+        custom[0]: y
+        for trace in figure.data
+        if trace.customdata is not None
         for custom, y in zip(trace.customdata, trace.y, strict=True)
-    }  # fmt: skip
+    }
     assert heights[trials["infeasible"]] == heights[trials["failed"]] < answer.points["recall"].min()
 
 

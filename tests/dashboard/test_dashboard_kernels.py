@@ -35,8 +35,11 @@ def test_each_op_stands_with_its_mixer(folder: Path) -> None:
     assert table["mixer"].tolist() == ["linear", "sliding", CORE, "moba"]
     first = table.iloc[0]
     assert (first["op"], first["phase"], first["shape"], first["by"]) == (
-        "kda", "forward", "1x32768 H16 D128", "archsearch triton",
-    )  # fmt: skip
+        "kda",
+        "forward",
+        "1x32768 H16 D128",
+        "archsearch triton",
+    )
     assert (first["ms"], first["spread"], first["of_bound"], first["note"]) == (2.0, "1.8 to 2.4", 0.5, "")
     assert (first["card"], first["date"]) == ("NVIDIA H200", "2026-11-21")
     assert first["versions"] == "archsearch 0.1.0, torch 2.11.0, Triton 3.6.0, driver 580"

@@ -82,10 +82,19 @@ def test_an_unknown_search_is_told_and_the_newest_shown(url: str) -> None:
 def test_the_url_sets_every_choice(url: str) -> None:
     app = well(
         open_page(
-            "front", search="quick", x="decode_flops", y="state_bytes", z="none", show=["failed", "infeasible"],
-            logx="false", max_state_bytes="10 MiB", below="All trials", state=["failed", "diverged"], find="cuda",
+            "front",
+            search="quick",
+            x="decode_flops",
+            y="state_bytes",
+            z="none",
+            show=["failed", "infeasible"],
+            logx="false",
+            max_state_bytes="10 MiB",
+            below="All trials",
+            state=["failed", "diverged"],
+            find="cuda",
         )
-    )  # fmt: skip
+    )
     assert [box.value for box in app.selectbox[:4]] == ["quick", "decode_flops", "state_bytes", "none"]
     assert app.pills[0].value == ["failed", "infeasible"]
     assert not app.toggle(key="logx").value

@@ -14,8 +14,18 @@ from archsearch.storage import Store
 
 pytestmark = pytest.mark.postgres
 
-SEARCHES = ("quick", "empty", "one-trial", "all-infeasible", "all-failed", "all-nan", "half", "interrupted",
-            HTML_NAME, LONG_NAME)  # fmt: skip
+SEARCHES = (
+    "quick",
+    "empty",
+    "one-trial",
+    "all-infeasible",
+    "all-failed",
+    "all-nan",
+    "half",
+    "interrupted",
+    HTML_NAME,
+    LONG_NAME,
+)
 _STATES = "SELECT DISTINCT state FROM pg_stat_activity WHERE datname = %s AND usename = 'archsearch_reader'"
 
 
@@ -83,9 +93,12 @@ def test_the_mixers(reader_url: str) -> None:
     ids=["found", "ordered", "hypervolume", "lines"],
 )
 def test_a_page_says_what_it_says_on_sqlite(
-    reader_url: str, filled: tuple[str, dict[str, int]], monkeypatch: pytest.MonkeyPatch, slug: str,
+    reader_url: str,
+    filled: tuple[str, dict[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    slug: str,
     query: dict[str, str | list[str]],
-) -> None:  # fmt: skip
+) -> None:
     on_server = well(open_page(slug, search="quick", **query))
     monkeypatch.setenv("ARCHSEARCH_STORAGE", filled[0])
     in_file = well(open_page(slug, search="quick", **query))

@@ -123,11 +123,15 @@ def test_the_best_within_a_budget_and_how_sure(
 @pytest.mark.parametrize(
     ("limits", "best", "count"),
     [
-        ({}, 0.965, 1), ({}, None, 1), ({}, 0.995, 0), ({"state_bytes": 24.5 * MIB}, 0.965, 1),
-        ({"state_bytes": 20 * MIB}, None, 0), ({"decode_flops": 1e6}, None, 0),
+        ({}, 0.965, 1),
+        ({}, None, 1),
+        ({}, 0.995, 0),
+        ({"state_bytes": 24.5 * MIB}, 0.965, 1),
+        ({"state_bytes": 20 * MIB}, None, 0),
+        ({"decode_flops": 1e6}, None, 0),
     ],
     ids=["better", "nothing-else", "as-good", "within", "beyond-mine", "too-slow"],
-)  # fmt: skip
+)
 def test_a_reference_beyond_the_search_s_budget_is_told_where_it_is_better(
     answer: Answer, trials: dict[str, int], limits: dict[str, float], best: float | None, count: int
 ) -> None:

@@ -44,9 +44,17 @@ def read(url: str, name: str) -> Tags:
 def test_the_report_has_all_of_a_search(url: str) -> None:
     found = read(url, "quick")
     for words in (
-        "Front of quick", "Valid for 3 layers of d_model 64", "0.920 (0.910 to 0.930)", "8 MiB", "confirmed",
-        "5 of 11 measured", "state_bytes ≤ 18 MiB", "1 infeasible", "1 not exercised", "5 failed",
-    ):  # fmt: skip
+        "Front of quick",
+        "Valid for 3 layers of d_model 64",
+        "0.920 (0.910 to 0.930)",
+        "8 MiB",
+        "confirmed",
+        "5 of 11 measured",
+        "state_bytes ≤ 18 MiB",
+        "1 infeasible",
+        "1 not exercised",
+        "5 failed",
+    ):
         assert words in found.text, words
 
 

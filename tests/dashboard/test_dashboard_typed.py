@@ -18,10 +18,19 @@ KEYS = {
 
 TABLE_KEYS = ("page", "state", "kind", "find", "order", "rising")
 TYPED: dict[str, str | list[str]] = {
-    "huge": "9" * 400, "overflow": "1e400", "negative": "-1", "nul": "a\0b", "long": "x" * 100_000, "empty": "",
-    "repeated": ["1", "2", "<b>"], "markup": "<b>:material/home: $x$ **y**", "infinite": "inf", "nan": "nan",
-    "turned": "\u202eabc\x1b[2J", "commas": "," * 5_000,
-}  # fmt: skip
+    "huge": "9" * 400,
+    "overflow": "1e400",
+    "negative": "-1",
+    "nul": "a\0b",
+    "long": "x" * 100_000,
+    "empty": "",
+    "repeated": ["1", "2", "<b>"],
+    "markup": "<b>:material/home: $x$ **y**",
+    "infinite": "inf",
+    "nan": "nan",
+    "turned": "\u202eabc\x1b[2J",
+    "commas": "," * 5_000,
+}
 QUICK = ("overflow", "repeated")
 
 

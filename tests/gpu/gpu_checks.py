@@ -50,9 +50,14 @@ def uneven(total: int, count: int, seed: int = 0) -> Tensor:
 
 
 def check(
-    kernel: Op, reference: Op, inputs: Tensors, *, trained: Iterable[str] = (), decided: Tensor | None = None,
+    kernel: Op,
+    reference: Op,
+    inputs: Tensors,
+    *,
+    trained: Iterable[str] = (),
+    decided: Tensor | None = None,
     exact: torch.dtype = torch.float64,
-) -> None:  # fmt: skip
+) -> None:
     """Every output, and the gradient of every input in `trained`, within the limits of bfloat16.
 
     ``decided`` `[B, T, H]` is 0 for the rows of the first output whose choice of blocks rounding may move: they are

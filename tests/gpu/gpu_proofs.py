@@ -64,9 +64,18 @@ def _proof(op: str, key: Key) -> Proof:
     arch, head_dim, chunk = key
     assert arch == arch_of(torch.device("cuda")), "a row of another architecture ran"
     return Proof(
-        op=op, arch=arch, head_dim=head_dim, chunk=chunk, source=source_digest(tables[op].package), card=here.card,
-        driver=here.driver, torch=here.torch, triton=here.triton, ptxas=here.ptxas, date=here.date,
-    )  # fmt: skip
+        op=op,
+        arch=arch,
+        head_dim=head_dim,
+        chunk=chunk,
+        source=source_digest(tables[op].package),
+        card=here.card,
+        driver=here.driver,
+        torch=here.torch,
+        triton=here.triton,
+        ptxas=here.ptxas,
+        date=here.date,
+    )
 
 
 def _add(package: str, new: list[Proof], folder: Path | None) -> Path:

@@ -114,8 +114,10 @@ def test_rates(key: Key, shape: tuple[int, ...], want_step: bool) -> None:
     with GATES.forced(key):
         check(
             tuples(test_fused_gates.kernel_rate(want_step), *names),
-            tuples(test_fused_gates.plain_rate(want_step), *names), inputs, trained=names,
-        )  # fmt: skip
+            tuples(test_fused_gates.plain_rate(want_step), *names),
+            inputs,
+            trained=names,
+        )
 
 
 @pytest.mark.parametrize("key", rows_of(GATES))

@@ -95,9 +95,12 @@ def test_after_cached_tokens(key: Key) -> None:
     lengths = lengths.to(inputs["q"].device)
     with TABLE.forced(key):
         check(
-            op(case, "triton", None, lengths), op(case, "reference", None, lengths), inputs,
-            trained=NAMES, decided=clear,
-        )  # fmt: skip
+            op(case, "triton", None, lengths),
+            op(case, "reference", None, lengths),
+            inputs,
+            trained=NAMES,
+            decided=clear,
+        )
 
 
 @rows

@@ -38,9 +38,17 @@ def op(case: Case, impl: str, bounds: Tensor | None = None, lengths: Tensor | No
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor]:
         q, k, v, gates = (inputs[name] for name in NAMES)
         out = nsa_attention(
-            q, k, v, gates=gates, block_size=case.block_size, top_k=case.top_k, window=case.window,
-            cu_seqlens=bounds, lengths=lengths, impl=impl,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            gates=gates,
+            block_size=case.block_size,
+            top_k=case.top_k,
+            window=case.window,
+            cu_seqlens=bounds,
+            lengths=lengths,
+            impl=impl,
+        )
         return (out,)
 
     return run  # type: ignore[return-value]
@@ -105,9 +113,12 @@ def test_after_cached_tokens(key: Key) -> None:
     lengths = lengths.to(inputs["q"].device)
     with TABLE.forced(key):
         check(
-            op(case, "triton", None, lengths), op(case, "reference", None, lengths), inputs,
-            trained=NAMES, decided=clear,
-        )  # fmt: skip
+            op(case, "triton", None, lengths),
+            op(case, "reference", None, lengths),
+            inputs,
+            trained=NAMES,
+            decided=clear,
+        )
 
 
 @rows

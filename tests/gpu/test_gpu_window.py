@@ -36,9 +36,11 @@ def check_case(key: Key, case: Case, *, bounds: Tensor | None = None, exact: str
     bounds = None if bounds is None else bounds.to(inputs["q"].device)
     with TABLE.forced(key):
         check(
-            op("triton", case.window, case.sinks, bounds), op(exact, case.window, case.sinks, bounds), inputs,
+            op("triton", case.window, case.sinks, bounds),
+            op(exact, case.window, case.sinks, bounds),
+            inputs,
             trained=NAMES,
-        )  # fmt: skip
+        )
 
 
 @rows

@@ -57,9 +57,17 @@ def test_all_checks_of_a_row_must_pass(reports: list[Any], proven: list[Key]) ->
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Environment(
-        card="H200", arch="sm_90", driver="580", torch="2.11.0", triton="3.6.0", ptxas="13.0", python="3.12",
-        archsearch="0.1.0", commit=None, date="2026-11-21",
-    )  # fmt: skip
+        card="H200",
+        arch="sm_90",
+        driver="580",
+        torch="2.11.0",
+        triton="3.6.0",
+        ptxas="13.0",
+        python="3.12",
+        archsearch="0.1.0",
+        commit=None,
+        date="2026-11-21",
+    )
     monkeypatch.setattr(gpu_proofs, "environment", lambda device: here)
     monkeypatch.setattr(gpu_proofs, "arch_of", lambda device: "sm_90")
 

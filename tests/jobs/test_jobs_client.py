@@ -103,22 +103,26 @@ def test_an_address_carries_nothing_else(given: str) -> None:
 
 def test_a_submission_sends_the_spec_alone(
     registry: Registry, spec: Path, cluster: Cluster, client: FakeClient
-) -> None:  # fmt: skip
+) -> None:
     (spec.parent / "secret.env").write_text("password")
     job = submit(cluster, prepare(spec, registry, storage="sqlite:////data/it's.db"), job_id="one", cpus=2)
     assert client.files == {"search.toml": SPEC}
     (sent,) = client.sent
     assert shlex.split(sent["entrypoint"]) == [
-        "archsearch", "run", "search.toml", "--address", "auto", "--storage", "sqlite:////data/it's.db",
-    ]  # fmt: skip
+        "archsearch",
+        "run",
+        "search.toml",
+        "--address",
+        "auto",
+        "--storage",
+        "sqlite:////data/it's.db",
+    ]
     assert sorted(sent["runtime_env"]["env_vars"]) == ["RAY_JOB_STOP_SIGNAL", "RAY_JOB_STOP_WAIT_TIME_S"]
     assert sent["entrypoint_num_cpus"] == 2
     assert (job.id, job.search, job.status) == ("one", "quick", "PENDING")
 
 
-def test_ids_are_made_from_the_name_and_differ(
-    registry: Registry, spec: Path, cluster: Cluster
-) -> None:  # fmt: skip
+def test_ids_are_made_from_the_name_and_differ(registry: Registry, spec: Path, cluster: Cluster) -> None:
     submission = prepare(spec, registry, resume=True)
     first, second = submit(cluster, submission), submit(cluster, submission)
     assert first.id.startswith("quick-")
@@ -128,7 +132,7 @@ def test_ids_are_made_from_the_name_and_differ(
 
 def test_no_variable_of_this_process_is_sent(
     registry: Registry, spec: Path, cluster: Cluster, client: FakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://u:hunter2@h/d")
     submit(cluster, prepare(spec, registry))
     assert "hunter2" not in str(client.sent)
@@ -184,8 +188,12 @@ def test_only_searches_are_listed_the_newest_first(cluster: Cluster, client: Fak
 
 
 def unknown_jobs() -> list[Callable[[Cluster], object]]:
-    return [lambda it: it.job("no"), lambda it: it.logs("no"), lambda it: stop(it, "no"),
-            lambda it: follow(it, "no", print, tell=print)]  # fmt: skip
+    return [
+        lambda it: it.job("no"),
+        lambda it: it.logs("no"),
+        lambda it: stop(it, "no"),
+        lambda it: follow(it, "no", print, tell=print),
+    ]
 
 
 @pytest.mark.parametrize("ask", unknown_jobs(), ids=["job", "logs", "stop", "follow"])
@@ -206,7 +214,7 @@ def test_an_unknown_job_is_told(cluster: Cluster, ask: Callable[[Cluster], objec
 )
 def test_the_reason_of_a_status(
     cluster: Cluster, client: FakeClient, status: str, exit_code: int | None, message: str, reason: str
-) -> None:  # fmt: skip
+) -> None:
     client.jobs["one"] = Details("one", status=status, message=message, driver_exit_code=exit_code)
     told = cluster.job("one").reason
     assert reason in told
@@ -235,7 +243,7 @@ def test_following_says_that_a_job_stays_pending(cluster: Cluster, client: FakeC
 @pytest.mark.parametrize("failures", [2, 50])
 def test_following_bears_a_short_failure_and_not_a_long_one(
     cluster: Cluster, client: FakeClient, failures: int
-) -> None:  # fmt: skip
+) -> None:
     client.script("one", ("RUNNING", "a\n"), ("RUNNING", "b\n"), ("SUCCEEDED", "c\n"))
     written: list[str] = []
     time = Time()
@@ -293,9 +301,7 @@ def silent_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_server_that_never_answers_is_given_up(
-    silent_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+def test_a_server_that_never_answers_is_given_up(silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "TIMEOUT_SECONDS", 0.2)
     with pytest.raises(ClusterError, match="no answer in"):
         Cluster(silent_server)

@@ -91,14 +91,28 @@ def address() -> Iterator[str]:
         environment = {**os.environ, **TOKEN, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
         subprocess.run(
             [
-                BIN / "ray", "start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
-                "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-                f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
-                f"--dashboard-agent-grpc-port={grpc}", f"--metrics-export-port={metrics}", "--num-cpus=2",
-                "--object-store-memory=100000000", "--disable-usage-stats", f"--temp-dir={folder}/ray",
+                BIN / "ray",
+                "start",
+                "--head",
+                "--node-ip-address=127.0.0.1",
+                f"--port={port}",
+                "--include-dashboard=true",
+                "--dashboard-host=127.0.0.1",
+                f"--dashboard-port={dashboard}",
+                f"--ray-client-server-port={client}",
+                f"--dashboard-agent-listen-port={agent}",
+                f"--dashboard-agent-grpc-port={grpc}",
+                f"--metrics-export-port={metrics}",
+                "--num-cpus=2",
+                "--object-store-memory=100000000",
+                "--disable-usage-stats",
+                f"--temp-dir={folder}/ray",
             ],
-            env=environment, check=True, capture_output=True, timeout=180,
-        )  # fmt: skip
+            env=environment,
+            check=True,
+            capture_output=True,
+            timeout=180,
+        )
         try:
             yield f"http://127.0.0.1:{dashboard}"
         finally:

@@ -39,6 +39,12 @@ def build(*, tile: int = 64, matrix: bool = True, warps: int = 4, turned: bool =
     signature = {"a": "*bf16", "b": "*bf16", "out": "*fp32", "length": "i32", "stride": "i32"}
     constexprs = {"M": tile, "MATRIX": matrix, "TURNED": turned}
     return Build(
-        op="toy", name="product", fn=product, signature=signature, constexprs=constexprs,
-        config=Config(tiles={"M": tile}, num_warps=warps), head_dim=tile, variant="matrix" if matrix else "scalar",
-    )  # fmt: skip
+        op="toy",
+        name="product",
+        fn=product,
+        signature=signature,
+        constexprs=constexprs,
+        config=Config(tiles={"M": tile}, num_warps=warps),
+        head_dim=tile,
+        variant="matrix" if matrix else "scalar",
+    )

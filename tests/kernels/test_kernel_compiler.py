@@ -107,9 +107,19 @@ def test_an_interpreted_kernel_cannot_be_compiled() -> None:
 def sample(**changes: object) -> Compiled:
     """A sound kernel, changed."""
     sound = Compiled(
-        kernel="op forward D=64", arch="sm_80", tiles={"M": 64}, num_warps=4, num_stages=2, registers=128,
-        spill_bytes=0, shared_bytes=1024, products=2, scalar=0, turned=0, digest="a",
-    )  # fmt: skip
+        kernel="op forward D=64",
+        arch="sm_80",
+        tiles={"M": 64},
+        num_warps=4,
+        num_stages=2,
+        registers=128,
+        spill_bytes=0,
+        shared_bytes=1024,
+        products=2,
+        scalar=0,
+        turned=0,
+        digest="a",
+    )
     return dataclasses.replace(sound, **changes)
 
 

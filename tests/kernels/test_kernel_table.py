@@ -71,9 +71,18 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "proved_plugin", raising=False)
     passed = proof.Proof(
-        op="proved", arch="sm_90", head_dim=64, chunk=64, source=proof.source_digest("proved_plugin"), card="H200",
-        driver="570", torch="2.11.0", triton=str(proof.triton_version()), ptxas="12.8", date="2026-01-01",
-    )  # fmt: skip
+        op="proved",
+        arch="sm_90",
+        head_dim=64,
+        chunk=64,
+        source=proof.source_digest("proved_plugin"),
+        card="H200",
+        driver="570",
+        torch="2.11.0",
+        triton=str(proof.triton_version()),
+        ptxas="12.8",
+        date="2026-01-01",
+    )
     (folder / proof.FILE).write_text(json.dumps([dataclasses.asdict(passed)]))
     yield "proved_plugin"
     proof.proofs.cache_clear()

@@ -32,8 +32,12 @@ def through_torch(model: HybridLM) -> HybridLM:
     return found
 
 
-COPIES = [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), through_torch,
-          lambda model: cloudpickle.loads(cloudpickle.dumps(model))]  # fmt: skip
+COPIES = [
+    copy.deepcopy,
+    lambda model: pickle.loads(pickle.dumps(model)),
+    through_torch,
+    lambda model: cloudpickle.loads(cloudpickle.dumps(model)),
+]
 
 
 @pytest.fixture
@@ -91,8 +95,10 @@ def test_a_saved_model_works_in_another_process(model: HybridLM, tmp_path: Path)
     torch.save(model, tmp_path / "model.pt")
     done = subprocess.run(
         [sys.executable, "-c", READ, str(tmp_path / "model.pt"), str(tmp_path / "logits.pt")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), model(TOKENS))
     registry = model.blocks[0].mixer.layer.resolver

@@ -20,8 +20,9 @@ def small_ones(tokens: list[int], widths: list[int]) -> list[Any]:
     quick = {(1, 4), (31, 2), (33, 4), (65, 7), (2, 16)}
     return [
         pytest.param(count, width, id=f"T{count}-W{width}", marks=[] if (count, width) in quick else pytest.mark.slow)
-        for count in tokens for width in widths
-    ]  # fmt: skip
+        for count in tokens
+        for width in widths
+    ]
 
 
 SIZES = small_ones([1, 2, 31, 32, 33, 63, 64, 65, 100], [1, 2, 3, 4, 7, 16])
@@ -50,8 +51,9 @@ def by_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_outputs_and_gradients(tokens: int, width: int, activation: str, errors_of: Any) -> None:
     errors = errors_of(
         lambda x, weight: launch_conv.conv(x, weight, None, None, activation),
-        lambda x, weight: plain(x, weight, activation), *inputs(tokens, width),
-    )  # fmt: skip
+        lambda x, weight: plain(x, weight, activation),
+        *inputs(tokens, width),
+    )
     assert max(errors.values()) <= 1e-6, errors
 
 
@@ -61,8 +63,9 @@ def test_packed_sequences(width: int, activation: str, errors_of: Any) -> None:
     positions = torch.cat([torch.arange(length) for length in (2, 1, 40, 0, 30)])[None]
     errors = errors_of(
         lambda x, weight: launch_conv.conv(x, weight, None, positions, activation),
-        lambda x, weight: plain(x, weight, activation, positions=positions), *inputs(73, width, batch=1),
-    )  # fmt: skip
+        lambda x, weight: plain(x, weight, activation, positions=positions),
+        *inputs(73, width, batch=1),
+    )
     assert max(errors.values()) <= 1e-6, errors
 
 
@@ -71,8 +74,9 @@ def test_every_configuration(key: tuple[str, int, int], errors_of: Any) -> None:
     with CONV.forced(key):
         errors = errors_of(
             lambda x, weight: launch_conv.conv(x, weight, None, None, "silu"),
-            lambda x, weight: plain(x, weight, "silu"), *inputs(35, 4, batch=1, channels=8),
-        )  # fmt: skip
+            lambda x, weight: plain(x, weight, "silu"),
+            *inputs(35, 4, batch=1, channels=8),
+        )
         tail, (x, weight) = torch.randn(1, 3, 8), inputs(1, 4, batch=1, channels=8)
         stepped = launch_conv.conv_token(x[:, 0], weight, tail.clone(), "none")
     assert max(errors.values()) <= 1e-6, errors
@@ -83,8 +87,10 @@ def test_a_cut_of_a_wider_projection(errors_of: Any) -> None:
     wide, weight = inputs(40, 4, channels=90)
     errors = errors_of(
         lambda x, weight: launch_conv.conv(x[..., 8:72], weight, None, None, "silu"),
-        lambda x, weight: plain(x[..., 8:72], weight, "silu"), wide, weight[:, :64],
-    )  # fmt: skip
+        lambda x, weight: plain(x[..., 8:72], weight, "silu"),
+        wide,
+        weight[:, :64],
+    )
     assert max(errors.values()) <= 1e-6, errors
 
 

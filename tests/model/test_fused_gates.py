@@ -110,8 +110,11 @@ def test_a_cut_of_a_wider_projection(errors_of: Any) -> None:
     x, bias, rate = inputs((2, 20, 80), 4)
     errors = errors_of(
         lambda x, bias, rate: kernel_rate(True)(x[..., 5:65], bias, rate),
-        lambda x, bias, rate: plain_rate(True)(x[..., 5:65], bias, rate), x, bias[:60], rate,
-    )  # fmt: skip
+        lambda x, bias, rate: plain_rate(True)(x[..., 5:65], bias, rate),
+        x,
+        bias[:60],
+        rate,
+    )
     assert max(errors.values()) <= 1e-6, errors
 
 

@@ -67,8 +67,9 @@ def test_vectors_of_any_length(size: float, errors_of: Any) -> None:
 def test_a_cut_of_a_wider_tensor(errors_of: Any) -> None:
     errors = errors_of(
         lambda x: unit(x[..., 3:43].unflatten(-1, (2, 20))),
-        lambda x: explicit_unit(x[..., 3:43].unflatten(-1, (2, 20))), random(2, 9, 50),
-    )  # fmt: skip
+        lambda x: explicit_unit(x[..., 3:43].unflatten(-1, (2, 20))),
+        random(2, 9, 50),
+    )
     assert max(errors.values()) <= 1e-6, errors
 
 
@@ -78,8 +79,9 @@ def test_gated_norm(dim: int, activation: str, errors_of: Any) -> None:
     inputs = [random(2, 19, 3, dim), random(dim), random(2, 19, 3 * dim)][: 2 if activation == "none" else 3]
     errors = errors_of(
         lambda x, weight, gate=None: launch_norms.gated_norm(x, weight, gate, activation, 1e-6),
-        lambda x, weight, gate=None: explicit(x, weight, gate, activation), *inputs,
-    )  # fmt: skip
+        lambda x, weight, gate=None: explicit(x, weight, gate, activation),
+        *inputs,
+    )
     if dim == 1:
         errors.pop("gradient 0")
     assert max(errors.values()) <= 1e-6, errors
@@ -88,8 +90,11 @@ def test_gated_norm(dim: int, activation: str, errors_of: Any) -> None:
 def test_a_gate_cut_out_of_a_projection(errors_of: Any) -> None:
     errors = errors_of(
         lambda x, weight, wide: launch_norms.gated_norm(x, weight, wide[..., 7:47], "silu", 1e-6),
-        lambda x, weight, wide: explicit(x, weight, wide[..., 7:47]), random(2, 9, 2, 20), random(20), random(2, 9, 60),
-    )  # fmt: skip
+        lambda x, weight, wide: explicit(x, weight, wide[..., 7:47]),
+        random(2, 9, 2, 20),
+        random(20),
+        random(2, 9, 60),
+    )
     assert max(errors.values()) <= 1e-6, errors
 
 
@@ -101,9 +106,12 @@ def test_every_configuration(table: Any, key: tuple[str, int, int], errors_of: A
             errors = errors_of(unit, explicit_unit, random(1, 50, 8, dim))
         else:
             errors = errors_of(
-                lambda *inputs: launch_norms.gated_norm(*inputs, "silu", 1e-6), explicit,
-                random(1, 50, 8, dim), random(dim), random(1, 50, 8 * dim),
-            )  # fmt: skip
+                lambda *inputs: launch_norms.gated_norm(*inputs, "silu", 1e-6),
+                explicit,
+                random(1, 50, 8, dim),
+                random(dim),
+                random(1, 50, 8 * dim),
+            )
     assert max(errors.values()) <= 1e-6, errors
 
 

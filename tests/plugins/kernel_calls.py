@@ -107,12 +107,15 @@ def _linear(rule: str, decay: str) -> Callable[[Sizes], list[Tensor]]:
         gates = {"constant": shape[2:3], "head": shape[:3], "channel": shape}.get(decay)
         rows = 3 if sizes.packed else sizes.batch
         o, last = linear_attention(
-            sizes.rows(sizes.kv_heads), sizes.rows(sizes.kv_heads), sizes.rows(sizes.heads),
+            sizes.rows(sizes.kv_heads),
+            sizes.rows(sizes.kv_heads),
+            sizes.rows(sizes.heads),
             log_decay=None if gates is None else -sizes.normal(*gates, dtype=torch.float32).abs(),
             beta=sizes.normal(*shape[:3], dtype=torch.float32).sigmoid() if rule == "delta" else None,
             initial_state=sizes.normal(rows, sizes.heads, sizes.dim, sizes.dim, dtype=torch.float32),
-            cu_seqlens=sizes.bounds, impl="triton",
-        )  # fmt: skip
+            cu_seqlens=sizes.bounds,
+            impl="triton",
+        )
         return [o, last]
 
     return call

@@ -15,9 +15,19 @@ Inputs = dict[str, Tensor | None]
 
 
 def make_inputs(
-    *, T: int, decay: str, rule: str, B: int = 2, H: int = 2, HV: int = 2, K: int = 16, V: int = 12, low: float = -20.0,
-    state: bool = True, seed: int = 0,
-) -> Inputs:  # fmt: skip
+    *,
+    T: int,
+    decay: str,
+    rule: str,
+    B: int = 2,
+    H: int = 2,
+    HV: int = 2,
+    K: int = 16,
+    V: int = 12,
+    low: float = -20.0,
+    state: bool = True,
+    seed: int = 0,
+) -> Inputs:
     """Signed q, k, v, keys of length 1, beta in (0, 1), log decays uniform in [low, 0]; float32 values in float64."""
     draw = torch.Generator().manual_seed(seed)
 

@@ -15,9 +15,25 @@ from archsearch.bench.builds import all_builds
 from archsearch.registry import Registry
 
 SIZES = {
-    "HEADS", "GROUP", "KV_HEADS", "SLOTS", "SLOTS_UP", "SHARE", "EACH", "CHOOSERS", "D", "DV", "WIDTH", "BLOCK_D",
-    "BEST", "BEST_UP", "TOP", "K", "V", "BLOCK_K",
-}  # fmt: skip
+    "HEADS",
+    "GROUP",
+    "KV_HEADS",
+    "SLOTS",
+    "SLOTS_UP",
+    "SHARE",
+    "EACH",
+    "CHOOSERS",
+    "D",
+    "DV",
+    "WIDTH",
+    "BLOCK_D",
+    "BEST",
+    "BEST_UP",
+    "TOP",
+    "K",
+    "V",
+    "BLOCK_K",
+}
 TILES = {"C", "BK", "BV", "LEVELS", "BLOCK_V", "M", "N"}
 """Of a row of the table."""
 

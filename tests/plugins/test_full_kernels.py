@@ -40,10 +40,18 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case(1, (1,), 1, 1), Case(15, (15, 1), 4, 1, 60), Case(63, (63,), dim=128), Case(64, (64, 63, 1), 4, 2, 64),
-    Case(65, (65, 64), 1, 1, 60), Case(100, (3, 100), 20, 1, 16), Case(700, (700,), 2, 1, 64), Case(700, (1, 699)),
-    Case(300, (65, 128, 300, 1), 6, 2), Case(200, (200,), 70, 1, 16), Case(100, (100, 7), 4, 2, 64, torch.float16),
-]  # fmt: skip
+    Case(1, (1,), 1, 1),
+    Case(15, (15, 1), 4, 1, 60),
+    Case(63, (63,), dim=128),
+    Case(64, (64, 63, 1), 4, 2, 64),
+    Case(65, (65, 64), 1, 1, 60),
+    Case(100, (3, 100), 20, 1, 16),
+    Case(700, (700,), 2, 1, 64),
+    Case(700, (1, 699)),
+    Case(300, (65, 128, 300, 1), 6, 2),
+    Case(200, (200,), 70, 1, 16),
+    Case(100, (100, 7), 4, 2, 64, torch.float16),
+]
 GRID = [
     Case(rows, (rows, max(1, rows // 2), 1), heads, kv_heads, dim)
     for rows, (heads, kv_heads), dim in itertools.product(

@@ -32,12 +32,17 @@ queries of a sink, and a decode step divides a cache. They and their tiles are m
 apart where it may: a length that is none shows."""
 
 SEQUENCE_TABLES = {
-    "full": FULL, "linear": LINEAR, "sliding": SLIDING, "moba": MOBA, "nsa": NSA, "short_conv": CONV,
-    "unit_length": UNIT, "gated_norm": GATED, "gate": GATES,
-}  # fmt: skip
-STEP_TABLES = {
-    "full": FULL, "sliding": SLIDING, "moba": MOBA, "nsa": NSA, "linear": LINEAR_STEP, "short_conv": CONV
-}  # fmt: skip
+    "full": FULL,
+    "linear": LINEAR,
+    "sliding": SLIDING,
+    "moba": MOBA,
+    "nsa": NSA,
+    "short_conv": CONV,
+    "unit_length": UNIT,
+    "gated_norm": GATED,
+    "gate": GATES,
+}
+STEP_TABLES = {"full": FULL, "sliding": SLIDING, "moba": MOBA, "nsa": NSA, "linear": LINEAR_STEP, "short_conv": CONV}
 FEW_LENGTHS = (1, 17, 100, 4098, 12345)
 
 SHAPES = {
@@ -113,10 +118,16 @@ def test_decode_steps_of_every_row(op: str, key: Key) -> None:
 
 
 LAYERS = {
-    "kda": {}, "gated-deltanet": {}, "mamba2": {}, "gla": {}, "retnet": {}, "full": {},
-    "sliding": {"window": 8, "sinks": 2}, "moba": {"block_size": 8, "top_k": 3},
+    "kda": {},
+    "gated-deltanet": {},
+    "mamba2": {},
+    "gla": {},
+    "retnet": {},
+    "full": {},
+    "sliding": {"window": 8, "sinks": 2},
+    "moba": {"block_size": 8, "top_k": 3},
     "nsa": {"block_size": 8, "top_k": 3, "window": 9},
-}  # fmt: skip
+}
 SHAPE = ModelShape(d_model=24, n_heads=3, n_kv_heads=3, head_dim=9, dtype="float32")
 
 

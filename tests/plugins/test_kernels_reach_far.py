@@ -55,7 +55,7 @@ SEQUENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "nsa": lambda q, k, v: nsa_attention(
         q, k, v, gates=torch.ones(*q.shape[:3], 3).half(), impl="triton", **options_of("nsa")
     ),
-}  # fmt: skip
+}
 
 
 def options_of(op: str) -> dict[str, int]:

@@ -67,8 +67,11 @@ def test_decode_step(op: str, no_reads: None) -> None:
 
 
 def layer(registry: Registry, name: str) -> Mixer:
-    options = {"sliding": {"window": 5, "sinks": 2}, "moba": {"block_size": 4, "top_k": 2},
-               "nsa": {"block_size": 4, "top_k": 3, "window": 5}}  # fmt: skip
+    options = {
+        "sliding": {"window": 5, "sinks": 2},
+        "moba": {"block_size": 4, "top_k": 2},
+        "nsa": {"block_size": 4, "top_k": 3, "window": 5},
+    }
     resolved = registry.resolve(name)
     plugin, shape = resolved.plugin, ModelShape(d_model=16, n_heads=2, n_kv_heads=2, head_dim=8, dtype="float32")
     return plugin.build(plugin.parse_options(options.get(name, resolved.preset)), shape, LayerInfo(index=1, depth=4))

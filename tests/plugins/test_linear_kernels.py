@@ -29,9 +29,11 @@ def make_inputs(
 
     gates = {"constant": (HV,), "head": (B, T, HV), "channel": (B, T, HV, K)}
     inputs = {
-        "q": normal(B, T, H, K), "k": F.normalize(normal(B, T, H, K), dim=-1), "v": normal(B, T, HV, K),
+        "q": normal(B, T, H, K),
+        "k": F.normalize(normal(B, T, H, K), dim=-1),
+        "v": normal(B, T, HV, K),
         "initial_state": normal(B, HV, K, K),
-    }  # fmt: skip
+    }
     if decay != "none":
         inputs["log_decay"] = -2 * torch.rand(gates[decay], generator=generator)
     if rule == "delta":
@@ -52,9 +54,12 @@ def run(
 
 
 def check(
-    inputs: dict[str, Tensor], cu_seqlens: Tensor | None = None, *, dtype: torch.dtype = torch.float32,
+    inputs: dict[str, Tensor],
+    cu_seqlens: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
     within: float = 1e-5,
-) -> None:  # fmt: skip
+) -> None:
     """Every result of the kernels within 1e-5 of the reference's, by the ratio of root mean squares."""
     wanted = run(inputs, "reference", torch.float64, cu_seqlens)
     for name, got in run(inputs, "triton", dtype, cu_seqlens).items():

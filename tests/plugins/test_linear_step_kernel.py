@@ -31,16 +31,20 @@ def make_inputs(size: str, rule: str, decay: str, *, low: float = -3.0) -> Input
     batch, heads, value_heads, key_dim, value_dim = SIZES[size]
     draw = torch.Generator().manual_seed(3)
     gates = {
-        "none": None, "constant": (value_heads,), "head": (batch, value_heads),
+        "none": None,
+        "constant": (value_heads,),
+        "head": (batch, value_heads),
         "channel": (batch, value_heads, key_dim),
-    }[decay]  # fmt: skip
+    }[decay]
     q, k = F.normalize(torch.randn(batch, 2 * heads, key_dim, generator=draw), dim=-1).chunk(2, dim=1)
     return {
-        "q": q, "k": k, "v": torch.randn(batch, value_heads, value_dim, generator=draw),
+        "q": q,
+        "k": k,
+        "v": torch.randn(batch, value_heads, value_dim, generator=draw),
         "state": torch.randn(batch, value_heads, key_dim, value_dim, generator=draw),
         "log_decay": None if gates is None else low * torch.rand(gates, generator=draw),
         "beta": torch.rand(batch, value_heads, generator=draw) if rule == "delta" else None,
-    }  # fmt: skip
+    }
 
 
 def double(inputs: Inputs) -> Inputs:
@@ -182,8 +186,10 @@ def test_both_ops_keep_the_rules_of_custom_ops() -> None:
 
 
 def test_no_sequences_and_no_values() -> None:
-    o, after = stepped({"q": torch.ones(0, 1, 4), "k": torch.ones(0, 1, 4), "v": torch.ones(0, 1, 4),
-                        "state": torch.ones(0, 1, 4, 4)}, impl="triton")  # fmt: skip
+    o, after = stepped(
+        {"q": torch.ones(0, 1, 4), "k": torch.ones(0, 1, 4), "v": torch.ones(0, 1, 4), "state": torch.ones(0, 1, 4, 4)},
+        impl="triton",
+    )
     assert o.shape == (0, 1, 4)
     assert after.shape == (0, 1, 4, 4)
 

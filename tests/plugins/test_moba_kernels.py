@@ -39,9 +39,16 @@ class Case(SequenceCase):
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         q, k, v = tensors
         return moba_attention(
-            q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=self.bounds, lengths=self.lengths,
-            scale=self.scale, impl=impl,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            block_size=self.block_size,
+            top_k=self.top_k,
+            cu_seqlens=self.bounds,
+            lengths=self.lengths,
+            scale=self.scale,
+            impl=impl,
+        )
 
 
 QUICK = {

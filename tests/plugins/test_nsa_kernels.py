@@ -40,9 +40,18 @@ class Case(SequenceCase):
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         q, k, v, gates = tensors
         return nsa_attention(
-            q, k, v, gates=gates, block_size=self.block_size, top_k=self.top_k, window=self.window,
-            cu_seqlens=self.bounds, lengths=self.lengths, scale=self.scale, impl=impl,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            gates=gates,
+            block_size=self.block_size,
+            top_k=self.top_k,
+            window=self.window,
+            cu_seqlens=self.bounds,
+            lengths=self.lengths,
+            scale=self.scale,
+            impl=impl,
+        )
 
 
 QUICK = {
@@ -73,9 +82,17 @@ SLOW = {
 SLOW["T256"] = Case(tokens=256, block_size=16, top_k=6, window=40)
 SLOW["T1000"] = Case(tokens=1000, block_size=64, top_k=4, window=100)
 SLOW["T65-after-ragged"] = Case(
-    tokens=65, keys=300, filled=(65, 300, 128, 66), block_size=16, top_k=4, window=40, dim=64, heads=4, key_heads=2,
+    tokens=65,
+    keys=300,
+    filled=(65, 300, 128, 66),
+    block_size=16,
+    top_k=4,
+    window=40,
+    dim=64,
+    heads=4,
+    key_heads=2,
     batch=4,
-)  # fmt: skip
+)
 SLOW["packed-uneven"] = Case(
     tokens=300, block_size=16, top_k=4, window=30, packed=(0, 100, 1, 15, 0, 17, 64, 63, 40, 0)
 )

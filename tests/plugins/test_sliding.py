@@ -44,11 +44,21 @@ def _build(**options: int) -> Mixer:
 @pytest.mark.parametrize(
     ("window", "sinks", "queries", "keys"),
     [
-        (1, 0, 1, 1), (1, 0, 9, 9), (4, 2, 5, 5), (4, 9, 30, 30), (8, 3, 150, 150), (70, 4, 150, 150),
-        (64, 0, 129, 129), (8, 3, 1, 150), (8, 3, 40, 150), (5, 7, 131, 140), (200, 3, 150, 150), (3, 160, 150, 150),
+        (1, 0, 1, 1),
+        (1, 0, 9, 9),
+        (4, 2, 5, 5),
+        (4, 9, 30, 30),
+        (8, 3, 150, 150),
+        (70, 4, 150, 150),
+        (64, 0, 129, 129),
+        (8, 3, 1, 150),
+        (8, 3, 40, 150),
+        (5, 7, 131, 140),
+        (200, 3, 150, 150),
+        (3, 160, 150, 150),
     ],
     ids=lambda value: str(value),
-)  # fmt: skip
+)
 def test_op_equals_token_by_token(form: str, window: int, sinks: int, queries: int, keys: int) -> None:
     tensors = _qkv(queries, keys)
     expected = _token_by_token(*tensors, window, sinks)
@@ -70,12 +80,20 @@ def test_op_equals_token_by_token(form: str, window: int, sinks: int, queries: i
 @pytest.mark.parametrize(
     ("window", "sinks", "queries", "lengths"),
     [
-        (1, 0, 1, [1, 9]), (4, 2, 2, [2, 30]), (4, 9, 3, [5, 30]), (8, 3, 40, [41, 150]), (200, 3, 40, [40, 150]),
-        (3, 160, 20, [21, 150]), (8, 3, 129, [129, 130, 150]), (5, 140, 131, [150, 139]), (70, 4, 145, [146, 150]),
-        (8, 3, 131, [140, 140]), (8, 3, 30, [77]),
+        (1, 0, 1, [1, 9]),
+        (4, 2, 2, [2, 30]),
+        (4, 9, 3, [5, 30]),
+        (8, 3, 40, [41, 150]),
+        (200, 3, 40, [40, 150]),
+        (3, 160, 20, [21, 150]),
+        (8, 3, 129, [129, 130, 150]),
+        (5, 140, 131, [150, 139]),
+        (70, 4, 145, [146, 150]),
+        (8, 3, 131, [140, 140]),
+        (8, 3, 30, [77]),
     ],
     ids=lambda value: str(value),
-)  # fmt: skip
+)
 def test_queries_after_lengths_equal_token_by_token(
     form: str, window: int, sinks: int, queries: int, lengths: list[int]
 ) -> None:

@@ -35,13 +35,28 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case(1, 1, 0), Case(1, 7, 5, dim=128), Case(15, 1, 5, 2, 1), Case(15, 16, 0, 2, 2, 60), Case(63, 7, 1, 4, 1, 64),
-    Case(64, 64, 5, 1, 1, 60), Case(65, 1, 0, 2, 1, 128), Case(65, 63, 1, 2, 2), Case(64, 7, 0, 4, 2, 64),
-    Case(100, 200, 5, 2, 1, 60), Case(100, 16, 40, 2, 1), Case(100, 3, 200), Case(100, 33, 1, 1, 1, 128),
-    Case(100, 7, 5, 4, 2, 64, queries=40), Case(100, 64, 0, dim=60, queries=1), Case(63, 1, 1, queries=62),
-    Case(230, 65, 0, 2, 1), Case(230, 150, 5, queries=101), Case(256, 191, 1),
-    Case(100, 16, 5, 2, 1, 64, dtype=torch.float16), Case(65, 200, 0, 1, 1, 60, dtype=torch.float16),
-]  # fmt: skip
+    Case(1, 1, 0),
+    Case(1, 7, 5, dim=128),
+    Case(15, 1, 5, 2, 1),
+    Case(15, 16, 0, 2, 2, 60),
+    Case(63, 7, 1, 4, 1, 64),
+    Case(64, 64, 5, 1, 1, 60),
+    Case(65, 1, 0, 2, 1, 128),
+    Case(65, 63, 1, 2, 2),
+    Case(64, 7, 0, 4, 2, 64),
+    Case(100, 200, 5, 2, 1, 60),
+    Case(100, 16, 40, 2, 1),
+    Case(100, 3, 200),
+    Case(100, 33, 1, 1, 1, 128),
+    Case(100, 7, 5, 4, 2, 64, queries=40),
+    Case(100, 64, 0, dim=60, queries=1),
+    Case(63, 1, 1, queries=62),
+    Case(230, 65, 0, 2, 1),
+    Case(230, 150, 5, queries=101),
+    Case(256, 191, 1),
+    Case(100, 16, 5, 2, 1, 64, dtype=torch.float16),
+    Case(65, 200, 0, 1, 1, 60, dtype=torch.float16),
+]
 GRID = [
     Case(tokens, window, sinks, heads, kv_heads, dim, queries)
     for tokens, window, sinks, (heads, kv_heads), dim in itertools.product(
@@ -114,13 +129,18 @@ class Held(NamedTuple):
 
 
 HELD = [
-    Held(Case(1, 1, 0, queries=1), (1,)), Held(Case(9, 7, 5, 2, 1, 16, 1), (9, 1, 4)),
-    Held(Case(70, 3, 2, 2, 2, 60, 2), (2, 70)), Held(Case(100, 7, 0, 2, 1, 64, 33), (33, 100)),
-    Held(Case(130, 16, 2, 2, 1, 16, 64), (65, 128)), Held(Case(130, 200, 5, 1, 1, 64, 65), (130, 66)),
-    Held(Case(80, 9, 70, 1, 1, 60, 3), (4, 71, 80)), Held(Case(200, 64, 2, 1, 1, 16, 100), (164, 101)),
-    Held(Case(200, 33, 1, 1, 1, 32, 40), (41,)), Held(Case(200, 1, 0, 1, 1, 60, 129), (192, 129)),
+    Held(Case(1, 1, 0, queries=1), (1,)),
+    Held(Case(9, 7, 5, 2, 1, 16, 1), (9, 1, 4)),
+    Held(Case(70, 3, 2, 2, 2, 60, 2), (2, 70)),
+    Held(Case(100, 7, 0, 2, 1, 64, 33), (33, 100)),
+    Held(Case(130, 16, 2, 2, 1, 16, 64), (65, 128)),
+    Held(Case(130, 200, 5, 1, 1, 64, 65), (130, 66)),
+    Held(Case(80, 9, 70, 1, 1, 60, 3), (4, 71, 80)),
+    Held(Case(200, 64, 2, 1, 1, 16, 100), (164, 101)),
+    Held(Case(200, 33, 1, 1, 1, 32, 40), (41,)),
+    Held(Case(200, 1, 0, 1, 1, 60, 129), (192, 129)),
     Held(Case(130, 16, 2, 1, 1, 64, 50, torch.float16), (130, 51)),
-]  # fmt: skip
+]
 HELD_GRID = [
     Held(Case(rows, window, sinks, heads, kv_heads, dim, queries), (queries, rows, (queries + rows) // 2)[:batch])
     for rows, window, sinks, (heads, kv_heads, dim, batch) in itertools.product(
@@ -144,9 +164,12 @@ def check_held(held: Held) -> None:
 def check_case(case: Case) -> None:
     low = case.dtype == torch.float16
     check(
-        make_inputs(case), window=case.window, sinks=case.sinks,
-        outputs=5e-3 if low else 1e-5, gradients=8e-3 if low else 1e-5,
-    )  # fmt: skip
+        make_inputs(case),
+        window=case.window,
+        sinks=case.sinks,
+        outputs=5e-3 if low else 1e-5,
+        gradients=8e-3 if low else 1e-5,
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -213,9 +236,14 @@ def test_lengths_of_any_integers(impl: str) -> None:
 
 
 LENGTHS = {
-    "one": [90], "empty-ones": [4, 0, 1, 100, 0], "all-empty": [0, 0], "no-sequence": [], "short": [1] * 20 + [2] * 20,
-    "uneven": [33, 64, 0, 27, 1, 65], "long": [100, 156],
-}  # fmt: skip
+    "one": [90],
+    "empty-ones": [4, 0, 1, 100, 0],
+    "all-empty": [0, 0],
+    "no-sequence": [],
+    "short": [1] * 20 + [2] * 20,
+    "uneven": [33, 64, 0, 27, 1, 65],
+    "long": [100, 156],
+}
 
 
 @pytest.mark.parametrize(("window", "sinks"), [(1, 0), (6, 2), (250, 5), (3, 50)])

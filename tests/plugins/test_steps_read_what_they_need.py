@@ -168,7 +168,7 @@ SEQUENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "nsa": lambda q, k, v: nsa.nsa_attention(
         q, k, v, gates=torch.ones(*q.shape[:3], 3), block_size=4, top_k=6, window=3, impl="triton"
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice", "ignore:invalid value encountered")

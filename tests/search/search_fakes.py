@@ -87,8 +87,10 @@ class Window(_Mixer):
 
 class Recurrent(_Mixer):
     name, family, options = "recurrent", "linear", StateOptions
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"deltanet": {"update": "delta", "norm": "l2"},
-                                                          "retention": {"update": "hebbian"}}  # fmt: skip
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "deltanet": {"update": "delta", "norm": "l2"},
+        "retention": {"update": "hebbian"},
+    }
 
     def state(self, options: Any, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return (StateTensor(name="s", row_shape=(shape.d_model, 16), dtype="float32", role="recurrent", base=1),)
@@ -161,9 +163,15 @@ SCORES = {"dense": 0.3, "window": 0.1, "recurrent": 0.2}
 
 
 def fake_measurement(
-    problem: Problem, registry: Registry, arch: ArchSpec, task: str, seed: int, *, diverged: bool = False,
+    problem: Problem,
+    registry: Registry,
+    arch: ArchSpec,
+    task: str,
+    seed: int,
+    *,
+    diverged: bool = False,
     luck: float = 0.0,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What a worker would hand in: recall is the mean score of the layers, plus `luck`."""
     trained = problem.tasks[task]
     score = sum(SCORES[layer.mixer] for layer in arch.layers) / len(arch.layers) + luck
@@ -171,9 +179,18 @@ def fake_measurement(
     return Measurement(
         key=measurement_key(arch, trained, problem.spec.recipe, seed, registry, device="cpu", form=form_of("cpu")),
         digest=arch.digest,
-        pattern=arch.pattern(registry), arch=arch.to_json(), task=trained.label, task_options=trained.to_json(),
-        metric=trained.metric, direction=trained.direction, recall=trained.recall, chance=trained.chance,
-        recipe=problem.spec.recipe.model_dump(mode="json"), seed=seed,
-        status="diverged" if diverged else "complete", reason="the loss is not finite at step 3" if diverged else None,
-        validation=found, test=found,
-    ).to_json()  # fmt: skip
+        pattern=arch.pattern(registry),
+        arch=arch.to_json(),
+        task=trained.label,
+        task_options=trained.to_json(),
+        metric=trained.metric,
+        direction=trained.direction,
+        recall=trained.recall,
+        chance=trained.chance,
+        recipe=problem.spec.recipe.model_dump(mode="json"),
+        seed=seed,
+        status="diverged" if diverged else "complete",
+        reason="the loss is not finite at step 3" if diverged else None,
+        validation=found,
+        test=found,
+    ).to_json()

@@ -28,9 +28,17 @@ from archsearch.tasks import resolve_task
 from archsearch.testing.toy import ToyPlugin
 
 ASSIGNMENT = Assignment(
-    trial=3, arch={}, tasks={}, recipe={}, runs=[("mqar", 0)], parts=[("mixer:a", "1", "0")], installed=[("a/b", "1")],
-    plugins="", impl="auto", checkpoints="/x",
-)  # fmt: skip
+    trial=3,
+    arch={},
+    tasks={},
+    recipe={},
+    runs=[("mqar", 0)],
+    parts=[("mixer:a", "1", "0")],
+    installed=[("a/b", "1")],
+    plugins="",
+    impl="auto",
+    checkpoints="/x",
+)
 
 
 def assignment(runs: list[tuple[str, int]], tmp_path: Any, **recipe: Any) -> Assignment:
@@ -40,11 +48,17 @@ def assignment(runs: list[tuple[str, int]], tmp_path: Any, **recipe: Any) -> Ass
 
     model = ModelSpec(d_model=16, n_heads=1, channel_mixer="none", vocab_size=task.vocab_size)
     return Assignment(
-        trial=1, arch=ArchSpec.parse("sliding(window=8)", registry, model).to_json(), tasks={"mqar": task.to_json()},
-        recipe={"steps": 2, "eval_every": 2, **recipe}, runs=runs,
-        parts=[astuple(part) for part in registry.parts(["sliding"], ["mqar"])], installed=registry.fingerprint(),
-        plugins=pack_plugins(registry), impl="auto", checkpoints=str(tmp_path),
-    )  # fmt: skip
+        trial=1,
+        arch=ArchSpec.parse("sliding(window=8)", registry, model).to_json(),
+        tasks={"mqar": task.to_json()},
+        recipe={"steps": 2, "eval_every": 2, **recipe},
+        runs=runs,
+        parts=[astuple(part) for part in registry.parts(["sliding"], ["mqar"])],
+        installed=registry.fingerprint(),
+        plugins=pack_plugins(registry),
+        impl="auto",
+        checkpoints=str(tmp_path),
+    )
 
 
 def results(actor: TrialActor) -> list[dict[str, Any]]:
@@ -70,8 +84,9 @@ def test_an_actor_trains_one_trial_after_another(tmp_path: Any) -> None:
     actor.setup(assignment([("mqar", 0), ("mqar", 1)], tmp_path).to_config())
     found = [json.loads(result["measurement"]) for result in results(actor) if "measurement" in result]
     assert [(measured["task"], measured["seed"], measured["status"]) for measured in found] == [
-        ("mqar:easy", 0, "complete"), ("mqar:easy", 1, "complete"),
-    ]  # fmt: skip
+        ("mqar:easy", 0, "complete"),
+        ("mqar:easy", 1, "complete"),
+    ]
     assert actor.reset_config(assignment([("mqar", 0)], tmp_path).to_config())
     again = json.loads(results(actor)[-1]["measurement"])
     assert again["test"] == found[0]["test"]

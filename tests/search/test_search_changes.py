@@ -51,9 +51,12 @@ def test_every_changed_key_is_named_at_once() -> None:
 
 
 GROWTH: list[dict[str, Any]] = [
-    {"search": {"trials": 9}}, {"search": {"concurrency": 3}}, {"search": {"max_draws": 9999}},
-    {"budget": {"state_bytes": "200 KiB"}}, {"budget": {}},
-]  # fmt: skip
+    {"search": {"trials": 9}},
+    {"search": {"concurrency": 3}},
+    {"search": {"max_draws": 9999}},
+    {"budget": {"state_bytes": "200 KiB"}},
+    {"budget": {}},
+]
 
 
 @pytest.mark.parametrize("tables", GROWTH, ids=str)

@@ -60,12 +60,21 @@ class Shop:
         for index, run in enumerate(job.runs):
             found = fake_measurement(
                 self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=outcome == "diverged"
-            )  # fmt: skip
+            )
             done = index == len(job.runs) - 1 or outcome == "diverged"
-            desk.reported(job.trial, {
-                "task": run.task, "seed": run.seed, "step": 4, "total_steps": 4, "value": 0.5, "done": done,
-                "note": "", "measurement": json.dumps(found),
-            })  # fmt: skip
+            desk.reported(
+                job.trial,
+                {
+                    "task": run.task,
+                    "seed": run.seed,
+                    "step": 4,
+                    "total_steps": 4,
+                    "value": 0.5,
+                    "done": done,
+                    "note": "",
+                    "measurement": json.dumps(found),
+                },
+            )
             if done:
                 return
 
@@ -113,16 +122,20 @@ class FailingView(View):
 
 
 VIEW_ERRORS: list[BaseException] = [
-    OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(), UnicodeEncodeError("ascii", "→", 0, 1, "no"),
-    ValueError("I/O operation on closed file"), SystemExit(1), AssertionError("a defect of the view"),
-]  # fmt: skip
+    OSError(errno.ENOSPC, "No space left on device"),
+    BrokenPipeError(),
+    UnicodeEncodeError("ascii", "→", 0, 1, "no"),
+    ValueError("I/O operation on closed file"),
+    SystemExit(1),
+    AssertionError("a defect of the view"),
+]
 
 
 @pytest.mark.parametrize("error", VIEW_ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("method", ["begun", "trial_started", "trial_looked", "trial_ended", "advanced", "ended"])
 def test_a_view_that_fails_ends_nothing(
     spec: SearchSpec, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, method: str, error: BaseException
-) -> None:  # fmt: skip
+) -> None:
     view = FailingView(method, error)
     outcome = run_search(spec, registry=REGISTRY, store=store, view=view)
     assert outcome.state == store.search("fakes").state == "complete"

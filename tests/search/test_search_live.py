@@ -26,9 +26,15 @@ SURVEY = Survey(
     candidates=4761, judged=2000, trainable=1500, over_budget=400, unexercised=100, exhaustive=False, tightest=None
 )
 BRIEFING = Briefing(
-    name="tiny", database="sqlite:///x.db", survey=SURVEY, planned=7, trials=4, concurrency=2, confirms=True,
+    name="tiny",
+    database="sqlite:///x.db",
+    survey=SURVEY,
+    planned=7,
+    trials=4,
+    concurrency=2,
+    confirms=True,
     objectives=[objective.to_json() for objective in PROBLEM.objectives],
-)  # fmt: skip
+)
 ARCH = next(PROBLEM.space.all())
 JOB = Job(trial=3, kind="search", arch=ARCH, pattern="dense*3", runs=(Run("recall-task", 0),))
 FRONT = [

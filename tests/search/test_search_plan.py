@@ -55,9 +55,7 @@ class Bench:
     def work(self, job: Job, *, runs: int | None = None, diverged: bool = False) -> None:
         for run in job.runs[:runs]:
             luck = self.luck if run.seed < MAX_SEED else 0.0
-            found = fake_measurement(
-                self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=diverged, luck=luck
-            )  # fmt: skip
+            found = fake_measurement(self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=diverged, luck=luck)
             self.campaign.measured(job, run, found)
             self.trained.append((job.arch.digest, run.seed))
         if runs is None:
@@ -176,9 +174,7 @@ def test_draws_that_lead_nowhere_end_the_search_and_say_so(store: Store) -> None
 
 @pytest.mark.parametrize("n_layers", [2, 12], ids=["every candidate judged", "a sample judged"])
 def test_nothing_feasible_names_the_tightest_figure(store: Store, n_layers: int) -> None:
-    bench = Bench(
-        store, budget={"state_bytes": 100}, model={"n_layers": n_layers}, search={"max_draws": 50}
-    )  # fmt: skip
+    bench = Bench(store, budget={"state_bytes": 100}, model={"n_layers": n_layers}, search={"max_draws": 50})
     with pytest.raises(NothingFeasibleError, match=rf"window\*{n_layers}, has state_bytes@1024 = .* exceeds 100 B"):
         bench.prepare()
     assert not bench.trials(kinds=["reference"])

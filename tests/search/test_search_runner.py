@@ -52,9 +52,13 @@ class Driven:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url
         self.environ = {
-            **os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "error::UserWarning", "PYTHONPATH": str(DRIVER.parent),
-        }  # fmt: skip
+            **os.environ,
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "TMPDIR": str(folder),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "error::UserWarning",
+            "PYTHONPATH": str(DRIVER.parent),
+        }
 
     def command(self, verb: str, steps: int) -> list[str]:
         spec = self.folder / "tiny.toml"
@@ -72,9 +76,13 @@ class Driven:
     @contextmanager
     def started(self, until: str, steps: int = 2000) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
-            self.command("run", steps), env=self.environ, cwd=self.folder, stdout=subprocess.PIPE, text=True,
+            self.command("run", steps),
+            env=self.environ,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -97,9 +105,7 @@ class Driven:
         """The keys of what was trained, not reused."""
         with Store.open(self.url) as store:
             trials = [store.trial(trial.id) for trial in store.trials(store.search("tiny").id)]
-        return [
-            measured.key for trial in trials for measured in trial.measurements if measured.reused_from is None
-        ]  # fmt: skip
+        return [measured.key for trial in trials for measured in trial.measurements if measured.reused_from is None]
 
     def worker(self) -> int:
         """The process that trains for this search: Ray titles it, and it works where the driver does."""
@@ -244,9 +250,7 @@ def test_mixers_that_raise_crash_and_lie_take_only_their_own_trials(driven: Driv
     assert done.returncode == 0, done.stdout + done.stderr
     with Store.open(driven.url) as store:
         assert store.search("tiny").state == "complete"
-        ended = {
-            trial.pattern: (trial.state, trial.reason) for trial in store.trials(store.search("tiny").id)
-        }  # fmt: skip
+        ended = {trial.pattern: (trial.state, trial.reason) for trial in store.trials(store.search("tiny").id)}
     states = {pattern: state for pattern, (state, _) in ended.items()}
     hostile = {pattern: reason for pattern, (_, reason) in ended.items() if "hostile" in pattern}
     assert len(hostile) == 4

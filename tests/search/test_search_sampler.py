@@ -129,7 +129,7 @@ def parent(params: dict[str, Any], value: float, excess: float = 0.0) -> optuna.
     distributions = {name: optuna.distributions.CategoricalDistribution((0, chosen)) for name, chosen in params.items()}
     return optuna.create_trial(
         params=params, distributions=distributions, values=[value, 0.0], constraints={"budget": excess}
-    )  # fmt: skip
+    )
 
 
 def test_a_child_takes_each_layer_whole_from_one_parent() -> None:

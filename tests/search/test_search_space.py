@@ -21,10 +21,13 @@ SPACES: dict[str, dict[str, Any]] = {
     "periodic": {"mixers": ["dense", "window"], "pattern": "periodic", "period": 3},
     "ratio": {"mixers": ["dense", "window", "recurrent"], "pattern": "ratio", "ratios": [1, 2, 3]},
     "ratio-shared": {
-        "mixers": ["recurrent", "deltanet"], "pattern": "ratio", "ratios": [1, 3], "costly": ["deltanet"],
+        "mixers": ["recurrent", "deltanet"],
+        "pattern": "ratio",
+        "ratios": [1, 3],
+        "costly": ["deltanet"],
     },
     "preset": {"mixers": ["retention", "deltanet"]},
-}  # fmt: skip
+}
 
 
 def space(name: str, n_layers: int = 4) -> Space:

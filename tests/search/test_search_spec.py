@@ -41,11 +41,13 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "mixer": ({"space": {"mixers": ["dens"]}}, ['"dens"', 'did you mean "dense"']),
     "mixer twice": ({"space": {"mixers": ["dense", "dense"]}}, ["space.mixers", "twice"]),
     "narrowing nobody": (
-        {"space": {"mixers": ["window"], "widow": {"window": [4]}}}, ["[space.widow]", 'did you mean "window"'],
+        {"space": {"mixers": ["window"], "widow": {"window": [4]}}},
+        ["[space.widow]", 'did you mean "window"'],
     ),
     "option": ({"space": {"mixers": ["window"], "window": {"windw": [4]}}}, ["windw", 'did you mean "window"']),
     "option value": (
-        {"space": {"mixers": ["window"], "window": {"window": [4, "wide"]}}}, ["space.window.window", "'wide'"],
+        {"space": {"mixers": ["window"], "window": {"window": [4, "wide"]}}},
+        ["space.window.window", "'wide'"],
     ),
     "no value": ({"space": {"mixers": ["window"], "window": {"window": []}}}, ["space.window.window", "at least one"]),
     "no valid combination": (
@@ -53,21 +55,25 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["space.recurrent", "normalised keys"],
     ),
     "fixed by a preset": (
-        {"space": {"mixers": ["deltanet"], "deltanet": {"update": ["hebbian"]}}}, ["deltanet", "fixes update"],
+        {"space": {"mixers": ["deltanet"], "deltanet": {"update": ["hebbian"]}}},
+        ["deltanet", "fixes update"],
     ),
     "pattern": ({"space": {"mixers": ["dense"], "pattern": "fre"}}, ["space.pattern", "fre", "periodic"]),
     "period missing": ({"space": {"mixers": ["dense"], "pattern": "periodic"}}, ["space.period"]),
     "period too long": ({"space": {"mixers": ["dense"], "pattern": "periodic", "period": 4}}, ["space.period = 4"]),
     "period elsewhere": ({"space": {"mixers": ["dense"], "period": 2}}, ["space.period", "periodic"]),
     "ratio too long": (
-        {"space": {"mixers": ["dense", "window"], "pattern": "ratio", "ratios": [3]}}, ["space.ratios has 3"],
+        {"space": {"mixers": ["dense", "window"], "pattern": "ratio", "ratios": [3]}},
+        ["space.ratios has 3"],
     ),
     "ratio with nothing costly": (
-        {"space": {"mixers": ["window", "recurrent"], "pattern": "ratio", "ratios": [1]}}, ["space.costly"],
+        {"space": {"mixers": ["window", "recurrent"], "pattern": "ratio", "ratios": [1]}},
+        ["space.costly"],
     ),
     "objective": ({"objectives": {"maximize": ["recal"]}}, ['"recal"', 'did you mean "recall"']),
     "objective metric": (
-        {"objectives": {"maximize": ["recall-task.acuracy"]}}, ["recall-task", "accuracy", "did you mean"],
+        {"objectives": {"maximize": ["recall-task.acuracy"]}},
+        ["recall-task", "accuracy", "did you mean"],
     ),
     "objective the wrong way": ({"objectives": {"maximize": [], "minimize": ["recall"]}}, ["recall", "maximize"]),
     "objective at no set": (
@@ -85,7 +91,7 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "heads": ({"model": {"n_heads": 3}}, ["model", "n_heads = 3"]),
     "seed": ({"seed": MAX_SEED}, ["seed"]),
     "name": ({"name": "a b"}, ["name", "a b"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -127,7 +133,8 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
     "option true": ({"space": {"mixers": ["window"], "window": {"window": True}}}, "window = true: is a truth value"),
     "option a table": ({"space": {"mixers": ["window"], "window": {"window": {"a": 1}}}}, "space.window.window has a"),
     "option tables in lists": (
-        {"space": {"mixers": ["window"], "window": {"window": [[[{}]]]}}}, "space.window.window has a table",
+        {"space": {"mixers": ["window"], "window": {"window": [[[{}]]]}}},
+        "space.window.window has a table",
     ),
     "lists of lists": ({"space": {"mixers": ["window"], "window": {"window": [[[1]]]}}}, "space.window"),
     "mixers a number": ({"space": {"mixers": 3}}, "space.mixers = 3"),
@@ -140,9 +147,10 @@ BEYOND: dict[str, tuple[dict[str, Any], str]] = {
         "space.period = 60",
     ),
     "values": (
-        {"space": {"mixers": ["window"], "window": {"window": list(range(1, 20000))}}}, "space.window.window has 19999",
+        {"space": {"mixers": ["window"], "window": {"window": list(range(1, 20000))}}},
+        "space.window.window has 19999",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BEYOND)

@@ -83,9 +83,11 @@ def test_the_last_of_several_files_counts() -> None:
 
 def test_models_are_judged_on_the_backbone_of_the_target() -> None:
     rows = [
-        model_row("full*8", "decode", 0.030, 1.0), model_row("[kda kda kda full]*2", "decode", 0.010, 1.0),
-        model_row("full*8", "state", 1000.0, 1.0), model_row("[kda kda kda full]*2", "state", 300.0, 1.0),
-    ]  # fmt: skip
+        model_row("full*8", "decode", 0.030, 1.0),
+        model_row("[kda kda kda full]*2", "decode", 0.010, 1.0),
+        model_row("full*8", "state", 1000.0, 1.0),
+        model_row("[kda kda kda full]*2", "state", 300.0, 1.0),
+    ]
     time, memory = (judged(name, model_results(*rows)) for name in ("time per decoded token", "state memory"))
     assert (time.status, time.measured) == ("met", "3.00 x")
     assert (memory.status, memory.measured) == ("missed", "30.0%")

@@ -49,9 +49,16 @@ def search_id(store: Store) -> int:
 def add_trial(store: Store, search_id: int) -> Callable[..., int]:
     def add(**changes: Any) -> int:
         values: dict[str, Any] = {
-            "kind": "search", "state": "running", "arch": {"layers": ["full"]}, "digest": "d0", "pattern": "full*2",
-            "params": {"unit": "full"}, "seeds": [0, 1], "costs": {"state_bytes@32768": 4096.0}, "violations": {},
-        }  # fmt: skip
+            "kind": "search",
+            "state": "running",
+            "arch": {"layers": ["full"]},
+            "digest": "d0",
+            "pattern": "full*2",
+            "params": {"unit": "full"},
+            "seeds": [0, 1],
+            "costs": {"state_bytes@32768": 4096.0},
+            "violations": {},
+        }
         return store.add_trial(search_id, **{**values, **changes})
 
     return add

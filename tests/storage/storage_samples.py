@@ -18,7 +18,14 @@ def unexercised(layer: str, task: str = "mqar", seq_len: int = 48, dense_up_to: 
 def measurement(**changes: Any) -> dict[str, Any]:
     """What `Measurement.to_json` gives, as far as the store looks at it."""
     values: dict[str, Any] = {
-        "key": "k0", "task": "mqar:capacity", "seed": 0, "status": "complete", "reason": None,
-        "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.25}, "curve": (), "unexercised": (),
-    }  # fmt: skip
+        "key": "k0",
+        "task": "mqar:capacity",
+        "seed": 0,
+        "status": "complete",
+        "reason": None,
+        "validation": {"accuracy": 0.5},
+        "test": {"accuracy": 0.25},
+        "curve": (),
+        "unexercised": (),
+    }
     return {**values, **changes}

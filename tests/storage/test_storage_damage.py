@@ -33,12 +33,19 @@ COLUMNS = [
     if not column.primary_key
 ]
 VALUES: dict[str, Any] = {
-    "null": None, "text": "abc", "bytes": b"\xff\xfe", "infinite": math.inf, "fraction": -1.5, "huge": 2**62,
-    "json-list": '[1, {"a": "b"}, [null]]', "json-object": '{"name": [1], "a": {"b": "c"}}', "json-infinite":
-    '{"a": 1e999, "step": "x"}', "json-deep": "[" * 3000 + "]" * 3000,
+    "null": None,
+    "text": "abc",
+    "bytes": b"\xff\xfe",
+    "infinite": math.inf,
+    "fraction": -1.5,
+    "huge": 2**62,
+    "json-list": '[1, {"a": "b"}, [null]]',
+    "json-object": '{"name": [1], "a": {"b": "c"}}',
+    "json-infinite": '{"a": 1e999, "step": "x"}',
+    "json-deep": "[" * 3000 + "]" * 3000,
     "json-long-number": f'{{"validation": {{"a": 1{"0" * 400}}}, "a": 1{"0" * 400}}}',
     "json-long-numbers": f"[1{'0' * 400}]",
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +55,27 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Store.open(f"sqlite:///{path}") as store:
         for name in ("good", "other"):
             store.create_search(
-                name, {"seed": 0}, OBJECTIVES, plugins=[("a", "d", "1"), ("b", "d", "1")],
-                parts=[("a", "1", "x"), ("b", "1", "y")], driver=Driver.here(),
-            )  # fmt: skip
+                name,
+                {"seed": 0},
+                OBJECTIVES,
+                plugins=[("a", "d", "1"), ("b", "d", "1")],
+                parts=[("a", "1", "x"), ("b", "1", "y")],
+                driver=Driver.here(),
+            )
             store.set_search_state(1 if name == "good" else 2, "complete", "done")
         for index, digest in enumerate(("d1", "d2")):
             trial = store.add_trial(
-                GOOD, kind="search", state="queued", arch={"layers": ["full"]}, digest=digest, pattern=digest,
-                params={"a": 1}, seeds=[0], costs={COST: 10.0 + index}, violations={},
-            )  # fmt: skip
+                GOOD,
+                kind="search",
+                state="queued",
+                arch={"layers": ["full"]},
+                digest=digest,
+                pattern=digest,
+                params={"a": 1},
+                seeds=[0],
+                costs={COST: 10.0 + index},
+                violations={},
+            )
             told = measurement(key=f"k{index}", curve=({"step": 1, "loss": 0.5},))
             store.add_measurement(trial, told, {"test": {"mqar.accuracy": 0.5}}, task="mqar")
             store.add_metrics(trial, [MetricValue(name="recall", split="test", seed=0, value=0.25)])
@@ -99,19 +118,24 @@ def answers(store: Store) -> dict[str, Any]:
     first = searches[searches["id"] == GOOD]
     sample = store.sample("good", 5)
     return {
-        "search": store.search("good"), "by id": store.search(GOOD),
+        "search": store.search("good"),
+        "by id": store.search(GOOD),
         "searches": [record for record in store.searches() if record.id == GOOD],
-        "trials": [record for record in store.trials(GOOD) if record.id == GOOD], "trial": store.trial(GOOD),
-        "plugins": [row for row in store.plugins(GOOD) if row[0] == "a"], "parts": store.parts(GOOD).get("a"),
-        "last parts": set(store.last_parts()) >= {"a"}, "found": store.find_measurement("k0"),
+        "trials": [record for record in store.trials(GOOD) if record.id == GOOD],
+        "trial": store.trial(GOOD),
+        "plugins": [row for row in store.plugins(GOOD) if row[0] == "a"],
+        "parts": store.parts(GOOD).get("a"),
+        "last parts": set(store.last_parts()) >= {"a"},
+        "found": store.find_measurement("k0"),
         "searches frame": [first[name].tolist() for name in ("name", "state", "objectives", "heartbeat_at")],
-        "trials frame": by_trial(store.trials_frame("good")), "metrics": by_trial(store.metrics_frame("good")),
+        "trials frame": by_trial(store.trials_frame("good")),
+        "metrics": by_trial(store.metrics_frame("good")),
         "candidates": by_trial(store.candidates_frame("good")),
         "values": by_trial(store.values_frame("good", ["recall", COST], ("test", "cost"))),
         "page": by_trial(store.trial_page("good", page, metrics=["recall", COST], split="test").rows),
         "sample": (by_trial(sample.trials), by_trial(sample.metrics), sample.archs["d1"], sample.params["d1"]),
         "revision": isinstance(store.revision(GOOD), str),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +151,10 @@ def said_of_the_bad_one(store: Store) -> list[SearchRecord | TrialRecord]:
     """The bad rows, as far as they can be read; nothing but a `StorageError` may say that they cannot."""
     found: list[SearchRecord | TrialRecord] = []
     reads: list[Callable[[], SearchRecord | TrialRecord]] = [
-        lambda: store.search(BAD), lambda: store.search("other"), lambda: store.trial(BAD)
-    ]  # fmt: skip
+        lambda: store.search(BAD),
+        lambda: store.search("other"),
+        lambda: store.trial(BAD),
+    ]
     for read in reads:
         with contextlib.suppress(StorageError):
             found.append(read())
@@ -174,7 +200,7 @@ def test_one_bad_value_leaves_the_other_rows(
         ("part", "digest", None, "part 2: digest is None, not text of at most 10,000 characters: the row is left out"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 12 else "",
-)  # fmt: skip
+)
 def test_what_was_met_is_named_once(
     url: str, caplog: pytest.LogCaptureFixture, table: str, column: str, value: Any, remark: str
 ) -> None:
@@ -229,20 +255,33 @@ def test_a_value_that_is_no_number_is_in_no_mean(url: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    ["abc", "[1]", "{}", '{"key": "another", "seed": 0, "status": "complete"}',
-     '{"key": "k1", "seed": 0, "status": "complete", "task": "mqar", "test": {"a": "b"}, "validation": {}}',
-     '{"key": "k1", "seed": 0, "status": "diverged", "task": "mqar", "test": {}, "validation": {}}'],
+    [
+        "abc",
+        "[1]",
+        "{}",
+        '{"key": "another", "seed": 0, "status": "complete"}',
+        '{"key": "k1", "seed": 0, "status": "complete", "task": "mqar", "test": {"a": "b"}, "validation": {}}',
+        '{"key": "k1", "seed": 0, "status": "diverged", "task": "mqar", "test": {}, "validation": {}}',
+    ],
     ids=["text", "list", "empty", "another", "text-metric", "status"],
-)  # fmt: skip
+)
 def test_a_bad_payload_is_not_reused(url: str, payload: str) -> None:
     with Store.open(url) as store:
         assert store.find_measurement("k1") is not None
         damage(url, "measurement", "payload", payload)
         assert store.find_measurement("k1") is None
         third = store.add_trial(
-            GOOD, kind="search", state="complete", arch={}, digest="d3", pattern="", params={}, seeds=[0], costs={},
+            GOOD,
+            kind="search",
+            state="complete",
+            arch={},
+            digest="d3",
+            pattern="",
+            params={},
+            seeds=[0],
+            costs={},
             violations={},
-        )  # fmt: skip
+        )
         store.add_measurement(third, measurement(key="k1"), {}, task="mqar")
         found = store.find_measurement("k1")
     assert found is not None

@@ -73,10 +73,9 @@ def test_another_process_under_the_same_pid_is_another_driver() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"boot_id": "another"}, {"pid_namespace": "pid:[1]"}, {"boot_id": ""}, {"started": 0}, {"pid": 0},
-     {"pid": 2**40}],
+    [{"boot_id": "another"}, {"pid_namespace": "pid:[1]"}, {"boot_id": ""}, {"started": 0}, {"pid": 0}, {"pid": 2**40}],
     ids=lambda changes: "-".join(changes),
-)  # fmt: skip
+)
 def test_what_cannot_be_told_from_here(changes: dict[str, Any]) -> None:
     assert replace(Driver.here(), **changes).alive() is None
 
@@ -117,9 +116,18 @@ def test_what_is_no_driver_is_refused(changes: dict[str, Any]) -> None:
 
 def _running(described: Driver | None, beat: datetime) -> SearchRecord:
     return SearchRecord(
-        id=1, name="s", state="running", reason="", spec={}, objectives=(), created_at=beat, heartbeat_at=beat,
-        finished_at=None, driver=described, beats=0,
-    )  # fmt: skip
+        id=1,
+        name="s",
+        state="running",
+        reason="",
+        spec={},
+        objectives=(),
+        created_at=beat,
+        heartbeat_at=beat,
+        finished_at=None,
+        driver=described,
+        beats=0,
+    )
 
 
 @on_linux

@@ -204,10 +204,18 @@ BAD_WRITES: dict[str, Callable[[Store, int], object]] = {
     "a payload too deep": lambda store, trial: store.add_measurement(trial, measurement(test=_deep()), {}),
     "a spec too deep": lambda store, trial: store.set_spec(1, {"a": _deep()}),
     "costs of text": lambda store, trial: store.add_trial(
-        1, kind="search", state="queued", arch={}, digest="d", pattern="", params={}, seeds=[], costs={"a": "x"},  # type: ignore[dict-item]
+        1,
+        kind="search",
+        state="queued",
+        arch={},
+        digest="d",
+        pattern="",
+        params={},
+        seeds=[],
+        costs={"a": "x"},  # type: ignore[dict-item]
         violations={},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("write", BAD_WRITES.values(), ids=BAD_WRITES)

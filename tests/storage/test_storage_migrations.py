@@ -37,17 +37,37 @@ def _insert(connection: Connection, table: str, **values: Any) -> None:
 
 def _trial(connection: Connection, number: int, unexercised: list[Any]) -> None:
     _insert(
-        connection, "trial", id=number, search_id=1, number=number, kind="search", state="complete", reason="",
-        arch={"layers": []}, digest=f"d{number}", pattern="full", params={}, seeds=[0], violations={},
-        unexercised=unexercised, created_at=WHEN,
-    )  # fmt: skip
+        connection,
+        "trial",
+        id=number,
+        search_id=1,
+        number=number,
+        kind="search",
+        state="complete",
+        reason="",
+        arch={"layers": []},
+        digest=f"d{number}",
+        pattern="full",
+        params={},
+        seeds=[0],
+        violations={},
+        unexercised=unexercised,
+        created_at=WHEN,
+    )
 
 
 def _measurement(connection: Connection, number: int, payload: dict[str, Any] | list[Any]) -> None:
     _insert(
-        connection, "measurement", trial_id=number, key=f"k{number}", task="mqar", seed=0, status="complete",
-        payload=payload, created_at=WHEN,
-    )  # fmt: skip
+        connection,
+        "measurement",
+        trial_id=number,
+        key=f"k{number}",
+        task="mqar",
+        seed=0,
+        status="complete",
+        payload=payload,
+        created_at=WHEN,
+    )
 
 
 TRIALS: list[list[Any]] = [
@@ -72,9 +92,17 @@ def old_url(blank_url: str) -> str:
     with _writing(blank_url) as connection:
         command.upgrade(schema._config(connection), "0001")
         _insert(
-            connection, "search", id=1, name="old", state="cancelled", reason="Ctrl-C", spec={"seed": 0},
-            objectives=[], created_at=WHEN, heartbeat_at=WHEN,
-        )  # fmt: skip
+            connection,
+            "search",
+            id=1,
+            name="old",
+            state="cancelled",
+            reason="Ctrl-C",
+            spec={"seed": 0},
+            objectives=[],
+            created_at=WHEN,
+            heartbeat_at=WHEN,
+        )
         for number, unexercised in enumerate(TRIALS):
             _trial(connection, number, unexercised)
             _measurement(connection, number, {"task": "mqar:compact", "unexercised": unexercised, "curve": CURVE})

@@ -31,9 +31,15 @@ def measured(store: Store, add_trial: AddTrial) -> dict[str, int]:
         store.set_trial_state(trial, "complete")
         found[pattern] = trial
     found["over"] = add_trial(
-        digest="over", pattern="full*9", state="infeasible", seeds=[], costs={COST: 99.0}, violations={COST: 1.0},
-        reason="exceeds 9 MiB", unexercised=[unexercised("window")],
-    )  # fmt: skip
+        digest="over",
+        pattern="full*9",
+        state="infeasible",
+        seeds=[],
+        costs={COST: 99.0},
+        violations={COST: 1.0},
+        reason="exceeds 9 MiB",
+        unexercised=[unexercised("window")],
+    )
     return found
 
 
@@ -140,9 +146,17 @@ def test_another_search_leaves_the_revision_of_one_that_ended(store: Store, sear
     before = store.revision(search_id)
     other = store.create_search("second", {}, [])
     store.add_trial(
-        other, kind="search", state="complete", arch={}, digest="d", pattern="full", params={}, seeds=[],
-        costs={COST: 1.0}, violations={},
-    )  # fmt: skip
+        other,
+        kind="search",
+        state="complete",
+        arch={},
+        digest="d",
+        pattern="full",
+        params={},
+        seeds=[],
+        costs={COST: 1.0},
+        violations={},
+    )
     assert store.revision(search_id) == before
 
 

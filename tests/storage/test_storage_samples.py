@@ -50,7 +50,15 @@ def test_other_searches_stay_out(store: Store, search_id: int, add_trial: AddTri
     add_trial(digest="a", state="complete")
     other = store.create_search("other", {}, [])
     store.add_trial(
-        other, kind="search", state="complete", arch={"layers": []}, digest="a", pattern="p", params={}, seeds=[],
-        costs={}, violations={},
-    )  # fmt: skip
+        other,
+        kind="search",
+        state="complete",
+        arch={"layers": []},
+        digest="a",
+        pattern="p",
+        params={},
+        seeds=[],
+        costs={},
+        violations={},
+    )
     assert len(store.sample("first", 5).trials) == 1

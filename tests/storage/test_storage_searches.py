@@ -67,9 +67,16 @@ def test_state_that_does_not_exist(store: Store, search_id: int) -> None:
 
 def _record(state: str, beat: datetime) -> SearchRecord:
     return SearchRecord(
-        id=1, name="s", state=state, reason="", spec={}, objectives=(), created_at=beat, heartbeat_at=beat,
+        id=1,
+        name="s",
+        state=state,
+        reason="",
+        spec={},
+        objectives=(),
+        created_at=beat,
+        heartbeat_at=beat,
         finished_at=None,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("age_s", "state"), [(0, "running"), (30, "running"), (31, "interrupted")])

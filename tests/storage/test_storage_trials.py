@@ -21,9 +21,12 @@ AddTrial = Callable[..., int]
 
 def test_trial_comes_back_as_it_went_in(store: Store, search_id: int, add_trial: AddTrial) -> None:
     trial_id = add_trial(
-        state="infeasible", reason="over budget", costs={"state_bytes@32768": 2.0**60, "params": 12.0},
-        violations={"state_bytes@32768": 0.5}, unexercised=[unexercised("sliding(window=64)")],
-    )  # fmt: skip
+        state="infeasible",
+        reason="over budget",
+        costs={"state_bytes@32768": 2.0**60, "params": 12.0},
+        violations={"state_bytes@32768": 0.5},
+        unexercised=[unexercised("sliding(window=64)")],
+    )
     record = store.trial(trial_id)
     assert (record.id, record.search_id, record.number) == (trial_id, search_id, 0)
     assert (record.kind, record.state, record.reason) == ("search", "infeasible", "over budget")
@@ -41,9 +44,17 @@ def test_numbers_count_within_a_search(store: Store, search_id: int, add_trial: 
     other = store.create_search("other", {}, OBJECTIVES)
     first, second = add_trial(), add_trial(digest="d1")
     store.add_trial(
-        other, kind="search", state="queued", arch={}, digest="d", pattern="", params={}, seeds=[], costs={},
+        other,
+        kind="search",
+        state="queued",
+        arch={},
+        digest="d",
+        pattern="",
+        params={},
+        seeds=[],
+        costs={},
         violations={},
-    )  # fmt: skip
+    )
     assert [trial.number for trial in store.trials(search_id)] == [0, 1]
     assert [trial.id for trial in store.trials(search_id)] == [first, second]
     assert [trial.number for trial in store.trials(other)] == [0]
@@ -140,9 +151,11 @@ def test_measurement_and_its_metrics(store: Store, add_trial: AddTrial) -> None:
     trial_id = add_trial()
     curve = ({"step": 1, "accuracy": 0.1}, {"step": 2, "accuracy": 0.3})
     store.add_measurement(
-        trial_id, measurement(seed=1, curve=curve),
-        {"validation": {"mqar.accuracy": 0.5}, "test": {"mqar.accuracy": 0.25}}, task="mqar",
-    )  # fmt: skip
+        trial_id,
+        measurement(seed=1, curve=curve),
+        {"validation": {"mqar.accuracy": 0.5}, "test": {"mqar.accuracy": 0.25}},
+        task="mqar",
+    )
     (stored,) = store.trial(trial_id).measurements
     assert (stored.key, stored.task, stored.seed, stored.status) == ("k0", "mqar", 1, "complete")
     assert stored.payload == json.loads(json.dumps(measurement(seed=1, curve=curve)))
@@ -171,9 +184,11 @@ def test_measuring_again_replaces(store: Store, add_trial: AddTrial) -> None:
 def test_numbers_that_are_not_finite_become_null(url: str, store: Store, add_trial: AddTrial) -> None:
     trial_id = add_trial(costs={"state_bytes@32768": math.inf})
     odd = measurement(
-        status="diverged", reason="the loss is not finite at step 7", test={"accuracy": math.nan, "loss": -math.inf},
+        status="diverged",
+        reason="the loss is not finite at step 7",
+        test={"accuracy": math.nan, "loss": -math.inf},
         curve=[{"step": 7, "loss": math.inf}],
-    )  # fmt: skip
+    )
     store.add_measurement(trial_id, odd, {"test": {"mqar.accuracy": math.nan, "mqar.loss": None}}, task="mqar")
     (stored,) = store.trial(trial_id).measurements
     assert (stored.status, stored.payload["reason"]) == ("diverged", "the loss is not finite at step 7")

@@ -93,7 +93,7 @@ def test_bad_url_is_refused_with_the_remedy(url: str, told: str, read_only: bool
 )
 def test_missing_driver_names_the_package(
     monkeypatch: pytest.MonkeyPatch, form: str, driver: str, package: str
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(StorageError) as caught:
         Store.open(f"{form}://me:s3cret@host/db?password=s3cret")

@@ -130,13 +130,15 @@ def test_bits_are_told_by_bucket_and_beyond_the_trained_length() -> None:
     nll = np.zeros(batch.tokens.shape)
     nll[:, :32], nll[:, 64:] = log(2), 2 * log(2)
     metrics = task.metrics("2x", batch, nll=nll, predictions=batch.targets)
-    assert metrics == pytest.approx({
-        "bits_per_byte@2x": 1.0,
-        "accuracy@2x": 1.0,
-        "bits_per_byte[0-32]@2x": 1.0,
-        "bits_per_byte[32-64]@2x": 0.0,
-        "bits_per_byte[64-96]@2x": 2.0,
-    })  # fmt: skip
+    assert metrics == pytest.approx(
+        {
+            "bits_per_byte@2x": 1.0,
+            "accuracy@2x": 1.0,
+            "bits_per_byte[0-32]@2x": 1.0,
+            "bits_per_byte[32-64]@2x": 0.0,
+            "bits_per_byte[64-96]@2x": 2.0,
+        }
+    )
 
 
 def test_the_default_is_the_standard_library_and_its_digest_is_recorded() -> None:
@@ -184,10 +186,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             load_corpus((str(tmp_path),), CAP)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", r"no bytes in .*small"),
-    (b"tiny", r"part of the 1 files has \d+ bytes and sequences need 129: name at least 2064 bytes"),
-], ids=["empty", "tiny"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"no bytes in .*small"),
+        (b"tiny", r"part of the 1 files has \d+ bytes and sequences need 129: name at least 2064 bytes"),
+    ],
+    ids=["empty", "tiny"],
+)
 def test_too_little_text_is_an_error_with_the_remedy(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "small").write_bytes(content)
     with pytest.raises(OptionsError, match=message):

@@ -202,46 +202,58 @@ ZOO: dict[str, tuple[type[Task], str, str]] = {
     "longer-than-it-says": (Longer, "training_batches_are", r"gave tokens \[.*, 25\], wanted \[.*, 24\]"),
     "out-of-vocabulary": (
         with_draw(lambda task, batch, label: Batch(_put(batch.tokens, 16), batch.targets)),
-        "training_batches_are", "gave the token 16, wanted 0 to 15: vocab_size = 16",
+        "training_batches_are",
+        "gave the token 16, wanted 0 to 15: vocab_size = 16",
     ),
     "negative-token": (
         with_draw(lambda task, batch, label: Batch(_put(batch.tokens, -1), batch.targets)),
-        "evaluation_sets_are_what", "gave the token -1, wanted 0 to 15",
+        "evaluation_sets_are_what",
+        "gave the token -1, wanted 0 to 15",
     ),
     "target-out-of-range": (
         with_draw(lambda task, batch, label: Batch(batch.tokens, _put(batch.targets, 99))),
-        "training_batches_are", "gave the target 99, wanted 0 to 15",
+        "training_batches_are",
+        "gave the target 99, wanted 0 to 15",
     ),
     "another-ignored-value": (
         with_draw(lambda task, batch, label: Batch(batch.tokens, np.where(batch.scored, batch.targets, -1))),
-        "training_batches_are", "gave the target -1",
+        "training_batches_are",
+        "gave the target -1",
     ),
     "long-set-out-of-range": (
         with_draw(lambda task, batch, label: Batch(_put(batch.tokens, 16) if label else batch.tokens, batch.targets)),
-        "evaluation_sets_are_what", "gave the token 16",
+        "evaluation_sets_are_what",
+        "gave the token 16",
     ),
     "narrow-integers": (
         with_draw(lambda task, batch, label: Batch(batch.tokens.astype(np.int32), batch.targets)),
-        "training_batches_are", "gave tokens of int32, wanted int64",
+        "training_batches_are",
+        "gave tokens of int32, wanted int64",
     ),
     "lists": (
         with_draw(lambda task, batch, label: Batch(batch.tokens.tolist(), batch.targets)),
-        "training_batches_are", "gave tokens that are a list",
+        "training_batches_are",
+        "gave tokens that are a list",
     ),
     "a-pair": (
         with_draw(lambda task, batch, label: (batch.tokens, batch.targets)),
-        "training_batches_are", "gave a tuple, wanted an archsearch.tasks.Batch",
+        "training_batches_are",
+        "gave a tuple, wanted an archsearch.tasks.Batch",
     ),
     "too-few-rows": (
         with_draw(lambda task, batch, label: batch.take(slice(2))),
-        "training_batches_are", r"gave tokens \[2, 24\], wanted \[",
+        "training_batches_are",
+        r"gave tokens \[2, 24\], wanted \[",
     ),
     "nothing-asked": (
         with_draw(lambda task, batch, label: Batch(batch.tokens, np.full_like(batch.targets, IGNORE))),
-        "training_batches_are", "no target that is scored",
+        "training_batches_are",
+        "no target that is scored",
     ),
     "some-rows-unasked": (
-        with_draw(lambda task, batch, label: _unasked(batch)), "every_row_is_asked", "rows have no scored position",
+        with_draw(lambda task, batch, label: _unasked(batch)),
+        "every_row_is_asked",
+        "rows have no scored position",
     ),
     "random-elsewhere": (DrawsFromElsewhere, "draws_depend_on_seed", "depends on what was drawn before"),
     "counts-its-draws": (CountsItsDraws, "evaluation_sets_are_fixed", "is another each time it is made"),
@@ -262,5 +274,5 @@ ZOO: dict[str, tuple[type[Task], str, str]] = {
     "half-a-vocabulary": (HalfAVocabulary, "sizes_and_chance", "vocab_size = 16.5, wanted a whole number"),
     "no-such-default": (NoSuchDefault, "settings_can_be_made", "default_setting = 'hard' is none of"),
     "broken-setting": (BrokenSetting, "settings_can_be_made", 'unknown key "right.length"'),
-}  # fmt: skip
+}
 """By bug: the task, the law that it fails (a part of its name), and what is said."""

@@ -52,7 +52,7 @@ def recorded(pytester: pytest.Pytester) -> Recorded:
 
     def run(
         extra: str = "", *, suite: str = "", broken: dict[str, str] | None = None, args: tuple[str, ...] = ()
-    ) -> dict[str, Record]:  # fmt: skip
+    ) -> dict[str, Record]:
         package = pytester.path / "kept_mixer"
         package.mkdir(exist_ok=True)
         (package / "__init__.py").write_text(textwrap.dedent(PLUGIN) % (broken or {}) + extra)
@@ -105,11 +105,11 @@ def test_a_run_of_a_part_records_nothing(recorded: Recorded, args: tuple[str, ..
 
 def test_other_records_stay_and_a_file_that_holds_none_is_left_alone(
     recorded: Recorded, pytester: pytest.Pytester
-) -> None:  # fmt: skip
+) -> None:
     file = pytester.mkpydir("kept_mixer") / FILE
     other = Record(
         mixer="other", form=ANY, version=1, laws={}, failed=(), untried=0, source="", torch="2", triton=None, date=""
-    )  # fmt: skip
+    )
     file.write_text(written([other]))
     recorded()
     assert {record.mixer for record in listed("kept_mixer")} == {"kept", "other"}
@@ -121,7 +121,7 @@ def test_other_records_stay_and_a_file_that_holds_none_is_left_alone(
 
 def test_with_a_device_the_laws_by_kernels_are_kept_beside_the_others(
     recorded: Recorded, pytester: pytest.Pytester
-) -> None:  # fmt: skip
+) -> None:
     every_form = "    impls = ('reference', 'triton')\n"
     before = recorded(suite=every_form, args=("-m", "not slow"))
     assert set(before) == {ANY, "reference"}
@@ -153,9 +153,7 @@ def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> Non
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '[{"mixer": "full"}]', "3"], ids=["no-json", "number", "part", "scalar"])
-def test_a_file_that_holds_no_records_is_named(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+def test_a_file_that_holds_no_records_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / f"odd_mixer_{abs(hash(text))}"
     package.mkdir()
     (package / "__init__.py").touch()

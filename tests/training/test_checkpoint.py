@@ -117,9 +117,12 @@ SPOILT: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_a_spoilt_checkpoint_is_left_alone(
-    spoil: Callable[[Path], None], good: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Path], None],
+    good: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "trial.pt"
     file.write_bytes(good.read_bytes())

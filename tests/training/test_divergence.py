@@ -147,8 +147,9 @@ def test_a_step_that_is_not_finite_names_the_layer_and_the_token() -> None:
 
 
 def test_one_rate_that_diverges_leaves_the_others() -> None:
-    found = measured(scaled(lambda layer, ctx: layer.down.weight.abs().max() > 1e3, torch.nan),
-                     learning_rates=[1e5, 1e-2])  # fmt: skip
+    found = measured(
+        scaled(lambda layer, ctx: layer.down.weight.abs().max() > 1e3, torch.nan), learning_rates=[1e5, 1e-2]
+    )
     assert [entry["status"] for entry in found.sweep] == ["diverged", "complete"]
     assert found.sweep[0]["reason"] == "the loss is not finite at step 2: layer 1 (toy) first gives NaN"
 

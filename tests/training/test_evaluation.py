@@ -196,9 +196,17 @@ def test_a_device_that_is_not_there(arch: ArchSpec, task: Task, registry: Regist
 def test_measurement_defaults() -> None:
     names = {"key", "digest", "pattern", "task"}
     measurement = Measurement(
-        **dict.fromkeys(names, "x"), arch={}, task_options={}, metric="accuracy", direction="maximize", recall=True,
-        chance=0.0, recipe={}, seed=0, status="complete",
-    )  # fmt: skip
+        **dict.fromkeys(names, "x"),
+        arch={},
+        task_options={},
+        metric="accuracy",
+        direction="maximize",
+        recall=True,
+        chance=0.0,
+        recipe={},
+        seed=0,
+        status="complete",
+    )
     assert measurement.exercised
     assert not replace(
         measurement, unexercised=(Unexercised(layer="sliding", task="x", seq_len=4, dense_up_to=4),)

@@ -37,9 +37,11 @@ def test_the_key_holds_source_device_and_form() -> None:
     base = key_with(with_toy())
     assert key_with(with_toy()) == base
     others = {
-        key_with(with_toy("0" * 16)), key_with(with_toy("unknown-1")), key_with(with_toy(), device="cuda"),
+        key_with(with_toy("0" * 16)),
+        key_with(with_toy("unknown-1")),
+        key_with(with_toy(), device="cuda"),
         key_with(with_toy(), form="reference"),
-    }  # fmt: skip
+    }
     assert len(others | {base}) == 5
 
 

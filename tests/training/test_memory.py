@@ -31,10 +31,13 @@ def test_a_model_that_no_machine_holds_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("task", "recipe"),
-    [("mqar:easy(seq_len=16777216)", {}), ("mqar:easy(noise_tokens=268435456)", {}),
-     ("copying:easy(seq_len=1048576)", {"batch_size": 2**20})],
+    [
+        ("mqar:easy(seq_len=16777216)", {}),
+        ("mqar:easy(noise_tokens=268435456)", {}),
+        ("copying:easy(seq_len=1048576)", {"batch_size": 2**20}),
+    ],
     ids=["long", "wide", "many"],
-)  # fmt: skip
+)
 def test_a_task_or_a_batch_that_no_machine_holds_is_refused(task: str, recipe: dict[str, int]) -> None:
     arch, found = arch_of("full", REGISTRY), resolve_task(task, REGISTRY)
     with pytest.raises(SpecError, match=r"need at least .* of memory, and this machine has"):
@@ -87,5 +90,6 @@ def test_limits_of_control_groups_are_found(
 
 def test_the_machine_has_some_memory() -> None:
     assert 2**28 < memory.machine_bytes() < 2**50
-    memory.check_memory(arch_of("full", REGISTRY), resolve_task("echo", REGISTRY), RECIPE_READ, REGISTRY,
-                        torch.device("cpu"))  # fmt: skip
+    memory.check_memory(
+        arch_of("full", REGISTRY), resolve_task("echo", REGISTRY), RECIPE_READ, REGISTRY, torch.device("cpu")
+    )

@@ -44,9 +44,17 @@ def test_a_measurement_is_read_back_as_it_was_measured(layer, broken, rates, sto
     measured = evaluate(arch_of("toy toy", registry), Echo(EchoOptions()), recipe, 0, registry=registry)
     search = store.create_search("s", {}, [], plugins=[], parts=[])
     trial = store.add_trial(
-        search, kind="search", state="running", arch=measured.arch, digest=measured.digest, pattern=measured.pattern,
-        params={}, seeds=[0], costs={}, violations={},
-    )  # fmt: skip
+        search,
+        kind="search",
+        state="running",
+        arch=measured.arch,
+        digest=measured.digest,
+        pattern=measured.pattern,
+        params={},
+        seeds=[0],
+        costs={},
+        violations={},
+    )
 
     store.add_measurement(trial, measured.to_json(), {"test": measured.test}, task="echo")
 

@@ -54,9 +54,7 @@ def sized(**wrong: Any) -> type[Echo]:
 
 def changed_at(split: str, change: Callable[[Any], Any]) -> type[Echo]:
     """Draws of one split have their tokens changed."""
-    return redrawn(
-        lambda batch, drawn, _: Batch(change(batch.tokens), batch.targets) if drawn == split else batch
-    )  # fmt: skip
+    return redrawn(lambda batch, drawn, _: Batch(change(batch.tokens), batch.targets) if drawn == split else batch)
 
 
 def raise_(error: Exception) -> Any:
@@ -99,18 +97,22 @@ WRONG: dict[str, tuple[type[Task], str]] = {
     "dtype": (changed_at("train", lambda tokens: tokens.astype(np.int32)), "gave tokens of int32, wanted int64"),
     "nothing": (redrawn(lambda *_: None), "gave a NoneType, wanted an archsearch.tasks.Batch"),
     "unlike-twice": (
-        changed_at("train", plus_turn), "train_batch gave two different batches for seed 0 and step 0: draw from",
+        changed_at("train", plus_turn),
+        "train_batch gave two different batches for seed 0 and step 0: draw from",
     ),
     "unlike-twice-on-test": (
-        changed_at("test", plus_turn), 'draw gave two different batches for the split "test" and the set ""',
+        changed_at("test", plus_turn),
+        'draw gave two different batches for the split "test" and the set ""',
     ),
     "half-a-batch": (Overrides, r"train_batch gave tokens \[4, 12\], wanted \[8, 12\]"),
     "a-set-less": (LosesASet, r"evaluation gave the sets \[''\], wanted \['', '2x'\]"),
     "draw-raises": (
-        redrawn(lambda *_: raise_(KeyError("x"))), r"draw raised KeyError: 'x' \(.*test_task_checks\.py:\d+\)$",
+        redrawn(lambda *_: raise_(KeyError("x"))),
+        r"draw raised KeyError: 'x' \(.*test_task_checks\.py:\d+\)$",
     ),
     "metrics-raises": (
-        measuring(lambda _: raise_(ZeroDivisionError("by 0"))), r"metrics raised ZeroDivisionError: by 0 \(.*:\d+\)$",
+        measuring(lambda _: raise_(ZeroDivisionError("by 0"))),
+        r"metrics raised ZeroDivisionError: by 0 \(.*:\d+\)$",
     ),
     "metrics-none": (measuring(lambda _: None), 'metrics gave a NoneType, wanted a mapping with "accuracy"'),
     "metrics-other": (measuring(lambda _: {"exact": 1.0}), r'metrics gave \[\'exact\'\], wanted .* "accuracy"'),
@@ -122,10 +124,10 @@ WRONG: dict[str, tuple[type[Task], str]] = {
     "seq-len": (sized(seq_len=-3), "seq_len = -3, wanted a whole number"),
     "chance": (sized(chance=6.25), "chance = 6.25, wanted a share, 0 to 1"),
     "chance-nan": (sized(chance=float("nan")), "chance = nan, wanted a share, 0 to 1"),
-    "direction": (sized(direction="up"), "direction = 'up', wanted \"maximize\" or \"minimize\""),
+    "direction": (sized(direction="up"), 'direction = \'up\', wanted "maximize" or "minimize"'),
     "rows": (sized(evaluation_rows={"validation": 0, "test": 8}), r'evaluation_rows\["validation"\] = 0, wanted'),
     "labels": (sized(evaluation_labels=("2x",)), r"evaluation_labels = \('2x',\) lacks \"\", the main set"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("task", "said"), WRONG.values(), ids=WRONG)

@@ -100,9 +100,11 @@ def _read(sentence: str, task: str) -> dict[str, Any]:
     if match is None:
         return {"layer": sentence, "task": "", "seq_len": 0, "dense_up_to": 0}
     return {
-        "layer": match["layer"], "task": match["task"] or task, "seq_len": int(match["length"]),
+        "layer": match["layer"],
+        "task": match["task"] or task,
+        "seq_len": int(match["length"]),
         "dense_up_to": int(match["dense"]),
-    }  # fmt: skip
+    }
 
 
 def _distinct(entries: Iterable[Any]) -> Layers:
