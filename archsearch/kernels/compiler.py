@@ -52,7 +52,7 @@ def digest_of(build: Build, arch: str) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
-def sources_of(fn: Any) -> dict[str, str]:
+def sources_of(fn: Any) -> list[tuple[str, str]]:
     """The code of a device function, of those that it calls, and the constants that they read; not Triton's own.
 
     Unlike Triton's key it changes neither with Triton, nor with the folder or the line that a function stands at, nor
@@ -60,22 +60,20 @@ def sources_of(fn: Any) -> dict[str, str]:
     """
     import triton.language as tl
 
-    found: dict[str, str] = {}
-    waiting = [fn]
+    found: dict[tuple[str, str], None] = {}
+    waiting, seen = [fn], {fn}
     while waiting:
         each = waiting.pop()
         module = each.__module__.rpartition(".")[2]
-        name = f"{module}.{each.__name__}"
-        if name in found:
-            continue
-        found[name] = ast.unparse(ast.parse(each.src))
+        found[f"{module}.{each.__name__}", ast.unparse(ast.parse(each.src))] = None
         for word in each.fn.__code__.co_names:
             used = each.fn.__globals__.get(word)
-            if hasattr(used, "src") and not used.__module__.startswith("triton."):
+            if hasattr(used, "src") and not used.__module__.startswith("triton.") and used not in seen:
+                seen.add(used)
                 waiting.append(used)
             elif isinstance(used, tl.constexpr):
-                found[f"{module}.{word}"] = repr(used.value)
-    return dict(sorted(found.items()))
+                found[f"{module}.{word}", repr(used.value)] = None
+    return sorted(found)
 
 
 def compiler_versions() -> tuple[str, str]:

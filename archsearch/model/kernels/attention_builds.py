@@ -9,14 +9,38 @@ from typing import Any
 from archsearch.kernels import Build, Config, Table
 
 _TYPES = {
-    "q": "*bf16", "k": "*bf16", "v": "*bf16", "o": "*bf16", "g": "*bf16", "x": "*bf16", "means": "*bf16",
-    "parts": "*bf16", "dq": "*bf16",
-    "norms": "*fp32", "part_norms": "*fp32", "inners": "*fp32", "dk": "*fp32", "dv": "*fp32",
-    "lows": "*i32", "highs": "*i32", "begins": "*i32", "ends": "*i32", "order": "*i32", "bounds": "*i32",
-    "tile_lane": "*i32", "tile_first": "*i32", "starts": "*i32", "stops": "*i32", "firsts": "*i32", "owns": "*i32",
-    "chosen": "*i32", "ats": "*i32", "lengths": "*i64",
-    "scale": "fp32", "grad_scale": "fp32",
-}  # fmt: skip
+    "q": "*bf16",
+    "k": "*bf16",
+    "v": "*bf16",
+    "o": "*bf16",
+    "g": "*bf16",
+    "x": "*bf16",
+    "means": "*bf16",
+    "parts": "*bf16",
+    "dq": "*bf16",
+    "norms": "*fp32",
+    "part_norms": "*fp32",
+    "inners": "*fp32",
+    "dk": "*fp32",
+    "dv": "*fp32",
+    "lows": "*i32",
+    "highs": "*i32",
+    "begins": "*i32",
+    "ends": "*i32",
+    "order": "*i32",
+    "bounds": "*i32",
+    "tile_lane": "*i32",
+    "tile_first": "*i32",
+    "starts": "*i32",
+    "stops": "*i32",
+    "firsts": "*i32",
+    "owns": "*i32",
+    "chosen": "*i32",
+    "ats": "*i32",
+    "lengths": "*i64",
+    "scale": "fp32",
+    "grad_scale": "fp32",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +60,29 @@ class Builder:
         `types` says which arguments differ from what their names stand for."""
         config = self.row[name]
         known: dict[str, Any] = {
-            "HEADS": self.heads, "GROUP": self.heads // self.key_heads, "KV_HEADS": self.key_heads,
-            "D": self.head_dim, "WIDTH": self.head_dim, "PRECISION": "tf32", **config.tiles, **extra,
-        }  # fmt: skip
+            "HEADS": self.heads,
+            "GROUP": self.heads // self.key_heads,
+            "KV_HEADS": self.key_heads,
+            "D": self.head_dim,
+            "WIDTH": self.head_dim,
+            "PRECISION": "tf32",
+            **config.tiles,
+            **extra,
+        }
         constants = {name: known[name] for name in fn.arg_names if name in known}
         signature = {
             name: {**_TYPES, **(types or {})}.get(name, "i32") for name in fn.arg_names if name not in constants
         }
         return Build(
-            op=self.op, name=name, fn=fn, signature=signature, constexprs=constants, config=config,
-            head_dim=self.head_dim, variant=variant,
-        )  # fmt: skip
+            op=self.op,
+            name=name,
+            fn=fn,
+            signature=signature,
+            constexprs=constants,
+            config=config,
+            head_dim=self.head_dim,
+            variant=variant,
+        )
 
 
 def builders(table: Table, arch: str, *, heads: int, key_heads: int) -> Iterator[Builder]:

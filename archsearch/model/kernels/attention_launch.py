@@ -64,9 +64,16 @@ def write_mean_of_last(means: Tensor, x: Tensor, lengths: Tensor, block_size: in
     key = table.key(arch_of(x.device), x.shape[3])
     (x, *steps), (written, *places) = rows_of_cache(x), rows_of_cache(means)
     mean_of_last[x.shape[0], x.shape[2]](
-        x, lengths.contiguous(), written, block_size, *steps, *places,
-        D=x.shape[3], WIDTH=key[1], **options(table.rows[key]["mean_step"]),
-    )  # fmt: skip
+        x,
+        lengths.contiguous(),
+        written,
+        block_size,
+        *steps,
+        *places,
+        D=x.shape[3],
+        WIDTH=key[1],
+        **options(table.rows[key]["mean_step"]),
+    )
     if written is not means:
         means.copy_(written)
 
@@ -90,25 +97,61 @@ def attend_range(
     o = torch.empty_like(x.q, memory_format=torch.contiguous_format)
     norms = x.q.new_empty(batch * count, heads, dtype=torch.float32)
     range_kernels.range_forward[-(-count // config.tiles["M"]), heads, batch](
-        x.q, x.k, x.v, seen.low, seen.high, o if parts is None else parts, norms if part_norms is None else part_norms,
-        o, norms, x.scale_log2, count, *x.distances,
-        HEADS=heads, GROUP=x.group, SLOTS=0 if parts is None else parts.shape[2], **x.constants, **options(config),
-    )  # fmt: skip
+        x.q,
+        x.k,
+        x.v,
+        seen.low,
+        seen.high,
+        o if parts is None else parts,
+        norms if part_norms is None else part_norms,
+        o,
+        norms,
+        x.scale_log2,
+        count,
+        *x.distances,
+        HEADS=heads,
+        GROUP=x.group,
+        SLOTS=0 if parts is None else parts.shape[2],
+        **x.constants,
+        **options(config),
+    )
     return o, norms
 
 
 def grad_range_query(
-    x: Operands, seen: Range, grad: Gradient, dq: Tensor, config: Config, *, parts: Tensor | None = None,
+    x: Operands,
+    seen: Range,
+    grad: Gradient,
+    dq: Tensor,
+    config: Config,
+    *,
+    parts: Tensor | None = None,
     add: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Writes, or adds to, dq `[B, T, Hq, D]`, the sum of `parts` `[B * T, Hq, slots, D]` with it."""
     batch, count, heads, _ = x.q.shape
     range_kernels.range_grad_query[-(-count // config.tiles["M"]), heads, batch](
-        x.q, x.k, x.v, seen.low, seen.high, grad.norms, grad.g, grad.inner, dq if parts is None else parts, dq,
-        x.scale_log2, x.scale, count, *x.distances,
-        HEADS=heads, GROUP=x.group, SLOTS=0 if parts is None else parts.shape[2], ADD=add, **x.constants,
+        x.q,
+        x.k,
+        x.v,
+        seen.low,
+        seen.high,
+        grad.norms,
+        grad.g,
+        grad.inner,
+        dq if parts is None else parts,
+        dq,
+        x.scale_log2,
+        x.scale,
+        count,
+        *x.distances,
+        HEADS=heads,
+        GROUP=x.group,
+        SLOTS=0 if parts is None else parts.shape[2],
+        ADD=add,
+        **x.constants,
         **options(config),
-    )  # fmt: skip
+    )
 
 
 def grad_range_keys(
@@ -119,10 +162,29 @@ def grad_range_keys(
     keys, out = dk.shape[0] * dk.shape[1], dk.shape[2]
     begin, end = seen.queries(keys, config.tiles["N"])
     range_kernels.range_grad_keys[len(begin), out](
-        x.q, x.k, x.v, seen.low, seen.high, begin, end, grad.norms, grad.g, grad.inner, dk, dv,
-        x.scale_log2, x.scale, keys, *x.distances,
-        HEADS=heads, GROUP=x.group, EACH=heads // out, ADD=add, **x.constants, **options(config),
-    )  # fmt: skip
+        x.q,
+        x.k,
+        x.v,
+        seen.low,
+        seen.high,
+        begin,
+        end,
+        grad.norms,
+        grad.g,
+        grad.inner,
+        dk,
+        dv,
+        x.scale_log2,
+        x.scale,
+        keys,
+        *x.distances,
+        HEADS=heads,
+        GROUP=x.group,
+        EACH=heads // out,
+        ADD=add,
+        **x.constants,
+        **options(config),
+    )
 
 
 def drop_unfilled(gradients: tuple[Tensor, ...], lengths: Tensor | None) -> tuple[Tensor, ...]:
@@ -143,10 +205,26 @@ def attend_pairs(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, config: 
     part_norms = x.q.new_full((batch * count, heads, slots), -torch.inf, dtype=torch.float32)
     lane, first = pairs.tiles(config.tiles["M"])
     chosen_kernels.chosen_forward[(len(lane),)](
-        x.q, x.k, x.v, pairs.order, pairs.bounds, lane, first, blocks.starts, blocks.stops, parts, part_norms,
-        x.scale_log2, pairs.lanes, blocks.count, *x.distances,
-        HEADS=heads, SLOTS=slots, **x.constants, **options(config),
-    )  # fmt: skip
+        x.q,
+        x.k,
+        x.v,
+        pairs.order,
+        pairs.bounds,
+        lane,
+        first,
+        blocks.starts,
+        blocks.stops,
+        parts,
+        part_norms,
+        x.scale_log2,
+        pairs.lanes,
+        blocks.count,
+        *x.distances,
+        HEADS=heads,
+        SLOTS=slots,
+        **x.constants,
+        **options(config),
+    )
     return parts, part_norms
 
 
@@ -156,21 +234,66 @@ def grad_pairs_query(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, grad
     parts = x.q.new_zeros(batch * count, heads, slots, dim)
     lane, first = pairs.tiles(config.tiles["M"])
     chosen_kernels.chosen_grad_query[(len(lane),)](
-        x.q, x.k, x.v, pairs.order, pairs.bounds, lane, first, blocks.starts, blocks.stops,
-        grad.norms, grad.g, grad.inner, parts, x.scale_log2, x.scale, pairs.lanes, blocks.count, *x.distances,
-        HEADS=heads, SLOTS=slots, **x.constants, **options(config),
-    )  # fmt: skip
+        x.q,
+        x.k,
+        x.v,
+        pairs.order,
+        pairs.bounds,
+        lane,
+        first,
+        blocks.starts,
+        blocks.stops,
+        grad.norms,
+        grad.g,
+        grad.inner,
+        parts,
+        x.scale_log2,
+        x.scale,
+        pairs.lanes,
+        blocks.count,
+        *x.distances,
+        HEADS=heads,
+        SLOTS=slots,
+        **x.constants,
+        **options(config),
+    )
     return parts
 
 
 def grad_pairs_keys(
-    x: Operands, pairs: Pairs, blocks: Blocks, choosers: int, slots: int, grad: Gradient, dk: Tensor, dv: Tensor,
+    x: Operands,
+    pairs: Pairs,
+    blocks: Blocks,
+    choosers: int,
+    slots: int,
+    grad: Gradient,
+    dk: Tensor,
+    dv: Tensor,
     config: Config,
-) -> None:  # fmt: skip
+) -> None:
     """Adds to dk and dv `[B, S, Hkv, D]` float32 what the pairs give the keys of their blocks."""
     chosen_kernels.chosen_grad_keys[pairs.lanes, -(-blocks.size // config.tiles["N"])](
-        x.q, x.k, x.v, pairs.order, pairs.bounds, blocks.starts, blocks.stops, grad.norms, grad.g, grad.inner, dk, dv,
-        x.scale_log2, x.scale, blocks.count, *x.distances,
-        HEADS=x.heads, KV_HEADS=x.key_heads, CHOOSERS=choosers, SHARE=1 << (x.heads // choosers - 1).bit_length(),
-        SLOTS=slots, **x.constants, **options(config),
-    )  # fmt: skip
+        x.q,
+        x.k,
+        x.v,
+        pairs.order,
+        pairs.bounds,
+        blocks.starts,
+        blocks.stops,
+        grad.norms,
+        grad.g,
+        grad.inner,
+        dk,
+        dv,
+        x.scale_log2,
+        x.scale,
+        blocks.count,
+        *x.distances,
+        HEADS=x.heads,
+        KV_HEADS=x.key_heads,
+        CHOOSERS=choosers,
+        SHARE=1 << (x.heads // choosers - 1).bit_length(),
+        SLOTS=slots,
+        **x.constants,
+        **options(config),
+    )

@@ -11,9 +11,17 @@ NOTHING: tl.constexpr = tl.constexpr(-(2**63))
 
 @triton.jit(do_not_specialize=["block_size", "x_heads"])
 def mean_rows(
-    x, starts, stops, means, block_size, x_heads,
-    HEADS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    x,
+    starts,
+    stops,
+    means,
+    block_size,
+    x_heads,
+    HEADS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+):
     """Means `[blocks, HEADS, D]` of the complete blocks of x `[keys, HEADS, D]`, zeros for others;
     grid (blocks, HEADS)."""
     block, head = tl.program_id(0), tl.program_id(1)

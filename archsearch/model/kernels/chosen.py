@@ -32,11 +32,31 @@ def _pairs_of_tile(order, bounds, lane, first, SLOTS: tl.constexpr, CHOOSERS: tl
 
 @triton.jit(do_not_specialize=["lanes", "blocks", "q_heads", "k_heads", "v_heads"])
 def chosen_forward(
-    q, k, v, order, bounds, tile_lane, tile_first, starts, stops, parts, part_norms, scale,
-    lanes, blocks, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, SLOTS: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    order,
+    bounds,
+    tile_lane,
+    tile_first,
+    starts,
+    stops,
+    parts,
+    part_norms,
+    scale,
+    lanes,
+    blocks,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Attention of each pair to its block: parts `[pairs, D]`, part_norms `[pairs]`; grid (tiles of pairs)."""
     tile = tl.program_id(0)
     lane = tl.load(tile_lane + tile)
@@ -61,11 +81,34 @@ def chosen_forward(
 
 @triton.jit(do_not_specialize=["lanes", "blocks", "q_heads", "k_heads", "v_heads"])
 def chosen_grad_query(
-    q, k, v, order, bounds, tile_lane, tile_first, starts, stops, norms, g, inners, parts, scale, grad_scale,
-    lanes, blocks, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, SLOTS: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    order,
+    bounds,
+    tile_lane,
+    tile_first,
+    starts,
+    stops,
+    norms,
+    g,
+    inners,
+    parts,
+    scale,
+    grad_scale,
+    lanes,
+    blocks,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """The gradient of each pair's query by its block, parts `[pairs, D]`; grid as forward."""
     tile = tl.program_id(0)
     lane = tl.load(tile_lane + tile)
@@ -91,11 +134,35 @@ def chosen_grad_query(
 
 @triton.jit(do_not_specialize=["blocks", "q_heads", "k_heads", "v_heads"])
 def chosen_grad_keys(
-    q, k, v, order, bounds, starts, stops, norms, g, inners, dk, dv, scale, grad_scale,
-    blocks, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, CHOOSERS: tl.constexpr, SHARE: tl.constexpr, SLOTS: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    order,
+    bounds,
+    starts,
+    stops,
+    norms,
+    g,
+    inners,
+    dk,
+    dv,
+    scale,
+    grad_scale,
+    blocks,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    CHOOSERS: tl.constexpr,
+    SHARE: tl.constexpr,
+    SLOTS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Adds to dk, dv `[keys, KV_HEADS, D]` in float32; grid (lanes, tiles of a block).
 
     A chooser speaks for HEADS / CHOOSERS query heads; `SHARE`, a power of 2, holds as many.

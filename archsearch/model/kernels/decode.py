@@ -18,11 +18,32 @@ def rows_of_a_split(lengths, sequence, S, fill, most, BLOCK_N: tl.constexpr):
 
 @triton.jit(do_not_specialize=SIZES)
 def decode_splits(
-    q, k, v, lengths, o, partial, lse,
-    scale, S, heads, kv_heads, k_batch, k_step, v_batch, v_step, fill, most, splits,
-    D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_N: tl.constexpr,
-    MERGED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lengths,
+    o,
+    partial,
+    lse,
+    scale,
+    S,
+    heads,
+    kv_heads,
+    k_batch,
+    k_step,
+    v_batch,
+    v_step,
+    fill,
+    most,
+    splits,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    MERGED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Program (sequence, key head, tile of its query heads, split), the split fastest.
 
     q `[B, Hq, D]`; k, v `[B, S, Hkv, D]`, sequences and rows `*_batch` and `*_step` heads apart; lengths `[B]`.
@@ -71,9 +92,20 @@ def decode_splits(
 
 @triton.jit(do_not_specialize=["S", "heads", "fill", "most", "splits"])
 def merge_splits(
-    partial, lse, lengths, o, S, heads, fill, most, splits,
-    DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
+    partial,
+    lse,
+    lengths,
+    o,
+    S,
+    heads,
+    fill,
+    most,
+    splits,
+    DV: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
     """Program (sequence, query head): o `[B, Hq, DV]` from the partial outputs of the splits that have rows."""
     head = tl.program_id(0).to(tl.int64)
     length, share = rows_of_a_split(lengths, head // heads, S, fill, most, BLOCK_N)
@@ -92,8 +124,9 @@ def merge_splits(
         kept = tl.exp2(top - new_top)
         parts = tl.load(
             partial + (start + split)[:, None] * DV + column[None, :],
-            mask=here[:, None] & (column < DV)[None, :], other=0.0,
-        )  # fmt: skip
+            mask=here[:, None] & (column < DV)[None, :],
+            other=0.0,
+        )
         total = total * kept + tl.sum(weights, 0)
         acc = acc * kept + tl.sum(weights[:, None] * parts, 0)
         top = new_top

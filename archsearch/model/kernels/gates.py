@@ -28,9 +28,22 @@ def _place(rows, columns, ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C:
 
 @triton.jit(do_not_specialize=["rows", "columns", "group", "x_row"])
 def gate_forward(
-    x, bias, rate, out, step, rows, columns, group, x_row, temperature,
-    FORM: tl.constexpr, STEP: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+    x,
+    bias,
+    rate,
+    out,
+    step,
+    rows,
+    columns,
+    group,
+    x_row,
+    temperature,
+    FORM: tl.constexpr,
+    STEP: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """out, step `[N, C]` float32 from x `[N, C]`, `x_row` from one row to the next.
 
     FORM "rate": step = softplus(x + bias), out = -exp(rate) step, bias `[C]`, rate `[C / group]`, x + bias at most
@@ -59,9 +72,25 @@ def gate_forward(
 
 @triton.jit(do_not_specialize=["rows", "columns", "group", "x_row"])
 def gate_backward(
-    x, bias, rate, d_out, d_step, d_x, d_bias, d_rate, rows, columns, group, x_row, temperature,
-    FORM: tl.constexpr, STEP: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+    x,
+    bias,
+    rate,
+    d_out,
+    d_step,
+    d_x,
+    d_bias,
+    d_rate,
+    rows,
+    columns,
+    group,
+    x_row,
+    temperature,
+    FORM: tl.constexpr,
+    STEP: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """As `gate_forward`; d_out, d_step and d_x dense; d_bias, d_rate `[programs, C]` float32, for "rate" alone: what
     each program's rows add."""
     row, column, inside = _place(rows, columns, ALIGNED, BLOCK_R, BLOCK_C)

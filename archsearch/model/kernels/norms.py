@@ -18,9 +18,18 @@ def _tile(rows, dim, ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.c
 
 @triton.jit(do_not_specialize=["rows", "heads", "dim", "x_token"])
 def unit_forward(
-    x, unit, inverse, rows, heads, dim, x_token, eps,
-    ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    unit,
+    inverse,
+    rows,
+    heads,
+    dim,
+    x_token,
+    eps,
+    ALIGNED: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """One program: BLOCK_R of the N H rows of x `[N, H, K]`, dense but for `x_token` from one token to the next; unit
     `[N, H, K]`, x over sqrt(sum of squares + eps); inverse, one over that, `[N H]` float32. ALIGNED: K and x_token are
     multiples of 8."""
@@ -62,9 +71,20 @@ def _normed(x, cells, inside, dim, eps):
 
 @triton.jit(do_not_specialize=["rows", "heads", "dim", "gate_token"])
 def gated_forward(
-    x, weight, gate, out, rows, heads, dim, gate_token, eps,
-    ACTIVATION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    weight,
+    gate,
+    out,
+    rows,
+    heads,
+    dim,
+    gate_token,
+    eps,
+    ACTIVATION: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """One program: BLOCK_R of the N H rows of x `[N, H, V]` normed, times weight `[V]` and the activated gate.
 
     gate `[N, H V]`, dense but for `gate_token` from one token to the next, not read where ACTIVATION is "none"; out
@@ -85,9 +105,23 @@ def gated_forward(
 
 @triton.jit(do_not_specialize=["rows", "heads", "dim", "gate_token"])
 def gated_backward(
-    x, weight, gate, d_out, d_x, d_gate, d_weight, rows, heads, dim, gate_token, eps,
-    ACTIVATION: tl.constexpr, ALIGNED: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    x,
+    weight,
+    gate,
+    d_out,
+    d_x,
+    d_gate,
+    d_weight,
+    rows,
+    heads,
+    dim,
+    gate_token,
+    eps,
+    ACTIVATION: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
     """As `gated_forward`; d_out, d_x, d_gate dense; d_weight `[programs, V]` float32: what each program adds."""
     row, column, inside = _tile(rows, dim, ALIGNED, BLOCK_R, BLOCK_D)
     if ALIGNED:

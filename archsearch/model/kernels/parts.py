@@ -8,9 +8,19 @@ from archsearch.model.kernels.block_rows import finished, finite, load_rows
 
 @triton.jit
 def attend_run(
-    q, k, v, first, end, scale, k_heads, v_heads, kv_head,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    first,
+    end,
+    scale,
+    k_heads,
+    v_heads,
+    kv_head,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+):
     """Sum `[WIDTH]`, highest score and total weight of q `[WIDTH]` float32 over up to N rows from `first` to `end`."""
     rows = first + tl.arange(0, N)
     there = rows < end
@@ -45,8 +55,14 @@ def merged_parts(parts, part_norms, base, count, D: tl.constexpr, WIDTH: tl.cons
 
 @triton.jit(do_not_specialize=["count"])
 def merge_parts(
-    parts, part_norms, o, count, D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr,
-):  # fmt: skip
+    parts,
+    part_norms,
+    o,
+    count,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+):
     """o `[rows, D]` of parts `[rows, count, D]` and part_norms `[rows, count]`; grid (rows)."""
     row = tl.program_id(0).to(tl.int64)
     out, _ = merged_parts(parts, part_norms, row * count, count, D, WIDTH, M)
@@ -56,9 +72,18 @@ def merge_parts(
 
 @triton.jit(do_not_specialize=["block_size", "x_batch", "x_heads", "mean_batch", "mean_heads"])
 def mean_of_last(
-    x, lengths, means, block_size, x_batch, x_heads, mean_batch, mean_heads,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    x,
+    lengths,
+    means,
+    block_size,
+    x_batch,
+    x_heads,
+    mean_batch,
+    mean_heads,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+):
     """Writes the mean of the block that the last token of a sequence completes, if it does; grid (B, H).
 
     x `[B, S, H, D]`, means `[B, n, H, D]`; lengths `[B]` include the last token.

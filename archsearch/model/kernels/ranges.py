@@ -44,9 +44,26 @@ def _visible(keys, low, high):
 
 @triton.jit
 def _attend(
-    q, k, v, begin, end, low, high, acc, top, total, scale, k_heads, v_heads, head,
-    MASKED: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    begin,
+    end,
+    low,
+    high,
+    acc,
+    top,
+    total,
+    scale,
+    k_heads,
+    v_heads,
+    head,
+    MASKED: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     for start in range(begin, end, N):
         keys = start + tl.arange(0, N)
         k_tile = load_span(k, start, end, k_heads, head, N, D, WIDTH)
@@ -60,10 +77,29 @@ def _attend(
 
 @triton.jit(do_not_specialize=["T", "q_heads", "k_heads", "v_heads"])
 def range_forward(
-    q, k, v, lows, highs, parts, part_norms, o, norms, scale, T, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, SLOTS: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lows,
+    highs,
+    parts,
+    part_norms,
+    o,
+    norms,
+    scale,
+    T,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLOTS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """o `[B * T, HEADS, D]` and norms `[B * T, HEADS]`; grid (tiles of T, HEADS, B).
 
     The `SLOTS` finished parts of each query, `[B * T, HEADS, SLOTS, D]`, take part in the softmax.
@@ -76,17 +112,68 @@ def range_forward(
     top = tl.full([M], -float("inf"), tl.float32)
     total = tl.zeros([M], tl.float32)
     acc, top, total = _attend(
-        q_tile, k, v, first, whole, low, high, acc, top, total, scale, k_heads, v_heads, head // GROUP,
-        True, D, WIDTH, N, PRECISION,
-    )  # fmt: skip
+        q_tile,
+        k,
+        v,
+        first,
+        whole,
+        low,
+        high,
+        acc,
+        top,
+        total,
+        scale,
+        k_heads,
+        v_heads,
+        head // GROUP,
+        True,
+        D,
+        WIDTH,
+        N,
+        PRECISION,
+    )
     acc, top, total = _attend(
-        q_tile, k, v, whole, broken, low, high, acc, top, total, scale, k_heads, v_heads, head // GROUP,
-        False, D, WIDTH, N, PRECISION,
-    )  # fmt: skip
+        q_tile,
+        k,
+        v,
+        whole,
+        broken,
+        low,
+        high,
+        acc,
+        top,
+        total,
+        scale,
+        k_heads,
+        v_heads,
+        head // GROUP,
+        False,
+        D,
+        WIDTH,
+        N,
+        PRECISION,
+    )
     acc, top, total = _attend(
-        q_tile, k, v, broken, last, low, high, acc, top, total, scale, k_heads, v_heads, head // GROUP,
-        True, D, WIDTH, N, PRECISION,
-    )  # fmt: skip
+        q_tile,
+        k,
+        v,
+        broken,
+        last,
+        low,
+        high,
+        acc,
+        top,
+        total,
+        scale,
+        k_heads,
+        v_heads,
+        head // GROUP,
+        True,
+        D,
+        WIDTH,
+        N,
+        PRECISION,
+    )
     lanes = tokens.to(tl.int64) * HEADS + head
     for slot in tl.range(SLOTS, num_stages=1):
         norm = tl.load(part_norms + lanes * SLOTS + slot)
@@ -99,9 +186,27 @@ def range_forward(
 
 @triton.jit
 def _grad_query(
-    q, g, k, v, begin, end, low, high, norm, inner, dq, scale, k_heads, v_heads, head,
-    MASKED: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    g,
+    k,
+    v,
+    begin,
+    end,
+    low,
+    high,
+    norm,
+    inner,
+    dq,
+    scale,
+    k_heads,
+    v_heads,
+    head,
+    MASKED: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     for start in range(begin, end, N):
         keys = start + tl.arange(0, N)
         k_tile = load_span(k, start, end, k_heads, head, N, D, WIDTH)
@@ -117,10 +222,32 @@ def _grad_query(
 
 @triton.jit(do_not_specialize=["T", "q_heads", "k_heads", "v_heads"])
 def range_grad_query(
-    q, k, v, lows, highs, norms, g, inners, parts, dq, scale, grad_scale, T, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, SLOTS: tl.constexpr, ADD: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lows,
+    highs,
+    norms,
+    g,
+    inners,
+    parts,
+    dq,
+    scale,
+    grad_scale,
+    T,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLOTS: tl.constexpr,
+    ADD: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """dq `[B * T, HEADS, D]` of gradients g `[B * T, HEADS, D]`; inners are the products g . o; grid as forward.
 
     The `SLOTS` finished parts of each query's gradient are added.
@@ -134,17 +261,71 @@ def range_grad_query(
     first, whole, broken, last = _spans(low, high, N)
     grad = tl.zeros([M, WIDTH], tl.float32)
     grad = _grad_query(
-        q_tile, g_tile, k, v, first, whole, low, high, norm, inner, grad, scale, k_heads, v_heads, head // GROUP,
-        True, D, WIDTH, N, PRECISION,
-    )  # fmt: skip
+        q_tile,
+        g_tile,
+        k,
+        v,
+        first,
+        whole,
+        low,
+        high,
+        norm,
+        inner,
+        grad,
+        scale,
+        k_heads,
+        v_heads,
+        head // GROUP,
+        True,
+        D,
+        WIDTH,
+        N,
+        PRECISION,
+    )
     grad = _grad_query(
-        q_tile, g_tile, k, v, whole, broken, low, high, norm, inner, grad, scale, k_heads, v_heads, head // GROUP,
-        False, D, WIDTH, N, PRECISION,
-    )  # fmt: skip
+        q_tile,
+        g_tile,
+        k,
+        v,
+        whole,
+        broken,
+        low,
+        high,
+        norm,
+        inner,
+        grad,
+        scale,
+        k_heads,
+        v_heads,
+        head // GROUP,
+        False,
+        D,
+        WIDTH,
+        N,
+        PRECISION,
+    )
     grad = _grad_query(
-        q_tile, g_tile, k, v, broken, last, low, high, norm, inner, grad, scale, k_heads, v_heads, head // GROUP,
-        True, D, WIDTH, N, PRECISION,
-    )  # fmt: skip
+        q_tile,
+        g_tile,
+        k,
+        v,
+        broken,
+        last,
+        low,
+        high,
+        norm,
+        inner,
+        grad,
+        scale,
+        k_heads,
+        v_heads,
+        head // GROUP,
+        True,
+        D,
+        WIDTH,
+        N,
+        PRECISION,
+    )
     grad *= grad_scale
     for slot in tl.range(SLOTS, num_stages=1):
         grad += load_rows(parts, lanes, valid, SLOTS, slot, D, WIDTH).to(tl.float32)
@@ -156,11 +337,34 @@ def range_grad_query(
 
 @triton.jit(do_not_specialize=["keys_count", "q_heads", "k_heads", "v_heads"])
 def range_grad_keys(
-    q, k, v, lows, highs, begins, ends, norms, g, inners, dk, dv, scale, grad_scale,
-    keys_count, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr, ADD: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lows,
+    highs,
+    begins,
+    ends,
+    norms,
+    g,
+    inners,
+    dk,
+    dv,
+    scale,
+    grad_scale,
+    keys_count,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    EACH: tl.constexpr,
+    ADD: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """dk, dv `[keys, HEADS / EACH, D]`, each over `EACH` query heads; grid (tiles of keys, HEADS / EACH).
 
     The queries from `begins` to `ends` of a tile of N keys are those that may see one of them.

@@ -64,19 +64,52 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
     )
     q, k, v, lengths = q.contiguous(), _packed_heads(k), _packed_heads(v), lengths.contiguous()
     decode_splits[(programs * splits,)](
-        q, k, v, lengths, o, partial, lse, scale * _LOG2_E, rows, heads, kv_heads,
-        k.stride(0) // dim, k.stride(1) // dim, v.stride(0) // value_dim, v.stride(1) // value_dim,
-        fill, MOST_ROWS, splits,
-        D=dim, DV=value_dim, BLOCK_D=row[1], BLOCK_G=block_g, BLOCK_N=block_n, MERGED=merged,
+        q,
+        k,
+        v,
+        lengths,
+        o,
+        partial,
+        lse,
+        scale * _LOG2_E,
+        rows,
+        heads,
+        kv_heads,
+        k.stride(0) // dim,
+        k.stride(1) // dim,
+        v.stride(0) // value_dim,
+        v.stride(1) // value_dim,
+        fill,
+        MOST_ROWS,
+        splits,
+        D=dim,
+        DV=value_dim,
+        BLOCK_D=row[1],
+        BLOCK_G=block_g,
+        BLOCK_N=block_n,
+        MERGED=merged,
         PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        num_warps=decode.num_warps, num_stages=decode.num_stages,
-    )  # fmt: skip
+        num_warps=decode.num_warps,
+        num_stages=decode.num_stages,
+    )
     if merged:
         merge_splits[(batch * heads,)](
-            partial, lse, lengths, o, rows, heads, fill, MOST_ROWS, splits,
-            DV=value_dim, BLOCK_D=row[1], BLOCK_S=merge.tiles["S"], BLOCK_N=block_n,
-            num_warps=merge.num_warps, num_stages=merge.num_stages,
-        )  # fmt: skip
+            partial,
+            lse,
+            lengths,
+            o,
+            rows,
+            heads,
+            fill,
+            MOST_ROWS,
+            splits,
+            DV=value_dim,
+            BLOCK_D=row[1],
+            BLOCK_S=merge.tiles["S"],
+            BLOCK_N=block_n,
+            num_warps=merge.num_warps,
+            num_stages=merge.num_stages,
+        )
     return o
 
 
@@ -122,23 +155,49 @@ def step_builds(table: Table, key: Key) -> Iterator[Build]:
         for merged in (True, False):
             parts = "*fp32" if merged else "*bf16"
             yield Build(
-                op=table.op, name="decode", fn=decode_splits, head_dim=width, config=decode,
+                op=table.op,
+                name="decode",
+                fn=decode_splits,
+                head_dim=width,
+                config=decode,
                 variant=f"{'split' if merged else 'whole'}-group-{block_g}",
                 signature={
-                    "q": "*bf16", "k": "*bf16", "v": "*bf16", "lengths": "*i64", "o": "*bf16",
-                    "partial": parts, "lse": parts, "scale": "fp32", **sizes, **shares,
+                    "q": "*bf16",
+                    "k": "*bf16",
+                    "v": "*bf16",
+                    "lengths": "*i64",
+                    "o": "*bf16",
+                    "partial": parts,
+                    "lse": parts,
+                    "scale": "fp32",
+                    **sizes,
+                    **shares,
                 },
                 constexprs={
-                    **wide, "BLOCK_G": block_g, "BLOCK_N": decode.tiles["N"], "MERGED": merged, "PRECISION": "tf32",
+                    **wide,
+                    "BLOCK_G": block_g,
+                    "BLOCK_N": decode.tiles["N"],
+                    "MERGED": merged,
+                    "PRECISION": "tf32",
                 },
-            )  # fmt: skip
+            )
     yield Build(
-        op=table.op, name="merge", fn=merge_splits, head_dim=width, config=merge,
+        op=table.op,
+        name="merge",
+        fn=merge_splits,
+        head_dim=width,
+        config=merge,
         signature={
-            "partial": "*fp32", "lse": "*fp32", "lengths": "*i64", "o": "*bf16", "S": "i32", "heads": "i32", **shares,
+            "partial": "*fp32",
+            "lse": "*fp32",
+            "lengths": "*i64",
+            "o": "*bf16",
+            "S": "i32",
+            "heads": "i32",
+            **shares,
         },
         constexprs={"DV": width, "BLOCK_D": width, "BLOCK_S": merge.tiles["S"], "BLOCK_N": decode.tiles["N"]},
-    )  # fmt: skip
+    )
 
 
 _QUERY_TILES = (16, 64)

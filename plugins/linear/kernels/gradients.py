@@ -9,11 +9,32 @@ from .places import chunk_tokens
 
 @triton.jit(do_not_specialize=["T", "chunks", "H", "HV", "gate_stride"])
 def d_scores(
-    q, k, log_decay, scores, writes, d_o, starts, ends, d_writes, d_weights, d_gates, scale,
-    T, chunks, H, HV, gate_stride,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    DECAY: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    log_decay,
+    scores,
+    writes,
+    d_o,
+    starts,
+    ends,
+    d_writes,
+    d_weights,
+    d_gates,
+    scale,
+    T,
+    chunks,
+    H,
+    HV,
+    gate_stride,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Writes what the outputs of a chunk say of its scores and writes.
 
     d_writes `[N, HV, V]`, the scores transposed times d_o; d_weights `[N, HV, C]`, for key j and query i the gradient
@@ -68,11 +89,33 @@ def d_scores(
 
 @triton.jit(do_not_specialize=["T", "chunks", "H", "HV", "gate_stride"])
 def d_solve(
-    k, v, log_decay, beta, inverses, writes, starts, ends, d_writes, d_v, d_overlaps, d_beta, d_gates,
-    T, chunks, H, HV, gate_stride,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    DECAY: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    k,
+    v,
+    log_decay,
+    beta,
+    inverses,
+    writes,
+    starts,
+    ends,
+    d_writes,
+    d_v,
+    d_overlaps,
+    d_beta,
+    d_gates,
+    T,
+    chunks,
+    H,
+    HV,
+    gate_stride,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """From the gradient of each write, in place, that of the right-hand side of its system, `d_writes` `[N, HV, V]`.
 
     Writes d_v; d_overlaps `[N, HV, C]`, the gradient of beta_i k_i k_j over beta_i for query i and key j, times their
@@ -135,11 +178,41 @@ def _met(at, live, level, C: tl.constexpr, AXIS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["N", "T", "chunks", "H", "HV", "gate_stride"])
 def d_inputs(
-    q, k, log_decay, beta, befores, d_afters, writes, d_writes, d_o, d_weights, d_overlaps, starts, ends,
-    d_q, d_k, d_gates, d_beta, scale, N, T, chunks, H, HV, gate_stride,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, LEVELS: tl.constexpr,
-    DELTA: tl.constexpr, DECAY: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    log_decay,
+    beta,
+    befores,
+    d_afters,
+    writes,
+    d_writes,
+    d_o,
+    d_weights,
+    d_overlaps,
+    starts,
+    ends,
+    d_q,
+    d_k,
+    d_gates,
+    d_beta,
+    scale,
+    N,
+    T,
+    chunks,
+    H,
+    HV,
+    gate_stride,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    LEVELS: tl.constexpr,
+    DELTA: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Writes for each value head d_q and d_k `[N, HV, K]`, in float32 d_gates (by channel `[N, HV, K]`, by head the
     share of each of the program's key channels `[K / BK, N, HV]`) and such shares of d_beta. C = 2^LEVELS."""
     chunk, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)

@@ -9,10 +9,30 @@ from .places import chunk_tokens
 
 @triton.jit(do_not_specialize=["T", "chunks", "H", "HV", "gate_stride"])
 def outputs(
-    queries, k, writes, log_decay, scores, befores, starts, ends, o, scale, T, chunks, H, HV, gate_stride,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    DECAY: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    queries,
+    k,
+    writes,
+    log_decay,
+    scores,
+    befores,
+    starts,
+    ends,
+    o,
+    scale,
+    T,
+    chunks,
+    H,
+    HV,
+    gate_stride,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Writes o `[N, HV, V]`. With gates by channel `queries` are `operands`', and `scores` are read; else `queries` are
     q, and the scores are taken here."""
     chunk, head = tl.program_id(0), tl.program_id(2)

@@ -9,10 +9,24 @@ from .places import chunk_tokens
 
 @triton.jit(do_not_specialize=["T", "chunks", "H", "HV", "gate_stride"])
 def head_overlaps(
-    k, log_decay, beta, starts, ends, overlaps, T, chunks, H, HV, gate_stride,
-    K: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, DECAY: tl.constexpr, PACKED: tl.constexpr,
+    k,
+    log_decay,
+    beta,
+    starts,
+    ends,
+    overlaps,
+    T,
+    chunks,
+    H,
+    HV,
+    gate_stride,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # fmt: skip
+):
     """Writes beta_i k_i k_j exp(span) for j < i, float32 `[N, HV, C]`; gates by head or none."""
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
@@ -37,10 +51,27 @@ def head_overlaps(
 
 @triton.jit(do_not_specialize=["T", "chunks", "H", "HV"])
 def channel_scores(
-    q, k, log_decay, beta, starts, ends, scores, overlaps, scale, T, chunks, H, HV,
-    K: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, LEVELS: tl.constexpr, DELTA: tl.constexpr,
-    PACKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    log_decay,
+    beta,
+    starts,
+    ends,
+    scores,
+    overlaps,
+    scale,
+    T,
+    chunks,
+    H,
+    HV,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    LEVELS: tl.constexpr,
+    DELTA: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Writes scale q_i k_j exp(span), j <= i, in k's dtype, and for the delta rule what `head_overlaps` writes, with a
     gate for each channel: both `[N, HV, C]`. C = 2^LEVELS.
 

@@ -21,9 +21,17 @@ def block_inverse(lower):
 
 @triton.jit(do_not_specialize=["T", "chunks", "HV"])
 def solve(
-    overlaps, starts, ends, inverses, T, chunks, HV,
-    C: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    overlaps,
+    starts,
+    ends,
+    inverses,
+    T,
+    chunks,
+    HV,
+    C: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Writes the inverse of I + `overlaps` of each chunk, both `[N, HV, C]`, in the dtype of `inverses`.
 
     Row of blocks after row of blocks: X_rs = -X_rr (sum over s <= m < r of L_rm X_ms).
@@ -59,11 +67,35 @@ def solve(
 
 @triton.jit(do_not_specialize=["T", "chunks", "H", "HV", "gate_stride"])
 def operands(
-    q, k, v, log_decay, beta, inverses, starts, ends, queries, keys, left, reads, known, scale, T, chunks, H, HV,
+    q,
+    k,
+    v,
+    log_decay,
+    beta,
+    inverses,
+    starts,
+    ends,
+    queries,
+    keys,
+    left,
+    reads,
+    known,
+    scale,
+    T,
+    chunks,
+    H,
+    HV,
     gate_stride,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    DELTA: tl.constexpr, DECAY: tl.constexpr, PACKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DELTA: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Writes what the passes over chunks multiply.
 
     Gates by channel: queries scale q exp(sum from the start), keys k exp(sum to the end), both `[N, HV, K]`, and left,

@@ -9,13 +9,41 @@ from .places import chunk_tokens, segment_chunks, sequence_chunks
 
 @triton.jit(do_not_specialize=["T", "chunks", "segments", "length", "H", "HV", "gate_stride"])
 def states(
-    keys, reads, known, log_decay, left, initial, starts, ends, firsts, befores, writes, last, factors,
-    T, chunks, segments, length, H, HV, gate_stride,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    DELTA: tl.constexpr, DECAY: tl.constexpr, PACKED: tl.constexpr, HAS_INITIAL: tl.constexpr,
-    WANT_STATES: tl.constexpr, WANT_LAST: tl.constexpr, WANT_FACTORS: tl.constexpr, IDENTITY: tl.constexpr,
+    keys,
+    reads,
+    known,
+    log_decay,
+    left,
+    initial,
+    starts,
+    ends,
+    firsts,
+    befores,
+    writes,
+    last,
+    factors,
+    T,
+    chunks,
+    segments,
+    length,
+    H,
+    HV,
+    gate_stride,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DELTA: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    HAS_INITIAL: tl.constexpr,
+    WANT_STATES: tl.constexpr,
+    WANT_LAST: tl.constexpr,
+    WANT_FACTORS: tl.constexpr,
+    IDENTITY: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # fmt: skip
+):
     """One program: BV values of the state of a head, through the chunks of one segment of a sequence.
 
     Writes the state before each chunk, `befores` `[chunks, HV, K, V]`, and what each token writes, `writes`
@@ -82,12 +110,40 @@ def states(
 
 @triton.jit(do_not_specialize=["T", "chunks", "segments", "length", "H", "HV", "gate_stride"])
 def d_states(
-    queries, keys, reads, d_o, log_decay, left, d_last, starts, ends, firsts, d_afters, d_writes, d_initial, scale,
-    T, chunks, segments, length, H, HV, gate_stride,
-    K: tl.constexpr, V: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    DELTA: tl.constexpr, DECAY: tl.constexpr, PACKED: tl.constexpr, HAS_LAST: tl.constexpr,
-    WANT_STATES: tl.constexpr, WANT_INITIAL: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    queries,
+    keys,
+    reads,
+    d_o,
+    log_decay,
+    left,
+    d_last,
+    starts,
+    ends,
+    firsts,
+    d_afters,
+    d_writes,
+    d_initial,
+    scale,
+    T,
+    chunks,
+    segments,
+    length,
+    H,
+    HV,
+    gate_stride,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DELTA: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    HAS_LAST: tl.constexpr,
+    WANT_STATES: tl.constexpr,
+    WANT_INITIAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """`states` backwards. Writes the gradient of the state after each chunk, `d_afters` `[chunks, HV, K, V]`, and adds
     to that of each token's write, `d_writes` `[N, HV, V]`, what comes through the state (WANT_STATES); writes the
     gradient of the state before the segment (WANT_INITIAL). `queries` are q, or `operands`' with gates by channel."""
@@ -145,11 +201,27 @@ def d_states(
 
 @triton.jit(do_not_specialize=["chunks", "segments", "length", "HV"])
 def scan(
-    initial, factors, lasts, firsts, befores, final, chunks, segments, length, HV,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr,
-    DELTA: tl.constexpr, PACKED: tl.constexpr, HAS_INITIAL: tl.constexpr, WANT_FINAL: tl.constexpr,
-    REVERSED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    initial,
+    factors,
+    lasts,
+    firsts,
+    befores,
+    final,
+    chunks,
+    segments,
+    length,
+    HV,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DELTA: tl.constexpr,
+    PACKED: tl.constexpr,
+    HAS_INITIAL: tl.constexpr,
+    WANT_FINAL: tl.constexpr,
+    REVERSED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """One program: BV values of a head's state over the segments of a sequence, S <- F S + E, in float32.
 
     `factors` F is `[pieces, HV, K, K]` for the delta rule, else the diagonal `[pieces, HV, K]`; `lasts` E and

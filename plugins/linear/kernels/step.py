@@ -4,8 +4,16 @@ import triton
 import triton.language as tl
 
 _SIZES = [
-    "heads", "value_heads", "key_dim", "value_dim", "q_row", "k_row", "v_row", "decay_row", "beta_row",
-]  # fmt: skip
+    "heads",
+    "value_heads",
+    "key_dim",
+    "value_dim",
+    "q_row",
+    "k_row",
+    "v_row",
+    "decay_row",
+    "beta_row",
+]
 
 
 @triton.jit(do_not_specialize=_SIZES)

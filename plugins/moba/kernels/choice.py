@@ -9,10 +9,23 @@ from archsearch.model.kernels.blocks import NOTHING, blocks_of, keep_best, no_ch
 
 @triton.jit(do_not_specialize=["T", "q_heads"])
 def choose_past(
-    q, means, firsts, owns, chosen, T, q_heads,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SLOTS: tl.constexpr, SLOTS_UP: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    means,
+    firsts,
+    owns,
+    chosen,
+    T,
+    q_heads,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    SLOTS_UP: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """chosen `[B * T, HEADS, SLOTS]` among the blocks `firsts` to `owns` - 1 of each query, -1 for none.
 
     means `[blocks, KV_HEADS, D]`; grid (tiles of T, HEADS, B).

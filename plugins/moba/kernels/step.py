@@ -10,10 +10,23 @@ from archsearch.model.kernels.parts import attend_run
 
 @triton.jit(do_not_specialize=["block_size", "mean_batch", "mean_heads", "share"])
 def rank_step(
-    q, means, lengths, ranks, block_size, mean_batch, mean_heads, share,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, SLOTS: tl.constexpr, SLOTS_UP: tl.constexpr, SPLITS: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    q,
+    means,
+    lengths,
+    ranks,
+    block_size,
+    mean_batch,
+    mean_heads,
+    share,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLOTS: tl.constexpr,
+    SLOTS_UP: tl.constexpr,
+    SPLITS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+):
     """The best of `share` past blocks each: ranks `[B, HEADS, SPLITS, SLOTS_UP]` int64; grid (SPLITS, HEADS, B).
 
     Where all past blocks are taken no mean is read.
@@ -39,10 +52,29 @@ def rank_step(
 
 @triton.jit(do_not_specialize=["block_size", "k_batch", "k_heads", "v_batch", "v_heads", "runs"])
 def attend_step(
-    q, k, v, lengths, ranks, parts, part_norms, scale, block_size, k_batch, k_heads, v_batch, v_heads, runs,
-    HEADS: tl.constexpr, GROUP: tl.constexpr, SLOTS: tl.constexpr, SLOTS_UP: tl.constexpr, SPLITS: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lengths,
+    ranks,
+    parts,
+    part_norms,
+    scale,
+    block_size,
+    k_batch,
+    k_heads,
+    v_batch,
+    v_heads,
+    runs,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    SLOTS: tl.constexpr,
+    SLOTS_UP: tl.constexpr,
+    SPLITS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+):
     """Parts `[B, HEADS, (SLOTS + 1) * runs, D]` of runs of N rows of the chosen blocks, the own the last.
 
     Grid ((SLOTS + 1) * runs, HEADS, B).
@@ -65,9 +97,19 @@ def attend_step(
         d = tl.arange(0, WIDTH)
         query = tl.load(q + lane * D + d, mask=d < D, other=0.0).to(tl.float32)
         out, top, total = attend_run(
-            query, k + sequence * k_batch * D, v + sequence * v_batch * D, first, end, scale, k_heads, v_heads,
-            head // GROUP, D, WIDTH, N,
-        )  # fmt: skip
+            query,
+            k + sequence * k_batch * D,
+            v + sequence * v_batch * D,
+            first,
+            end,
+            scale,
+            k_heads,
+            v_heads,
+            head // GROUP,
+            D,
+            WIDTH,
+            N,
+        )
         tl.store(parts + place * D + d, out / total, mask=d < D)
         tl.store(part_norms + place, top + tl.log2(total))
     else:

@@ -9,10 +9,25 @@ from archsearch.model.kernels.blocks import NOTHING, blocks_of, keep_best, no_ch
 
 @triton.jit(do_not_specialize=["T", "q_heads"])
 def choose_important(
-    q, means, norms, firsts, owns, chosen, scale, T, q_heads,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SLOTS: tl.constexpr, SLOTS_UP: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    means,
+    norms,
+    firsts,
+    owns,
+    chosen,
+    scale,
+    T,
+    q_heads,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    SLOTS_UP: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """chosen `[B * T, KV_HEADS, SLOTS]`: the first block of the sequence, then the best between it and the own, by the
     probabilities over the means summed over the query heads; -1 for none.
 

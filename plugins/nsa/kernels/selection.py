@@ -16,8 +16,17 @@ from archsearch.model.kernels.block_rows import (
 
 @triton.jit
 def _keys_of(
-    turn, chosen, starts, stops, place, own, at, block_size, SLOTS: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    turn,
+    chosen,
+    starts,
+    stops,
+    place,
+    own,
+    at,
+    block_size,
+    SLOTS: tl.constexpr,
+    N: tl.constexpr,
+):
     """First key of a turn, and the one after the last of its block that is seen: `cdiv(block_size, N)` turns a block,
     those of the own last."""
     turns = tl.cdiv(block_size, N)
@@ -31,10 +40,30 @@ def _keys_of(
 
 @triton.jit(do_not_specialize=["block_size", "q_heads", "k_heads", "v_heads"])
 def selection_forward(
-    q, k, v, chosen, starts, stops, owns, ats, o, norms, scale, block_size, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SLOTS: tl.constexpr, SHARE: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    chosen,
+    starts,
+    stops,
+    owns,
+    ats,
+    o,
+    norms,
+    scale,
+    block_size,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    SHARE: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """o `[B * T, HEADS, D]`, norms `[B * T, HEADS]`; chosen `[B * T, KV_HEADS, SLOTS]`; grid (B * T, KV_HEADS).
 
     `SHARE`, a power of 2 and 16 at least, holds the query heads of a key head.
@@ -62,11 +91,33 @@ def selection_forward(
 
 @triton.jit(do_not_specialize=["block_size", "q_heads", "k_heads", "v_heads"])
 def selection_grad_query(
-    q, k, v, chosen, starts, stops, owns, ats, norms, g, inners, dq, scale, grad_scale,
-    block_size, q_heads, k_heads, v_heads,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SLOTS: tl.constexpr, SHARE: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    chosen,
+    starts,
+    stops,
+    owns,
+    ats,
+    norms,
+    g,
+    inners,
+    dq,
+    scale,
+    grad_scale,
+    block_size,
+    q_heads,
+    k_heads,
+    v_heads,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    SHARE: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Adds to dq `[B * T, HEADS, D]` float32; grid as forward."""
     token, kv_head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     member = tl.arange(0, SHARE)

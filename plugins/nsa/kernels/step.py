@@ -18,10 +18,29 @@ def _members(HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["block_size", "k_batch", "k_heads", "v_batch", "v_heads", "count", "share"])
 def means_step(
-    q, k, v, lengths, scores, parts, part_norms, scale, block_size, k_batch, k_heads, v_batch, v_heads, count, share,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lengths,
+    scores,
+    parts,
+    part_norms,
+    scale,
+    block_size,
+    k_batch,
+    k_heads,
+    v_batch,
+    v_heads,
+    count,
+    share,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SHARE: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Scores `[B, HEADS, count]` of the means k of complete blocks, and for each `share` of them the attention to the
     means v, parts `[B, HEADS, splits, D]`; grid (splits, KV_HEADS, B)."""
     split, kv_head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -47,10 +66,21 @@ def means_step(
 
 @triton.jit(do_not_specialize=["block_size", "count", "share"])
 def choose_step(
-    scores, part_norms, lengths, ranks, block_size, count, share,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr, BEST: tl.constexpr, BEST_UP: tl.constexpr,
-    SPLITS: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    scores,
+    part_norms,
+    lengths,
+    ranks,
+    block_size,
+    count,
+    share,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SHARE: tl.constexpr,
+    BEST: tl.constexpr,
+    BEST_UP: tl.constexpr,
+    SPLITS: tl.constexpr,
+    N: tl.constexpr,
+):
     """The best of `share` blocks each between the first and the own: ranks `[B, KV_HEADS, SPLITS, BEST_UP]` int64;
     grid (SPLITS, KV_HEADS, B)."""
     split, kv_head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -77,9 +107,19 @@ def choose_step(
 
 @triton.jit
 def _run_of(
-    piece, ranks, place, length, block_size, window, runs,
-    TOP: tl.constexpr, BEST: tl.constexpr, BEST_UP: tl.constexpr, SPLITS: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    piece,
+    ranks,
+    place,
+    length,
+    block_size,
+    window,
+    runs,
+    TOP: tl.constexpr,
+    BEST: tl.constexpr,
+    BEST_UP: tl.constexpr,
+    SPLITS: tl.constexpr,
+    N: tl.constexpr,
+):
     """First row of a piece and the end of its rows: `runs` pieces a chosen block, then the window's."""
     slot, own = piece // runs, (length - 1) // block_size
     block = tl.where(slot == BEST, tl.where(own > 0, 0, -1), own)
@@ -99,12 +139,33 @@ def _run_of(
 
 @triton.jit(do_not_specialize=["block_size", "window", "k_batch", "k_heads", "v_batch", "v_heads", "runs"])
 def attend_step(
-    q, k, v, lengths, ranks, parts, part_norms, scale,
-    block_size, window, k_batch, k_heads, v_batch, v_heads, runs,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr,
-    TOP: tl.constexpr, BEST: tl.constexpr, BEST_UP: tl.constexpr, SPLITS: tl.constexpr,
-    D: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lengths,
+    ranks,
+    parts,
+    part_norms,
+    scale,
+    block_size,
+    window,
+    k_batch,
+    k_heads,
+    v_batch,
+    v_heads,
+    runs,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SHARE: tl.constexpr,
+    TOP: tl.constexpr,
+    BEST: tl.constexpr,
+    BEST_UP: tl.constexpr,
+    SPLITS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Parts `[B, HEADS, pieces, D]` of runs of N rows of the `TOP` chosen blocks, `runs` each, and of the window;
     grid (pieces, KV_HEADS, B)."""
     piece, kv_head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -133,9 +194,19 @@ def attend_step(
 
 @triton.jit(do_not_specialize=["chosen_pieces", "pieces"])
 def merge_step(
-    mean_parts, mean_norms, parts, part_norms, gates, o, chosen_pieces, pieces,
-    SPLITS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr,
-):  # fmt: skip
+    mean_parts,
+    mean_norms,
+    parts,
+    part_norms,
+    gates,
+    o,
+    chosen_pieces,
+    pieces,
+    SPLITS: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+    M: tl.constexpr,
+):
     """o `[rows, D]`: the sum by gates `[rows, 3]` of the means' parts, those of chosen blocks, and the others;
     grid (rows)."""
     row = tl.program_id(0).to(tl.int64)

@@ -13,11 +13,38 @@ KEYS_SIZES = [*SIZES, "count", "parts", "rows"]
 
 @triton.jit(do_not_specialize=SIZES)
 def queries_backward(
-    q, k, v, o, lse, starts, lengths, do, delta, dq,
-    scale, T, S, heads, kv_heads, window, sinks, q_batch, q_step, k_batch, k_step, v_batch, v_step,
-    D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    PACKED: tl.constexpr, RAGGED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    o,
+    lse,
+    starts,
+    lengths,
+    do,
+    delta,
+    dq,
+    scale,
+    T,
+    S,
+    heads,
+    kv_heads,
+    window,
+    sinks,
+    q_batch,
+    q_step,
+    k_batch,
+    k_step,
+    v_batch,
+    v_step,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PACKED: tl.constexpr,
+    RAGGED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """dq `[B, T, Hq, D]`, and delta `[B, Hq, T]`, the products of o and its gradient do `[B, T, Hq, DV]`.
 
     The other arguments are those of `attention_forward`.
@@ -66,12 +93,42 @@ def queries_backward(
 
 @triton.jit(do_not_specialize=KEYS_SIZES)
 def keys_backward(
-    q, k, v, lse, starts, ends, lengths, do, delta, dk, dv,
-    scale, T, S, heads, kv_heads, window, sinks, q_batch, q_step, k_batch, k_step, v_batch, v_step,
-    count, parts, rows,
-    D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    PACKED: tl.constexpr, RAGGED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    lse,
+    starts,
+    ends,
+    lengths,
+    do,
+    delta,
+    dk,
+    dv,
+    scale,
+    T,
+    S,
+    heads,
+    kv_heads,
+    window,
+    sinks,
+    q_batch,
+    q_step,
+    k_batch,
+    k_step,
+    v_batch,
+    v_step,
+    count,
+    parts,
+    rows,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PACKED: tl.constexpr,
+    RAGGED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """dk `[parts, B, count, Hkv, D]` and dv `[..., DV]` of the first `count` keys, over all query heads of theirs.
 
     A part takes `rows` queries, a multiple of M; one part of all T gives the gradients themselves. ``delta`` is what

@@ -25,11 +25,35 @@ SIZES = [
 
 @triton.jit(do_not_specialize=SIZES)
 def attention_forward(
-    q, k, v, o, lse, starts, lengths,
-    scale, T, S, heads, kv_heads, window, sinks, q_batch, q_step, k_batch, k_step, v_batch, v_step,
-    D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    PACKED: tl.constexpr, RAGGED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    o,
+    lse,
+    starts,
+    lengths,
+    scale,
+    T,
+    S,
+    heads,
+    kv_heads,
+    window,
+    sinks,
+    q_batch,
+    q_step,
+    k_batch,
+    k_step,
+    v_batch,
+    v_step,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PACKED: tl.constexpr,
+    RAGGED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """o `[B, T, Hq, DV]` and lse `[B, Hq, T]`, base 2, of q `[B, T, Hq, D]` and k, v `[B, S, Hkv, D]`.
 
     Sequences and tokens are `*_batch` and `*_step` heads apart; ``scale`` includes log2(e).
