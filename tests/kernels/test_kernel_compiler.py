@@ -84,7 +84,7 @@ def test_a_digest_covers_what_a_kernel_calls_and_the_constants_that_it_reads() -
     script += "import json; print(json.dumps(sources_of(product)))"
     environ = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
-    sources = json.loads(done.stdout)
+    sources = dict(json.loads(done.stdout))
     assert set(sources) == {"kernel_samples.product", "kernel_samples.tile_of", "kernel_samples.ROUND"}
     assert sources["kernel_samples.ROUND"] == "1.0"
 
