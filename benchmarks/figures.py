@@ -25,8 +25,9 @@ from archsearch_plugins.linear.ops import linear_attention
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.bench import Timing, alternate, ratio
-from archsearch.model import HybridLM, gated_norm
-from archsearch.model.short_conv import ShortConv
+from archsearch.model import HybridLM
+from archsearch.ops import gated_norm
+from archsearch.ops.short_conv import ShortConv
 from archsearch.registry import load_registry
 from archsearch.search import SearchSpec, run_search
 from archsearch.search.problem import Problem

@@ -11,7 +11,7 @@ from pathlib import Path
 from archsearch.kernels import Build
 from archsearch.kernels.compiler import compile_build, compiler_versions, digest_of
 from archsearch.kernels.report import Compiled, Report
-from archsearch.model.builds import builds as core_builds
+from archsearch.ops.triton.builds import builds as core_builds
 from archsearch.registry import Registry, load_registry
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs
-from archsearch.model.bounds import UNIT_EPS
+from archsearch.ops.bounds import UNIT_EPS
 from archsearch.speed.work import Shape, Work
 
 TAPS = 4
@@ -83,7 +83,7 @@ def _conv(inputs: Inputs) -> Outputs:
 
 
 def _conv_kernel(inputs: Inputs) -> Outputs:
-    from archsearch.model.launch_conv import conv
+    from archsearch.ops.triton.launch.conv import conv
 
     return (conv(inputs["x"], inputs["weight"], None, None, "silu"),)
 
@@ -94,7 +94,7 @@ def _unit(inputs: Inputs) -> Outputs:
 
 
 def _unit_kernel(inputs: Inputs) -> Outputs:
-    from archsearch.model.launch_norms import unit_length
+    from archsearch.ops.triton.launch.norms import unit_length
 
     return (unit_length(inputs["x"])[0],)
 
@@ -105,7 +105,7 @@ def _gated(inputs: Inputs) -> Outputs:
 
 
 def _gated_kernel(inputs: Inputs) -> Outputs:
-    from archsearch.model.launch_norms import gated_norm
+    from archsearch.ops.triton.launch.norms import gated_norm
 
     return (gated_norm(inputs["x"], inputs["weight"], inputs["gate"], "silu", 1e-6),)
 
@@ -117,6 +117,6 @@ def _decay(inputs: Inputs) -> Outputs:
 
 
 def _decay_kernel(inputs: Inputs) -> Outputs:
-    from archsearch.model.launch_gates import gate
+    from archsearch.ops.triton.launch.gates import gate
 
     return (gate(inputs["x"], inputs["bias"], inputs["rate"], "rate", 1.0, False)[0],)

@@ -20,8 +20,8 @@ from archsearch.bench.kernels import spread_of
 from archsearch.bench.timing import measure
 from archsearch.costs import ArchCost, CostModel
 from archsearch.model import HybridLM
-from archsearch.model.impl import VARIABLE
 from archsearch.model.lm import BlockState
+from archsearch.ops.impl import VARIABLE
 from archsearch.registry import Registry
 from archsearch.speed.results import ModelRow, Rates, Status
 from archsearch.speed.work import Ceilings, Work

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archsearch.bench.op import Inputs, Outputs, Peer
 from archsearch.errors import KernelUnavailableError
-from archsearch.model.softmax import masked_attention
+from archsearch.ops.softmax import masked_attention
 from archsearch.speed.work import causal_work
 
 SDPA = ("sdpa cudnn", "sdpa flash")

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 
-from archsearch.kernels.source import digest_of, modules
+from archsearch.kernels.source import digest_of, tree
 
 FILE = "verified.json"
-"""Name of the list in a plugin's package."""
+"""Name of the list in a plugin's Triton folder."""
 
-SHARED = "archsearch.model.kernels"
+SHARED = "archsearch.ops.triton"
 """Device code that plugins share, and that each of their proofs covers too."""
 
 
@@ -59,14 +58,9 @@ def listed(package: str) -> Sequence[Proof]:
 
 @cache
 def source_digest(package: str) -> str:
-    """Digest of all that decides what a package's kernels compute: device code, host code, tables."""
-    sources = (*_sources(files(package)), *modules(files(SHARED)))
-    return digest_of((path.name, path) for path in sources)
-
-
-def _sources(package: Traversable) -> list[Traversable]:
-    host = [path for path in modules(package) if path.name.startswith(("launch", "table"))]
-    return [*host, *modules(package.joinpath("kernels"))]
+    """Digest of all that decides what the kernels of a Triton folder compute: device code, host code, tables, and the
+    whole of what plugins share."""
+    return digest_of((*tree(files(package)), *tree(files(SHARED))))
 
 
 def triton_version() -> str | None:

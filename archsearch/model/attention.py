@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from archsearch.attention_cost import kv_heads_of
 from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
-from archsearch.model.context import Context, readable
+from archsearch.model.context import Context
 from archsearch.model.mixer import Mixer, MixerState
-from archsearch.model.rotary import Rotary
+from archsearch.ops.host import readable
+from archsearch.ops.rotary import Rotary
 
 
 class AttentionMixer(Mixer):
@@ -120,18 +121,6 @@ class AttentionMixer(Mixer):
 def token_indices(state: MixerState, count: int) -> Tensor:
     """Index in its sequence of each of `count` tokens after the state, `[B, count]`."""
     return state.lengths[:, None] + torch.arange(count, device=state.lengths.device)
-
-
-def write_rows(cache: Tensor, rows: Tensor, values: Tensor) -> Tensor:
-    """`cache` `[B, R, ...]` with `values` `[B, T, ...]` at `rows` `[B, T]`, no row twice.
-
-    In place, unless a gradient must flow through it.
-    """
-    index = (torch.arange(len(cache), device=cache.device)[:, None], rows)
-    values = values.to(cache.dtype)
-    if torch.is_grad_enabled() and (values.requires_grad or cache.requires_grad):
-        return cache.index_put(index, values)
-    return cache.index_put_(index, values)
 
 
 def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:

@@ -57,8 +57,3 @@ class Context:
 
 def _told(value: object) -> str:
     return f"one of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
-def readable(x: Tensor) -> bool:
-    """Whether the host may read a value of `x` at no cost: not from a card, nor inside `torch.compile`."""
-    return not (x.is_cuda or torch.compiler.is_compiling())

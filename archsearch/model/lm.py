@@ -17,7 +17,7 @@ from archsearch.model.channel import build_channel_mixer
 from archsearch.model.context import Context
 from archsearch.model.foreign import Place, told
 from archsearch.model.mixer import Mixer, MixerState
-from archsearch.model.short_conv import ShortConv, next_tail
+from archsearch.ops.short_conv import ShortConv, next_tail
 
 _BUILT: WeakSet[nn.Module] = WeakSet()
 """Mixers, and their parts that hold weights, of every model that lives."""

@@ -23,7 +23,7 @@ from archsearch.training import Evaluation, Recipe
 SLICE_SECONDS = 1.0
 """Training between two reports: long beside the cost of a report, short for a person who waits for Ctrl-C."""
 IMPL_VARIABLE = "ARCHSEARCH_IMPL"
-"""As `archsearch.model.impl` reads it, where "auto" means what an absent one does."""
+"""As `archsearch.ops.impl` reads it, where "auto" means what an absent one does."""
 
 _log = logging.getLogger("archsearch.search")
 

@@ -13,7 +13,7 @@ import torch
 
 from archsearch.arch import ArchSpec, digest_of
 from archsearch.kernels.proof import proofs
-from archsearch.model.impl import VARIABLE
+from archsearch.ops.impl import VARIABLE
 from archsearch.recipe import Recipe
 from archsearch.registry import GROUP, Registry
 from archsearch.tasks import Task

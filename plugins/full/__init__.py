@@ -46,7 +46,7 @@ class FullPlugin(MixerPlugin[FullOptions]):
         return FullAttention(self, options, shape, layer)
 
     def kernels(self, arch: str) -> Iterable[Build]:
-        from .builds import builds
+        from .triton.builds import builds
 
         return builds(arch)
 

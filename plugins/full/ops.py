@@ -6,11 +6,11 @@ from functools import partial
 
 from torch import Tensor
 
-from archsearch.model.cached import KERNEL_DTYPES, cached_attention
-from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import causal_mask, check_qkv, each_apart, explicit_attention, masked_attention
+from archsearch.ops.cached import KERNEL_DTYPES, cached_attention
+from archsearch.ops.impl import choose_impl
+from archsearch.ops.softmax import causal_mask, check_qkv, each_apart, explicit_attention, masked_attention
 
-from .table import TABLE
+from .triton.table import TABLE
 
 
 def full_attention(
@@ -44,7 +44,7 @@ def full_attention(
         wanted=cu_seqlens is not None or lengths is not None,
     )
     if chosen == "triton" and q.numel():
-        from .launch import run
+        from .triton.launch import run
 
         scale = float(q.shape[-1] ** -0.5) if scale is None else scale
         return run(q, k, v, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
@@ -58,7 +58,7 @@ def full_attention_step(
     """`full_attention` of one new token a sequence over its cache, `[B, Hq, D]`.
 
     q `[B, Hq, D]`; caches `[B, S, Hkv, D]`, the new token's row among them; lengths `[B]`: rows that each sequence
-    has filled, the new one included. Otherwise as `archsearch.model.cached.cached_attention`.
+    has filled, the new one included. Otherwise as `archsearch.ops.cached.cached_attention`.
     """
     return cached_attention(q, k_cache, v_cache, lengths, table=TABLE, scale=scale, impl=impl)
 

@@ -49,7 +49,7 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         return LinearMixer(self, options, shape, layer)
 
     def kernels(self, arch: str) -> Iterable[Build]:
-        from .builds import builds
+        from .triton.builds import builds
 
         return builds(arch)
 

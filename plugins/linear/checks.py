@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from archsearch.model.softmax import ShapeError
+from archsearch.ops.softmax import ShapeError
 
 OP = "linear_attention"
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, ModelShape
-from archsearch.model.bounds import LOG_RATE_MOST, STEP_MOST
-from archsearch.model.fused import fused
-from archsearch.model.table import GATES
+from archsearch.ops.bounds import LOG_RATE_MOST, STEP_MOST
+from archsearch.ops.fused import fused
+from archsearch.ops.triton.table import GATES
 
 from .options import LinearOptions
 
@@ -68,7 +68,7 @@ class Mamba2Decay(DecayGate):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         if fused(GATES, x, 1):
-            from archsearch.model.launch_gates import gate
+            from archsearch.ops.triton.launch.gates import gate
 
             log_decay, step = gate(x, self.dt_bias, self.A_log, "rate", 1.0, True)
             return log_decay, step
@@ -89,7 +89,7 @@ class GlaDecay(DecayGate):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         x = self.up(x)
         if fused(GATES, x, 1):
-            from archsearch.model.launch_gates import gate
+            from archsearch.ops.triton.launch.gates import gate
 
             log_decay, _ = gate(x, None, None, "logsigmoid", self.temperature, False)
         else:
@@ -111,7 +111,7 @@ class KdaDecay(DecayGate):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         x = self.up(x)
         if fused(GATES, x, 1):
-            from archsearch.model.launch_gates import gate
+            from archsearch.ops.triton.launch.gates import gate
 
             log_decay, _ = gate(x, self.dt_bias, self.A_log, "rate", 1.0, False)
             return torch.unflatten(log_decay, -1, (self.heads, -1)), None
@@ -132,7 +132,7 @@ def _step_size(x: Tensor, dt_bias: Tensor) -> Tensor:
 def write_strength(x: Tensor) -> Tensor:
     """beta = sigmoid(x) `[..., H]`, float32: the share of a key's value that the delta rule replaces."""
     if fused(GATES, x, 1):
-        from archsearch.model.launch_gates import gate
+        from archsearch.ops.triton.launch.gates import gate
 
         beta: Tensor = gate(x, None, None, "sigmoid", 1.0, False)[0]
         return beta

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
-from archsearch.model.gated_norm import gated_norm
-from archsearch.model.short_conv import Activation, ShortConv, next_tail
+from archsearch.ops.gated_norm import gated_norm
+from archsearch.ops.short_conv import Activation, ShortConv, next_tail
 
 from .gates import decay_gate, write_strength
 from .ops import linear_attention, linear_attention_step

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
-from archsearch.model.impl import choose_impl
+from archsearch.ops.impl import choose_impl
 
 from .checks import OP, check_sequence, check_step
 from .chunkwise import chunkwise
 from .reference import advance, recurrent
-from .table import TABLE
-from .table_step import TABLE as STEP_TABLE
 from .tokens import canonical, pad_packed, unpad
+from .triton.table import TABLE
+from .triton.table_step import TABLE as STEP_TABLE
 
 
 def linear_attention(
@@ -89,7 +89,7 @@ def _by_kernel(
     chunk_size: int,
     want_state: bool,
 ) -> tuple[Tensor, Tensor]:
-    from .launch import sequence
+    from .triton.launch.sequences import sequence
 
     with torch.autocast(q.device.type, enabled=False):
         dtype = torch.promote_types(q.dtype, v.dtype)
@@ -152,7 +152,7 @@ def _step_by_kernel(
     scale: float,
     in_place: bool,
 ) -> tuple[Tensor, Tensor]:
-    from .launch_step import step, step_in_place
+    from .triton.launch.step import step, step_in_place
 
     inputs = [x for x in (q, k, v, state, log_decay, beta) if x is not None]
     trained = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from archsearch.model.bounds import UNIT_EPS
-from archsearch.model.fused import fused
-from archsearch.model.table import UNIT
+from archsearch.ops.bounds import UNIT_EPS
+from archsearch.ops.fused import fused
+from archsearch.ops.triton.table import UNIT
 
 
 def unit_length(x: Tensor) -> Tensor:
     """`x` `[..., H, K]` over sqrt(sum of squares + 1e-6), as in the code of the delta rules' papers: zeros stay zero,
     with a finite gradient."""
     if fused(UNIT, x, x.shape[-1]):
-        from archsearch.model.launch_norms import unit_length as kernel
+        from archsearch.ops.triton.launch.norms import unit_length as kernel
 
         by_kernel: Tensor = kernel(x)[0]
         return by_kernel

@@ -50,7 +50,7 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
         return options.top_k * options.block_size
 
     def kernels(self, arch: str) -> Iterator[Build]:
-        from .builds import builds
+        from .triton.builds import builds
 
         return builds(arch)
 

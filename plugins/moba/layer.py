@@ -8,8 +8,9 @@ from torch import Tensor
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
-from archsearch.model.attention import AttentionMixer, token_indices, write_rows
-from archsearch.model.block_cache import write_means
+from archsearch.model.attention import AttentionMixer, token_indices
+from archsearch.ops.block_cache import write_means
+from archsearch.ops.cache import write_rows
 
 from .ops import moba_attention, moba_attention_step, write_mean
 from .options import MobaOptions

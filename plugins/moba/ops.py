@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
-from archsearch.model.block_cache import block_rows, gather_rows, rows_attention, write_means
-from archsearch.model.block_sparse import attend_chosen, best_blocks, block_means, block_scores
-from archsearch.model.cached import KERNEL_DTYPES
-from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import causal_mask, check_qkv, each_apart, masked_attention
+from archsearch.ops.block_cache import block_rows, gather_rows, rows_attention, write_means
+from archsearch.ops.block_sparse import attend_chosen, best_blocks, block_means, block_scores
+from archsearch.ops.cached import KERNEL_DTYPES
+from archsearch.ops.impl import choose_impl
+from archsearch.ops.softmax import causal_mask, check_qkv, each_apart, masked_attention
 
-from .table import TABLE
+from .triton.table import TABLE
 
 CHOICE_ELEMENTS = 2**24
 """Scores held at a time while blocks are chosen."""
@@ -52,7 +52,7 @@ def moba_attention(
             raise OptionsError(f"moba_attention({name}={value}): must be at least 1")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton" and q.numel():
-        from .launch import run
+        from .triton.launch.sequences import run
 
         return run(q, k, v, block_size=block_size, top_k=top_k, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
     form = _reference if chosen == "reference" else _chunkwise
@@ -81,7 +81,7 @@ def moba_attention_step(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if _form(q, v, impl) == "triton":
-        from .launch_step import moba_step
+        from .triton.launch.step import moba_step
 
         out: Tensor = moba_step(q, k, v, means, lengths, block_size, top_k, scale)
         return out
@@ -109,7 +109,7 @@ def write_mean(means: Tensor, k: Tensor, lengths: Tensor, *, block_size: int, im
     """
     differentiable = torch.is_grad_enabled() and (k.requires_grad or means.requires_grad)
     if not differentiable and _form(k, k, impl) == "triton":
-        from .launch_step import write_mean as launch
+        from .triton.launch.step import write_mean as launch
 
         launch(means, k, lengths, block_size)
         return means

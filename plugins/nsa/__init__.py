@@ -48,7 +48,7 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
         return options.top_k * options.block_size
 
     def kernels(self, arch: str) -> Iterator[Build]:
-        from .builds import builds
+        from .triton.builds import builds
 
         return builds(arch)
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
-from archsearch.model.block_sparse import additive_mask, attend_chosen, best_blocks, block_means, few_keys
-from archsearch.model.block_tiles import attend_blocks
-from archsearch.model.cached import KERNEL_DTYPES
-from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import ShapeError, check_qkv, each_apart, masked_attention
+from archsearch.ops.block_sparse import additive_mask, attend_chosen, best_blocks, block_means, few_keys
+from archsearch.ops.block_tiles import attend_blocks
+from archsearch.ops.cached import KERNEL_DTYPES
+from archsearch.ops.impl import choose_impl
+from archsearch.ops.softmax import ShapeError, check_qkv, each_apart, masked_attention
 
 from .reference import reference
-from .table import TABLE
+from .triton.table import TABLE
 
 CHOICE_ELEMENTS = 2**24
 """Compression scores held at a time while blocks are chosen."""
@@ -63,7 +63,7 @@ def nsa_attention(
             raise OptionsError(f"nsa_attention({name}={value}): must be at least 1")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton" and q.numel():
-        from .launch import branches
+        from .triton.launch.sequences import branches
 
         return gated_sum(
             gates,

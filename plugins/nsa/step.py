@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from archsearch.model.block_cache import block_rows, gather_rows, rows_attention, write_means
+from archsearch.ops.block_cache import block_rows, gather_rows, rows_attention, write_means
 
 from .ops import choose_blocks, choose_form, gated_sum, mean_weights, weighted
 
@@ -34,7 +34,7 @@ def nsa_attention_step(
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if choose_form(q, v, impl) == "triton":
-        from .launch_step import nsa_step
+        from .triton.launch.step import nsa_step
 
         out: Tensor = nsa_step(q, k, v, k_means, v_means, gates, lengths, block_size, top_k, window, scale)
         return out
@@ -51,7 +51,7 @@ def write_mean(means: Tensor, x: Tensor, lengths: Tensor, *, block_size: int, im
     """
     differentiable = torch.is_grad_enabled() and (x.requires_grad or means.requires_grad)
     if not differentiable and choose_form(x, x, impl) == "triton":
-        from .launch_step import write_mean as launch
+        from .triton.launch.step import write_mean as launch
 
         launch(means, x, lengths, block_size)
         return means

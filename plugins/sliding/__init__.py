@@ -48,7 +48,7 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
         return SlidingAttention(self, options, shape, layer)
 
     def kernels(self, arch: str) -> Iterable[Build]:
-        from .builds import builds
+        from .triton.builds import builds
 
         return builds(arch)
 

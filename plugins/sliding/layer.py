@@ -10,7 +10,8 @@ from torch import Tensor
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
-from archsearch.model.attention import AttentionMixer, token_indices, write_rows
+from archsearch.model.attention import AttentionMixer, token_indices
+from archsearch.ops.cache import write_rows
 
 from .ops import window_attention, window_attention_step
 from .options import SlidingOptions

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.errors import OptionsError
-from archsearch.model.cached import KERNEL_DTYPES, cached_attention
-from archsearch.model.impl import choose_impl
-from archsearch.model.softmax import check_qkv, each_apart, explicit_attention, masked_attention
+from archsearch.ops.cached import KERNEL_DTYPES, cached_attention
+from archsearch.ops.impl import choose_impl
+from archsearch.ops.softmax import check_qkv, each_apart, explicit_attention, masked_attention
 
-from .table import TABLE
+from .triton.table import TABLE
 
 _SMALLEST_BLOCK = 64
 
@@ -53,7 +53,7 @@ def window_attention(
         head_dim=max(q.shape[-1], v.shape[-1]),
     )
     if chosen == "triton" and q.numel():
-        from .launch import attend as launch
+        from .triton.launch import attend as launch
 
         scale = float(q.shape[-1] ** -0.5) if scale is None else scale
         return launch(q, k, v, window=window, sinks=sinks, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
@@ -69,7 +69,7 @@ def window_attention_step(
 
     q `[B, Hq, D]`; caches `[B, window + sinks, Hkv, D]`, the new token's row among them; lengths `[B]`: tokens that
     each sequence has, the new one included: so many rows are filled, or all, and the token sees every one. Otherwise
-    as `archsearch.model.cached.cached_attention`.
+    as `archsearch.ops.cached.cached_attention`.
     """
     return cached_attention(q, k_cache, v_cache, lengths, table=TABLE, scale=scale, impl=impl)
 

@@ -328,9 +328,11 @@ def test_built_in_parts_reach_what_they_are_made_of(registry: Registry) -> None:
     closure = Closure(Modules(), covered=core_modules())
     closure.add("archsearch_plugins.linear", frozenset({"LinearPlugin"}))
     reached = set(closure.digests)
-    assert {f"archsearch_plugins.linear.{name}" for name in ("layer", "chunkwise", "launch", "gates")} <= reached
-    assert {"archsearch_plugins.linear.kernels.scores", "archsearch.model.gated_norm"} <= reached
-    assert not {"archsearch_plugins.linear.bench", "archsearch_plugins.linear.builds"} & reached
+    assert {
+        f"archsearch_plugins.linear.{name}" for name in ("layer", "chunkwise", "triton.launch.sequences", "gates")
+    } <= reached
+    assert {"archsearch_plugins.linear.triton.scores", "archsearch.ops.gated_norm"} <= reached
+    assert not {"archsearch_plugins.linear.bench", "archsearch_plugins.linear.triton.builds"} & reached
     assert not reached & core_modules()
 
 
@@ -339,7 +341,7 @@ def test_built_in_parts_reach_what_they_are_made_of(registry: Registry) -> None:
     [
         "model.lm",
         "model.mixer",
-        "model.short_conv",
+        "ops.short_conv",
         "training.fit",
         "training.evaluation",
         "recipe",
@@ -388,7 +390,7 @@ def test_the_core_leaves_out_only_what_is_listed() -> None:
     assert all(modules.find(name) is not None for name in LEFT_OUT), "a name that is left out is no module"
 
 
-@pytest.mark.parametrize("name", ["model/lm.py", "training/fit.py", "recipe.py", "model/kernels/conv.py"])
+@pytest.mark.parametrize("name", ["model/lm.py", "training/fit.py", "recipe.py", "ops/triton/conv.py"])
 def test_the_core_changes_with_its_modules(name: str, tmp_path: Path) -> None:
     import shutil
 

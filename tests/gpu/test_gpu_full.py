@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention_step
-from archsearch_plugins.full.table import TABLE
+from archsearch_plugins.full.triton.table import TABLE
 from gpu_checks import LONG, Op, check, on_card, rows_of
 from test_full_kernels import Case, make_inputs
 

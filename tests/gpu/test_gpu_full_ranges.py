@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from archsearch_plugins.full.table import TABLE
+from archsearch_plugins.full.triton.table import TABLE
 from gpu_checks import LONG, Op, check, check_past, on_card, rows_of, uneven
 from test_full_ranges import Case
 from torch import Tensor

@@ -14,8 +14,10 @@ from gpu_checks import Op, check, on_card, rows_of
 from torch import Tensor
 
 from archsearch.kernels import Key
-from archsearch.model import launch_conv, launch_gates, launch_norms
-from archsearch.model.table import CONV, GATED, GATES, UNIT
+from archsearch.ops.triton.launch import conv as launch_conv
+from archsearch.ops.triton.launch import gates as launch_gates
+from archsearch.ops.triton.launch import norms as launch_norms
+from archsearch.ops.triton.table import CONV, GATED, GATES, UNIT
 
 
 def tuples(function: Any, *names: str) -> Op:

@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 import torch
-from archsearch_plugins.linear import launch_step
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
-from archsearch_plugins.linear.table import TABLE
-from archsearch_plugins.linear.table_step import TABLE as STEP_TABLE
+from archsearch_plugins.linear.triton.launch import step as launch_step
+from archsearch_plugins.linear.triton.table import TABLE
+from archsearch_plugins.linear.triton.table_step import TABLE as STEP_TABLE
 from gpu_checks import LONG, Op, check, check_past, on_card, rows_of, uneven
 from test_linear_kernels import DECAYS, RULES, make_inputs
 from torch import Tensor

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from archsearch_plugins.moba import launch
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
-from archsearch_plugins.moba.table import TABLE
+from archsearch_plugins.moba.triton.launch import sequences as launch
+from archsearch_plugins.moba.triton.table import TABLE
 from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
 from gpu_choices import after_cached, clear_moba
 from test_moba_kernels import Case, cache
 from torch import Tensor
 
 from archsearch.kernels import Key
-from archsearch.model.block_cache import write_means
+from archsearch.ops.block_cache import write_means
 
 NAMES = ("q", "k", "v")
 LENGTHS = [1, 15, 63, 64, 65, 100, 256, 1000]

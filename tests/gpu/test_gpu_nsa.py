@@ -9,14 +9,14 @@ import pytest
 import torch
 from archsearch_plugins.nsa.ops import nsa_attention
 from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
-from archsearch_plugins.nsa.table import TABLE
+from archsearch_plugins.nsa.triton.table import TABLE
 from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
 from gpu_choices import after_cached, clear_nsa
 from test_nsa_kernels import Case, cache
 from torch import Tensor
 
 from archsearch.kernels import Key
-from archsearch.model.block_cache import write_means
+from archsearch.ops.block_cache import write_means
 
 NAMES = ("q", "k", "v", "gates")
 LENGTHS = [1, 15, 63, 64, 65, 100, 256, 1000]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from archsearch_plugins.sliding import launch
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
-from archsearch_plugins.sliding.table import TABLE
+from archsearch_plugins.sliding.triton import launch
+from archsearch_plugins.sliding.triton.table import TABLE
 from gpu_checks import LONG, Op, check, check_past, on_card, rows_of, uneven
 from test_sliding_kernels import Case, Held, make_inputs
 from torch import Tensor

@@ -9,7 +9,7 @@ from typing import Any
 
 import gpu_proofs
 import pytest
-from archsearch_plugins.sliding.table import TABLE
+from archsearch_plugins.sliding.triton.table import TABLE
 from gpu_proofs import Ledger, refuse_partial_runs, write_proofs
 
 from archsearch.kernels import Key

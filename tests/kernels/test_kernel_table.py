@@ -13,7 +13,7 @@ import torch
 
 from archsearch.errors import KernelUnavailableError
 from archsearch.kernels import Config, Table, arch_of, proof
-from archsearch.model import impl
+from archsearch.ops import impl
 
 ROWS = {
     ("sm_90", 64, 32): {"forward": Config(tiles={"M": 32})},

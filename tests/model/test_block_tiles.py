@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from archsearch.model import block_tiles
-from archsearch.model.block_sparse import best_blocks, visible_keys
-from archsearch.model.block_tiles import attend_blocks
+from archsearch.ops import block_tiles
+from archsearch.ops.block_sparse import best_blocks, visible_keys
+from archsearch.ops.block_tiles import attend_blocks
 
 
 def random_choice(positions: Tensor, choosers: int, block_size: int, count: int) -> Tensor:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
-from archsearch.model import launch_conv
-from archsearch.model.short_conv import ShortConv, next_tail
-from archsearch.model.table import CONV
+from archsearch.ops.short_conv import ShortConv, next_tail
+from archsearch.ops.triton.launch import conv as launch_conv
+from archsearch.ops.triton.table import CONV
 
 
 def small_ones(tokens: list[int], widths: list[int]) -> list[Any]:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archsearch.model import launch_gates
-from archsearch.model.table import GATES
+from archsearch.ops.triton.launch import gates as launch_gates
+from archsearch.ops.triton.table import GATES
 
 SHAPES = {"one-number": (1, 1, 1), "odd": (2, 33, 21), "aligned": (2, 40, 96)}
 

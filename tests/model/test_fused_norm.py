@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
-from archsearch.model import launch_norms
-from archsearch.model.gated_norm import gated_norm
-from archsearch.model.table import GATED, UNIT
+from archsearch.ops.gated_norm import gated_norm
+from archsearch.ops.triton.launch import norms as launch_norms
+from archsearch.ops.triton.table import GATED, UNIT
 
 DIMS = [1, 5, 16, 32, 60, 64, 128, 200]
 TABLES = [

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from archsearch.errors import KernelUnavailableError, OptionsError
-from archsearch.model.impl import choose_impl
+from archsearch.ops.impl import choose_impl
 
 
 def test_auto_is_the_default_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from archsearch.model.short_conv import ShortConv, next_tail
+from archsearch.ops.short_conv import ShortConv, next_tail
 
 
 def conv_and_input(width: int, tokens: int) -> tuple[ShortConv, torch.Tensor]:

@@ -17,7 +17,9 @@ from archsearch_plugins.nsa.step import write_mean as nsa_write_mean
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
 from torch import Tensor
 
-from archsearch.model import launch_conv, launch_gates, launch_norms
+from archsearch.ops.triton.launch import conv as launch_conv
+from archsearch.ops.triton.launch import gates as launch_gates
+from archsearch.ops.triton.launch import norms as launch_norms
 
 RULES, DECAYS = ("hebbian", "delta"), ("none", "constant", "head", "channel")
 

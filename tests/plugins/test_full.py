@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError, SpecError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
-from archsearch.model.softmax import ShapeError
+from archsearch.ops.softmax import ShapeError
 
 PLUGIN = FullPlugin()
 SHAPE = ModelShape(d_model=24, n_heads=4, n_kv_heads=2, head_dim=8, dtype="float32")
@@ -165,7 +165,7 @@ def test_rotation_is_relative_even_a_million_tokens_on(rope: float) -> None:
 
 
 def test_rotation_turns_pairs_by_position_over_frequency() -> None:
-    from archsearch.model.rotary import Rotary
+    from archsearch.ops.rotary import Rotary
 
     x = torch.randn(1, 3, 1, 12, dtype=torch.float64)
     turned = Rotary(12, fraction=0.5, base=100.0)(torch.tensor([[0, 5, 2]]), x)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from archsearch_plugins.full import FullPlugin, ops
 from archsearch_plugins.full.ops import full_attention_step
-from archsearch_plugins.full.table import TABLE
+from archsearch_plugins.full.triton.table import TABLE
 from archsearch_plugins.sliding.ops import window_attention_step
 from kernel_checks import ratio
 from torch import Tensor
@@ -19,8 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from archsearch.errors import KernelUnavailableError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
-from archsearch.model.kernels import step
-from archsearch.model.softmax import ShapeError
+from archsearch.ops.softmax import ShapeError
+from archsearch.ops.triton import step
 
 
 class Case(NamedTuple):

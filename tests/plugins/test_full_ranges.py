@@ -6,14 +6,14 @@ from __future__ import annotations
 import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention
-from archsearch_plugins.full.table import TABLE
+from archsearch_plugins.full.triton.table import TABLE
 from kernel_checks import SequenceCase, differences
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from archsearch.errors import KernelUnavailableError
 from archsearch.kernels import Key
-from archsearch.model.softmax import ShapeError
+from archsearch.ops.softmax import ShapeError
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NAMES = ("q", "k", "v")

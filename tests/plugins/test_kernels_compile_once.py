@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from archsearch_plugins.full.table import TABLE as FULL
-from archsearch_plugins.linear.table import TABLE as LINEAR
-from archsearch_plugins.linear.table_step import TABLE as LINEAR_STEP
-from archsearch_plugins.moba.table import TABLE as MOBA
-from archsearch_plugins.nsa.table import TABLE as NSA
-from archsearch_plugins.sliding.table import TABLE as SLIDING
+from archsearch_plugins.full.triton.table import TABLE as FULL
+from archsearch_plugins.linear.triton.table import TABLE as LINEAR
+from archsearch_plugins.linear.triton.table_step import TABLE as LINEAR_STEP
+from archsearch_plugins.moba.triton.table import TABLE as MOBA
+from archsearch_plugins.nsa.triton.table import TABLE as NSA
+from archsearch_plugins.sliding.triton.table import TABLE as SLIDING
 from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import Variant, variants
 
 from archsearch.kernels import Key, Table
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
-from archsearch.model.table import CONV, GATED, GATES, UNIT
+from archsearch.ops.triton.table import CONV, GATED, GATES, UNIT
 from archsearch.registry import Registry
 
 LENGTHS = (1, 2, 3, 7, 15, 17, 31, 48, 64, 65, 100, 255, 256, 1000, 1001, 4096, 4098, 5001, 8191, 12345)

@@ -18,7 +18,9 @@ from archsearch_plugins.sliding.ops import window_attention
 from torch import Tensor
 from triton.runtime.interpreter import GridExecutor
 
-from archsearch.model import launch_conv, launch_gates, launch_norms
+from archsearch.ops.triton.launch import conv as launch_conv
+from archsearch.ops.triton.launch import gates as launch_gates
+from archsearch.ops.triton.launch import norms as launch_norms
 
 FAR = 2**31
 """Elements between the first row and the last."""

@@ -7,9 +7,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from archsearch_plugins.linear import launch, table
 from archsearch_plugins.linear.ops import linear_attention
-from archsearch_plugins.linear.table import TABLE
+from archsearch_plugins.linear.triton import table
+from archsearch_plugins.linear.triton.launch import sequences as launch
+from archsearch_plugins.linear.triton.table import TABLE
 from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

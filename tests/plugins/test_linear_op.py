@@ -14,8 +14,8 @@ from linear_cases import DECAYS, RULES, assert_near, make_inputs, results
 from torch.testing import assert_close
 
 from archsearch.errors import OptionsError
-from archsearch.model import impl as impl_choice
-from archsearch.model.softmax import ShapeError
+from archsearch.ops import impl as impl_choice
+from archsearch.ops.softmax import ShapeError
 
 NAMES = ("q", "k", "v", "log_decay", "beta", "initial_state")
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from archsearch_plugins.linear import launch_step
 from archsearch_plugins.linear.ops import linear_attention_step
-from archsearch_plugins.linear.table_step import TABLE
+from archsearch_plugins.linear.triton.launch import step as launch_step
+from archsearch_plugins.linear.triton.table_step import TABLE
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError

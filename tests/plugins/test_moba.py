@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archsearch.errors import KernelUnavailableError, OptionsError, SpecError
 from archsearch.mixer import LayerInfo, ModelShape
-from archsearch.model import block_sparse
+from archsearch.ops import block_sparse
 from archsearch.testing import MixerConformance
 
 CASES = {

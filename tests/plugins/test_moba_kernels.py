@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from archsearch_plugins.moba import MobaPlugin, launch
+from archsearch_plugins.moba import MobaPlugin
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
-from archsearch_plugins.moba.table import TABLE
+from archsearch_plugins.moba.triton.launch import sequences as launch
+from archsearch_plugins.moba.triton.table import TABLE
 from kernel_checks import SequenceCase, by_blocks, differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
-from archsearch.model.block_cache import write_means
+from archsearch.ops.block_cache import write_means
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NAMES = ("q", "k", "v")

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from archsearch_plugins.nsa import launch
 from archsearch_plugins.nsa.ops import nsa_attention
 from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
-from archsearch_plugins.nsa.table import TABLE
+from archsearch_plugins.nsa.triton.launch import sequences as launch
+from archsearch_plugins.nsa.triton.table import TABLE
 from kernel_checks import SequenceCase, by_blocks, differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
-from archsearch.model.block_cache import write_means
+from archsearch.ops.block_cache import write_means
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NAMES = ("q", "k", "v", "gates")

@@ -14,7 +14,7 @@ from archsearch_plugins.sliding.ops import window_attention
 from kernel_calls import STEPS, Sizes
 from torch import Tensor
 
-from archsearch.model.softmax import ShapeError
+from archsearch.ops.softmax import ShapeError
 
 OPS: dict[str, Callable[..., Tensor]] = {
     "full": full_attention,

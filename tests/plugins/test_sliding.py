@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
-from archsearch.model.softmax import ShapeError
+from archsearch.ops.softmax import ShapeError
 
 PLUGIN = SlidingPlugin()
 SHAPE = ModelShape(d_model=24, n_heads=4, n_kv_heads=2, head_dim=8, dtype="float32")

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from archsearch_plugins.sliding import SlidingPlugin, launch
+from archsearch_plugins.sliding import SlidingPlugin
 from archsearch_plugins.sliding.ops import window_attention
-from archsearch_plugins.sliding.table import TABLE
+from archsearch_plugins.sliding.triton import launch
+from archsearch_plugins.sliding.triton.table import TABLE
 from kernel_checks import ratio
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode

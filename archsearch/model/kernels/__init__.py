@@ -1,1 +1,0 @@
-"""Device code that the kernels of several plugins share, and its launch."""

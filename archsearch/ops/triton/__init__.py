@@ -1,0 +1,1 @@
+"""Triton kernels that several plugins share: device code, its launch, its tables."""

@@ -1,1 +1,0 @@
-"""Triton kernels of the plugin: device code, imported only where a kernel runs or is compiled."""

@@ -1,0 +1,112 @@
+"""The machine code of the linear plugin's kernels: what a call in bfloat16 launches, recorded without data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from archsearch.kernels import Build, Key
+
+from .builds_step import step_builds
+from .launch.backward import backward
+from .launch.forward import operands_of, run_outputs, run_states, within_chunks
+from .launch.plan import Inputs, Launch, make_plan, recording
+from .table import OP, SHORTEST_SEGMENT, TABLE
+
+_POINTERS = {
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+}
+_RULES, _DECAYS = ("hebbian", "delta"), ("none", "head", "channel")
+_DEEP = 128
+"""The head dim whose kernels are also built for packed sequences, for segments and for grouped value heads."""
+
+
+def builds(arch: str) -> Iterator[Build]:
+    """Every rule and decay in every row of `arch`; packed, in segments and with grouped value heads at one head dim,
+    where the code is the same but for where chunks lie, and gradients that are summed over a group later."""
+    for key in TABLE.rows:
+        if key[0] == arch:
+            yield from _row(key)
+    yield from step_builds(arch)
+
+
+def _row(key: Key) -> Iterator[Build]:
+    seen: set[str] = set()
+    for rule, decay in product(_RULES, _DECAYS):
+        calls = _calls(key, rule, decay, tokens=key[2])
+        if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "channel")):
+            calls += _calls(key, rule, decay, tokens=key[2], packed=True)
+            calls += _calls(key, rule, decay, tokens=key[2] * SHORTEST_SEGMENT * 8)
+        if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "head"), ("delta", "channel")):
+            calls += _calls(key, rule, decay, tokens=key[2], group=2)
+        for call in calls:
+            build = _build(call, key, f"{rule}-{decay}")
+            code = repr((build.name, build.signature, build.constexprs))
+            if code not in seen:
+                seen.add(code)
+                yield build
+
+
+def _calls(key: Key, rule: str, decay: str, *, tokens: int, packed: bool = False, group: int = 1) -> list[Launch]:
+    """What the forward and the backward of one call launch, with `group` value heads a key head: from an initial
+    state, with the final one wanted."""
+    _, dim, chunk = key
+
+    def blank(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    gates = {"none": None, "head": (tokens, group), "channel": (tokens, group, dim)}[decay]
+    inputs = Inputs(
+        q=blank(tokens, 1, dim),
+        k=blank(tokens, 1, dim),
+        v=blank(tokens, group, dim),
+        log_decay=None if gates is None else blank(*gates, dtype=torch.float32),
+        beta=blank(tokens, group, dtype=torch.float32) if rule == "delta" else None,
+        scale=1.0,
+    )
+    bounds = blank(2, dtype=torch.int64) if packed else None
+    state = blank(1, group, dim, dim, dtype=torch.float32)
+    with TABLE.forced(key), recording() as record:
+        plan = make_plan(inputs, 1, bounds, chunk)
+        within = within_chunks(inputs, plan)
+        ready = operands_of(inputs, plan, within)
+        memory = run_states(inputs, plan, ready, state, want_final=True)
+        run_outputs(inputs, plan, within, ready, memory)
+        backward(inputs, plan, within, state, blank(tokens, group, dim), state)
+    return record
+
+
+def _build(call: Launch, key: Key, variant: str) -> Build:
+    parameters = inspect.signature(call.kernel.fn).parameters
+    constant = {name for name, given in parameters.items() if given.annotation is tl.constexpr}
+    constexprs = {name: value for name, value in call.arguments.items() if name in constant}
+    signature = {name: _kind(value) for name, value in call.arguments.items() if name not in constant}
+    flags = [name.lower() for name, value in constexprs.items() if value is True and name != "DELTA"]
+    if signature.get("d_q") == "*fp32":
+        flags.append("grouped")
+    return Build(
+        op=OP,
+        name=call.kernel.fn.__name__,
+        fn=call.kernel,
+        signature=signature,
+        constexprs=constexprs,
+        config=call.config,
+        head_dim=key[1],
+        chunk=key[2],
+        variant=" ".join([variant, *flags]),
+    )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return _POINTERS[value.dtype]
+    return "fp32" if isinstance(value, float) else "i32"

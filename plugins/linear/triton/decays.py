@@ -1,0 +1,137 @@
+"""Decays within a chunk: sums of log decays over spans of tokens, by additions only, and what they multiply."""
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def head_gates(log_decay, first, count, stride, head, C: tl.constexpr):
+    """Log decays of a head `[C]`, 0 where there is no token; and those of the token after each, 0 for the last."""
+    i = tl.arange(0, C)
+    cells = log_decay + first * stride + head + i * stride
+    gates = tl.load(cells, mask=i < count, other=0.0).to(tl.float32)
+    nexts = tl.load(cells + stride, mask=i + 1 < count, other=0.0).to(tl.float32)
+    return gates, nexts
+
+
+@triton.jit
+def channel_gates(log_decay, first, count, heads, head, c, K: tl.constexpr, C: tl.constexpr):
+    """Log decays of a head's channels `c` `[C, BK]`, 0 where there is no token, at least -1e4, of which exp is 0."""
+    i = tl.arange(0, C)
+    cells = log_decay + (first * heads + head) * K + i[:, None] * (heads * K) + c[None, :]
+    gates = tl.load(cells, mask=(i < count)[:, None] & (c < K)[None, :], other=0.0).to(tl.float32)
+    return tl.where(gates < -1e4, -1e4, gates)
+
+
+@triton.jit
+def sums(chosen, x, like, PARTS: tl.constexpr):
+    """`chosen` `[C, C]`, which rows are summed, times `x` `[C, BK]` float32, in products of the dtype of `like`.
+
+    In 16 bits x is taken in as many parts: of its magnitude one leaves 2^-9 in bfloat16 (2^-12 in float16), which will
+    do for a gradient, and two leave 2^-17 (2^-23), which an exponent needs.
+    """
+    if like.dtype == tl.float32:
+        found = tl.dot(chosen.to(tl.float32), x, input_precision="ieee")
+    else:
+        high = x.to(like.dtype)
+        found = tl.dot(chosen.to(like.dtype), high)
+        if PARTS == 2:
+            low = (x - high.to(tl.float32)).to(like.dtype)
+            found = tl.dot(chosen.to(like.dtype), low, found)
+    return found
+
+
+@triton.jit
+def from_start(gates, like, C: tl.constexpr):
+    """exp of the sum of the log decays `[C, BK]` up to and with each token's."""
+    i = tl.arange(0, C)
+    return tl.exp(sums(i[:, None] >= i[None, :], gates, like, 2))
+
+
+@triton.jit
+def to_end(gates, like, C: tl.constexpr):
+    """exp of the sum of the log decays `[C, BK]` after each token's."""
+    i = tl.arange(0, C)
+    return tl.exp(sums(i[:, None] < i[None, :], gates, like, 2))
+
+
+@triton.jit
+def within(begin, end, C: tl.constexpr):
+    """Which columns `[C, C]` lie from `begin` up to, not including, `end` of each row.
+
+    The levels' masks are such ranges: two vectors a level, where pairs of tokens would be kept through the loop.
+    """
+    j = tl.arange(0, C)[None, :]
+    return (j >= begin[:, None]) & (j < end[:, None])
+
+
+@triton.jit
+def meeting(gates, like, level, C: tl.constexpr):
+    """Decays `[C, BK]` from and to the anchors of one level, all at most 1.
+
+    Tokens stand in blocks of 2^(level + 1). The anchor is the last token of the left half: a token of the right half
+    decays from the anchor to itself, one of the left half from itself to the anchor.
+    """
+    begin, end = _spans_of(level, C)
+    return tl.exp(sums(within(begin, end, C), gates, like, 2))
+
+
+@triton.jit
+def meeting_across(gates, like, level, C: tl.constexpr):
+    """`meeting` with tokens along the second axis, `[BK, C]`, so that no rounded accumulator need be transposed."""
+    begin, end = _spans_of(level, C)
+    j = tl.arange(0, C)[:, None]
+    summed = ((j >= begin[None, :]) & (j < end[None, :])).to(like.dtype)
+    if like.dtype == tl.float32:
+        found = tl.dot(gates, summed, input_precision="ieee")
+    else:
+        high = gates.to(like.dtype)
+        found = tl.dot(high, summed)
+        found = tl.dot((gates - high.to(tl.float32)).to(like.dtype), summed, found)
+    return tl.exp(found)
+
+
+@triton.jit
+def _spans_of(level, C: tl.constexpr):
+    """The tokens whose log decays `meeting` sums for each token: the first, and the one after the last."""
+    i = tl.arange(0, C)
+    right, half = (i >> level) & 1 == 1, i >> level
+    return tl.where(right, half << level, i + 1), tl.where(right, i + 1, (half + 1) << level)
+
+
+@triton.jit
+def meeting_gradient(d_sums, like, level, C: tl.constexpr):
+    """Gradient of the log decays `[C, BK]` from that of the sums of `meeting`, by its transpose."""
+    i = tl.arange(0, C)
+    right, half = (i >> level) & 1 == 1, i >> level
+    summed = within(tl.where(right, i, half << level), tl.where(right, (half + 1) << level, i), C)
+    return sums(summed, d_sums, like, 1)
+
+
+@triton.jit
+def spans(gates, C: tl.constexpr, AXIS: tl.constexpr):
+    """exp of the sum of the log decays after token j up to token i, 0 for j > i: `[i, j]`, or `[j, i]` for AXIS = 1."""
+    i = tl.arange(0, C)
+    if AXIS == 0:
+        later = i[:, None] > i[None, :]
+        sums = tl.cumsum(tl.where(later, gates[:, None], 0.0), 0)
+        kept = i[:, None] >= i[None, :]
+    else:
+        later = i[None, :] > i[:, None]
+        sums = tl.cumsum(tl.where(later, gates[None, :], 0.0), 1)
+        kept = i[None, :] >= i[:, None]
+    return tl.where(kept, tl.exp(sums), 0.0)
+
+
+@triton.jit
+def meets(level, C: tl.constexpr, AXIS: tl.constexpr):
+    """Which pairs of tokens meet at a level: `[i, j]`, i of a right and j of a left half of one block; `[j, i]` for
+    AXIS = 1."""
+    i = tl.arange(0, C)
+    right, half = (i >> level) & 1 == 1, i >> level
+    if AXIS == 0:
+        begin, end = (half - 1) << level, tl.where(right, half << level, 0)
+    else:
+        begin, end = (half + 1) << level, tl.where(right, 0, (half + 2) << level)
+    return within(begin, end, C)

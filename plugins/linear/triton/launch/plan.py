@@ -1,0 +1,168 @@
+"""Plans: the sizes of one call, the places of its chunks and segments, and the arguments that its kernels share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsearch.kernels import Config, Key, arch_of
+
+from .. import table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The op's inputs, dense and of one dtype: q, k `[N, H, K]` and v `[N, HV, V]` over all tokens, beta `[N, HV]`,
+    log_decay None, `[HV]`, `[N, HV]` or `[N, HV, K]`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor | None
+    beta: Tensor | None
+    scale: float
+
+    @property
+    def decay(self) -> str:
+        """The kernels' name for the shape of the gates; a constant is a gate by head that stays where it is."""
+        if self.log_decay is None:
+            return "none"
+        return "channel" if self.log_decay.dim() == 3 else "head"
+
+    @property
+    def delta(self) -> bool:
+        """Whether the update is the delta rule."""
+        return self.beta is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One call: `length` tokens a sequence (packed: of all), `chunks` a sequence (packed: of all, at most), `pieces`
+    segments a sequence of `stride` chunks each."""
+
+    arch: str
+    row: Key
+    tokens: int
+    sequences: int
+    length: int
+    chunks: int
+    segments: int
+    stride: int
+    starts: Tensor | None
+    ends: Tensor | None
+    firsts: Tensor | None
+
+    @property
+    def chunk(self) -> int:
+        """Tokens a chunk."""
+        return self.row[2]
+
+    @property
+    def packed(self) -> bool:
+        """Whether sequences lie end to end."""
+        return self.firsts is not None
+
+    @property
+    def all_chunks(self) -> int:
+        """Chunks of all sequences, at most."""
+        return self.chunks if self.packed else self.chunks * self.sequences
+
+    @property
+    def pieces(self) -> int:
+        """Segments of all sequences, at most."""
+        return self.sequences * self.segments
+
+    def config(self, kernel: str) -> Config:
+        """How a kernel is compiled."""
+        return table.TABLE.rows[self.row][kernel]
+
+
+def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size: int) -> Plan:
+    """Sizes from shapes alone: nothing on the device is waited for."""
+    tokens, heads, value_dim = inputs.v.shape
+    head_dim = max(inputs.q.shape[-1], value_dim)
+    arch = arch_of(inputs.q.device)
+    row = table.TABLE.key(arch, head_dim, chunk_size)
+    size = row[2]
+    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    length = tokens // max(batch, 1)
+    if cu_seqlens is None:
+        chunks = -(-length // size)
+        starts, ends, firsts = None, None, None
+    else:
+        chunks = (length + sequences * (size - 1)) // size
+        starts, ends, firsts = _places(cu_seqlens, size, chunks)
+    tile = table.TABLE.rows[row]["states"].tiles["V"]
+    segments = _segments(sequences * heads * -(-value_dim // tile), chunks)
+    stride = max(-(-chunks // segments), 1)
+    return Plan(
+        arch=arch,
+        row=row,
+        tokens=tokens,
+        sequences=sequences,
+        length=length,
+        chunks=chunks,
+        segments=max(-(-chunks // stride), 1),
+        stride=stride,
+        starts=starts,
+        ends=ends,
+        firsts=firsts,
+    )
+
+
+def _segments(programs: int, chunks: int) -> int:
+    """Segments a sequence: as many as fill the card, unless they are few (the work about doubles) or short."""
+    wanted = min(table.CROWD // max(programs, 1), chunks // table.SHORTEST_SEGMENT)
+    return wanted if wanted >= table.FEWEST_SEGMENTS else 1
+
+
+def _places(cu_seqlens: Tensor, size: int, chunks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each chunk the first row and its sequence's end (0 and 0 beyond the last chunk), of each sequence the first
+    chunk."""
+    bounds = cu_seqlens.to(torch.int64)
+    counts = (bounds.diff() + size - 1) // size
+    firsts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    index = torch.arange(chunks, device=bounds.device)
+    owner = (torch.searchsorted(firsts, index, right=True) - 1).clamp_(max=len(counts) - 1)
+    used = index < firsts[-1]
+    starts = torch.where(used, bounds[owner] + (index - firsts[owner]) * size, 0)
+    ends = torch.where(used, bounds[owner + 1], 0)
+    return starts, ends, firsts.to(torch.int32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One launch of a kernel."""
+
+    kernel: Any
+    config: Config
+    arguments: dict[str, Any]
+
+
+_recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], config: Config, arguments: dict[str, Any]) -> None:
+    """Runs a kernel over a grid; an empty one is left out."""
+    record = _recorded.get()
+    if record is not None:
+        record.append(Launch(kernel=kernel, config=config, arguments=arguments))
+    elif all(grid):
+        kernel[grid](**arguments, num_warps=config.num_warps, num_stages=config.num_stages)
+
+
+@contextmanager
+def recording() -> Iterator[list[Launch]]:
+    """While the block runs, launches are listed instead of made; tensors may then be on the meta device."""
+    record: list[Launch] = []
+    token = _recorded.set(record)
+    try:
+        yield record
+    finally:
+        _recorded.reset(token)

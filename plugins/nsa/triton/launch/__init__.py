@@ -1,0 +1,1 @@
+"""Host code that launches the plugin's kernels."""
