@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from archsearch.api import cost, evaluate, open_store, run
-from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import ArchsearchError
 from archsearch.hookspecs import hookimpl
+from archsearch.layer import LayerSpec
 from archsearch.mixer import (
     Flops,
     LayerInfo,

@@ -12,8 +12,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from archsearch.errors import SpecError, listing, nearest
-from archsearch.mixer import Dtype, LayerInfo, MixerOptions, ModelShape, Resolver
+from archsearch.layer import LayerInfo, LayerSpec, Resolver
+from archsearch.notation import format_layers, parse_layers
 from archsearch.numbers import Numbers, Whole
+from archsearch.shapes import Dtype, ModelShape
 
 ChannelKind = Literal["none", "swiglu", "moe"]
 _WORDED = {"channel_mixer", "dtype"}
@@ -29,7 +31,8 @@ class ModelSpec(Numbers):
 
     Sizes left out are derived: ``n_kv_heads`` is ``n_heads``, ``head_dim`` is ``d_model / n_heads``, ``ffn_dim``
     (SwiGLU) is 8/3 of ``d_model`` rounded up to 16, ``expert_dim`` is ``ffn_dim / experts_per_token``.
-    ``short_conv`` is the width of a causal convolution in front of every token mixer, 0 for none.
+    ``short_conv`` is the width of a causal convolution in front of every token mixer, 0 for none;
+    ``meta_tokens`` the number of learned tokens in front of every sequence, which costs count as tokens.
     ``dtype`` is the one that costs are counted in; ``vocab_size`` is the task's when a model is trained. Sizes are
     bounded far above what is trained, so that no product of them overflows a tensor's size.
     """
@@ -41,6 +44,7 @@ class ModelSpec(Numbers):
     n_kv_heads: Whole = Field(default=0, ge=1, le=_MAX_HEADS)
     head_dim: Whole = Field(default=0, ge=1, le=_MAX_WIDTH)
     short_conv: Whole = Field(default=0, ge=0, le=16)
+    meta_tokens: Whole = Field(default=0, ge=0, le=4096)
     channel_mixer: ChannelKind = "swiglu"
     ffn_dim: Whole = Field(default=0, ge=1, le=_MAX_PRODUCT)
     n_experts: Whole = Field(default=8, ge=1, le=_MAX_EXPERTS)
@@ -111,8 +115,9 @@ class ModelSpec(Numbers):
         sizes of a channel mixer that is not there."""
         values = self.model_dump(mode="json", exclude={"dtype", "vocab_size"})
         moe = {"n_experts", "experts_per_token", "shared_experts", "expert_dim"}
-        if not self.short_conv:
-            del values["short_conv"]
+        for key in ("short_conv", "meta_tokens"):
+            if not values[key]:
+                del values[key]
         drop = {"none": moe | {"ffn_dim"}, "swiglu": moe, "moe": {"ffn_dim"}}[self.channel_mixer]
         return {key: value for key, value in values.items() if key not in drop}
 
@@ -123,35 +128,6 @@ class ModelSpec(Numbers):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             raise SpecError(explain(error, cls, where)) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerSpec:
-    """One token mixer of a pattern: the mixer's name and all of its options, the defaults written out."""
-
-    mixer: str
-    options: MixerOptions
-
-    def to_json(self) -> dict[str, Any]:
-        """``{"mixer": name, "options": {...}}`` with every option."""
-        return {"mixer": self.mixer, "options": self.options.model_dump(mode="json")}
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.mixer, self.options))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the hash, which is another one in another process."""
-        return {"mixer": self.mixer, "options": self.options}
-
-    @classmethod
-    def make(cls, name: str, resolver: Resolver, /, **options: Any) -> LayerSpec:
-        """The layer that a mixer or preset name stands for, with options laid over the preset's."""
-        resolved = resolver.resolve(name)
-        return cls(mixer=resolved.plugin.name, options=resolved.plugin.parse_options({**resolved.preset, **options}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +144,10 @@ class ArchSpec:
     @classmethod
     def parse(cls, pattern: str, resolver: Resolver, model: ModelSpec | None = None) -> ArchSpec:
         """From the notation, ``"[kda kda kda full]*4"``; raises `NotationError`. See `archsearch.notation`."""
-        from archsearch.notation import parse_layers
-
         return cls(model=model or ModelSpec(), layers=parse_layers(pattern, resolver))
 
     def pattern(self, resolver: Resolver | None = None) -> str:
         """The shortest notation that reads back to the same layers; with a resolver, presets by their names."""
-        from archsearch.notation import format_layers
-
         return format_layers(self.layers, resolver)
 
     def to_json(self) -> dict[str, Any]:
@@ -201,8 +173,8 @@ class ArchSpec:
         return digest_of(content)
 
     def layer_info(self, index: int, resolver: Resolver | None = None) -> LayerInfo:
-        """What the mixer of layer `index` is told of its place."""
-        return LayerInfo(index=index, depth=len(self.layers), resolver=resolver)
+        """Where the mixer of layer `index` stands."""
+        return LayerInfo(index=index, depth=len(self.layers), resolver=resolver, pattern=self.layers)
 
 
 def digest_of(content: Any) -> str:

@@ -2,7 +2,8 @@
 
 Conventions: 2 FLOPs a multiply-add; causal work counts the half that is needed; training is forward plus twice
 that; prefill computes the logits of its last token only; decode FLOPs and traffic are for one token of one
-sequence when the context, itself included, is in the state; weights are reported apart from the state.
+sequence when the context, itself included, is in the state; weights are reported apart from the state. The meta tokens
+of a backbone count as tokens of every sequence, of which no logits are computed.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
+from archsearch.amounts import Flops, Traffic
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.composition import reads_pattern
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.figures import Figures
-from archsearch.mixer import Flops, LayerInfo, Phase, Resolver, Traffic
+from archsearch.layer import LayerSpec
+from archsearch.mixer import LayerInfo, Phase, Resolver
 from archsearch.units import format_quantity, parse_quantity
 
 
@@ -136,7 +140,8 @@ class CostModel:
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._layers: dict[tuple[LayerSpec, int, int, ModelSpec, int], LayerCost] = {}
+        self._layers: dict[tuple[LayerSpec, int, int, ModelSpec, int, object], LayerCost] = {}
+        self._around: dict[LayerSpec, bool] = {}
         self._models: dict[ModelSpec, ModelSpec] = {}
 
     def cost(self, arch: ArchSpec, context: int) -> ArchCost:
@@ -150,11 +155,12 @@ class CostModel:
             raise _too_large(arch.model, context) from None
 
     def _cost(self, arch: ArchSpec, context: int) -> ArchCost:
-        layers = tuple(self._layer(arch, index, context) for index in range(len(arch.layers)))
         model = arch.model
+        tokens = context + model.meta_tokens
+        layers = tuple(self._layer(arch, index, tokens) for index in range(len(arch.layers)))
         head = Flops(matmul=2.0 * model.d_model * model.vocab_size)
         norm = _norm_flops(model)
-        embedding_params = model.d_model * model.vocab_size + model.d_model
+        embedding_params = model.d_model * (model.vocab_size + model.meta_tokens + 1)
         active = embedding_params + sum(layer.active_params for layer in layers)
         traffic = _sum((layer.traffic for layer in layers), Traffic())
         return ArchCost(
@@ -173,12 +179,15 @@ class CostModel:
         )
 
     def _layer(self, arch: ArchSpec, index: int, context: int) -> LayerCost:
-        depth = len(arch.layers)
-        key = (arch.layers[index], index, depth, arch.model, context)
+        layer = arch.layers[index]
+        around = self._around.get(layer)
+        if around is None:
+            around = self._around[layer] = reads_pattern(layer, self._resolver)
+        key = (layer, index, len(arch.layers), arch.model, context, arch.layers if around else None)
         found = self._layers.get(key)
         if found is None:
-            info = LayerInfo(index=index, depth=depth, resolver=self._resolver)
-            found = self._layers[key] = layer_cost(arch.layers[index], arch.model, info, self._resolver, context)
+            info = arch.layer_info(index, self._resolver)
+            found = self._layers[key] = layer_cost(layer, arch.model, info, self._resolver, context)
         return found
 
 
@@ -223,7 +232,7 @@ def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: R
     return LayerCost(
         mixer_params=mixer_params,
         params=mixer_params + channel_params + other_params,
-        active_params=mixer_params + active_params + other_params,
+        active_params=plugin.active_params() + active_params + other_params,
         train_flops=forward("train") * 3.0,
         prefill_flops=forward("prefill"),
         decode_flops=forward("decode"),

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from archsearch.arch import ArchSpec
-from archsearch.figures import dense_up_to
-from archsearch.mixer import Resolver
+from archsearch.composition import figures_of, with_parts
+from archsearch.layer import Resolver
 from archsearch.notation import format_layer
 
 
@@ -51,10 +51,17 @@ class Unexercised:
 
 def unexercised_layers(arch: ArchSpec, task: str, seq_len: int, resolver: Resolver) -> tuple[Unexercised, ...]:
     """The distinct layers of `arch` that drop nothing on the `seq_len` tokens of `task`, though they would on more."""
-    found = []
-    for layer in dict.fromkeys(arch.layers):
-        dense = dense_up_to(resolver.resolve(layer.mixer).plugin, layer.options)
-        if dense >= seq_len:
+    found: dict[tuple[str, int], Unexercised] = {}
+    for index, layer in enumerate(arch.layers):
+        dense = dense_up_to(arch, index, resolver)
+        if dense >= seq_len + arch.model.meta_tokens:
             text = format_layer(layer, resolver)
-            found.append(Unexercised(layer=text, task=task, seq_len=seq_len, dense_up_to=dense))
-    return tuple(found)
+            found[text, dense] = Unexercised(layer=text, task=task, seq_len=seq_len, dense_up_to=dense)
+    return tuple(found.values())
+
+
+def dense_up_to(arch: ArchSpec, index: int, resolver: Resolver) -> int:
+    """The longest sequence on which the sparsity of layer `index`, or of one of the mixers that it is made of, drops
+    nothing; 0 where it always acts or there is none."""
+    parts = with_parts(arch.layers[index], resolver)
+    return max(figures_of(part, arch, index, resolver).dense_up_to() for part in parts)

@@ -7,18 +7,12 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from archsearch.amounts import Flops, Traffic
 from archsearch.errors import PluginError, foreign_code
-from archsearch.mixer import (
-    DTYPE_BYTES,
-    Flops,
-    LayerInfo,
-    MixerOptions,
-    MixerPlugin,
-    ModelShape,
-    Phase,
-    StateTensor,
-    Traffic,
-)
+from archsearch.layer import LayerInfo, LayerSpec
+from archsearch.mixer import MixerPlugin, Phase
+from archsearch.options import MixerOptions
+from archsearch.shapes import DTYPE_BYTES, ModelShape, StateTensor
 
 _T = TypeVar("_T")
 _ROLES = get_args(get_type_hints(StateTensor)["role"])
@@ -31,13 +25,34 @@ class Figures:
     figure, its value and the context, and `ForeignCodeError` for what the plugin raises."""
 
     def __init__(self, plugin: MixerPlugin[Any], options: MixerOptions, shape: ModelShape, layer: LayerInfo) -> None:
-        self._plugin, self._of = plugin, (options, shape, layer)
+        self._plugin, self._of = plugin, (options, shape, layer.told_to(plugin))
         self._what = f'mixer "{plugin.name}", layer {layer.index}'
 
     def params(self) -> int:
         """Parameters: a whole number, not negative."""
         call = "params()"
         return self._whole(call, call, self._called(call, lambda: self._plugin.params(*self._of)))
+
+    def active_params(self) -> int:
+        """Parameters that one token meets: a whole number, at most all of them."""
+        call, most = "active_params()", self.params()
+        found = self._whole(call, call, self._called(call, lambda: self._plugin.active_params(*self._of)))
+        if found > most:
+            raise self._refused(call, call, found, f"at most params(), which gave {most}")
+        return found
+
+    def refusal(self) -> str | None:
+        """Why the layer cannot stand where it does: None, or a sentence."""
+        call = "check()"
+        found: object = self._called(call, lambda: self._plugin.check(*self._of))
+        if found is not None and not (isinstance(found, str) and found.strip()):
+            raise self._refused(call, call, found, "None, or the reason as text")
+        return found
+
+    def dense_up_to(self) -> int:
+        """The longest sequence on which the mixer's own sparsity drops nothing: a whole number, not negative."""
+        call, (options, _, layer) = "dense_up_to()", self._of
+        return self._whole(call, call, self._called(call, lambda: self._plugin.dense_up_to(options, layer)))
 
     def flops(self, *, phase: Phase, context: int) -> Flops:
         """Operations of each kind: finite and not negative."""
@@ -48,12 +63,25 @@ class Figures:
         return Flops(**kinds)
 
     def traffic(self, *, context: int) -> Traffic:
-        """Bytes read and written: finite and not negative."""
+        """Bytes read and written: finite and not negative, a peak no less than the mean."""
         call = f"traffic(context={context})"
         found = self._called(call, lambda: self._plugin.traffic(*self._of, context=context))
         self._is(call, found, Traffic)
-        ways = {way: self._amount(call, way, getattr(found, way)) for way in ("read_bytes", "written_bytes")}
-        return Traffic(**ways)
+        read, written = (self._amount(call, way, getattr(found, way)) for way in ("read_bytes", "written_bytes"))
+        return Traffic(
+            read_bytes=read,
+            written_bytes=written,
+            peak_read_bytes=self._peak(call, "peak_read_bytes", found.peak_read_bytes, read),
+            peak_written_bytes=self._peak(call, "peak_written_bytes", found.peak_written_bytes, written),
+        )
+
+    def _peak(self, call: str, figure: str, value: object, mean: float) -> float | None:
+        if value is None:
+            return None
+        peak = self._amount(call, figure, value)
+        if peak < mean:
+            raise self._refused(call, figure, value, f"no less than the mean, {mean:g}")
+        return peak
 
     def state(self) -> tuple[StateTensor, ...]:
         """Tensors with names of their own, and rows of whole numbers."""
@@ -88,7 +116,15 @@ class Figures:
             base=self._whole(call, f"base of {tensor.name}", tensor.base),
             stride=self._optional(call, f"stride of {tensor.name}", tensor.stride, least=1),
             cap=self._optional(call, f"cap of {tensor.name}", tensor.cap),
+            log2=self._log2(call, tensor),
         )
+
+    def _log2(self, call: str, tensor: StateTensor) -> bool:
+        if not isinstance(tensor.log2, bool):
+            raise self._refused(call, f"log2 of {tensor.name}", tensor.log2, "True or False")
+        if tensor.log2 and tensor.stride is not None:
+            raise self._refused(call, f"stride of {tensor.name}", tensor.stride, "None beside log2=True")
+        return tensor.log2
 
     def _optional(self, call: str, figure: str, value: object, *, least: int = 0) -> int | None:
         return None if value is None else self._whole(call, figure, value, least=least)
@@ -119,15 +155,14 @@ class Figures:
         return PluginError(f"{self._what}: {gave}: must be {wanted}")
 
 
-def dense_up_to(plugin: MixerPlugin[Any], options: MixerOptions) -> int:
-    """`MixerPlugin.dense_up_to`, checked: a whole number, not negative."""
+def parts_of(plugin: MixerPlugin[Any], options: MixerOptions) -> tuple[LayerSpec, ...]:
+    """`MixerPlugin.parts`, checked: a tuple of layers."""
     what = f'mixer "{plugin.name}"'
-    with foreign_code(what, "dense_up_to()"):
-        found = plugin.dense_up_to(options)
-    number = whole(found)
-    if number is None or not 0 <= number <= _MOST:
-        raise PluginError(f"{what}: dense_up_to() gave {_shown(found)}: must be a whole number, not negative")
-    return number
+    with foreign_code(what, "parts()"):
+        found: object = plugin.parts(options)
+    if not isinstance(found, tuple) or not all(isinstance(part, LayerSpec) for part in found):
+        raise PluginError(f"{what}: parts() gave {_shown(found)}: must be a tuple of LayerSpec")
+    return found
 
 
 def whole(value: object) -> int | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pluggy
 
 from archsearch.mixer import MixerPlugin
+
+if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
+    from archsearch.kernels import Build
 
 PROJECT = "archsearch"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -22,6 +26,23 @@ class TaskType(Protocol):
     settings: ClassVar[Mapping[str, Mapping[str, Any]]]
 
 
+class RegisterOps(Protocol):
+    """What `register_ops` is given."""
+
+    def __call__(self, mixer: str, ops: Callable[[], Iterable[BenchOp]], *, names: tuple[str, ...] = ()) -> None:
+        """``ops()`` gives the pure ops of a mixer of this plugin; ``names`` are those of ops that are named neither as
+        the mixer nor as one of its presets."""
+        ...
+
+
+class RegisterKernels(Protocol):
+    """What `register_kernels` is given."""
+
+    def __call__(self, mixer: str, builds: Callable[[str], Iterable[Build]]) -> None:
+        """``builds(arch)`` gives the Triton kernels of a mixer of this plugin as they run on ``"sm_90"``, ..."""
+        ...
+
+
 @hookspec
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Call ``register(plugin)`` once for each token mixer."""
@@ -32,5 +53,18 @@ def register_tasks(register: Callable[[type[Any]], None]) -> None:
     """Call ``register(task_class)`` once for each task."""
 
 
-HOOKS = ("register_mixers", "register_tasks")
+@hookspec
+def register_ops(register: RegisterOps) -> None:
+    """Call ``register(mixer, ops)`` for each mixer whose pure ops ``archsearch bench kernels`` shall measure."""
+
+
+@hookspec
+def register_kernels(register: RegisterKernels) -> None:
+    """Call ``register(mixer, builds)`` for each mixer whose kernels ``archsearch kernels compile`` shall compile."""
+
+
+HOOKS = ("register_mixers", "register_tasks", "register_ops", "register_kernels")
 """The names of the hooks."""
+
+MEASURING = ("register_ops", "register_kernels")
+"""Hooks that add to what the same plugin registers: no figure of a trained model comes from them."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from archsearch.arch import ArchSpec
-from archsearch.mixer import Law, Resolver
+from archsearch.composition import mixers_of
+from archsearch.layer import Resolver
+from archsearch.mixer import Law
 
 DECODING: tuple[Law, ...] = ("step", "split")
 """Laws by which the forward pass tells what decoding gives."""
@@ -27,7 +29,7 @@ class BrokenLaw:
 def broken_laws(arch: ArchSpec, resolver: Resolver, among: Iterable[Law]) -> Iterator[BrokenLaw]:
     """Those of the laws `among` that mixers of `arch` declare broken, mixer by mixer as they first occur."""
     laws = tuple(among)
-    for name in dict.fromkeys(layer.mixer for layer in arch.layers):
+    for name in mixers_of(arch.layers, resolver):
         declared = resolver.resolve(name).plugin.broken_laws
         yield from (BrokenLaw(mixer=name, law=law, reason=declared[law]) for law in laws if law in declared)
 

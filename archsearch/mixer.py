@@ -1,4 +1,4 @@
-"""The contract of a token mixer, without torch: shapes, options, states, costs, and who builds the layer.
+"""The contract of a token mixer, without torch: what a plugin says of itself, its costs, its state, and its layer.
 
 A *mixer* stands where softmax attention stands in a Transformer block. A plugin author subclasses
 `MixerOptions` and `MixerPlugin`; the torch half of the contract is `archsearch.model.Mixer`.
@@ -9,215 +9,68 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from archsearch.amounts import Flops, Traffic
 from archsearch.errors import OptionsError, foreign_code, listing, nearest
-from archsearch.numbers import Numbers
+from archsearch.layer import Layer, LayerInfo, LayerSpec, Resolved, Resolver, layers_in
+from archsearch.options import MixerOptions, Tunable
+from archsearch.shapes import DTYPE_BYTES, Dtype, ModelShape, StateTensor
 
 if TYPE_CHECKING:
-    from archsearch.bench.op import BenchOp
-    from archsearch.kernels import Build
     from archsearch.model import Mixer
 
-API_VERSION = 1
-"""Version of the contract that this core speaks."""
+__all__ = [
+    "API_VERSION",
+    "DTYPE_BYTES",
+    "Dtype",
+    "Family",
+    "Flops",
+    "Law",
+    "Layer",
+    "LayerInfo",
+    "LayerSpec",
+    "MixerOptions",
+    "MixerPlugin",
+    "ModelShape",
+    "Phase",
+    "Resolved",
+    "Resolver",
+    "StateTensor",
+    "Traffic",
+    "Tunable",
+]
+
+API_VERSION = 2
+"""Version of the contract that this core speaks; a plugin of version 1 is taken through `archsearch.version1`."""
 
 MOST_CHOICES = 100_000
 """Combinations of tunable options that `MixerPlugin.choices` goes through at most."""
 
-Dtype = Literal["float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "int64", "int32", "int8"]
-DTYPE_BYTES: Mapping[str, int] = {
-    "float64": 8,
-    "float32": 4,
-    "bfloat16": 2,
-    "float16": 2,
-    "float8_e4m3fn": 1,
-    "int64": 8,
-    "int32": 4,
-    "int8": 1,
-}
-
 Phase = Literal["train", "prefill", "decode"]
 Family = Literal["full", "sliding", "linear", "sparse", "memory", "hybrid", "other"]
-Law = Literal["step", "split", "causal", "packed"]
-"""Laws of every mixer: forward = repeated step; = prefill then decode; sees no future; packed = each sequence apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelShape:
-    """Sizes that a mixer is built for. ``dtype`` is the dtype of activations and caches that costs are counted in."""
-
-    d_model: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    dtype: Dtype = "bfloat16"
-
-    def __post_init__(self) -> None:
-        for name in ("d_model", "n_heads", "n_kv_heads", "head_dim"):
-            if getattr(self, name) < 1:
-                raise OptionsError(f"{name} = {getattr(self, name)}: must be at least 1")
-        if self.n_heads % self.n_kv_heads:
-            raise OptionsError(
-                f"n_kv_heads = {self.n_kv_heads} does not divide n_heads = {self.n_heads}: choose a divisor"
-            )
-        if self.dtype not in DTYPE_BYTES:
-            raise OptionsError(f'dtype = "{self.dtype}" is unknown: one of {listing(DTYPE_BYTES)}')
-
-    @property
-    def dtype_bytes(self) -> int:
-        """Bytes of one element."""
-        return DTYPE_BYTES[self.dtype]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resolved:
-    """What a name in a pattern stands for: a plugin, and the options that a preset fixes (none for a mixer name)."""
-
-    plugin: MixerPlugin[Any]
-    preset: Mapping[str, Any]
-
-
-class Resolver(Protocol):
-    """Finds the mixer or preset of a name; the registry is one."""
-
-    def resolve(self, name: str) -> Resolved:
-        """Raises `UnknownNameError` or `ConflictError`."""
-        ...
-
-    def presets_of(self, mixer: str) -> Mapping[str, Mapping[str, Any]]:
-        """The presets of a mixer that belong to it alone."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerInfo:
-    """Where a mixer stands: layer ``index`` of ``depth``, and a resolver for mixers made of other mixers."""
-
-    index: int = 0
-    depth: int = 1
-    resolver: Resolver | None = None
-
-
-@dataclass(frozen=True)
-class Tunable:
-    """Search metadata of an option: ``Annotated[int, Tunable(64, 128, 256)]`` may be searched over these choices."""
-
-    choices: tuple[Any, ...]
-
-    def __init__(self, *choices: Any) -> None:
-        object.__setattr__(self, "choices", choices)
-
-
-class MixerOptions(Numbers):
-    """Options of a mixer: frozen, every key known, every default stated, every number finite. Fields may carry
-    `Tunable`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @classmethod
-    def tunables(cls) -> dict[str, tuple[Any, ...]]:
-        """The choices that a search may make, by option, in the order of declaration."""
-        found = {}
-        for name, field in cls.model_fields.items():
-            for meta in field.metadata:
-                if isinstance(meta, Tunable):
-                    found[name] = meta.choices
-        return found
-
+Law = Literal["step", "split", "causal", "packed", "positions"]
+"""Laws of every mixer that a plugin may declare broken: forward = repeated step; = prefill then decode; sees no future;
+packed = each sequence apart; the order of tokens is not read from their positions."""
 
 OptionsT = TypeVar("OptionsT", bound=MixerOptions)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flops:
-    """Floating-point operations by kind: matrix products (2 a multiply-add), elementwise, exponentials."""
-
-    matmul: float = 0.0
-    elementwise: float = 0.0
-    exp: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """All kinds together."""
-        return self.matmul + self.elementwise + self.exp
-
-    def __add__(self, other: Flops) -> Flops:
-        return Flops(
-            matmul=self.matmul + other.matmul,
-            elementwise=self.elementwise + other.elementwise,
-            exp=self.exp + other.exp,
-        )
-
-    def __mul__(self, factor: float) -> Flops:
-        return Flops(matmul=self.matmul * factor, elementwise=self.elementwise * factor, exp=self.exp * factor)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """Bytes of state that one decoded token of one sequence reads and writes; weights are counted apart."""
-
-    read_bytes: float = 0.0
-    written_bytes: float = 0.0
-
-    def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(
-            read_bytes=self.read_bytes + other.read_bytes,
-            written_bytes=self.written_bytes + other.written_bytes,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateTensor:
-    """One tensor that decoding keeps for one sequence, ``rows(T)`` rows of ``row_shape``.
-
-    ``rows(T) = base + min(cap, ceil(T / stride))``: a fixed state is ``base=1``; one row a token is
-    ``stride=1``; a window is ``stride=1, cap=window``; one row a block is ``stride=block``.
-    """
-
-    name: str
-    row_shape: tuple[int, ...]
-    dtype: Dtype
-    role: Literal["kv", "summary", "recurrent", "conv", "index"]
-    base: int = 0
-    stride: int | None = None
-    cap: int | None = None
-
-    @property
-    def grows(self) -> bool:
-        """Whether the tensor grows with tokens (a window included)."""
-        return self.stride is not None
-
-    def rows(self, context: int) -> int:
-        """Rows held after `context` tokens."""
-        if self.stride is None:
-            return self.base
-        grown = -(-context // self.stride)
-        return self.base + (grown if self.cap is None else min(self.cap, grown))
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        size = DTYPE_BYTES[self.dtype]
-        for extent in self.row_shape:
-            size *= extent
-        return size
-
-    def nbytes(self, context: int) -> int:
-        """Bytes held for one sequence after `context` tokens."""
-        return self.rows(context) * self.row_bytes
 
 
 class MixerPlugin(ABC, Generic[OptionsT]):
     """A token mixer as the registry knows it: its options, presets, costs, states, and the builder of its layer.
 
-    Importing and costing a plugin must not import torch; only `build` may. ``version`` is raised whenever results
-    of the same options change, so that stored measurements of the old code are not taken for the new one's.
-    ``op_names`` are the names in `bench_ops` that are neither the mixer's nor a preset's.
+    Importing and costing a plugin must not import torch; only `build` may. Every method is told the parsed options; the
+    sizes of the backbone; and the layer, where the mixer stands.
+
+    - ``api_version``: the contract that the plugin is written for, 2 today; who says nothing speaks version 1.
+    - ``version`` is raised whenever results of the same options change, so that stored measurements of the old code are
+      not taken for the new one's.
+    - ``family`` groups mixers on pages, and names the costly ones of a pattern of ratios (those of "full").
+    - ``broken_laws``: laws that the mixer breaks by design, each with the reason.
+    - ``reads_pattern``: the plugin asks `LayerInfo.pattern` for the layers around its own.
     """
 
     name: ClassVar[str]
@@ -226,8 +79,8 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     options: ClassVar[type[MixerOptions]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     broken_laws: ClassVar[Mapping[Law, str]] = {}
-    op_names: ClassVar[tuple[str, ...]] = ()
-    api_version: ClassVar[int] = API_VERSION
+    reads_pattern: ClassVar[bool] = False
+    api_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
 
     @abstractmethod
@@ -252,28 +105,38 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     def build(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> Mixer:
         """The torch layer."""
 
-    def kernels(self, arch: str) -> Iterable[Build]:
-        """The Triton kernels of the plugin's ops as they run on an architecture, for compilation ahead of time."""
-        return ()
+    def active_params(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> int:
+        """Parameters that one token meets, fewer than `params` where tokens are routed."""
+        return self.params(options, shape, layer)
 
-    def bench_ops(self) -> Iterable[BenchOp]:
-        """The plugin's pure ops as ``archsearch bench kernels`` measures them."""
-        return ()
+    def check(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> str | None:
+        """Why the layer cannot stand where it does, None where it can. A search counts such a candidate as infeasible,
+        with this reason, and never builds it."""
+        return None
 
-    def dense_up_to(self, options: OptionsT) -> int:
-        """The longest sequence on which the mixer's sparsity drops nothing, 0 when it always acts.
+    def parts(self, options: OptionsT) -> tuple[LayerSpec, ...]:
+        """The mixers that this one is made of; by default those that its options hold."""
+        return tuple(layers_in(options))
 
-        A window of 64 sees everything on 64 tokens: measured there, it would pass for full attention.
+    def dense_up_to(self, options: OptionsT, layer: LayerInfo) -> int:
+        """The longest sequence on which the mixer's own sparsity drops nothing, 0 when it always acts or has none.
+
+        A window of 64 sees everything on 64 tokens: measured there, it would pass for full attention. Of the mixers
+        that it is made of, core asks each.
         """
         return 0
 
-    def parse_options(self, values: Mapping[str, Any]) -> OptionsT:
-        """Options from plain values; raises `OptionsError` that names the option, the value and what is allowed."""
+    def parse_options(self, values: Mapping[str, Any], resolver: Resolver | None = None) -> OptionsT:
+        """Options from plain values; raises `OptionsError` that names the option, the value and what is allowed.
+
+        `resolver` knows the names of layers that options hold.
+        """
         with foreign_code(f'mixer "{self.name}"', "the validation of its options"):
             try:
-                return self.options.model_validate(dict(values))  # type: ignore[return-value]
+                options = self.options.model_validate(dict(values), context={"resolver": resolver})
             except ValidationError as error:
                 raise OptionsError(self._explain(error)) from None
+        return options  # type: ignore[return-value]
 
     def _explain(self, error: ValidationError) -> str:
         first = error.errors()[0]
@@ -285,7 +148,9 @@ class MixerPlugin(ABC, Generic[OptionsT]):
             return f"{self.name}: {first['msg'].removeprefix('Value error, ')}"
         return f"{self.name}({key}={first['input']!r}): {first['msg'].removeprefix('Value error, ')}"
 
-    def choices(self, narrowed: Mapping[str, tuple[Any, ...]] | None = None) -> Iterator[OptionsT]:
+    def choices(
+        self, narrowed: Mapping[str, tuple[Any, ...]] | None = None, resolver: Resolver | None = None
+    ) -> Iterator[OptionsT]:
         """Every valid combination of the tunable options (or of `narrowed`), the others at their defaults.
 
         Raises `OptionsError` where there are more than `MOST_CHOICES` to try.
@@ -298,6 +163,6 @@ class MixerPlugin(ABC, Generic[OptionsT]):
             )
         for values in itertools.product(*tunables.values()):
             try:
-                yield self.parse_options(dict(zip(tunables, values, strict=True)))
+                yield self.parse_options(dict(zip(tunables, values, strict=True)), resolver)
             except OptionsError:
                 continue

@@ -1,10 +1,13 @@
 """Layer patterns as a person types them: ``"[kda kda kda full]*4"``, ``"sliding(window=64) full(rope=0.25)"``.
 
     pattern := item+
-    item    := ( name [ "(" key "=" value { "," key "=" value } ")" ] | "[" pattern "]" ) [ "*" count ]
-    value   := number | true | false | null | bare word | "quoted string"
+    item    := ( layer | "[" pattern "]" ) [ "*" count ]
+    layer   := name [ "(" key "=" value { "," key "=" value } ")" ]
+    value   := number | true | false | null | bare word | "quoted string" | layer | "[" pattern "]"
 
-A name is a mixer or a preset. Brackets nest, `MAX_DEPTH` deep. Reading takes time linear in the text.
+A name is a mixer or a preset. A value that is a layer is for an option that holds one, a pattern for one that holds
+several: ``parallel(a=kda, b=sliding(window=64))``, ``parallel(of=[kda full])``. Brackets and layers in layers nest,
+`MAX_DEPTH` deep. Reading takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -12,13 +15,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from archsearch.arch import LayerSpec
+from pydantic import ValidationError
+
 from archsearch.errors import NotationError, SpecError
-from archsearch.mixer import Resolver
+from archsearch.layer import LayerSpec, Resolver
+from archsearch.options import MixerOptions
 
 MAX_LAYERS, MAX_DEPTH = 4096, 32
 _NUMBER_CHARS = 40
@@ -41,7 +46,7 @@ class _Token:
 
 
 class _Reader:
-    """Tokens of one text, with one token of look-ahead."""
+    """Tokens of one text, with two tokens of look-ahead."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -64,8 +69,8 @@ class _Reader:
     def error(self, message: str, position: int) -> NotationError:
         return NotationError(message, text=self.text, position=position)
 
-    def peek(self) -> _Token:
-        return self._tokens[self._next]
+    def peek(self, ahead: int = 0) -> _Token:
+        return self._tokens[min(self._next + ahead, len(self._tokens) - 1)]
 
     def take(self) -> _Token:
         token = self.peek()
@@ -134,7 +139,7 @@ def _item(reader: _Reader, resolver: Resolver, depth: int) -> list[LayerSpec]:
         layers = _pattern(reader, resolver, depth + 1)
         reader.expect("]", "to close the bracket")
     else:
-        layers = [_layer(reader, resolver)]
+        layers = [_layer(reader, resolver, depth)]
     if not reader.accept("*"):
         return layers
     count = reader.take()
@@ -146,9 +151,9 @@ def _item(reader: _Reader, resolver: Resolver, depth: int) -> list[LayerSpec]:
     return layers * repeats
 
 
-def _layer(reader: _Reader, resolver: Resolver) -> LayerSpec:
+def _layer(reader: _Reader, resolver: Resolver, depth: int = 0) -> LayerSpec:
     name = reader.take()
-    options = _arguments(reader)
+    options = _arguments(reader, resolver, depth)
     try:
         return LayerSpec.make(name.text, resolver, **options)
     except NotationError:
@@ -157,7 +162,7 @@ def _layer(reader: _Reader, resolver: Resolver) -> LayerSpec:
         raise reader.error(str(error), name.start) from None
 
 
-def _arguments(reader: _Reader) -> dict[str, Any]:
+def _arguments(reader: _Reader, resolver: Resolver | None = None, depth: int = 0) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if not reader.accept("("):
         return options
@@ -170,19 +175,28 @@ def _arguments(reader: _Reader) -> dict[str, Any]:
         if key.text in options:
             raise reader.error(f'option "{key.text}" is given twice', key.start)
         reader.expect("=", f'after "{key.text}"')
-        options[key.text] = _value(reader)
+        options[key.text] = _value(reader, resolver, depth)
     return options
 
 
-def _value(reader: _Reader) -> Any:
-    token = reader.take()
+def _value(reader: _Reader, resolver: Resolver | None, depth: int) -> Any:
+    token = reader.peek()
     if token.kind == "number":
-        return _number(reader, token)
+        return _number(reader, reader.take())
     if token.kind == "string":
-        return _string(reader, token)
-    if token.kind == "word":
+        return _string(reader, reader.take())
+    if token.kind == "word" and not (resolver is not None and reader.peek(1).text == "("):
+        reader.take()
         return _WORDS.get(token.text, token.text)
-    raise reader.error("expected a value", token.start)
+    if resolver is None or (token.kind != "word" and token.text != "["):
+        raise reader.error("expected a value", token.start)
+    if depth == MAX_DEPTH:
+        raise reader.error(f"layers in layers nest more than {MAX_DEPTH} deep", token.start)
+    if reader.accept("["):
+        layers = _pattern(reader, resolver, depth + 1)
+        reader.expect("]", "to close the bracket")
+        return tuple(layers)
+    return _layer(reader, resolver, depth + 1)
 
 
 def _number(reader: _Reader, token: _Token) -> int | float:
@@ -239,32 +253,69 @@ def _best_repeat(marks: str, at: int) -> tuple[int, int]:
     return best
 
 
+def parse_layer(text: str, resolver: Resolver) -> LayerSpec:
+    """The one layer that a text writes; raises `NotationError`."""
+    layers = parse_layers(text, resolver)
+    if len(layers) > 1:
+        raise NotationError(f"expected one layer, found {len(layers)}", text=text, position=0)
+    return layers[0]
+
+
 def format_layer(layer: LayerSpec, resolver: Resolver | None = None) -> str:
     """``name(option=value, ...)``, by the mixer's or preset's name that leaves the fewest options to write."""
-    options = layer.options.model_dump(mode="json")
-    default = type(layer.options)().model_dump(mode="json")
-    named: list[tuple[str, Mapping[str, Any]]] = [(layer.mixer, default)]
-    if resolver is not None:
-        plugin = resolver.resolve(layer.mixer).plugin
-        for preset, values in resolver.presets_of(layer.mixer).items():
-            named.append((preset, plugin.parse_options(values).model_dump(mode="json")))
     candidates = []
-    for name, base in named:
-        changed = {key: value for key, value in options.items() if value != base[key]}
+    for name, base in _named(layer, resolver):
+        changed = {key: value for key, value in _values(layer.options).items() if key not in base or value != base[key]}
         candidates.append((len(changed), name, changed))
     for _, name, changed in sorted(candidates, key=lambda candidate: candidate[0]):
         if resolver is None or LayerSpec.make(name, resolver, **changed) == layer:
-            return name + _format_options(changed)
-    return layer.mixer + _format_options(options)
+            return name + _format_options(changed, resolver)
+    return layer.mixer + _format_options(_values(layer.options), resolver)
 
 
-def _format_options(options: Mapping[str, Any]) -> str:
+def _named(layer: LayerSpec, resolver: Resolver | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The names that a layer may go by, each with the options that it stands for."""
+    if resolver is None:
+        yield layer.mixer, _defaults(layer.options)
+        return
+    plugin = resolver.resolve(layer.mixer).plugin
+    yield layer.mixer, _values(plugin.parse_options({}, resolver))
+    for preset, values in resolver.presets_of(layer.mixer).items():
+        yield preset, _values(plugin.parse_options(values, resolver))
+
+
+def _defaults(options: MixerOptions) -> Mapping[str, Any]:
+    """The values of options that were left out; none where they cannot be read without knowing the mixers' names."""
+    try:
+        return _values(type(options)())
+    except ValidationError:
+        return {}
+
+
+def _values(options: MixerOptions) -> dict[str, Any]:
+    """Options as plain data, but layers as they are."""
+    plain = options.model_dump(mode="json")
+    kept = {name: getattr(options, name) for name in type(options).model_fields}
+    return {name: kept[name] if _holds_layers(kept[name]) else plain[name] for name in plain}
+
+
+def _holds_layers(value: object) -> bool:
+    return isinstance(value, LayerSpec) or (
+        isinstance(value, tuple) and bool(value) and all(isinstance(item, LayerSpec) for item in value)
+    )
+
+
+def _format_options(options: Mapping[str, Any], resolver: Resolver | None) -> str:
     if not options:
         return ""
-    return "(" + ", ".join(f"{key}={_format_value(value)}" for key, value in options.items()) + ")"
+    return "(" + ", ".join(f"{key}={_format_value(value, resolver)}" for key, value in options.items()) + ")"
 
 
-def _format_value(value: Any) -> str:
+def _format_value(value: Any, resolver: Resolver | None) -> str:
+    if isinstance(value, LayerSpec):
+        return format_layer(value, resolver)
+    if _holds_layers(value):
+        return f"[{format_layers(value, resolver)}]"
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     if isinstance(value, str):

@@ -6,28 +6,42 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from archsearch.errors import OptionsError, PluginError, foreign_code, listing, nearest, said
 from archsearch.hookspecs import HOOKS, PROJECT
-from archsearch.mixer import API_VERSION, Family, Law, MixerOptions, MixerPlugin
+from archsearch.layer import Resolver
+from archsearch.mixer import API_VERSION, Family, Law, MixerPlugin
+from archsearch.options import MixerOptions
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 _REQUIRED = ("name", "family", "summary", "options")
-_CALLS: Mapping[str, Callable[[inspect.Signature], Any]] = {
+_Bind: TypeAlias = Callable[[inspect.Signature], Any]
+_CALLS: Mapping[str, _Bind] = {
     "params": lambda call: call.bind("options", "shape", "layer"),
+    "active_params": lambda call: call.bind("options", "shape", "layer"),
     "flops": lambda call: call.bind("options", "shape", "layer", phase="train", context=1),
     "traffic": lambda call: call.bind("options", "shape", "layer", context=1),
     "state": lambda call: call.bind("options", "shape", "layer"),
     "build": lambda call: call.bind("options", "shape", "layer"),
-    "kernels": lambda call: call.bind("arch"),
-    "bench_ops": lambda call: call.bind(),
+    "check": lambda call: call.bind("options", "shape", "layer"),
+    "parts": lambda call: call.bind("options"),
+    "dense_up_to": lambda call: call.bind("options", "layer"),
+    "parse_options": lambda call: call.bind({}, None),
+}
+"""How the core calls the methods of a plugin."""
+
+_CALLS_1: Mapping[str, _Bind] = {
+    **{name: _CALLS[name] for name in ("params", "flops", "traffic", "state", "build")},
     "dense_up_to": lambda call: call.bind("options"),
     "parse_options": lambda call: call.bind({}),
 }
-"""How the core calls the methods of a plugin."""
+"""How `archsearch.version1` calls those of a plugin of version 1."""
+
+_NOW_HOOKS = {"bench_ops": "register_ops", "op_names": "register_ops", "kernels": "register_kernels"}
+"""What version 1 had in the plugin, and the hook that says it now."""
 
 _TASK_ATTRIBUTES = ("name", "version", "settings", "default_setting", "options_type", "metric", "direction", "draw")
 
@@ -73,15 +87,14 @@ def check_mixer(mixer: object) -> None:
             raise PluginError(f"{type(mixer).__name__} lacks the attribute {attribute}: state it in the class")
     _check_name(mixer.name, "mixer")
     what = f'mixer "{mixer.name}"'
-    if not _whole(mixer.api_version) or mixer.api_version != API_VERSION:
+    if not _whole(mixer.api_version) or not 1 <= mixer.api_version <= API_VERSION:
         raise PluginError(
-            f"{what} speaks contract version {mixer.api_version!r}, this core {API_VERSION}: "
+            f"{what} speaks contract version {mixer.api_version!r}, this core 1 to {API_VERSION}: "
             "install a release of the plugin for this version"
         )
     _check_said(mixer, what)
     _check_calls(mixer, what)
     _check_options_type(mixer.options, MixerOptions, what, "options")
-    _check_mixer_options(mixer, what)
 
 
 def _check_said(mixer: MixerPlugin[Any], what: str) -> None:
@@ -102,22 +115,33 @@ def _check_said(mixer: MixerPlugin[Any], what: str) -> None:
     for preset, values in _mapping(mixer.presets, what, "presets").items():
         _check_name(preset, "mixer")
         _mapping(values, what, f'presets["{preset}"]')
-    names = mixer.op_names
+    _check(isinstance(mixer.reads_pattern, bool), what, "reads_pattern", mixer.reads_pattern, "True or False")
+    _check_measuring(mixer, what)
+
+
+def _check_measuring(mixer: MixerPlugin[Any], what: str) -> None:
+    """What version 1 had in the plugin, and the hooks say now."""
+    if mixer.api_version > 1:
+        for name, hook in _NOW_HOOKS.items():
+            if hasattr(mixer, name):
+                raise PluginError(f"{what}: {name} is said by the hook {hook} since version 2: move it there")
+        return
+    names = getattr(mixer, "op_names", ())
     sound = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
     _check(sound, what, "op_names", names, "write a tuple of names")
 
 
 def _check_calls(mixer: MixerPlugin[Any], what: str) -> None:
-    for name, bind in _CALLS.items():
+    first = mixer.api_version == 1
+    for name, bind in (_CALLS_1 if first else _CALLS).items():
         method = getattr(mixer, name, None)
         if not callable(method):
             raise PluginError(f"{what}: {name} = {method!r} cannot be called: it is a method of the contract")
-        _check_call(method, bind, what, name, getattr(MixerPlugin, name))
+        if not first or getattr(method, "__func__", None) is not getattr(MixerPlugin, name):
+            _check_call(method, bind, what, name, mixer.api_version)
 
 
-def _check_call(
-    method: Callable[..., Any], bind: Callable[[inspect.Signature], Any], what: str, name: str, model: Any
-) -> None:
+def _check_call(method: Callable[..., Any], bind: _Bind, what: str, name: str, version: int) -> None:
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):
@@ -125,26 +149,39 @@ def _check_call(
     try:
         bind(signature)
     except TypeError as error:
-        wanted = ", ".join(list(inspect.signature(model).parameters)[1:])
-        raise PluginError(f"{what}: {name}{signature} cannot be called as {name}({wanted}): {error}") from None
+        wanted = ", ".join(list(inspect.signature(getattr(MixerPlugin, name)).parameters)[1:])
+        if version == 1 and name in ("dense_up_to", "parse_options"):
+            wanted = wanted.partition(",")[0]
+        raise PluginError(
+            f"{what}: {name}{signature} cannot be called as {name}({wanted}): {error}{_of_version(version)}"
+        ) from None
 
 
-def _check_mixer_options(mixer: MixerPlugin[Any], what: str) -> None:
-    _check_values(mixer.parse_options({}), f"{what}: the default options")
+def _of_version(version: int) -> str:
+    return "" if version == API_VERSION else f" (a plugin of version 1: say api_version = {API_VERSION} for today's)"
+
+
+def check_options(mixer: MixerPlugin[Any], resolver: Resolver) -> None:
+    """Raises `PluginError`, or what its options raise, for defaults, presets and choices that cannot be used.
+
+    `resolver` knows the mixers that options may hold.
+    """
+    what = f'mixer "{mixer.name}"'
+    _check_values(mixer.parse_options({}, resolver), f"{what}: the default options", resolver)
     for preset, values in mixer.presets.items():
-        _check_values(mixer.parse_options(values), f'{what}: the options of the preset "{preset}"')
+        _check_values(mixer.parse_options(values, resolver), f'{what}: the options of the preset "{preset}"', resolver)
     for option, choices in mixer.options.tunables().items():
         _check(bool(choices), what, f"the Tunable of {option}", choices, "name its choices")
         for choice in choices:
-            _check_choice(mixer, what, option, choice)
+            _check_choice(mixer, what, option, choice, resolver)
 
 
-def _check_choice(mixer: MixerPlugin[Any], what: str, option: str, choice: object) -> None:
+def _check_choice(mixer: MixerPlugin[Any], what: str, option: str, choice: object, resolver: Resolver) -> None:
     """A choice of the wrong type or beyond the option's limits. What a validator of the author's refuses may be
     allowed beside other options."""
     with foreign_code(what, f"the options' validation of {option} = {choice!r}"):
         try:
-            mixer.options.model_validate({option: choice})
+            mixer.options.model_validate({option: choice}, context={"resolver": resolver})
         except ValidationError as error:
             for found in error.errors():
                 if found["loc"][:1] == (option,) and found["type"] not in ("value_error", "assertion_error"):
@@ -165,12 +202,12 @@ def _check_options_type(found: object, base: type[BaseModel], what: str, attribu
             )
 
 
-def _check_values(options: BaseModel, what: str) -> None:
+def _check_values(options: BaseModel, what: str, resolver: Resolver | None = None) -> None:
     """Options that are a key: plain data that reads back, and hashable."""
     try:
         plain = options.model_dump(mode="json")
         json.dumps(plain, allow_nan=False)
-        back = type(options).model_validate(plain)
+        back = type(options).model_validate(plain, context={"resolver": resolver})
     except Exception as error:  # the plugin boundary: validators and serializers are foreign code
         raise PluginError(
             f"{what} are no plain data that reads back ({type(error).__name__}: {said(error)}): "

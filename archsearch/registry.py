@@ -12,10 +12,14 @@ import pluggy
 
 from archsearch import hookspecs
 from archsearch.errors import ArchsearchError, ConflictError, PluginError, UnknownNameError, listing, nearest, said
-from archsearch.mixer import MixerPlugin, Resolved
-from archsearch.registration import check_hooks, check_mixer, check_task
+from archsearch.layer import LayerSpec, Resolved, holds_layers
+from archsearch.measured import Measured, Measuring
+from archsearch.mixer import MixerPlugin
+from archsearch.notation import parse_layer
+from archsearch.registration import check_hooks, check_mixer, check_options, check_task
 from archsearch.source import Part, Sources, core_digest
 from archsearch.streams import Interrupts, stdout_to_stderr
+from archsearch.version1 import adapted, original
 
 GROUP = "archsearch"
 BLOCK_VARIABLE = "ARCHSEARCH_BLOCK_PLUGINS"
@@ -70,6 +74,7 @@ class Registry:
         self._reports: list[PluginReport] = []
         self._names: dict[str, list[_Claim]] = {}
         self._tasks: dict[str, list[_Claim]] = {}
+        self._measured: dict[str, Measured] = {}
         self._unpackaged: list[tuple[PluginReport, Any]] = []
         self._sources = Sources()
         self._digests: dict[str, str] = {}
@@ -102,7 +107,10 @@ class Registry:
         try:
             with stdout_to_stderr():
                 self._register(hooks, report)
+                for mixer in report.mixers if report.status == "ok" else ():
+                    check_options(self.mixer(mixer), self)
         except (Exception, SystemExit) as error:  # the plugin boundary: anything may come out of foreign code
+            self._take_back(report)
             self._reports.remove(report)
             raise PluginError(f'plugin "{label}" cannot be registered: {_describe(error)}') from error
         self._unpackaged.append((report, plugin))
@@ -126,7 +134,7 @@ class Registry:
         try:
             check_hooks(plugin)
             self._manager.register(plugin, name=report.key)
-            mixers, tasks = self._collect(plugin)
+            mixers, tasks, measured = self._collect(plugin)
         except BaseException:
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
@@ -142,23 +150,63 @@ class Registry:
         for task in tasks:
             report.tasks.append(task.name)
             self._claim(self._tasks, task.name, report, task)
+        self._measured |= measured
 
-    def _collect(self, plugin: Any) -> tuple[list[MixerPlugin[Any]], list[type[Any]]]:
+    def _collect(self, plugin: Any) -> tuple[list[MixerPlugin[Any]], list[type[Any]], dict[str, Measured]]:
         others = [other for other in self._manager.get_plugins() if other is not plugin]
-        mixers: list[MixerPlugin[Any]] = []
+
+        def call(hook: str, register: Any) -> None:
+            self._manager.subset_hook_caller(hook, others)(register=register)
+
+        written: list[MixerPlugin[Any]] = []
         tasks: list[type[Any]] = []
-        self._manager.subset_hook_caller("register_mixers", others)(register=mixers.append)
-        self._manager.subset_hook_caller("register_tasks", others)(register=tasks.append)
-        for mixer in mixers:
+        call("register_mixers", written.append)
+        call("register_tasks", tasks.append)
+        for mixer in written:
             check_mixer(mixer)
         for task in tasks:
             check_task(task)
-        names = [name for mixer in mixers for name in {mixer.name, *mixer.presets}]
+        names = [name for mixer in written for name in {mixer.name, *mixer.presets}]
         for taken in (names, [task.name for task in tasks]):
             twice = sorted({name for name in taken if taken.count(name) > 1})
             if twice:
                 raise PluginError(f"registers {listing(twice)} twice")
-        return mixers, tasks
+        mixers = [adapted(mixer) for mixer in written]
+        measured = Measuring(mixers)
+        call("register_ops", measured.ops)
+        call("register_kernels", measured.kernels)
+        for mixer in mixers:
+            if not holds_layers(mixer.options):
+                check_options(mixer, self)
+        return mixers, tasks, measured.found
+
+    def settle(self) -> None:
+        """Checks the options that hold layers, once all the names are known that they may hold; a mixer of which they
+        cannot be read is taken back, and its plugin reported as failed. Mixers that are made of it follow."""
+        while (found := self._unsettled()) is not None:
+            report, error = found
+            self._take_back(report)
+            report.status, report.error = "failed", _describe(error)
+
+    def _unsettled(self) -> tuple[PluginReport, ArchsearchError] | None:
+        for report in self._reports:
+            for name in report.mixers if report.status == "ok" else ():
+                mixer = self.mixer(name)
+                try:
+                    if holds_layers(mixer.options):
+                        check_options(mixer, self)
+                except ArchsearchError as error:
+                    return report, error
+        return None
+
+    def _take_back(self, report: PluginReport) -> None:
+        """Frees every name that a plugin holds."""
+        for table in (self._names, self._tasks):
+            for name in list(table):
+                table[name] = [claim for claim in table[name] if claim.owner is not report]
+                if not table[name]:
+                    del table[name]
+        report.mixers, report.presets, report.tasks = [], [], []
 
     def _claim(self, table: dict[str, list[_Claim]], name: str, owner: PluginReport, value: Any) -> None:
         claims = table.setdefault(name, [])
@@ -183,6 +231,14 @@ class Registry:
         if resolved.plugin.name != name:
             raise UnknownNameError(f'"{name}" is a preset of the mixer "{resolved.plugin.name}": name the mixer here')
         return resolved.plugin
+
+    def layer(self, text: str) -> LayerSpec:
+        """The layer that notation such as ``"sliding(window=64)"`` writes; raises `NotationError`."""
+        return parse_layer(text, self)
+
+    def measured(self, mixer: str) -> Measured:
+        """The pure ops and the kernels of a mixer, as hooks registered them."""
+        return self._measured[self.mixer(mixer).name]
 
     def presets_of(self, mixer: str) -> Mapping[str, Mapping[str, Any]]:
         """The presets of a mixer whose names are its own."""
@@ -253,7 +309,7 @@ class Registry:
             kind, _, name = part.partition(":")
             sources = self._sources
             self._digests[part] = (
-                sources.of_plugin(self.mixer(name)) if kind == "mixer" else sources.of_task(self.task(name))
+                sources.of_plugin(original(self.mixer(name))) if kind == "mixer" else sources.of_task(self.task(name))
             )
         return self._digests[part]
 
@@ -335,6 +391,7 @@ def load_registry(extra: Iterable[Any] = (), *, environ: Mapping[str, str] | Non
             registry.block(entry, f"not named in {LOAD_VARIABLE}")
         else:
             registry.add_entry_point(entry)
+    registry.settle()
     for plugin in extra:
         registry.add(plugin)
     return registry
@@ -348,6 +405,7 @@ def _restored(loaded: frozenset[str], sent: Iterable[Unpackaged]) -> Registry:
             registry.add_entry_point(entry)
         else:
             registry.block(entry, "not loaded where the registry was copied from")
+    registry.settle()
     for plugin in sent:
         registry.add(plugin.plugin, name=plugin.name, source=plugin.sources)
     return registry

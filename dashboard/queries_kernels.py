@@ -57,11 +57,11 @@ def kernel_figures(held: Iterable[Results], registry: Registry) -> pd.DataFrame:
 
 
 def owners_of_ops(registry: Registry) -> dict[str, str]:
-    """The mixer that each op belongs to: ops have the name of their mixer, of a preset, or one of its ``op_names``."""
+    """The mixer that each op belongs to: named as it, as a preset, or as registered for it."""
     return {
         op: mixer.name
         for mixer in registry.mixers()
-        for op in (mixer.name, *registry.presets_of(mixer.name), *mixer.op_names)
+        for op in (mixer.name, *registry.presets_of(mixer.name), *registry.measured(mixer.name).names)
     }
 
 

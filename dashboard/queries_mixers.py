@@ -8,9 +8,10 @@ from typing import Any, get_args
 import pandas as pd
 
 from archsearch.analysis.crossings import CURVES
-from archsearch.arch import LayerSpec, ModelSpec
+from archsearch.arch import ModelSpec
 from archsearch.costs import layer_cost
 from archsearch.errors import ArchsearchError
+from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo, MixerPlugin
 from archsearch.registry import Registry
 

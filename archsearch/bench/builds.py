@@ -18,8 +18,8 @@ from archsearch.registry import Registry, load_registry
 def all_builds(registry: Registry, arch: str) -> list[Build]:
     """Of the core first, then of each plugin in the order of their names."""
     found = list(core_builds(arch))
-    for mixer in sorted(registry.mixers(), key=lambda mixer: mixer.name):
-        found.extend(mixer.kernels(arch))
+    for mixer in registry.mixers():
+        found.extend(registry.measured(mixer.name).builds(arch))
     return found
 
 

@@ -55,7 +55,7 @@ class Bench:
 def ops_of(registry: Registry, only: str = "") -> list[BenchOp]:
     """The ops that the registered plugins and the core offer and whose name contains `only`; raises `SpecError` for
     none."""
-    offered = [op for mixer in sorted(registry.mixers(), key=lambda mixer: mixer.name) for op in mixer.bench_ops()]
+    offered = [op for mixer in registry.mixers() for op in registry.measured(mixer.name).ops()]
     offered += fused_ops()
     chosen = [op for op in offered if only in op.name]
     if not chosen:

@@ -8,16 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archsearch.errors import PluginError, listing
+from archsearch.layer import LayerInfo
+from archsearch.model.teacher import Teacher
+
 
 @dataclass(kw_only=True)
 class Context:
     """One forward pass, seen by every layer of it.
 
-    ``positions`` `[B, T]` int64 overrides the positions that follow from the state's lengths or ``cu_seqlens``.
-    ``cu_seqlens`` `[N + 1]` int64: the batch is one row of N sequences laid end to end, the bounds of each.
-    ``want_state``: return a state although none was given. ``held``: tokens that the longest sequence of the given
-    states has, where the caller knows them, so that no mixer need ask. ``progress``: share of the training done, 0 to
-    1. ``shared``: values that layers hand to later layers. ``teacher``: outputs of a model to distil from, or None.
+    ``positions`` `[B, T]` int64 overrides the positions that follow from the order of tokens: they turn embeddings, and
+    say nothing of which token came first. ``cu_seqlens`` `[N + 1]` int64: the batch is one row of N sequences laid end
+    to end, the bounds of each. ``want_state``: return a state although none was given. ``held``: tokens that the
+    longest sequence of the given states has, where the caller knows them, so that no mixer need ask. ``progress``:
+    share of the training done, 0 to 1. ``shared``: what layers handed to later ones in this pass, by (layer, name);
+    see `share`. ``teacher``: a model to learn from, on the same tokens, or None.
     """
 
     positions: Tensor | None = None
@@ -25,8 +30,8 @@ class Context:
     want_state: bool = False
     held: int | None = None
     progress: float = 0.0
-    shared: dict[str, Any] = field(default_factory=dict)
-    teacher: Any = None
+    shared: dict[tuple[int, str], Any] = field(default_factory=dict)
+    teacher: Teacher | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
 
     def add_loss(self, name: str, value: Tensor) -> None:
@@ -40,10 +45,28 @@ class Context:
             raise ValueError(f'add_loss("{name}") takes a scalar tensor, not one of shape {list(value.shape)}: sum it')
         self.losses[name] = self.losses[name] + value if name in self.losses else value
 
-    def positions_of(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Positions `[B, T]` int64 of the tokens of `x` `[B, T, ...]`, which follow `lengths` `[B]` earlier ones."""
-        if self.positions is not None:
-            return self.positions
+    def share(self, layer: LayerInfo, name: str, value: Any) -> None:
+        """Hands `value` to later layers of this pass, under the layer's index and a name of the mixer's own.
+
+        In every form of a pass (prefill, step, packed) and for its tokens alone: what outlives a pass belongs in the
+        state of the layer that shares it. Raises `PluginError` for a name that the layer shared already.
+        """
+        key = (layer.index, name)
+        if key in self.shared:
+            raise PluginError(f'layer {layer.index} shares "{name}" twice in one pass: choose another name')
+        self.shared[key] = value
+
+    def shared_by(self, index: int, name: str) -> Any:
+        """What layer `index` shared under `name` in this pass. Raises `PluginError` that says what there is."""
+        key = (index, name)
+        if key not in self.shared:
+            known = listing(f"{what} of layer {layer}" for layer, what in self.shared)
+            raise PluginError(f'layer {index} has shared no "{name}" in this pass: what there is: {known}')
+        return self.shared[key]
+
+    def order_of(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Index `[B, T]` int64 of each token of `x` `[B, T, ...]` in its own sequence, counted from 0, after `lengths`
+        `[B]` earlier ones. Masks, counts and rows of a cache go by it."""
         batch, count = x.shape[:2]
         steps = torch.arange(count, device=x.device)
         if self.cu_seqlens is not None:
@@ -53,6 +76,11 @@ class Context:
         if lengths is None:
             return steps.expand(batch, count)
         return lengths[:, None] + steps
+
+    def positions_of(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Positions `[B, T]` int64 of the tokens of `x` `[B, T, ...]`, for embeddings of position alone: the order of
+        tokens unless ``positions`` says otherwise."""
+        return self.positions if self.positions is not None else self.order_of(x, lengths)
 
 
 def _told(value: object) -> str:

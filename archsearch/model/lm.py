@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.composition import check_arrangement
 from archsearch.errors import PluginError, SpecError
-from archsearch.mixer import Resolver
+from archsearch.layer import Resolver
 from archsearch.model.channel import build_channel_mixer
 from archsearch.model.context import Context
 from archsearch.model.foreign import Place, told
+from archsearch.model.meta_tokens import MetaTokens
 from archsearch.model.mixer import Mixer, MixerState
 from archsearch.ops.short_conv import ShortConv, next_tail
 
@@ -73,7 +75,7 @@ class Block(nn.Module):
         tail = state.tail if state is not None else None
         after_tail = None if tail is None else next_tail(tail, normed)
         if self.conv is not None:
-            packed = ctx.positions_of(x) if ctx.cu_seqlens is not None else None
+            packed = ctx.order_of(x) if ctx.cu_seqlens is not None else None
             normed = self.conv(normed, tail=tail, positions=packed)
         mixed, after = self._mix_tokens(normed, state.mixer if state is not None else None, ctx)
         x = self._mix_channels(x + mixed, ctx)
@@ -115,11 +117,13 @@ class HybridLM(nn.Module):
 
     def __init__(self, arch: ArchSpec, resolver: Resolver, *, vocab_size: int | None = None) -> None:
         super().__init__()
+        check_arrangement(arch, resolver)
         self.arch = arch
         model = arch.model
         self.vocab_size = vocab_size or model.vocab_size
         self.embedding = nn.Embedding(self.vocab_size, model.d_model)
         nn.init.normal_(self.embedding.weight, std=model.d_model**-0.5)
+        self.meta = MetaTokens(model.meta_tokens, model.d_model) if model.meta_tokens else None
         self.blocks = nn.ModuleList(
             Block(build_mixer(arch, index, resolver), model, place_of(arch, index)) for index in range(len(arch.layers))
         )
@@ -136,8 +140,13 @@ class HybridLM(nn.Module):
         return self._logits(hidden[scored])
 
     def init_state(self, batch: int, capacity: int, *, dtype: torch.dtype | None = None) -> list[BlockState]:
-        """Empty states of all layers for `batch` sequences of up to `capacity` tokens."""
-        return [block.init_state(batch, capacity, dtype=dtype) for block in self.blocks]  # type: ignore[operator]
+        """States of all layers for `batch` sequences of up to `capacity` tokens: empty, or after the meta tokens."""
+        meta = 0 if self.meta is None else self.meta.count
+        states = [block.init_state(batch, capacity + meta, dtype=dtype) for block in self.blocks]  # type: ignore[operator]
+        if self.meta is None:
+            return states
+        _, after = self._through(self.meta.rows(batch), states, Context(want_state=True, held=0))
+        return _counted(after, meta)
 
     def prefill(
         self, tokens: Tensor, states: list[BlockState], *, ctx: Context | None = None
@@ -160,7 +169,7 @@ class HybridLM(nn.Module):
     ) -> tuple[Tensor, list[BlockState]]:
         """`step` by a caller who knows that the states have room: nothing is asked of the device, as a CUDA graph
         needs it."""
-        ctx = ctx or Context(want_state=True)
+        ctx = replace(ctx or Context(want_state=True), shared={})
         x, after = self.embedding(token), []
         for block, state in zip(self.blocks, states, strict=True):
             x, state = block.step(x, state=state, ctx=ctx)  # type: ignore[operator]
@@ -189,7 +198,16 @@ class HybridLM(nn.Module):
         return torch.stack(chosen, dim=1) if chosen else tokens[:, :0]
 
     def _hidden(self, tokens: Tensor, states: list[BlockState] | None, ctx: Context) -> tuple[Tensor, list[BlockState]]:
-        x, after = self.embedding(tokens), []
+        x = self.embedding(tokens)
+        if self.meta is None or states is not None:
+            return self._through(x, states, ctx)
+        x, ctx, rows = self.meta.before(x, ctx)
+        x, after = self._through(x, None, ctx)
+        return x[:, rows], after
+
+    def _through(self, x: Tensor, states: list[BlockState] | None, ctx: Context) -> tuple[Tensor, list[BlockState]]:
+        """`x` `[B, T, D]` through all blocks in one pass, in which layers may share."""
+        ctx, after = replace(ctx, shared={}), []
         for index, block in enumerate(self.blocks):
             x, state = block(x, state=states[index] if states is not None else None, ctx=ctx)
             after.append(state)
@@ -212,7 +230,7 @@ def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
     layer, place = arch.layers[index], place_of(arch, index)
     plugin = resolver.resolve(layer.mixer).plugin
     with place.calling("build"):
-        built: Any = plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver))
+        built: Any = plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver).told_to(plugin))
     if not isinstance(built, Mixer):
         raise PluginError(f"{place}: build gave {told(built)}, wanted an archsearch.model.Mixer")
     _check_fresh(built, place)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from archsearch.arch import LayerSpec
 from archsearch.errors import OptionsError, SpecError
+from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
 

@@ -95,8 +95,9 @@ class Ledger:
         return Opened(trial=trial, job=job, reused_from=tuple(dict.fromkeys(sources)))
 
     def refuse(self, arch: ArchSpec, verdict: Verdict, params: Mapping[str, Any]) -> int:
-        """Records a candidate that is not trained: what it exceeds, or what would not act."""
-        reasons = [str(violation) for violation in verdict.violations]
+        """Records a candidate that is not trained: why it cannot stand, what it exceeds, or what would not act."""
+        reasons = [] if verdict.refusal is None else [verdict.refusal]
+        reasons += [str(violation) for violation in verdict.violations]
         reasons += [f"not exercised: {text}" for text in verdict.unexercised]
         return self._add("search", "infeasible", arch, verdict, (), params=params, reason="; ".join(reasons))
 

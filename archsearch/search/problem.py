@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from archsearch.arch import ArchSpec, LayerSpec
+from archsearch.arch import ArchSpec
+from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
 from archsearch.errors import SpecError, listing, nearest
-from archsearch.exercise import Unexercised, unexercised_layers
+from archsearch.exercise import Unexercised, dense_up_to, unexercised_layers
 from archsearch.laws import untrainable
 from archsearch.registry import Registry
 from archsearch.search.references import reference_archs
@@ -43,12 +44,14 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is known of a candidate before anything is built."""
+    """What is known of a candidate before anything is built. ``refusal`` says why its layers cannot stand as they do:
+    then it has no costs."""
 
     costs: Mapping[str, float]
     violations: tuple[Violation, ...]
     slack: Mapping[str, float]
     unexercised: tuple[Unexercised, ...]
+    refusal: str | None = None
 
     @property
     def over_budget(self) -> bool:
@@ -57,8 +60,9 @@ class Verdict:
 
     @property
     def trainable(self) -> bool:
-        """Whether a worker should see it: within budget, and its sparsity acts at the tasks' lengths."""
-        return not self.violations and not self.unexercised
+        """Whether a worker should see it: its layers can stand so, within budget, and its sparsity acts at the tasks'
+        lengths."""
+        return self.refusal is None and not self.violations and not self.unexercised
 
 
 class Judge:
@@ -70,11 +74,15 @@ class Judge:
         self._registry, self._terms, self._budget, self._lengths = registry, terms, budget, lengths
         self._costs = CostModel(registry)
         self._contexts = sorted({term.context for term in (*terms, *(term for term, _ in budget.limits))})
-        self._dense: dict[LayerSpec, int] = {}
+        self._dense: dict[object, int] = {}
         self._shortest = min(lengths.values())
 
     def __call__(self, arch: ArchSpec) -> Verdict:
         """The costs that objectives and budget name, the limits that are exceeded, and what would not act."""
+        refused = refusal(arch, self._registry)
+        if refused is not None:
+            slack = {str(term): 0.0 for term, _ in self._budget.limits}
+            return Verdict(costs={}, violations=(), slack=slack, unexercised=(), refusal=refused)
         at = {context: self._costs.cost(arch, context) for context in self._contexts}
         costs = {str(term): at[term.context].measure(term.measure) for term in self._terms}
         slack = {str(term): at[term.context].measure(term.measure) / limit - 1.0 for term, limit in self._budget.limits}
@@ -82,7 +90,7 @@ class Judge:
         return Verdict(costs=costs, violations=tuple(violations), slack=slack, unexercised=self._unexercised(arch))
 
     def _unexercised(self, arch: ArchSpec) -> tuple[Unexercised, ...]:
-        if max(map(self._dense_up_to, arch.layers)) < self._shortest:
+        if max(self._dense_up_to(arch, index) for index in range(len(arch.layers))) < self._shortest:
             return ()
         return tuple(
             found
@@ -90,11 +98,12 @@ class Judge:
             for found in unexercised_layers(arch, task, length, self._registry)
         )
 
-    def _dense_up_to(self, layer: LayerSpec) -> int:
-        found = self._dense.get(layer)
+    def _dense_up_to(self, arch: ArchSpec, index: int) -> int:
+        layer = arch.layers[index]
+        key = (layer, index, len(arch.layers), arch.layers if reads_pattern(layer, self._registry) else None)
+        found = self._dense.get(key)
         if found is None:
-            plugin = self._registry.resolve(layer.mixer).plugin
-            found = self._dense[layer] = plugin.dense_up_to(layer.options)
+            found = self._dense[key] = dense_up_to(arch, index, self._registry)
         return found
 
 
@@ -144,9 +153,9 @@ class Problem:
 
     def parts(self, registry: Registry) -> tuple[Part, ...]:
         """What computes the results: every mixer and task that the search may use, and the core."""
-        mixers = {entry.reference.mixer for entry in self.space.entries.values()}
-        mixers |= {layer.mixer for arch in self.references for layer in arch.layers}
-        return registry.parts(sorted(mixers), sorted({task.name for task in self.tasks.values()}))
+        layers = [layer for entry in self.space.entries.values() for layer in entry.layers]
+        layers += [layer for arch in self.references for layer in arch.layers]
+        return registry.parts(sorted(mixers_of(layers, registry)), sorted({task.name for task in self.tasks.values()}))
 
     @property
     def search_seeds(self) -> tuple[int, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from archsearch.arch import ArchSpec, LayerSpec
+from archsearch.arch import ArchSpec
 from archsearch.errors import SpecError, UnknownNameError
+from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 from archsearch.search.space import Space
 

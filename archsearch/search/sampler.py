@@ -24,6 +24,9 @@ from archsearch.search.spec import SearchTable
 UNEXERCISED = "unexercised"
 """The constraint that a candidate violates whose sparsity cannot act at the tasks' lengths."""
 
+ARRANGEMENT = "arrangement"
+"""The constraint that a candidate violates whose layers cannot stand as they do."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
@@ -134,8 +137,7 @@ class Sampler:
     def _untrained(self, verdict: Verdict) -> list[float]:
         """Costs as they are, the rest as bad as the worst so far (0 before any): constraints keep it off the front."""
         return [
-            self._worst.get(objective.name, 0.0) if objective.term is None else verdict.costs[objective.metric]
-            for objective in self._objectives
+            verdict.costs.get(objective.metric, self._worst.get(objective.name, 0.0)) for objective in self._objectives
         ]
 
 
@@ -154,7 +156,11 @@ class _Recorder:
 
 def _constraints(verdict: Verdict) -> dict[str, float]:
     """Every limit's excess, at most 0 where it is met: GP needs the same names of every trial."""
-    return {**verdict.slack, UNEXERCISED: float(len(verdict.unexercised))}
+    return {
+        **verdict.slack,
+        UNEXERCISED: float(len(verdict.unexercised)),
+        ARRANGEMENT: float(verdict.refusal is not None),
+    }
 
 
 def make_sampler(table: SearchTable, seed: int) -> BaseSampler:

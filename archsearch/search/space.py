@@ -11,9 +11,10 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import layer_cost
 from archsearch.errors import SpecError, listing
+from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo
 from archsearch.registry import Registry
 from archsearch.search.choices import Draw, MixerChoices, distinct, label_of, mixer_choices

@@ -6,7 +6,10 @@ import ast
 from collections.abc import Callable, Iterable, Iterator
 
 ASIDE = frozenset({"kernels", "bench_ops"})
-"""Methods of a plugin that compile ahead and measure speed: no figure of a trained model comes from them."""
+"""Methods of a plugin of version 1 that compile ahead or measure speed: no trained model is made by them."""
+
+ASIDE_HOOKS = frozenset({"register_kernels", "register_ops"})
+"""Functions of a module that do so since version 2."""
 
 IMPORTERS = frozenset({"import_module", "__import__"})
 _IMPORTING = frozenset({ast.Import, ast.ImportFrom, ast.Call})
@@ -38,9 +41,15 @@ def _kept(parent: ast.AST, node: ast.stmt, aside: frozenset[str]) -> Iterator[as
     if isinstance(node, ast.If) and _type_checking(node.test):
         for statement in node.orelse:
             yield from _kept(parent, statement, aside)
-    elif not (isinstance(parent, ast.ClassDef) and parent.name in aside and _name(node) in ASIDE):
+    elif not _is_aside(parent, node, aside):
         _prune(node, aside)
         yield node
+
+
+def _is_aside(parent: ast.AST, node: ast.stmt, aside: frozenset[str]) -> bool:
+    if isinstance(parent, ast.Module):
+        return _name(node) in ASIDE_HOOKS
+    return isinstance(parent, ast.ClassDef) and parent.name in aside and _name(node) in ASIDE
 
 
 def _name(node: ast.stmt) -> str:

@@ -186,8 +186,8 @@ class MixerConformance:
                 for kind, value in asdict(flops).items():
                     costs.setdefault(f"{phase} {kind} flops", []).append(value)
             traffic = self.plugin.traffic(options, self.shape, self.layer, context=context)
-            for kind, value in asdict(traffic).items():
-                costs.setdefault(kind, []).append(value)
+            for kind in ("read_bytes", "written_bytes", "most_read", "most_written"):
+                costs.setdefault(kind, []).append(getattr(traffic, kind))
         for name, series in costs.items():
             assert all(math.isfinite(value) and value >= 0 for value in series), f"{name}: {series}"
             assert series == sorted(series), f"{name} at contexts {_COST_CONTEXTS} falls: {series}"
@@ -347,7 +347,7 @@ class MixerConformance:
             assert said.written_bytes <= seen.written_bytes * slack, f"at {context} tokens: writes only {seen}, {said}"
 
     def test_dense_up_to_is_true(self, options: MixerOptions) -> None:
-        longest = self.plugin.dense_up_to(options)
+        longest = self.plugin.dense_up_to(options, self.layer)
         if not 0 < longest <= 300:
             pytest.skip(f"dense_up_to = {longest}: nothing to try")
         mixer = self.build(options, replace(self.shape, n_heads=1, n_kv_heads=1))  # heads may drop different tokens

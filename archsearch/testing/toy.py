@@ -27,6 +27,7 @@ class ToyPlugin(MixerPlugin[ToyOptions]):
     """Projects tokens to a few channels, takes their running mean, and projects back."""
 
     name = "toy"
+    api_version = 2
     family = "other"
     summary = "the mean of all tokens so far"
     options = ToyOptions

@@ -25,7 +25,7 @@ class RunningMean(Mixer):
         state = self.state_for(x, state, ctx)
         values = self.down(x).float()  # [B, T, C]
         totals = values.cumsum(1)
-        counts = ctx.positions_of(x, None if state is None else state.lengths)[..., None] + 1
+        counts = ctx.order_of(x, None if state is None else state.lengths)[..., None] + 1
         if ctx.cu_seqlens is not None:
             totals = totals - _before_own_sequence(totals, counts)
         if state is not None:

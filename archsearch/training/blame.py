@@ -50,9 +50,9 @@ def _blocks(model: HybridLM) -> Iterator[tuple[str, Block]]:
 
 @torch.no_grad()
 def _faulty_step(model: HybridLM, tokens: Tensor, progress: float) -> str | None:
-    states, ctx = model.init_state(*tokens.shape), Context(want_state=True, progress=progress)
+    states = model.init_state(*tokens.shape)
     for place, token in enumerate(tokens.T):
-        x = model.embedding(token)
+        x, ctx = model.embedding(token), Context(want_state=True, progress=progress)
         for index, (name, block) in enumerate(_blocks(model)):
             x, states[index] = block.step(x, state=states[index], ctx=ctx)
             if not x.isfinite().all():

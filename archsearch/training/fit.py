@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.arch import ArchSpec
+from archsearch.composition import mixers_of
 from archsearch.errors import foreign_code
 from archsearch.mixer import Resolver
 from archsearch.model import Context, HybridLM
@@ -36,7 +37,7 @@ class Fit:
         self.judge, self.seed, self.rate = judge, seed, rate
         self.task, self.recipe, self.device = judge.task, judge.recipe, judge.device
         self.total_steps = self.recipe.steps_for(self.task.seq_len)
-        self.mixers = ", ".join(f'mixer "{name}"' for name in dict.fromkeys(layer.mixer for layer in arch.layers))
+        self.mixers = ", ".join(f'mixer "{name}"' for name in mixers_of(arch.layers, resolver))
         with torch.random.fork_rng(), memory_told("building the model"):
             torch.manual_seed(seed)
             self.model = HybridLM(arch, resolver, vocab_size=self.task.vocab_size)

@@ -7,19 +7,18 @@ import platform
 import sys
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from archsearch.arch import ArchSpec, digest_of
-from archsearch.kernels.proof import proofs
+from archsearch.composition import mixers_of
+from archsearch.kernels.proof import SHARED, proofs
 from archsearch.ops.impl import VARIABLE
 from archsearch.recipe import Recipe
 from archsearch.registry import GROUP, Registry
 from archsearch.tasks import Task
-
-SHARED = "archsearch.model"
-"""The package of the kernels that mixers share."""
 
 
 def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
@@ -28,7 +27,7 @@ def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, 
     ``mixer:NAME`` of each mixer of the architecture, ``task:NAME`` and ``data:NAME`` as a person tells them, and
     ``source:mixer:NAME``, ``source:task:NAME`` and ``source:core`` as digests.
     """
-    parts = registry.parts({layer.mixer for layer in arch.layers}, [task.name])
+    parts = registry.parts(mixers_of(arch.layers, registry), [task.name])
     versions = {part.name: part.version for part in parts if part.name != "core"}
     versions |= {f"source:{part.name}": part.digest for part in parts}
     if task.data_digest is not None:
@@ -68,13 +67,13 @@ def _packages() -> frozenset[str]:
 
 @cache
 def _verified(packages: frozenset[str]) -> str:
-    rows = {(proof.op, *proof.key) for package in packages | {SHARED} for proof in _proofs(package)}
-    return digest_of(sorted(rows))
+    folders = {SHARED, *(f"{package}.triton" for package in packages if _has_triton(package))}
+    return digest_of(sorted((proof.op, *proof.key) for folder in folders for proof in proofs(folder)))
 
 
-def _proofs(package: str) -> Any:
-    is_package = package == SHARED or hasattr(sys.modules[package], "__path__")
-    return proofs(package) if is_package else ()
+def _has_triton(package: str) -> bool:
+    is_package = hasattr(sys.modules[package], "__path__")
+    return is_package and find_spec(f"{package}.triton") is not None
 
 
 def measurement_key(

@@ -8,7 +8,7 @@ import torch
 
 from archsearch.errors import PluginError
 from archsearch.figures import Figures
-from archsearch.mixer import Resolver
+from archsearch.layer import Resolver
 from archsearch.model import HybridLM
 from archsearch.model.lm import Block
 from archsearch.training.fit import Fit

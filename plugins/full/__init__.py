@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
 from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
+from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import attention_flops
@@ -23,10 +24,10 @@ class FullPlugin(MixerPlugin[FullOptions]):
     """Softmax attention over all tokens so far: the reference that every other mixer is measured against."""
 
     name = "full"
+    api_version = 2
     family = "full"
     summary = "softmax attention over all tokens so far"
     options = FullOptions
-    op_names = ("packed",)
 
     def params(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)
@@ -45,18 +46,32 @@ class FullPlugin(MixerPlugin[FullOptions]):
 
         return FullAttention(self, options, shape, layer)
 
-    def kernels(self, arch: str) -> Iterable[Build]:
-        from .triton.builds import builds
-
-        return builds(arch)
-
-    def bench_ops(self) -> Iterable[BenchOp]:
-        from .bench import bench_ops
-
-        return bench_ops()
-
 
 @hookimpl
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "full"."""
     register(FullPlugin())
+
+
+@hookimpl
+def register_ops(register: RegisterOps) -> None:
+    """The ops that are measured."""
+
+    def ops() -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
+
+    register("full", ops, names=("packed",))
+
+
+@hookimpl
+def register_kernels(register: RegisterKernels) -> None:
+    """The kernels that are compiled ahead of time."""
+
+    def kernels(arch: str) -> Iterable[Build]:
+        from .triton.builds import builds
+
+        return builds(arch)
+
+    register("full", kernels)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
+from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from . import cost
@@ -22,6 +23,7 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     """One engine for the table of update rule by decay; its presets are the published mixers."""
 
     name = "linear"
+    api_version = 2
     version = 2
     family = "linear"
     summary = "a fixed state per head, written by the Hebbian or the delta rule, with or without decay"
@@ -48,18 +50,32 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
 
         return LinearMixer(self, options, shape, layer)
 
-    def kernels(self, arch: str) -> Iterable[Build]:
-        from .triton.builds import builds
-
-        return builds(arch)
-
-    def bench_ops(self) -> Iterable[BenchOp]:
-        from .bench import bench_ops
-
-        return bench_ops()
-
 
 @hookimpl
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "linear" and its presets."""
     register(LinearPlugin())
+
+
+@hookimpl
+def register_ops(register: RegisterOps) -> None:
+    """The ops that are measured."""
+
+    def ops() -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
+
+    register("linear", ops)
+
+
+@hookimpl
+def register_kernels(register: RegisterKernels) -> None:
+    """The kernels that are compiled ahead of time."""
+
+    def kernels(arch: str) -> Iterable[Build]:
+        from .triton.builds import builds
+
+        return builds(arch)
+
+    register("linear", kernels)

@@ -72,7 +72,7 @@ class LinearMixer(Mixer):
         if ctx.cu_seqlens is not None:
             if state is not None:
                 raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each a row of the batch")
-            places = Context(cu_seqlens=ctx.cu_seqlens).positions_of(x)
+            places = ctx.order_of(x)
         inputs = self._inputs(x, state, places)
         o, last = linear_attention(
             inputs.q,

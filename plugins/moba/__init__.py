@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
 from archsearch.attention_cost import projection_params
+from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import moba_flops, moba_state, moba_traffic
@@ -23,6 +24,7 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
     """MoBA (arXiv 2502.13189): each query head attends to its own block and its best past blocks, found by mean key."""
 
     name = "moba"
+    api_version = 2
     family = "sparse"
     summary = "softmax attention over the own block and the best past blocks (MoBA)"
     options = MobaOptions
@@ -46,21 +48,35 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
 
         return MobaAttention(self, options, shape, layer)
 
-    def dense_up_to(self, options: MobaOptions) -> int:
+    def dense_up_to(self, options: MobaOptions, layer: LayerInfo) -> int:
         return options.top_k * options.block_size
-
-    def kernels(self, arch: str) -> Iterator[Build]:
-        from .triton.builds import builds
-
-        return builds(arch)
-
-    def bench_ops(self) -> Iterable[BenchOp]:
-        from .bench import bench_ops
-
-        return bench_ops()
 
 
 @hookimpl
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "moba"."""
     register(MobaPlugin())
+
+
+@hookimpl
+def register_ops(register: RegisterOps) -> None:
+    """The ops that are measured."""
+
+    def ops() -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
+
+    register("moba", ops)
+
+
+@hookimpl
+def register_kernels(register: RegisterKernels) -> None:
+    """The kernels that are compiled ahead of time."""
+
+    def kernels(arch: str) -> Iterable[Build]:
+        from .triton.builds import builds
+
+        return builds(arch)
+
+    register("moba", kernels)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
+from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import nsa_flops, nsa_params, nsa_state, nsa_traffic
@@ -22,6 +23,7 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
     """NSA (arXiv 2502.11089) on one set of keys and values: compression, selection and a window, gated and summed."""
 
     name = "nsa"
+    api_version = 2
     family = "sparse"
     summary = "softmax attention over block means, the best blocks and a window, gated by the token (NSA)"
     options = NsaOptions
@@ -43,22 +45,36 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
 
         return NsaAttention(self, options, shape, layer)
 
-    def dense_up_to(self, options: NsaOptions) -> int:
+    def dense_up_to(self, options: NsaOptions, layer: LayerInfo) -> int:
         # the output is never that of full attention, but up to here the selection sees every token
         return options.top_k * options.block_size
-
-    def kernels(self, arch: str) -> Iterator[Build]:
-        from .triton.builds import builds
-
-        return builds(arch)
-
-    def bench_ops(self) -> Iterable[BenchOp]:
-        from .bench import bench_ops
-
-        return bench_ops()
 
 
 @hookimpl
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "nsa"."""
     register(NsaPlugin())
+
+
+@hookimpl
+def register_ops(register: RegisterOps) -> None:
+    """The ops that are measured."""
+
+    def ops() -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
+
+    register("nsa", ops)
+
+
+@hookimpl
+def register_kernels(register: RegisterKernels) -> None:
+    """The kernels that are compiled ahead of time."""
+
+    def kernels(arch: str) -> Iterable[Build]:
+        from .triton.builds import builds
+
+        return builds(arch)
+
+    register("nsa", kernels)

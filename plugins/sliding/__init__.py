@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archsearch import hookimpl
 from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
+from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import attention_flops
@@ -23,10 +24,10 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
     """Softmax attention over a window of the last tokens and the sinks at the start."""
 
     name = "sliding"
+    api_version = 2
     family = "sliding"
     summary = "softmax attention over the last tokens of a window, and the first of the sequence"
     options = SlidingOptions
-    op_names = ("window",)
 
     def params(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)
@@ -47,17 +48,7 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
 
         return SlidingAttention(self, options, shape, layer)
 
-    def kernels(self, arch: str) -> Iterable[Build]:
-        from .triton.builds import builds
-
-        return builds(arch)
-
-    def bench_ops(self) -> Iterable[BenchOp]:
-        from .bench import bench_ops
-
-        return bench_ops()
-
-    def dense_up_to(self, options: SlidingOptions) -> int:
+    def dense_up_to(self, options: SlidingOptions, layer: LayerInfo) -> int:
         return options.window + options.sinks
 
 
@@ -65,3 +56,27 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "sliding"."""
     register(SlidingPlugin())
+
+
+@hookimpl
+def register_ops(register: RegisterOps) -> None:
+    """The ops that are measured."""
+
+    def ops() -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
+
+    register("sliding", ops, names=("window",))
+
+
+@hookimpl
+def register_kernels(register: RegisterKernels) -> None:
+    """The kernels that are compiled ahead of time."""
+
+    def kernels(arch: str) -> Iterable[Build]:
+        from .triton.builds import builds
+
+        return builds(arch)
+
+    register("sliding", kernels)

@@ -42,7 +42,7 @@ class _Says(ToyPlugin):
     def state(self, *of: Any) -> Any:
         return self._give("state", (row(),))
 
-    def dense_up_to(self, options: Any) -> Any:
+    def dense_up_to(self, options: Any, layer: Any) -> Any:
         return self._give("dense_up_to", 0)
 
 

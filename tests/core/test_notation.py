@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import NotationError, OptionsError, SpecError
+from archsearch.layer import LayerSpec
 from archsearch.notation import format_layers, parse_call, parse_layers
 from archsearch.registry import Registry
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from dashboard_samples import CONTEXT, MODEL, OBJECTIVES, PLUGINS, SPEC, TERMS, arch_of, measured, registry
 
-from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel
+from archsearch.layer import LayerSpec
 from archsearch.storage import Store
 from archsearch.units import parse_quantity
 

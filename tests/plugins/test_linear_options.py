@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from archsearch_plugins.linear import LinearPlugin
 
-from archsearch.arch import ArchSpec, LayerSpec, ModelSpec
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import OptionsError
+from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 
 PLUGIN = LinearPlugin()

@@ -81,7 +81,7 @@ class Window(_Mixer):
         rows = options.window + options.sinks
         return (StateTensor(name="kv", row_shape=(2, shape.d_model), dtype=shape.dtype, role="kv", stride=1, cap=rows),)
 
-    def dense_up_to(self, options: Any) -> int:
+    def dense_up_to(self, options: Any, layer: Any) -> int:
         return int(options.window + options.sinks)
 
 

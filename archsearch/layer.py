@@ -1,0 +1,144 @@
+"""Layers: one token mixer of a pattern with its options, what it is told of its place, and who knows the names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, get_args
+
+from pydantic import PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
+
+from archsearch.errors import NotationError, PluginError, SpecError
+from archsearch.options import MixerOptions
+
+if TYPE_CHECKING:
+    from archsearch.mixer import MixerPlugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """One token mixer of a pattern: the mixer's name and all of its options, the defaults written out."""
+
+    mixer: str
+    options: MixerOptions
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"mixer": name, "options": {...}}`` with every option."""
+        return {"mixer": self.mixer, "options": self.options.model_dump(mode="json")}
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.mixer, self.options))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hash, which is another one in another process."""
+        return {"mixer": self.mixer, "options": self.options}
+
+    @classmethod
+    def make(cls, name: str, resolver: Resolver, /, **options: Any) -> LayerSpec:
+        """The layer that a mixer or preset name stands for, with options laid over the preset's."""
+        resolved = resolver.resolve(name)
+        values = {**resolved.preset, **options}
+        return cls(mixer=resolved.plugin.name, options=resolved.plugin.parse_options(values, resolver))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What a name in a pattern stands for: a plugin, and the options that a preset fixes (none for a mixer name)."""
+
+    plugin: MixerPlugin[Any]
+    preset: Mapping[str, Any]
+
+
+class Resolver(Protocol):
+    """Finds the mixer or preset of a name; the registry is one."""
+
+    def resolve(self, name: str) -> Resolved:
+        """Raises `UnknownNameError` or `ConflictError`."""
+        ...
+
+    def presets_of(self, mixer: str) -> Mapping[str, Mapping[str, Any]]:
+        """The presets of a mixer that belong to it alone."""
+        ...
+
+    def layer(self, text: str) -> LayerSpec:
+        """The layer that notation such as ``"sliding(window=64)"`` writes; raises `NotationError`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """Where a mixer stands: layer ``index`` of ``depth``, a resolver for mixers made of other mixers, and the names and
+    options of all layers, which are told only to a plugin that says ``reads_pattern = True`` (else None)."""
+
+    index: int = 0
+    depth: int = 1
+    resolver: Resolver | None = None
+    pattern: tuple[LayerSpec, ...] | None = None
+
+    def told_to(self, plugin: MixerPlugin[Any]) -> LayerInfo:
+        """What a plugin is told: the pattern only where it says that it reads it, so that costs kept by layer hold."""
+        return self if plugin.reads_pattern or self.pattern is None else replace(self, pattern=None)
+
+    @property
+    def earlier(self) -> tuple[LayerSpec, ...]:
+        """The layers before this one. Raises `PluginError` where the pattern is not told."""
+        if self.pattern is None:
+            raise PluginError("a layer asked for the pattern: its plugin must say reads_pattern = True")
+        return self.pattern[: self.index]
+
+    def plugin_of(self, part: LayerSpec) -> MixerPlugin[Any]:
+        """The plugin of a mixer that this one is made of. Raises `PluginError` where no resolver is told."""
+        if self.resolver is None:
+            raise PluginError(f'"{part.mixer}" is a part of a mixer that was told no resolver: give LayerInfo one')
+        return self.resolver.resolve(part.mixer).plugin
+
+
+def _read_layer(value: object, info: ValidationInfo) -> LayerSpec:
+    if isinstance(value, LayerSpec):
+        return value
+    resolver: Resolver | None = (info.context or {}).get("resolver")
+    if resolver is None:
+        raise ValueError("a layer by its name needs the registry that knows it: use parse_options(values, registry)")
+    try:
+        if isinstance(value, str):
+            return resolver.layer(value)
+        if isinstance(value, Mapping) and "mixer" in value and set(value) <= {"mixer", "options"}:
+            return LayerSpec.make(value["mixer"], resolver, **value.get("options", {}))
+    except NotationError as error:
+        raise ValueError(error.message) from None
+    except SpecError as error:
+        raise ValueError(str(error)) from None
+    raise ValueError('a layer is written as notation, such as "sliding(window=64)", or {"mixer": ..., "options": ...}')
+
+
+Layer: TypeAlias = Annotated[
+    LayerSpec,
+    PlainValidator(_read_layer),
+    PlainSerializer(LayerSpec.to_json, return_type=dict),
+    WithJsonSchema({"type": "string", "description": "a layer, as notation writes it"}),
+]
+"""The type of an option that holds a layer, as in ``parallel(a=kda, b=sliding(window=64))``; `tuple[Layer, ...]` is
+written ``parallel(of=[kda sliding(window=64)])``."""
+
+
+def layers_in(options: MixerOptions) -> Iterator[LayerSpec]:
+    """The layers that options hold, in the order of declaration."""
+    for name in type(options).model_fields:
+        value = getattr(options, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, LayerSpec):
+                yield item
+
+
+def holds_layers(options: type[MixerOptions]) -> bool:
+    """Whether some option of that type holds a layer, so that its values can be read only where names are known."""
+    return any(_mentions_layer(field.annotation) for field in options.model_fields.values())
+
+
+def _mentions_layer(annotation: object) -> bool:
+    return annotation is LayerSpec or any(map(_mentions_layer, get_args(annotation)))
