@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"arch", "measured"},
     {"source"},
     {"registration", "figures"},
-    {"composition"},
+    {"composition", "composite"},
     {"costs", "registry", "exercise", "laws", "recipe"},
     {"measurement"},
     {"storage", "analysis", "speed"},

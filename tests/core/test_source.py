@@ -375,6 +375,7 @@ def test_the_core_leaves_out_only_what_is_listed() -> None:
         "archsearch.costs",
         "archsearch.errors",
         "archsearch.exercise",
+        "archsearch.figures",
         "archsearch.kernels.build",
         "archsearch.kernels.proof",
         "archsearch.measurement",

@@ -142,7 +142,7 @@ _BROKEN = {
                     x = torch.cat((x[:, :-10].detach(), x[:, -10:]), 1)
                 return super().forward(x, state=state, ctx=ctx)
         class Plugin(ToyPlugin):
-            def dense_up_to(self, options, layer: Any):
+            def dense_up_to(self, options, layer):
                 return 20
         """,
         {"test_dense_up_to_is_true"},
@@ -151,7 +151,7 @@ _BROKEN = {
         """
         class Layer(RunningMean): ...
         class Plugin(ToyPlugin):
-            def dense_up_to(self, options, layer: Any):
+            def dense_up_to(self, options, layer):
                 return 20
         """,
         {"test_dense_up_to_is_true"},
