@@ -38,7 +38,7 @@ def test_public_names() -> None:
 
 def test_hooks() -> None:
     hooks = [name for name, value in vars(hookspecs).items() if hasattr(value, "archsearch_spec")]
-    assert sorted(hooks) == ["register_mixers", "register_tasks"]
+    assert sorted(hooks) == ["register_kernels", "register_mixers", "register_ops", "register_tasks"]
 
 
 def test_every_package_is_shipped() -> None:
