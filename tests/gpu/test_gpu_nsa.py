@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.nsa.ops import nsa_attention
-from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
+from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.nsa.triton.table import TABLE
 from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
 from gpu_choices import after_cached, clear_nsa
-from test_nsa_kernels import Case, cache
+from test_nsa_kernels import Case, filled_cache
 from torch import Tensor
 
 from archsearch.kernels import Key
-from archsearch.ops.block_cache import write_means
+from archsearch.ops.block_cache import write_mean, write_means
 
 NAMES = ("q", "k", "v", "gates")
 LENGTHS = [1, 15, 63, 64, 65, 100, 256, 1000]
@@ -135,14 +135,14 @@ def test_the_past_does_not_see_the_future(key: Key) -> None:
 def test_step(key: Key, block_size: int, top_k: int, window: int) -> None:
     lengths = torch.tensor([1, 7, 64, 90])
     names = ("q", "k", "v", "k_means", "v_means", "gates")
-    tensors = dict(zip(names, cache(lengths, 4, 2, key[1], block_size), strict=True))
+    tensors = dict(zip(names, filled_cache(lengths, 4, 2, key[1], block_size), strict=True))
     inputs = on_card({**tensors, "lengths": lengths}, names)
 
     def stepping(impl: str) -> Op:
         def run(x: dict[str, Tensor]) -> tuple[Tensor]:
-            caches = (x[name] for name in (*names[:5], "lengths"))
+            cache = NsaCache(**{name: x[name] for name in (*names[1:5], "lengths")})
             out = nsa_attention_step(
-                *caches, gates=x["gates"], block_size=block_size, top_k=top_k, window=window, impl=impl
+                x["q"], cache, gates=x["gates"], block_size=block_size, top_k=top_k, window=window, impl=impl
             )
             return (out,)
 
@@ -165,9 +165,9 @@ def _clear_step(inputs: dict[str, Tensor], row: int, block_size: int, top_k: int
 @proves
 def test_means_are_written_as_blocks_complete(key: Key) -> None:
     lengths = torch.tensor([7, 8, 64, 90])
-    inputs = on_card({"k": cache(lengths, 1, 2, key[1], 8)[1], "lengths": lengths}, ["k"])
+    inputs = on_card({"k": filled_cache(lengths, 1, 2, key[1], 8)[1], "lengths": lengths}, ["k"])
     blank = torch.full((4, 12, 2, key[1]), -1.0, device=inputs["k"].device, dtype=DTYPE)
     with TABLE.forced(key):
-        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, impl="triton")
+        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, table=TABLE, impl="triton")
     right = write_means(blank.double(), inputs["k"].double(), inputs["lengths"] - 1, 1, 8)
     torch.testing.assert_close(got.double(), right, rtol=1e-2, atol=1e-3)
