@@ -10,7 +10,7 @@ import torch
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
 from archsearch_plugins.moba.triton.launch import sequences as launch
 from archsearch_plugins.moba.triton.table import TABLE
-from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
+from gpu_checks import DTYPE, LONG, MANY, PACKED, Op, check, check_past, few, on_card, rows_of, uneven
 from gpu_choices import after_cached, clear_moba
 from test_moba_kernels import Case, filled_cache
 from torch import Tensor
@@ -54,6 +54,7 @@ def check_case(key: Key, case: Case, *, bounds: Tensor | None = None, exact: str
         check(op(case, "triton", bounds), op(case, exact, bounds), inputs, trained=NAMES, decided=clear)
 
 
+@pytest.mark.sample(tokens=65)
 @rows
 @proves
 @pytest.mark.parametrize("tokens", LENGTHS)
@@ -61,11 +62,12 @@ def test_lengths(key: Key, tokens: int) -> None:
     check_case(key, grouped(tokens, key[1], batch=2))
 
 
+@pytest.mark.sample(block_size=7)
 @rows
 @proves
 @pytest.mark.parametrize(("block_size", "top_k"), [(16, 1), (64, 2), (7, 4), (1, 5)])
 def test_blocks(key: Key, block_size: int, top_k: int) -> None:
-    check_case(key, grouped(300, key[1], block_size=block_size, top_k=top_k))
+    check_case(key, grouped(few(300, 60), key[1], block_size=block_size, top_k=top_k))
 
 
 @rows
@@ -82,14 +84,15 @@ def test_more_tokens_than_16_bits_count(key: Key) -> None:
 
 @rows
 @proves
-def test_64_packed_sequences(key: Key) -> None:
-    check_case(key, grouped(4000, key[1]), bounds=uneven(4000, 64))
+def test_many_packed_sequences(key: Key) -> None:
+    check_case(key, grouped(PACKED, key[1]), bounds=uneven(PACKED, MANY))
 
 
 @rows
 @proves
 def test_after_cached_tokens(key: Key) -> None:
-    case = grouped(65, key[1], keys=300, batch=4, filled=(65, 300, 128, 66))
+    tokens, keys = few(65, 17), few(300, 70)
+    case = grouped(tokens, key[1], keys=keys, batch=4, filled=(tokens, keys, keys // 2, tokens + 1))
     inputs, lengths = held(case), torch.tensor(case.filled)
     sizes = {"block_size": case.block_size, "top_k": case.top_k}
     clear = after_cached(clear_moba, inputs["q"], inputs["k"], lengths, **sizes)
@@ -130,6 +133,7 @@ def test_what_is_chosen_scores_best(key: Key) -> None:
     torch.testing.assert_close(got, scores.topk(3, dim=-1).values.sort(-1).values, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.sample(block_size=8, top_k=3)
 @rows
 @proves
 @pytest.mark.parametrize(("block_size", "top_k"), [(8, 1), (8, 3), (70, 2), (1, 3)])
