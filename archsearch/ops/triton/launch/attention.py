@@ -9,11 +9,12 @@ from torch import Tensor
 
 from archsearch.kernels import Config
 from archsearch.ops.triton import chosen as chosen_kernels
-from archsearch.ops.triton import ranges as range_kernels
 from archsearch.ops.triton.block_rows import inner_products
 from archsearch.ops.triton.blocks import mean_rows
+from archsearch.ops.triton.gradients.ranges import range_grad_keys, range_grad_query
 from archsearch.ops.triton.layout import Blocks, Pairs
 from archsearch.ops.triton.operands import Operands, rows_of
+from archsearch.ops.triton.ranges import range_forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def attend_range(
     batch, count, heads, _ = x.q.shape
     o = torch.empty_like(x.q, memory_format=torch.contiguous_format)
     norms = x.q.new_empty(batch * count, heads, dtype=torch.float32)
-    range_kernels.range_forward[-(-count // config.tiles["M"]), heads, batch](
+    range_forward[-(-count // config.tiles["M"]), heads, batch](
         x.q,
         x.k,
         x.v,
@@ -109,7 +110,7 @@ def grad_range_query(
 ) -> None:
     """Writes, or adds to, dq `[B, T, Hq, D]`, the sum of `parts` `[B * T, Hq, slots, D]` with it."""
     batch, count, heads, _ = x.q.shape
-    range_kernels.range_grad_query[-(-count // config.tiles["M"]), heads, batch](
+    range_grad_query[-(-count // config.tiles["M"]), heads, batch](
         x.q,
         x.k,
         x.v,
@@ -140,7 +141,7 @@ def grad_range_keys(
     heads = x.heads
     keys, out = dk.shape[0] * dk.shape[1], dk.shape[2]
     begin, end = seen.queries(keys, config.tiles["N"])
-    range_kernels.range_grad_keys[len(begin), out](
+    range_grad_keys[len(begin), out](
         x.q,
         x.k,
         x.v,
