@@ -193,8 +193,10 @@ def test_reading_what_was_measured_loads_no_torch() -> None:
 
 def test_dashboard_loads_neither_torch_nor_ray() -> None:
     loaded = loaded_by(
-        "import archsearch_dashboard.app; from archsearch_dashboard import connection, queries_mixers\n"
-        "queries_mixers.mixers_table(connection.registry())"
+        "import archsearch_dashboard.app\n"
+        "from archsearch_dashboard import connection\n"
+        "from archsearch_dashboard.queries import mixers\n"
+        "mixers.mixers_table(connection.registry())"
     )
     assert not loaded & {"torch", "ray", "optuna", "typer", "matplotlib"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from archsearch_dashboard.queries_conformance import COMMAND, conformance_of, law_text
+from archsearch_dashboard.queries.conformance import COMMAND, conformance_of, law_text
 from dashboard_samples import open_page, registry
 
 from archsearch.conformance import ANY, Record, package_of, source_digest
@@ -31,7 +31,7 @@ def record(form: str, laws: dict[str, Any], **others: Any) -> Record:
 
 def show(monkeypatch: pytest.MonkeyPatch, *known: Record) -> None:
     """Has these records stand in the package of every mixer."""
-    monkeypatch.setattr("archsearch_dashboard.queries_conformance.records", lambda mixer: list(known))
+    monkeypatch.setattr("archsearch_dashboard.queries.conformance.records", lambda mixer: list(known))
 
 
 def test_laws_that_hold_are_counted_by_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_read_gives_its_sentence(url: str, monkeypatch: py
     def refuse(mixer: object) -> list[Record]:
         raise SpecError("conformance.json: holds no conformance records")
 
-    monkeypatch.setattr("archsearch_dashboard.queries_conformance.records", refuse)
+    monkeypatch.setattr("archsearch_dashboard.queries.conformance.records", refuse)
     app = open_page("mixers", mixer="full")
     assert not app.exception
     assert any("holds no conformance records" in text.value.replace("\\", "") for text in app.markdown)

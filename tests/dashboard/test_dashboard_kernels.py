@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from archsearch_dashboard.queries_kernels import (
+from archsearch_dashboard.queries.kernels import (
     CORE,
     FIGURE_COLUMNS,
     RESULTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 import pytest
-from archsearch_dashboard.queries_mixers import (
+from archsearch_dashboard.queries.mixers import (
     can_cost,
     failures,
     layer_curves,

@@ -12,10 +12,10 @@ from archsearch.analysis import hypervolume_over_trials
 from archsearch.analysis.answer import Answer
 from archsearch.analysis.axes import choose_axes
 
-from . import queries
-from .figures.front import View, default_log, front_figure
-from .figures.hypervolume import hypervolume_figure
-from .text import capitalised, markup
+from ..figures.front import View, default_log, front_figure
+from ..figures.hypervolume import hypervolume_figure
+from ..queries import budgets, candidates, searches
+from ..text import capitalised, markup
 
 STEPS, MOST_ROWS = 200, 500
 _STYLE = """
@@ -33,7 +33,7 @@ p.valid { color: #555 }
 def report(answer: Answer, evidence: Iterable[str] = ()) -> str:
     """The whole report: what it is valid for, the front as a figure and a table, hypervolume, and every candidate.
 
-    `evidence` are parts of HTML that follow the front, as `report_evidence.evidence_of` makes them.
+    `evidence` are parts of HTML that follow the front, as `evidence.evidence_of` makes them.
     Of more than `MOST_ROWS` candidates beside the front the table holds the first, and says so.
     """
     return "\n".join(
@@ -70,7 +70,7 @@ def _counts(answer: Answer) -> str:
     complete = int((answer.points["state"] == "complete").sum())
     return (
         f"{len(answer.front)} of {complete:,} measured candidates are on the front; {len(answer.points):,} were "
-        f"drawn; the search is {answer.state}. Budget: {queries.budget_of(answer.search)}."
+        f"drawn; the search is {answer.state}. Budget: {searches.budget_of(answer.search)}."
     )
 
 
@@ -78,8 +78,8 @@ def _figure(answer: Answer) -> str:
     across, upwards = choose_axes(answer, None, None)
     third = next((item for item in answer.objectives if item.name not in (across.name, upwards.name)), None)
     log = [axis for axis, item in (("x", across), ("y", upwards)) if default_log(answer, item)]
-    limits = {"budget": queries.spec_limits(answer.search)}
-    view = View(x=across, y=upwards, z=third, show=queries.SHOWN, log=log, limits=limits)
+    limits = {"budget": budgets.spec_limits(answer.search)}
+    view = View(x=across, y=upwards, z=third, show=candidates.SHOWN, log=log, limits=limits)
     figure = front_figure(answer, view)
     figure.update_layout(template="plotly_white")
     drawn: str = figure.to_html(full_html=False, include_plotlyjs=True, config={"displaylogo": False})
@@ -87,7 +87,7 @@ def _figure(answer: Answer) -> str:
 
 
 def _others(answer: Answer) -> Iterator[str]:
-    for name, rows in queries.groups(answer).items():
+    for name, rows in candidates.groups(answer).items():
         if name == "references" or not len(rows):
             continue
         cut = f", the first {MOST_ROWS}" if len(rows) > MOST_ROWS else ""
@@ -97,7 +97,7 @@ def _others(answer: Answer) -> Iterator[str]:
 
 
 def _table(rows: pd.DataFrame, answer: Answer) -> str:
-    table = queries.candidates_table(rows, answer.objectives)
+    table = candidates.candidates_table(rows, answer.objectives)
     head = "".join(f"<th>{markup(column)}</th>" for column in table)
     body = "".join(
         "<tr>"

@@ -8,8 +8,8 @@ import streamlit as st
 from archsearch.analysis.objectives import Objective
 from archsearch.storage import SearchRecord
 
-from .connection import key, store
-from .queries_matters import Evidence, evidence, importance_table
+from ..connection import key, store
+from ..queries.matters import Evidence, evidence, importance_table
 
 
 def evidence_of(search: SearchRecord) -> Evidence:

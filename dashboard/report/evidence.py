@@ -11,11 +11,11 @@ from archsearch.analysis.crossings import CURVES, log_contexts
 from archsearch.mixer import Resolver
 from archsearch.storage import Store
 
-from .figures.costs import SERIES, cost_curves
-from .figures.layers import strip
-from .queries_compare import UNITS, Compared, curves_of
-from .queries_trial import JUDGED_BY_STEPS, TrialView, arch_of, judged_by_steps, layers_frame, trial_view, versions_of
-from .text import markup
+from ..figures.costs import SERIES, cost_curves
+from ..figures.layers import strip
+from ..queries.compare import UNITS, Compared, curves_of
+from ..queries.trial import JUDGED_BY_STEPS, TrialView, arch_of, judged_by_steps, layers_frame, trial_view, versions_of
+from ..text import markup
 
 MOST = 20
 """Architectures of the front that are told in full; the table of the front has all."""

@@ -14,7 +14,7 @@ from archsearch.errors import ArchsearchError
 from archsearch.mixer import LayerInfo, MixerPlugin
 from archsearch.registry import Registry
 
-from .queries_conformance import conformance_of
+from .conformance import conformance_of
 
 MEASURED = ("kv_bytes", "state_bytes", "decode_flops", "traffic", "prefill_flops")
 

@@ -10,7 +10,7 @@ from archsearch.analysis.objectives import Objective
 from archsearch.errors import StorageError
 from archsearch.storage import Store
 
-from .text import cell
+from ..text import cell
 
 OFFERED = 1000
 """Trials that a list offers, beside what the URL names; more nobody reads."""

@@ -17,7 +17,7 @@ from archsearch.mixer import Resolver
 from archsearch.storage import Store, TrialRecord
 from archsearch.units import format_quantity
 
-from .queries_trial import arch_of, differing, layers_frame
+from .trial import arch_of, differing, layers_frame
 
 TABLED = ("state_bytes", "kv_bytes", "decode_flops", "traffic", "prefill_flops", "params")
 """Costs of the table, in its order; "traffic" is what a decoded token reads and writes of the state."""

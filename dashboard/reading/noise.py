@@ -9,8 +9,8 @@ import streamlit as st
 from archsearch.analysis.differences import SeedNoise
 from archsearch.storage import SearchRecord, Store
 
-from .connection import key, store
-from .queries_compare import noise_of
+from ..connection import key, store
+from ..queries.compare import noise_of
 
 
 def noises(search: SearchRecord, names: tuple[str, ...]) -> Mapping[str, SeedNoise]:

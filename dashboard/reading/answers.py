@@ -18,8 +18,8 @@ from archsearch.analysis.points import points
 from archsearch.analysis.validity import Validity
 from archsearch.storage import SearchRecord, Store, TrialQuery
 
-from .connection import key, store
-from .navigation import state_of
+from ..connection import key, store
+from ..navigation import state_of
 
 STEPS = 40
 """Points of a curve of hypervolume."""
