@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from archsearch import __version__
+from archsearch.bench.results.schema import Environment
 from archsearch.kernels.device import arch_of
-from archsearch.speed.results import Environment
 
 NONE = "none"
 

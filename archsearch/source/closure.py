@@ -53,7 +53,6 @@ _ROOMS_LEFT_OUT = (
     "archsearch.registration",
     "archsearch.search",
     "archsearch.source",
-    "archsearch.speed",
     "archsearch.storage",
     "archsearch.streams",
     "archsearch.testing",

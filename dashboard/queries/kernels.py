@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from archsearch.bench.results.files import read_results
+from archsearch.bench.results.frames import kernel_frame
+from archsearch.bench.results.schema import Environment, Results
 from archsearch.conformance import package_of
 from archsearch.errors import SpecError
 from archsearch.kernels.proof import listed
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
-from archsearch.speed.frames import kernel_frame
-from archsearch.speed.results import Environment, Results, read_results
 
 RESULTS = Path("benchmarks") / "results"
 """Where measured kernel figures lie in the repository, from the folder that the dashboard was started in."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
-from archsearch.speed.work import Shape, Work
+from archsearch.bench.results.work import Shape, Work
 
 from .gates import retnet_log_decay
 from .ops import linear_attention, linear_attention_step

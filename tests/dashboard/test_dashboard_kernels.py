@@ -14,9 +14,9 @@ from archsearch_dashboard.queries.kernels import (
     owners_of_ops,
 )
 from dashboard_samples import open_page, registry
-from speed_samples import kernel_results, kernel_row
+from results_samples import kernel_results, kernel_row
 
-from archsearch.speed import write_results
+from archsearch.bench.results import write_results
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from archsearch_plugins.sliding.triton.table import TABLE
 from gpu_proofs import Ledger, refuse_partial_runs, write_proofs
 
+from archsearch.bench.results.schema import Environment
 from archsearch.kernels import Key
 from archsearch.kernels.proof import FILE, Proof, source_digest
-from archsearch.speed.results import Environment
 
 NARROW, WIDE = ("sm_90", 16, 0), ("sm_90", 128, 0)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from archsearch.speed.results import OURS, KernelRow, ModelRow, Results
+from archsearch.bench.results.schema import OURS, KernelRow, ModelRow, Results
 
 FLA, FLEX, SDPA = ("flash-linear-attention",), ("flex_attention",), ("sdpa cudnn", "sdpa flash")
 LONG, HEAD_DIM, CARD = 32768, 128, "H200"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from speed_samples import kernel_results, kernel_row, model_results, model_row
+from results_samples import kernel_results, kernel_row, model_results, model_row
 
-from archsearch.speed.results import Results
-from archsearch.speed.targets import Verdict, judge_targets
+from archsearch.bench.results.schema import Results
+from archsearch.bench.results.targets import Verdict, judge_targets
 
 FLA = "flash-linear-attention"
 

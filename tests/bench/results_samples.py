@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from archsearch.speed.results import OURS, Environment, KernelRow, Measured, ModelRow, Rates, Results, Spread
+from archsearch.bench.results.schema import OURS, Environment, KernelRow, Measured, ModelRow, Rates, Results, Spread
 
 ENVIRONMENT = Environment(
     card="NVIDIA H200",

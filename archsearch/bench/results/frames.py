@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from archsearch.speed.results import KernelRow, ModelRow, Results
+from archsearch.bench.results.schema import KernelRow, ModelRow, Results
 
 KERNEL_COLUMNS = (
     "op",

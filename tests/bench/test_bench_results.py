@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from speed_samples import kernel_results, kernel_row, model_results, model_row
+from results_samples import kernel_results, kernel_row, model_results, model_row
 
+from archsearch.bench.results import read_results, write_results
+from archsearch.bench.results.frames import KERNEL_COLUMNS, kernel_frame, model_frame, relative_errors
 from archsearch.errors import SpecError
-from archsearch.speed import read_results, write_results
-from archsearch.speed.frames import KERNEL_COLUMNS, kernel_frame, model_frame, relative_errors
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
