@@ -13,8 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS: list[set[str]] = [
     {"errors", "numbers", "units", "printable", "ray_settings", "streams", "waiting"},
-    {"mixer", "hookspecs", "kernels"},
-    {"arch", "notation", "attention_cost", "conformance"},
+    {"mixer", "hookspecs"},
+    {"evidence"},
+    {"kernels"},
+    {"arch", "notation", "attention_cost"},
     {"source"},
     {"registration", "figures"},
     {"costs", "registry", "exercise", "laws", "recipe"},
@@ -58,9 +60,8 @@ DASHBOARD_MAY = {
     "units",
     "errors",
     "exercise",
-    "kernels",
     "bench.results",
-    "conformance",
+    "evidence",
     "printable",
 }
 

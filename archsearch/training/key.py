@@ -12,14 +12,11 @@ from typing import Any
 import torch
 
 from archsearch.arch import ArchSpec, digest_of
-from archsearch.kernels.proof import proofs
+from archsearch.evidence.proofs import SHARED, Proofs, proofs
 from archsearch.ops.impl import VARIABLE
 from archsearch.recipe import Recipe
 from archsearch.registry import GROUP, Registry
 from archsearch.tasks import Task
-
-SHARED = "archsearch.model"
-"""The package of the kernels that mixers share."""
 
 
 def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
@@ -68,13 +65,9 @@ def _packages() -> frozenset[str]:
 
 @cache
 def _verified(packages: frozenset[str]) -> str:
-    rows = {(proof.op, *proof.key) for package in packages | {SHARED} for proof in _proofs(package)}
-    return digest_of(sorted(rows))
-
-
-def _proofs(package: str) -> Any:
-    is_package = package == SHARED or hasattr(sys.modules[package], "__path__")
-    return proofs(package) if is_package else ()
+    plugins = {package for package in packages if hasattr(sys.modules[package], "__path__")}
+    holders = {holder for package in plugins | {SHARED} for holder in Proofs.holders(package)}
+    return digest_of(sorted((proof.op, *proof.key) for holder in holders for proof in proofs(holder)))
 
 
 def measurement_key(

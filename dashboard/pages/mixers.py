@@ -164,6 +164,7 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
     for note in found.notes:
         st.caption(plain(note))
     if found.table.empty:
+        st.caption("On a card this records them:")
         st.code(COMMAND, language="sh")
     else:
         table(found.table, "conformance_table", file=f"conformance_{mixer.name}.csv", height="content")

@@ -8,12 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from archsearch.conformance import ANY, Record, package_of, records, source_digest
 from archsearch.errors import SpecError
+from archsearch.evidence.conformance import ANY, ConformanceRecord, package_of, records_of, tried_source
 from archsearch.mixer import MixerPlugin
 
-COMMAND = "pytest -p archsearch.testing.recording --write-conformance"
-"""Writes the records, run over the tests of the plugin."""
+COMMAND = "pytest -p archsearch.testing.recording --conformance-device cuda --write-conformance"
+"""Writes the records on a card, run over the tests of the plugin."""
+
+_OURS = "archsearch_plugins."
+_BY_TESTS = "The tests of archsearch try every law of the contract on this mixer, on a CPU with every change"
+_UNKNOWN = (
+    "The laws of the contract are for the plugin's own tests to try (archsearch.testing.MixerConformance), and whether "
+    "they do is not known here"
+)
+_NO_CARD = "Nothing was recorded on a card."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +39,11 @@ class Conformance:
 def conformance_of(mixer: MixerPlugin[Any]) -> Conformance:
     """What the records in the plugin's package say of a mixer."""
     try:
-        known = records(mixer)
+        known = records_of(mixer)
     except SpecError as error:
         return Conformance(short="cannot be read", headline=str(error), table=pd.DataFrame())
     if not known:
-        headline = "Not recorded: no result of the conformance suite is held in the plugin's package."
-        return Conformance(short="not recorded", headline=headline, table=pd.DataFrame())
+        return _unrecorded(mixer)
     laws = list(dict.fromkeys(law for record in known for law in record.laws))
     failures = [_failure(law, known) for law in laws if _forms(law, "failed", known)]
     stale = _stale(mixer, known)
@@ -49,6 +56,14 @@ def conformance_of(mixer: MixerPlugin[Any]) -> Conformance:
         notes=[*stale, *_left_out(laws, known)],
         table=_table(laws, known),
     )
+
+
+def _unrecorded(mixer: MixerPlugin[Any]) -> Conformance:
+    """What is known without a record: the built-in mixers are tried by the tests of archsearch itself."""
+    ours = f"{package_of(mixer)}.".startswith(_OURS)
+    said = _BY_TESTS if ours else _UNKNOWN
+    short = "tried by tests, not on a card" if ours else "not recorded"
+    return Conformance(short=short, headline=f"{said}. {_NO_CARD}", table=pd.DataFrame())
 
 
 def law_text(law: str) -> str:
@@ -64,16 +79,16 @@ def _held(laws: Sequence[str]) -> str:
     return f"{_laws(len(laws))} hold{'s' * (len(laws) == 1)}"
 
 
-def _forms(law: str, outcome: Any, known: Sequence[Record]) -> list[str]:
+def _forms(law: str, outcome: Any, known: Sequence[ConformanceRecord]) -> list[str]:
     return [record.form for record in known if record.count(law, outcome)]
 
 
-def _holds(law: str, known: Sequence[Record]) -> bool:
+def _holds(law: str, known: Sequence[ConformanceRecord]) -> bool:
     spoilt = _forms(law, "failed", known) or _forms(law, "declared broken", known)
     return bool(_forms(law, "passed", known)) and not spoilt
 
 
-def _headline(held: Sequence[str], known: Sequence[Record]) -> str:
+def _headline(held: Sequence[str], known: Sequence[ConformanceRecord]) -> str:
     named = [record for record in known if record.form != ANY]
     most = max((len(record.laws) for record in named), default=0)
     forms = ", ".join(
@@ -89,7 +104,7 @@ def _headline(held: Sequence[str], known: Sequence[Record]) -> str:
     )
 
 
-def _failure(law: str, known: Sequence[Record]) -> str:
+def _failure(law: str, known: Sequence[ConformanceRecord]) -> str:
     cases = [case for record in known for case in record.failed if _is_case_of(law, case)]
     forms = ", ".join(form for form in _forms(law, "failed", known) if form != ANY)
     return f"Fails the law “{law_text(law)}”{f' ({forms})' if forms else ''}: {', '.join(cases)}"
@@ -99,20 +114,20 @@ def _is_case_of(law: str, case: str) -> bool:
     return case.rpartition("::")[2].partition("[")[0] == law
 
 
-def _stale(mixer: MixerPlugin[Any], known: Sequence[Record]) -> list[str]:
+def _stale(mixer: MixerPlugin[Any], known: Sequence[ConformanceRecord]) -> list[str]:
     package = package_of(mixer)
-    other = [record.form for record in known if package is None or record.source != source_digest(package)]
+    other = [record.form for record in known if package is None or record.source != tried_source(package)]
     if not other:
         return []
     which = "" if len(other) == len(known) else f" ({', '.join(other)})"
     return [f"Recorded for other source than what is installed{which}: the plugin or the suite has changed since."]
 
 
-def _outcomes(law: str, known: Sequence[Record]) -> set[str]:
+def _outcomes(law: str, known: Sequence[ConformanceRecord]) -> set[str]:
     return {outcome for record in known for outcome in record.laws.get(law, {})}
 
 
-def _left_out(laws: Sequence[str], known: Sequence[Record]) -> list[str]:
+def _left_out(laws: Sequence[str], known: Sequence[ConformanceRecord]) -> list[str]:
     untried = [law_text(law) for law in laws if not _outcomes(law, known)]
     idle = [
         law_text(law) for law in laws if {one for record in known for one in record.laws.get(law, {})} == {"skipped"}
@@ -125,7 +140,7 @@ def _left_out(laws: Sequence[str], known: Sequence[Record]) -> list[str]:
     ]
 
 
-def _table(laws: Sequence[str], known: Sequence[Record]) -> pd.DataFrame:
+def _table(laws: Sequence[str], known: Sequence[ConformanceRecord]) -> pd.DataFrame:
     rows = [{"law": law_text(law)} | {_column(one.form): _cell(law, one) for one in known} for law in laws]
     return pd.DataFrame(rows)
 
@@ -134,6 +149,6 @@ def _column(form: str) -> str:
     return "in any form" if form == ANY else form
 
 
-def _cell(law: str, record: Record) -> str:
+def _cell(law: str, record: ConformanceRecord) -> str:
     words = {"failed": "FAILED", "skipped": "with nothing to try"}
     return ", ".join(f"{count} {words.get(outcome, outcome)}" for outcome, count in record.laws.get(law, {}).items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pandas as pd
 from archsearch.bench.results.files import read_results
 from archsearch.bench.results.frames import kernel_frame
 from archsearch.bench.results.schema import Environment, Results
-from archsearch.conformance import package_of
 from archsearch.errors import SpecError
-from archsearch.kernels.proof import listed
+from archsearch.evidence.conformance import package_of
+from archsearch.evidence.proofs import Proofs
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
 
@@ -95,4 +94,5 @@ def _versions(found: Environment) -> str:
 def proofs_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
     """The kernel configurations of the mixer's plugin that passed every check on a card, stale ones too."""
     package = package_of(mixer)
-    return pd.DataFrame([asdict(proof) for proof in listed(package)] if package else [])
+    holders = Proofs.holders(package) if package else []
+    return pd.DataFrame([proof.model_dump() for holder in holders for proof in Proofs.listed(holder)])

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from archsearch.errors import SpecError
+from archsearch.evidence.records import Record, Records
 
 SHARED_LIMIT: Mapping[str, int] = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
 """Bytes of shared memory that one program may take (CUDA C++ Programming Guide, technical specifications)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compiled:
+class Compiled(Record):
     """One kernel as compiled for one architecture. ``products`` are the matrix products in the source, ``scalar``
     those that did not become matrix instructions; ``turned`` accumulators are rounded and transposed in registers,
     which some versions of ptxas get silently wrong on Hopper; ``digest`` covers the source and the configuration."""
@@ -38,6 +34,11 @@ class Compiled:
         """Kernel and architecture."""
         return f"{self.kernel} {self.arch}"
 
+    @property
+    def identity(self) -> tuple[str]:
+        """Kernel and architecture."""
+        return (self.label,)
+
     def faults(self) -> list[str]:
         """What is wrong with it, none when all is well."""
         found = []
@@ -53,56 +54,29 @@ class Compiled:
         return found
 
 
-_COLUMNS = [column.name for column in fields(Compiled)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Records[Compiled]):
     """What compilation ahead of time gave, with the versions of the compilers; ``reasons`` says for a kernel's label
     why its spill is accepted."""
 
+    FILE: ClassVar[str] = "compiled.json"
+    HOLDS: ClassVar[str] = "compile report"
+    REMEDY: ClassVar[str] = "write one with archsearch kernels compile --write"
+
     triton: str
     ptxas: str
-    kernels: Sequence[Compiled]
     reasons: Mapping[str, str]
 
-    @classmethod
-    def load(cls, path: Path) -> Report:
-        """Raises `SpecError` for a file that is no report."""
-        try:
-            data = json.loads(path.read_text())
-            return cls(
-                triton=data["triton"],
-                ptxas=data["ptxas"],
-                reasons=data["reasons"],
-                kernels=[Compiled(**dict(zip(data["columns"], row, strict=True))) for row in data["kernels"]],
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SpecError(f"{path}: not a compile report ({error}): write one with --write") from None
-
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return {**self._head(), "kernels": [asdict(compiled) for compiled in self._sorted()]}
-
-    def write(self, path: Path) -> None:
-        """One line a kernel, so that a difference shows as a line."""
-        lines = ",\n".join(f"    {json.dumps(astuple(compiled))}" for compiled in self._sorted())
-        head = json.dumps(self._head(), indent=2).removesuffix("\n}")
-        columns = json.dumps(_COLUMNS)
-        path.write_text(f'{head},\n  "columns": {columns},\n  "kernels": [\n{lines}\n  ]\n}}\n')
-
-    def _head(self) -> dict[str, Any]:
-        return {"triton": self.triton, "ptxas": self.ptxas, "reasons": dict(sorted(self.reasons.items()))}
-
-    def _sorted(self) -> list[Compiled]:
-        return sorted(self.kernels, key=lambda compiled: compiled.label)
+        """Plain data for the command line: ``triton``, ``ptxas``, ``reasons`` and ``kernels``."""
+        data = self.model_dump(mode="json", exclude={"version", "records"})
+        return {**data, "kernels": [compiled.model_dump(mode="json") for compiled in self.ordered()]}
 
     def faults(self, accepted: Mapping[str, str] | None = None) -> list[str]:
         """Every fault, but for spills that `accepted` (else this report itself) gives a reason for."""
         reasons = self.reasons if accepted is None else accepted
         return [
             f"{compiled.label}: {fault}"
-            for compiled in self.kernels
+            for compiled in self.records
             for fault in compiled.faults()
             if not (fault.startswith("spills") and reasons.get(compiled.label))
         ]
@@ -110,7 +84,7 @@ class Report:
 
 def differences(accepted: Report, digests: Mapping[str, str], archs: Iterable[str]) -> list[str]:
     """How today's kernels, by label their digests, differ from those of the accepted report on these architectures."""
-    held = {compiled.label: compiled.digest for compiled in accepted.kernels if compiled.arch in set(archs)}
+    held = {compiled.label: compiled.digest for compiled in accepted.records if compiled.arch in set(archs)}
     return [
         *(f"{label}: is not in the accepted report" for label in sorted(digests.keys() - held.keys())),
         *(f"{label}: is in the accepted report, but no longer built" for label in sorted(held.keys() - digests.keys())),
@@ -126,11 +100,11 @@ def drift(accepted: Report, report: Report) -> list[str]:
     """How the same source, compiled by the same compilers, came out otherwise than in the accepted report."""
     if (accepted.triton, accepted.ptxas) != (report.triton, report.ptxas):
         return []
-    held = {compiled.label: compiled for compiled in accepted.kernels}
+    held = {compiled.label: compiled for compiled in accepted.records}
     return [
         f"{now.label}: {name} = {value}, accepted was {before}"
-        for now in report.kernels
+        for now in report.records
         if now.label in held and now.digest == held[now.label].digest
-        for (name, value), before in zip(asdict(now).items(), asdict(held[now.label]).values(), strict=True)
+        for (name, value), before in zip(dict(now).items(), dict(held[now.label]).values(), strict=True)
         if value != before
     ]

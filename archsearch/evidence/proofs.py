@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
+from typing import ClassVar
 
-from archsearch.kernels.source import digest_of, tree
-
-FILE = "verified.json"
-"""Name of the list in a plugin's Triton folder."""
+from archsearch.evidence.digests import source_digest
+from archsearch.evidence.records import Record, Records
 
 SHARED = "archsearch.ops.triton"
 """Device code that plugins share, and that each of their proofs covers too."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Proof:
+class Proof(Record):
     """A row that passed: on which card, with which versions, and the digest of the source that ran."""
 
     op: str
@@ -39,6 +34,19 @@ class Proof:
         """The row of the table."""
         return self.arch, self.head_dim, self.chunk
 
+    @property
+    def identity(self) -> tuple[str, tuple[str, int, int], str]:
+        """The row of its op, and the Triton."""
+        return self.op, self.key, self.triton
+
+
+class Proofs(Records[Proof]):
+    """The list in a Triton folder."""
+
+    FILE: ClassVar[str] = "verified.json"
+    HOLDS: ClassVar[str] = "proofs of kernels"
+    REMEDY: ClassVar[str] = "delete it and prove the rows on a card again (make gpu)"
+
 
 @cache
 def proofs(package: str) -> Sequence[Proof]:
@@ -46,21 +54,14 @@ def proofs(package: str) -> Sequence[Proof]:
 
     A miscompilation comes and goes with the version of Triton, so a proof under another one proves nothing here.
     """
-    source, installed = source_digest(package), triton_version()
-    return [proof for proof in listed(package) if proof.source == source and proof.triton == installed]
+    source, installed = proven_source(package), triton_version()
+    return [proof for proof in Proofs.listed(package) if proof.source == source and proof.triton == installed]
 
 
-def listed(package: str) -> Sequence[Proof]:
-    """Every proof in a package's list, stale ones too; none where there is no list."""
-    path = files(package).joinpath(FILE)
-    return [Proof(**entry) for entry in json.loads(path.read_text())] if path.is_file() else []
-
-
-@cache
-def source_digest(package: str) -> str:
+def proven_source(package: str) -> str:
     """Digest of all that decides what the kernels of a Triton folder compute: device code, host code, tables, and the
     whole of what plugins share."""
-    return digest_of((*tree(files(package)), *tree(files(SHARED))))
+    return source_digest(package, SHARED)
 
 
 def triton_version() -> str | None:
