@@ -35,7 +35,7 @@ def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, 
 
 def runtime_versions(device: torch.device) -> dict[str, str]:
     """Versions of what ran it: recorded beside a result, not part of its key."""
-    from archsearch import __version__
+    from archsearch.version import __version__
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
