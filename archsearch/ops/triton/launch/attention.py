@@ -267,11 +267,10 @@ def grad_pairs_keys(
     choosers: int,
     slots: int,
     grad: Gradient,
-    dk: Tensor,
-    dv: Tensor,
+    sums: tuple[Tensor, Tensor],
     config: Config,
 ) -> None:
-    """Adds to dk and dv `[B, S, Hkv, D]` float32 what the pairs give the keys of their blocks."""
+    """Adds to `sums`, dk and dv `[B, S, Hkv, D]` float32, what the pairs give the keys of their blocks."""
     chosen_kernels.chosen_grad_keys[pairs.lanes, -(-blocks.size // config.tiles["N"])](
         x.q,
         x.k,
@@ -283,8 +282,7 @@ def grad_pairs_keys(
         grad.norms,
         grad.g,
         grad.inner,
-        dk,
-        dv,
+        *sums,
         x.scale_log2,
         x.scale,
         blocks.count,

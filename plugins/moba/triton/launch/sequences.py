@@ -93,7 +93,7 @@ def moba_backward(
     parts = None
     if slots:
         pairs = Pairs(order=order, bounds=bounds)
-        grad_pairs_keys(x, pairs, blocks, x.heads, slots, grad, dk, dv, row["past_grad_keys"])
+        grad_pairs_keys(x, pairs, blocks, x.heads, slots, grad, (dk, dv), row["past_grad_keys"])
         parts = grad_pairs_query(x, pairs, blocks, slots, grad, row["past_grad_query"])
     grad_range_query(x, own, grad, dq, row["own_grad_query"], parts=parts)
     dk, dv = drop_unfilled((dk, dv), lengths)

@@ -129,7 +129,7 @@ def nsa_backward(
     grad_range_keys(x, call.own, selected, dk, dv, row["own_grad_keys"], add=True)
     if chosen.shape[2]:
         pairs = sort_pairs(chosen, x.key_heads, call.blocks.count)
-        grad_pairs_keys(x, pairs, call.blocks, x.key_heads, chosen.shape[2], selected, dk, dv, row["past_grad_keys"])
+        grad_pairs_keys(x, pairs, call.blocks, x.key_heads, chosen.shape[2], selected, (dk, dv), row["past_grad_keys"])
     dk, dv = drop_unfilled((dk, dv), lengths)
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
