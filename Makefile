@@ -3,7 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser test-postgres kernels check bench bench-dashboard screenshots gpu clean
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-browser test-postgres kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -11,6 +12,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,kernels]'
 	touch $@
+
+help:  ## these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)  ## everything for work on archsearch, into .venv
 
 demo: $(STAMP)  ## search hybrid attention on this machine and show the front
 	$(BIN)/archsearch run examples/quickstart.toml
@@ -49,5 +55,5 @@ screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickst
 gpu: $(STAMP)  ## on a card: prove the kernels, measure ops and models, report
 	$(BIN)/python benchmarks/gpu.py
 
-clean:
+clean:  ## remove what was installed and built
 	rm -rf $(VENV) build dist *.egg-info

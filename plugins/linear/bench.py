@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
+from archsearch.bench.results.work import Shape, Work
 from archsearch.mixer import LayerInfo
-from archsearch.speed.work import Shape, Work
 
 from .decays import RETNET_DECAY
 from .gates import fixed_log_decay

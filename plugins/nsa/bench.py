@@ -12,9 +12,9 @@ from torch import Tensor
 from archsearch.attention_cost import projection_flops
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import sdpa_peers
+from archsearch.bench.results.work import Shape, Work, softmax_io, token_io
 from archsearch.mixer import Phase
 from archsearch.ops.block_sparse import block_means
-from archsearch.speed.work import Shape, Work, softmax_io, token_io
 
 from .cost import nsa_flops, nsa_traffic
 from .ops import nsa_attention

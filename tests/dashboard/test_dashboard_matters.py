@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from archsearch_dashboard.queries_matters import (
+from archsearch_dashboard.queries.matters import (
     changes_table,
     dimensions,
     evidence,
