@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from archsearch.analysis.objectives import Objectives, metric_name
+from archsearch.analysis.objectives import Objective, Objectives
 
 COLUMNS = ("trial", "number", "pattern", "digest", "kind", "state", "seeds", "confirmed", "exercised", "feasible")
 """`trial` is the one that the values come from and `number` that of the candidate's first; `kind` is "reference" when
@@ -51,12 +48,12 @@ def _sources(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary(
-    frame: pd.DataFrame, trials: pd.DataFrame, metrics: pd.DataFrame, objective: Mapping[str, Any], split: str
+    frame: pd.DataFrame, trials: pd.DataFrame, metrics: pd.DataFrame, objective: Objective, split: str
 ) -> pd.DataFrame:
-    rows = metrics[(metrics["name"] == metric_name(objective)) & metrics["step"].isna()]
+    rows = metrics[(metrics["name"] == objective.metric) & metrics["step"].isna()]
     measured, costs = rows[rows["split"] == split], rows[rows["split"] == "cost"]
     table = _cost(frame, trials, costs) if len(costs) else _measured(frame, measured)
-    name = str(objective["name"])
+    name = objective.name
     return table.rename(columns=lambda column: name if column == "mean" else f"{name}_{column}")
 
 

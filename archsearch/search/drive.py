@@ -199,7 +199,7 @@ class Drive:
             planned=self.campaign.progress.planned,
             trials=spec.search.trials,
             concurrency=spec.search.concurrency,
-            objectives=[objective.to_json() for objective in self._problem.objectives],
+            objectives=self._problem.objectives,
             confirms=bool(self._problem.confirm_seeds),
         )
 

@@ -142,7 +142,7 @@ class Ledger:
             return None
         values = {}
         for objective in self._problem.objectives:
-            if objective.term is not None:
+            if objective.is_cost:
                 values[objective.name] = record.costs[objective.metric]
             elif objective.name == RECALL:
                 found = [value.value for value in self._composites(record) if value.split == "validation"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,12 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archsearch.analysis.objectives import Objective
 from archsearch.printable import printable
 from archsearch.search.ledger import Job
 from archsearch.search.pace import Pace
 from archsearch.search.progress import Progress, Standing
 from archsearch.search.view import Briefing, Look, View
-from archsearch.units import format_quantity
 
 LINE_SECONDS = 15.0
 """Between two plain lines on one running trial."""
@@ -172,15 +171,15 @@ class LiveView(View):
         return rows
 
 
-def front_table(front: Sequence[Standing], objectives: Sequence[Mapping[str, Any]]) -> Table:
+def front_table(front: Sequence[Standing], objectives: Sequence[Objective]) -> Table:
     """The best candidates so far, a row each; those without fresh seeds carry a question mark."""
     table = Table(title="best so far (? not yet confirmed on fresh seeds)", title_justify="left", box=None)
     table.add_column("trial", justify="right")
     for objective in objectives:
-        table.add_column(str(objective["name"]), justify="right")
+        table.add_column(objective.name, justify="right")
     table.add_column("architecture", overflow="ellipsis", no_wrap=True)
     for standing in front[:FRONT_ROWS]:
-        cells = [value_text(standing.values[objective["name"]], objective["unit"]) for objective in objectives]
+        cells = [objective.show(standing.values[objective.name]) for objective in objectives]
         mark = "" if standing.confirmed else " ?"
         table.add_row(str(standing.trial), *cells, Text(printable(standing.pattern) + mark))
     if len(front) > FRONT_ROWS:
@@ -231,11 +230,6 @@ def look_text(look: Look) -> str:
     """Task, step and the latest value."""
     value = "" if look.value is None else f" {look.value:.3f}"
     return f"{printable(look.task)} seed {look.seed} step {look.step}/{look.total_steps}{value}"
-
-
-def value_text(value: float, unit: str) -> str:
-    """A measured value with three digits, a cost with its unit."""
-    return format_quantity(value, unit=unit) if unit else f"{value:.3f}"
 
 
 def left_text(seconds: float | None) -> str:

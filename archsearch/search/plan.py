@@ -83,11 +83,11 @@ class Campaign:
     def front(self) -> list[Standing]:
         """The best candidates so far on the test split, by the first objective that is minimised."""
         name = self.problem.spec.name
-        objectives = [objective.to_json() for objective in self.problem.objectives]
+        objectives = self.problem.objectives
         points = analysis.points(
             self._store.trials_frame(name), self._store.metrics_frame(name, ("test", "cost")), objectives
         )
-        names = [objective.name for objective in self.problem.objectives]
+        names = [objective.name for objective in objectives]
         return [
             Standing(
                 trial=row["trial"],

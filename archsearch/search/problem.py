@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
+from archsearch.analysis.objectives import Direction, Objective
 from archsearch.arch import ArchSpec, LayerSpec
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
 from archsearch.errors import SpecError, listing, nearest
@@ -20,25 +20,6 @@ from archsearch.tasks import Task, resolve_task
 
 RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """One objective by the name that the spec gives it; ``term`` is set when it is a cost, else it is measured."""
-
-    name: str
-    direction: Literal["maximize", "minimize"]
-    unit: str
-    term: CostTerm | None = None
-
-    @property
-    def metric(self) -> str:
-        """The name under which its values are stored: a cost's with its context."""
-        return self.name if self.term is None else str(self.term)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for the store."""
-        return {"name": self.name, "direction": self.direction, "unit": self.unit, "metric": self.metric}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +103,9 @@ class Problem:
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
         space = Space.of(spec.space, model, spec.model.n_layers, registry)
+        costs = [objective.metric for objective in objectives if objective.is_cost]
         terms = dict.fromkeys(
-            [
-                *(objective.term for objective in objectives if objective.term is not None),
-                *(term for term, _ in budget.limits),
-            ]
+            [*(CostTerm.parse(cost, context=context) for cost in costs), *(term for term, _ in budget.limits)]
         )
         lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
@@ -185,17 +164,15 @@ def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:
     return tasks
 
 
-def _objective(
-    name: str, direction: Literal["maximize", "minimize"], tasks: Mapping[str, Task], context: int
-) -> Objective:
+def _objective(name: str, direction: Direction, tasks: Mapping[str, Task], context: int) -> Objective:
     if name == RECALL:
         if not any(task.recall for task in tasks.values()):
             raise SpecError(f'objectives: "recall" needs a recall task, and {listing(tasks)} measure none')
         _check_direction(name, direction, "maximize")
-        return Objective(name=name, direction=direction, unit="")
+        return Objective(name=name, direction=direction)
     if name.partition("@")[0] in MEASURES:
         term = CostTerm.parse(name, context=context)
-        return Objective(name=name, direction=direction, unit=term.unit, term=term)
+        return Objective(name=name, direction=direction, unit=term.unit, metric=str(term))
     task, _, metric = name.rpartition(".")
     if task not in tasks:
         known = [RECALL, *MEASURES, *(f"{key}.{tasks[key].metric}" for key in tasks)]
@@ -210,7 +187,7 @@ def _objective(
         known = [f"{task}.{base}@{known}" for known in tasks[task].evaluation_labels if known]
         raise SpecError(f'objective "{name}": {task} is not evaluated at "{label}": known are {listing(known)}')
     _check_direction(name, direction, tasks[task].direction)
-    return Objective(name=name, direction=direction, unit="")
+    return Objective(name=name, direction=direction)
 
 
 def _check_direction(name: str, direction: str, better: str) -> None:

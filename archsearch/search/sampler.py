@@ -15,9 +15,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
+from archsearch.analysis.objectives import Objective
 from archsearch.arch import ArchSpec
 from archsearch.search.genes import LayerGenes, LayerNSGAII, LayerNSGAIII
-from archsearch.search.problem import Objective, Verdict
+from archsearch.search.problem import Verdict
 from archsearch.search.space import RandomDraw, ReplayDraw, Space
 from archsearch.search.spec import SearchTable
 
@@ -134,7 +135,7 @@ class Sampler:
     def _untrained(self, verdict: Verdict) -> list[float]:
         """Costs as they are, the rest as bad as the worst so far (0 before any): constraints keep it off the front."""
         return [
-            self._worst.get(objective.name, 0.0) if objective.term is None else verdict.costs[objective.metric]
+            verdict.costs[objective.metric] if objective.is_cost else self._worst.get(objective.name, 0.0)
             for objective in self._objectives
         ]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from archsearch.analysis.objectives import Objective
 from archsearch.search.ledger import Job
 from archsearch.search.progress import Progress, Standing
 from archsearch.search.survey import Survey
@@ -14,8 +14,7 @@ from archsearch.search.survey import Survey
 
 @dataclass(frozen=True, kw_only=True)
 class Briefing:
-    """What is known before the first trial. ``confirms`` says that the front will be measured on fresh seeds;
-    ``objectives`` are the store's, with name, direction and unit."""
+    """What is known before the first trial. ``confirms`` says that the front will be measured on fresh seeds."""
 
     name: str
     database: str
@@ -23,7 +22,7 @@ class Briefing:
     planned: int
     trials: int
     concurrency: int
-    objectives: Sequence[Mapping[str, Any]]
+    objectives: Sequence[Objective]
     confirms: bool
 
 

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from archsearch.analysis import front, points
+from archsearch.analysis.objectives import Objective
 from archsearch.analysis.points import COLUMNS
 
 OBJECTIVES = [
-    {"name": "recall", "direction": "maximize", "unit": "", "metric": "recall"},
-    {"name": "state_bytes", "direction": "minimize", "unit": "bytes", "metric": "state_bytes@32768"},
+    Objective(name="recall", direction="maximize"),
+    Objective(name="state_bytes", direction="minimize", unit="bytes", metric="state_bytes@32768"),
 ]
 
 

@@ -33,7 +33,7 @@ BRIEFING = Briefing(
     trials=4,
     concurrency=2,
     confirms=True,
-    objectives=[objective.to_json() for objective in PROBLEM.objectives],
+    objectives=PROBLEM.objectives,
 )
 ARCH = next(PROBLEM.space.all())
 JOB = Job(trial=3, kind="search", arch=ARCH, pattern="dense*3", runs=(Run("recall-task", 0),))
