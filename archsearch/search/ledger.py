@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from archsearch.analysis.objectives import Objective
+from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
 from archsearch.registry import Registry
 from archsearch.search.problem import RECALL, Problem, Verdict
@@ -49,11 +51,13 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a trial ended; ``values`` are its objectives on validation, None when it gave none."""
+    """How a trial ended; ``values`` are its objectives on validation, None when it gave none, and ``result`` those on
+    the test split, for the front."""
 
     state: str
     reason: str
     values: Mapping[str, float] | None
+    result: TrialResult
 
 
 class Ledger:
@@ -129,29 +133,45 @@ class Ledger:
             first = diverged[0]
             text = f"{first.task}, seed {first.seed}: {first.payload['reason']}"
             self._store.set_trial_state(trial, "diverged", text)
-            return Ending(state="diverged", reason=text, values=None)
+            return Ending(state="diverged", reason=text, values=None, result=self.result(record, "diverged"))
         composites = list(self._composites(record))
         if composites:
             self._store.add_metrics(trial, composites)
         self._store.set_trial_state(trial, "complete", reason)
-        return Ending(state="complete", reason=reason, values=self.values(record))
+        result = self.result(record, "complete")
+        return Ending(state="complete", reason=reason, values=self.values(record), result=result)
 
-    def values(self, record: TrialRecord) -> Mapping[str, float] | None:
-        """A measured trial's objective values by name, the mean over its seeds on validation; NaN where one lacks."""
+    def result(self, record: TrialRecord, state: str) -> TrialResult:
+        """What a front needs of a trial that is in `state` now; of a complete one `record` has the measurements."""
+        values = self.values(record, "test") if state == "complete" else None
+        return TrialResult(
+            trial=record.id,
+            number=record.number,
+            digest=record.digest,
+            pattern=record.pattern,
+            kind=record.kind,
+            state=state,
+            feasible=record.feasible,
+            exercised=record.exercised,
+            values=values or {},
+        )
+
+    def values(self, record: TrialRecord, split: str = "validation") -> dict[str, float] | None:
+        """A measured trial's objective values by name, the mean over its seeds on `split`; NaN where one lacks."""
         if not record.measurements or any(measured.status != "complete" for measured in record.measurements):
             return None
-        values = {}
-        for objective in self._problem.objectives:
-            if objective.is_cost:
-                values[objective.name] = record.costs[objective.metric]
-            elif objective.name == RECALL:
-                found = [value.value for value in self._composites(record) if value.split == "validation"]
-                values[objective.name] = _mean(found)
-            else:
-                task, _, metric = objective.name.rpartition(".")
-                payloads = [measured.payload for measured in record.measurements if measured.task == task]
-                values[objective.name] = _mean([payload["validation"].get(metric) for payload in payloads])
-        return values
+        return {objective.name: self._value(objective, record, split) for objective in self._problem.objectives}
+
+    def _value(self, objective: Objective, record: TrialRecord, split: str) -> float:
+        if objective.is_cost:
+            return record.costs.get(objective.metric, math.nan)
+        if objective.name == RECALL:
+            by_seed = {found.seed: found.value for found in self._composites(record) if found.split == split}
+        else:
+            task, _, metric = objective.name.rpartition(".")
+            mine = [measured for measured in record.measurements if measured.task == task]
+            by_seed = {measured.seed: measured.payload[split].get(metric) for measured in mine}
+        return _mean([by_seed.get(seed) for seed in record.seeds])
 
     def set_state(self, trial: int, state: str, reason: str = "") -> None:
         """Sets a trial's state and reason."""

@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from archsearch.analysis.objectives import Objective
+from archsearch.analysis.running_front import FrontPoint
 from archsearch.printable import printable
 from archsearch.search.ledger import Job
 from archsearch.search.pace import Pace
-from archsearch.search.progress import Progress, Standing
+from archsearch.search.progress import Progress
 from archsearch.search.view import Briefing, Look, View
 
 LINE_SECONDS = 15.0
@@ -64,7 +65,7 @@ class LineView(View):
         self._promise()
         self._say(f"trial {job.trial} {state} after {duration(seconds)}" + (f": {reason}" if reason else ""))
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         """The counts and the time left."""
         assert self._briefing is not None
         left = self._pace.left(remaining_trials(progress, front, self._briefing), self._briefing.concurrency)
@@ -100,7 +101,7 @@ class LiveView(View):
         self._console = console
         self._pace = pace or Pace()
         self._running: dict[int, tuple[Job, Look | None]] = {}
-        self._progress, self._front = Progress(), list[Standing]()
+        self._progress, self._front = Progress(), list[FrontPoint]()
         self._briefing: Briefing | None = None
         self._live: Live | None = None
 
@@ -130,7 +131,7 @@ class LiveView(View):
         if state != "complete":
             self._say(f"trial {job.trial} {state}: {reason}")
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         """New counts, a new front."""
         self._progress, self._front = progress, list(front)
 
@@ -171,17 +172,17 @@ class LiveView(View):
         return rows
 
 
-def front_table(front: Sequence[Standing], objectives: Sequence[Objective]) -> Table:
+def front_table(front: Sequence[FrontPoint], objectives: Sequence[Objective]) -> Table:
     """The best candidates so far, a row each; those without fresh seeds carry a question mark."""
     table = Table(title="best so far (? not yet confirmed on fresh seeds)", title_justify="left", box=None)
     table.add_column("trial", justify="right")
     for objective in objectives:
         table.add_column(objective.name, justify="right")
     table.add_column("architecture", overflow="ellipsis", no_wrap=True)
-    for standing in front[:FRONT_ROWS]:
-        cells = [objective.show(standing.values[objective.name]) for objective in objectives]
-        mark = "" if standing.confirmed else " ?"
-        table.add_row(str(standing.trial), *cells, Text(printable(standing.pattern) + mark))
+    for point in front[:FRONT_ROWS]:
+        cells = [objective.show(point.values[objective.name]) for objective in objectives]
+        mark = "" if point.confirmed else " ?"
+        table.add_row(str(point.trial), *cells, Text(printable(point.pattern) + mark))
     if len(front) > FRONT_ROWS:
         table.add_row("", *("" for _ in objectives), f"and {len(front) - FRONT_ROWS} more")
     return table
@@ -204,11 +205,11 @@ def briefing_lines(briefing: Briefing) -> list[str]:
     ]
 
 
-def remaining_trials(progress: Progress, front: Sequence[Standing], briefing: Briefing) -> int:
+def remaining_trials(progress: Progress, front: Sequence[FrontPoint], briefing: Briefing) -> int:
     """Trials that are left, the confirmations of the front so far included."""
     left = max(0, progress.planned - progress.finished)
     if briefing.confirms and not progress.confirming:
-        left += sum(not standing.confirmed for standing in front)
+        left += sum(not point.confirmed for point in front)
     return left
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from archsearch import analysis
+from archsearch.analysis.running_front import FrontPoint, RunningFront
 from archsearch.arch import ArchSpec
 from archsearch.registry import Registry
 from archsearch.search.ledger import Ending, Job, Ledger, Run
 from archsearch.search.problem import Problem, Verdict
-from archsearch.search.progress import Progress, Standing
+from archsearch.search.progress import Progress
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.survey import Survey, nothing_feasible, tightest
 from archsearch.storage import Store, TrialRecord
@@ -61,6 +61,7 @@ class Campaign:
         self._registry, self._store = registry, store
         self._ledger = Ledger(problem, registry, store, search_id, device=device)
         self._settings = problem.spec.search
+        self._front = RunningFront(problem.objectives)
         self._known: dict[str, _Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
@@ -80,24 +81,9 @@ class Campaign:
         return [pending.job for pending in self._running.values()]
 
     @property
-    def front(self) -> list[Standing]:
+    def front(self) -> list[FrontPoint]:
         """The best candidates so far on the test split, by the first objective that is minimised."""
-        name = self.problem.spec.name
-        objectives = self.problem.objectives
-        points = analysis.points(
-            self._store.trials_frame(name), self._store.metrics_frame(name, ("test", "cost")), objectives
-        )
-        names = [objective.name for objective in objectives]
-        return [
-            Standing(
-                trial=row["trial"],
-                digest=row["digest"],
-                pattern=row["pattern"],
-                confirmed=row["confirmed"],
-                values={name: row[name] for name in names},
-            )
-            for row in analysis.front(points, objectives).to_dict("records")
-        ]
+        return self._front.points()
 
     def prepare(self, survey: Survey) -> None:
         """Queues the references, and what is to be trained again because its source has changed.
@@ -234,7 +220,7 @@ class Campaign:
             opened = self._ledger.open(
                 "search", proposal.arch, known.verdict, self.problem.search_seeds, params=proposal.params
             )
-            self._close(opened.trial, reason=f"repeat of trial {known.trial}: answered from the store")
+            self._close(opened.trial, f"repeat of trial {known.trial}: answered from the store")
         self._sampler.scored(proposal.number, known.values, known.verdict)
 
     # -- trials ----------------------------------------------------------------------------------------------
@@ -264,14 +250,15 @@ class Campaign:
         else:
             self.progress.reused += 1
             source = ", ".join(map(str, opened.reused_from))
-            ending = self._ledger.close(opened.trial, reason=f"measured before, in trial {source}")
-            if kind != "reference":  # one that another search trained says nothing of this one's trials
-                self.progress.count(ending.state)
+            # a reference that another search trained says nothing of this one's trials
+            ending = self._close(opened.trial, f"measured before, in trial {source}", counts=kind != "reference")
             self._settle(pending, ending.values)
 
-    def _close(self, trial: int, *, reason: str = "") -> Ending:
+    def _close(self, trial: int, reason: str = "", *, counts: bool = True) -> Ending:
         ending = self._ledger.close(trial, reason=reason)
-        self.progress.count(ending.state)
+        self._front.add(ending.result)
+        if counts:
+            self.progress.count(ending.state)
         return ending
 
     def _answer(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
@@ -311,6 +298,9 @@ class Campaign:
 
     def _take_up(self, record: TrialRecord) -> None:
         """Puts a trial of an earlier run where it belongs; one that was preempted is queued again."""
+        if record.state == "complete":
+            record = self._store.trial(record.id)  # with its measurements
+        self._front.add(self._ledger.result(record, record.state))
         if record.state == "superseded":
             if record.kind == "search":
                 self._superseded.setdefault(record.digest, record)
@@ -345,7 +335,6 @@ class Campaign:
             self._settle(pending, self._close(record.id).values)
 
     def _recall(self, record: TrialRecord) -> None:
-        record = self._store.trial(record.id)
         arch = ArchSpec.from_json(record.arch, self._registry)
         verdict = self.problem.judge(arch)
         if record.state == "infeasible" and verdict.trainable:  # the budget is wider now: it may be drawn anew

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from archsearch.analysis.objectives import Objective
+from archsearch.analysis.running_front import FrontPoint
 from archsearch.search.ledger import Job
-from archsearch.search.progress import Progress, Standing
+from archsearch.search.progress import Progress
 from archsearch.search.survey import Survey
 
 
@@ -55,7 +56,7 @@ class View:
     def trial_ended(self, job: Job, state: str, reason: str) -> None:
         """A trial is complete, diverged or failed."""
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         """The counts, and the best front so far, by the first objective that is minimised."""
 
     def noted(self, text: str) -> None:
@@ -84,7 +85,7 @@ class GuardedView(View):
     def trial_ended(self, job: Job, state: str, reason: str) -> None:
         self._tell(lambda view: view.trial_ended(job, state, reason))
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         self._tell(lambda view: view.advanced(progress, front))
 
     def noted(self, text: str) -> None:

@@ -146,6 +146,14 @@ def test_candidate_that_one_trial_did_not_exercise_is_not_exercised() -> None:
     assert points(trials, _metrics(*_recall(11, s9=0.5)), OBJECTIVES)["exercised"].tolist() == [False]
 
 
+def test_a_budget_that_grew_lets_a_candidate_in_that_was_refused() -> None:
+    trials = _trials({"digest": "a", "state": "infeasible", "feasible": False, "seeds": []}, {"digest": "a"})
+    metrics = _metrics(*_recall(11, s0=0.9), (11, "state_bytes@32768", "cost", None, 1.0))
+    table = points(trials, metrics, OBJECTIVES)
+    assert table["feasible"].tolist() == [True]
+    assert front(table, OBJECTIVES)["trial"].tolist() == [11]
+
+
 def test_nothing_measured_yet() -> None:
     table = points(_trials({"digest": "a", "state": "queued"}), _metrics(), OBJECTIVES)
     assert table["digest"].tolist() == ["a"]

@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 from search_fakes import fake_registry, fake_spec
 
+from archsearch.analysis.running_front import FrontPoint
 from archsearch.search.ledger import Job, Run
 from archsearch.search.live import LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
 from archsearch.search.pace import Pace
 from archsearch.search.problem import Problem
-from archsearch.search.progress import Progress, Standing
+from archsearch.search.progress import Progress
 from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import Survey
 from archsearch.search.view import Briefing, Look, View
@@ -38,7 +39,7 @@ BRIEFING = Briefing(
 ARCH = next(PROBLEM.space.all())
 JOB = Job(trial=3, kind="search", arch=ARCH, pattern="dense*3", runs=(Run("recall-task", 0),))
 FRONT = [
-    Standing(trial=3, digest="d", pattern="dense*3", values={"recall": 0.91, "state_bytes": 2048.0}, confirmed=False)
+    FrontPoint(trial=3, digest="d", pattern="dense*3", values={"recall": 0.91, "state_bytes": 2048.0}, confirmed=False)
 ]
 
 
