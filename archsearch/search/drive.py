@@ -26,7 +26,7 @@ from archsearch.errors import (
     StorageError,
     listing,
 )
-from archsearch.registry import UNPACKAGED, Registry
+from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
 from archsearch.search.ledger import Job, Run
 from archsearch.search.plan import Campaign
@@ -64,7 +64,6 @@ class Drive:
     def __init__(
         self,
         problem: Problem,
-        registry: Registry,
         store: Store,
         search_id: int,
         view: View,
@@ -74,7 +73,7 @@ class Drive:
     ) -> None:
         """``before`` is the search as it was, of which nothing has changed yet."""
         self._before = before
-        self._problem, self._registry, self._store, self._search_id = problem, registry, store, search_id
+        self._problem, self._registry, self._store, self._search_id = problem, problem.registry, store, search_id
         self._view, self._address = view, address
         self._interrupts = Interrupts()
         self._stop = self._interrupts.stop
@@ -138,9 +137,9 @@ class Drive:
 
     def _carry_out(self) -> tuple[str, str]:
         spec = self._problem.spec
-        looked = survey(self._problem, self._registry)
+        looked = survey(self._problem)
         if looked.exhaustive and not looked.trainable:
-            raise nothing_feasible(self._problem, self._registry, looked.judged, looked.tightest)
+            raise nothing_feasible(self._problem, looked.judged, looked.tightest)
         with (
             workers(
                 spec.search.concurrency,
@@ -178,13 +177,11 @@ class Drive:
                 f"{listing(unpackaged)} is not installed as a package, and the workers of a cluster could not "
                 "import it: package it, or run the search on this machine"
             )
-        self._campaign = Campaign(
-            self._problem, registry=self._registry, store=self._store, search_id=self._search_id, device=found.device
-        )
+        self._campaign = Campaign(self._problem, store=self._store, search_id=self._search_id, device=found.device)
         self.campaign.prepare(looked)
         self._view.begun(self._briefing(looked))
         self._plugins = pack_plugins(self._registry)
-        self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts(self._registry)]
+        self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts()]
         self._checkpoints = checkpoint_folder(self._store.url, spec.name, local=found.local)
         train(self, self._stop, device=found.device)
         if found.local and not self._stop.is_set():

@@ -11,7 +11,6 @@ from typing import Any
 from archsearch.analysis.objectives import Objective
 from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
-from archsearch.registry import Registry
 from archsearch.search.problem import RECALL, Problem, Verdict
 from archsearch.storage import MetricValue, Store, TrialRecord
 from archsearch.tasks import Task
@@ -63,11 +62,9 @@ class Ending:
 class Ledger:
     """Writes the trials of one search."""
 
-    def __init__(
-        self, problem: Problem, registry: Registry, store: Store, search_id: int, *, device: str = "cpu"
-    ) -> None:
+    def __init__(self, problem: Problem, store: Store, search_id: int, *, device: str = "cpu") -> None:
         """``device`` is the kind that workers train on: results of another kind are not taken for theirs."""
-        self._problem, self._registry, self._store, self.search_id = problem, registry, store, search_id
+        self._problem, self._registry, self._store, self.search_id = problem, problem.registry, store, search_id
         self._device, self._form = device, form_of(device)
 
     def open(

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from archsearch.analysis.running_front import FrontPoint, RunningFront
 from archsearch.arch import ArchSpec
-from archsearch.registry import Registry
 from archsearch.search.ledger import Ending, Job, Ledger, Run
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
@@ -54,12 +53,10 @@ class Campaign:
     left. With one job at a time, equal specs and seeds give equal candidates.
     """
 
-    def __init__(
-        self, problem: Problem, *, registry: Registry, store: Store, search_id: int, device: str = "cpu"
-    ) -> None:
+    def __init__(self, problem: Problem, *, store: Store, search_id: int, device: str = "cpu") -> None:
         self.problem, self.progress = problem, Progress()
-        self._registry, self._store = registry, store
-        self._ledger = Ledger(problem, registry, store, search_id, device=device)
+        self._registry, self._store = problem.registry, store
+        self._ledger = Ledger(problem, store, search_id, device=device)
         self._settings = problem.spec.search
         self._front = RunningFront(problem.objectives)
         self._known: dict[str, _Known] = {}
@@ -93,7 +90,7 @@ class Campaign:
         """
         if not survey.trainable and not self.progress.trained:
             if survey.exhaustive:
-                raise nothing_feasible(self.problem, self._registry, survey.judged, survey.tightest)
+                raise nothing_feasible(self.problem, survey.judged, survey.tightest)
             self._hunt()
         for arch in self.problem.references:
             if arch.digest not in self._known:
@@ -159,7 +156,7 @@ class Campaign:
             if params is None and self._spent():
                 over = [(arch, verdict) for arch, verdict in judged if verdict.over_budget]
                 near = tightest(over, self._registry) if over and len(over) == len(judged) else None
-                raise nothing_feasible(self.problem, self._registry, len(judged), near)
+                raise nothing_feasible(self.problem, len(judged), near)
             proposal = self._propose(params)
             judged.append((proposal.arch, self._decide(proposal)))
 

@@ -81,9 +81,10 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A spec with everything that it names found and checked."""
+    """A spec with everything that it names found and checked, in the registry where it was found."""
 
     spec: SearchSpec
+    registry: Registry
     tasks: Mapping[str, Task]
     objectives: tuple[Objective, ...]
     budget: Budget
@@ -113,6 +114,7 @@ class Problem:
         _refuse_untrainable(space, references, registry)
         return cls(
             spec=spec,
+            registry=registry,
             tasks=tasks,
             objectives=objectives,
             budget=budget,
@@ -121,11 +123,11 @@ class Problem:
             judge=judge,
         )
 
-    def parts(self, registry: Registry) -> tuple[Part, ...]:
+    def parts(self) -> tuple[Part, ...]:
         """What computes the results: every mixer and task that the search may use, and the core."""
         mixers = {entry.reference.mixer for entry in self.space.entries.values()}
         mixers |= {layer.mixer for arch in self.references for layer in arch.layers}
-        return registry.parts(sorted(mixers), sorted({task.name for task in self.tasks.values()}))
+        return self.registry.parts(sorted(mixers), sorted({task.name for task in self.tasks.values()}))
 
     @property
     def search_seeds(self) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from archsearch.search.survey import Survey
 from archsearch.search.view import Briefing, Look, View
 
 REGISTRY = fake_registry()
-PROBLEM = Problem.of(SearchSpec.from_dict(fake_spec(), REGISTRY), REGISTRY)
+PROBLEM = Problem.of(SearchSpec.from_dict(fake_spec()), REGISTRY)
 SURVEY = Survey(
     candidates=4761, judged=2000, trainable=1500, over_budget=400, unexercised=100, exhaustive=False, tightest=None
 )

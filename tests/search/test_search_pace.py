@@ -14,7 +14,7 @@ from archsearch.search.spec import SearchSpec
 from archsearch.search.view import Look
 
 REGISTRY = fake_registry()
-ARCH = next(Problem.of(SearchSpec.from_dict(fake_spec(), REGISTRY), REGISTRY).space.all())
+ARCH = next(Problem.of(SearchSpec.from_dict(fake_spec()), REGISTRY).space.all())
 
 
 @dataclass

@@ -40,7 +40,7 @@ class Bench:
     """A campaign with a worker that measures at once."""
 
     def __init__(self, store: Store, *, resume: bool = False, **tables: Any) -> None:
-        spec = SearchSpec.from_dict(fake_spec(**tables), REGISTRY)
+        spec = SearchSpec.from_dict(fake_spec(**tables))
         self.problem, self.store = Problem.of(spec, REGISTRY), store
         objectives = [objective.to_json() for objective in self.problem.objectives]
         if resume:
@@ -48,12 +48,12 @@ class Bench:
             store.mark_orphans(self.search)
         else:
             self.search = store.create_search(spec.name, spec.to_json(), objectives)
-        self.campaign = Campaign(self.problem, registry=REGISTRY, store=store, search_id=self.search)
+        self.campaign = Campaign(self.problem, store=store, search_id=self.search)
         self.trained: list[tuple[str, int]] = []
         self.luck = 0.0
 
     def prepare(self) -> Bench:
-        self.campaign.prepare(survey(self.problem, REGISTRY))
+        self.campaign.prepare(survey(self.problem))
         return self
 
     def work(self, job: Job, *, runs: int | None = None, diverged: bool = False) -> None:
