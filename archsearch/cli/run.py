@@ -147,7 +147,7 @@ def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int 
 
 def _view(*, json: bool) -> View:
     """The live view on a terminal, lines in a pipe; beside JSON it speaks on stderr."""
-    from archsearch.search.live import make_view
+    from archsearch.cli.live import make_view
 
     return make_view(quiet_console(stderr=json))
 

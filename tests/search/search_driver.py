@@ -7,10 +7,10 @@ import sys
 from hostile_mixers import Hostile
 from rich.console import Console
 
+from archsearch.cli.live import make_view
 from archsearch.errors import ArchsearchError
 from archsearch.registry import load_registry
 from archsearch.search import Problem, SearchSpec, resume_search, run_search
-from archsearch.search.live import make_view
 from archsearch.storage import Store
 
 

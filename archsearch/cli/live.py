@@ -13,9 +13,9 @@ from rich.text import Text
 
 from archsearch.analysis.objectives import Objective
 from archsearch.analysis.running_front import FrontPoint
+from archsearch.cli.pace import Pace
 from archsearch.printable import printable
 from archsearch.search.ledger import Job
-from archsearch.search.pace import Pace
 from archsearch.search.progress import Progress
 from archsearch.search.view import Briefing, Look, View
 

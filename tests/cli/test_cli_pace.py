@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from search_fakes import fake_registry, fake_spec
 
+from archsearch.arch import ArchSpec
+from archsearch.cli.pace import Pace
+from archsearch.registry import load_registry
 from archsearch.search.ledger import Job, Run
-from archsearch.search.pace import Pace
-from archsearch.search.problem import Problem
-from archsearch.search.spec import SearchSpec
 from archsearch.search.view import Look
 
-REGISTRY = fake_registry()
-ARCH = next(Problem.of(SearchSpec.from_dict(fake_spec()), REGISTRY).space.all())
+ARCH = ArchSpec.parse("full*3", load_registry())
 
 
 @dataclass
@@ -27,7 +25,7 @@ class Clock:
 
 def job(trial: int, runs: int = 1) -> Job:
     made = tuple(Run("recall-task", seed) for seed in range(runs))
-    return Job(trial=trial, kind="search", arch=ARCH, pattern="dense*3", runs=made)
+    return Job(trial=trial, kind="search", arch=ARCH, pattern="full*3", runs=made)
 
 
 def look(step: int, *, seed: int = 0, total: int = 100) -> Look:

@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_samples import OBJECTIVES
 from rich.console import Console
-from search_fakes import fake_registry, fake_spec
 
+from archsearch.analysis.objectives import Objective
 from archsearch.analysis.running_front import FrontPoint
+from archsearch.arch import ArchSpec
+from archsearch.cli.live import LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
+from archsearch.cli.pace import Pace
+from archsearch.registry import load_registry
 from archsearch.search.ledger import Job, Run
-from archsearch.search.live import LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
-from archsearch.search.pace import Pace
-from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
-from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import Survey
 from archsearch.search.view import Briefing, Look, View
 
-REGISTRY = fake_registry()
-PROBLEM = Problem.of(SearchSpec.from_dict(fake_spec()), REGISTRY)
 SURVEY = Survey(
     candidates=4761, judged=2000, trainable=1500, over_budget=400, unexercised=100, exhaustive=False, tightest=None
 )
@@ -34,12 +33,12 @@ BRIEFING = Briefing(
     trials=4,
     concurrency=2,
     confirms=True,
-    objectives=PROBLEM.objectives,
+    objectives=[Objective.from_json(given) for given in OBJECTIVES[:2]],
 )
-ARCH = next(PROBLEM.space.all())
-JOB = Job(trial=3, kind="search", arch=ARCH, pattern="dense*3", runs=(Run("recall-task", 0),))
+ARCH = ArchSpec.parse("full*3", load_registry())
+JOB = Job(trial=3, kind="search", arch=ARCH, pattern="full*3", runs=(Run("recall-task", 0),))
 FRONT = [
-    FrontPoint(trial=3, digest="d", pattern="dense*3", values={"recall": 0.91, "state_bytes": 2048.0}, confirmed=False)
+    FrontPoint(trial=3, digest="d", pattern="full*3", values={"recall": 0.91, "state_bytes": 2048.0}, confirmed=False)
 ]
 
 
@@ -72,7 +71,7 @@ def test_the_briefing_has_candidates_bite_and_time() -> None:
 def test_a_pipe_gets_whole_lines_without_control_characters() -> None:
     said = shown(LineView, terminal=False)
     assert "\x1b" not in said
-    assert "trial 3 (search) started: dense*3" in said
+    assert "trial 3 (search) started: full*3" in said
     assert "trial 3 complete after" in said
     assert "1/7 trials, 2 refused; front of 1; about" in said
     assert said.endswith("search complete\n")
@@ -94,7 +93,7 @@ def test_a_terminal_shows_the_front_and_the_running_trials() -> None:
     with console.capture() as captured:
         console.print(view._draw())
     view.ended("complete", "")
-    for part in ("1/7 trials", "recall-task seed 0 step 10/40 0.500", "dense*3 ?", "0.910", "2 KiB"):
+    for part in ("1/7 trials", "recall-task seed 0 step 10/40 0.500", "full*3 ?", "0.910", "2 KiB"):
         assert part in captured.get()
 
 
