@@ -28,8 +28,8 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A trial that a worker has to train; ``runs`` are the measurements that are not in the store."""
+class TrialOrder:
+    """An order to train a trial; ``runs`` are the measurements that are not in the store."""
 
     trial: int
     kind: str
@@ -41,10 +41,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A trial that was recorded, the job that is left of it, and the trials that gave what the store had already."""
+    """A trial that was recorded, the order that is left of it, and the trials that gave what the store had already."""
 
     trial: int
-    job: Job
+    order: TrialOrder
     reused_from: tuple[int, ...] = ()
 
 
@@ -77,7 +77,7 @@ class Ledger:
         params: Mapping[str, Any],
         parent: int | None = None,
     ) -> Opened:
-        """Records a trial as queued, and what the store has of it already; what is missing becomes its job."""
+        """Records a trial as queued, and what the store has of it already; what is missing becomes its order."""
         trial = self._add(kind, "queued", arch, verdict, seeds, params=params, parent=parent)
         missing: list[Run] = []
         sources: list[int] = []
@@ -92,8 +92,10 @@ class Ledger:
                     sources.append(found[0])
                     diverged |= found[1]["status"] == "diverged"
         runs = () if diverged else tuple(missing)
-        job = Job(trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent)
-        return Opened(trial=trial, job=job, reused_from=tuple(dict.fromkeys(sources)))
+        order = TrialOrder(
+            trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent
+        )
+        return Opened(trial=trial, order=order, reused_from=tuple(dict.fromkeys(sources)))
 
     def refuse(self, arch: ArchSpec, verdict: Verdict, params: Mapping[str, Any]) -> int:
         """Records a candidate that is not trained: what it exceeds, or what would not act."""
@@ -101,7 +103,7 @@ class Ledger:
         reasons += [f"not exercised: {text}" for text in verdict.unexercised]
         return self._add("search", "infeasible", arch, verdict, (), params=params, reason="; ".join(reasons))
 
-    def reopen(self, record: TrialRecord) -> Job:
+    def reopen(self, record: TrialRecord) -> TrialOrder:
         """Queues a trial of an earlier run again; what it has measured stays measured."""
         record = self._store.trial(record.id)
         done = {(measured.task, measured.seed) for measured in record.measurements}
@@ -109,7 +111,7 @@ class Ledger:
             Run(name, seed) for seed in record.seeds for name in self._problem.tasks if (name, seed) not in done
         )
         self._store.set_trial_state(record.id, "queued")
-        return Job(
+        return TrialOrder(
             trial=record.id,
             kind=record.kind,
             arch=ArchSpec.from_json(record.arch, self._registry),
@@ -118,9 +120,9 @@ class Ledger:
             parent=record.parent,
         )
 
-    def record(self, job: Job, run: Run, measurement: Mapping[str, Any]) -> None:
-        """Writes one measurement of a job as soon as it is made."""
-        self._write(job.trial, run.task, measurement)
+    def record(self, order: TrialOrder, run: Run, measurement: Mapping[str, Any]) -> None:
+        """Writes one measurement of an order as soon as it is made."""
+        self._write(order.trial, run.task, measurement)
 
     def close(self, trial: int, *, reason: str = "") -> Ending:
         """Ends a trial whose measurements are all in: complete, or diverged."""

@@ -16,7 +16,7 @@ from search_fakes import fake_measurement, fake_registry, fake_spec
 from archsearch.errors import ClusterError, NothingFeasibleError, PluginError, SpecError, StorageError
 from archsearch.search import drive as drive_module
 from archsearch.search import resume_search, run_search
-from archsearch.search.ledger import Job
+from archsearch.search.ledger import TrialOrder
 from archsearch.search.problem import Problem
 from archsearch.search.ray_session import JoiningStopped, Workers
 from archsearch.search.spec import SearchSpec
@@ -27,11 +27,11 @@ REGISTRY = fake_registry()
 
 
 class Shop:
-    """Stands in for Ray: what a job gives is decided by ``outcome``, "measured" unless it says otherwise."""
+    """Stands in for Ray: what an order gives is decided by ``outcome``, "measured" unless it says otherwise."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.outcome: Callable[[Job], str | BaseException] = lambda job: "measured"
+        self.outcome: Callable[[TrialOrder], str | BaseException] = lambda order: "measured"
         self.device = "cpu"
         self.given = 0
 
@@ -39,31 +39,31 @@ class Shop:
     def workers(self, concurrency: int, address: str | None, **how: Any) -> Iterator[Workers]:
         yield Workers(local=True, device=self.device)
 
-    def train(self, desk: Any, stop: threading.Event, *, device: str) -> None:
+    def train(self, source: Any, stop: threading.Event, *, device: str) -> None:
         while not stop.is_set():
-            job = desk.next()
-            if job is None:
-                if desk.done or stop.is_set():
+            order = source.next()
+            if order is None:
+                if source.done or stop.is_set():
                     break
                 continue
             self.given += 1
-            desk.assignment(job)
-            self._work(desk, job)
+            source.assignment(order)
+            self._work(source, order)
         if stop.is_set():
-            desk.stopped()
+            source.stopped()
 
-    def _work(self, desk: Any, job: Job) -> None:
-        outcome = self.outcome(job)
+    def _work(self, source: Any, order: TrialOrder) -> None:
+        outcome = self.outcome(order)
         if isinstance(outcome, BaseException):
-            desk.failed(job.trial, f"{type(outcome).__name__}: {outcome}", outcome)
+            source.failed(order.trial, f"{type(outcome).__name__}: {outcome}", outcome)
             return
-        for index, run in enumerate(job.runs):
+        for index, run in enumerate(order.runs):
             found = fake_measurement(
-                self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=outcome == "diverged"
+                self.problem, REGISTRY, order.arch, run.task, run.seed, diverged=outcome == "diverged"
             )
-            done = index == len(job.runs) - 1 or outcome == "diverged"
-            desk.reported(
-                job.trial,
+            done = index == len(order.runs) - 1 or outcome == "diverged"
+            source.reported(
+                order.trial,
                 {
                     "task": run.task,
                     "seed": run.seed,
@@ -112,7 +112,7 @@ class FailingView(View):
 
     def __init__(self, method: str, error: BaseException) -> None:
         self.after, self._method, self._error, self._failed = 0, method, error, False
-        for name in ("begun", "trial_started", "trial_looked", "trial_ended", "advanced", "noted", "ended"):
+        for name in ("begun", "trial_started", "trial_progressed", "trial_ended", "advanced", "noted", "ended"):
             setattr(self, name, self._told(name))
 
     def _told(self, name: str) -> Callable[..., None]:
@@ -136,7 +136,7 @@ VIEW_ERRORS: list[BaseException] = [
 
 
 @pytest.mark.parametrize("error", VIEW_ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("method", ["begun", "trial_started", "trial_looked", "trial_ended", "advanced", "ended"])
+@pytest.mark.parametrize("method", ["begun", "trial_started", "trial_progressed", "trial_ended", "advanced", "ended"])
 def test_a_view_that_fails_ends_nothing(
     problem: Problem, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, method: str, error: BaseException
 ) -> None:
@@ -150,9 +150,9 @@ def test_a_view_that_fails_ends_nothing(
 
 def test_what_a_view_is_told_is_stored_already(problem: Problem, shop: Shop, store: Store) -> None:
     class Watching(View):
-        def trial_ended(self, job: Job, state: str, reason: str) -> None:
-            assert store.trial(job.trial).state == state
-            seen.append(job.trial)
+        def trial_ended(self, order: TrialOrder, state: str, reason: str) -> None:
+            assert store.trial(order.trial).state == state
+            seen.append(order.trial)
 
         def ended(self, state: str, reason: str) -> None:
             assert store.search("fakes").state == state
@@ -201,7 +201,7 @@ def test_a_database_that_is_gone_for_good_does_not_hide_why(
 
 
 def test_workers_that_differ_end_the_search_at_once(problem: Problem, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: ClusterError("a worker's plugins differ from the driver's: driver has a; worker has b")
+    shop.outcome = lambda order: ClusterError("a worker's plugins differ from the driver's: driver has a; worker has b")
     with pytest.raises(ClusterError, match="driver has a; worker has b"):
         run_search(problem, store=store)
     assert shop.given == 1
@@ -210,7 +210,7 @@ def test_workers_that_differ_end_the_search_at_once(problem: Problem, shop: Shop
 
 
 def test_a_search_in_which_every_trial_failed_has_failed(problem: Problem, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: PluginError('mixer "dense", layer 0: forward raised RuntimeError: no')
+    shop.outcome = lambda order: PluginError('mixer "dense", layer 0: forward raised RuntimeError: no')
     outcome = run_search(problem, store=store)
     assert outcome.state == store.search("fakes").state == "failed"
     assert 'the first because PluginError: mixer "dense", layer 0' in outcome.reason
@@ -224,27 +224,27 @@ def test_references_from_the_store_do_not_make_a_failed_search_complete(shop: Sh
         return posed(name=name, **tables)
 
     run_search(searching("first", "dense"), store=store)
-    shop.outcome = lambda job: PluginError("no")
+    shop.outcome = lambda order: PluginError("no")
     outcome = run_search(searching("second", "recurrent"), store=store)
     assert [trial.kind for trial in store.trials(store.search("second").id, states=["complete"])] == ["reference"]
     assert (outcome.state, outcome.progress.failed) == ("failed", 2)
 
 
 def test_a_search_in_which_everything_diverged_has_failed(problem: Problem, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: "diverged"
+    shop.outcome = lambda order: "diverged"
     outcome = run_search(problem, store=store)
     assert (outcome.state, outcome.progress.failed) == ("failed", 0)
     assert f"{outcome.progress.diverged} diverged" in outcome.reason
 
 
 def test_some_failures_are_counted_in_the_reason(problem: Problem, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: PluginError("no") if job.kind == "reference" else "measured"
+    shop.outcome = lambda order: PluginError("no") if order.kind == "reference" else "measured"
     outcome = run_search(problem, store=store)
     assert (outcome.state, outcome.reason) == ("complete", "of the trials 3 failed")
 
 
 def test_resuming_a_failed_search_that_never_succeeded_fails_again(problem: Problem, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: PluginError("no")
+    shop.outcome = lambda order: PluginError("no")
     run_search(problem, store=store)
     again = resume_search(problem, store=store)
     assert again.state == "failed"
@@ -334,10 +334,10 @@ def test_notes_of_workers_are_shown_once(problem: Problem, shop: Shop, store: St
     notes: list[str] = []
     real = shop.train
 
-    def train(desk: Any, stop: threading.Event, *, device: str) -> None:
-        reported = desk.reported
-        desk.reported = lambda trial, result: reported(trial, {**result, "note": "x differs"})
-        real(desk, stop, device=device)
+    def train(source: Any, stop: threading.Event, *, device: str) -> None:
+        reported = source.reported
+        source.reported = lambda trial, result: reported(trial, {**result, "note": "x differs"})
+        real(source, stop, device=device)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drive_module, "train", train)

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from archsearch.analysis.answer import read_answer
 from archsearch.errors import NothingFeasibleError
-from archsearch.search.ledger import Job
+from archsearch.search.ledger import TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
 from archsearch.search.spec import MAX_SEED, SearchSpec
@@ -56,21 +56,23 @@ class Bench:
         self.campaign.prepare(survey(self.problem))
         return self
 
-    def work(self, job: Job, *, runs: int | None = None, diverged: bool = False) -> None:
-        for run in job.runs[:runs]:
+    def work(self, order: TrialOrder, *, runs: int | None = None, diverged: bool = False) -> None:
+        for run in order.runs[:runs]:
             luck = self.luck if run.seed < MAX_SEED else 0.0
-            found = fake_measurement(self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=diverged, luck=luck)
-            self.campaign.measured(job, run, found)
-            self.trained.append((job.arch.digest, run.seed))
+            found = fake_measurement(
+                self.problem, REGISTRY, order.arch, run.task, run.seed, diverged=diverged, luck=luck
+            )
+            self.campaign.measured(order, run, found)
+            self.trained.append((order.arch.digest, run.seed))
         if runs is None:
-            self.campaign.finished(job)
+            self.campaign.finished(order)
 
     def run(self, limit: int = 500) -> Bench:
         for _ in range(limit):
-            job = self.campaign.next()
-            if isinstance(job, Job):
-                self.work(job)
-            elif job == "done":
+            order = self.campaign.next()
+            if isinstance(order, TrialOrder):
+                self.work(order)
+            elif order == "done":
                 return self
         raise AssertionError("the campaign does not end")
 
@@ -193,30 +195,30 @@ def test_nothing_exercised_is_told_apart_from_the_budget(store: Store) -> None:
 @on_every_database
 def test_a_diverged_trial_gets_its_state_and_the_search_goes_on(store: Store) -> None:
     bench = Bench(store, search={"references": False, "trials": 3}).prepare()
-    job = bench.campaign.next()
-    assert isinstance(job, Job)
-    bench.work(job, diverged=True)
-    assert store.trial(job.trial).state == "diverged"
-    assert "not finite at step 3" in store.trial(job.trial).reason
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    bench.work(order, diverged=True)
+    assert store.trial(order.trial).state == "diverged"
+    assert "not finite at step 3" in store.trial(order.trial).reason
     bench.run()
     assert bench.campaign.progress.trained == 3
 
 
 def test_a_failed_trial_gets_its_reason_and_the_search_goes_on(store: Store) -> None:
     bench = Bench(store, search={"references": False, "trials": 3}).prepare()
-    job = bench.campaign.next()
-    assert isinstance(job, Job)
-    bench.campaign.failed(job, "the worker died")
-    assert (store.trial(job.trial).state, store.trial(job.trial).reason) == ("failed", "the worker died")
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    bench.campaign.failed(order, "the worker died")
+    assert (store.trial(order.trial).state, store.trial(order.trial).reason) == ("failed", "the worker died")
     bench.run()
     assert not bench.trials(states=["queued", "running"])
 
 
 def test_no_more_jobs_are_handed_out_than_may_run(store: Store) -> None:
     bench = Bench(store, search={"concurrency": 2}).prepare()
-    jobs = [bench.campaign.next() for _ in range(3)]
-    assert [isinstance(job, Job) for job in jobs] == [True, True, False]
-    assert jobs[2] == "wait"
+    orders = [bench.campaign.next() for _ in range(3)]
+    assert [isinstance(order, TrialOrder) for order in orders] == [True, True, False]
+    assert orders[2] == "wait"
 
 
 def test_one_at_a_time_gives_the_same_search_again(tmp_path: Path) -> None:
@@ -237,12 +239,12 @@ def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int
     tables: dict[str, Any] = {"recipe": {"seeds": 2}, "budget": {"state_bytes": "100 KiB"}}
     bench = Bench(store, **tables).prepare()
     for _ in range(before):
-        job = bench.campaign.next()
-        assert isinstance(job, Job)
-        bench.work(job)
-    job = bench.campaign.next()
-    assert isinstance(job, Job)
-    bench.work(job, runs=1)
+        order = bench.campaign.next()
+        assert isinstance(order, TrialOrder)
+        bench.work(order)
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    bench.work(order, runs=1)
     bench.campaign.stopped("stopped")
     assert not bench.trials(states=["queued", "running"])
 
@@ -259,8 +261,8 @@ def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int
 @on_every_database
 def test_a_killed_driver_leaves_trials_that_are_taken_up(store: Store) -> None:
     bench = Bench(store, search={"concurrency": 2}).prepare()
-    jobs = [bench.campaign.next() for _ in range(2)]
-    assert all(isinstance(job, Job) for job in jobs)
+    orders = [bench.campaign.next() for _ in range(2)]
+    assert all(isinstance(order, TrialOrder) for order in orders)
     resumed = Bench(store, resume=True, search={"concurrency": 2}).prepare().run()
     assert [trial.kind for trial in resumed.trials()][:3] == ["reference"] * 3
     assert {trial.state for trial in resumed.trials()} == {"complete"}
@@ -291,11 +293,11 @@ def test_the_front_is_the_one_that_the_store_gives_after_every_trial(store: Stor
     }
     bench = Bench(store, **tables).prepare()
     seen: list[int] = []
-    while (job := bench.campaign.next()) != "done":
-        if isinstance(job, str):
+    while (order := bench.campaign.next()) != "done":
+        if isinstance(order, str):
             continue
         bench.luck = 0.1 * (len(seen) % 3)
-        bench.work(job, diverged=len(seen) % 7 == 5)
+        bench.work(order, diverged=len(seen) % 7 == 5)
         front = bench.campaign.front
         assert [(point.trial, point.confirmed, dict(point.values)) for point in front] == read_back(bench)
         seen.append(len(front))
@@ -346,10 +348,10 @@ def test_what_is_read_after_a_trial_does_not_grow_with_the_trials(
     bench, reads = Bench(store, **tables).prepare(), Reads(store, monkeypatch)
     taken = []
     for _ in range(120):
-        job = bench.campaign.next()
-        assert isinstance(job, Job)
+        order = bench.campaign.next()
+        assert isinstance(order, TrialOrder)
         reads.taken()
-        bench.work(job)
+        bench.work(order)
         assert bench.campaign.front
         taken.append(reads.taken())
     assert len(set(taken)) == 1
