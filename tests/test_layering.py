@@ -53,6 +53,7 @@ OWNERS = {
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
     "typer": {"cli"},
+    "rich": {"cli"},
     "streamlit": set(),
     "plotly": set(),
 }

@@ -23,7 +23,6 @@ from archsearch.errors import SpecError, listing, nearest
 from archsearch.notation import MAX_LAYERS
 from archsearch.numbers import Whole
 from archsearch.recipe import Recipe
-from archsearch.registry import Registry
 
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
@@ -243,7 +242,7 @@ class StorageTable(Table):
 
 
 class SearchSpec(Table):
-    """A whole search; read it with `load` or `from_dict`, which also check it against the plugins and tasks."""
+    """A whole search; read it with `load` or `from_dict`. What it names, `Problem.of` finds and checks."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: Whole = Field(default=0, ge=0, lt=MAX_SEED)
@@ -257,7 +256,7 @@ class SearchSpec(Table):
     storage: StorageTable = StorageTable()
 
     @classmethod
-    def load(cls, path: str | Path, registry: Registry) -> SearchSpec:
+    def load(cls, path: str | Path) -> SearchSpec:
         """From a TOML file; raises `SpecError` that names the file, the key, the value and the remedy."""
         path = Path(path)
         try:
@@ -268,19 +267,15 @@ class SearchSpec(Table):
             raise SpecError(f"{path} is nested too deeply to be read: a spec has tables of lists of values") from None
         except ValueError as error:  # a TOMLDecodeError, text that is no UTF-8, a number of thousands of digits
             raise SpecError(f"{path} is no TOML file: {error}") from None
-        return cls.from_dict(values, registry)
+        return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], registry: Registry) -> SearchSpec:
-        """From plain data of the file's form; raises `SpecError`, `OptionsError` or `UnknownNameError`."""
-        from archsearch.search.problem import Problem
-
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchSpec:
+        """From plain data of the file's form; raises `SpecError`."""
         try:
-            spec = cls.model_validate(dict(values))
+            return cls.model_validate(dict(values))
         except ValidationError as error:
             raise SpecError(explain(error, cls, "")) from None
-        Problem.of(spec, registry)
-        return spec
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a

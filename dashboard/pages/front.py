@@ -63,8 +63,8 @@ def _body(search: SearchRecord) -> None:
         return
     axes = _axes(answer)
     chosen = [item for item in axes if item is not None]
-    wanted = [given for given in search.objectives if given["name"] in {item.name for item in chosen}]
-    whole = answer.points[eligible(answer.points, search.objectives)]
+    wanted = [given for given in answer.objectives if given in chosen]
+    whole = answer.points[eligible(answer.points, answer.objectives)]
     answer = replace(answer, front=front_of(whole, wanted))
     st.markdown(_counts(answer))
     if not len(answer.front):
@@ -181,7 +181,7 @@ def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str,
         limit = _slider(answer, objective)
         if limit is not None:
             limits[objective.name] = limit
-    pick = best_within(answer.points, answers.values(search), search.objectives, wanted.name, limits)
+    pick = best_within(answer.points, answers.values(search), answer.objectives, wanted.name, limits)
     if pick.best is None:
         st.info("No measured candidate is within this budget: raise it.", icon=":material/info:")
         _say(budgets.beyond(search, answer, wanted, limits, None))

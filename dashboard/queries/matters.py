@@ -14,7 +14,7 @@ from archsearch.analysis.contrasts import Values
 from archsearch.analysis.designs import Designs
 from archsearch.analysis.effects import Effect, PlaceEffect, decay_effect, place_effect, share_effect
 from archsearch.analysis.importance import FEWEST, importances
-from archsearch.analysis.objectives import Objective, losses
+from archsearch.analysis.objectives import Objective, losses, objectives_of
 from archsearch.analysis.points import points
 from archsearch.errors import ArchsearchError
 from archsearch.mixer import Resolver
@@ -51,7 +51,7 @@ class Evidence:
 def evidence(store: Store, search: SearchRecord, most: int = SAMPLE) -> Evidence:
     """The complete candidates of a search whose sparsity acted, at most `most`."""
     sample = store.sample(search.name, most)
-    found = points(sample.trials, sample.metrics, search.objectives)
+    found = points(sample.trials, sample.metrics, objectives_of(search))
     depths = found["digest"].map({digest: len(arch["layers"]) for digest, arch in sample.archs.items()})
     acted = found[(found["state"] == "complete") & found["exercised"]]
     usual = depths[acted.index].mode()
@@ -66,10 +66,9 @@ def evidence(store: Store, search: SearchRecord, most: int = SAMPLE) -> Evidence
     )
 
 
-def importance_table(found: Evidence, search: SearchRecord, objective: Objective) -> pd.DataFrame:
+def importance_table(found: Evidence, objective: Objective) -> pd.DataFrame:
     """`importance.COLUMNS` for one objective; empty with fewer than `FEWEST` candidates that a sampler drew."""
-    given = [item for item in search.objectives if item["name"] == objective.name]
-    return importances(found.params, losses(found.table, given)[:, 0].tolist())
+    return importances(found.params, losses(found.table, [objective])[:, 0].tolist())
 
 
 def why_no_importance(found: Evidence, objective: Objective) -> str:

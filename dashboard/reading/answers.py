@@ -13,7 +13,7 @@ import streamlit as st
 
 from archsearch.analysis import hypervolume_over_trials
 from archsearch.analysis.answer import Answer, read_answer
-from archsearch.analysis.objectives import metric_name
+from archsearch.analysis.objectives import objectives_of
 from archsearch.analysis.points import points
 from archsearch.analysis.validity import Validity
 from archsearch.storage import SearchRecord, Store, TrialQuery
@@ -37,7 +37,7 @@ def answer(search: SearchRecord) -> Answer:
 def values(search: SearchRecord) -> pd.DataFrame:
     """The objectives of a search by trial and seed, on the test split."""
     opened = store()
-    names = tuple(metric_name(objective) for objective in search.objectives)
+    names = tuple(objective.metric for objective in objectives_of(search))
     return _values(key(), search.name, opened.revision(search.id), names, _store=opened)
 
 
@@ -81,4 +81,4 @@ def _values(database: str, name: str, revision: str, names: Sequence[str], *, _s
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _hypervolume(database: str, name: str, revision: str, *, _search: SearchRecord) -> pd.DataFrame:
-    return hypervolume_over_trials(answer(_search).points, _search.objectives, most=STEPS)
+    return hypervolume_over_trials(answer(_search).points, objectives_of(_search), most=STEPS)

@@ -31,4 +31,5 @@ def _evidence(database: str, name: str, revision: str, *, _search: SearchRecord)
 def _importance(
     database: str, name: str, revision: str, objective: str, *, _of: tuple[SearchRecord, Objective]
 ) -> pd.DataFrame:
-    return importance_table(evidence_of(_of[0]), *_of)
+    search, wanted = _of
+    return importance_table(evidence_of(search), wanted)

@@ -58,7 +58,7 @@ def _parts(answer: Answer, evidence: Iterable[str]) -> Iterator[str]:
     if not len(answer.front):
         yield f"<p>{markup(capitalised(answer.why_no_front()))}</p>"
     yield from evidence
-    curve = hypervolume_over_trials(answer.points, answer.search.objectives, most=STEPS)
+    curve = hypervolume_over_trials(answer.points, answer.objectives, most=STEPS)
     if len(curve) > 1:
         yield "<h2>Hypervolume over the candidates</h2>"
         yield hypervolume_figure(curve).to_html(full_html=False, include_plotlyjs=False)

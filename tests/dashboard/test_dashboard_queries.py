@@ -96,7 +96,7 @@ def test_a_ladder_of_nothing() -> None:
 
 def pick(answer: Answer, store: Store, limit: float) -> Pick:
     values = store.values_frame("quick", ["recall"], ("test",))
-    return best_within(answer.points, values, answer.search.objectives, "recall", {"state_bytes": limit})
+    return best_within(answer.points, values, answer.objectives, "recall", {"state_bytes": limit})
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,6 @@ def test_one_seed_tells_nothing_of_luck(store: Store) -> None:
     answer = read_answer(store, "half")
     values = store.values_frame("half", ["recall"], ("test",))
     rows = pd.concat([answer.points, answer.points.assign(trial=99, digest="x", recall=0.1)])
-    found = best_within(rows.assign(feasible=True), values, answer.search.objectives, "recall", {})
+    found = best_within(rows.assign(feasible=True), values, answer.objectives, "recall", {})
     assert "not confirmed" in " ".join(budgets.sureness(found, answer.objectives[0]))
     assert budgets.sureness(Pick(candidates=0, best=None, next=None, lead=None), answer.objectives[0]) == []

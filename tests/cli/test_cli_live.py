@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_samples import OBJECTIVES
 from rich.console import Console
-from search_fakes import fake_registry, fake_spec
 
-from archsearch.search.ledger import Job, Run
-from archsearch.search.live import LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
-from archsearch.search.pace import Pace
-from archsearch.search.problem import Problem
-from archsearch.search.progress import Progress, Standing
-from archsearch.search.spec import SearchSpec
+from archsearch.analysis.objectives import Objective
+from archsearch.analysis.running_front import FrontPoint
+from archsearch.arch import ArchSpec
+from archsearch.cli.live import LineView, LiveView, briefing_lines, duration, make_view, remaining_trials
+from archsearch.cli.pace import Pace
+from archsearch.registry import load_registry
+from archsearch.search.ledger import Run, TrialOrder
+from archsearch.search.progress import Progress
 from archsearch.search.survey import Survey
-from archsearch.search.view import Briefing, Look, View
+from archsearch.search.view import Briefing, TrialProgress, View
 
-REGISTRY = fake_registry()
-PROBLEM = Problem.of(SearchSpec.from_dict(fake_spec(), REGISTRY), REGISTRY)
 SURVEY = Survey(
     candidates=4761, judged=2000, trainable=1500, over_budget=400, unexercised=100, exhaustive=False, tightest=None
 )
@@ -33,20 +33,20 @@ BRIEFING = Briefing(
     trials=4,
     concurrency=2,
     confirms=True,
-    objectives=[objective.to_json() for objective in PROBLEM.objectives],
+    objectives=[Objective.from_json(given) for given in OBJECTIVES[:2]],
 )
-ARCH = next(PROBLEM.space.all())
-JOB = Job(trial=3, kind="search", arch=ARCH, pattern="dense*3", runs=(Run("recall-task", 0),))
+ARCH = ArchSpec.parse("full*3", load_registry())
+ORDER = TrialOrder(trial=3, kind="search", arch=ARCH, pattern="full*3", runs=(Run("recall-task", 0),))
 FRONT = [
-    Standing(trial=3, digest="d", pattern="dense*3", values={"recall": 0.91, "state_bytes": 2048.0}, confirmed=False)
+    FrontPoint(trial=3, digest="d", pattern="full*3", values={"recall": 0.91, "state_bytes": 2048.0}, confirmed=False)
 ]
 
 
 def told(view: View, state: str = "complete", reason: str = "") -> None:
     view.begun(BRIEFING)
-    view.trial_started(JOB)
-    view.trial_looked(JOB, Look(task="recall-task", seed=0, step=10, total_steps=40, value=0.5))
-    view.trial_ended(JOB, state, reason)
+    view.trial_started(ORDER)
+    view.trial_progressed(ORDER, TrialProgress(task="recall-task", seed=0, step=10, total_steps=40, value=0.5))
+    view.trial_ended(ORDER, state, reason)
     view.advanced(Progress(planned=7, finished=1, refused=2), FRONT)
     view.ended("complete", "")
 
@@ -71,7 +71,7 @@ def test_the_briefing_has_candidates_bite_and_time() -> None:
 def test_a_pipe_gets_whole_lines_without_control_characters() -> None:
     said = shown(LineView, terminal=False)
     assert "\x1b" not in said
-    assert "trial 3 (search) started: dense*3" in said
+    assert "trial 3 (search) started: full*3" in said
     assert "trial 3 complete after" in said
     assert "1/7 trials, 2 refused; front of 1; about" in said
     assert said.endswith("search complete\n")
@@ -87,13 +87,13 @@ def test_a_terminal_shows_the_front_and_the_running_trials() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=140, color_system=None)
     view = LiveView(console)
     view.begun(BRIEFING)
-    view.trial_started(JOB)
-    view.trial_looked(JOB, Look(task="recall-task", seed=0, step=10, total_steps=40, value=0.5))
+    view.trial_started(ORDER)
+    view.trial_progressed(ORDER, TrialProgress(task="recall-task", seed=0, step=10, total_steps=40, value=0.5))
     view.advanced(Progress(planned=7, finished=1), FRONT)
     with console.capture() as captured:
         console.print(view._draw())
     view.ended("complete", "")
-    for part in ("1/7 trials", "recall-task seed 0 step 10/40 0.500", "dense*3 ?", "0.910", "2 KiB"):
+    for part in ("1/7 trials", "recall-task seed 0 step 10/40 0.500", "full*3 ?", "0.910", "2 KiB"):
         assert part in captured.get()
 
 
@@ -107,9 +107,9 @@ def test_a_pipe_is_told_once_how_long_all_will_take_as_soon_as_it_is_known() -> 
     file = io.StringIO()
     view = LineView(Console(file=file, width=140), pace=Pace(lambda: now[0]))
     view.begun(BRIEFING)
-    view.trial_started(JOB)
+    view.trial_started(ORDER)
     for step in (10, 20, 30):
-        view.trial_looked(JOB, Look(task="recall-task", seed=0, step=step, total_steps=40, value=0.5))
+        view.trial_progressed(ORDER, TrialProgress(task="recall-task", seed=0, step=step, total_steps=40, value=0.5))
         now[0] += 10.0
     assert file.getvalue().count("at most about") == 1
     assert "at most about 1 min 40 s for 7 trials" in file.getvalue()
@@ -124,14 +124,14 @@ def test_what_steers_a_terminal_is_shown_escaped(view: type[LineView | LiveView]
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=240, color_system=None)
     made = view(console)
-    job = dataclasses.replace(JOB, pattern=HOSTILE)
+    order = dataclasses.replace(ORDER, pattern=HOSTILE)
     made.begun(BRIEFING)
-    made.trial_started(job)
-    made.trial_looked(job, Look(task=HOSTILE, seed=0, step=10, total_steps=40, value=0.5))
+    made.trial_started(order)
+    made.trial_progressed(order, TrialProgress(task=HOSTILE, seed=0, step=10, total_steps=40, value=0.5))
     made.advanced(Progress(planned=7), [dataclasses.replace(FRONT[0], pattern=HOSTILE)])
     if isinstance(made, LiveView):
         console.print(made._draw())
-    made.trial_ended(job, "failed", HOSTILE)
+    made.trial_ended(order, "failed", HOSTILE)
     made.noted(HOSTILE)
     made.ended("failed", HOSTILE)
     assert "\\x1b[2J" in file.getvalue()

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from search_fakes import fake_registry, fake_spec
 
-from archsearch.search.ledger import Job, Run
-from archsearch.search.pace import Pace
-from archsearch.search.problem import Problem
-from archsearch.search.spec import SearchSpec
-from archsearch.search.view import Look
+from archsearch.arch import ArchSpec
+from archsearch.cli.pace import Pace
+from archsearch.registry import load_registry
+from archsearch.search.ledger import Run, TrialOrder
+from archsearch.search.view import TrialProgress
 
-REGISTRY = fake_registry()
-ARCH = next(Problem.of(SearchSpec.from_dict(fake_spec(), REGISTRY), REGISTRY).space.all())
+ARCH = ArchSpec.parse("full*3", load_registry())
 
 
 @dataclass
@@ -25,22 +23,22 @@ class Clock:
         return self.now
 
 
-def job(trial: int, runs: int = 1) -> Job:
+def order(trial: int, runs: int = 1) -> TrialOrder:
     made = tuple(Run("recall-task", seed) for seed in range(runs))
-    return Job(trial=trial, kind="search", arch=ARCH, pattern="dense*3", runs=made)
+    return TrialOrder(trial=trial, kind="search", arch=ARCH, pattern="full*3", runs=made)
 
 
-def look(step: int, *, seed: int = 0, total: int = 100) -> Look:
-    return Look(task="recall-task", seed=seed, step=step, total_steps=total, value=None)
+def progress(step: int, *, seed: int = 0, total: int = 100) -> TrialProgress:
+    return TrialProgress(task="recall-task", seed=seed, step=step, total_steps=total, value=None)
 
 
-def test_nothing_is_promised_before_two_looks() -> None:
+def test_nothing_is_promised_before_two_reports() -> None:
     clock = Clock()
     pace = Pace(clock)
     assert pace.left(4, 1) is None
     pace.start(1)
     clock.now += 5
-    pace.look(job(1), look(1))
+    pace.progressed(order(1), progress(1))
     assert pace.left(4, 1) is None
 
 
@@ -49,9 +47,9 @@ def test_the_first_steps_promise_a_time_that_leaves_out_the_start() -> None:
     pace = Pace(clock)
     pace.start(1)
     clock.now += 30  # a worker starts
-    pace.look(job(1), look(10))
+    pace.progressed(order(1), progress(10))
     clock.now += 1
-    pace.look(job(1), look(20))
+    pace.progressed(order(1), progress(20))
     assert pace.trial_seconds() == pytest.approx(31 + 8)
     assert pace.left(3, 1) == pytest.approx(3 * 39 - 31)
 
@@ -60,9 +58,9 @@ def test_runs_of_other_seeds_are_part_of_a_trial() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.start(1)
-    pace.look(job(1, runs=2), look(0))
+    pace.progressed(order(1, runs=2), progress(0))
     clock.now += 10
-    pace.look(job(1, runs=2), look(50, seed=1))
+    pace.progressed(order(1, runs=2), progress(50, seed=1))
     assert pace.trial_seconds() == pytest.approx(10 / 0.75)
 
 
@@ -79,17 +77,17 @@ def test_trials_that_ended_tell_more_than_first_steps() -> None:
 
 
 @pytest.mark.parametrize("steps", [(5, 5), (9, 3)], ids=["no step more", "taken up again from a checkpoint"])
-def test_looks_that_tell_nothing_promise_nothing(steps: tuple[int, int]) -> None:
+def test_reports_that_tell_nothing_promise_nothing(steps: tuple[int, int]) -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.start(1)
     for step in steps:
         clock.now += 1
-        pace.look(job(1), look(step))
+        pace.progressed(order(1), progress(step))
     assert pace.trial_seconds() is None
 
 
 def test_a_trial_that_nobody_saw_begin_is_no_error() -> None:
     pace = Pace(Clock())
-    pace.look(job(7), look(1))
+    pace.progressed(order(7), progress(1))
     assert pace.end(7) == 0.0

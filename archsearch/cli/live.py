@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,12 +11,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from archsearch.analysis.objectives import Objective
+from archsearch.analysis.running_front import FrontPoint
+from archsearch.cli.pace import Pace
 from archsearch.printable import printable
-from archsearch.search.ledger import Job
-from archsearch.search.pace import Pace
-from archsearch.search.progress import Progress, Standing
-from archsearch.search.view import Briefing, Look, View
-from archsearch.units import format_quantity
+from archsearch.search.ledger import TrialOrder
+from archsearch.search.progress import Progress
+from archsearch.search.view import Briefing, TrialProgress, View
 
 LINE_SECONDS = 15.0
 """Between two plain lines on one running trial."""
@@ -45,27 +45,27 @@ class LineView(View):
         for line in briefing_lines(briefing):
             self._say(line)
 
-    def trial_started(self, job: Job) -> None:
+    def trial_started(self, order: TrialOrder) -> None:
         """A line."""
-        self._pace.start(job.trial)
-        self._said[job.trial] = time.monotonic()
-        self._say(f"trial {job.trial} ({job.kind}) started: {job.pattern}")
+        self._pace.start(order.trial)
+        self._said[order.trial] = time.monotonic()
+        self._say(f"trial {order.trial} ({order.kind}) started: {order.pattern}")
 
-    def trial_looked(self, job: Job, look: Look) -> None:
+    def trial_progressed(self, order: TrialOrder, progress: TrialProgress) -> None:
         """A line now and then, and once how long all will take, as soon as it is known."""
-        self._pace.look(job, look)
+        self._pace.progressed(order, progress)
         self._promise()
-        if time.monotonic() - self._said.get(job.trial, 0.0) >= LINE_SECONDS:
-            self._said[job.trial] = time.monotonic()
-            self._say(f"trial {job.trial}: {look_text(look)}")
+        if time.monotonic() - self._said.get(order.trial, 0.0) >= LINE_SECONDS:
+            self._said[order.trial] = time.monotonic()
+            self._say(f"trial {order.trial}: {progress_text(progress)}")
 
-    def trial_ended(self, job: Job, state: str, reason: str) -> None:
+    def trial_ended(self, order: TrialOrder, state: str, reason: str) -> None:
         """A line with the time that it took."""
-        seconds = self._pace.end(job.trial)
+        seconds = self._pace.end(order.trial)
         self._promise()
-        self._say(f"trial {job.trial} {state} after {duration(seconds)}" + (f": {reason}" if reason else ""))
+        self._say(f"trial {order.trial} {state} after {duration(seconds)}" + (f": {reason}" if reason else ""))
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         """The counts and the time left."""
         assert self._briefing is not None
         left = self._pace.left(remaining_trials(progress, front, self._briefing), self._briefing.concurrency)
@@ -100,8 +100,8 @@ class LiveView(View):
     def __init__(self, console: Console, *, pace: Pace | None = None) -> None:
         self._console = console
         self._pace = pace or Pace()
-        self._running: dict[int, tuple[Job, Look | None]] = {}
-        self._progress, self._front = Progress(), list[Standing]()
+        self._running: dict[int, tuple[TrialOrder, TrialProgress | None]] = {}
+        self._progress, self._front = Progress(), list[FrontPoint]()
         self._briefing: Briefing | None = None
         self._live: Live | None = None
 
@@ -114,24 +114,24 @@ class LiveView(View):
         self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=2, transient=True)
         self._live.start()
 
-    def trial_started(self, job: Job) -> None:
+    def trial_started(self, order: TrialOrder) -> None:
         """A row more."""
-        self._pace.start(job.trial)
-        self._running[job.trial] = (job, None)
+        self._pace.start(order.trial)
+        self._running[order.trial] = (order, None)
 
-    def trial_looked(self, job: Job, look: Look) -> None:
+    def trial_progressed(self, order: TrialOrder, progress: TrialProgress) -> None:
         """The row's progress."""
-        self._pace.look(job, look)
-        self._running[job.trial] = (job, look)
+        self._pace.progressed(order, progress)
+        self._running[order.trial] = (order, progress)
 
-    def trial_ended(self, job: Job, state: str, reason: str) -> None:
+    def trial_ended(self, order: TrialOrder, state: str, reason: str) -> None:
         """A row less; what went wrong stays above."""
-        self._pace.end(job.trial)
-        self._running.pop(job.trial, None)
+        self._pace.end(order.trial)
+        self._running.pop(order.trial, None)
         if state != "complete":
-            self._say(f"trial {job.trial} {state}: {reason}")
+            self._say(f"trial {order.trial} {state}: {reason}")
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         """New counts, a new front."""
         self._progress, self._front = progress, list(front)
 
@@ -160,11 +160,11 @@ class LiveView(View):
 
     def _running_rows(self) -> list[Text]:
         rows = []
-        for job, look in list(self._running.values()):
-            shown = look_text(look) if look is not None else "starting"
+        for order, progress in list(self._running.values()):
+            shown = progress_text(progress) if progress is not None else "starting"
             rows.append(
                 Text(
-                    f"  trial {job.trial} {job.kind:9} {shown:38} {printable(job.pattern)}",
+                    f"  trial {order.trial} {order.kind:9} {shown:38} {printable(order.pattern)}",
                     overflow="ellipsis",
                     no_wrap=True,
                 )
@@ -172,17 +172,17 @@ class LiveView(View):
         return rows
 
 
-def front_table(front: Sequence[Standing], objectives: Sequence[Mapping[str, Any]]) -> Table:
+def front_table(front: Sequence[FrontPoint], objectives: Sequence[Objective]) -> Table:
     """The best candidates so far, a row each; those without fresh seeds carry a question mark."""
     table = Table(title="best so far (? not yet confirmed on fresh seeds)", title_justify="left", box=None)
     table.add_column("trial", justify="right")
     for objective in objectives:
-        table.add_column(str(objective["name"]), justify="right")
+        table.add_column(objective.name, justify="right")
     table.add_column("architecture", overflow="ellipsis", no_wrap=True)
-    for standing in front[:FRONT_ROWS]:
-        cells = [value_text(standing.values[objective["name"]], objective["unit"]) for objective in objectives]
-        mark = "" if standing.confirmed else " ?"
-        table.add_row(str(standing.trial), *cells, Text(printable(standing.pattern) + mark))
+    for point in front[:FRONT_ROWS]:
+        cells = [objective.show(point.values[objective.name]) for objective in objectives]
+        mark = "" if point.confirmed else " ?"
+        table.add_row(str(point.trial), *cells, Text(printable(point.pattern) + mark))
     if len(front) > FRONT_ROWS:
         table.add_row("", *("" for _ in objectives), f"and {len(front) - FRONT_ROWS} more")
     return table
@@ -205,11 +205,11 @@ def briefing_lines(briefing: Briefing) -> list[str]:
     ]
 
 
-def remaining_trials(progress: Progress, front: Sequence[Standing], briefing: Briefing) -> int:
+def remaining_trials(progress: Progress, front: Sequence[FrontPoint], briefing: Briefing) -> int:
     """Trials that are left, the confirmations of the front so far included."""
     left = max(0, progress.planned - progress.finished)
     if briefing.confirms and not progress.confirming:
-        left += sum(not standing.confirmed for standing in front)
+        left += sum(not point.confirmed for point in front)
     return left
 
 
@@ -227,15 +227,10 @@ def counts_text(progress: Progress) -> str:
     return text
 
 
-def look_text(look: Look) -> str:
+def progress_text(progress: TrialProgress) -> str:
     """Task, step and the latest value."""
-    value = "" if look.value is None else f" {look.value:.3f}"
-    return f"{printable(look.task)} seed {look.seed} step {look.step}/{look.total_steps}{value}"
-
-
-def value_text(value: float, unit: str) -> str:
-    """A measured value with three digits, a cost with its unit."""
-    return format_quantity(value, unit=unit) if unit else f"{value:.3f}"
+    value = "" if progress.value is None else f" {progress.value:.3f}"
+    return f"{printable(progress.task)} seed {progress.seed} step {progress.step}/{progress.total_steps}{value}"
 
 
 def left_text(seconds: float | None) -> str:

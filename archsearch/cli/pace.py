@@ -7,20 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-from archsearch.search.ledger import Job, Run
-from archsearch.search.view import Look
+from archsearch.search.ledger import Run, TrialOrder
+from archsearch.search.view import TrialProgress
 
 
 @dataclass(kw_only=True)
 class _UnderWay:
-    """A running trial: when it began, and the share of its steps that was done at its first and its latest look."""
+    """A running trial: when it began, and the share of its steps that was done at its first and its latest report."""
 
     begun: float
     first: tuple[float, float] | None = None
     latest: tuple[float, float] | None = None
 
     def seconds(self) -> float | None:
-        """Its whole time at most, since a trial may solve its task early; None before two looks."""
+        """Its whole time at most, since a trial may solve its task early; None before two reports."""
         if self.first is None or self.latest is None or self.latest[1] <= self.first[1]:
             return None
         per_share = (self.latest[0] - self.first[0]) / (self.latest[1] - self.first[1])
@@ -39,11 +39,11 @@ class Pace:
         """A trial begins."""
         self._running[trial] = _UnderWay(begun=self._clock())
 
-    def look(self, job: Job, look: Look) -> None:
+    def progressed(self, order: TrialOrder, progress: TrialProgress) -> None:
         """A running trial says how far it is."""
-        under_way = self._running.get(job.trial)
+        under_way = self._running.get(order.trial)
         if under_way is not None:
-            under_way.latest = (self._clock(), _share(job, look))
+            under_way.latest = (self._clock(), _share(order, progress))
             under_way.first = under_way.first or under_way.latest
 
     def end(self, trial: int) -> float:
@@ -70,8 +70,8 @@ class Pace:
         return max(0.0, remaining * each - under_way) / max(1, min(concurrency, remaining))
 
 
-def _share(job: Job, look: Look) -> float:
-    """The share of a job's steps, over all its runs, that is done."""
-    run = Run(look.task, look.seed)
-    before = job.runs.index(run) if run in job.runs else 0
-    return (before + look.step / max(1, look.total_steps)) / max(1, len(job.runs))
+def _share(order: TrialOrder, progress: TrialProgress) -> float:
+    """The share of an order's steps, over all its runs, that is done."""
+    run = Run(progress.task, progress.seed)
+    before = order.runs.index(run) if run in order.runs else 0
+    return (before + progress.step / max(1, progress.total_steps)) / max(1, len(order.runs))
