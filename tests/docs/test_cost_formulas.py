@@ -12,7 +12,7 @@ import pytest
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.composition import figures_of
 from archsearch.costs import MEASURES, CostModel
-from archsearch.registry import Registry, load_registry
+from archsearch.registry import Registry
 
 PAGE = Path(__file__).parents[2] / "docs" / "costs.md"
 BLOCKS: dict[str, str] = dict(
@@ -53,11 +53,6 @@ MODELS = [
 MODEL_IDS = [model.channel_mixer for model in MODELS]
 
 
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return load_registry()
-
-
 def symbols(model: ModelSpec, tokens: int) -> dict[str, Any]:
     """The symbols of the page."""
     backbone = model.model_dump()
@@ -92,17 +87,13 @@ def test_the_formulas_of_a_mixer_give_what_its_plugin_gives(layer: str, model: M
                 assert told == pytest.approx(amount, rel=1e-12) or (spec.mixer == "linear" and told is None), part
 
 
-def test_the_page_tells_all_kinds_of_operations_of_every_softmax_mixer_and_the_products_of_linear() -> None:
-    names = evaluated(FORMULAS["linear"], {**symbols(MODELS[0], 100), **linear_options(), "phase": "train"})
+def test_the_page_tells_all_kinds_of_operations_of_softmax_and_the_products_of_linear(registry: Registry) -> None:
+    options = registry.mixer("linear").parse_options({}).model_dump()
+    names = evaluated(FORMULAS["linear"], {**symbols(MODELS[0], 100), **options, "phase": "train"})
     assert {"forward_matmul", "decode_matmul"} <= set(names)
     for part in ("matmul", "elementwise", "exp"):
         assert f"forward_{part} =" in BLOCKS["softmax"]
         assert f"decode_{part} =" in BLOCKS["softmax"]
-
-
-def linear_options() -> dict[str, Any]:
-    """The options of the mixer `linear`, as they are by default."""
-    return dict(load_registry().mixer("linear").parse_options({}).model_dump())
 
 
 @pytest.mark.parametrize("model", MODELS, ids=MODEL_IDS)
