@@ -34,6 +34,8 @@ MAKERS: Mapping[str, Callable[[], str]] = {
 
 _MARK = re.compile(r"^<!-- generated: (.+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[([^\[\]]*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
+_UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
+"""Says of a page that the site's search leaves it out."""
 _LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".sh": "sh"}
 
 
@@ -81,8 +83,8 @@ def shown(file: Path) -> str:
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".md":
         return linked(text, folder=file.parent, uri=uri_of(file))
-    fence = "`" * 4
-    return f"# {file.relative_to(ROOT).as_posix()}\n\n{fence}{_LANGUAGES.get(file.suffix, 'text')}\n{text}\n{fence}\n"
+    fence, language = "`" * 4, _LANGUAGES.get(file.suffix, "text")
+    return f"{_UNSEARCHED}# {file.relative_to(ROOT).as_posix()}\n\n{fence}{language}\n{text}\n{fence}\n"
 
 
 def sources() -> list[Path]:

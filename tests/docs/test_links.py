@@ -87,7 +87,9 @@ def test_a_shown_file_leads_back_into_the_documentation(tmp_path: Path, monkeypa
     monkeypatch.setattr(pages, "DOCS", tmp_path / "docs")
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     assert shown(readme) == "[spec](../../spec.md) [cost](cost.py.md)"
-    assert shown(tmp_path / "plugin" / "cost.py") == "# plugin/cost.py\n\n````python\ncost = 1\n````\n"
+    assert shown(tmp_path / "plugin" / "cost.py") == (
+        "---\nsearch:\n  exclude: true\n---\n\n# plugin/cost.py\n\n````python\ncost = 1\n````\n"
+    )
 
 
 def test_every_file_that_is_linked_is_shown() -> None:
