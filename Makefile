@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser test-postgres kernels check bench bench-dashboard screenshots gpu clean
+.PHONY: help install demo test test-slow test-browser test-postgres docs kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ test-postgres: $(STAMP)  ## the store, the command line and the dashboard on Pos
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" tests/storage tests/cli tests/dashboard tests/search
 
+docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report
 	$(BIN)/archsearch kernels compile --accepted tests/kernels/accepted.json
 
@@ -56,4 +60,4 @@ gpu: $(STAMP)  ## on a card: prove the kernels, measure ops and models, report
 	$(BIN)/python benchmarks/gpu.py
 
 clean:  ## remove what was installed and built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -22,11 +22,20 @@ else:
 class LinearOptions(MixerOptions):
     """Options of the `linear` mixer; its README has the maths and what each preset takes from its paper.
 
-    ``key_dim`` and ``value_dim`` are per head, 0 standing for the backbone's head_dim. ``decay_form`` says how the
-    decay is parametrised and follows from ``decay`` and ``update`` when it is left out. ``activation`` and ``norm``
-    act on q and k, ``value_activation`` on v. ``conv`` is the width of the causal depthwise convolution of q, k and
-    v, 0 for none. ``write = "dt"`` scales what is written by the step size of the mamba2 decay. ``low_rank_gate``
-    passes the output gate through value_dim features. ``skip`` adds each head's value, by a learned factor.
+    ``update``: how a token writes to the state: hebbian adds, delta replaces what the key recalls.
+    ``decay``: what forgets: nothing, a constant, a gate a token and head, or a gate a token and key channel.
+    ``decay_form``: how the decay is parametrised; left out, it follows from ``decay`` and ``update``.
+    ``key_dim``: key width of a head; 0 for the backbone's head_dim.
+    ``value_dim``: value width of a head; 0 for the backbone's head_dim.
+    ``activation``: of q and k.
+    ``norm``: of q and k; l2 makes them of length 1, which the delta rule needs.
+    ``value_activation``: of v.
+    ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
+    ``write``: dt scales what is written by the step size of the mamba2 decay.
+    ``output_norm``: of each head's output, its weight shared by the heads.
+    ``output_gate``: activation of a projection that multiplies the normed output.
+    ``low_rank_gate``: passes the output gate through value_dim features.
+    ``skip``: adds each head's value, by a learned factor.
     """
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
