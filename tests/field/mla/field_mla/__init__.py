@@ -35,9 +35,7 @@ class MlaPlugin(MixerPlugin[MlaOptions]):
     name = "field-mla"
     api_version = 2
     family = "full"
-    summary = (
-        "softmax attention over all tokens so far, whose keys and values are unfolded from one latent a token (MLA)"
-    )
+    summary = "softmax attention over all tokens so far, of keys and values that one latent holds (MLA)"
     options = MlaOptions
 
     def params(self, options: MlaOptions, shape: ModelShape, layer: LayerInfo) -> int:

@@ -62,9 +62,9 @@ class LatentAttention(Mixer):
         """q `[B, T, H, D + R]`, latents `[B, T, C]` and rotated keys `[B, T, R]`."""
         q = torch.unflatten(self.query(x), -1, (-1, sum(self.widths)))
         plain, turned = torch.split(q, self.widths, dim=-1)
-        q = torch.cat((plain, self.rotary(positions, turned.contiguous())), dim=-1)
+        q = torch.cat((plain, self.rotary(positions, turned)), dim=-1)
         latent, rotated = torch.split(self.fold(x), self.folded, dim=-1)
-        return q, self.norm(latent).to(q.dtype), self.rotary(positions, rotated[:, :, None].contiguous())[:, :, 0]
+        return q, self.norm(latent).to(q.dtype), self.rotary(positions, rotated[:, :, None])[:, :, 0]
 
     def _remember(self, x: Tensor, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """q of the tokens of `x`, and the state with them."""
