@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from field_dsa import DsaPlugin
+from field_h2o import H2oPlugin
 from field_mamba1 import Mamba1Plugin
 from field_mla import MlaPlugin
 from field_sink import SinkPlugin
@@ -50,3 +51,15 @@ class TestDsa(MixerConformance):
         "top-30": {"top_k": 30, "index_heads": 3, "index_dim": 4, "rope": 1.0},
     }
     traffic_slack = 0.15  # an index key that is read is not seen to be where disturbing it leaves the choice as it is
+
+
+class TestH2o(MixerConformance):
+    plugin = H2oPlugin()
+    shape = SHAPE
+    cases: ClassVar = {
+        "8-and-4": {"heavy": 8, "recent": 4},
+        "1-and-1": {"heavy": 1, "recent": 1, "rope": 0.0},
+        "3-and-30": {"heavy": 3, "recent": 30},
+    }
+    traffic_slack = 0.9  # a token that becomes heavy is moved, one that is dropped is not
+    drops_beyond = False  # the forward pass drops nothing
