@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser test-postgres kernels check bench bench-dashboard screenshots gpu clean
+.PHONY: demo test test-slow test-browser test-postgres test-field kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" tests/storage tests/cli tests/dashboard tests/search
+
+test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, installed by pip and trained
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field
 
 kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report
 	$(BIN)/archsearch kernels compile --accepted tests/kernels/accepted.json

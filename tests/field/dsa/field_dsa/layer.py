@@ -64,23 +64,34 @@ class IndexedAttention(AttentionMixer):
         scale = (self.index_dim * weights.shape[-1]) ** -0.5
         return self.index_rotary(positions, asks), self.index_rotary(positions, key)[:, :, 0], weights * scale
 
+    def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
+        """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.teacher`."""
+        visible, positions = _earlier(ctx.order_of(x)), ctx.positions_of(x)
+        q, k, _ = self.project(x, positions)
+        chosen, seen, _ = self._choice(self._indexed(x, positions), visible)
+        return mean_weights(q, k, torch.zeros_like(visible).scatter(-1, chosen, seen))
+
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, indexed: tuple[Tensor, Tensor, Tensor], visible: Tensor, ctx: Context
     ) -> Tensor:
         """q `[B, T, Hq, D]` over the best of the `visible` `[B, T, S]`; in training the indexer's loss is added."""
         if not q.numel():
             return no_outputs(q, k, v)
-        chosen, seen = torch.arange(k.shape[1], device=q.device).expand_as(visible), visible
-        if self.training or k.shape[1] > self.top_k:
-            asks, key, weights = (part.float() for part in indexed)
-            hits = torch.einsum("btji,bsi->btjs", asks, key).relu()
-            scores = torch.einsum("btj,btjs->bts", weights, hits).masked_fill(~visible, -torch.inf)
-            if self.training:
-                ctx.add_loss("field_dsa_index", divergence(self._target(q, k, visible, ctx), scores, visible))
-            # stable, so that all forms choose alike where scores are equal
-            chosen = scores.detach().argsort(dim=-1, descending=True, stable=True)[..., : self.top_k]
-            seen = visible.gather(-1, chosen)
+        chosen, seen, scores = self._choice(indexed, visible)
+        if self.training and scores is not None:
+            ctx.add_loss("field_dsa_index", divergence(self._target(q, k, visible, ctx), scores, visible))
         return _over(q, k, v, chosen, seen)
+
+    def _choice(self, indexed: tuple[Tensor, Tensor, Tensor], visible: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The chosen rows `[B, T, K]`, which of them are visible, and the scores `[B, T, S]` where they were needed."""
+        if not self.training and visible.shape[-1] <= self.top_k:
+            return torch.arange(visible.shape[-1], device=visible.device).expand_as(visible), visible, None
+        asks, key, weights = (part.float() for part in indexed)
+        hits = torch.einsum("btji,bsi->btjs", asks, key).relu()
+        scores = torch.einsum("btj,btjs->bts", weights, hits).masked_fill(~visible, -torch.inf)
+        # stable, so that all forms choose alike where scores are equal
+        chosen = scores.detach().argsort(dim=-1, descending=True, stable=True)[..., : self.top_k]
+        return chosen, visible.gather(-1, chosen), scores
 
     def _target(self, q: Tensor, k: Tensor, visible: Tensor, ctx: Context) -> Tensor:
         """What the indexer learns, `[B, T, S]`: the teacher's attention, or the dense one of its own layer."""
@@ -108,4 +119,4 @@ def _over(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, seen: Tensor) -> Tens
     row = torch.arange(len(q), device=q.device)[:, None, None]
     keys, values = (x[row, chosen].flatten(0, 1) for x in (k, v))  # [B T, K, Hkv, D]
     o = explicit_attention(q.flatten(0, 1)[:, None], keys, values, seen.flatten(0, 1)[:, None])
-    return o[:, 0].unflatten(0, q.shape[:2])
+    return torch.unflatten(o[:, 0], 0, q.shape[:2])

@@ -49,7 +49,7 @@ class TestTimeTraining(Mixer):
             raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
         row, column = self._places(x, state, ctx)
         sequences = len(x) if ctx.cu_seqlens is None else len(ctx.cu_seqlens) - 1
-        laid = (sequences, -(-(int(column.max()) + 1 if column.numel() else 0) // self.mini_batch) * self.mini_batch)
+        laid = (sequences, int(column.max()) + 1 if column.numel() else 0)
         parts = [part.new_zeros(*laid, *part.shape[2:]).index_put((row, column), part) for part in self._project(x)]
         weights = self._first(sequences) if state is None else state.tensors["weights"][:, 0]
         gradient = torch.zeros_like(weights) if state is None else state.tensors["gradient"][:, 0]
