@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser test-postgres docs kernels check bench bench-dashboard screenshots gpu clean
+.PHONY: help install demo test test-slow test-browser test-postgres test-field docs kernels check bench \
+	bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +34,9 @@ test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" tests/storage tests/cli tests/dashboard tests/search
+
+test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, installed by pip and trained
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
