@@ -12,7 +12,7 @@ from archsearch.analysis.objectives import Objective
 from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
 from archsearch.search.problem import RECALL, Problem, Verdict
-from archsearch.storage import MetricValue, Store, TrialRecord
+from archsearch.storage import MetricValue, NewTrial, Store, TrialRecord
 from archsearch.tasks import Task
 from archsearch.training import form_of, measurement_key
 
@@ -195,18 +195,20 @@ class Ledger:
     ) -> int:
         return self._store.add_trial(
             self.search_id,
-            kind=kind,
-            state=state,
-            arch=arch.to_json(),
-            digest=arch.digest,
-            pattern=arch.pattern(self._registry),
-            params=params,
-            seeds=list(seeds),
-            costs=verdict.costs,
-            violations={str(violation.term): violation.excess for violation in verdict.violations},
-            reason=reason,
-            parent=parent,
-            unexercised=[found.to_json() for found in verdict.unexercised],
+            NewTrial(
+                kind=kind,
+                state=state,
+                arch=arch.to_json(),
+                digest=arch.digest,
+                pattern=arch.pattern(self._registry),
+                params=params,
+                seeds=list(seeds),
+                costs=verdict.costs,
+                violations={str(violation.term): violation.excess for violation in verdict.violations},
+                reason=reason,
+                parent=parent,
+                unexercised=[found.to_json() for found in verdict.unexercised],
+            ),
         )
 
     def _write(self, trial: int, task: str, measurement: Mapping[str, Any], *, reused_from: int | None = None) -> None:
