@@ -4,8 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser test-postgres test-field docs kernels check bench \
-	bench-dashboard screenshots gpu clean
+.PHONY: help install demo test test-slow test-browser test-postgres test-field docs kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

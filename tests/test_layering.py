@@ -77,9 +77,13 @@ DASHBOARD_MAY = {
 
 
 TYPES_ABOVE: Mapping[tuple[str, str], str] = {
-    ("archsearch.mixer", "archsearch.bench.op"): "bench_ops() gives them",
-    ("archsearch.mixer", "archsearch.kernels"): "kernels() gives builds",
+    ("archsearch.layer", "archsearch.mixer"): "a name resolves to a plugin",
     ("archsearch.mixer", "archsearch.model"): "build() gives a Mixer",
+    ("archsearch.version1", "archsearch.model"): "build() gives a Mixer",
+    **{
+        (f"archsearch.{module}", "archsearch.bench.op"): "ops that are measured come in by a hook"
+        for module in ("hookspecs", "measured", "version1")
+    },
     **{
         (f"archsearch.analysis.{module}", "archsearch.storage"): "analyses records that the store gives"
         for module in ("answer", "objectives", "repeat", "validity")
@@ -89,8 +93,6 @@ TYPES_ABOVE: Mapping[tuple[str, str], str] = {
 and what the analysis is handed."""
 
 CLOSES_A_CIRCLE: Mapping[tuple[str, str], str] = {
-    ("archsearch.arch", "archsearch.notation"): "an architecture parses and prints itself in the notation",
-    ("archsearch.search.spec", "archsearch.search.problem"): "a spec makes its own problem",
     ("archsearch.testing.conformance", "archsearch.testing.recording"): "the device is an option of the recording",
     ("archsearch.testing.toy_layer", "archsearch.testing.toy"): "a toy to copy has its options beside its plugin",
     ("archsearch_plugins.moba.triton.launch.step", "archsearch_plugins.moba.ops"): "shares what a step is given",
