@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from archsearch.attention_cost import kv_heads_of
-from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model.context import Context
 from archsearch.model.mixer import Mixer, MixerState
@@ -72,7 +71,9 @@ class AttentionMixer(Mixer):
         if state is None:
             q, k, v = self.project(x, ctx.positions_of(x))
             return self.output(self.attend(q, k, v, ctx.cu_seqlens)), None
-        held = 0 if empty else _held(state, x.shape[1], ctx)  # compiled code could not tell that a new state is empty
+        held = (
+            0 if empty else state.check_room(x.shape[1], ctx.held)
+        )  # compiled code could not tell that a new state is empty
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
         if held == 0:
             o, tensors = self.attend(q, k, v, None), self.remember(k, v, state)
@@ -85,7 +86,7 @@ class AttentionMixer(Mixer):
         step can be captured in a graph: there it is the caller who keeps within the capacity, as `HybridLM.step`
         does."""
         if readable(x_t):
-            _held(state, 1, ctx)
+            state.check_room(1, ctx.held)
         x = x_t[:, None]
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
         o, tensors = self.extend(q, k, v, state)
@@ -126,10 +127,3 @@ def token_indices(state: MixerState, count: int) -> Tensor:
 def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
     """In the dtype of `x`, which under autocast is not the weight's."""
     return nn.functional.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.eps)
-
-
-def _held(state: MixerState, count: int, ctx: Context) -> int:
-    """Tokens of the longest sequence. Raises `SpecError` where `count` more do not fit, or are packed sequences."""
-    if ctx.cu_seqlens is not None:
-        raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
-    return state.check_room(count, ctx.held)

@@ -65,7 +65,12 @@ class MixerState:
         return state
 
     def check_room(self, count: int, held: int | None = None) -> int:
-        """`longest`, or what the caller knows it to be. Raises `SpecError` unless `count` more tokens fit."""
+        """`longest`, or what the caller knows it to be. Raises `SpecError` unless `count` more tokens fit.
+
+        Inside `torch.compile`, where nothing may be read, `most`: there it is the caller who keeps within the capacity.
+        """
+        if held is None and torch.compiler.is_compiling():
+            return self.most
         held = self.longest if held is None else held
         if held + count > self.capacity:
             raise SpecError(
@@ -121,7 +126,12 @@ class Mixer(nn.Module):
         return MixerState.empty(tensors, torch.zeros(batch, dtype=torch.int64, device=device), capacity)
 
     def state_for(self, x: Tensor, state: MixerState | None, ctx: Context) -> MixerState | None:
-        """The state to fill: the one given, a new one for `x` `[B, T, D]` when the context wants one, or None."""
+        """The state to fill: the one given, a new one for `x` `[B, T, D]` when the context wants one, or None.
+
+        Raises `SpecError` for packed sequences with a state, which has a row for each sequence.
+        """
+        if ctx.cu_seqlens is not None and (state is not None or ctx.want_state):
+            raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
         if state is None and ctx.want_state:
             return self.init_state(x.shape[0], x.shape[1], dtype=x.dtype, device=x.device)
         return state

@@ -6,27 +6,35 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import Table
-from archsearch.ops.impl import choose_attention
+from archsearch.ops.impl import choose_attention, choose_impl
 from archsearch.ops.softmax import ShapeError, explicit_attention, masked_attention, scale_of
 
 
 def cached_attention(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, table: Table, scale: float | None = None, impl: str = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor,
+    *,
+    table: Table | None = None,
+    scale: float | None = None,
+    impl: str = "auto",
 ) -> Tensor:
     """softmax(scale q k^T) v over the first ``lengths`` rows of each sequence's cache, `[B, Hq, Dv]`.
 
     q `[B, Hq, D]`; k `[B, S, Hkv, D]`, v `[B, S, Hkv, Dv]`, perhaps of another dtype than q; lengths `[B]`, at least
-    1, cut at S; Hq a multiple of Hkv. ``scale`` is D^-0.5 unless given; ``table`` names the op and its kernels. The
-    Triton form waits for nothing on the device; the others read ``lengths``. Raises `ShapeError`,
-    `KernelUnavailableError`.
+    1, cut at S; Hq a multiple of Hkv. ``scale`` is D^-0.5 unless given; ``table`` names the op and its kernels, left
+    out where there are none. The Triton form waits for nothing on the device; the others read ``lengths``. Raises
+    `ShapeError`, `KernelUnavailableError`.
     """
-    _check(f"{table.op}_step", q, k, v, lengths)
-    chosen = choose_attention(table, q, v, impl, why="scaled_dot_product_attention over the filled rows")
+    op, why = table.op if table is not None else "cached_attention", "scaled_dot_product_attention over the filled rows"
+    _check(f"{op}_step", q, k, v, lengths)
+    chosen = choose_attention(table, q, v, impl, why=why) if table is not None else choose_impl(op, impl, why=why)
     scale = scale_of(q, scale)
     if chosen == "triton":
         from archsearch.ops.triton.step import attention_step
 
-        return attention_step(q, k, v, lengths, op=table.op, scale=scale)
+        return attention_step(q, k, v, lengths, op=op, scale=scale)
     filled = min(max(lengths.tolist(), default=0), k.shape[1])
     keys, values = (x[:, :filled].to(q.dtype) for x in (k, v))
     visible = torch.arange(filled, device=q.device) < lengths[:, None, None]

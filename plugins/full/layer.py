@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
+from archsearch.ops.masks import earlier_in_sequence
 from archsearch.ops.weights import mean_weights
 
 from .ops import full_attention, full_attention_step
@@ -48,8 +48,4 @@ class FullAttention(AttentionMixer):
     def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
         """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.recorded`."""
         q, k, _ = self.project(x, ctx.positions_of(x))
-        order = ctx.order_of(x)
-        index = torch.arange(x.shape[1], device=x.device)
-        first = index - order  # of each token's own sequence
-        visible = (index <= index[:, None]) & (index >= first[..., None])  # [B, T, T]
-        return mean_weights(q, k, visible)
+        return mean_weights(q, k, earlier_in_sequence(ctx.order_of(x)))

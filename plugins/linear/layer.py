@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.gated_norm import gated_norm
@@ -69,11 +68,7 @@ class LinearMixer(Mixer):
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         """`x` `[B, T, D]` to `[B, T, D]`, by the chunkwise form; raises `SpecError` for packed tokens with a state."""
         state = self.state_for(x, state, ctx)
-        places = None
-        if ctx.cu_seqlens is not None:
-            if state is not None:
-                raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each a row of the batch")
-            places = ctx.order_of(x)
+        places = None if ctx.cu_seqlens is None else ctx.order_of(x)
         inputs = self._inputs(x, state, places)
         o, last = linear_attention(
             inputs.q,

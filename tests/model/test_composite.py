@@ -7,10 +7,11 @@ import torch
 from stand_ins import Giving, ManyPlugin, PairPlugin, Taking
 
 from archsearch.arch import ArchSpec, ModelSpec
-from archsearch.errors import PluginError
+from archsearch.errors import KernelUnavailableError, PluginError, SpecError
 from archsearch.layer import LayerInfo
 from archsearch.model import Context, HybridLM
 from archsearch.model.recorded import RecordedTeacher
+from archsearch.ops.cached import cached_attention
 from archsearch.registry import Registry, load_registry
 
 REGISTRY = load_registry([PairPlugin(), ManyPlugin(), Giving(), Taking()])
@@ -130,3 +131,21 @@ def test_what_a_teacher_says_is_what_full_attention_does() -> None:
     torch.testing.assert_close(
         block.mixer.output(weights[:, :, None, :] @ v.movedim(1, 2)[:, None, 0]), teacher.output(0)
     )
+
+
+@pytest.mark.parametrize("mixer", ["full", "sliding", "moba", "nsa", "kda", "pair"])
+def test_packed_sequences_cannot_share_a_state(mixer: str) -> None:
+    block = build(f"{mixer} full").blocks[0]
+    packed, x = torch.tensor([0, 2, 5]), torch.randn(1, 5, 32)
+    for state, wanted in ((None, True), (block.mixer.init_state(1, 9), False)):
+        with pytest.raises(SpecError, match="packed sequences .* cannot share a state"):
+            block.mixer(x, state=state, ctx=Context(cu_seqlens=packed, want_state=wanted))
+
+
+def test_a_cache_is_attended_without_a_table_of_kernels() -> None:
+    q, k, v = torch.randn(2, 4, 8), torch.randn(2, 6, 2, 8), torch.randn(2, 6, 2, 8)
+    lengths = torch.tensor([3, 6])
+    plain, exact = (cached_attention(q, k, v, lengths, impl=impl) for impl in ("auto", "reference"))
+    torch.testing.assert_close(plain, exact)
+    with pytest.raises(KernelUnavailableError, match="cached_attention"):
+        cached_attention(q, k, v, lengths, impl="triton")

@@ -83,7 +83,7 @@ def test_autocast_is_near_float32(preset: str) -> None:
 
 
 def test_packed_sequences_with_a_state_are_refused() -> None:
-    with pytest.raises(SpecError, match="give each a row of the batch"):
+    with pytest.raises(SpecError, match="give each sequence a row of the batch"):
         build("linear")(torch.randn(1, 4, 24), ctx=Context(cu_seqlens=torch.tensor([0, 4]), want_state=True))
 
 

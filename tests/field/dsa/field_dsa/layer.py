@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer
 from archsearch.ops.cache import write_rows
 from archsearch.ops.laid_out import lay_out
+from archsearch.ops.masks import earlier_in_sequence
 from archsearch.ops.rotary import Rotary
 from archsearch.ops.softmax import explicit_attention
 from archsearch.ops.weights import mean_weights
@@ -40,10 +40,8 @@ class IndexedAttention(AttentionMixer):
         q, k, v = self.project(x, positions)
         asks, key, weights = self._indexed(x.detach(), positions)
         if state is None:
-            o = self._attend(q, k, v, (asks, key, weights), _earlier(order), ctx)
+            o = self._attend(q, k, v, (asks, key, weights), earlier_in_sequence(order), ctx)
             return self.output(o), None
-        if ctx.cu_seqlens is not None:
-            raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
         most = state.check_room(x.shape[1], ctx.held) + x.shape[1]
         new = {"k": k, "v": v, "index": key}
         tensors = {name: write_rows(state.tensors[name], order, values) for name, values in new.items()}
@@ -67,7 +65,7 @@ class IndexedAttention(AttentionMixer):
 
     def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
         """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.teacher`."""
-        visible, positions = _earlier(ctx.order_of(x)), ctx.positions_of(x)
+        visible, positions = earlier_in_sequence(ctx.order_of(x)), ctx.positions_of(x)
         q, k, _ = self.project(x, positions)
         chosen, seen, _ = self._choice(self._indexed(x, positions), visible)
         return mean_weights(q, k, torch.zeros_like(visible).scatter(-1, chosen, seen))
@@ -107,12 +105,6 @@ def divergence(target: Tensor, scores: Tensor, visible: Tensor) -> Tensor:
     """KL(target || softmax scores) `[B, T, S]` over what is visible, the mean over tokens."""
     learnt = scores.log_softmax(-1).masked_fill(~visible, 0.0)
     return (torch.xlogy(target, target) - target * learnt).sum(-1).mean()
-
-
-def _earlier(order: Tensor) -> Tensor:
-    """`[B, T, T]`: tokens of the same sequence that do not come later, of the order `[B, T]` of each in its own."""
-    index = torch.arange(order.shape[1], device=order.device)
-    return (index <= index[:, None]) & (index >= (index - order)[..., None])
 
 
 def _over(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, seen: Tensor) -> Tensor:

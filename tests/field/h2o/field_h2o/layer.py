@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer
@@ -47,8 +46,6 @@ class EvictingAttention(AttentionMixer):
 
     def _read(self, x: Tensor, state: MixerState, ctx: Context) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Outputs `[B, T, Hq, D]`; the filled rows and the new ones `[B, S, Hkv, D]`; their scores `[B, S, Hkv]`."""
-        if ctx.cu_seqlens is not None:
-            raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
         state.check_room(x.shape[1], ctx.held)
         q, *new = self.project(x, ctx.positions_of(x, state.lengths))
         filled, named = min(state.most, self.kept), zip(("k", "v"), new, strict=True)

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.short_conv import ShortConv, next_tail
@@ -43,8 +42,6 @@ class SelectiveScan(Mixer):
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         """`[B, T, D]` to `[B, T, D]`; raises `SpecError` for packed sequences with a state."""
         state, packed = self.state_for(x, state, ctx), ctx.cu_seqlens is not None
-        if state is not None and packed:
-            raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
         order = ctx.order_of(x) if packed else None
         u, gate = self.read(x).chunk(2, dim=-1)
         tail = None if state is None else state.tensors["conv"]

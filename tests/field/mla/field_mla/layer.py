@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.cache import write_rows
@@ -69,8 +68,6 @@ class LatentAttention(Mixer):
 
     def _remember(self, x: Tensor, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """q of the tokens of `x`, and the state with them."""
-        if ctx.cu_seqlens is not None:
-            raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
         state.check_room(x.shape[1], ctx.held)
         rows = ctx.order_of(x, state.lengths)
         q, *new = self._project(x, ctx.positions_of(x, state.lengths))

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 
@@ -45,8 +44,6 @@ class TestTimeTraining(Mixer):
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         """`[B, T, D]` to `[B, T, D]`; raises `SpecError` for packed sequences with a state."""
         state = self.state_for(x, state, ctx)
-        if state is not None and ctx.cu_seqlens is not None:
-            raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")
         row, column = self._places(x, state, ctx)
         sequences = len(x) if ctx.cu_seqlens is None else len(ctx.cu_seqlens) - 1
         laid = (sequences, int(column.max()) + 1 if column.numel() else 0)
