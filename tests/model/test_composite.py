@@ -138,7 +138,7 @@ def test_packed_sequences_cannot_share_a_state(mixer: str) -> None:
     block = build(f"{mixer} full").blocks[0]
     packed, x = torch.tensor([0, 2, 5]), torch.randn(1, 5, 32)
     for state, wanted in ((None, True), (block.mixer.init_state(1, 9), False)):
-        with pytest.raises(SpecError, match="packed sequences .* cannot share a state"):
+        with pytest.raises(SpecError, match=r"packed sequences .* cannot share a state"):
             block.mixer(x, state=state, ctx=Context(cu_seqlens=packed, want_state=wanted))
 
 
