@@ -31,13 +31,27 @@ def step_reads(mixer: Mixer, x: Tensor, *, spare: int = 5) -> StepReads:
     Rows of `spare` tokens that never came stay in the state: reading them counts too. A tensor of integers cannot
     be disturbed soundly, and is taken as read whole.
     """
-    tokens = x.shape[1]
-    before = mixer.init_state(1, tokens + spare, dtype=x.dtype)
-    if tokens > 1:
-        _, before = mixer(x[:, : tokens - 1], state=before, ctx=Context(want_state=True))
-    probe = _Probe(mixer, x[:, -1], before)
+    return stretch_reads(mixer, x, 1, spare=spare)[0]
+
+
+@torch.no_grad()
+def stretch_reads(mixer: Mixer, x: Tensor, count: int, *, spare: int = 5) -> list[StepReads]:
+    """`step_reads` of each of the last `count` tokens of `x` `[1, T, D]`, one step after the other."""
+    first = x.shape[1] - count
+    state = mixer.init_state(1, x.shape[1] + spare, dtype=x.dtype)
+    if first:
+        _, state = mixer(x[:, :first], state=state, ctx=Context(want_state=True))
+    found = []
+    for token in range(first, x.shape[1]):
+        probe = _Probe(mixer, x[:, token], state.clone())
+        found.append(_reads_of(probe))
+        _, state = mixer.step(x[:, token], state=state, ctx=Context(want_state=True))
+    return found
+
+
+def _reads_of(probe: _Probe) -> StepReads:
     read = written = 0
-    for name, tensor in before.tensors.items():
+    for name, tensor in probe.before.tensors.items():
         units = _units(tensor)[0]
         unit_bytes = units.shape[-1] * units.element_size()
         written_units = probe.written(name)
