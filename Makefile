@@ -3,7 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-browser test-postgres kernels check bench bench-dashboard screenshots gpu clean
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-browser test-postgres test-field docs kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -11,6 +12,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,kernels]'
 	touch $@
+
+help:  ## these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)  ## everything for work on archsearch, into .venv
 
 demo: $(STAMP)  ## search hybrid attention on this machine and show the front
 	$(BIN)/archsearch run examples/quickstart.toml
@@ -27,6 +33,13 @@ test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" tests/storage tests/cli tests/dashboard tests/search
+
+test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, installed by pip and trained
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field
+
+docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report
 	$(BIN)/archsearch kernels compile --accepted tests/kernels/accepted.json
@@ -49,5 +62,5 @@ screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickst
 gpu: $(STAMP)  ## on a card: prove the kernels, measure ops and models, report
 	$(BIN)/python benchmarks/gpu.py
 
-clean:
-	rm -rf $(VENV) build dist *.egg-info
+clean:  ## remove what was installed and built
+	rm -rf $(VENV) build dist site *.egg-info

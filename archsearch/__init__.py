@@ -18,8 +18,8 @@ from archsearch.mixer import (
     Tunable,
 )
 from archsearch.registry import load_registry
+from archsearch.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "ArchSpec",
     "ArchsearchError",

@@ -76,16 +76,17 @@ def run(
 
     The database is `storage`, else ``ARCHSEARCH_STORAGE``, else the spec's, else ``sqlite:///archsearch.db``.
     """
-    from archsearch.search import SearchSpec, run_search
+    from archsearch.search import Problem, SearchSpec, run_search
     from archsearch.storage import Store, storage_url
 
     registry = _registry(registry, plugins)
     if isinstance(spec, str | Path):
-        spec = SearchSpec.load(spec, registry)
+        spec = SearchSpec.load(spec)
     elif not isinstance(spec, SearchSpec):
-        spec = SearchSpec.from_dict(spec, registry)
+        spec = SearchSpec.from_dict(spec)
+    problem = Problem.of(spec, registry)
     with Store.open(storage_url(storage, spec=spec.storage.url)) as store:
-        return run_search(spec, registry=registry, store=store)
+        return run_search(problem, store=store)
 
 
 def open_store(url: str | None = None, *, read_only: bool = True) -> Store:

@@ -25,7 +25,7 @@ class Figures:
     figure, its value and the context, and `ForeignCodeError` for what the plugin raises."""
 
     def __init__(self, plugin: MixerPlugin[Any], options: MixerOptions, shape: ModelShape, layer: LayerInfo) -> None:
-        self._plugin, self._of = plugin, (options, shape, layer.told_to(plugin))
+        self._plugin, self._of = plugin, (options, shape, layer.told_to(plugin, options))
         self._what = f'mixer "{plugin.name}", layer {layer.index}'
 
     def params(self) -> int:

@@ -80,9 +80,12 @@ class LayerInfo:
     resolver: Resolver | None = None
     pattern: tuple[LayerSpec, ...] | None = None
 
-    def told_to(self, plugin: MixerPlugin[Any]) -> LayerInfo:
-        """What a plugin is told: the pattern only where it says that it reads it, so that costs kept by layer hold."""
-        return self if plugin.reads_pattern or self.pattern is None else replace(self, pattern=None)
+    def told_to(self, plugin: MixerPlugin[Any], options: MixerOptions) -> LayerInfo:
+        """What a plugin is told: the pattern only where it says that it reads it, or is made of mixers that may, so
+        that costs kept by layer hold."""
+        if self.pattern is None or plugin.reads_pattern or plugin.parts(options):
+            return self
+        return replace(self, pattern=None)
 
     @property
     def earlier(self) -> tuple[LayerSpec, ...]:

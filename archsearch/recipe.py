@@ -20,12 +20,25 @@ _Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Recipe(Numbers):
     """Training settings, equal for all candidates.
 
-    ``steps`` optimiser steps, or as many as ``tokens`` need; ``learning_rates`` are all tried and the best on
-    validation is reported on test; ``seeds`` is how many are trained. ``stop_at`` ends a run early once the task's
-    primary metric on validation reaches it (recall tasks; 0 never). Validation is looked at every ``eval_every``
-    steps. ``dtype`` is that of the products (autocast); parameters stay in float32. ``threads`` of the CPU are part of
-    the result, since sums are taken in another order with another number. Every number has an upper bound, beyond
-    which it can only be a slip of the pen.
+    Every number has an upper bound, beyond which it can only be a slip of the pen.
+
+    ``steps``: optimiser steps of a run.
+    ``tokens``: tokens of a run, in place of ``steps``: as many steps are taken as they need.
+    ``batch_size``: sequences of a step.
+    ``learning_rates``: peak learning rates. All are tried, and the best on validation is reported on test.
+    ``warmup``: share of the steps over which the rate rises in a line, before it falls as a cosine.
+    ``final_learning_rate``: share of the peak that the rate ends at.
+    ``betas``: of AdamW.
+    ``weight_decay``: of AdamW, on matrices.
+    ``clip``: the largest norm of the gradient; a larger one is scaled down to it.
+    ``dtype``: of the products (autocast); parameters stay in float32.
+    ``stop_at``: a run ends early once the task's primary metric on validation reaches this (metrics to be maximised
+    only); 0 for never.
+    ``eval_every``: steps from one look at validation to the next.
+    ``seeds``: seeds that each candidate is trained with.
+    ``threads``: of the CPU. They are part of the result, since sums are taken in another order with another number.
+    ``device``: what a trial trains on; "auto" takes CUDA where there is one.
+    ``checkpoint_seconds``: from one checkpoint of a run to the next.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

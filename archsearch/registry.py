@@ -290,7 +290,7 @@ class Registry:
 
     def parts(self, mixers: Iterable[str], tasks: Iterable[str]) -> tuple[Part, ...]:
         """What results of these mixers and tasks are made of, the core among it, by name."""
-        from archsearch import __version__
+        from archsearch.version import __version__
 
         found = {"core": (f"archsearch {__version__}", core_digest())}
         for name in mixers:

@@ -181,7 +181,7 @@ def _training_step(pattern: str, tokens: int, batch: int, short_conv: int = 0) -
 
 def search() -> None:
     """Candidates costed and judged, and drawn by NSGA-II before that; what the search adds to a trial."""
-    spec = SearchSpec.load(ROOT / "examples" / "quickstart.toml", load_registry())
+    spec = SearchSpec.load(ROOT / "examples" / "quickstart.toml")
     show_rate("candidates costed and judged", [_judged() for _ in range(5)], "5,000/s")
     show_rate("candidates drawn with NSGA-II, costed and judged", [_drawn(spec) for _ in range(5)], "500/s")
     overheads = [_overhead() for _ in range(3)]
@@ -197,7 +197,7 @@ def show_rate(label: str, rates: list[float], target: str) -> None:
 
 def _problem() -> Problem:
     registry = load_registry()
-    return Problem.of(SearchSpec.load(ROOT / "examples" / "quickstart.toml", registry), registry)
+    return Problem.of(SearchSpec.load(ROOT / "examples" / "quickstart.toml"), registry)
 
 
 def _judged(count: int = 5000) -> float:
@@ -230,7 +230,7 @@ def _overhead(trials: int = 24) -> float:
     data["name"], data["recipe"] = "overhead", {**data["recipe"], "steps": 1, "batch_size": 4}
     data["search"] |= {"trials": trials, "references": False, "confirm_seeds": 0, "concurrency": 1}
     with tempfile.TemporaryDirectory() as folder, Store.open(f"sqlite:///{folder}/bench.db") as store:
-        run_search(SearchSpec.from_dict(data, registry), registry=registry, store=store)
+        run_search(Problem.of(SearchSpec.from_dict(data), registry), store=store)
         done = [store.trial(record.id) for record in store.trials(store.search("overhead").id, states=["complete"])]
     begun = min(record.started_at for record in done if record.started_at)
     ended = max(record.finished_at for record in done if record.finished_at)

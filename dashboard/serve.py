@@ -10,8 +10,9 @@ from streamlit.web import cli
 
 from archsearch.errors import ArchsearchError
 
-from . import app, reading, reading_evidence
+from . import app
 from .connection import registry, store
+from .reading import answers, evidence
 from .tables import ONE_WAY_OUT
 
 SCRIPT = Path(app.__file__).parent / "entry" / "script.py"
@@ -32,13 +33,13 @@ def read_ahead(seconds: float = READ_AHEAD_SECONDS) -> int:
     begun, count = time.monotonic(), 0
     try:
         registry()
-        for search in reversed(store().searches()[-reading.KEPT :]):
+        for search in reversed(store().searches()[-answers.KEPT :]):
             if time.monotonic() - begun > seconds:
                 break
-            reading.hypervolume(search)
-            reading.values(search)
+            answers.hypervolume(search)
+            answers.values(search)
             if not count:
-                reading_evidence.evidence_of(search)
+                evidence.evidence_of(search)
             count += 1
     except ArchsearchError:
         return count

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
+from archsearch.analysis.objectives import Objective
 from archsearch.analysis.points import COLUMNS
-from archsearch.costs import MEASURES
 
 from .foreign import Count, Label, Number, Scalar, Shape
 from .text import SENTENCE, shortened
@@ -52,9 +52,8 @@ class ObjectiveShape(Shape):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        measure, _, context = (self.metric or self.name).rpartition("@")
-        cost = (measure or context) in MEASURES
-        if cost and not (context.isascii() and context.isdigit() and len(context) < 16):
+        found = Objective.from_json(self.model_dump())
+        if found.is_cost and found.context is None:
             raise ValueError("a cost without a context")
         if self.name in _TAKEN or self.metric in _TAKEN:
             raise ValueError("the name of another column")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 
@@ -38,18 +37,18 @@ def test_public_names() -> None:
 
 def test_hooks() -> None:
     hooks = [name for name, value in vars(hookspecs).items() if hasattr(value, "archsearch_spec")]
-    assert sorted(hooks) == ["register_mixers", "register_tasks"]
+    assert sorted(hooks) == ["register_kernels", "register_mixers", "register_ops", "register_tasks"]
 
 
-def test_every_package_is_shipped() -> None:
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    core = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "archsearch").rglob("__init__.py")}
+def test_every_folder_with_code_is_a_package_that_is_shipped() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {
-        re.sub(f"^{folder}", f"archsearch_{folder}", ".".join(path.parent.relative_to(ROOT).parts))
-        for folder in ("plugins", "dashboard")
-        for path in (ROOT / folder).rglob("__init__.py")
+        ".".join((package, *path.parent.relative_to(ROOT / folder).parts)): path.parent
+        for package, folder in setuptools["package-dir"].items()
+        for path in (ROOT / folder).rglob("*.py")
     }
-    assert core | found == listed
+    assert sorted(found) == setuptools["packages"]
+    assert [folder for folder in found.values() if not (folder / "__init__.py").is_file()] == []
 
 
 def test_version_is_told_once() -> None:

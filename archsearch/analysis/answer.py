@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from archsearch.analysis.front import front
-from archsearch.analysis.objectives import Objective, metric_name, objectives_of
+from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.analysis.points import points
 from archsearch.analysis.validity import Validity
 
@@ -147,8 +147,8 @@ def marks(row: Mapping[Any, Any]) -> str:
 def read_answer(store: Store, name: str) -> Answer:
     """The answer of the search of that name; raises `StorageError` for an unknown one."""
     search = store.search(name)
-    objectives = search.objectives
-    names = [metric_name(objective) for objective in objectives]
+    objectives = objectives_of(search)
+    names = [objective.metric for objective in objectives]
     found = points(store.candidates_frame(name), store.values_frame(name, names, ("test", "cost")), objectives)
     return Answer(
         search=search,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from archsearch.analysis.differences import Difference, difference, seed_noise
 from archsearch.analysis.front import eligible
-from archsearch.analysis.objectives import Objectives, losses, metric_name
+from archsearch.analysis.objectives import Objectives, losses
 
 Row = Mapping[Hashable, Any]
 
@@ -40,15 +40,14 @@ def best_within(
     chosen = points[eligible(points, objectives)]
     for limited, limit in limits.items():
         chosen = chosen[chosen[limited] <= limit]
-    first = [objective for objective in objectives if objective["name"] == name]
-    rest = [objective for objective in objectives if objective["name"] != name]
+    first = [objective for objective in objectives if objective.name == name]
+    rest = [objective for objective in objectives if objective.name != name]
     keys = losses(chosen, [*first, *rest])
     rows: list[Row] = [*chosen.iloc[np.lexsort(keys.T[::-1])[:2]].to_dict("records")]
     best, after = (rows[0] if rows else None), (rows[1] if len(rows) > 1 else None)
     lead = None
     if best is not None and after is not None:
-        metric = metric_name(first[0])
-        noise = seed_noise(points, name)
+        metric, noise = first[0].metric, seed_noise(points, name)
         lead = difference(_by_seed(values, after, metric), _by_seed(values, best, metric), noise)
     return Pick(candidates=len(chosen), best=best, next=after, lead=lead)
 

@@ -65,7 +65,7 @@ def reference_point(points: pd.DataFrame, objectives: Objectives) -> dict[str, f
     if not len(values):
         return {}
     edge = _default_edge(values) * signs(objectives)
-    return {str(objective["name"]): float(value) for objective, value in zip(objectives, edge, strict=True)}
+    return {objective.name: float(value) for objective, value in zip(objectives, edge, strict=True)}
 
 
 def volume(values: Values, edge: Values) -> float:
@@ -106,10 +106,10 @@ def _within(values: Values, edge: Values) -> float:
 def _reference_losses(values: Values, objectives: Objectives, reference: Reference | None) -> Values:
     if reference is None:
         return _default_edge(values)
-    missing = [str(objective["name"]) for objective in objectives if objective["name"] not in reference]
+    missing = [objective.name for objective in objectives if objective.name not in reference]
     if missing:
         raise SpecError(f'the reference point has no value for "{missing[0]}": give one for each objective')
-    return np.array([reference[str(objective["name"])] for objective in objectives]) * signs(objectives)
+    return np.array([reference[objective.name] for objective in objectives]) * signs(objectives)
 
 
 def _default_edge(values: Values) -> Values:

@@ -1,10 +1,10 @@
-"""Objectives as the store keeps them: names, the metrics behind them, and values turned so that less is better."""
+"""Objectives: what candidates are compared by, the metrics behind them, and values turned so that less is better."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,53 +17,56 @@ from archsearch.units import format_quantity
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord
 
-Objectives = Sequence[Mapping[str, Any]]
-"""One mapping an objective: "name" (the column), "direction" ("minimize" or "maximize"), and "metric", the name under
-which its values are stored where that is another ("state_bytes@32768")."""
-
+Direction = Literal["maximize", "minimize"]
 Values = npt.NDArray[np.float64]
-
-
-def metric_name(objective: Mapping[str, Any]) -> str:
-    """The name of the metric that holds the objective's values."""
-    return str(objective.get("metric") or objective["name"])
-
-
-def signs(objectives: Objectives) -> Values:
-    """1 for each objective to be minimised, -1 for each to be maximised: `[n_objectives]`."""
-    directions = [objective["direction"] for objective in objectives]
-    unknown = [direction for direction in directions if direction not in ("minimize", "maximize")]
-    if unknown:
-        raise SpecError(f'"{unknown[0]}" is no direction of an objective: it is minimize or maximize')
-    if not directions:
-        raise SpecError("there is no objective to compare by: give at least one")
-    return np.array([1.0 if direction == "minimize" else -1.0 for direction in directions])
-
-
-def losses(points: pd.DataFrame, objectives: Objectives) -> Values:
-    """The points' values turned so that less is better: `[n_points, n_objectives]`, NaN where there is none."""
-    names = [str(objective["name"]) for objective in objectives]
-    return points[names].to_numpy(dtype=np.float64, na_value=np.nan) * signs(objectives)
+_MOST_DIGITS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """One objective; ``metric`` is the name under which its values are stored, a cost's with its context."""
+    """One objective by the name that the spec gives it.
+
+    ``metric`` is the name under which its values are stored ("" stands for ``name``): a cost's with its context
+    ("state_bytes@32768"). Raises `SpecError` for a direction that is none.
+    """
 
     name: str
-    direction: str
-    unit: str
-    metric: str
+    direction: Direction
+    unit: str = ""
+    metric: str = ""
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("minimize", "maximize"):
+            raise SpecError(f'"{self.direction}" is no direction of an objective: it is minimize or maximize')
+        if not self.metric:
+            object.__setattr__(self, "metric", self.name)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """From what the store keeps; ``unit`` and ``metric`` may be missing."""
+        unit, metric = data.get("unit") or "", data.get("metric") or ""
+        return cls(name=str(data["name"]), direction=data["direction"], unit=str(unit), metric=str(metric))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the store, which `from_json` reads back."""
+        return asdict(self)
 
     @property
     def is_cost(self) -> bool:
-        """Whether it follows from the architecture alone."""
+        """Whether it follows from the architecture alone; else it is measured."""
         return self.metric.partition("@")[0] in MEASURES
 
     @property
     def context(self) -> int | None:
-        """The context in tokens that a cost is taken at."""
-        return int(self.metric.rpartition("@")[2]) if self.is_cost else None
+        """The context in tokens that a cost is taken at; None for what is measured, and where it cannot be read."""
+        text = self.metric.partition("@")[2]
+        readable = self.is_cost and text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+        return int(text) if readable else None
+
+    @property
+    def sign(self) -> float:
+        """1 where less is better, -1 where more is."""
+        return 1.0 if self.direction == "minimize" else -1.0
 
     def show(self, value: float) -> str:
         """A value as people read it."""
@@ -72,14 +75,22 @@ class Objective:
         return format_quantity(value, unit=self.unit) if self.is_cost else f"{value:.3f}"
 
 
+Objectives = Sequence[Objective]
+
+
 def objectives_of(search: SearchRecord) -> list[Objective]:
     """The objectives that a search was stored with, in the order of its spec."""
-    return [
-        Objective(
-            name=str(given["name"]),
-            direction=str(given["direction"]),
-            unit=str(given.get("unit") or ""),
-            metric=str(given.get("metric") or given["name"]),
-        )
-        for given in search.objectives
-    ]
+    return [Objective.from_json(given) for given in search.objectives]
+
+
+def signs(objectives: Objectives) -> Values:
+    """1 for each objective to be minimised, -1 for each to be maximised: `[n_objectives]`."""
+    if not objectives:
+        raise SpecError("there is no objective to compare by: give at least one")
+    return np.array([objective.sign for objective in objectives])
+
+
+def losses(points: pd.DataFrame, objectives: Objectives) -> Values:
+    """The points' values turned so that less is better: `[n_points, n_objectives]`, NaN where there is none."""
+    names = [objective.name for objective in objectives]
+    return points[names].to_numpy(dtype=np.float64, na_value=np.nan) * signs(objectives)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from archsearch.analysis.objectives import Objectives, metric_name
+from archsearch.analysis.objectives import Objective, Objectives
 
 COLUMNS = ("trial", "number", "pattern", "digest", "kind", "state", "seeds", "confirmed", "exercised", "feasible")
 """`trial` is the one that the values come from and `number` that of the candidate's first; `kind` is "reference" when
@@ -26,11 +23,12 @@ def points(trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, 
 
     The values come from the candidate's confirm trial once that is complete or has diverged, so that a candidate
     which only luck kept finite loses its place; else from its complete search or reference trial. A seed without a
-    value makes all four NaN: a mean over the seeds that went well would flatter the candidate.
+    value makes all four NaN: a mean over the seeds that went well would flatter the candidate. Whether it is within
+    the budget its newest trial says, as a budget may grow.
     """
     sources = _sources(trials)
     first = trials.assign(reference=trials["kind"] == "reference").sort_values("number").groupby("digest", sort=False)
-    table = first.agg({"number": "first", "reference": "any", "exercised": "all", "feasible": "all"})
+    table = first.agg({"number": "first", "reference": "any", "exercised": "all", "feasible": "last"})
     frame = sources.set_index("digest").loc[table.index].drop(columns=["number", "exercised", "feasible"])
     frame = frame.join(table).reset_index()
     frame["confirmed"] = (frame["kind"] == "confirm") & (frame["state"] == "complete")
@@ -40,23 +38,27 @@ def points(trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, 
     return pd.concat([frame, *parts], axis=1)
 
 
+def rank(kind: str, state: str) -> int:
+    """How well a trial can speak for its candidate; of those with the highest rank the newest does."""
+    if kind == "confirm":
+        return 3 if state in _CONFIRMING else 0
+    return 2 if state == "complete" else 1
+
+
 def _sources(trials: pd.DataFrame) -> pd.DataFrame:
     """The trial of each candidate that speaks for it."""
-    confirming = (trials["kind"] == "confirm") & trials["state"].isin(_CONFIRMING)
-    complete = (trials["kind"] != "confirm") & (trials["state"] == "complete")
-    drawn = trials["kind"] != "confirm"
-    rank = np.select([confirming, complete, drawn], [3, 2, 1], default=0)
-    ordered = trials.assign(rank=rank).sort_values(["rank", "number"])
+    ranks = np.array(list(map(rank, trials["kind"], trials["state"])), dtype=np.int64)
+    ordered = trials.assign(rank=ranks).sort_values(["rank", "number"])
     return ordered.drop_duplicates("digest", keep="last")
 
 
 def _summary(
-    frame: pd.DataFrame, trials: pd.DataFrame, metrics: pd.DataFrame, objective: Mapping[str, Any], split: str
+    frame: pd.DataFrame, trials: pd.DataFrame, metrics: pd.DataFrame, objective: Objective, split: str
 ) -> pd.DataFrame:
-    rows = metrics[(metrics["name"] == metric_name(objective)) & metrics["step"].isna()]
+    rows = metrics[(metrics["name"] == objective.metric) & metrics["step"].isna()]
     measured, costs = rows[rows["split"] == split], rows[rows["split"] == "cost"]
     table = _cost(frame, trials, costs) if len(costs) else _measured(frame, measured)
-    name = str(objective["name"])
+    name = objective.name
     return table.rename(columns=lambda column: name if column == "mean" else f"{name}_{column}")
 
 

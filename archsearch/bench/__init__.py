@@ -1,4 +1,4 @@
-"""Bench: measured times of mixers and models on this device."""
+"""Bench: measured times of mixers and models on this device; what they gave is read in `archsearch.bench.results`."""
 
 from archsearch.bench.timing import Timing, alternate, ratio
 

@@ -8,9 +8,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 
+from archsearch.evidence.compiled import Compiled, Report
 from archsearch.kernels import Build
 from archsearch.kernels.compiler import compile_build, compiler_versions, digest_of
-from archsearch.kernels.report import Compiled, Report
 from archsearch.ops.triton.builds import builds as core_builds
 from archsearch.registry import Registry, load_registry
 
@@ -53,7 +53,7 @@ def compile_all(
         kernels.append(compiled)
         if done is not None:
             done(len(kernels), len(tasks), compiled)
-    return Report(triton=triton, ptxas=ptxas, kernels=kernels, reasons={})
+    return Report(triton=triton, ptxas=ptxas, records=tuple(kernels), reasons={})
 
 
 def _compiled(tasks: list[tuple[str, int, Path | None]], jobs: int) -> Iterator[Compiled]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archsearch.bench.compare import OUTPUT, Verdict, agreeing_rows, judge, limit_of, worst
 from archsearch.bench.op import BenchOp, Draw, Inputs, Outputs
-from archsearch.speed.work import Shape, Work
+from archsearch.bench.results.work import Shape, Work
 
 
 @dataclass(frozen=True, kw_only=True)

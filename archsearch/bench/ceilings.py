@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from archsearch.bench.results.schema import Rates
 from archsearch.bench.timing import Stopwatch, measure
-from archsearch.speed.results import Rates
 
 _SECONDS = 1.0
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from archsearch import __version__
+from archsearch.bench.results.schema import Environment
 from archsearch.kernels.device import arch_of
-from archsearch.speed.results import Environment
+from archsearch.version import __version__
 
 NONE = "none"
 

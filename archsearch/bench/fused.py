@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs
+from archsearch.bench.results.work import Shape, Work
 from archsearch.ops.bounds import UNIT_EPS
-from archsearch.speed.work import Shape, Work
 
 TAPS = 4
 _LARGE = Shape(batch=1, tokens=32768, heads=16, kv_heads=1, head_dim=128)

@@ -17,11 +17,11 @@ from archsearch.bench.compare import Verdict
 from archsearch.bench.device import dtype_of
 from archsearch.bench.fused import fused_ops
 from archsearch.bench.op import BenchOp, Draw, Peer
+from archsearch.bench.results.schema import OURS, KernelRow, Measured, Rates, Spread, Status
+from archsearch.bench.results.work import Ceilings, Shape
 from archsearch.bench.timing import Timing, measure
 from archsearch.errors import ArchsearchError, KernelUnavailableError, SpecError, listing
 from archsearch.registry import Registry
-from archsearch.speed.results import OURS, KernelRow, Measured, Rates, Spread, Status
-from archsearch.speed.work import Ceilings, Shape
 
 _LONGEST_REASON = 300
 

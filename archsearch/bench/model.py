@@ -17,14 +17,14 @@ from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.bench.clock import Clock, Timed, captured
 from archsearch.bench.compare import ratio
 from archsearch.bench.kernels import spread_of
+from archsearch.bench.results.schema import ModelRow, Rates, Status
+from archsearch.bench.results.work import Ceilings, Work
 from archsearch.bench.timing import measure
 from archsearch.costs import ArchCost, CostModel
 from archsearch.model import HybridLM
 from archsearch.model.lm import BlockState
 from archsearch.ops.impl import VARIABLE
 from archsearch.registry import Registry
-from archsearch.speed.results import ModelRow, Rates, Status
-from archsearch.speed.work import Ceilings, Work
 
 CHECKED_TOKENS, LIMIT = 192, 5e-2
 """A model's pass and its step are measured only if their logits after so many tokens are within this ratio of those in

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from archsearch.speed.work import Shape, Work
+from archsearch.bench.results.work import Shape, Work
 
 Inputs: TypeAlias = Mapping[str, Tensor]
 Outputs: TypeAlias = tuple[Tensor, ...]

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.bench.op import Inputs, Outputs, Peer
+from archsearch.bench.results.work import causal_work
 from archsearch.errors import KernelUnavailableError
 from archsearch.ops.softmax import masked_attention
-from archsearch.speed.work import causal_work
 
 SDPA = ("sdpa cudnn", "sdpa flash")
 """Causal attention over all tokens, by each of the two backends that are fast on a card."""

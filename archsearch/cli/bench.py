@@ -13,7 +13,7 @@ from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, K
 from archsearch.cli.output import JsonFlag, console, print_json, quiet_console
 
 if TYPE_CHECKING:
-    from archsearch.speed.results import KernelRow, ModelRow, Results
+    from archsearch.bench.results.schema import KernelRow, ModelRow, Results
 
 RowT = TypeVar("RowT", "KernelRow", "ModelRow")
 
@@ -60,8 +60,8 @@ def bench_kernels(
     from archsearch.bench.environment import environment
     from archsearch.bench.kernels import Bench, bench_ops, ops_of
     from archsearch.bench.op import FULL, QUICK, TINY
+    from archsearch.bench.results.schema import OURS, Results
     from archsearch.registry import load_registry
-    from archsearch.speed.results import OURS, Results
 
     place = device_named(device)
     ops = ops_of(load_registry(), only)
@@ -103,8 +103,8 @@ def bench_model(
     from archsearch.bench.device import device_named, dtype_of
     from archsearch.bench.environment import environment
     from archsearch.bench.model import ModelBench, bench_pattern, impl_in_use, plan_for
+    from archsearch.bench.results.schema import Results
     from archsearch.registry import load_registry
-    from archsearch.speed.results import Results
 
     place = device_named(device)
     dtype = dtype_of(place)
@@ -156,9 +156,9 @@ def bench_report(
     json: JsonFlag = False,
 ) -> None:
     """Shows what result files hold: every figure with its spread and its share of the bound, and the targets."""
+    from archsearch.bench.results.files import read_results
+    from archsearch.bench.results.targets import judge_targets
     from archsearch.cli.bench_tables import kernel_table, model_table, target_table
-    from archsearch.speed.results import read_results
-    from archsearch.speed.targets import judge_targets
 
     results = read_results(files or [RESULTS])
     verdicts = judge_targets(results)
@@ -184,8 +184,8 @@ def _plain(results: Results) -> dict[str, Any]:
 
 def _collect(measured: Iterable[RowT], empty: Results, path: Path | None) -> list[RowT]:
     """Prints each row as it comes and keeps the file up to date, so that a run that is ended leaves what it has."""
+    from archsearch.bench.results.files import write_results
     from archsearch.cli.bench_tables import row_line
-    from archsearch.speed.results import write_results
 
     out = console() if path is None else quiet_console()  # the file is the answer
     rows, field = [], "kernels" if empty.kind == "kernels" else "models"

@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from archsearch.bench.results.schema import OURS, KernelRow, Results
 from archsearch.cli.bench_tables import heading
 from archsearch.errors import ArchsearchError
-from archsearch.speed.results import OURS, KernelRow, Results
 
 WIDTH_INCHES, ROW_INCHES, AROUND_INCHES = 10.0, 0.26, 2.0
 _INK, _OURS, _GRID = "#222222", "#1f5fa8", "#e3e5e8"

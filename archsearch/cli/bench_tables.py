@@ -10,8 +10,8 @@ from archsearch.cli.output import table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from archsearch.speed.results import KernelRow, ModelRow, Results
-    from archsearch.speed.targets import Verdict
+    from archsearch.bench.results.schema import KernelRow, ModelRow, Results
+    from archsearch.bench.results.targets import Verdict
 
 
 def heading(results: Results) -> str:
@@ -28,7 +28,7 @@ def heading(results: Results) -> str:
 
 def row_line(row: KernelRow | ModelRow) -> str:
     """One row of either kind as one line."""
-    from archsearch.speed.results import ModelRow
+    from archsearch.bench.results.schema import ModelRow
 
     return model_line(row) if isinstance(row, ModelRow) else kernel_line(row)
 
@@ -85,7 +85,7 @@ def kernel_table(results: Results) -> Table:
 
 def model_table(results: Results) -> Table:
     """Every row of a file of models: measured over predicted, and relative to the first pattern's."""
-    from archsearch.speed.frames import relative_errors
+    from archsearch.bench.results.frames import relative_errors
 
     relative = {id(row): error for row, error in relative_errors(results)}
     return table(MODEL_COLUMNS, [_model_cells(row, relative.get(id(row))) for row in results.models])

@@ -86,7 +86,7 @@ def trials(
         frame, metrics = store.trials_frame(name), store.metrics_frame(name)
     objectives = objectives_of(search)
     alone = frame.assign(digest=frame["trial"], kind="search")
-    values = points(alone, metrics, search.objectives, split="validation").set_index("trial")
+    values = points(alone, metrics, objectives, split="validation").set_index("trial")
     frame = frame.join(values[[objective.name for objective in objectives]], on="trial")
     found = frame[frame["state"].isin(state)] if state else frame
     shown = found.tail(limit) if limit else found

@@ -52,7 +52,7 @@ def doctor(storage: StorageOption = None, json: JsonFlag = False) -> None:
 def _checks(storage: str | None) -> Iterator[Check]:
     import platform
 
-    from archsearch import __version__
+    from archsearch.version import __version__
 
     yield Check(name="archsearch", status="ok", detail=__version__)
     yield Check(name="python", status="ok", detail=f"{platform.python_version()} on {platform.platform()}")

@@ -12,8 +12,8 @@ import typer
 from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
 
 if TYPE_CHECKING:
+    from archsearch.evidence.compiled import Compiled, Report
     from archsearch.kernels import Table
-    from archsearch.kernels.report import Compiled, Report
 
 ArchOption = Annotated[list[str], typer.Option("--arch", metavar="ARCH", help="Architecture; may be repeated.")]
 _BOTH = ["sm_90", "sm_80"]
@@ -51,25 +51,25 @@ def compile_kernels(
     with 1 when a kernel has a fault that the accepted report gives no reason for, or differs from it.
     """
     from archsearch.bench.builds import compile_all, digests
+    from archsearch.evidence.compiled import Report, differences, drift
     from archsearch.kernels.compiler import cache_folder
-    from archsearch.kernels.report import Report, differences, drift
     from archsearch.registry import load_registry
 
     registry = load_registry()
-    held = Report.load(accepted) if accepted is not None else None
+    held = Report.read(accepted) if accepted is not None else None
     reasons = held.reasons if held is not None else _reasons(write)
     if check:
-        report = Report(triton="", ptxas="", kernels=[], reasons={}) if held is None else held
+        report = Report(triton="", ptxas="", reasons={}) if held is None else held
         found = digests(registry, arch)
     else:
         with _progress() as done:
             report = compile_all(registry, arch, cache_folder(), only=only, jobs=jobs, done=done)
-        found = {compiled.label: compiled.digest for compiled in report.kernels}
+        found = {compiled.label: compiled.digest for compiled in report.records}
     faults = report.faults(reasons)
     if held is not None:
         faults += drift(held, report) + (differences(held, found, arch) if not only else [])
     if write is not None and not check:
-        Report(triton=report.triton, ptxas=report.ptxas, kernels=report.kernels, reasons=reasons).write(write)
+        report.model_copy(update={"reasons": reasons}).write(write)
     _show(report, faults, json=json)
     if faults:
         raise typer.Exit(1)
@@ -94,9 +94,9 @@ def list_kernels(arch: ArchOption = _BOTH, json: JsonFlag = False) -> None:
 
 
 def _rows(held: Table, archs: list[str]) -> Iterator[dict[str, str | int | None]]:
-    from archsearch.kernels.proof import listed
+    from archsearch.evidence.proofs import Proofs
 
-    stale = {proof.key for proof in listed(held.package) if proof.op == held.op}
+    stale = {proof.key for proof in Proofs.listed(held.package) if proof.op == held.op}
     for key in held.rows:
         if key[0] not in archs:
             continue
@@ -126,9 +126,9 @@ def _progress() -> Iterator[Callable[[int, int, Compiled], None]]:
 
 
 def _reasons(path: Path | None) -> dict[str, str]:
-    from archsearch.kernels.report import Report
+    from archsearch.evidence.compiled import Report
 
-    return dict(Report.load(path).reasons) if path is not None and path.is_file() else {}
+    return dict(Report.read(path).reasons) if path is not None and path.is_file() else {}
 
 
 def _show(report: Report, faults: list[str], *, json: bool) -> None:
@@ -136,10 +136,10 @@ def _show(report: Report, faults: list[str], *, json: bool) -> None:
         print_json({**report.to_dict(), "faults": faults})
         return
     out = console()
-    if report.kernels:
+    if report.records:
         columns = ["kernel", "arch", "tiles", ">warps", ">stages", ">registers", ">spill B", ">shared KiB", "products"]
-        out.print(table(columns, [_row(compiled) for compiled in report.kernels]))
-        out.print(f"{len(report.kernels)} kernels; Triton {report.triton}, ptxas {report.ptxas}")
+        out.print(table(columns, [_row(compiled) for compiled in report.records]))
+        out.print(f"{len(report.records)} kernels; Triton {report.triton}, ptxas {report.ptxas}")
     for fault in faults:
         out.print(fault)
     out.print(f"{len(faults)} faults" if faults else "no faults")

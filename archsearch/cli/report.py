@@ -33,8 +33,8 @@ def report(
 
     if find_spec("plotly") is None:
         raise ArchsearchError("the report needs plotly: pip install 'archsearch[dashboard]'")
-    from archsearch_dashboard.report import report as write  # type: ignore[import-not-found]
-    from archsearch_dashboard.report_evidence import evidence_of  # type: ignore[import-not-found]
+    from archsearch_dashboard.report.document import report as write  # type: ignore[import-not-found]
+    from archsearch_dashboard.report.evidence import evidence_of  # type: ignore[import-not-found]
     from archsearch_dashboard.shown_store import ShownStore  # type: ignore[import-not-found]
 
     with ShownStore.open(storage_url(storage), read_only=True) as store:

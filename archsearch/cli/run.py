@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,7 @@ from archsearch.cli.outlet import QuietOutlet
 from archsearch.cli.output import JsonFlag, StorageOption, print_json, prints_told, quiet_console
 
 if TYPE_CHECKING:
-    from archsearch.registry import Registry
-    from archsearch.search import SearchOutcome, SearchSpec
+    from archsearch.search import Problem, SearchOutcome, SearchSpec
     from archsearch.search.view import View
     from archsearch.storage import Store
 
@@ -21,6 +21,8 @@ EXIT_CODES = (
     "the budget; 4 the database; 5 the Ray cluster or its workers; 6 every training diverged; 130 interrupted."
 )
 _FAILED, _DIVERGED, _CANCELLED = 1, 6, 130
+Search = Callable[..., "SearchOutcome"]
+"""`run_search`, or `resume_search` with what it is allowed."""
 
 AddressOption = Annotated[
     str | None,
@@ -72,36 +74,20 @@ def run(
     Trains candidates, measures the front again on fresh seeds, and shows it.
     """
     from archsearch.errors import SpecError
-    from archsearch.registry import load_registry
-    from archsearch.search import SearchSpec, run_search
+    from archsearch.search import SearchSpec, resume_search, run_search
     from archsearch.storage import Store, storage_url
 
     if not go_on and (grow or wait or retrain):
         raise SpecError("--grow, --wait and --retrain are for a search that goes on: give --resume too")
-    registry = load_registry()
-    loaded = SearchSpec.load(spec, registry)
-    if trials is not None:
-        loaded = _with(loaded, trials=trials)
-    url = storage_url(storage, spec=loaded.storage.url)
+    problem = _problem(SearchSpec.load(spec), trials=trials)
+    url = storage_url(storage, spec=problem.spec.storage.url)
     _refuse_passing_folder(url)
     with Store.open(url) as store:
-        if go_on and loaded.name in [record.name for record in store.searches()]:
-            stated = _growing(grow=grow, trials=trials)
-            outcome = _resume(
-                loaded.name,
-                store,
-                registry,
-                lambda stored: loaded,
-                stated,
-                address=address,
-                wait=wait,
-                retrain=retrain,
-                json=json,
-            )
-        else:
-            view = _view(json=json)
-            with prints_told():
-                outcome = run_search(loaded, registry=registry, store=store, view=view, address=address)
+        search: Search = run_search
+        if go_on and problem.spec.name in [record.name for record in store.searches()]:
+            allowed = _growing(grow=grow, trials=trials)
+            search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
+        outcome = _watched(search, problem, store, address, json=json)
         _finish(store, outcome, url, json=json)
 
 
@@ -121,49 +107,32 @@ def resume(
 
     What is measured is not trained again, unless its source has changed and --retrain says so.
     """
-    from archsearch.registry import load_registry
+    from archsearch.search import SearchSpec, resume_search
     from archsearch.storage import Store, storage_url
-
-    def grown(stored: SearchSpec) -> SearchSpec:
-        return _with(stored, trials=trials, concurrency=concurrency)
 
     url = storage_url(storage)
     _refuse_passing_folder(url)
     with Store.open(url, create=False) as store:
-        stated = _growing(trials=trials, concurrency=concurrency)
-        outcome = _resume(
-            name, store, load_registry(), grown, stated, address=address, wait=wait, retrain=retrain, json=json
-        )
+        problem = _problem(SearchSpec.from_dict(store.search(name).spec), trials=trials, concurrency=concurrency)
+        allowed = _growing(trials=trials, concurrency=concurrency)
+        search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
+        outcome = _watched(search, problem, store, address, json=json)
         _finish(store, outcome, url, json=json)
 
 
-def _resume(
-    name: str,
-    store: Store,
-    registry: Registry,
-    grow: Callable[[SearchSpec], SearchSpec],
-    stated: Collection[str],
-    *,
-    address: str | None,
-    wait: bool,
-    retrain: bool,
-    json: bool,
-) -> SearchOutcome:
-    from archsearch.search import resume_search
+def _problem(spec: SearchSpec, **given: int | None) -> Problem:
+    """What the spec poses, with keys of ``[search]`` that were given on the command line; nothing is opened yet."""
+    from archsearch.registry import load_registry
+    from archsearch.search import Problem
 
+    return Problem.of(_with(spec, **given), load_registry())
+
+
+def _watched(search: Search, problem: Problem, store: Store, address: str | None, *, json: bool) -> SearchOutcome:
+    """Runs a search to its end under the eyes of the user."""
     view = _view(json=json)
     with prints_told():
-        return resume_search(
-            name,
-            registry=registry,
-            store=store,
-            view=view,
-            address=address,
-            grow=grow,
-            allowed=stated,
-            wait=wait,
-            retrain=retrain,
-        )
+        return search(problem, store=store, view=view, address=address)
 
 
 def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int | None = None) -> list[str]:
@@ -178,7 +147,7 @@ def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int 
 
 def _view(*, json: bool) -> View:
     """The live view on a terminal, lines in a pipe; beside JSON it speaks on stderr."""
-    from archsearch.search.live import make_view
+    from archsearch.cli.live import make_view
 
     return make_view(quiet_console(stderr=json))
 

@@ -39,13 +39,16 @@ def prepare(spec: str | Path, registry: Registry, *, storage: str | None = None,
     Raises `SpecError` for the spec, `ClusterError` for plugins that no package installs and for a database URL
     with a password: arguments and files of a job can be read by everyone who sees the dashboard.
     """
+    from archsearch.search import Problem  # its tasks need torch, and nothing else that is asked of a cluster does
+
     loose = [report.name for report in registry.reports() if report.distribution == "(unpackaged)"]
     if loose:
         raise ClusterError(
             f'plugin "{loose[0]}" was registered in this process only, and workers of a cluster import plugins by '
             "name: put it into a package and install that on every node"
         )
-    read = SearchSpec.load(spec, registry)
+    read = SearchSpec.load(spec)
+    Problem.of(read, registry)
     for url, where in ((storage, "--storage"), (read.storage.url, "[storage] of the spec")):
         if url is not None and hide(url) != url:
             raise ClusterError(

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import os
 import re
 import subprocess
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from archsearch.errors import KernelUnavailableError, SpecError
+from archsearch.evidence.compiled import SHARED_LIMIT, Compiled
 from archsearch.kernels.build import Build
 from archsearch.kernels.device import interpreting
-from archsearch.kernels.report import SHARED_LIMIT, Compiled
 
 _PRODUCT = re.compile(r"\btt\.dot\b(?!_)")
 _SCALAR = re.compile(r"\btt\.dot\b(?!_).*parent = #blocked")
@@ -32,12 +30,12 @@ def compile_build(build: Build, arch: str, cache: Path | None = None) -> Compile
     digest = digest_of(build, arch)
     kept = None if cache is None else cache / f"{digest}-{'-'.join(compiler_versions())}.json"
     if kept is not None and kept.is_file():
-        return Compiled(**json.loads(kept.read_text()) | {"kernel": build.label})
+        return Compiled.model_validate_json(kept.read_bytes()).model_copy(update={"kernel": build.label})
     compiled = _compiled(build, arch, digest)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(asdict(compiled)))
+        partial.write_text(compiled.model_dump_json())
         partial.replace(kept)
     return compiled
 

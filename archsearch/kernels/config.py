@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from archsearch.errors import KernelUnavailableError
-from archsearch.kernels.proof import Proof, proofs
+from archsearch.evidence.proofs import Proof, proofs
 
 Key: TypeAlias = tuple[str, int, int]
 """Architecture ("sm_90"), the largest head dim that the row serves, and the chunk (0 where an op has none)."""

@@ -65,7 +65,7 @@ class CompositeMixer(Mixer):
     def _built(self, index: int) -> Mixer:
         part = self.plugin.parts(self.options)[index]
         plugin = self.layer.plugin_of(part)
-        built: object = plugin.build(part.options, self.shape, self.layer.told_to(plugin))
+        built: object = plugin.build(part.options, self.shape, self.layer.told_to(plugin, part.options))
         if not isinstance(built, Mixer):
             raise PluginError(f'"{part.mixer}", a part: build gave {told(built)}, wanted an archsearch.model.Mixer')
         return built

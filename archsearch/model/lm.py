@@ -230,7 +230,9 @@ def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
     layer, place = arch.layers[index], place_of(arch, index)
     plugin = resolver.resolve(layer.mixer).plugin
     with place.calling("build"):
-        built: Any = plugin.build(layer.options, arch.model.shape, arch.layer_info(index, resolver).told_to(plugin))
+        built: Any = plugin.build(
+            layer.options, arch.model.shape, arch.layer_info(index, resolver).told_to(plugin, layer.options)
+        )
     if not isinstance(built, Mixer):
         raise PluginError(f"{place}: build gave {told(built)}, wanted an archsearch.model.Mixer")
     _check_fresh(built, place)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from archsearch.model.context import Context
 from archsearch.model.lm import Block, HybridLM
-from archsearch.model.teacher import Attends
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """A mixer that can say what it attends to, so that others may learn it."""
+
+    def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
+        """`x` `[B, T, D]` to `[B, T, T]`, as `Teacher.attention` has them."""
+        ...
 
 
 class RecordedTeacher:

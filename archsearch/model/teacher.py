@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from archsearch.model.context import Context
 
 
 class Teacher(Protocol):
@@ -23,13 +20,4 @@ class Teacher(Protocol):
 
     def output(self, layer: int) -> Tensor | None:
         """What the token mixer of that layer gave, `[B, T, D]`."""
-        ...
-
-
-@runtime_checkable
-class Attends(Protocol):
-    """A mixer that can say what it attends to, so that others may learn it."""
-
-    def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
-        """`x` `[B, T, D]` to `[B, T, T]`, as `Teacher.attention` has them."""
         ...

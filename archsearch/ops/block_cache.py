@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from archsearch.kernels import Table
 from archsearch.ops.cache import write_rows
+from archsearch.ops.fused import trained
 from archsearch.ops.host import readable
+from archsearch.ops.impl import choose_attention
+
+BLOCKS_IN_PYTORCH = "blocks and those who chose them, in PyTorch"
+"""The form of block-sparse attention beside its kernels, as the choice of impl says it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCache:
+    """k, v `[B, S, Hkv, D]` of which each sequence has filled the first ``lengths`` `[B]` rows, 1 at least; and the
+    ``means`` `[B, n, Hkv, D]` of the keys of complete blocks; of any floating dtype."""
+
+    k: Tensor
+    v: Tensor
+    means: Tensor
+    lengths: Tensor
 
 
 def block_rows(chosen: Tensor, last: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
@@ -37,6 +56,29 @@ def rows_attention(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor, scale:
     scores = (grouped @ keys.mT).to(torch.promote_types(q.dtype, torch.float32))
     weights = scores.masked_fill(~seen[:, :, None], -torch.inf).softmax(-1).to(q.dtype)
     return (weights @ values).flatten(1, 2)
+
+
+def write_new_means(means: Tensor, x: Tensor, lengths: Tensor, count: int, *, block_size: int, table: Table) -> Tensor:
+    """`write_means` after `count` tokens that a mixer's state has just taken; of one token by `write_mean`."""
+    if count == 1:
+        return write_mean(means, x, lengths + 1, block_size=block_size, table=table)
+    return write_means(means, x, lengths, count, block_size)
+
+
+def write_mean(
+    means: Tensor, x: Tensor, lengths: Tensor, *, block_size: int, table: Table, impl: str = "auto"
+) -> Tensor:
+    """`means` `[B, n, H, D]` with that of the block of x `[B, S, H, D]` that the last token completes, if it does.
+
+    lengths `[B]` include the last token. By a kernel where that of the decode step of `table` would run, in place;
+    where a gradient is to flow through x, in PyTorch, so that the means that earlier steps have read stay as they were.
+    """
+    if not trained(x, means) and choose_attention(table, x, x, impl, why=BLOCKS_IN_PYTORCH) == "triton":
+        from archsearch.ops.triton.launch.means import write_mean as launch
+
+        launch(means, x, lengths, block_size, table.op)
+        return means
+    return write_means(means, x, lengths - 1, 1, block_size)
 
 
 def write_means(means: Tensor, x: Tensor, lengths: Tensor, count: int, block_size: int) -> Tensor:

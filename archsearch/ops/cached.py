@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import Table
-from archsearch.ops.impl import choose_impl
-from archsearch.ops.softmax import ShapeError, explicit_attention, masked_attention
-
-KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+from archsearch.ops.impl import choose_attention
+from archsearch.ops.softmax import ShapeError, explicit_attention, masked_attention, scale_of
 
 
 def cached_attention(
@@ -23,15 +21,8 @@ def cached_attention(
     `KernelUnavailableError`.
     """
     _check(f"{table.op}_step", q, k, v, lengths)
-    chosen = choose_impl(
-        table.op,
-        impl,
-        why="scaled_dot_product_attention over the filled rows",
-        table=table if q.dtype in KERNEL_DTYPES else None,
-        device=q.device,
-        head_dim=max(q.shape[-1], v.shape[-1]),
-    )
-    scale = float(q.shape[-1] ** -0.5) if scale is None else scale
+    chosen = choose_attention(table, q, v, impl, why="scaled_dot_product_attention over the filled rows")
+    scale = scale_of(q, scale)
     if chosen == "triton":
         from archsearch.ops.triton.step import attention_step
 

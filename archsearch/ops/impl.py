@@ -7,6 +7,7 @@ import os
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError, OptionsError, nearest
 from archsearch.kernels import Table, arch_of, obstacle
@@ -17,6 +18,9 @@ IMPLS = ("reference", "chunkwise", "triton")
 
 VARIABLE = "ARCHSEARCH_IMPL"
 """Environment variable that overrides "auto"."""
+
+KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+"""Of the operands that the kernels of softmax attention take."""
 
 _log = logging.getLogger("archsearch.impl")
 
@@ -46,6 +50,19 @@ def choose_impl(
     place = str(device) if device is not None else ""
     chosen: str = _choose(op, impl, why, has_kernel, wanted, place, head_dim, chunk)
     return chosen
+
+
+def choose_attention(table: Table, q: Tensor, v: Tensor, impl: str, *, why: str, wanted: bool = True) -> str:
+    """`choose_impl` for softmax attention of q `[..., D]` and v `[..., Dv]` by the op and the kernels of `table`."""
+    return choose_impl(
+        table.op,
+        impl,
+        why=why,
+        table=table if q.dtype in KERNEL_DTYPES else None,
+        device=q.device,
+        head_dim=max(q.shape[-1], v.shape[-1]),
+        wanted=wanted,
+    )
 
 
 def _choose(op: str, impl: str, why: str, has_kernel: bool, wanted: bool, place: str, head_dim: int, chunk: int) -> str:

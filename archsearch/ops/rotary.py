@@ -39,6 +39,15 @@ class Rotary(nn.Module):
 
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
     # one complex product: on a CPU several times faster than the four real ones that it stands for
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = _paired(x.to(torch.promote_types(x.dtype, torch.float32)))
     pairs = torch.view_as_complex(torch.unflatten(wide, -1, (-1, 2)))
     return torch.view_as_real(pairs * turns.to(pairs.dtype)).flatten(-2).to(x.dtype)
+
+
+def _paired(x: Tensor) -> Tensor:
+    """`x` so that its pairs of channels can be seen as complex numbers: itself, unless it is a slice that cuts through
+    one. Inside `torch.compile`, where a tensor does not tell where it begins, whatever is no whole tensor is copied."""
+    if torch.compiler.is_compiling():
+        return x.contiguous()
+    cut = x.stride(-1) != 1 or x.storage_offset() % 2 or any(stride % 2 for stride in x.stride()[:-1])
+    return x.contiguous() if cut else x

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 from archsearch.search.spec import SearchSpec
 
 if TYPE_CHECKING:
+    from archsearch.search.problem import Problem
     from archsearch.search.runner import SearchOutcome, resume_search, run_search
 
-__all__ = ["SearchOutcome", "SearchSpec", "resume_search", "run_search"]
+__all__ = ["Problem", "SearchOutcome", "SearchSpec", "resume_search", "run_search"]
 
 
 def __getattr__(name: str) -> object:
-    """The runner imports ray and torch: only those who run a search pay for it."""
+    """The problem imports torch and the runner ray: only those who run a search pay for it."""
+    if name == "Problem":
+        from archsearch.search.problem import Problem
+
+        return Problem
     if name in ("SearchOutcome", "resume_search", "run_search"):
         from archsearch.search import runner
 

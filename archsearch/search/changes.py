@@ -30,10 +30,9 @@ class Change:
         return f"{self.key} was {_shown(self.before)} and is {_shown(self.now)}"
 
 
-def grown(stored: SearchSpec, given: SearchSpec, allowed: Collection[str]) -> SearchSpec:
-    """`given` where it differs from `stored` only by growth of keys that `allowed` names, of `GROWING`.
-
-    Raises `SpecError` that lists every other difference, key by key, with the remedy.
+def check_growth(stored: SearchSpec, given: SearchSpec, allowed: Collection[str]) -> None:
+    """Raises `SpecError` where `given` differs from `stored` by more than growth of keys that `allowed` names, of
+    `GROWING`: it lists every other difference, key by key, with the remedy.
     """
     changes = list(_changes(stored.to_json(), given.to_json()))
     refused = [change for change in changes if not _grows(change, stored, given)]
@@ -48,7 +47,6 @@ def grown(stored: SearchSpec, given: SearchSpec, allowed: Collection[str]) -> Se
             f'the search "{stored.name}" began with another spec: {"; ".join(map(str, unstated))}: '
             "add --grow to go on with the new values, or put the old ones back"
         )
-    return given
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> Iterator[Change]:

@@ -26,16 +26,16 @@ from archsearch.errors import (
     StorageError,
     listing,
 )
-from archsearch.registry import UNPACKAGED, Registry
+from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
-from archsearch.search.ledger import Job, Run
+from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
-from archsearch.search.presence import Interrupts, LeaveAtOnce, heartbeat
+from archsearch.search.presence import LeaveAtOnce, StopSignals, heartbeat
 from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.ray_session import JoiningStopped, Workers, workers
 from archsearch.search.survey import Survey, nothing_feasible, survey
-from archsearch.search.view import Briefing, Look, View
+from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import train
 from archsearch.storage import SearchRecord, Store
 
@@ -59,12 +59,11 @@ class SearchOutcome:
 
 
 class Drive:
-    """One drive of a campaign; to workers it is the desk where they get jobs and hand in results."""
+    """One drive of a campaign; to workers it is the source of trials, to which their results go."""
 
     def __init__(
         self,
         problem: Problem,
-        registry: Registry,
         store: Store,
         search_id: int,
         view: View,
@@ -74,10 +73,10 @@ class Drive:
     ) -> None:
         """``before`` is the search as it was, of which nothing has changed yet."""
         self._before = before
-        self._problem, self._registry, self._store, self._search_id = problem, registry, store, search_id
+        self._problem, self._registry, self._store, self._search_id = problem, problem.registry, store, search_id
         self._view, self._address = view, address
-        self._interrupts = Interrupts()
-        self._stop = self._interrupts.stop
+        self._signals = StopSignals()
+        self._stop = self._signals.stop
         self._fatal: Exception | None = None
         self._campaign: Campaign | None = None
         self._first_failure = ""
@@ -90,7 +89,7 @@ class Drive:
         start = time.monotonic()
         state, reason, raised = "failed", "the driver failed", True
         try:
-            with heartbeat(self._store, self._search_id), self._interrupts.listening(), self._watch():
+            with heartbeat(self._store, self._search_id), self._signals.listening(), self._watch():
                 state, reason = self._carry_out()
             raised = False
         except (LeaveAtOnce, JoiningStopped) as left:
@@ -138,9 +137,9 @@ class Drive:
 
     def _carry_out(self) -> tuple[str, str]:
         spec = self._problem.spec
-        looked = survey(self._problem, self._registry)
+        looked = survey(self._problem)
         if looked.exhaustive and not looked.trainable:
-            raise nothing_feasible(self._problem, self._registry, looked.judged, looked.tightest)
+            raise nothing_feasible(self._problem, looked.judged, looked.tightest)
         with (
             workers(
                 spec.search.concurrency,
@@ -149,7 +148,7 @@ class Drive:
                 stop=self._stop,
                 tell=self._view.noted,
             ) as found,
-            self._interrupts.listening(),
+            self._signals.listening(),
         ):
             self._train(found, looked)
         if self._fatal is not None:
@@ -178,13 +177,11 @@ class Drive:
                 f"{listing(unpackaged)} is not installed as a package, and the workers of a cluster could not "
                 "import it: package it, or run the search on this machine"
             )
-        self._campaign = Campaign(
-            self._problem, registry=self._registry, store=self._store, search_id=self._search_id, device=found.device
-        )
+        self._campaign = Campaign(self._problem, store=self._store, search_id=self._search_id, device=found.device)
         self.campaign.prepare(looked)
         self._view.begun(self._briefing(looked))
         self._plugins = pack_plugins(self._registry)
-        self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts(self._registry)]
+        self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts()]
         self._checkpoints = checkpoint_folder(self._store.url, spec.name, local=found.local)
         train(self, self._stop, device=found.device)
         if found.local and not self._stop.is_set():
@@ -199,17 +196,17 @@ class Drive:
             planned=self.campaign.progress.planned,
             trials=spec.search.trials,
             concurrency=spec.search.concurrency,
-            objectives=[objective.to_json() for objective in self._problem.objectives],
+            objectives=self._problem.objectives,
             confirms=bool(self._problem.confirm_seeds),
         )
 
-    # -- the desk --------------------------------------------------------------------------------------------
+    # -- the source of trials --------------------------------------------------------------------------------
 
-    def next(self) -> Job | None:
-        """The campaign's next job; draws on while nothing runs that could be waited for."""
+    def next(self) -> TrialOrder | None:
+        """The campaign's next order; draws on while nothing runs that could be waited for."""
         return self._keeping(self._next)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> TrialOrder | None:
         if self._stop.is_set():
             return None
         answer = self.campaign.next()
@@ -226,14 +223,14 @@ class Drive:
         """Whether the campaign has said so."""
         return self._ended
 
-    def assignment(self, job: Job) -> Assignment:
-        """A job as names and plain data."""
+    def assignment(self, order: TrialOrder) -> Assignment:
+        """An order as names and plain data."""
         return Assignment(
-            trial=job.trial,
-            arch=job.arch.to_json(),
+            trial=order.trial,
+            arch=order.arch.to_json(),
             tasks={name: task.to_json() for name, task in self._problem.tasks.items()},
             recipe=self._problem.spec.recipe.model_dump(mode="json"),
-            runs=[(run.task, run.seed) for run in job.runs],
+            runs=[(run.task, run.seed) for run in order.runs],
             parts=self._parts,
             installed=self._registry.fingerprint(),
             plugins=self._plugins,
@@ -246,17 +243,17 @@ class Drive:
         self._keeping(lambda: self._report(trial, result))
 
     def _report(self, trial: int, result: dict[str, Any]) -> None:
-        job = self._job(trial)
-        if job is None:
+        order = self._order(trial)
+        if order is None:
             return
         self._note(result.get("note", ""))
         if "measurement" in result:
-            self.campaign.measured(job, Run(result["task"], result["seed"]), json.loads(result["measurement"]))
-        look = {name: result[name] for name in ("task", "seed", "step", "total_steps", "value")}
-        self._view.trial_looked(job, Look(**look))
+            self.campaign.measured(order, Run(result["task"], result["seed"]), json.loads(result["measurement"]))
+        told = {name: result[name] for name in ("task", "seed", "step", "total_steps", "value")}
+        self._view.trial_progressed(order, TrialProgress(**told))
         if result["done"]:
-            state, reason = self.campaign.finished(job)
-            self._after(job, state, reason)
+            state, reason = self.campaign.finished(order)
+            self._after(order, state, reason)
 
     def _note(self, text: str) -> None:
         if text and text not in self._notes:
@@ -278,12 +275,12 @@ class Drive:
                 return None
 
     def _fail(self, trial: int, reason: str, error: BaseException | None) -> None:
-        job = self._job(trial)
-        if job is None or self._stop.is_set():
+        order = self._order(trial)
+        if order is None or self._stop.is_set():
             return
         self._first_failure = self._first_failure or reason
-        self.campaign.failed(job, reason)
-        self._after(job, "failed", reason)
+        self.campaign.failed(order, reason)
+        self._after(order, "failed", reason)
         if isinstance(error, ClusterError):
             self._fatal = error
             self._stop.set()
@@ -323,11 +320,11 @@ class Drive:
     def _stop_reason(self) -> str:
         return f"stopped by a signal: archsearch resume {shlex.quote(self._problem.spec.name)} goes on"
 
-    def _job(self, trial: int) -> Job | None:
-        return next((job for job in self.campaign.running if job.trial == trial), None)
+    def _order(self, trial: int) -> TrialOrder | None:
+        return next((order for order in self.campaign.running if order.trial == trial), None)
 
-    def _after(self, job: Job, state: str, reason: str) -> None:
-        self._view.trial_ended(job, state, reason)
+    def _after(self, order: TrialOrder, state: str, reason: str) -> None:
+        self._view.trial_ended(order, state, reason)
         self._view.advanced(self.campaign.progress, self.campaign.front)
 
 

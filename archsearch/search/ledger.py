@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from archsearch.analysis.objectives import Objective
+from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
-from archsearch.registry import Registry
 from archsearch.search.problem import RECALL, Problem, Verdict
-from archsearch.storage import MetricValue, Store, TrialRecord
+from archsearch.storage import MetricValue, NewTrial, Store, TrialRecord
 from archsearch.tasks import Task
 from archsearch.training import form_of, measurement_key
 
@@ -27,8 +28,8 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A trial that a worker has to train; ``runs`` are the measurements that are not in the store."""
+class TrialOrder:
+    """An order to train a trial; ``runs`` are the measurements that are not in the store."""
 
     trial: int
     kind: str
@@ -40,30 +41,30 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A trial that was recorded, the job that is left of it, and the trials that gave what the store had already."""
+    """A trial that was recorded, the order that is left of it, and the trials that gave what the store had already."""
 
     trial: int
-    job: Job
+    order: TrialOrder
     reused_from: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How a trial ended; ``values`` are its objectives on validation, None when it gave none."""
+    """How a trial ended; ``values`` are its objectives on validation, None when it gave none, and ``result`` those on
+    the test split, for the front."""
 
     state: str
     reason: str
     values: Mapping[str, float] | None
+    result: TrialResult
 
 
 class Ledger:
     """Writes the trials of one search."""
 
-    def __init__(
-        self, problem: Problem, registry: Registry, store: Store, search_id: int, *, device: str = "cpu"
-    ) -> None:
+    def __init__(self, problem: Problem, store: Store, search_id: int, *, device: str = "cpu") -> None:
         """``device`` is the kind that workers train on: results of another kind are not taken for theirs."""
-        self._problem, self._registry, self._store, self.search_id = problem, registry, store, search_id
+        self._problem, self._registry, self._store, self.search_id = problem, problem.registry, store, search_id
         self._device, self._form = device, form_of(device)
 
     def open(
@@ -76,7 +77,7 @@ class Ledger:
         params: Mapping[str, Any],
         parent: int | None = None,
     ) -> Opened:
-        """Records a trial as queued, and what the store has of it already; what is missing becomes its job."""
+        """Records a trial as queued, and what the store has of it already; what is missing becomes its order."""
         trial = self._add(kind, "queued", arch, verdict, seeds, params=params, parent=parent)
         missing: list[Run] = []
         sources: list[int] = []
@@ -91,8 +92,10 @@ class Ledger:
                     sources.append(found[0])
                     diverged |= found[1]["status"] == "diverged"
         runs = () if diverged else tuple(missing)
-        job = Job(trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent)
-        return Opened(trial=trial, job=job, reused_from=tuple(dict.fromkeys(sources)))
+        order = TrialOrder(
+            trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent
+        )
+        return Opened(trial=trial, order=order, reused_from=tuple(dict.fromkeys(sources)))
 
     def refuse(self, arch: ArchSpec, verdict: Verdict, params: Mapping[str, Any]) -> int:
         """Records a candidate that is not trained: why it cannot stand, what it exceeds, or what would not act."""
@@ -101,7 +104,7 @@ class Ledger:
         reasons += [f"not exercised: {text}" for text in verdict.unexercised]
         return self._add("search", "infeasible", arch, verdict, (), params=params, reason="; ".join(reasons))
 
-    def reopen(self, record: TrialRecord) -> Job:
+    def reopen(self, record: TrialRecord) -> TrialOrder:
         """Queues a trial of an earlier run again; what it has measured stays measured."""
         record = self._store.trial(record.id)
         done = {(measured.task, measured.seed) for measured in record.measurements}
@@ -109,7 +112,7 @@ class Ledger:
             Run(name, seed) for seed in record.seeds for name in self._problem.tasks if (name, seed) not in done
         )
         self._store.set_trial_state(record.id, "queued")
-        return Job(
+        return TrialOrder(
             trial=record.id,
             kind=record.kind,
             arch=ArchSpec.from_json(record.arch, self._registry),
@@ -118,9 +121,9 @@ class Ledger:
             parent=record.parent,
         )
 
-    def record(self, job: Job, run: Run, measurement: Mapping[str, Any]) -> None:
-        """Writes one measurement of a job as soon as it is made."""
-        self._write(job.trial, run.task, measurement)
+    def record(self, order: TrialOrder, run: Run, measurement: Mapping[str, Any]) -> None:
+        """Writes one measurement of an order as soon as it is made."""
+        self._write(order.trial, run.task, measurement)
 
     def close(self, trial: int, *, reason: str = "") -> Ending:
         """Ends a trial whose measurements are all in: complete, or diverged."""
@@ -130,29 +133,45 @@ class Ledger:
             first = diverged[0]
             text = f"{first.task}, seed {first.seed}: {first.payload['reason']}"
             self._store.set_trial_state(trial, "diverged", text)
-            return Ending(state="diverged", reason=text, values=None)
+            return Ending(state="diverged", reason=text, values=None, result=self.result(record, "diverged"))
         composites = list(self._composites(record))
         if composites:
             self._store.add_metrics(trial, composites)
         self._store.set_trial_state(trial, "complete", reason)
-        return Ending(state="complete", reason=reason, values=self.values(record))
+        result = self.result(record, "complete")
+        return Ending(state="complete", reason=reason, values=self.values(record), result=result)
 
-    def values(self, record: TrialRecord) -> Mapping[str, float] | None:
-        """A measured trial's objective values by name, the mean over its seeds on validation; NaN where one lacks."""
+    def result(self, record: TrialRecord, state: str) -> TrialResult:
+        """What a front needs of a trial that is in `state` now; of a complete one `record` has the measurements."""
+        values = self.values(record, "test") if state == "complete" else None
+        return TrialResult(
+            trial=record.id,
+            number=record.number,
+            digest=record.digest,
+            pattern=record.pattern,
+            kind=record.kind,
+            state=state,
+            feasible=record.feasible,
+            exercised=record.exercised,
+            values=values or {},
+        )
+
+    def values(self, record: TrialRecord, split: str = "validation") -> dict[str, float] | None:
+        """A measured trial's objective values by name, the mean over its seeds on `split`; NaN where one lacks."""
         if not record.measurements or any(measured.status != "complete" for measured in record.measurements):
             return None
-        values = {}
-        for objective in self._problem.objectives:
-            if objective.term is not None:
-                values[objective.name] = record.costs[objective.metric]
-            elif objective.name == RECALL:
-                found = [value.value for value in self._composites(record) if value.split == "validation"]
-                values[objective.name] = _mean(found)
-            else:
-                task, _, metric = objective.name.rpartition(".")
-                payloads = [measured.payload for measured in record.measurements if measured.task == task]
-                values[objective.name] = _mean([payload["validation"].get(metric) for payload in payloads])
-        return values
+        return {objective.name: self._value(objective, record, split) for objective in self._problem.objectives}
+
+    def _value(self, objective: Objective, record: TrialRecord, split: str) -> float:
+        if objective.is_cost:
+            return record.costs.get(objective.metric, math.nan)
+        if objective.name == RECALL:
+            by_seed = {found.seed: found.value for found in self._composites(record) if found.split == split}
+        else:
+            task, _, metric = objective.name.rpartition(".")
+            mine = [measured for measured in record.measurements if measured.task == task]
+            by_seed = {measured.seed: measured.payload[split].get(metric) for measured in mine}
+        return _mean([by_seed.get(seed) for seed in record.seeds])
 
     def set_state(self, trial: int, state: str, reason: str = "") -> None:
         """Sets a trial's state and reason."""
@@ -176,18 +195,20 @@ class Ledger:
     ) -> int:
         return self._store.add_trial(
             self.search_id,
-            kind=kind,
-            state=state,
-            arch=arch.to_json(),
-            digest=arch.digest,
-            pattern=arch.pattern(self._registry),
-            params=params,
-            seeds=list(seeds),
-            costs=verdict.costs,
-            violations={str(violation.term): violation.excess for violation in verdict.violations},
-            reason=reason,
-            parent=parent,
-            unexercised=[found.to_json() for found in verdict.unexercised],
+            NewTrial(
+                kind=kind,
+                state=state,
+                arch=arch.to_json(),
+                digest=arch.digest,
+                pattern=arch.pattern(self._registry),
+                params=params,
+                seeds=list(seeds),
+                costs=verdict.costs,
+                violations={str(violation.term): violation.excess for violation in verdict.violations},
+                reason=reason,
+                parent=parent,
+                unexercised=[found.to_json() for found in verdict.unexercised],
+            ),
         )
 
     def _write(self, trial: int, task: str, measurement: Mapping[str, Any], *, reused_from: int | None = None) -> None:

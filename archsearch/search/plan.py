@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from archsearch import analysis
+from archsearch.analysis.running_front import FrontPoint, RunningFront
 from archsearch.arch import ArchSpec
-from archsearch.registry import Registry
-from archsearch.search.ledger import Ending, Job, Ledger, Run
+from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
 from archsearch.search.problem import Problem, Verdict
-from archsearch.search.progress import Progress, Standing
+from archsearch.search.progress import Progress
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.survey import Survey, nothing_feasible, tightest
 from archsearch.storage import Store, TrialRecord
@@ -39,9 +38,9 @@ class _Known:
 
 @dataclass(kw_only=True)
 class _Pending:
-    """A job and who waits for it: a proposal of the sampler, or the recorded parameters of an earlier run."""
+    """An order and who waits for it: a proposal of the sampler, or the recorded parameters of an earlier run."""
 
-    job: Job
+    order: TrialOrder
     number: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,18 +48,17 @@ class _Pending:
 class Campaign:
     """One search from its first reference to the last confirmation of its front.
 
-    After `prepare`, `next` hands out a job, or says "wait" (until a running one ends) or "done". Every job is
+    After `prepare`, `next` hands out an order, or says "wait" (until a running one ends) or "done". Every order is
     answered by `measured` for each of its runs and then by `finished` or `failed`; `stopped` answers all that is
-    left. With one job at a time, equal specs and seeds give equal candidates.
+    left. With one order at a time, equal specs and seeds give equal candidates.
     """
 
-    def __init__(
-        self, problem: Problem, *, registry: Registry, store: Store, search_id: int, device: str = "cpu"
-    ) -> None:
+    def __init__(self, problem: Problem, *, store: Store, search_id: int, device: str = "cpu") -> None:
         self.problem, self.progress = problem, Progress()
-        self._registry, self._store = registry, store
-        self._ledger = Ledger(problem, registry, store, search_id, device=device)
+        self._registry, self._store = problem.registry, store
+        self._ledger = Ledger(problem, store, search_id, device=device)
         self._settings = problem.spec.search
+        self._front = RunningFront(problem.objectives)
         self._known: dict[str, _Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
@@ -75,29 +73,14 @@ class Campaign:
             self._take_up(record)
 
     @property
-    def running(self) -> list[Job]:
-        """The jobs that were handed out and not answered."""
-        return [pending.job for pending in self._running.values()]
+    def running(self) -> list[TrialOrder]:
+        """The orders that were handed out and not answered."""
+        return [pending.order for pending in self._running.values()]
 
     @property
-    def front(self) -> list[Standing]:
+    def front(self) -> list[FrontPoint]:
         """The best candidates so far on the test split, by the first objective that is minimised."""
-        name = self.problem.spec.name
-        objectives = [objective.to_json() for objective in self.problem.objectives]
-        points = analysis.points(
-            self._store.trials_frame(name), self._store.metrics_frame(name, ("test", "cost")), objectives
-        )
-        names = [objective.name for objective in self.problem.objectives]
-        return [
-            Standing(
-                trial=row["trial"],
-                digest=row["digest"],
-                pattern=row["pattern"],
-                confirmed=row["confirmed"],
-                values={name: row[name] for name in names},
-            )
-            for row in analysis.front(points, objectives).to_dict("records")
-        ]
+        return self._front.points()
 
     def prepare(self, survey: Survey) -> None:
         """Queues the references, and what is to be trained again because its source has changed.
@@ -107,16 +90,16 @@ class Campaign:
         """
         if not survey.trainable and not self.progress.trained:
             if survey.exhaustive:
-                raise nothing_feasible(self.problem, self._registry, survey.judged, survey.tightest)
-            self._hunt()
+                raise nothing_feasible(self.problem, survey.judged, survey.tightest)
+            self._find_feasible()
         for arch in self.problem.references:
             if arch.digest not in self._known:
                 self._begin("reference", arch, self.problem.judge(arch))
         self._train_again()
         self.progress.planned = len(self._queue) + max(0, self._settings.trials - self.progress.trained)
 
-    def next(self) -> Job | Literal["wait", "done"]:
-        """A job to train, "wait" until a running one has ended (or until asked again), or "done"."""
+    def next(self) -> TrialOrder | Literal["wait", "done"]:
+        """An order to train, "wait" until a running one has ended (or until asked again), or "done"."""
         if len(self._running) >= self._settings.concurrency:
             return "wait"
         if not self._queue and self._wants_more():
@@ -125,31 +108,31 @@ class Campaign:
             self._confirm()
         if self._queue:
             pending = self._queue.popleft()
-            self._running[pending.job.trial] = pending
-            self._ledger.set_state(pending.job.trial, "running")
-            return pending.job
+            self._running[pending.order.trial] = pending
+            self._ledger.set_state(pending.order.trial, "running")
+            return pending.order
         return "wait" if self._running or self._wants_more() else "done"
 
-    def measured(self, job: Job, run: Run, measurement: Mapping[str, Any]) -> None:
-        """A run of the job gave `Measurement.to_json()`."""
-        self._ledger.record(job, run, measurement)
+    def measured(self, order: TrialOrder, run: Run, measurement: Mapping[str, Any]) -> None:
+        """A run of the order gave `Measurement.to_json()`."""
+        self._ledger.record(order, run, measurement)
 
-    def finished(self, job: Job) -> tuple[str, str]:
-        """Every run of the job is measured, or one has diverged; its state and reason."""
-        ending = self._close(job.trial)
-        self._answer(self._running.pop(job.trial), ending.values)
+    def finished(self, order: TrialOrder) -> tuple[str, str]:
+        """Every run of the order is measured, or one has diverged; its state and reason."""
+        ending = self._close(order.trial)
+        self._answer(self._running.pop(order.trial), ending.values)
         return ending.state, ending.reason
 
-    def failed(self, job: Job, reason: str) -> None:
-        """The job came to nothing; the search goes on."""
-        self._ledger.set_state(job.trial, "failed", reason)
+    def failed(self, order: TrialOrder, reason: str) -> None:
+        """The order came to nothing; the search goes on."""
+        self._ledger.set_state(order.trial, "failed", reason)
         self.progress.count("failed")
-        self._answer(self._running.pop(job.trial), None)
+        self._answer(self._running.pop(order.trial), None)
 
     def stopped(self, reason: str) -> None:
         """Nothing runs any more: what was running or queued is preempted, and a resumed search goes on with it."""
         for pending in (*self._running.values(), *self._queue):
-            self._ledger.set_state(pending.job.trial, "preempted", reason)
+            self._ledger.set_state(pending.order.trial, "preempted", reason)
         self._running.clear()
         self._queue.clear()
 
@@ -164,7 +147,7 @@ class Campaign:
                 return
             self._decide(self._propose())
 
-    def _hunt(self) -> None:
+    def _find_feasible(self) -> None:
         """Draws until something can be trained: pure candidates first, among which is the cheapest, then others."""
         judged: list[tuple[ArchSpec, Verdict]] = []
         pure = itertools.islice(self.problem.space.pure(), PURE)
@@ -173,7 +156,7 @@ class Campaign:
             if params is None and self._spent():
                 over = [(arch, verdict) for arch, verdict in judged if verdict.over_budget]
                 near = tightest(over, self._registry) if over and len(over) == len(judged) else None
-                raise nothing_feasible(self.problem, self._registry, len(judged), near)
+                raise nothing_feasible(self.problem, len(judged), near)
             proposal = self._propose(params)
             judged.append((proposal.arch, self._decide(proposal)))
 
@@ -234,7 +217,7 @@ class Campaign:
             opened = self._ledger.open(
                 "search", proposal.arch, known.verdict, self.problem.search_seeds, params=proposal.params
             )
-            self._close(opened.trial, reason=f"repeat of trial {known.trial}: answered from the store")
+            self._close(opened.trial, f"repeat of trial {known.trial}: answered from the store")
         self._sampler.scored(proposal.number, known.values, known.verdict)
 
     # -- trials ----------------------------------------------------------------------------------------------
@@ -255,8 +238,8 @@ class Campaign:
         opened = self._ledger.open(kind, arch, verdict, seeds, params=params, parent=parent)
         if kind != "confirm":
             self._known[arch.digest] = _Known(trial=opened.trial, verdict=verdict)
-        pending = _Pending(job=opened.job, number=number, params=params)
-        if opened.job.runs:
+        pending = _Pending(order=opened.order, number=number, params=params)
+        if opened.order.runs:
             self._queue.append(pending)
             if kind == "search":
                 self._fruitless = 0
@@ -264,14 +247,15 @@ class Campaign:
         else:
             self.progress.reused += 1
             source = ", ".join(map(str, opened.reused_from))
-            ending = self._ledger.close(opened.trial, reason=f"measured before, in trial {source}")
-            if kind != "reference":  # one that another search trained says nothing of this one's trials
-                self.progress.count(ending.state)
+            # a reference that another search trained says nothing of this one's trials
+            ending = self._close(opened.trial, f"measured before, in trial {source}", counts=kind != "reference")
             self._settle(pending, ending.values)
 
-    def _close(self, trial: int, *, reason: str = "") -> Ending:
+    def _close(self, trial: int, reason: str = "", *, counts: bool = True) -> Ending:
         ending = self._ledger.close(trial, reason=reason)
-        self.progress.count(ending.state)
+        self._front.add(ending.result)
+        if counts:
+            self.progress.count(ending.state)
         return ending
 
     def _answer(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
@@ -280,16 +264,16 @@ class Campaign:
 
     def _settle(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
         """What a trial gave goes to the record of its candidate and to the sampler."""
-        if pending.job.kind == "confirm":
+        if pending.order.kind == "confirm":
             return
-        known = self._known[pending.job.arch.digest]
+        known = self._known[pending.order.arch.digest]
         known.state, known.values = ("failed" if values is None else "measured"), values
         if pending.number is not None:
             if values is None:
                 self._sampler.failed(pending.number)
             else:
                 self._sampler.scored(pending.number, values, known.verdict)
-        elif pending.job.kind == "search" and values is not None:
+        elif pending.order.kind == "search" and values is not None:
             self._sampler.replay(pending.params, values, known.verdict)
 
     def _confirm(self) -> None:
@@ -311,6 +295,9 @@ class Campaign:
 
     def _take_up(self, record: TrialRecord) -> None:
         """Puts a trial of an earlier run where it belongs; one that was preempted is queued again."""
+        if record.state == "complete":
+            record = self._store.trial(record.id)  # with its measurements
+        self._front.add(self._ledger.result(record, record.state))
         if record.state == "superseded":
             if record.kind == "search":
                 self._superseded.setdefault(record.digest, record)
@@ -334,18 +321,17 @@ class Campaign:
                 self._begin("search", arch, verdict, params=record.params)
 
     def _requeue(self, record: TrialRecord) -> None:
-        job = self._ledger.reopen(record)
-        pending = _Pending(job=job, params=record.params)
+        order = self._ledger.reopen(record)
+        pending = _Pending(order=order, params=record.params)
         if record.kind != "confirm":
-            self._known[record.digest] = _Known(trial=record.id, verdict=self.problem.judge(job.arch))
+            self._known[record.digest] = _Known(trial=record.id, verdict=self.problem.judge(order.arch))
         self.progress.trained += record.kind == "search"
-        if job.runs:
+        if order.runs:
             self._queue.append(pending)
         else:
             self._settle(pending, self._close(record.id).values)
 
     def _recall(self, record: TrialRecord) -> None:
-        record = self._store.trial(record.id)
         arch = ArchSpec.from_json(record.arch, self._registry)
         verdict = self.problem.judge(arch)
         if record.state == "infeasible" and verdict.trainable:  # the budget is wider now: it may be drawn anew

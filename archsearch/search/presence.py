@@ -42,7 +42,7 @@ def heartbeat(store: Store, search_id: int) -> Iterator[None]:
         thread.join()
 
 
-class Interrupts:
+class StopSignals:
     """SIGINT and SIGTERM: the first sets ``stop`` at once, the second raises `LeaveAtOnce`.
 
     At once, though the main thread may be held inside a library for long: a signal is written to a socket as it comes,

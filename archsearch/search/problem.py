@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
+from archsearch.analysis.objectives import Direction, Objective
 from archsearch.arch import ArchSpec
 from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
@@ -21,25 +21,6 @@ from archsearch.tasks import Task, resolve_task
 
 RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Objective:
-    """One objective by the name that the spec gives it; ``term`` is set when it is a cost, else it is measured."""
-
-    name: str
-    direction: Literal["maximize", "minimize"]
-    unit: str
-    term: CostTerm | None = None
-
-    @property
-    def metric(self) -> str:
-        """The name under which its values are stored: a cost's with its context."""
-        return self.name if self.term is None else str(self.term)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for the store."""
-        return {"name": self.name, "direction": self.direction, "unit": self.unit, "metric": self.metric}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +90,10 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A spec with everything that it names found and checked."""
+    """A spec with everything that it names found and checked, in the registry where it was found."""
 
     spec: SearchSpec
+    registry: Registry
     tasks: Mapping[str, Task]
     objectives: tuple[Objective, ...]
     budget: Budget
@@ -131,11 +113,9 @@ class Problem:
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
         space = Space.of(spec.space, model, spec.model.n_layers, registry)
+        costs = [objective.metric for objective in objectives if objective.is_cost]
         terms = dict.fromkeys(
-            [
-                *(objective.term for objective in objectives if objective.term is not None),
-                *(term for term, _ in budget.limits),
-            ]
+            [*(CostTerm.parse(cost, context=context) for cost in costs), *(term for term, _ in budget.limits)]
         )
         lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
@@ -143,6 +123,7 @@ class Problem:
         _refuse_untrainable(space, references, registry)
         return cls(
             spec=spec,
+            registry=registry,
             tasks=tasks,
             objectives=objectives,
             budget=budget,
@@ -151,11 +132,12 @@ class Problem:
             judge=judge,
         )
 
-    def parts(self, registry: Registry) -> tuple[Part, ...]:
+    def parts(self) -> tuple[Part, ...]:
         """What computes the results: every mixer and task that the search may use, and the core."""
         layers = [layer for entry in self.space.entries.values() for layer in entry.layers]
         layers += [layer for arch in self.references for layer in arch.layers]
-        return registry.parts(sorted(mixers_of(layers, registry)), sorted({task.name for task in self.tasks.values()}))
+        tasks = sorted({task.name for task in self.tasks.values()})
+        return self.registry.parts(sorted(mixers_of(layers, self.registry)), tasks)
 
     @property
     def search_seeds(self) -> tuple[int, ...]:
@@ -194,17 +176,15 @@ def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:
     return tasks
 
 
-def _objective(
-    name: str, direction: Literal["maximize", "minimize"], tasks: Mapping[str, Task], context: int
-) -> Objective:
+def _objective(name: str, direction: Direction, tasks: Mapping[str, Task], context: int) -> Objective:
     if name == RECALL:
         if not any(task.recall for task in tasks.values()):
             raise SpecError(f'objectives: "recall" needs a recall task, and {listing(tasks)} measure none')
         _check_direction(name, direction, "maximize")
-        return Objective(name=name, direction=direction, unit="")
+        return Objective(name=name, direction=direction)
     if name.partition("@")[0] in MEASURES:
         term = CostTerm.parse(name, context=context)
-        return Objective(name=name, direction=direction, unit=term.unit, term=term)
+        return Objective(name=name, direction=direction, unit=term.unit, metric=str(term))
     task, _, metric = name.rpartition(".")
     if task not in tasks:
         known = [RECALL, *MEASURES, *(f"{key}.{tasks[key].metric}" for key in tasks)]
@@ -219,7 +199,7 @@ def _objective(
         known = [f"{task}.{base}@{known}" for known in tasks[task].evaluation_labels if known]
         raise SpecError(f'objective "{name}": {task} is not evaluated at "{label}": known are {listing(known)}')
     _check_direction(name, direction, tasks[task].direction)
-    return Objective(name=name, direction=direction, unit="")
+    return Objective(name=name, direction=direction)
 
 
 def _check_direction(name: str, direction: str, better: str) -> None:

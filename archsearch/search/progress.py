@@ -1,8 +1,7 @@
-"""Progress: how far a search is, in counts, and the best candidates that it has so far."""
+"""Progress: how far a search is, in counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -37,14 +36,3 @@ class Progress:
     def fruitless(self) -> bool:
         """Whether trials were trained and none is complete: such a search has found nothing."""
         return not self.complete and bool(self.diverged or self.failed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One candidate of the front so far: its test values by objective, and whether fresh seeds gave them."""
-
-    trial: int
-    digest: str
-    pattern: str
-    values: Mapping[str, float]
-    confirmed: bool

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from archsearch.registry import Registry
-from archsearch.search.changes import SourceChange, affected, grown, refuse_changed_source, source_changes
+from archsearch.search.changes import SourceChange, affected, check_growth, refuse_changed_source, source_changes
 from archsearch.search.drive import Drive, SearchOutcome
 from archsearch.search.problem import Problem
 from archsearch.search.ray_session import check_room
@@ -20,17 +19,17 @@ _MEASURED = ("complete", "diverged", "failed", "queued", "running", "preempted",
 
 
 def run_search(
-    spec: SearchSpec, *, registry: Registry, store: Store, view: View | None = None, address: str | None = None
+    problem: Problem, *, store: Store, view: View | None = None, address: str | None = None
 ) -> SearchOutcome:
     """Runs a new search to its end, or until SIGINT or SIGTERM, on a local Ray or the cluster at `address`.
 
     Raises `NothingFeasibleError` when no candidate can be trained, `StorageError` when the name is taken, and
     `ClusterError` when workers cannot be used. After any end no trial is left queued or running in the store.
     """
-    problem = Problem.of(spec, registry)
+    spec = problem.spec
     check_room(spec.search.concurrency, address)
-    reports = [report for report in registry.reports() if report.status == "ok"]
-    parts = problem.parts(registry)
+    reports = [report for report in problem.registry.reports() if report.status == "ok"]
+    parts = problem.parts()
     search_id = store.create_search(
         spec.name,
         spec.to_json(),
@@ -39,49 +38,48 @@ def run_search(
         parts=[(part.name, part.version, part.digest) for part in parts],
         driver=Driver.here(),
     )
-    return Drive(problem, registry, store, search_id, GuardedView(view or View()), address).run()
+    return Drive(problem, store, search_id, GuardedView(view or View()), address).run()
 
 
 def resume_search(
-    name: str,
+    problem: Problem,
     *,
-    registry: Registry,
     store: Store,
     view: View | None = None,
     address: str | None = None,
-    grow: Callable[[SearchSpec], SearchSpec] | None = None,
     allowed: Collection[str] = (),
     wait: bool = False,
     retrain: bool = False,
 ) -> SearchOutcome:
-    """Goes on with a search that was stopped, or whose driver was killed; retrains nothing that is measured.
+    """Goes on with the search of the problem's name, which was stopped, or whose driver was killed; retrains nothing
+    that is measured.
 
-    `grow` gives, from the stored spec, the one to go on with: it may differ by growth of the keys in `allowed`, of
-    `changes.GROWING`. With `wait`, a driver that seems alive on another host is watched until it is known to be dead.
-    Results of source that has changed since are refused, or with `retrain` set aside and made again.
+    The spec of `problem` may differ from the stored one by growth of the keys in `allowed`, of `changes.GROWING`.
+    With `wait`, a driver that seems alive on another host is watched until it is known to be dead. Results of source
+    that has changed since are refused, or with `retrain` set aside and made again.
 
     Raises `StorageError` when there is no such search or its driver is alive, `SpecError` for other changes of spec
     or source, and what `run_search` raises.
     """
     view = GuardedView(view or View())
-    record = store.search(name)
-    stored = SearchSpec.from_dict(record.spec, registry)
-    spec = stored if grow is None else grown(stored, grow(stored), allowed)
-    problem = Problem.of(spec, registry)
+    spec = problem.spec
+    record = store.search(spec.name)
+    check_growth(SearchSpec.from_dict(record.spec), spec, allowed)
+    has_grown = spec.to_json() != record.spec
     check_room(spec.search.concurrency, address)
-    now = {part.name: (part.version, part.digest) for part in problem.parts(registry)}
+    now = {part.name: (part.version, part.digest) for part in problem.parts()}
     changes = source_changes(store.parts(record.id), now)
     if not retrain:
-        refuse_changed_source(name, changes)
+        refuse_changed_source(spec.name, changes)
     store.claim_search(record.id, driver=Driver.here(), wait=wait, watch=view.noted)
     store.mark_orphans(record.id)
     if changes:
         _set_aside(store, record, changes)
         store.set_parts(record.id, [(part, *made) for part, made in now.items()])
-    if spec != stored:
+    if has_grown:
         store.set_spec(record.id, spec.to_json())
-    before = None if changes or spec != stored else record
-    return Drive(problem, registry, store, record.id, view, address, before=before).run()
+    before = None if changes or has_grown else record
+    return Drive(problem, store, record.id, view, address, before=before).run()
 
 
 def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange]) -> None:

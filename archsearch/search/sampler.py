@@ -15,9 +15,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
+from archsearch.analysis.objectives import Objective
 from archsearch.arch import ArchSpec
 from archsearch.search.genes import LayerGenes, LayerNSGAII, LayerNSGAIII
-from archsearch.search.problem import Objective, Verdict
+from archsearch.search.problem import Verdict
 from archsearch.search.space import RandomDraw, ReplayDraw, Space
 from archsearch.search.spec import SearchTable
 

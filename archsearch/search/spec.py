@@ -23,7 +23,6 @@ from archsearch.errors import SpecError, listing, nearest
 from archsearch.notation import MAX_LAYERS
 from archsearch.numbers import Whole
 from archsearch.recipe import Recipe
-from archsearch.registry import Registry
 
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
@@ -44,18 +43,36 @@ SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
 
 
 class Table(BaseModel):
-    """A table of the file: frozen, unknown keys refused."""
+    """A table of the file: frozen, unknown keys refused.
+
+    The docstring of a table says each of its keys as a line "``key``: text": the reference of the documentation is made
+    of these lines.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneTable(ModelSpec):
-    """``[model]``: the backbone's sizes, and how many layers are searched.
+    """The backbone that all candidates share, and how many layers are searched.
 
-    ``short_conv`` is 4 unless it is given: without a convolution in front, small softmax layers cannot tell which
-    token came before and do not learn recall in a short training, which would rank them by what is not theirs.
-
-    ``vocab_size``, with which costs are counted, is the largest vocabulary of the tasks unless it is given.
+    ``n_layers``: layers of every candidate.
+    ``d_model``: width of the residual stream.
+    ``n_heads``: query heads of a token mixer.
+    ``n_kv_heads``: key and value heads, a divisor of ``n_heads``; left out, as many as those.
+    ``head_dim``: width of a head; left out, ``d_model / n_heads``.
+    ``short_conv``: width of a causal convolution in front of every token mixer, 0 for none. Without one, small softmax
+    layers cannot tell which token came before and do not learn recall in a short training, which would rank them by
+    what is not theirs.
+    ``meta_tokens``: learned tokens in front of every sequence; costs count them as tokens.
+    ``channel_mixer``: what follows the token mixer in a layer: a gated feed-forward layer, experts of that kind, or
+    nothing.
+    ``ffn_dim``: hidden width of ``swiglu``; left out, 8/3 of ``d_model``, rounded up to 16.
+    ``n_experts``: experts of ``moe`` that tokens are routed to.
+    ``experts_per_token``: how many of them a token is sent to.
+    ``shared_experts``: experts of ``moe`` that every token meets.
+    ``expert_dim``: hidden width of an expert; left out, ``ffn_dim / experts_per_token``.
+    ``dtype``: the dtype in which costs are counted, whatever a trial trains in.
+    ``vocab_size``: the vocabulary with which costs are counted; left out, the largest one of the tasks.
     """
 
     n_layers: Whole = Field(ge=1, le=MAX_LAYERS)
@@ -70,13 +87,16 @@ class BackboneTable(ModelSpec):
 
 
 class SpaceTable(Table):
-    """``[space]`` and ``[space.<mixer>]``: which mixers may stand where, and how their options are narrowed.
+    """Which mixers may stand where, and how their options are narrowed.
 
-    ``mixers`` names mixers or presets; a preset keeps the options that it fixes, its other tunable ones are searched.
-    ``pattern`` is "free" (each layer by itself), "periodic" (a unit of at most ``period`` layers, repeated and cut
-    at the last layer) or "ratio" (r layers of a cheap mixer, then one of a costly mixer, repeated and cut; r from
-    ``ratios``, the costly ones named in ``costly``, by default those of the family "full", the cheap ones all others).
-    A table named after an entry of ``mixers`` gives options and the values to choose from, one value or a list.
+    ``mixers``: mixers or presets. A preset keeps the options that it fixes; its other tunable ones are searched.
+    ``pattern``: "free" takes each layer by itself; "periodic" repeats a unit of layers, cut at the last layer; "ratio"
+    repeats r layers of a cheap mixer, then one of a costly mixer.
+    ``period``: the longest unit of a periodic pattern, in layers.
+    ``ratios``: the numbers r of a pattern of ratios.
+    ``costly``: the costly mixers of a pattern of ratios, by default those of the family "full"; all others are cheap.
+    ``options``: a table named after an entry of ``mixers`` gives options and the values to choose from, one value or a
+    list.
     """
 
     mixers: tuple[str, ...] = Field(min_length=1, max_length=MAX_CHOICES)
@@ -166,7 +186,12 @@ def _choice(key: str, value: Any) -> Any:
 
 
 class TaskTable(Table):
-    """One of ``[[tasks]]``: a task, one of its named settings, and options that differ from the setting's."""
+    """One of the tasks that every candidate is trained and judged on.
+
+    ``name``: a task, as `archsearch plugins` lists them.
+    ``setting``: one of its named difficulties; left out, the task's own default.
+    ``options``: options that differ from the setting's, as a table ``[tasks.options]``.
+    """
 
     name: str
     setting: str | None = None
@@ -174,10 +199,13 @@ class TaskTable(Table):
 
 
 class ObjectivesTable(Table):
-    """``[objectives]``: what is traded off, and the context at which costs are taken.
+    """What is traded off, and the context at which costs are taken.
 
-    "recall" is the minimum over the recall tasks, "mqar.accuracy" one metric of one task ("mqar:capacity.accuracy"
-    where the search has two settings of it), and any cost may be named, at another context as "state_bytes@131072".
+    ``maximize``: objectives of which more is better: "recall", the minimum over the recall tasks; "mqar.accuracy", one
+    metric of one task ("mqar:capacity.accuracy" where the search has two settings of it); or a cost.
+    ``minimize``: objectives of which less is better, as a rule costs: "state_bytes", at another context
+    "state_bytes@131072".
+    ``context``: tokens at which costs are taken that name no context; text such as "128Ki" is read too.
     """
 
     maximize: tuple[str, ...] = ()
@@ -201,15 +229,18 @@ class ObjectivesTable(Table):
 
 
 class SearchTable(Table):
-    """``[search]``: how many candidates are trained, who proposes them, and what is measured around them.
+    """How many candidates are trained, who proposes them, and what is measured around them.
 
-    ``trials`` counts candidates that were trained here: infeasible and repeated ones come on top.
-    ``population`` (nsga2, nsga3) is by default a quarter of ``trials``, at least 4 and at most 50, so that a small
-    search has generations at all; ``startup_trials`` (tpe, gp) is by default the same number of random candidates.
-    ``references`` trains the mixer ``full`` in every layer and each pure mixer of the space; a list of patterns
-    (``["full", "sliding(window=64)", "[kda full]*2"]``, a single layer being repeated) trains those instead.
-    ``confirm_seeds`` fresh seeds measure again what is on the
-    front. After ``max_draws`` draws in a row that gave nothing to train the search ends early and says so.
+    ``trials``: candidates that are trained here; infeasible and repeated ones come on top.
+    ``sampler``: who proposes candidates, one of Optuna's.
+    ``population``: candidates of a generation (nsga2, nsga3); left out, a quarter of ``trials``, at least 4 and at most
+    50, so that a small search has generations at all.
+    ``startup_trials``: random candidates before the sampler learns (tpe, gp); left out, counted as ``population`` is.
+    ``references``: whether the mixer `full` in every layer and each pure mixer of the space are trained beside the
+    candidates; a list of patterns names others, where a single layer is repeated.
+    ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
+    ``concurrency``: trials at a time.
+    ``max_draws``: draws in a row that gave nothing to train, after which the search ends early and says so.
     """
 
     trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)
@@ -237,13 +268,21 @@ class SearchTable(Table):
 
 
 class StorageTable(Table):
-    """``[storage]``: the database, unless the command line or ``ARCHSEARCH_STORAGE`` names another."""
+    """The database, unless the command line or `ARCHSEARCH_STORAGE` names another.
+
+    ``url``: a database URL, such as "sqlite:///archsearch.db"; it is not stored, as it may hold a password.
+    """
 
     url: str | None = None
 
 
 class SearchSpec(Table):
-    """A whole search; read it with `load` or `from_dict`, which also check it against the plugins and tasks."""
+    """A whole search; read it with `load` or `from_dict`. What it names, `Problem.of` finds and checks.
+
+    ``name``: the search's name, which is unique in a database.
+    ``seed``: the first seed of trainings, and that of the sampler.
+    ``budget``: upper limits on costs, each "COST" or "COST@CONTEXT" with a number or a text such as "18 MiB".
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: Whole = Field(default=0, ge=0, lt=MAX_SEED)
@@ -257,7 +296,7 @@ class SearchSpec(Table):
     storage: StorageTable = StorageTable()
 
     @classmethod
-    def load(cls, path: str | Path, registry: Registry) -> SearchSpec:
+    def load(cls, path: str | Path) -> SearchSpec:
         """From a TOML file; raises `SpecError` that names the file, the key, the value and the remedy."""
         path = Path(path)
         try:
@@ -268,19 +307,15 @@ class SearchSpec(Table):
             raise SpecError(f"{path} is nested too deeply to be read: a spec has tables of lists of values") from None
         except ValueError as error:  # a TOMLDecodeError, text that is no UTF-8, a number of thousands of digits
             raise SpecError(f"{path} is no TOML file: {error}") from None
-        return cls.from_dict(values, registry)
+        return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], registry: Registry) -> SearchSpec:
-        """From plain data of the file's form; raises `SpecError`, `OptionsError` or `UnknownNameError`."""
-        from archsearch.search.problem import Problem
-
+    def from_dict(cls, values: Mapping[str, Any]) -> SearchSpec:
+        """From plain data of the file's form; raises `SpecError`."""
         try:
-            spec = cls.model_validate(dict(values))
+            return cls.model_validate(dict(values))
         except ValidationError as error:
             raise SpecError(explain(error, cls, "")) from None
-        Problem.of(spec, registry)
-        return spec
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a

@@ -45,7 +45,7 @@ class Survey:
         return 1.0 - self.over_budget / self.judged
 
 
-def survey(problem: Problem, registry: Registry, *, sample: int = SAMPLE) -> Survey:
+def survey(problem: Problem, *, sample: int = SAMPLE) -> Survey:
     """Judges every candidate of a small space, random ones of a large one; equal problems give equal surveys."""
     count = problem.space.count()
     exhaustive = count <= sample
@@ -62,7 +62,7 @@ def survey(problem: Problem, registry: Registry, *, sample: int = SAMPLE) -> Sur
         over_budget=len(over),
         unexercised=sum(bool(verdict.unexercised) for _, verdict in judged),
         exhaustive=exhaustive,
-        tightest=tightest(over, registry) if len(over) == len(judged) else None,
+        tightest=tightest(over, problem.registry) if len(over) == len(judged) else None,
     )
 
 
@@ -78,9 +78,7 @@ def worst_excess(verdict: Verdict) -> float:
     return max(verdict.slack.values(), default=0.0)
 
 
-def nothing_feasible(
-    problem: Problem, registry: Registry, judged: int, nearest: Tightest | None
-) -> NothingFeasibleError:
+def nothing_feasible(problem: Problem, judged: int, nearest: Tightest | None) -> NothingFeasibleError:
     """The error for a space of which no candidate can be trained, with the tightest figure seen."""
     if nearest is not None:
         return NothingFeasibleError(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from archsearch.search.ledger import Job
-from archsearch.search.progress import Progress, Standing
+from archsearch.analysis.objectives import Objective
+from archsearch.analysis.running_front import FrontPoint
+from archsearch.search.ledger import TrialOrder
+from archsearch.search.progress import Progress
 from archsearch.search.survey import Survey
 
 
 @dataclass(frozen=True, kw_only=True)
 class Briefing:
-    """What is known before the first trial. ``confirms`` says that the front will be measured on fresh seeds;
-    ``objectives`` are the store's, with name, direction and unit."""
+    """What is known before the first trial. ``confirms`` says that the front will be measured on fresh seeds."""
 
     name: str
     database: str
@@ -23,12 +23,12 @@ class Briefing:
     planned: int
     trials: int
     concurrency: int
-    objectives: Sequence[Mapping[str, Any]]
+    objectives: Sequence[Objective]
     confirms: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class TrialProgress:
     """How far a running trial is: the task and seed that it trains, and the latest value of the task's metric."""
 
     task: str
@@ -47,16 +47,16 @@ class View:
     def begun(self, briefing: Briefing) -> None:
         """The space was surveyed and the first trials are queued."""
 
-    def trial_started(self, job: Job) -> None:
+    def trial_started(self, order: TrialOrder) -> None:
         """A worker has the trial."""
 
-    def trial_looked(self, job: Job, look: Look) -> None:
+    def trial_progressed(self, order: TrialOrder, progress: TrialProgress) -> None:
         """A running trial reports."""
 
-    def trial_ended(self, job: Job, state: str, reason: str) -> None:
+    def trial_ended(self, order: TrialOrder, state: str, reason: str) -> None:
         """A trial is complete, diverged or failed."""
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         """The counts, and the best front so far, by the first objective that is minimised."""
 
     def noted(self, text: str) -> None:
@@ -76,16 +76,16 @@ class GuardedView(View):
     def begun(self, briefing: Briefing) -> None:
         self._tell(lambda view: view.begun(briefing))
 
-    def trial_started(self, job: Job) -> None:
-        self._tell(lambda view: view.trial_started(job))
+    def trial_started(self, order: TrialOrder) -> None:
+        self._tell(lambda view: view.trial_started(order))
 
-    def trial_looked(self, job: Job, look: Look) -> None:
-        self._tell(lambda view: view.trial_looked(job, look))
+    def trial_progressed(self, order: TrialOrder, progress: TrialProgress) -> None:
+        self._tell(lambda view: view.trial_progressed(order, progress))
 
-    def trial_ended(self, job: Job, state: str, reason: str) -> None:
-        self._tell(lambda view: view.trial_ended(job, state, reason))
+    def trial_ended(self, order: TrialOrder, state: str, reason: str) -> None:
+        self._tell(lambda view: view.trial_ended(order, state, reason))
 
-    def advanced(self, progress: Progress, front: Sequence[Standing]) -> None:
+    def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         self._tell(lambda view: view.advanced(progress, front))
 
     def noted(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Workers: trains the jobs of a campaign with Ray Tune, on a local Ray or a cluster."""
+"""Workers: trains the orders of a campaign with Ray Tune, on a local Ray or a cluster."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ray.tune.search import Searcher
 
 from archsearch.errors import ArchsearchError, ClusterError
 from archsearch.search.actor import Assignment, TrialActor
-from archsearch.search.ledger import Job
+from archsearch.search.ledger import TrialOrder
 from archsearch.search.ray_session import passing_folder
 
 
-class Desk(Protocol):
-    """Where workers get their jobs, and where they hand in what came of them."""
+class TrialSource(Protocol):
+    """Where the trials to train come from, and where what came of them goes."""
 
-    def next(self) -> Job | None:
-        """A job; None when there is none now."""
+    def next(self) -> TrialOrder | None:
+        """An order; None when there is none now."""
         ...
 
     @property
     def done(self) -> bool:
-        """Whether there will be no further job."""
+        """Whether there will be no further order."""
         ...
 
-    def assignment(self, job: Job) -> Assignment:
+    def assignment(self, order: TrialOrder) -> Assignment:
         """What the worker is told."""
         ...
 
@@ -47,8 +47,8 @@ class Desk(Protocol):
         ...
 
 
-def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
-    """Has the jobs of `desk` trained until it is done or `stop` is set; each trial takes one CPU, and a GPU where the
+def train(source: TrialSource, stop: threading.Event, *, device: str) -> None:
+    """Has the orders of `source` trained until it is done or `stop` is set; each takes one CPU, and a GPU where the
     `device` is "cuda". Everything that Tune writes goes to a folder that is removed.
     Raises `ClusterError` when Ray itself fails, but not after a signal, which may have killed it."""
     folder = passing_folder()
@@ -56,7 +56,7 @@ def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, _resources(device)),
             tune_config=tune.TuneConfig(
-                search_alg=_JobSearcher(desk, stop),
+                search_alg=_OrderSearcher(source, stop),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_name,
@@ -66,8 +66,8 @@ def train(desk: Desk, stop: threading.Event, *, device: str) -> None:
                 name="search",
                 storage_path=folder,
                 verbose=0,
-                stop=_OnSignal(desk, stop),
-                callbacks=[_Hand(desk)],
+                stop=_OnSignal(source, stop),
+                callbacks=[_ResultCallback(source)],
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
@@ -102,22 +102,22 @@ class _Unsaved:
         return self
 
 
-class _JobSearcher(_Unsaved, Searcher):  # type: ignore[misc]
-    """Gives Tune the desk's jobs as configs."""
+class _OrderSearcher(_Unsaved, Searcher):  # type: ignore[misc]
+    """Gives Tune the source's orders as configs."""
 
-    def __init__(self, desk: Desk, stop: threading.Event) -> None:
+    def __init__(self, source: TrialSource, stop: threading.Event) -> None:
         super().__init__()
-        self._desk, self._stop = desk, stop
+        self._source, self._stop = source, stop
 
     def suggest(self, trial_id: str) -> Any:
         """A config, None when there is nothing now, or FINISHED."""
-        job = None if self._stop.is_set() else self._desk.next()
-        if job is not None:
-            return {"trial": job.trial, **self._desk.assignment(job).to_config()}
-        return Searcher.FINISHED if self._stop.is_set() or self._desk.done else None
+        order = None if self._stop.is_set() else self._source.next()
+        if order is not None:
+            return {"trial": order.trial, **self._source.assignment(order).to_config()}
+        return Searcher.FINISHED if self._stop.is_set() or self._source.done else None
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """The callback has told the desk."""
+        """The callback has told the source."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing is saved: the store has it all."""
@@ -127,14 +127,14 @@ class _JobSearcher(_Unsaved, Searcher):  # type: ignore[misc]
 
 
 class _OnSignal(_Unsaved, tune.Stopper):  # type: ignore[misc]
-    """Leaves Tune once the event is set, when the desk has noted it.
+    """Leaves Tune once the event is set, when the source has noted it.
 
     Tune would stop its trials one by one through Ray, which a signal to the whole process group has killed already,
     and would wait for it; ending Ray ends the workers anyway.
     """
 
-    def __init__(self, desk: Desk, stop: threading.Event) -> None:
-        self._desk, self._stop = desk, stop
+    def __init__(self, source: TrialSource, stop: threading.Event) -> None:
+        self._source, self._stop = source, stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -142,25 +142,25 @@ class _OnSignal(_Unsaved, tune.Stopper):  # type: ignore[misc]
     def stop_all(self) -> bool:
         """Whether a signal came."""
         if self._stop.is_set():
-            self._desk.stopped()
+            self._source.stopped()
             raise _Stopped
         return False
 
 
-class _Hand(_Unsaved, tune.Callback):  # type: ignore[misc]
-    """Hands results and failures to the desk."""
+class _ResultCallback(_Unsaved, tune.Callback):  # type: ignore[misc]
+    """Tells the source of results and failures."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, source: TrialSource) -> None:
+        self._source = source
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """A slice was trained."""
-        self._desk.reported(trial.config["trial"], result)
+        self._source.reported(trial.config["trial"], result)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """The worker raised or died."""
         error = _error_of(trial)
-        self._desk.failed(trial.config["trial"], describe(error), error)
+        self._source.failed(trial.config["trial"], describe(error), error)
 
 
 def _error_of(trial: Any) -> BaseException | None:

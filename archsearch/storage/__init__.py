@@ -7,6 +7,7 @@ from archsearch.storage.records import (
     STALE_AFTER,
     MeasurementRecord,
     MetricValue,
+    NewTrial,
     SearchRecord,
     TrialRecord,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Driver",
     "MeasurementRecord",
     "MetricValue",
+    "NewTrial",
     "SearchRecord",
     "Store",
     "TrialPage",

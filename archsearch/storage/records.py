@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
@@ -92,6 +92,29 @@ class MeasurementRecord:
     payload: Mapping[str, Any]
     reused_from: int | None
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTrial:
+    """A trial that is to be stored.
+
+    ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` the terms that exceed the budget to the
+    excess; ``parent`` is the trial that a "confirm" trial confirms, ``unexercised`` holds `Unexercised.to_json()` of
+    each layer and task.
+    """
+
+    kind: str
+    state: str
+    arch: Mapping[str, Any]
+    digest: str
+    pattern: str
+    params: Mapping[str, Any]
+    seeds: Sequence[int]
+    costs: Mapping[str, float]
+    violations: Mapping[str, float]
+    reason: str = ""
+    parent: int | None = None
+    unexercised: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

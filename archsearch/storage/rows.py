@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, select
@@ -13,7 +14,14 @@ from archsearch.exercise import Unexercised
 from archsearch.storage.columns import MEASUREMENT, METRIC, SEARCH, TRIAL, Column, sound
 from archsearch.storage.driver import Driver
 from archsearch.storage.failures import plain_data
-from archsearch.storage.records import MeasurementRecord, MetricValue, SearchRecord, TrialRecord
+from archsearch.storage.records import (
+    OPEN_STATES,
+    MeasurementRecord,
+    MetricValue,
+    NewTrial,
+    SearchRecord,
+    TrialRecord,
+)
 from archsearch.storage.remarks import Remarks
 from archsearch.storage.tables import Base, MeasurementRow, Metric, Search, Trial
 
@@ -27,6 +35,27 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def new_trial_row(search_id: int, trial: NewTrial, now: datetime) -> Trial:
+    """The row of a trial that is stored at `now`, without its number."""
+    return Trial(
+        search_id=search_id,
+        kind=trial.kind,
+        state=trial.state,
+        reason=trial.reason,
+        arch=finite(trial.arch),
+        digest=trial.digest,
+        pattern=trial.pattern,
+        params=finite(trial.params),
+        seeds=list(trial.seeds),
+        violations=finite(trial.violations),
+        unexercised=list(trial.unexercised),
+        parent_id=trial.parent,
+        created_at=now,
+        started_at=now if trial.state == "running" else None,
+        finished_at=None if trial.state in OPEN_STATES else now,
+    )
 
 
 def metric_row(trial_id: int, metric: MetricValue) -> dict[str, Any]:

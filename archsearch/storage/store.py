@@ -25,10 +25,11 @@ from archsearch.storage.records import (
     TRIAL_KINDS,
     TRIAL_STATES,
     MetricValue,
+    NewTrial,
     SearchRecord,
     TrialRecord,
 )
-from archsearch.storage.rows import curve_metrics, finite, metric_row, split_metrics, trial_records
+from archsearch.storage.rows import curve_metrics, finite, metric_row, new_trial_row, split_metrics, trial_records
 from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Search, Trial
 
 
@@ -141,56 +142,17 @@ class Store(Reader):
             self._search_row(session, search_id)
             return self._search(session, search_id)
 
-    def add_trial(
-        self,
-        search_id: int,
-        *,
-        kind: str,
-        state: str,
-        arch: Mapping[str, Any],
-        digest: str,
-        pattern: str,
-        params: Mapping[str, Any],
-        seeds: Sequence[int],
-        costs: Mapping[str, float],
-        violations: Mapping[str, float],
-        reason: str = "",
-        parent: int | None = None,
-        unexercised: Sequence[Mapping[str, Any]] = (),
-    ) -> int:
-        """A new trial, numbered next in its search; returns its id.
-
-        ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` the terms that exceed the budget
-        to the excess, ``parent`` is the trial that a "confirm" trial confirms, ``unexercised`` holds
-        `Unexercised.to_json()` of each layer and task.
-        """
-        check("trial state", state, TRIAL_STATES)
-        check("trial kind", kind, TRIAL_KINDS)
-        now = utc_now()
+    def add_trial(self, search_id: int, trial: NewTrial) -> int:
+        """Stores a trial, numbered next in its search; returns its id."""
+        check("trial state", trial.state, TRIAL_STATES)
+        check("trial kind", trial.kind, TRIAL_KINDS)
         with self._writing() as session:
             with plain_data():
-                metrics = [MetricValue(name=name, split="cost", value=value) for name, value in costs.items()]
-                chosen_seeds, layers = list(seeds), list(unexercised)
+                metrics = [MetricValue(name=name, split="cost", value=value) for name, value in trial.costs.items()]
+                row = new_trial_row(search_id, trial, utc_now())
             self._search_row(session, search_id, lock=True)
             last = session.scalar(select(func.max(Trial.number)).where(Trial.search_id == search_id))
-            row = Trial(
-                search_id=search_id,
-                number=0 if last is None else last + 1,
-                kind=kind,
-                state=state,
-                reason=reason,
-                arch=finite(arch),
-                digest=digest,
-                pattern=pattern,
-                params=finite(params),
-                seeds=chosen_seeds,
-                violations=finite(violations),
-                unexercised=layers,
-                parent_id=parent,
-                created_at=now,
-                started_at=now if state == "running" else None,
-                finished_at=None if state in OPEN_STATES else now,
-            )
+            row.number = 0 if last is None else last + 1
             session.add(row)
             session.flush()
             _insert_metrics(session, row.id, metrics)

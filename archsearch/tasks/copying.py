@@ -20,8 +20,14 @@ _BUCKETS = 4
 
 
 class CopyingOptions(TaskOptions):
-    """Sizes of a sequence: ``items`` symbols of an alphabet of ``symbols``, scattered among ``noise_tokens`` kinds of
-    noise. With ``feedback`` the symbols that were due so far are given while copying; without, only the mark is."""
+    """Sizes of a sequence: symbols, scattered among noise.
+
+    ``seq_len``: tokens of a sequence.
+    ``items``: symbols to copy.
+    ``symbols``: kinds of symbols.
+    ``noise_tokens``: kinds of noise.
+    ``feedback``: whether the symbols that were due so far are given while copying; else only the mark is.
+    """
 
     seq_len: int = Field(default=64, ge=2, le=MAX_LENGTH)
     items: int = Field(default=8, ge=1, le=MAX_LENGTH)

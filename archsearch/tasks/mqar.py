@@ -18,8 +18,17 @@ PAD = 0
 
 
 class MqarOptions(TaskOptions):
-    """Sizes of a sequence. With ``noise_tokens`` the pairs are scattered over the first ``write_share`` of the
-    sequence and noise fills every gap; without, the pairs stand together at the start and gaps hold token 0."""
+    """Sizes of a sequence.
+
+    ``seq_len``: tokens of a sequence.
+    ``pairs``: pairs of key and value, each of which is asked once.
+    ``rewrites``: pairs whose key is written a second time, with another value.
+    ``keys``: kinds of keys.
+    ``values``: kinds of values.
+    ``noise_tokens``: kinds of noise. With any, the pairs are scattered and noise fills every gap; with none, the pairs
+    stand together at the start and gaps hold token 0.
+    ``write_share``: share of the sequence, at its start, over which pairs are scattered among noise.
+    """
 
     seq_len: int = Field(default=64, ge=3, le=MAX_LENGTH)
     pairs: int = Field(default=8, ge=1, le=MAX_LENGTH)

@@ -18,8 +18,16 @@ PAD, SET, ASK = range(3)
 
 
 class MultihopOptions(TaskOptions):
-    """Sizes of a sequence: ``chains`` of ``hops`` assignments that are asked, ``distractors`` alike that are not,
-    and noise in every gap (token 0 with no ``noise_tokens``)."""
+    """Sizes of a sequence: chains of assignments, with noise in every gap.
+
+    ``seq_len``: tokens of a sequence.
+    ``hops``: assignments of a chain.
+    ``chains``: chains that are asked.
+    ``distractors``: chains alike that are not asked.
+    ``variables``: kinds of variables.
+    ``values``: kinds of values.
+    ``noise_tokens``: kinds of noise; with none, gaps hold token 0.
+    """
 
     seq_len: int = Field(default=96, ge=5, le=MAX_LENGTH)
     hops: int = Field(default=2, ge=1, le=MAX_LENGTH)

@@ -19,10 +19,20 @@ _BUCKETS = 4
 
 
 class NiahOptions(TaskOptions):
-    """Sizes of a sequence. A needle is a mark, a name and an answer of ``answer_len`` of ``symbols`` symbols; its
-    depth, 0 at the start of the haystack and 1 at its end, is between ``depth_min`` and ``depth_max``.
-    ``noise_tokens`` is the size of a noise haystack's vocabulary, ``paths`` and ``max_bytes`` are what a text
-    haystack is read from (none: the Python standard library's own sources)."""
+    """Sizes of a sequence. A needle is a mark, a name and an answer.
+
+    ``seq_len``: tokens of a sequence.
+    ``needles``: needles that lie in the haystack, each of which is asked.
+    ``haystack``: what they lie in: noise, or the bytes of real files.
+    ``answer_len``: symbols of an answer.
+    ``symbols``: kinds of symbols.
+    ``names``: kinds of names.
+    ``noise_tokens``: kinds of noise in a haystack of noise.
+    ``depth_min``: the least depth of a needle: 0 is the start of the haystack, 1 its end.
+    ``depth_max``: the greatest depth of a needle.
+    ``paths``: files and folders that are read; none for the Python standard library's own sources.
+    ``max_bytes``: the most that is read of them.
+    """
 
     seq_len: int = Field(default=128, ge=8, le=MAX_LENGTH)
     needles: int = Field(default=4, ge=1, le=MAX_LENGTH)

@@ -20,8 +20,12 @@ _FIRST_BUCKET = 32
 
 
 class TextOptions(TaskOptions):
-    """Length of a sequence in bytes, and what is read: ``paths`` (none: the standard library's own sources), and
-    at most ``max_bytes`` of it."""
+    """Length of a sequence, and what is read.
+
+    ``seq_len``: bytes of a sequence.
+    ``paths``: files and folders that are read; none for the Python standard library's own sources.
+    ``max_bytes``: the most that is read of them.
+    """
 
     seq_len: int = Field(default=128, ge=2, le=MAX_LENGTH)
     paths: CorpusPaths = ()

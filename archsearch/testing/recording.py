@@ -17,9 +17,16 @@ from typing import Any
 
 import pytest
 
-from archsearch.conformance import ANY, FILE, Outcome, Record, listed, package_of, source_digest, written
 from archsearch.errors import SpecError
-from archsearch.kernels.proof import triton_version
+from archsearch.evidence.conformance import (
+    ANY,
+    ConformanceRecord,
+    ConformanceRecords,
+    Outcome,
+    package_of,
+    tried_source,
+)
+from archsearch.evidence.proofs import triton_version
 from archsearch.mixer import MixerPlugin
 
 OPTION = "--write-conformance"
@@ -33,10 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options; without the first nothing is recorded."""
     group = parser.getgroup("archsearch", "archsearch mixers")
     group.addoption(
-        OPTION, action="store_true", help=f"Keep what the conformance suite finds in {FILE} of the mixers' packages."
+        OPTION,
+        action="store_true",
+        help=f"Keep what the conformance suite finds in {ConformanceRecords.FILE} of the mixers' packages.",
     )
     group.addoption(DEVICE, metavar="DEVICE", help='Try the laws with kernels alone, on a device such as "cuda".')
-    group.addoption(FOLDER, metavar="FOLDER", help="Keep it below a folder, by package, beside what the package holds.")
+    group.addoption(FOLDER, metavar="FOLDER", help="Keep it below a folder, by package.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -128,7 +137,7 @@ class Recorder:
     def _of(self, plugin: MixerPlugin[Any]) -> list[tuple[str, Case]]:
         return [(test, case) for test, case in self.cases.items() if case.plugin.name == plugin.name]
 
-    def _records(self, plugin: MixerPlugin[Any], package: str) -> list[Record]:
+    def _records(self, plugin: MixerPlugin[Any], package: str) -> list[ConformanceRecord]:
         by_form: dict[str, list[tuple[str, Case]]] = defaultdict(list)
         for test, case in self._of(plugin):
             by_form[case.form].append((test, case))
@@ -138,7 +147,9 @@ class Recorder:
             if any(test in self.outcomes for test, _ in cases)
         ]
 
-    def _record(self, plugin: MixerPlugin[Any], package: str, form: str, cases: Sequence[tuple[str, Case]]) -> Record:
+    def _record(
+        self, plugin: MixerPlugin[Any], package: str, form: str, cases: Sequence[tuple[str, Case]]
+    ) -> ConformanceRecord:
         laws: dict[str, Counter[Outcome]] = defaultdict(Counter)
         ran = [(test, case) for test, case in cases if test in self.outcomes]
         for test, case in ran:
@@ -147,14 +158,14 @@ class Recorder:
             tried = {case.law for _, case in self._of(plugin)}
             laws.update({law: Counter() for law in laws_of_suite() if law not in tried})
         failed = tuple(test.split("::", 1)[-1] for test, _ in ran if self.outcomes[test] == "failed")
-        return Record(
+        return ConformanceRecord(
             mixer=plugin.name,
             form=form,
             version=plugin.version,
             laws=laws,
             failed=failed,
             untried=len(cases) - len(ran),
-            source=source_digest(package),
+            source=tried_source(package),
             torch=version("torch"),
             triton=triton_version() if form.startswith(KERNELS) else None,
             date=datetime.now(UTC).date().isoformat(),
@@ -198,14 +209,11 @@ def _form(item: pytest.Item) -> str:
     return f"{KERNELS} interpreted" if device.type == "cpu" else f"{KERNELS} on {card}"
 
 
-def _write(package: str, new: Sequence[Record], folder: Path | None) -> str:
+def _write(package: str, new: Sequence[ConformanceRecord], folder: Path | None) -> str:
     """Records of other mixers and forms stay as they are, each with its own digest; says what was done."""
-    path = Path(str(files(package))) / FILE if folder is None else folder / package / FILE
-    replaced = {(record.mixer, record.form) for record in new}
+    path = (Path(str(files(package))) if folder is None else folder / package) / ConformanceRecords.FILE
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [record for record in listed(package) if (record.mixer, record.form) not in replaced]
-        path.write_text(written([*kept, *new]))
-    except (OSError, SpecError) as error:
+        ConformanceRecords.add(path, new)
+    except SpecError as error:
         return f"not recorded: {error}"
     return f"recorded in {path}"

@@ -7,14 +7,13 @@ import platform
 import sys
 from functools import cache
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from archsearch.arch import ArchSpec, digest_of
 from archsearch.composition import mixers_of
-from archsearch.kernels.proof import SHARED, proofs
+from archsearch.evidence.proofs import SHARED, Proofs, proofs
 from archsearch.ops.impl import VARIABLE
 from archsearch.recipe import Recipe
 from archsearch.registry import GROUP, Registry
@@ -37,7 +36,7 @@ def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, 
 
 def runtime_versions(device: torch.device) -> dict[str, str]:
     """Versions of what ran it: recorded beside a result, not part of its key."""
-    from archsearch import __version__
+    from archsearch.version import __version__
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -67,13 +66,9 @@ def _packages() -> frozenset[str]:
 
 @cache
 def _verified(packages: frozenset[str]) -> str:
-    folders = {SHARED, *(f"{package}.triton" for package in packages if _has_triton(package))}
-    return digest_of(sorted((proof.op, *proof.key) for folder in folders for proof in proofs(folder)))
-
-
-def _has_triton(package: str) -> bool:
-    is_package = hasattr(sys.modules[package], "__path__")
-    return is_package and find_spec(f"{package}.triton") is not None
+    plugins = {package for package in packages if hasattr(sys.modules[package], "__path__")}
+    holders = {holder for package in plugins | {SHARED} for holder in Proofs.holders(package)}
+    return digest_of(sorted((proof.op, *proof.key) for holder in holders for proof in proofs(holder)))
 
 
 def measurement_key(

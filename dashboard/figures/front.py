@@ -18,7 +18,7 @@ from archsearch.analysis.axes import axis_label, spans_decades, ticks
 from archsearch.analysis.objectives import Objective
 
 from ..colours import BETWEEN, BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION
-from ..queries import groups, value_text
+from ..queries.candidates import groups, value_text
 from ..text import shortened
 from .frame import escaped
 
@@ -37,7 +37,7 @@ _MARKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is drawn: ``x`` across, ``y`` upwards, ``z`` as colour; the groups of `queries.SHOWN` beside the front;
+    """What is drawn: ``x`` across, ``y`` upwards, ``z`` as colour; the groups of `candidates.SHOWN` beside the front;
     ``log`` holds "x" and "y"; ``limits`` are lines by objective and label; ``best`` is the trial that is ringed."""
 
     x: Objective

@@ -20,8 +20,8 @@ from ..figures.layers import layer_costs, strip
 from ..figures.scores import learning_curves, rate_sweep, seed_points
 from ..navigation import chosen_search, link
 from ..option_state import adopt, keep
-from ..queries_choice import choices, named
-from ..queries_trial import (
+from ..queries.choice import choices, named
+from ..queries.trial import (
     JUDGED_BY_STEPS,
     LAYER_MEASURES,
     TrialView,
@@ -37,7 +37,7 @@ from ..queries_trial import (
     trial_view,
     versions_of,
 )
-from ..reading import answer
+from ..reading.answers import answer
 from ..tables import table
 from ..text import capitalised, cell, code, plain, shortened
 from ..unexercised import unexercised_layers

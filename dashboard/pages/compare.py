@@ -22,8 +22,8 @@ from ..figures.layers import strip
 from ..figures.scores import score_bars
 from ..navigation import chosen_search
 from ..option_state import adopt, keep
-from ..queries_choice import choices, named
-from ..queries_compare import (
+from ..queries.choice import choices, named
+from ..queries.compare import (
     UNITS,
     WITH_UNITS,
     Compared,
@@ -37,9 +37,9 @@ from ..queries_compare import (
     metric_names,
     verdicts,
 )
-from ..queries_trial import scores_frame, seeds_frame
-from ..reading import answer
-from ..reading_noise import noises
+from ..queries.trial import scores_frame, seeds_frame
+from ..reading.answers import answer
+from ..reading.noise import noises
 from ..tables import table
 from ..text import SENTENCE, capitalised, cell, plain, shortened
 

@@ -16,7 +16,6 @@ from archsearch.analysis.front import eligible
 from archsearch.analysis.objectives import Objective
 from archsearch.storage import SearchRecord
 
-from .. import queries, reading
 from ..address import clicked_trial, query
 from ..boundary import part
 from ..connection import registry, store
@@ -24,8 +23,10 @@ from ..downloads import csv_button, html_button
 from ..figures.front import View, default_log, front_figure, off_scale
 from ..figures.hypervolume import hypervolume_figure
 from ..navigation import chosen_search, go, link
-from ..report import report
-from ..report_evidence import evidence_of
+from ..queries import budgets, candidates
+from ..reading import answers
+from ..report.document import report
+from ..report.evidence import evidence_of
 from ..tables import chosen_row, forget_row
 from ..text import capitalised, cell, code, plain, shortened
 from .trials import all_trials
@@ -40,7 +41,7 @@ def page() -> None:
     """Draws the page; that of a running search is refreshed by itself."""
     head = st.container()
     search = chosen_search()
-    answer = reading.answer(search)
+    answer = answers.answer(search)
     with head:
         _head(search, answer)
     running = answer.state == "running"
@@ -53,7 +54,7 @@ def _head(search: SearchRecord, answer: Answer) -> None:
 
 
 def _body(search: SearchRecord) -> None:
-    answer = reading.answer(search)
+    answer = answers.answer(search)
     if not len(answer.points):
         st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
         return
@@ -62,8 +63,8 @@ def _body(search: SearchRecord) -> None:
         return
     axes = _axes(answer)
     chosen = [item for item in axes if item is not None]
-    wanted = [given for given in search.objectives if given["name"] in {item.name for item in chosen}]
-    whole = answer.points[eligible(answer.points, search.objectives)]
+    wanted = [given for given in answer.objectives if given in chosen]
+    whole = answer.points[eligible(answer.points, answer.objectives)]
     answer = replace(answer, front=front_of(whole, wanted))
     st.markdown(_counts(answer))
     if not len(answer.front):
@@ -118,9 +119,9 @@ def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, fl
     switches = st.columns([0.68, 0.16, 0.16], vertical_alignment="bottom")
     show = switches[0].pills(
         "Beside the front",
-        queries.SHOWN,
+        candidates.SHOWN,
         selection_mode="multi",
-        default=queries.shown_first(answer),
+        default=candidates.shown_first(answer),
         key="show",
         bind="query-params",
     )
@@ -134,7 +135,7 @@ def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, fl
             bind="query-params",
         )
     }
-    drawn = {"budget": queries.spec_limits(search), "my budget": limits}
+    drawn = {"budget": budgets.spec_limits(search), "my budget": limits}
     return View(x=across, y=upwards, z=colour, show=show, log=log, limits=drawn, best=best)
 
 
@@ -167,7 +168,7 @@ def _open(search: SearchRecord, trial: int) -> None:
 
 def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str, float]]:
     """The sliders and what they choose: the trial that is best, and the limits that are set."""
-    wanted, limited = queries.goals(search)
+    wanted, limited = budgets.goals(search)
     st.subheader("My budget")
     if wanted is None or not limited:
         st.caption("A choice needs an objective that is measured and a cost to limit: this search has not both.")
@@ -180,16 +181,16 @@ def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str,
         limit = _slider(answer, objective)
         if limit is not None:
             limits[objective.name] = limit
-    pick = best_within(answer.points, reading.values(search), search.objectives, wanted.name, limits)
+    pick = best_within(answer.points, answers.values(search), answer.objectives, wanted.name, limits)
     if pick.best is None:
         st.info("No measured candidate is within this budget: raise it.", icon=":material/info:")
-        _say(queries.beyond(search, answer, wanted, limits, None))
+        _say(budgets.beyond(search, answer, wanted, limits, None))
         return None, limits
     st.metric(plain(f"best {wanted.name} of {pick.candidates:,} within it"), wanted.show(float(pick.best[wanted.name])))
     st.markdown(code(shortened(str(pick.best["pattern"]), 400)))
-    st.markdown("  \n".join(plain(f"{item.name} {queries.value_text(item, pick.best)}") for item in limited))
+    st.markdown("  \n".join(plain(f"{item.name} {candidates.value_text(item, pick.best)}") for item in limited))
     best = float(pick.best[wanted.name])
-    _say([*queries.sureness(pick, wanted), *queries.beyond(search, answer, wanted, limits, best)])
+    _say([*budgets.sureness(pick, wanted), *budgets.beyond(search, answer, wanted, limits, best)])
     trial = int(pick.best["trial"])
     link("architecture", query(search=search.name, trial=trial), f"Open trial {trial}", ":material/layers:")
     if pick.next is not None:
@@ -204,8 +205,8 @@ def _say(sentences: Iterable[str]) -> None:
 
 
 def _slider(answer: Answer, objective: Objective) -> float | None:
-    rungs = queries.ladder(answer.points[objective.name].dropna().tolist(), objective.unit)
-    texts = {queries.rung_text(value, objective.unit): value for value in rungs}
+    rungs = budgets.ladder(answer.points[objective.name].dropna().tolist(), objective.unit)
+    texts = {budgets.rung_text(value, objective.unit): value for value in rungs}
     chosen = st.select_slider(
         plain(f"{objective.name} at most"),
         [*texts, "no limit"],
@@ -233,12 +234,12 @@ def _front_table(search: SearchRecord, answer: Answer) -> None:
     rows = pd.concat([answer.front, answer.references], ignore_index=True) if len(answer.points) else answer.front
     if not len(rows):
         return
-    table = queries.candidates_table(rows, answer.objectives)
+    table = candidates.candidates_table(rows, answer.objectives)
     table["#"] = [str(index) if index <= len(answer.front) else "" for index in table["#"]]
     row = chosen_row(table, "front_table", columns={"pattern": st.column_config.TextColumn(width="large")})
     if row is not None:
         _open(search, int(rows["trial"].iloc[row]))
-    whole = reading.answer(search)
+    whole = answers.answer(search)
     with st.container(horizontal=True):
         csv_button("Download every candidate", _download(search, answer), f"{search.name}-candidates.csv")
         html_button(
@@ -253,7 +254,7 @@ def _download(search: SearchRecord, answer: Answer) -> pd.DataFrame:
 
 
 def _hypervolume(search: SearchRecord) -> None:
-    curve = reading.hypervolume(search)
+    curve = answers.hypervolume(search)
     if len(curve) < 2:
         st.info("Hypervolume needs two measured candidates: there are not as many yet.", icon=":material/info:")
         return

@@ -20,7 +20,7 @@ from ..downloads import csv_button
 from ..figures.importance import importance_bars, level_means, parallel
 from ..navigation import chosen_search
 from ..option_state import adopt, keep
-from ..queries_matters import (
+from ..queries.matters import (
     Evidence,
     changes_table,
     decay_of,
@@ -34,8 +34,8 @@ from ..queries_matters import (
     verdict,
     why_no_importance,
 )
-from ..reading import answer
-from ..reading_evidence import evidence_of, importance_of
+from ..reading.answers import answer
+from ..reading.evidence import evidence_of, importance_of
 from ..tables import table
 from ..text import capitalised, cell, plain
 

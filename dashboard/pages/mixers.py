@@ -17,10 +17,10 @@ from ..connection import registry
 from ..downloads import csv_button
 from ..figures.costs import cost_curves
 from ..option_state import adopt, keep
-from ..queries_compare import UNITS, WITH_UNITS
-from ..queries_conformance import COMMAND, conformance_of
-from ..queries_kernels import held_results, kernel_figures, proofs_table
-from ..queries_mixers import (
+from ..queries.compare import UNITS, WITH_UNITS
+from ..queries.conformance import COMMAND, conformance_of
+from ..queries.kernels import held_results, kernel_figures, proofs_table
+from ..queries.mixers import (
     LABELS,
     MEASURED,
     can_cost,
@@ -164,6 +164,7 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
     for note in found.notes:
         st.caption(plain(note))
     if found.table.empty:
+        st.caption("On a card this records them:")
         st.code(COMMAND, language="sh")
     else:
         table(found.table, "conformance_table", file=f"conformance_{mixer.name}.csv", height="content")

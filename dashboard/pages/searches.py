@@ -10,12 +10,13 @@ import streamlit as st
 
 from archsearch.storage import SearchRecord
 
-from .. import queries, reading
 from ..address import query
 from ..boundary import part
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go, no_search, state_of
+from ..queries.searches import alive, best_values, budget_of, planned, trained
+from ..reading import answers
 from ..tables import chosen_row, forget_row
 from ..text import plain, shortened
 
@@ -84,17 +85,17 @@ def _table(searches: Sequence[SearchRecord]) -> pd.DataFrame:
 
 
 def _row(search: SearchRecord, now: datetime) -> dict[str, object]:
-    state, answer = state_of(search), reading.answer(search)
-    count, planned = queries.trained(answer), queries.planned(search)
+    state, answer = state_of(search), answers.answer(search)
+    count, all_planned = trained(answer), planned(search)
     return {
         "search": search.name,
         "state": state,
-        "driver": queries.alive(search, state, now),
-        "trained": min(1.0, count / planned) if planned else None,
+        "driver": alive(search, state, now),
+        "trained": min(1.0, count / all_planned) if all_planned else None,
         "drawn": len(answer.points),
-        "superseded": reading.superseded(search),
+        "superseded": answers.superseded(search),
         "front": len(answer.front),
-        "hypervolume": reading.hypervolume(search)["hypervolume"].tolist(),
-        "best": queries.best_values(answer),
-        "budget": queries.budget_of(search),
+        "hypervolume": answers.hypervolume(search)["hypervolume"].tolist(),
+        "best": best_values(answer),
+        "budget": budget_of(search),
     }

@@ -8,12 +8,12 @@ from archsearch.analysis.objectives import objectives_of
 from archsearch.storage import SearchRecord, TrialQuery
 from archsearch.storage.records import TRIAL_KINDS, TRIAL_STATES
 
-from .. import queries
 from ..address import query
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go
 from ..option_state import adopt_number, keep
+from ..queries import candidates
 from ..tables import chosen_row, forget_row
 
 PAGE = 50
@@ -38,7 +38,7 @@ def all_trials(search: SearchRecord) -> None:
     if not found.total:
         st.info("No trial is like that: take a filter away.", icon=":material/info:")
         return
-    table = queries.trial_table(found.rows, objectives)
+    table = candidates.trial_table(found.rows, objectives)
     row = chosen_row(table, "trials", columns={"pattern": st.column_config.TextColumn(width="large")})
     if row is not None:
         forget_row("trials")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import sdpa_peers, sdpa_step_peer
-from archsearch.speed.work import Shape, cache_work, causal_work
+from archsearch.bench.results.work import Shape, cache_work, causal_work
 
 from .ops import full_attention, full_attention_step
 

@@ -46,7 +46,7 @@ class FullAttention(AttentionMixer):
         return full_attention(q, *self.filled(tensors, state, q), lengths=after), tensors
 
     def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
-        """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.teacher`."""
+        """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.recorded`."""
         q, k, _ = self.project(x, ctx.positions_of(x))
         order = ctx.order_of(x)
         index = torch.arange(x.shape[1], device=x.device)

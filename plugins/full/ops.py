@@ -6,9 +6,10 @@ from functools import partial
 
 from torch import Tensor
 
-from archsearch.ops.cached import KERNEL_DTYPES, cached_attention
-from archsearch.ops.impl import choose_impl
-from archsearch.ops.softmax import causal_mask, check_qkv, each_apart, explicit_attention, masked_attention
+from archsearch.ops.cached import cached_attention
+from archsearch.ops.impl import choose_attention
+from archsearch.ops.laid_out import lay_out
+from archsearch.ops.softmax import causal_mask, explicit_attention, masked_attention, scale_of
 
 from .triton.table import TABLE
 
@@ -33,23 +34,14 @@ def full_attention(
     tokens. "triton" leaves ``cu_seqlens``, which must rise from 0 to T, and ``lengths``, which must lie between T and
     S, on the device and unchecked. Raises `ShapeError`, `KernelUnavailableError`.
     """
-    check_qkv("full_attention", q, k, v, cu_seqlens, lengths)
-    chosen = choose_impl(
-        "full_attention",
-        impl,
-        why="scaled_dot_product_attention",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None,
-        device=q.device,
-        head_dim=max(q.shape[-1], v.shape[-1]),
-        wanted=cu_seqlens is not None or lengths is not None,
-    )
+    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
+    chosen = choose_attention(TABLE, q, v, impl, why="scaled_dot_product_attention", wanted=not laid.whole)
     if chosen == "triton" and q.numel():
         from .triton.launch import run
 
-        scale = float(q.shape[-1] ** -0.5) if scale is None else scale
-        return run(q, k, v, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
+        return run(laid, scale=scale_of(q, scale))
     attend = partial(_reference if chosen == "reference" else _chunkwise, scale=scale)
-    return each_apart("full_attention", attend, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
+    return laid.each_apart(TABLE.op, attend)
 
 
 def full_attention_step(

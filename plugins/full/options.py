@@ -10,7 +10,13 @@ from archsearch import MixerOptions, Tunable
 
 
 class FullOptions(MixerOptions):
-    """``rope``: the rotated fraction of a head, 0 for no positions at all. ``n_kv_heads``: 0 for the model's."""
+    """Options of the mixer `full`.
+
+    ``rope``: share of a head's channels that are rotated by their position; 0 carries no position at all.
+    ``rope_base``: base of the rotation's frequencies.
+    ``qk_norm``: RMSNorm of each head of q and k, before the rotation.
+    ``n_kv_heads``: key heads; 0 for the backbone's.
+    """
 
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.25, 1.0)] = 0.0
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)

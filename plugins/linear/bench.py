@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
-from archsearch.speed.work import Shape, Work
+from archsearch.bench.results.work import Shape, Work
+from archsearch.mixer import LayerInfo
 
-from .gates import retnet_log_decay
+from .decays import RETNET_DECAY
+from .gates import fixed_log_decay
 from .ops import linear_attention, linear_attention_step
 from .peers import sequence_peer, step_peer
 
@@ -128,7 +130,7 @@ def _inputs(rule: str, decay: str, shape: Shape, draw: Draw) -> dict[str, Tensor
     q, k = (F.normalize(draw.normal(*lead, shape.kv_heads, dim), dim=-1) for _ in range(2))
     inputs = {"q": q, "k": k, "v": draw.normal(*lead, shape.heads, dim)}
     if decay == "constant":
-        inputs["log_decay"] = retnet_log_decay(shape.heads).to(draw.device)
+        inputs["log_decay"] = fixed_log_decay(RETNET_DECAY, shape.heads, LayerInfo(index=0, depth=1)).to(draw.device)
     elif decay != "none":
         inputs["log_decay"] = _decays(draw, (*lead, shape.heads), dim if decay == "channel" else 0)
     if rule == "delta":

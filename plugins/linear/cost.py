@@ -20,7 +20,6 @@ _ACTIVATION = {
     "sigmoid": Flops(elementwise=2, exp=1),
     "silu": Flops(elementwise=3, exp=1),
 }
-_SOFTPLUS = Flops(elementwise=1, exp=2)
 
 
 def channels(options: LinearOptions, shape: ModelShape) -> int:
@@ -31,20 +30,18 @@ def channels(options: LinearOptions, shape: ModelShape) -> int:
 
 def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int]:
     """Features that one token is projected to: q, k and v; output gate; decay; beta."""
-    heads, _, value_dim = options.dims(shape)
+    heads, _, value_dim = dims = options.dims(shape)
     gate = 0 if options.output_gate == "none" else value_dim if options.low_rank_gate else heads * value_dim
-    decay = heads if options.decay_form == "mamba2" else options.decay_rank(shape)
-    return channels(options, shape), gate, decay, heads if options.update == "delta" else 0
+    return channels(options, shape), gate, options.form.features(dims), heads if options.update == "delta" else 0
 
 
 def params(options: LinearOptions, shape: ModelShape) -> int:
     """Trained parameters of the layer."""
-    heads, key_dim, value_dim = options.dims(shape)
+    heads, _, value_dim = dims = options.dims(shape)
     values = heads * value_dim
     count = shape.d_model * (sum(projected(options, shape)) + values)
     count += options.conv * channels(options, shape)
-    count += options.decay_rank(shape) * heads * key_dim
-    count += {"mamba2": 2 * heads, "gla": heads * key_dim, "kda": heads + heads * key_dim}.get(options.decay_form, 0)
+    count += options.form.params(dims)
     count += (value_dim + 1) * values if options.low_rank_gate else 0
     count += heads if options.skip else 0
     count += value_dim if options.output_norm == "rms" else 0
@@ -68,18 +65,18 @@ def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
 
 def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
     """Operations of the forward pass over `context` tokens, or of one decoded token."""
-    token = _dress(options, shape) + _gates(options, shape)
+    token = _around(options, shape) + _gates(options, shape)
     heads = float(shape.n_heads)
     if phase == "decode":
         return token + _step(options, shape) * heads
     return token * float(context) + _chunks(options, shape, context, last=phase == "prefill") * heads
 
 
-def _dress(options: LinearOptions, shape: ModelShape) -> Flops:
+def _around(options: LinearOptions, shape: ModelShape) -> Flops:
     """One token's projections, convolution, activations, norms and output gate."""
-    heads, key_dim, value_dim = options.dims(shape)
+    heads, key_dim, value_dim = dims = options.dims(shape)
     keys, values = float(2 * heads * key_dim), float(heads * value_dim)
-    low_rank = (value_dim if options.low_rank_gate else 0) + options.decay_rank(shape) * key_dim / value_dim
+    low_rank = (value_dim if options.low_rank_gate else 0) + options.form.rank(dims) * key_dim / value_dim
     done = Flops(
         matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values,
         elementwise=2.0 * options.conv * (keys + values),
@@ -99,9 +96,8 @@ def _dress(options: LinearOptions, shape: ModelShape) -> Flops:
 
 def _gates(options: LinearOptions, shape: ModelShape) -> Flops:
     """One token's decay, write scale and beta, beyond their projections."""
-    heads, key_dim, value_dim = options.dims(shape)
-    gates = {"mamba2": heads, "gla": heads * key_dim, "kda": heads * key_dim}.get(options.decay_form, 0)
-    done = (_SOFTPLUS + Flops(elementwise=2)) * float(gates)
+    heads, _, value_dim = dims = options.dims(shape)
+    done = options.form.flops(dims)
     if options.write == "dt":
         done += Flops(elementwise=float(heads * value_dim))
     if options.update == "delta":

@@ -1,4 +1,4 @@
-"""Forms of the decay: each paper's parametrisation of the log decay, and its initialisation."""
+"""Gates: the parametrisations of the log decay that its forms are made of, and the strength of the delta rule."""
 
 from __future__ import annotations
 
@@ -8,83 +8,78 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.mixer import LayerInfo
 from archsearch.ops.bounds import LOG_RATE_MOST, STEP_MOST
 from archsearch.ops.fused import fused
 from archsearch.ops.triton.table import GATES
 
-from .options import LinearOptions
+from .decays import DecayForm, Dims, Fixed, LogSigmoid, Rate
 
 
 class DecayGate(nn.Module):
-    """Log decays from the ``features`` numbers a token that the layer's projection makes for it.
+    """Log decays of a `DecayForm` from the ``features`` numbers a token that the layer's projection makes for it.
 
-    ``forward`` takes them `[..., features]` and gives the log decay `[H]`, `[..., H]` or `[..., H, K]`, and the step
-    size `[..., H]` where the form has one.
+    ``forward`` takes them `[..., features]` and gives the log decay `[H]`, `[..., H]` or `[..., H, K]` by the kind,
+    and the step size `[..., H]` where the form has one.
     """
 
-    features = 0
+    def __init__(self, form: DecayForm, dims: Dims) -> None:
+        super().__init__()
+        self.heads, self.features = dims.heads, form.features(dims)
+        self.by_channel, self.has_step = form.kind == "channel", form.has_step
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
 
+    def by_kind(self, log_decay: Tensor) -> Tensor:
+        """One number a head as it is, one a channel `[..., H K]` as `[..., H, K]`."""
+        return torch.unflatten(log_decay, -1, (self.heads, -1)) if self.by_channel else log_decay
 
-class ConstantDecay(DecayGate):
+
+class FixedDecay(DecayGate):
     """Fixed decays `[H]`, not trained."""
 
     log_decay: Tensor
 
-    def __init__(self, log_decay: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("log_decay", log_decay, persistent=False)
+    def __init__(self, form: DecayForm, dims: Dims, fixed: Fixed, layer: LayerInfo) -> None:
+        super().__init__(form, dims)
+        self.register_buffer("log_decay", fixed_log_decay(fixed, dims.heads, layer), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.log_decay, None
 
 
-def retnet_log_decay(heads: int) -> Tensor:
-    """log(1 - 2^(-5 - h)) for head h from 0 (RetNet, arXiv 2307.08621, equation 8)."""
-    return torch.log1p(-(2.0 ** (-5.0 - torch.arange(heads, dtype=torch.float64)))).float()
+class RateDecay(DecayGate):
+    """`Rate`, its A_log for each head, its dt_bias for each gate."""
 
-
-def lightning_log_decay(heads: int, layer: LayerInfo) -> Tensor:
-    """-2^(-8 (h + 1) / heads) (1 - l / (depth - 1) + 1e-5) for head h of layer l, both from 0.
-
-    Decays slow down with depth (TransNormerLLM, arXiv 2307.14995, section 3.1); these slopes are MiniMax-01's
-    (arXiv 2501.08313, section 2.2, and its released code).
-    """
-    slopes = 2.0 ** (-8.0 * (torch.arange(heads, dtype=torch.float64) + 1) / heads)
-    return (-slopes * (1 - layer.index / max(layer.depth - 1, 1) + 1e-5)).float()
-
-
-class Mamba2Decay(DecayGate):
-    """-exp(A_log) dt with dt = softplus(x + dt_bias), for each head (Mamba-2, arXiv 2405.21060, section 7)."""
-
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        self.features = heads
-        self.A_log = nn.Parameter(initial_A_log(heads))
-        self.dt_bias = nn.Parameter(initial_dt_bias(heads)[:, 0])
+    def __init__(self, form: DecayForm, dims: Dims, rate: Rate) -> None:
+        super().__init__(form, dims)
+        rank, gates = form.rank(dims), form.gates(dims)
+        self.up = nn.Linear(rank, gates, bias=False) if rank else None
+        self.A_log = nn.Parameter(initial_A_log(dims.heads, *rate.start_rate))
+        low, high = rate.start_step
+        bias = initial_dt_bias(dims.heads, gates // dims.heads, low=low, high=high)
+        self.dt_bias = nn.Parameter(bias.flatten())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = x if self.up is None else self.up(x)
         if fused(GATES, x, 1):
             from archsearch.ops.triton.launch.gates import gate
 
-            log_decay, step = gate(x, self.dt_bias, self.A_log, "rate", 1.0, True)
-            return log_decay, step
-        dt = _step_size(x, self.dt_bias)
-        return -_rate(self.A_log) * dt, dt
+            log_decay, step = gate(x, self.dt_bias, self.A_log, "rate", 1.0, self.has_step)
+            return self.by_kind(log_decay), step if self.has_step else None
+        dt, rate = _step_size(x, self.dt_bias), -_rate(self.A_log)
+        log_decay = self.by_kind(dt) * (rate[:, None] if self.by_channel else rate)
+        return log_decay, dt if self.has_step else None
 
 
-class GlaDecay(DecayGate):
-    """logsigmoid(W_2 x + b) / 16, for each channel, x of rank 16 (GLA, arXiv 2312.06635, section 4.4)."""
+class LogSigmoidDecay(DecayGate):
+    """`LogSigmoid` of the low-rank map of x."""
 
-    temperature = 16.0
-
-    def __init__(self, heads: int, key_dim: int, rank: int) -> None:
-        super().__init__()
-        self.features, self.heads = rank, heads
-        self.up = nn.Linear(rank, heads * key_dim)
+    def __init__(self, form: DecayForm, dims: Dims, given: LogSigmoid) -> None:
+        super().__init__(form, dims)
+        self.temperature = given.temperature
+        self.up = nn.Linear(form.rank(dims), form.gates(dims))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         x = self.up(x)
@@ -94,29 +89,12 @@ class GlaDecay(DecayGate):
             log_decay, _ = gate(x, None, None, "logsigmoid", self.temperature, False)
         else:
             log_decay = F.logsigmoid(x.float()) / self.temperature
-        return torch.unflatten(log_decay, -1, (self.heads, -1)), None
+        return self.by_kind(log_decay), None
 
 
-class KdaDecay(DecayGate):
-    """-exp(A_log) softplus(W_2 x + dt_bias), A_log for each head, the rest for each channel (Kimi Linear, arXiv
-    2510.26692, "neural parameterization")."""
-
-    def __init__(self, heads: int, key_dim: int, rank: int) -> None:
-        super().__init__()
-        self.features, self.heads = rank, heads
-        self.up = nn.Linear(rank, heads * key_dim, bias=False)
-        self.A_log = nn.Parameter(initial_A_log(heads))
-        self.dt_bias = nn.Parameter(initial_dt_bias(heads, key_dim).flatten())
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        x = self.up(x)
-        if fused(GATES, x, 1):
-            from archsearch.ops.triton.launch.gates import gate
-
-            log_decay, _ = gate(x, self.dt_bias, self.A_log, "rate", 1.0, False)
-            return torch.unflatten(log_decay, -1, (self.heads, -1)), None
-        dt = _step_size(x, self.dt_bias)
-        return torch.unflatten(dt, -1, (self.heads, -1)) * -_rate(self.A_log)[:, None], None
+def fixed_log_decay(fixed: Fixed, heads: int, layer: LayerInfo) -> Tensor:
+    """Log decays `[H]` of a layer, float32."""
+    return fixed.log_decay(torch.arange(heads, dtype=torch.float64), layer).float()
 
 
 def _rate(A_log: Tensor) -> Tensor:
@@ -139,9 +117,9 @@ def write_strength(x: Tensor) -> Tensor:
     return x.float().sigmoid()
 
 
-def initial_A_log(heads: int) -> Tensor:  # noqa: N802
+def initial_A_log(heads: int, low: float = 1.0, high: float = 16.0) -> Tensor:  # noqa: N802
     """log A with A uniform in [1, 16] (Mamba-2's code), one draw from each of `heads` equal parts of it."""
-    return (1 + 15 * _stratified(heads, 1)[:, 0]).log()
+    return (low + (high - low) * _stratified(heads, 1)[:, 0]).log()
 
 
 def initial_dt_bias(heads: int, channels: int = 1, *, low: float = 1e-3, high: float = 0.1) -> Tensor:
@@ -160,20 +138,14 @@ def _stratified(heads: int, channels: int) -> Tensor:
     return (parts + torch.rand(heads, channels)) / heads
 
 
-def decay_gate(options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> DecayGate | None:
-    """The gate of ``options.decay_form``, None for no decay."""
-    heads, key_dim, _ = options.dims(shape)
-    rank = options.decay_rank(shape)
-    match options.decay_form:
-        case "none":
+def decay_gate(form: DecayForm, dims: Dims, layer: LayerInfo) -> DecayGate | None:
+    """The gate of a form, None for no decay."""
+    match form.parametrisation:
+        case None:
             return None
-        case "retnet":
-            return ConstantDecay(retnet_log_decay(heads))
-        case "lightning":
-            return ConstantDecay(lightning_log_decay(heads, layer))
-        case "mamba2":
-            return Mamba2Decay(heads)
-        case "gla":
-            return GlaDecay(heads, key_dim, rank)
-        case "kda":
-            return KdaDecay(heads, key_dim, rank)
+        case Fixed() as fixed:
+            return FixedDecay(form, dims, fixed, layer)
+        case Rate() as rate:
+            return RateDecay(form, dims, rate)
+        case LogSigmoid() as given:
+            return LogSigmoidDecay(form, dims, given)

@@ -39,16 +39,17 @@ class _Inputs:
 
 
 class LinearMixer(Mixer):
-    """Linear attention in the dress that `LinearOptions` describe, with as many key as value heads."""
+    """Linear attention with what `LinearOptions` put around it, with as many key as value heads."""
+
+    options: LinearOptions
 
     def __init__(
         self, plugin: MixerPlugin[LinearOptions], options: LinearOptions, shape: ModelShape, layer: LayerInfo
     ) -> None:
         super().__init__(plugin, options, shape, layer)
-        self.dress = options
         self.heads, self.key_dim, self.value_dim = options.dims(shape)
         self.scale = 1.0 if options.write == "dt" else self.key_dim**-0.5
-        self.decay = decay_gate(options, shape, layer)
+        self.decay = decay_gate(options.form, options.dims(shape), layer)
         values = self.heads * self.value_dim
         channels = 2 * self.heads * self.key_dim + values
         gate = 0 if options.output_gate == "none" else self.value_dim if options.low_rank_gate else values
@@ -96,7 +97,7 @@ class LinearMixer(Mixer):
             inputs.k[:, 0],
             inputs.written[:, 0],
             state.tensors["recurrent"][:, 0],
-            log_decay=log_decay if log_decay is None or log_decay.dim() == 1 else log_decay[:, 0],
+            log_decay=log_decay if log_decay is None or self.options.decay == "constant" else log_decay[:, 0],
             beta=None if beta is None else beta[:, 0],
             scale=self.scale,
             in_place=True,
@@ -109,7 +110,7 @@ class LinearMixer(Mixer):
         q, k, v = self._activate(mixed)
         log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
         written = v
-        if self.dress.write == "dt" and step_size is not None:
+        if self.options.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)
         return _Inputs(
             q=q,
@@ -118,7 +119,7 @@ class LinearMixer(Mixer):
             written=written,
             log_decay=log_decay,
             gate=gate,
-            beta=write_strength(beta) if self.dress.update == "delta" else None,
+            beta=write_strength(beta) if self.options.update == "delta" else None,
             tail=tail,
         )
 
@@ -135,20 +136,20 @@ class LinearMixer(Mixer):
     @property
     def _shared(self) -> Activation:
         """The activation that the convolution applies, because q, k and v all have it."""
-        alike = self.conv is not None and self.dress.activation == self.dress.value_activation == "silu"
+        alike = self.conv is not None and self.options.activation == self.options.value_activation == "silu"
         return "silu" if alike else "none"
 
     def _activate(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         keys = 2 * self.heads * self.key_dim
         sizes = [keys, mixed.shape[-1] - keys]
-        if self.dress.activation == self.dress.value_activation:
-            alike = mixed if self._shared != "none" else _ACTIVATIONS[self.dress.activation](mixed)
+        if self.options.activation == self.options.value_activation:
+            alike = mixed if self._shared != "none" else _ACTIVATIONS[self.options.activation](mixed)
             qk, v = torch.split(alike, sizes, dim=-1)
         else:
             qk, v = torch.split(mixed, sizes, dim=-1)
-            qk, v = _ACTIVATIONS[self.dress.activation](qk), _ACTIVATIONS[self.dress.value_activation](v)
+            qk, v = _ACTIVATIONS[self.options.activation](qk), _ACTIVATIONS[self.options.value_activation](v)
         qk = torch.unflatten(qk, -1, (2 * self.heads, self.key_dim))
-        if self.dress.norm == "l2":
+        if self.options.norm == "l2":
             qk = unit_length(qk)
         q, k = qk.chunk(2, dim=-2)
         return q, k, torch.unflatten(v, -1, (self.heads, self.value_dim))
@@ -157,7 +158,7 @@ class LinearMixer(Mixer):
         """Outputs of the op `[B, T, H, V]` to `[B, T, D]`."""
         if self.skip is not None:
             o = o + self.skip[:, None].to(o.dtype) * inputs.v
-        gate, activation = None, self.dress.output_gate
+        gate, activation = None, self.options.output_gate
         if activation != "none":
             gate = inputs.gate if self.gate_up is None else self.gate_up(inputs.gate)
         if self.norm is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -60,43 +62,53 @@ def linear_attention(
         head_dim=max(q.shape[-1], v.shape[-1]),
         chunk=chunk_size,
     )
+    given = _Given(q=q, k=k, v=v, log_decay=log_decay, beta=beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
-        return _by_kernel(q, k, v, log_decay, beta, initial_state, cu_seqlens, scale, chunk_size, want_state)
-    with torch.autocast(q.device.type, enabled=False):
-        tokens, layout = canonical(q, k, v, log_decay, beta), None
-        if cu_seqlens is not None:
-            tokens, layout = pad_packed(tokens, cu_seqlens)
-        state = None if initial_state is None else initial_state.to(tokens.q.dtype)
-        if chosen == "reference":
-            o, last = recurrent(tokens, state, scale)
-        else:
+        return _by_kernel(given, scale=scale, chunk_size=chunk_size, want_state=want_state)
+    chunks = 0 if chosen == "reference" else chunk_size
+    return _in_pytorch(given, scale=scale, chunk_size=chunks, want_state=want_state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """The tensors of a call of `linear_attention`, as they were checked."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor | None
+    beta: Tensor | None
+    initial_state: Tensor | None
+    cu_seqlens: Tensor | None
+
+
+def _in_pytorch(given: _Given, *, scale: float, chunk_size: int, want_state: bool) -> tuple[Tensor, Tensor]:
+    """Token by token where `chunk_size` is 0."""
+    with torch.autocast(given.q.device.type, enabled=False):
+        tokens, layout = canonical(given.q, given.k, given.v, given.log_decay, given.beta), None
+        if given.cu_seqlens is not None:
+            tokens, layout = pad_packed(tokens, given.cu_seqlens)
+        state = None if given.initial_state is None else given.initial_state.to(tokens.q.dtype)
+        if chunk_size:
             o, last = chunkwise(tokens, state, scale, chunk_size, want_state)
+        else:
+            o, last = recurrent(tokens, state, scale)
         if layout is not None:
             o = unpad(o, layout)
-    return o.to(v.dtype), last if want_state else last.new_zeros(0)
+    return o.to(given.v.dtype), last if want_state else last.new_zeros(0)
 
 
-def _by_kernel(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor | None,
-    beta: Tensor | None,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    scale: float,
-    chunk_size: int,
-    want_state: bool,
-) -> tuple[Tensor, Tensor]:
+def _by_kernel(given: _Given, *, scale: float, chunk_size: int, want_state: bool) -> tuple[Tensor, Tensor]:
     from .triton.launch.sequences import sequence
 
-    with torch.autocast(q.device.type, enabled=False):
-        dtype = torch.promote_types(q.dtype, v.dtype)
-        q, k, value = (x.to(dtype) for x in (q, k, v))
-        state = None if initial_state is None else initial_state.float()
-        o, last, _, _ = sequence(q, k, value, log_decay, beta, state, cu_seqlens, scale, chunk_size, want_state)
-    return o.to(v.dtype), last
+    with torch.autocast(given.q.device.type, enabled=False):
+        dtype = torch.promote_types(given.q.dtype, given.v.dtype)
+        qkv = (x.to(dtype) for x in (given.q, given.k, given.v))
+        state = None if given.initial_state is None else given.initial_state.float()
+        gates = given.log_decay, given.beta
+        o, last, _, _ = sequence(*qkv, *gates, state, given.cu_seqlens, scale, chunk_size, want_state)
+    return o.to(given.v.dtype), last
 
 
 def linear_attention_step(

@@ -1,41 +1,46 @@
-"""Options of the linear mixers: update rule, decay and its form, sizes, and the dress around the recurrence."""
+"""Options of the linear mixers: update rule, decay and its form, sizes, and what is around the recurrence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from archsearch.errors import listing
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
-Update = Literal["hebbian", "delta"]
-Decay = Literal["none", "constant", "head", "channel"]
-DecayForm = Literal["none", "retnet", "lightning", "mamba2", "gla", "kda"]
+from .decays import FORMS, Decay, DecayForm, Dims, Update, default_form, forms_of
 
-FORMS: Mapping[str, tuple[str, ...]] = {
-    "none": ("none",),
-    "constant": ("retnet", "lightning"),
-    "head": ("mamba2",),
-    "channel": ("gla", "kda"),
-}
-"""The forms that each kind of decay may take; the first is the default (but kda for the delta rule by channel)."""
+if TYPE_CHECKING:
+    FormName = str
+else:
+    FormName = Literal[tuple(FORMS)]
+"""Of the forms that there are."""
 
 
 class LinearOptions(MixerOptions):
     """Options of the `linear` mixer; its README has the maths and what each preset takes from its paper.
 
-    ``key_dim`` and ``value_dim`` are per head, 0 standing for the backbone's head_dim. ``decay_form`` says how the
-    decay is parametrised and follows from ``decay`` and ``update`` when it is left out. ``activation`` and ``norm``
-    act on q and k, ``value_activation`` on v. ``conv`` is the width of the causal depthwise convolution of q, k and
-    v, 0 for none. ``write = "dt"`` scales what is written by the step size of the mamba2 decay. ``low_rank_gate``
-    passes the output gate through value_dim features. ``skip`` adds each head's value, by a learned factor.
+    ``update``: how a token writes to the state: hebbian adds, delta replaces what the key recalls.
+    ``decay``: what forgets: nothing, a constant, a gate a token and head, or a gate a token and key channel.
+    ``decay_form``: how the decay is parametrised; left out, it follows from ``decay`` and ``update``.
+    ``key_dim``: key width of a head; 0 for the backbone's head_dim.
+    ``value_dim``: value width of a head; 0 for the backbone's head_dim.
+    ``activation``: of q and k.
+    ``norm``: of q and k; l2 makes them of length 1, which the delta rule needs.
+    ``value_activation``: of v.
+    ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
+    ``write``: dt scales what is written by the step size of the mamba2 decay.
+    ``output_norm``: of each head's output, its weight shared by the heads.
+    ``output_gate``: activation of a projection that multiplies the normed output.
+    ``low_rank_gate``: passes the output gate through value_dim features.
+    ``skip``: adds each head's value, by a learned factor.
     """
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
     decay: Annotated[Decay, Tunable("none", "constant", "head", "channel")] = "none"
-    decay_form: DecayForm = "none"
+    decay_form: FormName = "none"
     key_dim: Annotated[int, Field(ge=0, le=2**16), Tunable(0, 16, 32, 64, 128)] = 0
     value_dim: Annotated[int, Field(ge=0, le=2**16), Tunable(0, 64, 128)] = 0
     activation: Literal["none", "silu", "relu", "elu1"] = "silu"
@@ -54,14 +59,12 @@ class LinearOptions(MixerOptions):
         if not isinstance(values, Mapping) or "decay_form" in values:
             return values
         update, decay = values.get("update", "hebbian"), values.get("decay", "none")
-        forms = FORMS.get(decay) if isinstance(decay, str) else None
-        if forms is None:
-            return values
-        return {**values, "decay_form": "kda" if (update, decay) == ("delta", "channel") else forms[0]}
+        form = default_form(update, decay) if isinstance(decay, str) else None
+        return values if form is None else {**values, "decay_form": form}
 
     @model_validator(mode="after")
     def _check(self) -> LinearOptions:
-        forms = FORMS[self.decay]
+        forms = [form.name for form in forms_of(self.decay)]
         if self.decay_form not in forms:
             raise ValueError(
                 f"decay_form = {self.decay_form} is no form of decay = {self.decay}: choose {listing(forms)}"
@@ -71,19 +74,21 @@ class LinearOptions(MixerOptions):
                 f"update = delta with norm = {self.norm}: the delta rule is unstable unless keys have length 1, "
                 "set norm = l2"
             )
-        if self.write == "dt" and self.decay_form != "mamba2":
-            raise ValueError(f"write = dt needs decay_form = mamba2, whose step size it is, not {self.decay_form}")
+        if self.write == "dt" and not self.form.has_step:
+            stepping = listing([form.name for form in FORMS.values() if form.has_step])
+            raise ValueError(f"write = dt needs decay_form = {stepping}, whose step size it is, not {self.decay_form}")
         if self.low_rank_gate and self.output_gate == "none":
             raise ValueError("low_rank_gate = true needs an output_gate: silu or sigmoid")
         return self
 
-    def dims(self, shape: ModelShape) -> tuple[int, int, int]:
-        """Heads, key dim and value dim of one head in a model of `shape`."""
-        return shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim
+    @property
+    def form(self) -> DecayForm:
+        """How the log decays are made."""
+        return FORMS[self.decay_form]
 
-    def decay_rank(self, shape: ModelShape) -> int:
-        """Width of the low-rank map that makes the gates of a decay by channel, 0 where there is none."""
-        return {"gla": 16, "kda": self.dims(shape)[2]}.get(self.decay_form, 0)
+    def dims(self, shape: ModelShape) -> Dims:
+        """Heads, key dim and value dim of one head in a model of `shape`."""
+        return Dims(shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim)
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -102,4 +107,4 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gated-deltanet": {"update": "delta", "decay": "head"},
     "kda": {"update": "delta", "decay": "channel", "output_gate": "sigmoid", "low_rank_gate": True},
 }
-"""Named points of the table of update rule by decay, each in the dress of its paper."""
+"""Named points of the table of update rule by decay, each with the projections, gates and norms of its paper."""

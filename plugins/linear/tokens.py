@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from archsearch.ops.softmax import packed_lengths
+from archsearch.ops.laid_out import packed_lengths
 
 
 @dataclass(frozen=True, kw_only=True)

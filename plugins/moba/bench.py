@@ -12,9 +12,10 @@ from torch import Tensor
 from archsearch.attention_cost import projection_flops
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import block_mask, flex_peer, sdpa_peers, tiles_of
+from archsearch.bench.results.work import Shape, Work, softmax_io, token_io
 from archsearch.mixer import Phase
+from archsearch.ops.block_cache import BlockCache
 from archsearch.ops.block_sparse import block_means
-from archsearch.speed.work import Shape, Work, softmax_io, token_io
 
 from .cost import moba_flops, moba_traffic
 from .ops import choose_blocks, moba_attention, moba_attention_step
@@ -146,5 +147,5 @@ def _reference(block: int, inputs: Inputs) -> Outputs:
 
 
 def _step(block: int, inputs: Inputs, impl: str) -> Outputs:
-    caches = (inputs[name] for name in ("k", "v", "means", "lengths"))
-    return (moba_attention_step(inputs["q"], *caches, block_size=block, top_k=TOP, impl=impl),)
+    cache = BlockCache(**{name: inputs[name] for name in ("k", "v", "means", "lengths")})
+    return (moba_attention_step(inputs["q"], cache, block_size=block, top_k=TOP, impl=impl),)

@@ -9,11 +9,12 @@ from torch import Tensor
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
-from archsearch.ops.block_cache import write_means
+from archsearch.ops.block_cache import BlockCache, write_new_means
 from archsearch.ops.cache import write_rows
 
-from .ops import moba_attention, moba_attention_step, write_mean
+from .ops import moba_attention, moba_attention_step
 from .options import MobaOptions
+from .triton.table import TABLE
 
 
 class MobaAttention(AttentionMixer):
@@ -35,26 +36,17 @@ class MobaAttention(AttentionMixer):
         tensors = {name: write_rows(state.tensors[name], rows, new) for name, new in (("k", k), ("v", v))}
         if self.top_k > 1:
             means = state.tensors["mean"]
-            if count == 1:
-                means = write_mean(means, tensors["k"], state.lengths + 1, block_size=self.block_size)
-            else:
-                means = write_means(means, tensors["k"], state.lengths, count, self.block_size)
-            tensors["mean"] = means
+            tensors["mean"] = write_new_means(
+                means, tensors["k"], state.lengths, count, block_size=self.block_size, table=TABLE
+            )
         return tensors
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         tensors, after = self.remember(k, v, state), state.lengths + q.shape[1]
         if q.shape[1] == 1:
             means = tensors["mean" if self.top_k > 1 else "k"]
-            o = moba_attention_step(
-                q[:, 0],
-                tensors["k"],
-                tensors["v"],
-                means,
-                after,
-                block_size=self.block_size,
-                top_k=self.top_k,
-            )
+            cache = BlockCache(k=tensors["k"], v=tensors["v"], means=means, lengths=after)
+            o = moba_attention_step(q[:, 0], cache, block_size=self.block_size, top_k=self.top_k)
             return o[:, None], tensors
         keys, values = self.filled(tensors, state, q)
         out = moba_attention(q, keys, values, block_size=self.block_size, top_k=self.top_k, lengths=after)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
-from archsearch.ops.block_cache import block_rows, gather_rows, rows_attention, write_means
+from archsearch.ops.block_cache import BLOCKS_IN_PYTORCH, BlockCache, block_rows, gather_rows, rows_attention
 from archsearch.ops.block_sparse import attend_chosen, best_blocks, block_means, block_scores
-from archsearch.ops.cached import KERNEL_DTYPES
-from archsearch.ops.impl import choose_impl
-from archsearch.ops.softmax import causal_mask, check_qkv, each_apart, masked_attention
+from archsearch.ops.impl import choose_attention
+from archsearch.ops.laid_out import lay_out
+from archsearch.ops.softmax import causal_mask, masked_attention, scale_of
 
 from .triton.table import TABLE
 
@@ -45,86 +45,47 @@ def moba_attention(
     and S, on the device and unchecked. Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. MoBA, arXiv
     2502.13189, equations 2 to 6.
     """
-    chosen = _form(q, v, impl)
-    check_qkv("moba_attention", q, k, v, cu_seqlens, lengths)
+    chosen = choose_attention(TABLE, q, v, impl, why=BLOCKS_IN_PYTORCH)
+    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     for name, value in (("block_size", block_size), ("top_k", top_k)):
         if value < 1:
             raise OptionsError(f"moba_attention({name}={value}): must be at least 1")
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scale = scale_of(q, scale)
     if chosen == "triton" and q.numel():
         from .triton.launch.sequences import run
 
-        return run(q, k, v, block_size=block_size, top_k=top_k, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
+        return run(laid, block_size=block_size, top_k=top_k, scale=scale)
     form = _reference if chosen == "reference" else _chunkwise
-    attend = partial(form, block_size=block_size, top_k=top_k, scale=scale)
-    return each_apart("moba_attention", attend, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
+    return laid.each_apart(TABLE.op, partial(form, block_size=block_size, top_k=top_k, scale=scale))
 
 
 def moba_attention_step(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    means: Tensor,
-    lengths: Tensor,
-    *,
-    block_size: int,
-    top_k: int,
-    scale: float | None = None,
-    impl: str = "auto",
+    q: Tensor, cache: BlockCache, *, block_size: int, top_k: int, scale: float | None = None, impl: str = "auto"
 ) -> Tensor:
     """`moba_attention` of one new token a sequence over its cache, `[B, Hq, D]`.
 
-    q `[B, Hq, D]`; k, v `[B, S, Hkv, D]` and the `means` `[B, n, Hkv, D]` of the keys of complete blocks (unread where
-    ``top_k`` is 1), of any dtype; lengths `[B]` at least 1, the new token included, whose row is in k and v. Reads the
-    means of the past blocks and the chosen ones' rows; the Triton form waits for nothing on the device, the others
-    read ``lengths``. Raises `KernelUnavailableError`.
+    q `[B, Hq, D]`; the new token's row is in the cache, whose means are unread where ``top_k`` is 1. Reads the means of
+    the past blocks and the chosen ones' rows; the Triton form waits for nothing on the device, the others read
+    ``cache.lengths``. Raises `KernelUnavailableError`.
     """
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if _form(q, v, impl) == "triton":
+    scale = scale_of(q, scale)
+    if choose_attention(TABLE, q, cache.v, impl, why=BLOCKS_IN_PYTORCH) == "triton":
         from .triton.launch.step import moba_step
 
-        out: Tensor = moba_step(q, k, v, means, lengths, block_size, top_k, scale)
+        out: Tensor = moba_step(q, cache.k, cache.v, cache.means, cache.lengths, block_size, top_k, scale)
         return out
-    return step_by_gathering(q, k, v, means, lengths, block_size=block_size, top_k=top_k, scale=scale)
+    return step_by_gathering(q, cache, block_size=block_size, top_k=top_k, scale=scale)
 
 
-def step_by_gathering(
-    q: Tensor, k: Tensor, v: Tensor, means: Tensor, lengths: Tensor, *, block_size: int, top_k: int, scale: float
-) -> Tensor:
+def step_by_gathering(q: Tensor, cache: BlockCache, *, block_size: int, top_k: int, scale: float) -> Tensor:
     """`moba_attention_step` in PyTorch."""
-    last = lengths - 1
+    last = cache.lengths - 1
     own = last // block_size
-    seen_means = means[:, : int(own.max())] if top_k > 1 else k[:, :0]
+    seen_means = cache.means[:, : int(own.max())] if top_k > 1 else cache.k[:, :0]
     chosen = choose_blocks(q[:, None], seen_means.to(q.dtype), own[:, None], top_k)[:, :, 0]
     rows, seen = block_rows(chosen, last, block_size)
-    keys, values = gather_rows(k, v, rows, q.dtype)
+    keys, values = gather_rows(cache.k, cache.v, rows, q.dtype)
     return rows_attention(q, keys, values, seen, scale)
-
-
-def write_mean(means: Tensor, k: Tensor, lengths: Tensor, *, block_size: int, impl: str = "auto") -> Tensor:
-    """`means` `[B, n, Hkv, D]` with that of the block of k `[B, S, Hkv, D]` that the last token completes, if it does.
-
-    lengths `[B]` include the last token. By a kernel where the step's would run, in place; where a gradient is to flow
-    through k, in PyTorch, so that the means that earlier steps have read stay as they were.
-    """
-    differentiable = torch.is_grad_enabled() and (k.requires_grad or means.requires_grad)
-    if not differentiable and _form(k, k, impl) == "triton":
-        from .triton.launch.step import write_mean as launch
-
-        launch(means, k, lengths, block_size)
-        return means
-    return write_means(means, k, lengths - 1, 1, block_size)
-
-
-def _form(q: Tensor, v: Tensor, impl: str) -> str:
-    return choose_impl(
-        "moba_attention",
-        impl,
-        why="blocks and those who chose them, in PyTorch",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None,
-        device=q.device,
-        head_dim=max(q.shape[-1], v.shape[-1]),
-    )
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, *, block_size: int, top_k: int, scale: float) -> Tensor:

@@ -10,9 +10,11 @@ from archsearch import MixerOptions, Tunable
 
 
 class MobaOptions(MixerOptions):
-    """``block_size``: tokens of a block. ``top_k``: blocks that a query head sees, its own block included.
+    """Options of the mixer `moba`.
 
-    ``rope``: the rotated fraction of a head, 0 for no positions at all.
+    ``block_size``: tokens of a block.
+    ``top_k``: blocks that a query head sees, its own block included.
+    ``rope``: share of a head's channels that are rotated by their position; 0 carries no position at all.
     """
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(64, 128, 256, 512)] = 128

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,14 +12,14 @@ from torch import Tensor
 from archsearch.attention_cost import projection_flops
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import sdpa_peers
+from archsearch.bench.results.work import Shape, Work, softmax_io, token_io
 from archsearch.mixer import Phase
 from archsearch.ops.block_sparse import block_means
-from archsearch.speed.work import Shape, Work, softmax_io, token_io
 
 from .cost import nsa_flops, nsa_traffic
 from .ops import nsa_attention
 from .options import NsaOptions
-from .step import nsa_attention_step
+from .step import NsaCache, nsa_attention_step
 
 USUAL = NsaOptions(block_size=64, top_k=16, window=512, rope=0.0)
 SMALL = NsaOptions(block_size=8, top_k=4, window=12, rope=0.0)
@@ -36,7 +37,7 @@ def bench_ops() -> Iterator[BenchOp]:
         (USUAL, {FULL: full, QUICK: full[:1], TINY: []}, {FULL: step, QUICK: step[:1], TINY: []}),
         (SMALL, {FULL: [], QUICK: [], TINY: [_tiny()]}, {FULL: [], QUICK: [], TINY: [_tiny()]}),
     ):
-        sizes = {"block_size": options.block_size, "top_k": options.top_k, "window": options.window}
+        sizes = _sizes(options)
         yield BenchOp(
             name="nsa",
             sizes=sizes,
@@ -114,18 +115,8 @@ def _step_inputs(options: NsaOptions, shape: Shape, draw: Draw) -> dict[str, Ten
 
 
 def _run(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
-    q, k, v = (inputs[name] for name in ("q", "k", "v"))
-    out = nsa_attention(
-        q,
-        k,
-        v,
-        gates=inputs["gates"],
-        block_size=options.block_size,
-        top_k=options.top_k,
-        window=options.window,
-        impl=impl,
-    )
-    return (out,)
+    q, k, v, gates = (inputs[name] for name in ("q", "k", "v", "gates"))
+    return (nsa_attention(q, k, v, gates=gates, impl=impl, **_sizes(options)),)
 
 
 def _reference(options: NsaOptions, inputs: Inputs) -> Outputs:
@@ -133,14 +124,9 @@ def _reference(options: NsaOptions, inputs: Inputs) -> Outputs:
 
 
 def _step(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
-    caches = (inputs[name] for name in ("k", "v", "k_means", "v_means", "lengths"))
-    out = nsa_attention_step(
-        inputs["q"],
-        *caches,
-        gates=inputs["gates"],
-        block_size=options.block_size,
-        top_k=options.top_k,
-        window=options.window,
-        impl=impl,
-    )
-    return (out,)
+    cache = NsaCache(**{name: inputs[name] for name in ("k", "v", "k_means", "v_means", "lengths")})
+    return (nsa_attention_step(inputs["q"], cache, gates=inputs["gates"], impl=impl, **_sizes(options)),)
+
+
+def _sizes(options: NsaOptions) -> dict[str, Any]:
+    return {"block_size": options.block_size, "top_k": options.top_k, "window": options.window}

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
-from archsearch.ops.block_cache import write_means
+from archsearch.ops.block_cache import write_new_means
 from archsearch.ops.cache import write_rows
 
 from .ops import nsa_attention
 from .options import NsaOptions
-from .step import nsa_attention_step, write_mean
+from .step import NsaCache, nsa_attention_step
+from .triton.table import TABLE
 
 
 class NsaAttention(AttentionMixer):
@@ -44,10 +45,10 @@ class NsaAttention(AttentionMixer):
             k,
             v,
             gates=gates,
+            cu_seqlens=cu_seqlens,
             block_size=self.block_size,
             top_k=self.top_k,
             window=self.window,
-            cu_seqlens=cu_seqlens,
         )
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
@@ -55,29 +56,24 @@ class NsaAttention(AttentionMixer):
         rows = token_indices(state, count)
         for name, new in (("k", k), ("v", v)):
             tensors[name] = write_rows(tensors[name], rows, new)
-            means, cache = tensors[f"{name}_mean"], tensors[name]
-            if count == 1:
-                means = write_mean(means, cache, state.lengths + 1, block_size=self.block_size)
-            else:
-                means = write_means(means, cache, state.lengths, count, self.block_size)
-            tensors[f"{name}_mean"] = means
+            tensors[f"{name}_mean"] = write_new_means(
+                tensors[f"{name}_mean"],
+                tensors[name],
+                state.lengths,
+                count,
+                block_size=self.block_size,
+                table=TABLE,
+            )
         return tensors
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         q, gates = torch.split(q, [self.head_dim, 3], dim=-1)
         tensors, after = self.remember(k, v, state), state.lengths + q.shape[1]
         if q.shape[1] == 1:
+            caches = {"k": tensors["k"], "v": tensors["v"], "k_means": tensors["k_mean"], "v_means": tensors["v_mean"]}
+            cache = NsaCache(**caches, lengths=after)
             o = nsa_attention_step(
-                q[:, 0],
-                tensors["k"],
-                tensors["v"],
-                tensors["k_mean"],
-                tensors["v_mean"],
-                after,
-                gates=gates[:, 0],
-                block_size=self.block_size,
-                top_k=self.top_k,
-                window=self.window,
+                q[:, 0], cache, gates=gates[:, 0], block_size=self.block_size, top_k=self.top_k, window=self.window
             )
             return o[:, None], tensors
         keys, values = self.filled(tensors, state, q)
@@ -86,9 +82,9 @@ class NsaAttention(AttentionMixer):
             keys,
             values,
             gates=gates,
+            lengths=after,
             block_size=self.block_size,
             top_k=self.top_k,
             window=self.window,
-            lengths=after,
         )
         return out, tensors

@@ -7,14 +7,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from archsearch.errors import OptionsError
+from archsearch.ops.block_cache import BLOCKS_IN_PYTORCH
 from archsearch.ops.block_sparse import additive_mask, attend_chosen, best_blocks, block_means, few_keys
 from archsearch.ops.block_tiles import attend_blocks
-from archsearch.ops.cached import KERNEL_DTYPES
-from archsearch.ops.impl import choose_impl
-from archsearch.ops.softmax import ShapeError, check_qkv, each_apart, masked_attention
+from archsearch.ops.impl import choose_attention
+from archsearch.ops.laid_out import lay_out
+from archsearch.ops.softmax import ShapeError, masked_attention, scale_of
 
 from .reference import reference
+from .sizes import Sizes
 from .triton.table import TABLE
 
 CHOICE_ELEMENTS = 2**24
@@ -54,79 +55,32 @@ def nsa_attention(
     through the choice of blocks. Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089,
     equations 5 to 12, on one set of keys and values, with means for the learned compression.
     """
-    chosen = choose_form(q, v, impl)
-    check_qkv("nsa_attention", q, k, v, cu_seqlens, lengths)
+    chosen = choose_attention(TABLE, q, v, impl, why=BLOCKS_IN_PYTORCH)
+    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     if gates.shape != (*q.shape[:3], 3):
         raise ShapeError(f"nsa_attention: gates {list(gates.shape)}: must be {[*q.shape[:3], 3]}, three a query head")
-    for name, value in (("block_size", block_size), ("top_k", top_k), ("window", window)):
-        if value < 1:
-            raise OptionsError(f"nsa_attention({name}={value}): must be at least 1")
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    sizes, scale = Sizes(block_size=block_size, top_k=top_k, window=window), scale_of(q, scale)
     if chosen == "triton" and q.numel():
         from .triton.launch.sequences import branches
 
-        return gated_sum(
-            gates,
-            *branches(
-                q,
-                k,
-                v,
-                block_size=block_size,
-                top_k=top_k,
-                window=window,
-                scale=scale,
-                cu_seqlens=cu_seqlens,
-                lengths=lengths,
-            ),
-        )
+        return gated_sum(gates, *branches(laid, sizes, scale))
     form = reference if chosen == "reference" else _chunkwise
-    attend = partial(form, block_size=block_size, top_k=top_k, window=window, scale=scale)
-    return each_apart("nsa_attention", attend, q, k, v, gates, cu_seqlens=cu_seqlens, lengths=lengths)
+    return laid.each_apart(TABLE.op, partial(form, sizes=sizes, scale=scale), gates)
 
 
-def choose_form(q: Tensor, v: Tensor, impl: str) -> str:
-    """The implementation that a call with ``impl=impl`` runs, of the op and of its decode step alike."""
-    return choose_impl(
-        "nsa_attention",
-        impl,
-        why="blocks and those who chose them, in PyTorch",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None,
-        device=q.device,
-        head_dim=max(q.shape[-1], v.shape[-1]),
-    )
-
-
-def _chunkwise(
-    q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, block_size: int, top_k: int, window: int, scale: float
-) -> Tensor:
+def _chunkwise(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, sizes: Sizes, scale: float) -> Tensor:
     queries, keys = q.shape[1], k.shape[1]
     positions = torch.arange(keys - queries, keys, device=q.device).expand(q.shape[0], queries)
-    return attend_at(q, k, v, gates, positions, block_size=block_size, top_k=top_k, window=window, scale=scale)
-
-
-def attend_at(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gates: Tensor,
-    positions: Tensor,
-    *,
-    block_size: int,
-    top_k: int,
-    window: int,
-    scale: float,
-) -> Tensor:
-    """The same for queries at any `positions` `[B, T]` of their sequences; keys after a query's are not seen."""
-    means = block_means(k, block_size), block_means(v, block_size)
+    means = block_means(k, sizes.block_size), block_means(v, sizes.block_size)
     with torch.no_grad():
         count = max(1, CHOICE_ELEMENTS // (q.shape[0] * q.shape[2] * max(1, means[0].shape[1])))
         pieces = zip(torch.split(q, count, 1), torch.split(positions, count, 1), strict=True)
-        chosen = torch.cat([_choose(x, means[0], at, block_size, top_k, scale) for x, at in pieces], dim=2)
+        chosen = torch.cat([_choose(x, means[0], at, sizes, scale) for x, at in pieces], dim=2)
     return gated_sum(
         gates,
-        _attend_means(q, *means, positions, block_size, scale),
-        attend_chosen(q, k, v, chosen, positions, block_size=block_size, scale=scale),
-        _attend_window(q, k, v, positions, window, scale),
+        _attend_means(q, *means, positions, sizes.block_size, scale),
+        attend_chosen(q, k, v, chosen, positions, block_size=sizes.block_size, scale=scale),
+        _attend_window(q, k, v, positions, sizes.window, scale),
     )
 
 
@@ -169,12 +123,12 @@ def forced_blocks(own: Tensor, groups: int, top_k: int) -> Tensor:
     return both[:, None].expand(-1, groups, -1, -1)
 
 
-def _choose(q: Tensor, key_means: Tensor, positions: Tensor, block_size: int, top_k: int, scale: float) -> Tensor:
+def _choose(q: Tensor, key_means: Tensor, positions: Tensor, sizes: Sizes, scale: float) -> Tensor:
     """`choose_blocks` for q `[B, T, Hq, D]`, without the weights where they decide nothing."""
-    own, groups = positions // block_size, key_means.shape[2]
-    if top_k <= 2:
-        return forced_blocks(own, groups, top_k)
-    return choose_blocks(mean_weights(q, key_means, positions, block_size, scale), own, groups, top_k)
+    own, groups = positions // sizes.block_size, key_means.shape[2]
+    if sizes.top_k <= 2:
+        return forced_blocks(own, groups, sizes.top_k)
+    return choose_blocks(mean_weights(q, key_means, positions, sizes.block_size, scale), own, groups, sizes.top_k)
 
 
 def _attend_means(

@@ -10,9 +10,12 @@ from archsearch import MixerOptions, Tunable
 
 
 class NsaOptions(MixerOptions):
-    """``block_size``: tokens of a block, compressed to a mean and chosen as one. ``top_k``: blocks that are chosen.
+    """Options of the mixer `nsa`.
 
-    ``window``: tokens seen in any case, the own one included. ``rope``: the rotated fraction of a head, 0 for none.
+    ``block_size``: tokens of a block, compressed to a mean and chosen as one.
+    ``top_k``: blocks that are chosen, the own one and block 0 included.
+    ``window``: tokens seen in any case, the own one included.
+    ``rope``: share of a head's channels that are rotated by their position; 0 carries no position at all.
     """
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(32, 64, 128)] = 64

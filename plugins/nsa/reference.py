@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .sizes import Sizes
 
-def reference(
-    q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, block_size: int, top_k: int, window: int, scale: float
-) -> Tensor:
+
+def reference(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, sizes: Sizes, scale: float) -> Tensor:
     """q `[B, T, Hq, D]`, k, v `[B, S, Hkv, D]`, gates `[B, T, Hq, 3]` to `[B, T, Hq, D]`; see `nsa_attention`."""
+    block_size, top_k = sizes.block_size, sizes.top_k
     groups, queries, keys = k.shape[2], q.shape[1], k.shape[1]
     wide = torch.promote_types(q.dtype, torch.float32)
     qw, (kw, vw) = q.to(wide), (x.to(wide).repeat_interleave(q.shape[2] // groups, 2) for x in (k, v))
@@ -33,7 +34,7 @@ def reference(
     chosen = seen.repeat_interleave(q.shape[2] // groups, 1)[..., block_of] & (token <= at)
     selected = torch.einsum("bhts,bshd->bthd", _weights(qw, kw, chosen, scale), vw)
 
-    near = (token <= at) & (token > at - window)
+    near = (token <= at) & (token > at - sizes.window)
     local = torch.einsum("bhts,bshd->bthd", _weights(qw, kw, near, scale), vw)
     return torch.einsum("bthi,ibthd->bthd", gates.to(wide), torch.stack((compressed, selected, local))).to(q.dtype)
 

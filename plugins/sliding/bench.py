@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import block_mask, flex_peer, sdpa_step_peer, tiles_of
-from archsearch.speed.work import Shape, cache_work, causal_work
+from archsearch.bench.results.work import Shape, cache_work, causal_work
 
 from .ops import window_attention, window_attention_step
 

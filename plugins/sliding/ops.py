@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.errors import OptionsError
-from archsearch.ops.cached import KERNEL_DTYPES, cached_attention
-from archsearch.ops.impl import choose_impl
-from archsearch.ops.softmax import check_qkv, each_apart, explicit_attention, masked_attention
+from archsearch.ops.cached import cached_attention
+from archsearch.ops.impl import choose_attention
+from archsearch.ops.laid_out import lay_out
+from archsearch.ops.softmax import explicit_attention, masked_attention, scale_of
 
 from .triton.table import TABLE
 
@@ -41,25 +42,16 @@ def window_attention(
     0 to T, and ``lengths``, which must lie between T and S, on the device and unchecked. Raises `ShapeError`,
     `OptionsError`, `KernelUnavailableError`.
     """
-    check_qkv("window_attention", q, k, v, cu_seqlens, lengths)
+    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     if window < 1 or sinks < 0:
         raise OptionsError(f"window_attention: window = {window}, sinks = {sinks}: at least 1 and 0")
-    chosen = choose_impl(
-        "window_attention",
-        impl,
-        why="blocks of the band, in PyTorch",
-        table=TABLE if q.dtype in KERNEL_DTYPES else None,
-        device=q.device,
-        head_dim=max(q.shape[-1], v.shape[-1]),
-    )
+    chosen = choose_attention(TABLE, q, v, impl, why="blocks of the band, in PyTorch")
     if chosen == "triton" and q.numel():
-        from .triton.launch import attend as launch
+        from .triton.launch import run
 
-        scale = float(q.shape[-1] ** -0.5) if scale is None else scale
-        return launch(q, k, v, window=window, sinks=sinks, scale=scale, cu_seqlens=cu_seqlens, lengths=lengths)
+        return run(laid, window=window, sinks=sinks, scale=scale_of(q, scale))
     form = _reference if chosen == "reference" else _chunkwise
-    attend = partial(form, window=window, sinks=sinks, scale=scale)
-    return each_apart("window_attention", attend, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
+    return laid.each_apart(TABLE.op, partial(form, window=window, sinks=sinks, scale=scale))
 
 
 def window_attention_step(

@@ -10,9 +10,14 @@ from archsearch import MixerOptions, Tunable
 
 
 class SlidingOptions(MixerOptions):
-    """``window``: tokens seen, the own one included. ``sinks``: first tokens of the sequence that are always seen.
+    """Options of the mixer `sliding`.
 
-    ``rope``: the rotated fraction of a head, 0 for no positions at all. ``n_kv_heads``: 0 for the model's.
+    ``window``: tokens seen, the own one included.
+    ``sinks``: first tokens of the sequence that are always seen.
+    ``rope``: share of a head's channels that are rotated by their position; 0 carries no position at all.
+    ``rope_base``: base of the rotation's frequencies.
+    ``qk_norm``: RMSNorm of each head of q and k, before the rotation.
+    ``n_kv_heads``: key heads; 0 for the backbone's.
     """
 
     window: Annotated[int, Field(ge=1, le=2**24), Tunable(64, 128, 256)] = 128

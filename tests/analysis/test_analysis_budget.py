@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from archsearch.analysis.budget import Pick, best_within
+from archsearch.analysis.objectives import Objective
 
 OBJECTIVES = [
-    {"name": "recall", "direction": "maximize", "metric": "recall"},
-    {"name": "state_bytes", "direction": "minimize", "metric": "state_bytes@32768"},
+    Objective(name="recall", direction="maximize"),
+    Objective(name="state_bytes", direction="minimize", metric="state_bytes@32768"),
 ]
 SEEDS = (0, 1, 2)
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from archsearch.analysis import hypervolume, hypervolume_over_trials
+from archsearch.analysis.objectives import Objective
 
-OBJECTIVES = [{"name": "a", "direction": "maximize"}, {"name": "b", "direction": "minimize"}]
+OBJECTIVES = [Objective(name="a", direction="maximize"), Objective(name="b", direction="minimize")]
 
 
 @pytest.fixture

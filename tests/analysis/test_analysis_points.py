@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from archsearch.analysis import front, points
+from archsearch.analysis.objectives import Objective
 from archsearch.analysis.points import COLUMNS
 
 OBJECTIVES = [
-    {"name": "recall", "direction": "maximize", "unit": "", "metric": "recall"},
-    {"name": "state_bytes", "direction": "minimize", "unit": "bytes", "metric": "state_bytes@32768"},
+    Objective(name="recall", direction="maximize"),
+    Objective(name="state_bytes", direction="minimize", unit="bytes", metric="state_bytes@32768"),
 ]
 
 
@@ -143,6 +144,14 @@ def test_reference_stays_marked_when_the_sampler_draws_it_or_it_is_confirmed() -
 def test_candidate_that_one_trial_did_not_exercise_is_not_exercised() -> None:
     trials = _trials({"digest": "a", "exercised": False}, {"digest": "a", "kind": "confirm", "seeds": [9]})
     assert points(trials, _metrics(*_recall(11, s9=0.5)), OBJECTIVES)["exercised"].tolist() == [False]
+
+
+def test_a_budget_that_grew_lets_a_candidate_in_that_was_refused() -> None:
+    trials = _trials({"digest": "a", "state": "infeasible", "feasible": False, "seeds": []}, {"digest": "a"})
+    metrics = _metrics(*_recall(11, s0=0.9), (11, "state_bytes@32768", "cost", None, 1.0))
+    table = points(trials, metrics, OBJECTIVES)
+    assert table["feasible"].tolist() == [True]
+    assert front(table, OBJECTIVES)["trial"].tolist() == [11]
 
 
 def test_nothing_measured_yet() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from archsearch.bench.kernels import Bench
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, Peer
-from archsearch.speed.results import Rates
-from archsearch.speed.work import Shape, Work
+from archsearch.bench.results.schema import Rates
+from archsearch.bench.results.work import Shape, Work
 
 SHAPE = Shape(batch=1, tokens=6, heads=4, kv_heads=2, head_dim=8)
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from archsearch.bench.kernels import bench_case, bench_ops, ops_of
 from archsearch.bench.op import TINY, Inputs, Outputs, Peer
+from archsearch.bench.results.schema import OURS, KernelRow
 from archsearch.errors import KernelUnavailableError, SpecError
 from archsearch.registry import Registry
-from archsearch.speed.results import OURS, KernelRow
 
 
 def only(rows: list[KernelRow]) -> KernelRow:

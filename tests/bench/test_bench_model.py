@@ -11,10 +11,10 @@ from bench_samples import CPU, RATES, ScriptedClock
 from archsearch.arch import ModelSpec
 from archsearch.bench import model as bench_model
 from archsearch.bench.model import LARGE, ModelBench, Plan, bench_pattern, plan_for
+from archsearch.bench.results.schema import ModelRow
 from archsearch.costs import CostModel
 from archsearch.model import HybridLM
 from archsearch.registry import Registry
-from archsearch.speed.results import ModelRow
 
 PLAN = Plan(train=(16,), prefill=(16, 40), decode=(40,), batch=2)
 

@@ -12,8 +12,8 @@ from bench_samples import CPU, ScriptedClock, sample_bench
 
 from archsearch.bench.kernels import bench_case, ops_of
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw
+from archsearch.bench.results.work import Ceilings, Shape, cache_work, causal_work
 from archsearch.registry import Registry, load_registry
-from archsearch.speed.work import Ceilings, Shape, cache_work, causal_work
 
 H200 = Ceilings(copy_bytes_per_second=4.3e12, matmul_flops_per_second=790e12)
 OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,tasks"}))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from archsearch.exercise import Unexercised
-from archsearch.storage import MetricValue, Store
+from archsearch.storage import MetricValue, NewTrial, Store
 
 OBJECTIVES = [
     {"name": "recall", "direction": "maximize", "unit": "", "metric": "recall"},
@@ -130,17 +130,19 @@ def add_trial(
     seeds = [first_seed + index for index in range(len(accuracies))]
     trial = store.add_trial(
         search_id,
-        kind=kind,
-        state="queued",
-        digest=f"digest-{pattern}",
-        pattern=pattern,
-        params={},
-        seeds=seeds,
-        arch={"model": {**MODEL, "vocab_size": 64}, "layers": [layer(part) for part in pattern.split()]},
-        costs=dict(zip(("state_bytes@32768", "decode_flops@32768"), costs, strict=True)),
-        violations=violations or {},
-        parent=parent,
-        unexercised=[found.to_json() for found in unexercised],
+        NewTrial(
+            kind=kind,
+            state="queued",
+            digest=f"digest-{pattern}",
+            pattern=pattern,
+            params={},
+            seeds=seeds,
+            arch={"model": {**MODEL, "vocab_size": 64}, "layers": [layer(part) for part in pattern.split()]},
+            costs=dict(zip(("state_bytes@32768", "decode_flops@32768"), costs, strict=True)),
+            violations=violations or {},
+            parent=parent,
+            unexercised=[found.to_json() for found in unexercised],
+        ),
     )
     for seed, accuracy in zip(seeds, accuracies, strict=True):
         measured = payload(pattern, seed, accuracy)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from archsearch.bench.results import read_results
 from archsearch.cli import app
 from archsearch.errors import ArchsearchError, SpecError
-from archsearch.speed import read_results
 
 MODEL = ["bench", "model", "--patterns", "full", "[kda full]", "--d-model", "32", "--heads", "2", "--vocab-size", "16"]
 SHORT = ["--train", "16", "--prefill", "16", "--decode", "16"]

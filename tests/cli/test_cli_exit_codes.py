@@ -1,9 +1,8 @@
-"""Every exit status that the README documents, by its cause, from the process itself."""
+"""Every exit status that the command line documents, by its cause, from the process itself."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from interrupts import hears_interrupts
+from reference.commands import exit_codes
 
-README = Path(__file__).parents[2] / "README.md"
 MAIN = [sys.executable, "-c", "import sys; sys.argv[0] = 'archsearch'; from archsearch.cli import main; main()"]
 SPEC = """
 name = "tight"
@@ -124,5 +123,4 @@ def test_an_interrupt_ends_the_wait_for_a_cluster(words: tuple[str, ...]) -> Non
 
 
 def test_every_documented_status_has_a_cause() -> None:
-    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text(), re.MULTILINE)}
-    assert documented == {code for code, _, _ in CASES.values()} | {130}
+    assert set(exit_codes()) == {code for code, _, _ in CASES.values()} | {130}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from archsearch_dashboard.report_evidence import evidence_of
+from archsearch_dashboard.report.evidence import evidence_of
 from cli_samples import OBJECTIVES, SPEC, add_trial
 from typer.testing import Result
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from cli_samples import OBJECTIVES, SPEC, add_trial, fill
@@ -13,7 +14,7 @@ from typer.testing import Result
 
 import archsearch.search
 from archsearch.errors import SpecError, StorageError
-from archsearch.search import SearchOutcome, SearchSpec
+from archsearch.search import Problem, SearchOutcome
 from archsearch.search.progress import Progress
 from archsearch.storage import Store
 
@@ -50,14 +51,14 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def outcome(name: str, state: Any) -> SearchOutcome:
         return SearchOutcome(name=name, state=state, reason="as it should", progress=Progress(trained=8), seconds=12.4)
 
-    def run_search(spec: SearchSpec, *, store: Store, **options: Any) -> SearchOutcome:
-        calls.append({"spec": spec, "url": store.url, **options})
+    def run_search(problem: Problem, *, store: Store, **options: Any) -> SearchOutcome:
+        calls.append({"spec": problem.spec, "url": store.url, **options})
         fill(store)
-        return outcome(spec.name, "complete")
+        return outcome(problem.spec.name, "complete")
 
-    def resume_search(name: str, *, store: Store, **options: Any) -> SearchOutcome:
-        calls.append({"resumed": name, "url": store.url, **options})
-        return outcome(name, "cancelled")
+    def resume_search(problem: Problem, *, store: Store, **options: Any) -> SearchOutcome:
+        calls.append({"resumed": problem.spec.name, "spec": problem.spec, "url": store.url, **options})
+        return outcome(problem.spec.name, "cancelled")
 
     monkeypatch.setattr(archsearch.search, "run_search", run_search, raising=False)
     monkeypatch.setattr(archsearch.search, "resume_search", resume_search, raising=False)
@@ -97,6 +98,28 @@ def test_the_environment_wins_over_the_spec(
     assert "archsearch trials quick --storage sqlite:///spec.db" in shown
 
 
+@pytest.mark.parametrize("words", [["run", "SPEC"], ["run", "SPEC", "--resume"], ["resume", "quick"]], ids=" ".join)
+def test_what_a_spec_names_is_looked_for_once(
+    run: Run,
+    spec: Path,
+    trials: dict[str, int],
+    searched: list[dict[str, Any]],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Problem, "of", counted := Mock(side_effect=Problem.of))
+    run(*[str(spec) if word == "SPEC" else word for word in words])
+    assert len(searched) == counted.call_count == 1
+
+
+def test_a_spec_that_names_what_is_not_there_makes_no_database(run: Run, spec: Path, tmp_path: Path) -> None:
+    spec.write_text(TEXT.replace("mqar", "mqra"))
+    error = run("run", str(spec), "--storage", f"sqlite:///{tmp_path}/new.db").exception
+    assert isinstance(error, SpecError)
+    assert 'did you mean "mqar"' in str(error)
+    assert not (tmp_path / "new.db").exists()
+
+
 def test_trials_are_overridden(run: Run, spec: Path, searched: list[dict[str, Any]]) -> None:
     run("run", str(spec), "--trials", "3")
     assert searched[0]["spec"].search.trials == 3
@@ -120,9 +143,9 @@ def test_what_a_library_prints_while_a_search_runs_is_told_beside_the_json(
 ) -> None:
     quiet = archsearch.search.resume_search
 
-    def noisy(search: Any, **options: Any) -> SearchOutcome:
+    def noisy(problem: Problem, **options: Any) -> SearchOutcome:
         print("\x1b[33m(raylet)\x1b[0m a worker died")
-        return quiet("quick", **options)
+        return quiet(problem, **options)
 
     monkeypatch.setattr(archsearch.search, "resume_search", noisy)
     monkeypatch.setattr(archsearch.search, "run_search", noisy)
@@ -147,7 +170,7 @@ def test_run_goes_on_when_asked(run: Run, spec: Path, searched: list[dict[str, A
 
 
 def test_a_search_without_a_front_says_so(run: Run, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_search(spec: SearchSpec, *, store: Store, **options: Any) -> SearchOutcome:
+    def run_search(problem: Problem, *, store: Store, **options: Any) -> SearchOutcome:
         search = store.create_search("quick", SPEC, OBJECTIVES)
         add_trial(store, search, "full", costs=(1e6, 1e4), accuracies=(None,), state="diverged")
         store.set_search_state(search, "complete")

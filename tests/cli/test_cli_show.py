@@ -18,7 +18,7 @@ from archsearch.cli.remarks import not_exercised
 from archsearch.cli.settings import read_settings
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.exercise import Unexercised
-from archsearch.storage import Store
+from archsearch.storage import NewTrial, Store
 
 Run = Callable[..., Result]
 
@@ -249,15 +249,17 @@ def test_sizes_without_an_option_of_their_own_are_set(url: str) -> None:
         layer = {"mixer": "full", "options": {}}
         trial = store.add_trial(
             search,
-            kind="search",
-            state="infeasible",
-            digest="d",
-            pattern="full",
-            params={},
-            seeds=[],
-            costs={},
-            arch={"model": {**MODEL, "channel_mixer": "swiglu", "ffn_dim": 999}, "layers": [layer]},
-            violations={},
+            NewTrial(
+                kind="search",
+                state="infeasible",
+                digest="d",
+                pattern="full",
+                params={},
+                seeds=[],
+                costs={},
+                arch={"model": {**MODEL, "channel_mixer": "swiglu", "ffn_dim": 999}, "layers": [layer]},
+                violations={},
+            ),
         )
     words = command_of(url, trial)
     assert words[words.index("--set") + 1] == "model.ffn_dim=999"

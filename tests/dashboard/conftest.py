@@ -10,7 +10,7 @@ import pytest
 import streamlit as st
 from dashboard_samples import fill
 
-sys.path.append(str(Path(__file__).parents[1] / "speed"))  # whose sample rows are shared
+sys.path.append(str(Path(__file__).parents[1] / "bench"))  # whose sample rows are shared
 
 
 @pytest.fixture(scope="session")

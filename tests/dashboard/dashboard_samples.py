@@ -16,7 +16,7 @@ from archsearch.costs import CostModel
 from archsearch.exercise import Unexercised
 from archsearch.measurement import Measurement
 from archsearch.registry import Registry, load_registry
-from archsearch.storage import MetricValue, Store
+from archsearch.storage import MetricValue, NewTrial, Store
 from archsearch.units import format_quantity
 
 CONTEXT, MIB = 32768, 2.0**20
@@ -167,17 +167,19 @@ def add_trial(
     params = {f"layer{index}.mixer": layer.mixer for index, layer in enumerate(arch.layers)}
     trial = store.add_trial(
         search_id,
-        kind=kind,
-        state="queued",
-        digest=arch.digest,
-        pattern=shown or pattern,
-        seeds=seeds,
-        params=params if kind == "search" else {},
-        arch=arch.to_json(),
-        costs=costs_of(pattern),
-        violations=violations_of(pattern),
-        parent=parent,
-        unexercised=[one.to_json() for one in unexercised],
+        NewTrial(
+            kind=kind,
+            state="queued",
+            digest=arch.digest,
+            pattern=shown or pattern,
+            seeds=seeds,
+            params=params if kind == "search" else {},
+            arch=arch.to_json(),
+            costs=costs_of(pattern),
+            violations=violations_of(pattern),
+            parent=parent,
+            unexercised=[one.to_json() for one in unexercised],
+        ),
     )
     for seed, accuracy in zip(seeds, accuracies, strict=True):
         for task in tasks:

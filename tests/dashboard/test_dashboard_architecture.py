@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dashboard_samples import HTML_NAME, LONG_NAME, every_state, new_search, open_page, texts
 
-from archsearch.storage import Store
+from archsearch.storage import NewTrial, Store
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,17 @@ def test_a_missing_plugin_is_said_instead_of_costs(empty_url: str) -> None:
         search = new_search(store, "old")
         trial = store.add_trial(
             search,
-            kind="search",
-            state="complete",
-            digest="d",
-            pattern="lost",
-            params={},
-            seeds=[],
-            costs={},
-            violations={},
-            arch={"model": {"d_model": 64}, "layers": [{"mixer": "lost", "options": {"size": 3}}]},
+            NewTrial(
+                kind="search",
+                state="complete",
+                digest="d",
+                pattern="lost",
+                params={},
+                seeds=[],
+                costs={},
+                violations={},
+                arch={"model": {"d_model": 64}, "layers": [{"mixer": "lost", "options": {"size": 3}}]},
+            ),
         )
     app = open_page("architecture", search="old", trial=str(trial))
     assert not app.exception

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from archsearch_dashboard.queries_compare import WITH_UNITS, cost_table, curves_of, differences, gather, noise_of
+from archsearch_dashboard.queries.compare import WITH_UNITS, cost_table, curves_of, differences, gather, noise_of
 from dashboard_samples import HTML_NAME, LONG_NAME, MODEL, arch_of, costs_of, every_state, open_page, registry
 
 from archsearch.arch import ModelSpec

@@ -5,33 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from archsearch_dashboard.queries_conformance import COMMAND, conformance_of, law_text
+from archsearch_dashboard.queries.conformance import COMMAND, conformance_of, law_text
 from dashboard_samples import open_page, registry
 
-from archsearch.conformance import ANY, Record, package_of, source_digest
 from archsearch.errors import SpecError
+from archsearch.evidence.conformance import ANY, ConformanceRecord, package_of, tried_source
+from archsearch.testing.toy import ToyPlugin
 
 PACKAGE = str(package_of(registry().mixer("full")))
 REFERENCE: dict[str, Any] = {"test_one_token": {"passed": 3}, "test_packed_sequences_are_apart": {"passed": 2}}
 COSTS: dict[str, Any] = {"test_params_equal_what_is_built": {"passed": 4}, "test_dense_up_to_is_true": {"skipped": 1}}
 
 
-def record(form: str, laws: dict[str, Any], **others: Any) -> Record:
+def record(form: str, laws: dict[str, Any], **others: Any) -> ConformanceRecord:
     known = {
         "version": 1,
         "failed": (),
         "untried": 0,
-        "source": source_digest(PACKAGE),
+        "source": tried_source(PACKAGE),
         "torch": "2.13.0",
         "triton": None,
         "date": "2026-11-21",
     }
-    return Record(mixer="full", form=form, laws=laws, **(known | others))
+    return ConformanceRecord(mixer="full", form=form, laws=laws, **(known | others))
 
 
-def show(monkeypatch: pytest.MonkeyPatch, *known: Record) -> None:
+def show(monkeypatch: pytest.MonkeyPatch, *known: ConformanceRecord) -> None:
     """Has these records stand in the package of every mixer."""
-    monkeypatch.setattr("archsearch_dashboard.queries_conformance.records", lambda mixer: list(known))
+    monkeypatch.setattr("archsearch_dashboard.queries.conformance.records_of", lambda mixer: list(known))
 
 
 def test_laws_that_hold_are_counted_by_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +87,22 @@ def test_what_is_not_recorded_has_the_command(url: str, monkeypatch: pytest.Monk
     app = open_page("mixers", mixer="full")
     assert not app.exception
     assert COMMAND in [block.value for block in app.code]
-    assert any("Not recorded" in text.value for text in app.markdown)
+    (headline,) = [text.value for text in app.markdown if "on a card" in text.value]
+    assert headline.startswith("The tests of archsearch try every law of the contract on this mixer, on a CPU")
+    assert headline.replace("\\", "").endswith("Nothing was recorded on a card.")
+
+
+def test_of_a_mixer_of_somebody_elses_package_nothing_is_claimed() -> None:
+    found = conformance_of(ToyPlugin())
+    assert found.short == "not recorded"
+    assert "whether they do is not known here. Nothing was recorded on a card." in found.headline
 
 
 def test_a_file_that_cannot_be_read_gives_its_sentence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(mixer: object) -> list[Record]:
+    def refuse(mixer: object) -> list[ConformanceRecord]:
         raise SpecError("conformance.json: holds no conformance records")
 
-    monkeypatch.setattr("archsearch_dashboard.queries_conformance.records", refuse)
+    monkeypatch.setattr("archsearch_dashboard.queries.conformance.records_of", refuse)
     app = open_page("mixers", mixer="full")
     assert not app.exception
     assert any("holds no conformance records" in text.value.replace("\\", "") for text in app.markdown)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from archsearch_dashboard.foreign import fitted
-from archsearch_dashboard.report import report
-from archsearch_dashboard.report_evidence import evidence_of
+from archsearch_dashboard.report.document import report
+from archsearch_dashboard.report.evidence import evidence_of
 from archsearch_dashboard.shapes import PayloadShape
 from archsearch_dashboard.shown_store import ShownStore
 from dashboard_samples import OBJECTIVES, SPEC, every_state, measured, open_page, registry, texts, well

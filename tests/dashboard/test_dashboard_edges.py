@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from archsearch_dashboard import queries
 from archsearch_dashboard.figures.frame import escaped
 from archsearch_dashboard.figures.front import View, front_figure
-from archsearch_dashboard.report import report
-from archsearch_dashboard.report_evidence import evidence_of
+from archsearch_dashboard.queries import candidates, searches
+from archsearch_dashboard.report.document import report
+from archsearch_dashboard.report.evidence import evidence_of
 from archsearch_dashboard.unexercised import read_unexercised, unexercised_layers
 from dashboard_samples import (
     OBJECTIVES,
@@ -112,7 +112,7 @@ def test_a_superseded_trial_is_told_counted_and_on_no_front(changed: dict[str, i
         answer = read_answer(store, "changed")
     assert answer.front["trial"].tolist() == [changed["good"]]
     recall, state, _ = answer.objectives
-    figure = front_figure(answer, View(x=state, y=recall, show=queries.SHOWN))
+    figure = front_figure(answer, View(x=state, y=recall, show=candidates.SHOWN))
     (drawn,) = [trace for trace in figure.data if trace.name == "superseded"]
     assert [custom[0] for custom in drawn.customdata] == [changed["superseded"]]
     assert "superseded: its source has changed since" in drawn.hovertext[0]
@@ -140,7 +140,7 @@ def test_a_clock_set_back_makes_no_negative_age(empty_url: str) -> None:
         heartbeat(store, half_finished(store)["search"], timedelta(days=2))
     assert open_page("searches").dataframe[0].value["driver"].tolist() == ["heartbeat 0 s ago"]
     now = datetime.now(UTC)
-    assert queries.age(now + timedelta(days=400), now) == "0 s ago"
+    assert searches.age(now + timedelta(days=400), now) == "0 s ago"
 
 
 def odd_search(store: Store) -> int:
@@ -174,7 +174,7 @@ def test_figures_and_reports_hold_odd_texts_as_text(empty_url: str) -> None:
         answer = read_answer(store, ODD)
         written = report(answer, evidence_of(store, answer, registry()))
     recall, state = answer.objectives
-    drawn = front_figure(answer, View(x=state, y=recall, show=queries.SHOWN)).to_json()
+    drawn = front_figure(answer, View(x=state, y=recall, show=candidates.SHOWN)).to_json()
     for text in (drawn, written):
         assert "\u202e" not in text
         assert "\x1b" not in text

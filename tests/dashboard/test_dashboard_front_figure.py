@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from archsearch_dashboard import queries
 from archsearch_dashboard.figures.front import MOST_FAINT, View, default_log, front_figure, off_scale, thinned
 from archsearch_dashboard.figures.hypervolume import hypervolume_figure
+from archsearch_dashboard.queries import candidates
 from dashboard_samples import HTML_NAME, MIB
 
 from archsearch.analysis.answer import Answer, read_answer
@@ -30,7 +30,7 @@ def answer(url: str) -> Answer:
 
 def view(answer: Answer, **changes: Any) -> View:
     recall, state, _ = answer.objectives
-    return View(**{"x": state, "y": recall, "show": queries.SHOWN, **changes})
+    return View(**{"x": state, "y": recall, "show": candidates.SHOWN, **changes})
 
 
 def drawn(figure: go.Figure) -> dict[int, str]:
@@ -138,7 +138,7 @@ def test_very_many_dominated_points_are_thinned_and_counted(answer: Answer) -> N
     worse = worse.assign(trial=range(1000, 1000 + count), digest=[f"w{index}" for index in range(count)])
     many = replace(answer, points=pd.concat([answer.points, worse], ignore_index=True))
     names = {trace.name for trace in front_figure(many, view(many)).data}
-    dominated = len(queries.groups(many)["dominated"])
+    dominated = len(candidates.groups(many)["dominated"])
     assert f"dominated ({MOST_FAINT:,} of {dominated:,} drawn)" in names
     assert len(thinned(worse)) == MOST_FAINT
     assert thinned(worse)["trial"].iloc[[0, -1]].tolist() == [1000, 999 + count]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from archsearch_dashboard.queries_kernels import (
+from archsearch_dashboard.queries.kernels import (
     CORE,
     FIGURE_COLUMNS,
     RESULTS,
     held_results,
     kernel_figures,
     owners_of_ops,
+    proofs_table,
 )
 from dashboard_samples import open_page, registry
-from speed_samples import kernel_results, kernel_row
+from results_samples import kernel_results, kernel_row
 
-from archsearch.speed import write_results
+from archsearch.bench.results import write_results
+from archsearch.evidence.proofs import Proof, Proofs
 
 
 @pytest.fixture
@@ -56,6 +58,19 @@ def test_the_ops_of_every_mixer_are_known() -> None:
     owners = owners_of_ops(registry())
     for mixer in registry().mixers():
         assert {owners.get(op.name) for op in mixer.bench_ops()} == {mixer.name}
+
+
+def test_proofs_are_found_in_the_folder_of_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert proofs_table(registry().mixer("full")).empty
+    (tmp_path / "proven" / "triton").mkdir(parents=True)
+    for folder in ("proven", "proven/triton"):
+        (tmp_path / folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("archsearch_dashboard.queries.kernels.package_of", lambda mixer: "proven")
+    row = {"op": "op", "arch": "sm_90", "head_dim": 64, "chunk": 0, "source": "", "card": "H200", "driver": "580"}
+    proof = Proof(**row, torch="2.11.0", triton="3.6.0", ptxas="12.8", date="2026-01-01")
+    Proofs(records=(proof,)).write(tmp_path / "proven" / "triton" / Proofs.FILE)
+    assert proofs_table(registry().mixer("full"))["head_dim"].tolist() == [64]
 
 
 def test_the_page_shows_figures_and_names_a_broken_file(folder: Path, empty_url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from archsearch_dashboard.queries_matters import (
+from archsearch_dashboard.queries.matters import (
     changes_table,
     dimensions,
     evidence,
@@ -77,7 +77,7 @@ def test_a_built_in_effect_is_found_and_told(many: Store) -> None:
     table = changes_table(share_of(found, recall, kinds, "full"), recall, "one more")
     assert table["so"].tolist()[0] == "better"
     assert float(table["mean change of recall"][0]) == pytest.approx(0.2, abs=0.02)
-    assert set(importance_table(found, search, recall)["choice"]) == {f"layer{index}.mixer" for index in range(3)}
+    assert set(importance_table(found, recall)["choice"]) == {f"layer{index}.mixer" for index in range(3)}
     axes = dimensions(found, objectives_of(search), kinds)
     assert [axis.label for axis in axes][-3:] == ["recall", "state_bytes", "decode_flops"]
     assert all(len(axis.values) == 40 for axis in axes)

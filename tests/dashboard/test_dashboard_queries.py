@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from archsearch_dashboard import queries
+from archsearch_dashboard.queries import budgets, candidates, searches
 from dashboard_samples import MIB
 
 from archsearch.analysis.answer import Answer, read_answer
@@ -34,11 +34,11 @@ def answer(store: Store) -> Answer:
     [(-5, "0 s ago"), (89, "89 s ago"), (90, "2 min ago"), (5400, "2 h ago"), (200000, "2 days ago")],
 )
 def test_age(seconds: float, text: str) -> None:
-    assert queries.age(NOW - timedelta(seconds=seconds), NOW) == text
+    assert searches.age(NOW - timedelta(seconds=seconds), NOW) == text
 
 
 def test_groups_share_no_candidate(answer: Answer, trials: dict[str, int]) -> None:
-    found = {name: set(rows["trial"]) for name, rows in queries.groups(answer).items()}
+    found = {name: set(rows["trial"]) for name, rows in candidates.groups(answer).items()}
     assert found["infeasible"] == {trials["infeasible"]}
     assert found["not exercised"] == {trials["flat"]}
     assert found["failed"] == {trials[name] for name in ("failed", "diverged", "preempted", "cancelled", "nan")}
@@ -48,22 +48,22 @@ def test_groups_share_no_candidate(answer: Answer, trials: dict[str, int]) -> No
 
 
 def test_progress_counts_what_was_trained(answer: Answer) -> None:
-    assert queries.planned(answer.search) == 16
-    assert queries.trained(answer) == 10  # 8 complete, one diverged, one failed
+    assert searches.planned(answer.search) == 16
+    assert searches.trained(answer) == 10  # 8 complete, one diverged, one failed
 
 
 def test_the_budget_is_the_spec_s(answer: Answer) -> None:
-    assert queries.budget_of(answer.search) == "state_bytes ≤ 18 MiB"
-    assert queries.spec_limits(answer.search) == {"state_bytes": 18 * MIB}
+    assert searches.budget_of(answer.search) == "state_bytes ≤ 18 MiB"
+    assert budgets.spec_limits(answer.search) == {"state_bytes": 18 * MIB}
 
 
 def test_best_values_are_those_of_the_front(answer: Answer, store: Store) -> None:
-    assert queries.best_values(answer).startswith("recall 0.965 · state_bytes 5.53 KiB")
-    assert queries.best_values(read_answer(store, "all-failed")) == "no front yet"
+    assert searches.best_values(answer).startswith("recall 0.965 · state_bytes 5.53 KiB")
+    assert searches.best_values(read_answer(store, "all-failed")) == "no front yet"
 
 
 def test_a_table_has_units_and_spreads(answer: Answer, trials: dict[str, int]) -> None:
-    table = queries.candidates_table(answer.front, answer.objectives).set_index("trial")
+    table = candidates.candidates_table(answer.front, answer.objectives).set_index("trial")
     row = table.loc[trials["confirm-mixed"]]
     assert row["recall"] == "0.920 (0.910 to 0.930)"
     assert row["state_bytes"] == "8 MiB"
@@ -73,7 +73,7 @@ def test_a_table_has_units_and_spreads(answer: Answer, trials: dict[str, int]) -
 def test_a_page_of_trials_says_why(store: Store, answer: Answer) -> None:
     objectives = objectives_of(answer.search)
     page = store.trial_page("quick", TrialQuery(), metrics=[item.metric for item in objectives])
-    table = queries.trial_table(page.rows, objectives).set_index("state")
+    table = candidates.trial_table(page.rows, objectives).set_index("state")
     assert "loss was nan at step 12" in table.loc["diverged", "remark"]
     assert table.loc["diverged", "recall"] == "-"
     assert "exceeds 18 MiB" in table.loc["infeasible", "remark"]
@@ -83,20 +83,20 @@ def test_a_page_of_trials_says_why(store: Store, answer: Answer) -> None:
 @pytest.mark.parametrize("unit", ["bytes", "FLOP"])
 @pytest.mark.parametrize("values", [[5e3, 3e7], [7.0], [1e9, 1.1e9]], ids=["decades", "one", "close"])
 def test_a_ladder_covers_the_values_in_distinct_words(values: list[float], unit: str) -> None:
-    rungs = queries.ladder(values, unit)
+    rungs = budgets.ladder(values, unit)
     assert min(values) <= rungs[0]
     assert max(values) <= rungs[-1]
     assert rungs == sorted(rungs)
-    assert len({queries.rung_text(rung, unit) for rung in rungs}) == len(rungs)
+    assert len({budgets.rung_text(rung, unit) for rung in rungs}) == len(rungs)
 
 
 def test_a_ladder_of_nothing() -> None:
-    assert queries.ladder([], "bytes") == queries.ladder([0.0], "bytes") == []
+    assert budgets.ladder([], "bytes") == budgets.ladder([0.0], "bytes") == []
 
 
 def pick(answer: Answer, store: Store, limit: float) -> Pick:
     values = store.values_frame("quick", ["recall"], ("test",))
-    return best_within(answer.points, values, answer.search.objectives, "recall", {"state_bytes": limit})
+    return best_within(answer.points, values, answer.objectives, "recall", {"state_bytes": limit})
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_best_within_a_budget_and_how_sure(
     recall = answer.objectives[0]
     assert found.best is not None
     assert found.best["trial"] == trials[best]
-    text = " ".join(queries.sureness(found, recall))
+    text = " ".join(budgets.sureness(found, recall))
     for word in words:
         assert word in text
 
@@ -135,7 +135,7 @@ def test_the_best_within_a_budget_and_how_sure(
 def test_a_reference_beyond_the_search_s_budget_is_told_where_it_is_better(
     answer: Answer, trials: dict[str, int], limits: dict[str, float], best: float | None, count: int
 ) -> None:
-    said = queries.beyond(answer.search, answer, answer.objectives[0], limits, best)
+    said = budgets.beyond(answer.search, answer, answer.objectives[0], limits, best)
     assert len(said) == count
     for sentence in said:
         assert f"trial {trials['all-full']}, recall 0.995" in sentence
@@ -146,6 +146,6 @@ def test_one_seed_tells_nothing_of_luck(store: Store) -> None:
     answer = read_answer(store, "half")
     values = store.values_frame("half", ["recall"], ("test",))
     rows = pd.concat([answer.points, answer.points.assign(trial=99, digest="x", recall=0.1)])
-    found = best_within(rows.assign(feasible=True), values, answer.search.objectives, "recall", {})
-    assert "not confirmed" in " ".join(queries.sureness(found, answer.objectives[0]))
-    assert queries.sureness(Pick(candidates=0, best=None, next=None, lead=None), answer.objectives[0]) == []
+    found = best_within(rows.assign(feasible=True), values, answer.objectives, "recall", {})
+    assert "not confirmed" in " ".join(budgets.sureness(found, answer.objectives[0]))
+    assert budgets.sureness(Pick(candidates=0, best=None, next=None, lead=None), answer.objectives[0]) == []

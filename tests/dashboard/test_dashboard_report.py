@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from archsearch_dashboard.report import report
+from archsearch_dashboard.report.document import report
 from dashboard_samples import HTML_NAME, LONG_NAME
 
 from archsearch.analysis.answer import read_answer

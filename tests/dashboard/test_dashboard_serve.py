@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from archsearch_dashboard import reading, serve
+from archsearch_dashboard import serve
 from archsearch_dashboard.connection import store
+from archsearch_dashboard.reading import answers
 from dashboard_samples import fill
 
 
@@ -19,8 +20,8 @@ def test_the_script_that_streamlit_runs_is_there() -> None:
 def test_what_is_read_ahead_is_what_pages_read(url: str) -> None:
     assert serve.read_ahead() == len(store().searches())
     newest = store().searches()[-1]
-    kept = reading.hypervolume(newest)
-    assert kept is reading.hypervolume(newest)
+    kept = answers.hypervolume(newest)
+    assert kept is answers.hypervolume(newest)
     assert serve.read_ahead(seconds=-1) == 0
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,9 +15,9 @@ import pytest
 import torch
 
 from archsearch.bench.environment import environment
+from archsearch.evidence.proofs import Proof, Proofs, proven_source
 from archsearch.kernels import Key, Table, arch_of
 from archsearch.kernels.config import tables
-from archsearch.kernels.proof import FILE, Proof, source_digest
 
 
 @dataclass
@@ -68,7 +67,7 @@ def _proof(op: str, key: Key) -> Proof:
         arch=arch,
         head_dim=head_dim,
         chunk=chunk,
-        source=source_digest(tables[op].package),
+        source=proven_source(tables[op].package),
         card=here.card,
         driver=here.driver,
         torch=here.torch,
@@ -80,15 +79,10 @@ def _proof(op: str, key: Key) -> Proof:
 
 def _add(package: str, new: list[Proof], folder: Path | None) -> Path:
     """Whoever else adds to the same list waits. A row's older proof with the same Triton gives way."""
-    path = Path(str(files(package))) / FILE if folder is None else folder / package / FILE
+    path = (Path(str(files(package))) if folder is None else folder / package) / Proofs.FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    replaced = {(proof.op, proof.key, proof.triton) for proof in new}
     with _locked(path.parent):
-        held = [Proof(**entry) for entry in json.loads(path.read_text())] if path.is_file() else []
-        kept = [proof for proof in held if (proof.op, proof.key, proof.triton) not in replaced]
-        proofs = sorted([*kept, *new], key=lambda proof: (proof.op, proof.key, proof.triton))
-        lines = ",\n".join(f"  {json.dumps(asdict(proof))}" for proof in proofs)
-        path.write_text(f"[\n{lines}\n]\n")
+        Proofs.add(path, new)
     return path
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention_step
 from archsearch_plugins.full.triton.table import TABLE
-from gpu_checks import LONG, Op, check, on_card, rows_of
+from gpu_checks import LONG, Op, check, few, on_card, rows_of
 from test_full_kernels import Case, make_inputs
 
 from archsearch.kernels import Key
@@ -26,6 +26,7 @@ def check_case(key: Key, case: Case) -> None:
         check(step("triton"), step("reference"), inputs)
 
 
+@pytest.mark.sample(length=65, heads=(4, 2))
 @rows
 @proves
 @pytest.mark.parametrize("length", [1, 15, 63, 64, 65, 100, 256, 1000, LONG])
@@ -36,8 +37,8 @@ def test_lengths(key: Key, length: int, heads: tuple[int, int]) -> None:
 
 @rows
 @proves
-def test_64_uneven_sequences(key: Key) -> None:
-    lengths = torch.randint(1, 900, (64,), generator=torch.Generator().manual_seed(1)).tolist()
+def test_many_uneven_sequences(key: Key) -> None:
+    lengths = torch.randint(1, 900, (few(64, 9),), generator=torch.Generator().manual_seed(1)).tolist()
     check_case(key, Case(900, tuple(lengths), 4, 2, key[1]))
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 from archsearch_plugins.full.triton.table import TABLE
-from gpu_checks import LONG, Op, check, check_past, on_card, rows_of, uneven
+from gpu_checks import LONG, MANY, PACKED, Op, check, check_past, on_card, rows_of, uneven
 from test_full_ranges import Case
 from torch import Tensor
 
@@ -36,6 +36,7 @@ def packed(total: int, count: int, dim: int) -> Case:
     return Case(tokens=total, packed=tuple(lengths), dim=dim, heads=4, key_heads=2)
 
 
+@pytest.mark.sample(tokens=65, heads=(4, 2))
 @rows
 @proves
 @pytest.mark.parametrize("tokens", [1, 15, 63, 64, 65, 100, 256, 1000])
@@ -44,6 +45,7 @@ def test_lengths(key: Key, tokens: int, heads: tuple[int, int]) -> None:
     check_case(key, Case(tokens=tokens, dim=key[1], heads=heads[0], key_heads=heads[1], batch=2))
 
 
+@pytest.mark.sample(tokens=15)
 @rows
 @proves
 @pytest.mark.parametrize("tokens", [1, 15, 64, 65, 300])
@@ -54,8 +56,8 @@ def test_after_cached_tokens(key: Key, tokens: int) -> None:
 
 @rows
 @proves
-def test_64_packed_sequences(key: Key) -> None:
-    check_case(key, packed(4000, 64, key[1]))
+def test_many_packed_sequences(key: Key) -> None:
+    check_case(key, packed(PACKED, MANY, key[1]))
 
 
 @rows

@@ -10,7 +10,7 @@ import test_fused_gates
 import test_fused_norm
 import torch
 import torch.nn.functional as F
-from gpu_checks import Op, check, on_card, rows_of
+from gpu_checks import LONG, Op, check, on_card, rows_of
 from torch import Tensor
 
 from archsearch.kernels import Key
@@ -34,10 +34,11 @@ def positions_of(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.cat([torch.arange(length, device=device) for length in lengths])[None]
 
 
+@pytest.mark.sample(tokens=33, activation="silu")
 @pytest.mark.parametrize("key", rows_of(CONV))
 @pytest.mark.proves(CONV)
 @pytest.mark.parametrize("activation", ["none", "silu"])
-@pytest.mark.parametrize("tokens", [1, 31, 33, 65, 1000, 65537])
+@pytest.mark.parametrize("tokens", [1, 31, 33, 65, 1000, LONG])
 def test_conv(key: Key, tokens: int, activation: str) -> None:
     for width in {key[1], key[1] // 2 + 1}:
         x, weight = test_fused_conv.inputs(tokens, width, batch=1 if tokens > 1000 else 2)
@@ -75,9 +76,10 @@ def test_conv_of_packed_sequences_and_one_token(key: Key) -> None:
     torch.testing.assert_close(stepped.double(), whole, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.sample(tokens=19)
 @pytest.mark.parametrize("key", rows_of(UNIT))
 @pytest.mark.proves(UNIT)
-@pytest.mark.parametrize("tokens", [1, 19, 65537])
+@pytest.mark.parametrize("tokens", [1, 19, LONG])
 def test_unit_length(key: Key, tokens: int) -> None:
     for dim in {key[1], key[1] - 4}:
         inputs = on_card({"x": test_fused_norm.random(1, tokens, 3, dim)}, ["x"])
@@ -85,10 +87,11 @@ def test_unit_length(key: Key, tokens: int) -> None:
             check(tuples(test_fused_norm.unit, "x"), tuples(test_fused_norm.explicit_unit, "x"), inputs, trained=["x"])
 
 
+@pytest.mark.sample(tokens=19, activation="silu")
 @pytest.mark.parametrize("key", rows_of(GATED))
 @pytest.mark.proves(GATED)
 @pytest.mark.parametrize("activation", ["none", "silu", "sigmoid"])
-@pytest.mark.parametrize("tokens", [1, 19, 65537])
+@pytest.mark.parametrize("tokens", [1, 19, LONG])
 def test_gated_norm(key: Key, tokens: int, activation: str) -> None:
     names = ("x", "weight", "gate")[: 2 if activation == "none" else 3]
     for dim in {key[1], key[1] - 4}:
@@ -105,9 +108,10 @@ def test_gated_norm(key: Key, tokens: int, activation: str) -> None:
             check(tuples(kernel, *names), tuples(plain, *names), inputs, trained=names)
 
 
+@pytest.mark.sample(shape=(2, 33, 21))
 @pytest.mark.parametrize("key", rows_of(GATES))
 @pytest.mark.proves(GATES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 33, 21), (1, 65537, 96)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 33, 21), (1, LONG, 96)], ids=str)
 @pytest.mark.parametrize("want_step", [True, False], ids=["with-step", "decay-alone"])
 def test_rates(key: Key, shape: tuple[int, ...], want_step: bool) -> None:
     names = ("x", "bias", "rate")

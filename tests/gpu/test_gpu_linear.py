@@ -10,7 +10,7 @@ from archsearch_plugins.linear.ops import linear_attention, linear_attention_ste
 from archsearch_plugins.linear.triton.launch import step as launch_step
 from archsearch_plugins.linear.triton.table import TABLE
 from archsearch_plugins.linear.triton.table_step import TABLE as STEP_TABLE
-from gpu_checks import LONG, Op, check, check_past, on_card, rows_of, uneven
+from gpu_checks import LONG, MANY, PACKED, Op, check, check_past, few, on_card, rows_of, uneven
 from test_linear_kernels import DECAYS, RULES, make_inputs
 from torch import Tensor
 
@@ -43,11 +43,12 @@ def inputs_device() -> torch.device:
     return on_card({"x": torch.zeros(1)}, ())["x"].device
 
 
+@pytest.mark.sample(rule="delta", decay="constant")
 @rows
 @pytest.mark.proves(TABLE)
 @pytest.mark.parametrize(("rule", "decay"), KINDS)
 def test_every_kind(key: Key, rule: str, decay: str) -> None:
-    check_row(key, make_inputs(decay, rule, T=150, B=2, K=key[1]))
+    check_row(key, make_inputs(decay, rule, T=few(150, 70), B=2, K=key[1]))
 
 
 @rows
@@ -57,6 +58,7 @@ def test_narrower_heads(key: Key, rule: str, decay: str) -> None:
     check_row(key, make_inputs(decay, rule, T=70, K=key[1] - 4))
 
 
+@pytest.mark.sample(tokens=65)
 @rows
 @mixed
 @pytest.mark.proves(TABLE)
@@ -75,10 +77,10 @@ def test_more_tokens_than_16_bits_count(key: Key, rule: str, decay: str) -> None
 @rows
 @mixed
 @pytest.mark.proves(TABLE)
-def test_64_packed_sequences(key: Key, rule: str, decay: str) -> None:
-    inputs = make_inputs(decay, rule, T=4000, K=key[1])
-    inputs["initial_state"] = torch.randn(64, 2, key[1], key[1], generator=torch.Generator().manual_seed(2))
-    check_row(key, inputs, bounds=uneven(4000, 64), exact="chunkwise")
+def test_many_packed_sequences(key: Key, rule: str, decay: str) -> None:
+    inputs = make_inputs(decay, rule, T=PACKED, K=key[1])
+    inputs["initial_state"] = torch.randn(MANY, 2, key[1], key[1], generator=torch.Generator().manual_seed(2))
+    check_row(key, inputs, bounds=uneven(PACKED, MANY), exact="chunkwise")
 
 
 @rows
@@ -95,11 +97,12 @@ def test_gates_that_forget_all_and_nothing(key: Key, decay: str) -> None:
 @mixed
 @pytest.mark.proves(TABLE)
 def test_the_past_does_not_see_the_future(key: Key, rule: str, decay: str) -> None:
-    inputs = on_card(make_inputs(decay, rule, T=150, K=key[1]), LOW)
+    inputs = on_card(make_inputs(decay, rule, T=few(150, 90), K=key[1]), LOW)
     with TABLE.forced(key):
         check_past(op("triton"), inputs, inputs.keys() - {"initial_state"}, 77)
 
 
+@pytest.mark.sample(rule="delta", decay="channel")
 @step_rows
 @pytest.mark.proves(STEP_TABLE)
 @pytest.mark.parametrize("crowd", [1, 10**6], ids=["wide", "narrow"])

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
+from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
 from archsearch_plugins.moba.triton.launch import sequences as launch
 from archsearch_plugins.moba.triton.table import TABLE
-from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
+from gpu_checks import DTYPE, LONG, MANY, PACKED, Op, check, check_past, few, on_card, rows_of, uneven
 from gpu_choices import after_cached, clear_moba
-from test_moba_kernels import Case, cache
+from test_moba_kernels import Case, filled_cache
 from torch import Tensor
 
 from archsearch.kernels import Key
-from archsearch.ops.block_cache import write_means
+from archsearch.ops.block_cache import BlockCache, write_mean, write_means
+from archsearch.ops.laid_out import LaidOut
 
 NAMES = ("q", "k", "v")
 LENGTHS = [1, 15, 63, 64, 65, 100, 256, 1000]
@@ -53,6 +54,7 @@ def check_case(key: Key, case: Case, *, bounds: Tensor | None = None, exact: str
         check(op(case, "triton", bounds), op(case, exact, bounds), inputs, trained=NAMES, decided=clear)
 
 
+@pytest.mark.sample(tokens=65)
 @rows
 @proves
 @pytest.mark.parametrize("tokens", LENGTHS)
@@ -60,11 +62,12 @@ def test_lengths(key: Key, tokens: int) -> None:
     check_case(key, grouped(tokens, key[1], batch=2))
 
 
+@pytest.mark.sample(block_size=7)
 @rows
 @proves
 @pytest.mark.parametrize(("block_size", "top_k"), [(16, 1), (64, 2), (7, 4), (1, 5)])
 def test_blocks(key: Key, block_size: int, top_k: int) -> None:
-    check_case(key, grouped(300, key[1], block_size=block_size, top_k=top_k))
+    check_case(key, grouped(few(300, 60), key[1], block_size=block_size, top_k=top_k))
 
 
 @rows
@@ -81,14 +84,15 @@ def test_more_tokens_than_16_bits_count(key: Key) -> None:
 
 @rows
 @proves
-def test_64_packed_sequences(key: Key) -> None:
-    check_case(key, grouped(4000, key[1]), bounds=uneven(4000, 64))
+def test_many_packed_sequences(key: Key) -> None:
+    check_case(key, grouped(PACKED, key[1]), bounds=uneven(PACKED, MANY))
 
 
 @rows
 @proves
 def test_after_cached_tokens(key: Key) -> None:
-    case = grouped(65, key[1], keys=300, batch=4, filled=(65, 300, 128, 66))
+    tokens, keys = few(65, 17), few(300, 70)
+    case = grouped(tokens, key[1], keys=keys, batch=4, filled=(tokens, keys, keys // 2, tokens + 1))
     inputs, lengths = held(case), torch.tensor(case.filled)
     sizes = {"block_size": case.block_size, "top_k": case.top_k}
     clear = after_cached(clear_moba, inputs["q"], inputs["k"], lengths, **sizes)
@@ -117,7 +121,7 @@ def test_what_is_chosen_scores_best(key: Key) -> None:
     case = grouped(90, key[1], block_size=8, top_k=4, batch=2)
     q, k, v = held(case).values()
     with TABLE.forced(key), torch.no_grad():
-        x, row, blocks = launch._prepare(q, k, v, None, 8, 1.0)
+        x, row, blocks = launch._prepare(LaidOut(q=q, k=k, v=v), 8, 1.0)
         chosen = launch._choose(x, blocks, 3, row).view(2, 90, 4, 3).long()
     means = k.double()[:, :88].unflatten(1, (11, 8)).mean(2).to(DTYPE).double().repeat_interleave(2, 2)
     scores = torch.einsum("bthd,bnhd->bthn", q.double(), means)
@@ -129,19 +133,20 @@ def test_what_is_chosen_scores_best(key: Key) -> None:
     torch.testing.assert_close(got, scores.topk(3, dim=-1).values.sort(-1).values, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.sample(block_size=8, top_k=3)
 @rows
 @proves
 @pytest.mark.parametrize(("block_size", "top_k"), [(8, 1), (8, 3), (70, 2), (1, 3)])
 def test_step(key: Key, block_size: int, top_k: int) -> None:
     lengths = torch.tensor([1, 64, 90])
     names = ("q", "k", "v", "means")
-    tensors = dict(zip(names, cache(lengths, 4, 2, key[1], block_size), strict=True))
+    tensors = dict(zip(names, filled_cache(lengths, 4, 2, key[1], block_size), strict=True))
     inputs = on_card({**tensors, "lengths": lengths}, names)
 
     def stepping(impl: str) -> Op:
         def run(x: dict[str, Tensor]) -> tuple[Tensor]:
-            caches = (x[name] for name in (*names, "lengths"))
-            return (moba_attention_step(*caches, block_size=block_size, top_k=top_k, impl=impl),)
+            cache = BlockCache(**{name: x[name] for name in (*names[1:], "lengths")})
+            return (moba_attention_step(x["q"], cache, block_size=block_size, top_k=top_k, impl=impl),)
 
         return run  # type: ignore[return-value]
 
@@ -162,9 +167,9 @@ def _clear_step(inputs: dict[str, Tensor], row: int, block_size: int, top_k: int
 @proves
 def test_means_are_written_as_blocks_complete(key: Key) -> None:
     lengths = torch.tensor([7, 8, 64, 90])
-    inputs = on_card({"k": cache(lengths, 1, 2, key[1], 8)[1], "lengths": lengths}, ["k"])
+    inputs = on_card({"k": filled_cache(lengths, 1, 2, key[1], 8)[1], "lengths": lengths}, ["k"])
     blank = torch.full((4, 12, 2, key[1]), -1.0, device=inputs["k"].device, dtype=DTYPE)
     with TABLE.forced(key):
-        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, impl="triton")
+        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, table=TABLE, impl="triton")
     right = write_means(blank.double(), inputs["k"].double(), inputs["lengths"] - 1, 1, 8)
     torch.testing.assert_close(got.double(), right, rtol=1e-2, atol=1e-3)

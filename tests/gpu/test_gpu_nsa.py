@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.nsa.ops import nsa_attention
-from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
+from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.nsa.triton.table import TABLE
-from gpu_checks import DTYPE, LONG, Op, check, check_past, on_card, rows_of, uneven
+from gpu_checks import DTYPE, LONG, MANY, PACKED, Op, check, check_past, few, on_card, rows_of, uneven
 from gpu_choices import after_cached, clear_nsa
-from test_nsa_kernels import Case, cache
+from test_nsa_kernels import Case, filled_cache
 from torch import Tensor
 
 from archsearch.kernels import Key
-from archsearch.ops.block_cache import write_means
+from archsearch.ops.block_cache import write_mean, write_means
 
 NAMES = ("q", "k", "v", "gates")
-LENGTHS = [1, 15, 63, 64, 65, 100, 256, 1000]
+LENGTHS = [1, 15, 33, 63, 64, 65, 100, 256, 1000]
 rows = pytest.mark.parametrize("key", rows_of(TABLE))
 proves = pytest.mark.proves(TABLE)
 
@@ -62,6 +62,7 @@ def check_case(key: Key, case: Case, *, bounds: Tensor | None = None, exact: str
         check(op(case, "triton", bounds), op(case, exact, bounds), inputs, trained=NAMES, decided=clear)
 
 
+@pytest.mark.sample(tokens=33)
 @rows
 @proves
 @pytest.mark.parametrize("tokens", LENGTHS)
@@ -69,25 +70,26 @@ def test_lengths(key: Key, tokens: int) -> None:
     check_case(key, grouped(tokens, key[1], batch=2))
 
 
+@pytest.mark.sample(block_size=7)
 @rows
 @proves
 @pytest.mark.parametrize(
     ("block_size", "top_k", "window"), [(16, 1, 1), (32, 2, 400), (7, 5, 70)], ids=["own-block", "wide", "odd"]
 )
 def test_blocks(key: Key, block_size: int, top_k: int, window: int) -> None:
-    check_case(key, grouped(300, key[1], block_size=block_size, top_k=top_k, window=window))
+    check_case(key, grouped(few(300, 40), key[1], block_size=block_size, top_k=top_k, window=window))
 
 
 @rows
 @proves
 def test_narrower_heads_in_a_group_of_3(key: Key) -> None:
-    check_case(key, grouped(150, key[1] - 4, heads=3, key_heads=1))
+    check_case(key, grouped(few(150, 40), key[1] - 4, heads=3, key_heads=1))
 
 
 @rows
 @proves
 def test_a_group_of_16(key: Key) -> None:
-    check_case(key, grouped(400, key[1], heads=16, key_heads=1, block_size=32))
+    check_case(key, grouped(few(400, 40), key[1], heads=16, key_heads=1, block_size=32))
 
 
 @rows
@@ -99,14 +101,15 @@ def test_more_tokens_than_16_bits_count(key: Key) -> None:
 
 @rows
 @proves
-def test_64_packed_sequences(key: Key) -> None:
-    check_case(key, grouped(4000, key[1]), bounds=uneven(4000, 64))
+def test_many_packed_sequences(key: Key) -> None:
+    check_case(key, grouped(PACKED, key[1]), bounds=uneven(PACKED, MANY))
 
 
 @rows
 @proves
 def test_after_cached_tokens(key: Key) -> None:
-    case = grouped(65, key[1], keys=300, batch=4, filled=(65, 300, 128, 66))
+    tokens, keys = few(65, 9), few(300, 40)
+    case = grouped(tokens, key[1], keys=keys, batch=4, filled=(tokens, keys, keys // 2, tokens + 1))
     inputs, lengths = held(case), torch.tensor(case.filled)
     sizes = {"block_size": case.block_size, "top_k": case.top_k}
     clear = after_cached(clear_nsa, inputs["q"], inputs["k"], lengths, **sizes)
@@ -124,25 +127,26 @@ def test_after_cached_tokens(key: Key) -> None:
 @rows
 @proves
 def test_the_past_does_not_see_the_future(key: Key) -> None:
-    case = grouped(300, key[1])
+    case = grouped(few(300, 50), key[1])
     with TABLE.forced(key):
-        check_past(op(case, "triton"), held(case), NAMES, 177)
+        check_past(op(case, "triton"), held(case), NAMES, few(177, 35))
 
 
+@pytest.mark.sample(block_size=8, top_k=4)
 @rows
 @proves
 @pytest.mark.parametrize(("block_size", "top_k", "window"), [(8, 1, 100), (8, 4, 20), (70, 3, 64), (5, 2, 3)])
 def test_step(key: Key, block_size: int, top_k: int, window: int) -> None:
     lengths = torch.tensor([1, 7, 64, 90])
     names = ("q", "k", "v", "k_means", "v_means", "gates")
-    tensors = dict(zip(names, cache(lengths, 4, 2, key[1], block_size), strict=True))
+    tensors = dict(zip(names, filled_cache(lengths, 4, 2, key[1], block_size), strict=True))
     inputs = on_card({**tensors, "lengths": lengths}, names)
 
     def stepping(impl: str) -> Op:
         def run(x: dict[str, Tensor]) -> tuple[Tensor]:
-            caches = (x[name] for name in (*names[:5], "lengths"))
+            cache = NsaCache(**{name: x[name] for name in (*names[1:5], "lengths")})
             out = nsa_attention_step(
-                *caches, gates=x["gates"], block_size=block_size, top_k=top_k, window=window, impl=impl
+                x["q"], cache, gates=x["gates"], block_size=block_size, top_k=top_k, window=window, impl=impl
             )
             return (out,)
 
@@ -165,9 +169,9 @@ def _clear_step(inputs: dict[str, Tensor], row: int, block_size: int, top_k: int
 @proves
 def test_means_are_written_as_blocks_complete(key: Key) -> None:
     lengths = torch.tensor([7, 8, 64, 90])
-    inputs = on_card({"k": cache(lengths, 1, 2, key[1], 8)[1], "lengths": lengths}, ["k"])
+    inputs = on_card({"k": filled_cache(lengths, 1, 2, key[1], 8)[1], "lengths": lengths}, ["k"])
     blank = torch.full((4, 12, 2, key[1]), -1.0, device=inputs["k"].device, dtype=DTYPE)
     with TABLE.forced(key):
-        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, impl="triton")
+        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, table=TABLE, impl="triton")
     right = write_means(blank.double(), inputs["k"].double(), inputs["lengths"] - 1, 1, 8)
     torch.testing.assert_close(got.double(), right, rtol=1e-2, atol=1e-3)

@@ -7,7 +7,7 @@ import torch
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
 from archsearch_plugins.sliding.triton import launch
 from archsearch_plugins.sliding.triton.table import TABLE
-from gpu_checks import LONG, Op, check, check_past, on_card, rows_of, uneven
+from gpu_checks import LONG, MANY, PACKED, Op, check, check_past, on_card, rows_of, uneven
 from test_sliding_kernels import Case, Held, make_inputs
 from torch import Tensor
 
@@ -43,6 +43,7 @@ def check_case(key: Key, case: Case, *, bounds: Tensor | None = None, exact: str
         )
 
 
+@pytest.mark.sample(tokens=65, window=7)
 @rows
 @proves
 @pytest.mark.parametrize("tokens", [1, 15, 63, 64, 65, 100, 256, 1000])
@@ -51,6 +52,7 @@ def test_lengths(key: Key, tokens: int, window: int, sinks: int) -> None:
     check_case(key, Case(tokens, window, sinks, 4, 2, key[1]))
 
 
+@pytest.mark.sample(queries=40)
 @rows
 @proves
 @pytest.mark.parametrize("queries", [0, 40])
@@ -66,10 +68,11 @@ def test_more_tokens_than_16_bits_count(key: Key) -> None:
 
 @rows
 @proves
-def test_64_packed_sequences(key: Key) -> None:
-    check_case(key, Case(4000, 50, 4, 4, 2, key[1]), bounds=uneven(4000, 64))
+def test_many_packed_sequences(key: Key) -> None:
+    check_case(key, Case(PACKED, 50, 4, 4, 2, key[1]), bounds=uneven(PACKED, MANY))
 
 
+@pytest.mark.sample(fewest=32)
 @rows
 @proves
 @pytest.mark.parametrize("fewest", [1024, 32], ids=["whole", "sinks-in-parts"])
@@ -101,6 +104,7 @@ def test_the_past_does_not_see_the_future(key: Key) -> None:
         check_past(op("triton", 70, 3), held(Case(300, 70, 3, 4, 2, key[1])), NAMES, 177)
 
 
+@pytest.mark.sample(group=2)
 @rows
 @proves
 @pytest.mark.parametrize("group", [1, 2, 16])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +11,9 @@ import pytest
 from archsearch_plugins.sliding.triton.table import TABLE
 from gpu_proofs import Ledger, refuse_partial_runs, write_proofs
 
+from archsearch.bench.results.schema import Environment
+from archsearch.evidence.proofs import Proofs, proven_source
 from archsearch.kernels import Key
-from archsearch.kernels.proof import FILE, Proof, source_digest
-from archsearch.speed.results import Environment
 
 NARROW, WIDE = ("sm_90", 16, 0), ("sm_90", 128, 0)
 
@@ -73,15 +72,15 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_proofs_are_added_to_the_list_of_the_package(card: None, tmp_path: Path) -> None:
-    path = tmp_path / TABLE.package / FILE
+    path = tmp_path / TABLE.package / Proofs.FILE
     write_proofs(ledger(report("c")), tmp_path)
-    first = [Proof(**entry) for entry in json.loads(path.read_text())]
+    first = Proofs.read(path).records
     assert [proof.key for proof in first] == [WIDE]
-    assert (first[0].op, first[0].source, first[0].card) == (TABLE.op, source_digest(TABLE.package), "H200")
-    older = json.loads(path.read_text())
-    path.write_text(json.dumps([{**older[0], "date": "2020-01-01"}, {**older[0], "triton": "3.5.0"}]))
+    assert (first[0].op, first[0].source, first[0].card) == (TABLE.op, proven_source(TABLE.package), "H200")
+    older = first[0].model_copy(update={"date": "2020-01-01"}), first[0].model_copy(update={"triton": "3.5.0"})
+    Proofs(records=older).write(path)
     write_proofs(ledger(report("a"), report("b"), report("c")), tmp_path)
-    found = [Proof(**entry) for entry in json.loads(path.read_text())]
+    found = Proofs.read(path).records
     assert [(proof.key, proof.triton) for proof in found] == [(NARROW, "3.6.0"), (WIDE, "3.5.0"), (WIDE, "3.6.0")]
     assert {proof.date for proof in found} == {"2026-11-21"}
     assert list(path.parent.iterdir()) == [path]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from archsearch.kernels.proof import triton_version
-from archsearch.kernels.report import Compiled, Report
+from archsearch.evidence.compiled import Compiled, Report
+from archsearch.evidence.proofs import triton_version
 
 ACCEPTED = Path(__file__).parent / "accepted.json"
 SAMPLE = [
@@ -23,7 +23,6 @@ SAMPLE = [
 ]
 COMPILE = """
 import json, sys
-from dataclasses import asdict
 from archsearch.bench.builds import all_builds
 from archsearch.kernels.compiler import compile_build
 from archsearch.registry import load_registry
@@ -31,7 +30,7 @@ registry, wanted = load_registry(), set(json.loads(sys.argv[1]))
 for arch in ("sm_90", "sm_80"):
     for build in all_builds(registry, arch):
         if f"{build.label} {arch}" in wanted:
-            print(json.dumps(asdict(compile_build(build, arch))))
+            print(compile_build(build, arch).model_dump_json())
 """
 
 
@@ -61,7 +60,7 @@ def compile_command(*arguments: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def accepted() -> Report:
-    return Report.load(ACCEPTED)
+    return Report.read(ACCEPTED)
 
 
 def test_the_accepted_report_is_of_todays_kernels_and_has_no_fault() -> None:
@@ -69,17 +68,17 @@ def test_the_accepted_report_is_of_todays_kernels_and_has_no_fault() -> None:
 
 
 def test_every_reason_is_for_a_spill_that_there_is(accepted: Report) -> None:
-    assert set(accepted.reasons) == {compiled.label for compiled in accepted.kernels if compiled.spill_bytes}
+    assert set(accepted.reasons) == {compiled.label for compiled in accepted.records if compiled.spill_bytes}
 
 
 def test_a_sample_compiled_afresh_is_as_accepted(accepted: Report, tmp_path: Path) -> None:
     done = run_apart("-c", COMPILE, json.dumps(SAMPLE), TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    compiled = [Compiled(**json.loads(line)) for line in done.stdout.splitlines()]
+    compiled = [Compiled.model_validate_json(line) for line in done.stdout.splitlines()]
     assert {kernel.label for kernel in compiled} == set(SAMPLE)
     assert [fault for kernel in compiled for fault in kernel.faults()] == []
     if triton_version() == accepted.triton:
-        held = {kernel.label: kernel for kernel in accepted.kernels}
+        held = {kernel.label: kernel for kernel in accepted.records}
         assert compiled == [held[kernel.label] for kernel in compiled]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -12,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from archsearch.errors import KernelUnavailableError, SpecError
-from archsearch.kernels.report import Compiled, Report, differences, drift
+from archsearch.evidence.compiled import Compiled, Report, differences, drift
 
 COMPILE = """
 import json, sys
-from dataclasses import asdict
 from pathlib import Path
 from kernel_samples import build
 from archsearch.kernels.compiler import compile_build
 cases, cache = json.loads(sys.argv[1]), Path(sys.argv[2])
-print(json.dumps([asdict(compile_build(build(**case), arch, cache)) for case, arch in cases]))
+print(json.dumps([compile_build(build(**case), arch, cache).model_dump() for case, arch in cases]))
 """
 CASES = [
     ({}, "sm_90"),
@@ -71,7 +69,7 @@ def test_what_was_compiled_is_kept_by_its_digest(compiled: list[Compiled], cache
     kept = {path.name.split("-")[0]: path for path in cache.iterdir()}
     assert set(kept) == {kernel.digest for kernel in compiled}
     marked = kept[compiled[0].digest]
-    marked.write_text(json.dumps({**dataclasses.asdict(compiled[0]), "registers": 7}))
+    marked.write_text(compiled[0].model_copy(update={"registers": 7}).model_dump_json())
     assert compiled_apart(CASES[:1], cache)[0].registers == 7
 
 
@@ -120,11 +118,11 @@ def sample(**changes: object) -> Compiled:
         turned=0,
         digest="a",
     )
-    return dataclasses.replace(sound, **changes)
+    return sound.model_copy(update=changes)
 
 
 def report(*kernels: Compiled, **reasons: str) -> Report:
-    return Report(triton="3.7.1", ptxas="12.8", kernels=kernels, reasons=reasons)
+    return Report(triton="3.7.1", ptxas="12.8", records=kernels, reasons=reasons)
 
 
 def test_a_spill_with_a_reason_is_accepted_and_nothing_else_is() -> None:
@@ -153,7 +151,7 @@ def test_the_same_source_that_comes_out_otherwise_shows() -> None:
         "op forward D=64 sm_80: registers = 130, accepted was 128",
         "op forward D=64 sm_80: spill_bytes = 8, accepted was 0",
     ]
-    assert drift(dataclasses.replace(accepted, triton="3.6.0"), now) == []
+    assert drift(accepted.model_copy(update={"triton": "3.6.0"}), now) == []
 
 
 def test_an_accumulator_transposed_in_registers_is_a_fault_on_hopper() -> None:
@@ -164,8 +162,9 @@ def test_an_accumulator_transposed_in_registers_is_a_fault_on_hopper() -> None:
 def test_a_report_survives_its_file(tmp_path: Path) -> None:
     written = report(sample(), sample(kernel="b"), **{"b sm_80": "why"})
     written.write(tmp_path / "report.json")
-    read = Report.load(tmp_path / "report.json")
+    read = Report.read(tmp_path / "report.json")
     assert read.to_dict() == written.to_dict()
+    assert [compiled.kernel for compiled in read.records] == ["b", "op forward D=64"]
     (tmp_path / "no-report.json").write_text("{}")
-    with pytest.raises(SpecError, match="not a compile report"):
-        Report.load(tmp_path / "no-report.json")
+    with pytest.raises(SpecError, match=r"no-report\.json: holds no compile report \(triton: Field required\): write"):
+        Report.read(tmp_path / "no-report.json")

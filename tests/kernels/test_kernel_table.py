@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,9 @@ import pytest
 import torch
 
 from archsearch.errors import KernelUnavailableError
-from archsearch.kernels import Config, Table, arch_of, proof
+from archsearch.evidence import proofs
+from archsearch.evidence.digests import source_digest
+from archsearch.kernels import Config, Table, arch_of
 from archsearch.ops import impl
 
 ROWS = {
@@ -70,31 +70,31 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (folder / "kernels" / "device.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "proved_plugin", raising=False)
-    passed = proof.Proof(
+    passed = proofs.Proof(
         op="proved",
         arch="sm_90",
         head_dim=64,
         chunk=64,
-        source=proof.source_digest("proved_plugin"),
+        source=proofs.proven_source("proved_plugin"),
         card="H200",
         driver="570",
         torch="2.11.0",
-        triton=str(proof.triton_version()),
+        triton=str(proofs.triton_version()),
         ptxas="12.8",
         date="2026-01-01",
     )
-    (folder / proof.FILE).write_text(json.dumps([dataclasses.asdict(passed)]))
+    proofs.Proofs(records=(passed,)).write(folder / proofs.Proofs.FILE)
     yield "proved_plugin"
-    proof.proofs.cache_clear()
-    proof.source_digest.cache_clear()
+    proofs.proofs.cache_clear()
+    source_digest.cache_clear()
 
 
 def test_a_proof_holds_for_its_row_its_source_and_its_triton(plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(op="proved", package=plugin, rows=ROWS)
     assert table.proof(("sm_90", 64, 64)) is not None
     assert table.proof(("sm_90", 64, 32)) is None
-    proof.proofs.cache_clear()
-    monkeypatch.setattr(proof, "triton_version", lambda: "0.0")
+    proofs.proofs.cache_clear()
+    monkeypatch.setattr(proofs, "triton_version", lambda: "0.0")
     assert table.proof(("sm_90", 64, 64)) is None
 
 
@@ -102,8 +102,8 @@ def test_a_changed_kernel_makes_the_proof_stale(plugin: str, tmp_path: Path) -> 
     table = Table(op="proved", package=plugin, rows=ROWS)
     assert table.proof(("sm_90", 64, 64)) is not None
     (tmp_path / plugin / "kernels" / "device.py").write_text("x = 2\n")
-    proof.proofs.cache_clear()
-    proof.source_digest.cache_clear()
+    proofs.proofs.cache_clear()
+    source_digest.cache_clear()
     assert table.proof(("sm_90", 64, 64)) is None
 
 

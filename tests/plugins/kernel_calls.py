@@ -10,13 +10,14 @@ import torch
 from archsearch_plugins.full.ops import full_attention, full_attention_step
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
-from archsearch_plugins.moba.ops import write_mean as moba_write_mean
+from archsearch_plugins.moba.triton.table import TABLE as MOBA
 from archsearch_plugins.nsa.ops import nsa_attention
-from archsearch_plugins.nsa.step import nsa_attention_step
-from archsearch_plugins.nsa.step import write_mean as nsa_write_mean
+from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
+from archsearch_plugins.nsa.triton.table import TABLE as NSA
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
 from torch import Tensor
 
+from archsearch.ops.block_cache import BlockCache, write_mean
 from archsearch.ops.triton.launch import conv as launch_conv
 from archsearch.ops.triton.launch import gates as launch_gates
 from archsearch.ops.triton.launch import norms as launch_norms
@@ -195,15 +196,16 @@ def _sliding_step(sizes: Sizes) -> Tensor:
 
 def _moba_step(sizes: Sizes) -> Tensor:
     k, lengths = sizes.rows(sizes.kv_heads), sizes.lengths()
-    means = moba_write_mean(sizes.means(4), k, lengths, block_size=4, impl="triton")
-    return moba_attention_step(sizes.query(), k, k, means, lengths, block_size=4, top_k=2, impl="triton")
+    means = write_mean(sizes.means(4), k, lengths, block_size=4, table=MOBA, impl="triton")
+    cache = BlockCache(k=k, v=k, means=means, lengths=lengths)
+    return moba_attention_step(sizes.query(), cache, block_size=4, top_k=2, impl="triton")
 
 
 def _nsa_step(sizes: Sizes) -> Tensor:
     k, lengths, gates = sizes.rows(sizes.kv_heads), sizes.lengths(), sizes.normal(sizes.batch, sizes.heads, 3)
-    means = nsa_write_mean(sizes.means(4), k, lengths, block_size=4, impl="triton")
-    options = {"block_size": 4, "top_k": 3, "window": 5}
-    return nsa_attention_step(sizes.query(), k, k, means, means, lengths, gates=gates, impl="triton", **options)
+    means = write_mean(sizes.means(4), k, lengths, block_size=4, table=NSA, impl="triton")
+    cache = NsaCache(k=k, v=k, k_means=means, v_means=means, lengths=lengths)
+    return nsa_attention_step(sizes.query(), cache, gates=gates, block_size=4, top_k=3, window=5, impl="triton")
 
 
 def _linear_step(*, in_place: bool) -> Callable[[Sizes], Tensor]:

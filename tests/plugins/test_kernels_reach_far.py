@@ -11,13 +11,15 @@ import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention, full_attention_step
 from archsearch_plugins.linear.ops import linear_attention_step
-from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
+from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
+from archsearch_plugins.moba.triton.table import TABLE as MOBA
 from archsearch_plugins.nsa.ops import nsa_attention
-from archsearch_plugins.nsa.step import nsa_attention_step
+from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.sliding.ops import window_attention
 from torch import Tensor
 from triton.runtime.interpreter import GridExecutor
 
+from archsearch.ops.block_cache import BlockCache, write_mean
 from archsearch.ops.triton.launch import conv as launch_conv
 from archsearch.ops.triton.launch import gates as launch_gates
 from archsearch.ops.triton.launch import norms as launch_norms
@@ -86,15 +88,13 @@ def test_rows_of_caches(op: str, axis: int) -> None:
         if op == "full":
             outputs.append([full_attention_step(q, k, v, lengths, impl="triton")])
         elif op == "moba":
-            means = write_mean(means, k, lengths, block_size=2, impl="triton")
-            outputs.append(
-                [moba_attention_step(q, k, v, means, lengths, impl="triton", **options_of(op)), means.clone()]
-            )
+            means = write_mean(means, k, lengths, block_size=2, table=MOBA, impl="triton")
+            cache = BlockCache(k=k, v=v, means=means, lengths=lengths)
+            outputs.append([moba_attention_step(q, cache, impl="triton", **options_of(op)), means.clone()])
         else:
             gates = normal(batch, 2, 3)
-            outputs.append(
-                [nsa_attention_step(q, k, v, means, means, lengths, gates=gates, impl="triton", **options_of(op))]
-            )
+            held = NsaCache(k=k, v=v, k_means=means, v_means=means, lengths=lengths)
+            outputs.append([nsa_attention_step(q, held, gates=gates, impl="triton", **options_of(op))])
     assert all(torch.equal(*pair) for pair in zip(*outputs, strict=True))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from archsearch_plugins.moba import MobaPlugin
-from archsearch_plugins.moba.ops import moba_attention, moba_attention_step, write_mean
+from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
 from archsearch_plugins.moba.triton.launch import sequences as launch
 from archsearch_plugins.moba.triton.table import TABLE
 from kernel_checks import SequenceCase, by_blocks, differences, ratio
@@ -16,7 +17,8 @@ from torch import Tensor
 from archsearch.errors import KernelUnavailableError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
-from archsearch.ops.block_cache import write_means
+from archsearch.ops.block_cache import BlockCache, write_mean, write_means
+from archsearch.ops.laid_out import LaidOut
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NAMES = ("q", "k", "v")
@@ -110,7 +112,7 @@ def test_what_is_chosen_scores_best(dtype: torch.dtype) -> None:
     case = Case(tokens=90, block_size=8, top_k=4, heads=4, key_heads=2, batch=2)
     with torch.no_grad():
         q, k, v = (torch.randn_like(x) for x in case.inputs(dtype))
-        x, row, blocks = launch._prepare(q, k, v, None, None, 8, 1.0)
+        x, row, blocks = launch._prepare(LaidOut(q=q, k=k, v=v), 8, 1.0)
         chosen = launch._choose(x, blocks, 3, row).view(2, 90, 4, 3).long()
     means = k.double()[:, :88].unflatten(1, (11, 8)).mean(2).to(dtype).double().repeat_interleave(2, 2)
     scores = torch.einsum("bthd,bnhd->bthn", q.double(), means)
@@ -191,15 +193,20 @@ STEPS = {
 def test_step(size: tuple[int, ...]) -> None:
     heads, groups, dim, block_size, top_k = size
     lengths = torch.tensor([1, 64, 90])
-    q, k, v, means = cache(lengths, heads, groups, dim, block_size)
+    q, k, v, means = filled_cache(lengths, heads, groups, dim, block_size)
     got, right = (
-        moba_attention_step(*xs, lengths, block_size=block_size, top_k=top_k, impl=impl)
+        step(list(xs), lengths, block_size=block_size, top_k=top_k, impl=impl)
         for xs, impl in (((q, k, v, means), "triton"), ([x.double() for x in (q, k, v, means)], "chunkwise"))
     )
     assert ratio(got, right) < 1e-5
 
 
-def cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -> list[Tensor]:
+def step(tensors: list[Tensor], lengths: Tensor, **call: Any) -> Tensor:
+    q, k, v, means = tensors
+    return moba_attention_step(q, BlockCache(k=k, v=v, means=means, lengths=lengths), **call)
+
+
+def filled_cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -> list[Tensor]:
     """q, k, v and means, NaN in every row that holds no token or no complete block."""
     draw, rows = torch.Generator().manual_seed(3), 90
     q = torch.randn(len(lengths), heads, dim, generator=draw)
@@ -214,22 +221,18 @@ def cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -
 
 def test_step_reads_no_mean_where_it_takes_every_block() -> None:
     lengths = torch.tensor([17, 24])
-    q, k, v, means = cache(lengths, 2, 1, 16, 8)
+    q, k, v, means = filled_cache(lengths, 2, 1, 16, 8)
     nothing = torch.full_like(means, float("nan"))
-    kept, without = (
-        moba_attention_step(q, k, v, x, lengths, block_size=8, top_k=3, impl="triton") for x in (means, nothing)
-    )
+    kept, without = (step([q, k, v, x], lengths, block_size=8, top_k=3, impl="triton") for x in (means, nothing))
     assert torch.equal(kept, without)
 
 
 def test_step_has_the_gradients_of_the_form_in_pytorch() -> None:
     lengths = torch.tensor([9, 40])
-    *leaves, means = cache(lengths, 2, 1, 16, 8)
+    *leaves, means = filled_cache(lengths, 2, 1, 16, 8)
     leaves = [x.nan_to_num().requires_grad_() for x in leaves]
     got, right = (
-        torch.autograd.grad(
-            moba_attention_step(*leaves, means, lengths, block_size=8, top_k=2, impl=impl).square().sum(), leaves
-        )
+        torch.autograd.grad(step([*leaves, means], lengths, block_size=8, top_k=2, impl=impl).square().sum(), leaves)
         for impl in ("triton", "chunkwise")
     )
     assert max(ratio(one, other.double()) for one, other in zip(got, right, strict=True)) < 1e-5
@@ -237,9 +240,9 @@ def test_step_has_the_gradients_of_the_form_in_pytorch() -> None:
 
 def test_means_are_written_as_blocks_complete() -> None:
     lengths = torch.tensor([7, 8, 64, 90])
-    _, k, _, means = cache(lengths, 1, 2, 60, 8)
+    _, k, _, means = filled_cache(lengths, 1, 2, 60, 8)
     blank = torch.full_like(means, -1.0)
-    got = write_mean(blank.clone(), k, lengths, block_size=8, impl="triton")
+    got = write_mean(blank.clone(), k, lengths, block_size=8, table=TABLE, impl="triton")
     assert torch.equal(got[:, :, :, 0] != -1, write_means(blank.clone(), k, lengths - 1, 1, 8)[:, :, :, 0] != -1)
     assert ratio(got, write_means(blank.clone(), k, lengths - 1, 1, 8).double()) < 1e-6
 
@@ -247,10 +250,10 @@ def test_means_are_written_as_blocks_complete() -> None:
 @pytest.mark.parametrize("heads_first", [False, True], ids=["part-of-a-cache", "heads-first"])
 def test_means_that_are_no_dense_tensor_are_written_in_their_place(heads_first: bool) -> None:
     lengths = torch.tensor([8, 64, 90])
-    _, k, _, means = cache(lengths, 1, 2, 16, 8)
+    _, k, _, means = filled_cache(lengths, 1, 2, 16, 8)
     whole = torch.full((3, 2, 20, 16) if heads_first else (3, 20, 2, 16), -1.0)
     part = (whole.transpose(1, 2) if heads_first else whole)[:, : means.shape[1]]
-    got = write_mean(part, k, lengths, block_size=8, impl="triton")
+    got = write_mean(part, k, lengths, block_size=8, table=TABLE, impl="triton")
     assert got is part
     right = write_means(torch.full_like(means, -1.0), k, lengths - 1, 1, 8)
     torch.testing.assert_close(part, right)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 from archsearch_plugins.nsa.ops import nsa_attention
-from archsearch_plugins.nsa.step import nsa_attention_step, write_mean
+from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.nsa.triton.launch import sequences as launch
 from archsearch_plugins.nsa.triton.table import TABLE
 from kernel_checks import SequenceCase, by_blocks, differences, ratio
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
-from archsearch.ops.block_cache import write_means
+from archsearch.ops.block_cache import write_mean, write_means
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NAMES = ("q", "k", "v", "gates")
@@ -212,14 +212,14 @@ LARGE = ("k9-grouped-by-3", "b70")
 def test_step(size: tuple[int, ...]) -> None:
     heads, groups, dim, block_size, top_k, window = size
     lengths = torch.tensor([1, 7, 64, 90])
-    tensors = cache(lengths, heads, groups, dim, block_size)
+    tensors = filled_cache(lengths, heads, groups, dim, block_size)
     got = step(tensors, lengths, "triton", block_size=block_size, top_k=top_k, window=window)
     wide = [x.double() for x in tensors]
     right = step(wide, lengths, "chunkwise", block_size=block_size, top_k=top_k, window=window)
     assert ratio(got, right) < 1e-5
 
 
-def cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -> list[Tensor]:
+def filled_cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -> list[Tensor]:
     """q, k, v, their means and gates, NaN in every row that holds no token or no complete block."""
     draw, rows, batch = torch.Generator().manual_seed(3), 90, len(lengths)
     q, gates = torch.randn(batch, heads, dim, generator=draw), torch.randn(batch, heads, 3, generator=draw)
@@ -235,12 +235,13 @@ def cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size: int) -
 
 def step(tensors: list[Tensor], lengths: Tensor, impl: str, **sizes: int) -> Tensor:
     q, k, v, k_means, v_means, gates = tensors
-    return nsa_attention_step(q, k, v, k_means, v_means, lengths, gates=gates, impl=impl, **sizes)
+    cache = NsaCache(k=k, v=v, k_means=k_means, v_means=v_means, lengths=lengths)
+    return nsa_attention_step(q, cache, gates=gates, impl=impl, **sizes)
 
 
 def test_step_has_the_gradients_of_the_form_in_pytorch() -> None:
     lengths = torch.tensor([9, 40])
-    leaves = [x.nan_to_num().requires_grad_() for x in cache(lengths, 2, 1, 16, 8)]
+    leaves = [x.nan_to_num().requires_grad_() for x in filled_cache(lengths, 2, 1, 16, 8)]
     got, right = (
         torch.autograd.grad(step(leaves, lengths, impl, block_size=8, top_k=3, window=9).square().sum(), leaves)
         for impl in ("triton", "chunkwise")
@@ -250,9 +251,9 @@ def test_step_has_the_gradients_of_the_form_in_pytorch() -> None:
 
 def test_means_are_written_as_blocks_complete() -> None:
     lengths = torch.tensor([7, 8, 64, 90])
-    k = cache(lengths, 1, 2, 60, 8)[1]
+    k = filled_cache(lengths, 1, 2, 60, 8)[1]
     blank = torch.full((4, 12, 2, 60), -1.0)
-    got = write_mean(blank.clone(), k, lengths, block_size=8, impl="triton")
+    got = write_mean(blank.clone(), k, lengths, block_size=8, table=TABLE, impl="triton")
     right = write_means(blank.clone(), k, lengths - 1, 1, 8)
     assert torch.equal(got[..., 0] != -1, right[..., 0] != -1)
     assert ratio(got, right.double()) < 1e-6

@@ -11,10 +11,12 @@ from archsearch_plugins.full.ops import full_attention_step
 from archsearch_plugins.linear.ops import linear_attention
 from archsearch_plugins.moba import ops as moba
 from archsearch_plugins.nsa import ops as nsa
-from archsearch_plugins.nsa.step import nsa_attention_step
+from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
 from kernel_checks import ratio
 from torch import Tensor
+
+from archsearch.ops.block_cache import BlockCache
 
 ROWS, POISONS = 100, (torch.nan, torch.inf)
 
@@ -103,13 +105,14 @@ def sliding(sizes: Sizes, q: Tensor, cache: dict[str, Tensor], impl: str) -> Ten
 
 def moba_step(sizes: Sizes, q: Tensor, cache: dict[str, Tensor], impl: str) -> Tensor:
     options = {"block_size": sizes.block_size, "top_k": sizes.top_k}
-    return moba.moba_attention_step(q, cache["k"], cache["v"], cache["k_means"], sizes.last + 1, impl=impl, **options)
+    held = BlockCache(k=cache["k"], v=cache["v"], means=cache["k_means"], lengths=sizes.last + 1)
+    return moba.moba_attention_step(q, held, impl=impl, **options)
 
 
 def nsa_step(sizes: Sizes, q: Tensor, cache: dict[str, Tensor], impl: str) -> Tensor:
     options = {"block_size": sizes.block_size, "top_k": sizes.top_k, "window": sizes.window}
     gates = sizes.normal(sizes.heads, 3)
-    return nsa_attention_step(q, **cache, lengths=sizes.last + 1, gates=gates, impl=impl, **options)
+    return nsa_attention_step(q, NsaCache(**cache, lengths=sizes.last + 1), gates=gates, impl=impl, **options)
 
 
 STEPS: dict[str, tuple[Call, Needs]] = {

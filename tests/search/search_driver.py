@@ -7,10 +7,10 @@ import sys
 from hostile_mixers import Hostile
 from rich.console import Console
 
+from archsearch.cli.live import make_view
 from archsearch.errors import ArchsearchError
 from archsearch.registry import load_registry
-from archsearch.search import SearchSpec, resume_search, run_search
-from archsearch.search.live import make_view
+from archsearch.search import Problem, SearchSpec, resume_search, run_search
 from archsearch.storage import Store
 
 
@@ -20,10 +20,9 @@ def main(verb: str, what: str, url: str) -> int:
     view = make_view(Console())
     try:
         with Store.open(url) as store:
-            if verb == "run":
-                outcome = run_search(SearchSpec.load(what, registry), registry=registry, store=store, view=view)
-            else:
-                outcome = resume_search(what, registry=registry, store=store, view=view)
+            spec = SearchSpec.load(what) if verb == "run" else SearchSpec.from_dict(store.search(what).spec)
+            search = run_search if verb == "run" else resume_search
+            outcome = search(Problem.of(spec, registry), store=store, view=view)
     except ArchsearchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -14,7 +14,7 @@ from ports import free_port
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.search import ray_session
-from archsearch.search.presence import Interrupts
+from archsearch.search.presence import StopSignals
 from archsearch.search.ray_session import JoiningStopped, check_room, cluster_address, passing_folder, workers
 
 
@@ -129,11 +129,11 @@ def test_sigterm_that_ray_takes_while_it_starts_is_a_stop(code: int, monkeypatch
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(ray_session.ray, "init", start)
-    interrupts = Interrupts()
+    signals = StopSignals()
     with (
-        interrupts.listening(),
+        signals.listening(),
         pytest.raises(JoiningStopped),
-        workers(1, None, device="cpu", stop=interrupts.stop, tell=str),
+        workers(1, None, device="cpu", stop=signals.stop, tell=str),
     ):
         raise AssertionError("Ray has not started")
 
@@ -146,13 +146,13 @@ def test_an_exit_that_no_signal_asked_for_stays_one(monkeypatch: pytest.MonkeyPa
 
 def test_signals_that_a_library_took_meanwhile_are_heard_again_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    interrupts = Interrupts()
-    with interrupts.listening():
+    signals = StopSignals()
+    with signals.listening():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with interrupts.listening():
+        with signals.listening():
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interrupts.stop.wait(10)
+        assert signals.stop.wait(10)
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -16,7 +16,7 @@ from search_fakes import fake_measurement, fake_registry, fake_spec
 from archsearch.errors import ClusterError, NothingFeasibleError, PluginError, SpecError, StorageError
 from archsearch.search import drive as drive_module
 from archsearch.search import resume_search, run_search
-from archsearch.search.ledger import Job
+from archsearch.search.ledger import TrialOrder
 from archsearch.search.problem import Problem
 from archsearch.search.ray_session import JoiningStopped, Workers
 from archsearch.search.spec import SearchSpec
@@ -27,11 +27,11 @@ REGISTRY = fake_registry()
 
 
 class Shop:
-    """Stands in for Ray: what a job gives is decided by ``outcome``, "measured" unless it says otherwise."""
+    """Stands in for Ray: what an order gives is decided by ``outcome``, "measured" unless it says otherwise."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.outcome: Callable[[Job], str | BaseException] = lambda job: "measured"
+        self.outcome: Callable[[TrialOrder], str | BaseException] = lambda order: "measured"
         self.device = "cpu"
         self.given = 0
 
@@ -39,31 +39,31 @@ class Shop:
     def workers(self, concurrency: int, address: str | None, **how: Any) -> Iterator[Workers]:
         yield Workers(local=True, device=self.device)
 
-    def train(self, desk: Any, stop: threading.Event, *, device: str) -> None:
+    def train(self, source: Any, stop: threading.Event, *, device: str) -> None:
         while not stop.is_set():
-            job = desk.next()
-            if job is None:
-                if desk.done or stop.is_set():
+            order = source.next()
+            if order is None:
+                if source.done or stop.is_set():
                     break
                 continue
             self.given += 1
-            desk.assignment(job)
-            self._work(desk, job)
+            source.assignment(order)
+            self._work(source, order)
         if stop.is_set():
-            desk.stopped()
+            source.stopped()
 
-    def _work(self, desk: Any, job: Job) -> None:
-        outcome = self.outcome(job)
+    def _work(self, source: Any, order: TrialOrder) -> None:
+        outcome = self.outcome(order)
         if isinstance(outcome, BaseException):
-            desk.failed(job.trial, f"{type(outcome).__name__}: {outcome}", outcome)
+            source.failed(order.trial, f"{type(outcome).__name__}: {outcome}", outcome)
             return
-        for index, run in enumerate(job.runs):
+        for index, run in enumerate(order.runs):
             found = fake_measurement(
-                self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=outcome == "diverged"
+                self.problem, REGISTRY, order.arch, run.task, run.seed, diverged=outcome == "diverged"
             )
-            done = index == len(job.runs) - 1 or outcome == "diverged"
-            desk.reported(
-                job.trial,
+            done = index == len(order.runs) - 1 or outcome == "diverged"
+            source.reported(
+                order.trial,
                 {
                     "task": run.task,
                     "seed": run.seed,
@@ -79,14 +79,18 @@ class Shop:
                 return
 
 
-@pytest.fixture
-def spec() -> SearchSpec:
-    return SearchSpec.from_dict(fake_spec(), REGISTRY)
+def posed(**tables: Any) -> Problem:
+    return Problem.of(SearchSpec.from_dict(fake_spec(**tables)), REGISTRY)
 
 
 @pytest.fixture
-def shop(spec: SearchSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shop:
-    made = Shop(Problem.of(spec, REGISTRY))
+def problem() -> Problem:
+    return posed()
+
+
+@pytest.fixture
+def shop(problem: Problem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shop:
+    made = Shop(problem)
     monkeypatch.setattr(drive_module, "workers", made.workers)
     monkeypatch.setattr(drive_module, "train", made.train)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -108,7 +112,7 @@ class FailingView(View):
 
     def __init__(self, method: str, error: BaseException) -> None:
         self.after, self._method, self._error, self._failed = 0, method, error, False
-        for name in ("begun", "trial_started", "trial_looked", "trial_ended", "advanced", "noted", "ended"):
+        for name in ("begun", "trial_started", "trial_progressed", "trial_ended", "advanced", "noted", "ended"):
             setattr(self, name, self._told(name))
 
     def _told(self, name: str) -> Callable[..., None]:
@@ -132,30 +136,30 @@ VIEW_ERRORS: list[BaseException] = [
 
 
 @pytest.mark.parametrize("error", VIEW_ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("method", ["begun", "trial_started", "trial_looked", "trial_ended", "advanced", "ended"])
+@pytest.mark.parametrize("method", ["begun", "trial_started", "trial_progressed", "trial_ended", "advanced", "ended"])
 def test_a_view_that_fails_ends_nothing(
-    spec: SearchSpec, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, method: str, error: BaseException
+    problem: Problem, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, method: str, error: BaseException
 ) -> None:
     view = FailingView(method, error)
-    outcome = run_search(spec, registry=REGISTRY, store=store, view=view)
+    outcome = run_search(problem, store=store, view=view)
     assert outcome.state == store.search("fakes").state == "complete"
     assert states(store) <= {"complete", "infeasible"}
     assert view.after == 0
     assert [record.message.count("goes on unseen") for record in caplog.records] == [1]
 
 
-def test_what_a_view_is_told_is_stored_already(spec: SearchSpec, shop: Shop, store: Store) -> None:
+def test_what_a_view_is_told_is_stored_already(problem: Problem, shop: Shop, store: Store) -> None:
     class Watching(View):
-        def trial_ended(self, job: Job, state: str, reason: str) -> None:
-            assert store.trial(job.trial).state == state
-            seen.append(job.trial)
+        def trial_ended(self, order: TrialOrder, state: str, reason: str) -> None:
+            assert store.trial(order.trial).state == state
+            seen.append(order.trial)
 
         def ended(self, state: str, reason: str) -> None:
             assert store.search("fakes").state == state
             seen.append(-1)
 
     seen: list[int] = []
-    run_search(spec, registry=REGISTRY, store=store, view=Watching())
+    run_search(problem, store=store, view=Watching())
     assert len(seen) == shop.given + 1
 
 
@@ -163,7 +167,7 @@ def test_what_a_view_is_told_is_stored_already(spec: SearchSpec, shop: Shop, sto
     "method", ["set_trial_state", "add_trial", "add_measurement", "find_measurement", "add_metrics"]
 )
 def test_a_database_that_fails_is_told_as_one(
-    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, method: str
+    problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     calls: list[str] = []
     real = getattr(store, method)
@@ -176,13 +180,13 @@ def test_a_database_that_fails_is_told_as_one(
 
     monkeypatch.setattr(store, method, fails_later)
     with pytest.raises(StorageError, match="holds its lock"):
-        run_search(spec, registry=REGISTRY, store=store)
+        run_search(problem, store=store)
     assert store.search("fakes").state == "failed"
     assert "holds its lock" in store.search("fakes").reason
 
 
 def test_a_database_that_is_gone_for_good_does_not_hide_why(
-    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def gone(*what: Any, **how: Any) -> Any:
         calls.append(1)
@@ -192,22 +196,22 @@ def test_a_database_that_is_gone_for_good_does_not_hide_why(
     for method in ("set_trial_state", "set_search_state", "add_measurement"):
         monkeypatch.setattr(store, method, gone)
     with pytest.raises(StorageError, match="the first of its errors"):
-        run_search(spec, registry=REGISTRY, store=store)
+        run_search(problem, store=store)
     assert "could not be stored" in caplog.text
 
 
-def test_workers_that_differ_end_the_search_at_once(spec: SearchSpec, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: ClusterError("a worker's plugins differ from the driver's: driver has a; worker has b")
+def test_workers_that_differ_end_the_search_at_once(problem: Problem, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda order: ClusterError("a worker's plugins differ from the driver's: driver has a; worker has b")
     with pytest.raises(ClusterError, match="driver has a; worker has b"):
-        run_search(spec, registry=REGISTRY, store=store)
+        run_search(problem, store=store)
     assert shop.given == 1
     assert store.search("fakes").state == "failed"
     assert not states(store) & {"queued", "running"}
 
 
-def test_a_search_in_which_every_trial_failed_has_failed(spec: SearchSpec, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: PluginError('mixer "dense", layer 0: forward raised RuntimeError: no')
-    outcome = run_search(spec, registry=REGISTRY, store=store)
+def test_a_search_in_which_every_trial_failed_has_failed(problem: Problem, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda order: PluginError('mixer "dense", layer 0: forward raised RuntimeError: no')
+    outcome = run_search(problem, store=store)
     assert outcome.state == store.search("fakes").state == "failed"
     assert 'the first because PluginError: mixer "dense", layer 0' in outcome.reason
     assert outcome.progress.failed == shop.given
@@ -215,34 +219,34 @@ def test_a_search_in_which_every_trial_failed_has_failed(spec: SearchSpec, shop:
 
 
 def test_references_from_the_store_do_not_make_a_failed_search_complete(shop: Shop, store: Store) -> None:
-    def searching(name: str, mixer: str) -> SearchSpec:
+    def searching(name: str, mixer: str) -> Problem:
         tables = {"space": {"mixers": [mixer]}, "search": {"trials": 2, "references": ["dense"], "confirm_seeds": 0}}
-        return SearchSpec.from_dict(fake_spec(name=name, **tables), REGISTRY)
+        return posed(name=name, **tables)
 
-    run_search(searching("first", "dense"), registry=REGISTRY, store=store)
-    shop.outcome = lambda job: PluginError("no")
-    outcome = run_search(searching("second", "recurrent"), registry=REGISTRY, store=store)
+    run_search(searching("first", "dense"), store=store)
+    shop.outcome = lambda order: PluginError("no")
+    outcome = run_search(searching("second", "recurrent"), store=store)
     assert [trial.kind for trial in store.trials(store.search("second").id, states=["complete"])] == ["reference"]
     assert (outcome.state, outcome.progress.failed) == ("failed", 2)
 
 
-def test_a_search_in_which_everything_diverged_has_failed(spec: SearchSpec, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: "diverged"
-    outcome = run_search(spec, registry=REGISTRY, store=store)
+def test_a_search_in_which_everything_diverged_has_failed(problem: Problem, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda order: "diverged"
+    outcome = run_search(problem, store=store)
     assert (outcome.state, outcome.progress.failed) == ("failed", 0)
     assert f"{outcome.progress.diverged} diverged" in outcome.reason
 
 
-def test_some_failures_are_counted_in_the_reason(spec: SearchSpec, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: PluginError("no") if job.kind == "reference" else "measured"
-    outcome = run_search(spec, registry=REGISTRY, store=store)
+def test_some_failures_are_counted_in_the_reason(problem: Problem, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda order: PluginError("no") if order.kind == "reference" else "measured"
+    outcome = run_search(problem, store=store)
     assert (outcome.state, outcome.reason) == ("complete", "of the trials 3 failed")
 
 
-def test_resuming_a_failed_search_that_never_succeeded_fails_again(spec: SearchSpec, shop: Shop, store: Store) -> None:
-    shop.outcome = lambda job: PluginError("no")
-    run_search(spec, registry=REGISTRY, store=store)
-    again = resume_search("fakes", registry=REGISTRY, store=store)
+def test_resuming_a_failed_search_that_never_succeeded_fails_again(problem: Problem, shop: Shop, store: Store) -> None:
+    shop.outcome = lambda order: PluginError("no")
+    run_search(problem, store=store)
+    again = resume_search(problem, store=store)
     assert again.state == "failed"
 
 
@@ -251,34 +255,34 @@ def test_workers_beyond_memory_are_refused_before_anything_is_stored(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("archsearch.search.ray_session.WORKER_BYTES", 2**45)
-    vast = SearchSpec.from_dict(fake_spec(search={"concurrency": 4000}), REGISTRY)
+    vast = posed(search={"concurrency": 4000})
     with pytest.raises(SpecError, match=r"needs at least .* of memory"):
-        run_search(vast, registry=REGISTRY, store=store)
+        run_search(vast, store=store)
     assert not store.searches()
 
 
 def test_growth_that_is_refused_changes_nothing_of_a_search(
-    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    run_search(spec, registry=REGISTRY, store=store)
+    run_search(problem, store=store)
     before = store.search("fakes")
     monkeypatch.setattr("archsearch.search.ray_session.WORKER_BYTES", 2**45)
     with pytest.raises(SpecError, match=r"needs at least .* of memory"):
-        resume_search("fakes", registry=REGISTRY, store=store)
+        resume_search(problem, store=store)
     assert store.search("fakes") == before
     assert before.state == "complete"
 
 
 def test_a_gpu_that_is_wanted_and_not_there_is_told_at_once(shop: Shop, store: Store) -> None:
-    spec = SearchSpec.from_dict(fake_spec(recipe={"device": "cuda"}), REGISTRY)
+    problem = posed(recipe={"device": "cuda"})
     with pytest.raises(SpecError, match="the workers have no GPU"):
-        run_search(spec, registry=REGISTRY, store=store)
+        run_search(problem, store=store)
     assert not shop.given
 
 
 def test_a_signal_while_a_cluster_is_waited_for_cancels_the_search(
-    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def stopped(*what: Any, **how: Any) -> Iterator[Workers]:
@@ -286,7 +290,7 @@ def test_a_signal_while_a_cluster_is_waited_for_cancels_the_search(
         yield
 
     monkeypatch.setattr(drive_module, "workers", stopped)
-    outcome = run_search(spec, registry=REGISTRY, store=store)
+    outcome = run_search(problem, store=store)
     assert outcome.state == store.search("fakes").state == "cancelled"
     assert "archsearch resume fakes" in outcome.reason
 
@@ -295,9 +299,9 @@ def test_a_signal_while_a_cluster_is_waited_for_cancels_the_search(
     "error", [ClusterError("nothing listens at there:1"), JoiningStopped()], ids=["away", "Ctrl-C"]
 )
 def test_a_search_that_cannot_be_taken_up_again_stays_what_it_was(
-    spec: SearchSpec, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+    problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    run_search(spec, registry=REGISTRY, store=store)
+    run_search(problem, store=store)
     before = store.search("fakes")
 
     @contextmanager
@@ -307,7 +311,7 @@ def test_a_search_that_cannot_be_taken_up_again_stays_what_it_was(
 
     monkeypatch.setattr(drive_module, "workers", unreachable)
     with suppress(ClusterError):
-        assert resume_search("fakes", registry=REGISTRY, store=store).state == "cancelled"
+        assert resume_search(problem, store=store).state == "cancelled"
     after = store.search("fakes")
     assert (after.state, after.reason) == (before.state, before.reason) == ("complete", "")
 
@@ -316,13 +320,13 @@ def test_nothing_feasible_is_told_before_any_worker_is_started(
     shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drive_module, "workers", None)
-    spec = SearchSpec.from_dict(fake_spec(budget={"state_bytes": 1}), REGISTRY)
+    problem = posed(budget={"state_bytes": 1})
     with pytest.raises(NothingFeasibleError):
-        run_search(spec, registry=REGISTRY, store=store)
+        run_search(problem, store=store)
     assert store.search("fakes").state == "infeasible"
 
 
-def test_notes_of_workers_are_shown_once(spec: SearchSpec, shop: Shop, store: Store) -> None:
+def test_notes_of_workers_are_shown_once(problem: Problem, shop: Shop, store: Store) -> None:
     class Noting(View):
         def noted(self, text: str) -> None:
             notes.append(text)
@@ -330,26 +334,24 @@ def test_notes_of_workers_are_shown_once(spec: SearchSpec, shop: Shop, store: St
     notes: list[str] = []
     real = shop.train
 
-    def train(desk: Any, stop: threading.Event, *, device: str) -> None:
-        reported = desk.reported
-        desk.reported = lambda trial, result: reported(trial, {**result, "note": "x differs"})
-        real(desk, stop, device=device)
+    def train(source: Any, stop: threading.Event, *, device: str) -> None:
+        reported = source.reported
+        source.reported = lambda trial, result: reported(trial, {**result, "note": "x differs"})
+        real(source, stop, device=device)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drive_module, "train", train)
-        run_search(spec, registry=REGISTRY, store=store, view=Noting())
+        run_search(problem, store=store, view=Noting())
     assert notes == ["x differs"]
 
 
-def test_a_search_grows_by_what_is_stated(spec: SearchSpec, shop: Shop, store: Store) -> None:
-    run_search(spec, registry=REGISTRY, store=store)
+def test_a_search_grows_by_what_is_stated(problem: Problem, shop: Shop, store: Store) -> None:
+    run_search(problem, store=store)
     first = shop.given
-    grown = SearchSpec.from_dict(fake_spec(search={"trials": 9}), REGISTRY)
+    grown = posed(search={"trials": 9})
     with pytest.raises(SpecError, match=r"search\.trials was 6 and is 9: add --grow"):
-        resume_search("fakes", registry=REGISTRY, store=store, grow=lambda stored: grown)
-    outcome = resume_search(
-        "fakes", registry=REGISTRY, store=store, grow=lambda stored: grown, allowed=["search.trials"]
-    )
+        resume_search(grown, store=store)
+    outcome = resume_search(grown, store=store, allowed=["search.trials"])
     assert outcome.progress.trained == 9
     assert shop.given >= first + 3
     assert store.search("fakes").spec["search"]["trials"] == 9
@@ -358,15 +360,13 @@ def test_a_search_grows_by_what_is_stated(spec: SearchSpec, shop: Shop, store: S
 def test_a_wider_budget_lets_refused_candidates_be_trained(shop: Shop, store: Store) -> None:
     space = {"mixers": ["dense", "window"], "dense": {"rope": 1.0}, "window": {"window": 8}}
 
-    def with_budget(limit: str) -> SearchSpec:
+    def with_budget(limit: str) -> Problem:
         tables = {"budget": {"state_bytes": limit}, "search": {"trials": 8, "confirm_seeds": 0, "references": False}}
-        return SearchSpec.from_dict(fake_spec(space=space, **tables), REGISTRY)
+        return posed(space=space, **tables)
 
-    narrow = run_search(with_budget("100 KiB"), registry=REGISTRY, store=store)
+    narrow = run_search(with_budget("100 KiB"), store=store)
     assert narrow.progress.refused
-    wide = resume_search(
-        "fakes", registry=REGISTRY, store=store, grow=lambda stored: with_budget("10 MiB"), allowed=["budget"]
-    )
+    wide = resume_search(with_budget("10 MiB"), store=store, allowed=["budget"])
     assert wide.progress.trained == 8
     trained = {trial.digest for trial in store.trials(store.search("fakes").id, states=["complete"])}
     assert len(trained) == 8

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from database_kinds import POSTGRESQL, SQLITE
 from search_fakes import fake_measurement, fake_registry, fake_spec
+from sqlalchemy import event
 
+from archsearch.analysis.answer import read_answer
 from archsearch.errors import NothingFeasibleError
-from archsearch.search.ledger import Job
+from archsearch.search.ledger import TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
 from archsearch.search.spec import MAX_SEED, SearchSpec
 from archsearch.search.survey import survey
 from archsearch.storage import Store, TrialRecord
+from archsearch.storage import rows as rows_module
+from archsearch.storage.columns import sound
 
 REGISTRY = fake_registry()
 
@@ -36,7 +40,7 @@ class Bench:
     """A campaign with a worker that measures at once."""
 
     def __init__(self, store: Store, *, resume: bool = False, **tables: Any) -> None:
-        spec = SearchSpec.from_dict(fake_spec(**tables), REGISTRY)
+        spec = SearchSpec.from_dict(fake_spec(**tables))
         self.problem, self.store = Problem.of(spec, REGISTRY), store
         objectives = [objective.to_json() for objective in self.problem.objectives]
         if resume:
@@ -44,29 +48,31 @@ class Bench:
             store.mark_orphans(self.search)
         else:
             self.search = store.create_search(spec.name, spec.to_json(), objectives)
-        self.campaign = Campaign(self.problem, registry=REGISTRY, store=store, search_id=self.search)
+        self.campaign = Campaign(self.problem, store=store, search_id=self.search)
         self.trained: list[tuple[str, int]] = []
         self.luck = 0.0
 
     def prepare(self) -> Bench:
-        self.campaign.prepare(survey(self.problem, REGISTRY))
+        self.campaign.prepare(survey(self.problem))
         return self
 
-    def work(self, job: Job, *, runs: int | None = None, diverged: bool = False) -> None:
-        for run in job.runs[:runs]:
+    def work(self, order: TrialOrder, *, runs: int | None = None, diverged: bool = False) -> None:
+        for run in order.runs[:runs]:
             luck = self.luck if run.seed < MAX_SEED else 0.0
-            found = fake_measurement(self.problem, REGISTRY, job.arch, run.task, run.seed, diverged=diverged, luck=luck)
-            self.campaign.measured(job, run, found)
-            self.trained.append((job.arch.digest, run.seed))
+            found = fake_measurement(
+                self.problem, REGISTRY, order.arch, run.task, run.seed, diverged=diverged, luck=luck
+            )
+            self.campaign.measured(order, run, found)
+            self.trained.append((order.arch.digest, run.seed))
         if runs is None:
-            self.campaign.finished(job)
+            self.campaign.finished(order)
 
     def run(self, limit: int = 500) -> Bench:
         for _ in range(limit):
-            job = self.campaign.next()
-            if isinstance(job, Job):
-                self.work(job)
-            elif job == "done":
+            order = self.campaign.next()
+            if isinstance(order, TrialOrder):
+                self.work(order)
+            elif order == "done":
                 return self
         raise AssertionError("the campaign does not end")
 
@@ -88,7 +94,7 @@ def test_a_reference_is_exempt_from_the_budget_and_marked(store: Store) -> None:
     bench = Bench(store, budget={"state_bytes": "100 KiB"}).prepare().run()
     dense = bench.trials(kinds=["reference"])[0]
     assert (dense.state, dense.feasible) == ("complete", False)
-    assert dense.digest not in {standing.digest for standing in bench.campaign.front}
+    assert dense.digest not in {point.digest for point in bench.campaign.front}
 
 
 def test_over_budget_candidates_are_recorded_and_never_handed_out(store: Store) -> None:
@@ -115,7 +121,7 @@ def test_a_reference_that_is_not_exercised_is_trained_and_stays_off_the_front(st
     window = bench.trials(kinds=["reference"])[1]
     assert window.state == "complete"
     assert window.unexercised
-    assert window.digest not in {standing.digest for standing in bench.campaign.front}
+    assert window.digest not in {point.digest for point in bench.campaign.front}
 
 
 def test_every_member_of_the_front_is_confirmed_on_fresh_seeds(store: Store) -> None:
@@ -124,9 +130,9 @@ def test_every_member_of_the_front_is_confirmed_on_fresh_seeds(store: Store) -> 
     bench.run()
     front = bench.campaign.front
     assert front
-    assert all(standing.confirmed for standing in front)
-    for standing in front:
-        record = store.trial(standing.trial)
+    assert all(point.confirmed for point in front)
+    for point in front:
+        record = store.trial(point.trial)
         assert record.kind == "confirm"
         assert record.parent is not None
         assert len(record.seeds) == 2
@@ -189,30 +195,30 @@ def test_nothing_exercised_is_told_apart_from_the_budget(store: Store) -> None:
 @on_every_database
 def test_a_diverged_trial_gets_its_state_and_the_search_goes_on(store: Store) -> None:
     bench = Bench(store, search={"references": False, "trials": 3}).prepare()
-    job = bench.campaign.next()
-    assert isinstance(job, Job)
-    bench.work(job, diverged=True)
-    assert store.trial(job.trial).state == "diverged"
-    assert "not finite at step 3" in store.trial(job.trial).reason
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    bench.work(order, diverged=True)
+    assert store.trial(order.trial).state == "diverged"
+    assert "not finite at step 3" in store.trial(order.trial).reason
     bench.run()
     assert bench.campaign.progress.trained == 3
 
 
 def test_a_failed_trial_gets_its_reason_and_the_search_goes_on(store: Store) -> None:
     bench = Bench(store, search={"references": False, "trials": 3}).prepare()
-    job = bench.campaign.next()
-    assert isinstance(job, Job)
-    bench.campaign.failed(job, "the worker died")
-    assert (store.trial(job.trial).state, store.trial(job.trial).reason) == ("failed", "the worker died")
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    bench.campaign.failed(order, "the worker died")
+    assert (store.trial(order.trial).state, store.trial(order.trial).reason) == ("failed", "the worker died")
     bench.run()
     assert not bench.trials(states=["queued", "running"])
 
 
 def test_no_more_jobs_are_handed_out_than_may_run(store: Store) -> None:
     bench = Bench(store, search={"concurrency": 2}).prepare()
-    jobs = [bench.campaign.next() for _ in range(3)]
-    assert [isinstance(job, Job) for job in jobs] == [True, True, False]
-    assert jobs[2] == "wait"
+    orders = [bench.campaign.next() for _ in range(3)]
+    assert [isinstance(order, TrialOrder) for order in orders] == [True, True, False]
+    assert orders[2] == "wait"
 
 
 def test_one_at_a_time_gives_the_same_search_again(tmp_path: Path) -> None:
@@ -233,12 +239,12 @@ def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int
     tables: dict[str, Any] = {"recipe": {"seeds": 2}, "budget": {"state_bytes": "100 KiB"}}
     bench = Bench(store, **tables).prepare()
     for _ in range(before):
-        job = bench.campaign.next()
-        assert isinstance(job, Job)
-        bench.work(job)
-    job = bench.campaign.next()
-    assert isinstance(job, Job)
-    bench.work(job, runs=1)
+        order = bench.campaign.next()
+        assert isinstance(order, TrialOrder)
+        bench.work(order)
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    bench.work(order, runs=1)
     bench.campaign.stopped("stopped")
     assert not bench.trials(states=["queued", "running"])
 
@@ -249,14 +255,14 @@ def test_a_stopped_search_goes_on_and_retrains_nothing(store: Store, before: int
     assert resumed.campaign.progress.trained == 6
     new = [trial for trial in resumed.trials(kinds=["search"]) if trial.state == "complete" and not trial.reason]
     assert len(new) == 6
-    assert all(standing.confirmed for standing in resumed.campaign.front)
+    assert all(point.confirmed for point in resumed.campaign.front)
 
 
 @on_every_database
 def test_a_killed_driver_leaves_trials_that_are_taken_up(store: Store) -> None:
     bench = Bench(store, search={"concurrency": 2}).prepare()
-    jobs = [bench.campaign.next() for _ in range(2)]
-    assert all(isinstance(job, Job) for job in jobs)
+    orders = [bench.campaign.next() for _ in range(2)]
+    assert all(isinstance(order, TrialOrder) for order in orders)
     resumed = Bench(store, resume=True, search={"concurrency": 2}).prepare().run()
     assert [trial.kind for trial in resumed.trials()][:3] == ["reference"] * 3
     assert {trial.state for trial in resumed.trials()} == {"complete"}
@@ -267,3 +273,86 @@ def test_a_finished_search_that_is_resumed_has_nothing_to_do(store: Store) -> No
     Bench(store).prepare().run()
     again = Bench(store, resume=True).prepare()
     assert again.campaign.next() == "done"
+
+
+def read_back(bench: Bench) -> list[tuple[int, bool, dict[str, float]]]:
+    """The front as everybody else reads it from the store."""
+    rows = read_answer(bench.store, bench.problem.spec.name).front.to_dict("records")
+    names = [objective.name for objective in bench.problem.objectives]
+    return [(row["trial"], row["confirmed"], {name: pytest.approx(row[name]) for name in names}) for row in rows]
+
+
+@pytest.mark.parametrize("resume", [False, True], ids=["one run", "a run for every few trials"])
+def test_the_front_is_the_one_that_the_store_gives_after_every_trial(store: Store, resume: bool) -> None:
+    tables: dict[str, Any] = {
+        "tasks": [{"name": "recall-task"}, {"name": "bits"}],
+        "objectives": {"maximize": ["recall"], "minimize": ["state_bytes", "bits.bits_per_byte"], "context": 1024},
+        "recipe": {"seeds": 2},
+        "budget": {"state_bytes": "100 KiB"},
+        "search": {"trials": 12, "confirm_seeds": 2},
+    }
+    bench = Bench(store, **tables).prepare()
+    seen: list[int] = []
+    while (order := bench.campaign.next()) != "done":
+        if isinstance(order, str):
+            continue
+        bench.luck = 0.1 * (len(seen) % 3)
+        bench.work(order, diverged=len(seen) % 7 == 5)
+        front = bench.campaign.front
+        assert [(point.trial, point.confirmed, dict(point.values)) for point in front] == read_back(bench)
+        seen.append(len(front))
+        if resume and len(seen) % 4 == 0:
+            bench.campaign.stopped("stopped")
+            bench = Bench(store, resume=True, **tables).prepare()
+    assert any(trial.kind == "confirm" for trial in bench.trials())
+    assert max(seen) > 2
+
+
+def test_a_candidate_of_a_wider_budget_comes_on_the_front(store: Store) -> None:
+    space = {"mixers": ["dense"], "dense": {"rope": 1.0}}
+    tables: dict[str, Any] = {"space": space, "search": {"trials": 1, "references": False}}
+    first = Bench(store, budget={"state_bytes": "100 KiB"}, **tables)
+    candidate = next(first.problem.space.all())
+    first.campaign._ledger.refuse(candidate, first.problem.judge(candidate), {})
+    wider = Bench(store, resume=True, **tables).prepare().run()
+    assert [point.digest for point in wider.campaign.front] == [candidate.digest]
+    assert len(read_back(wider)) == 1
+
+
+class Reads:
+    """Counts the statements that a store executes, and the rows that it reads."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements = self.rows = 0
+        event.listen(store._engine, "before_cursor_execute", self._executed)
+        monkeypatch.setattr(rows_module, "sound", self._sound)
+
+    def _executed(self, *what: Any) -> None:
+        self.statements += 1
+
+    def _sound(self, table: str, rows: Any, *what: Any) -> Any:
+        self.rows += len(rows)
+        return sound(table, rows, *what)
+
+    def taken(self) -> tuple[int, int]:
+        """Statements and rows since the last time."""
+        found = self.statements, self.rows
+        self.statements = self.rows = 0
+        return found
+
+
+def test_what_is_read_after_a_trial_does_not_grow_with_the_trials(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {"model": {"n_layers": 8}, "search": {"trials": 120, "references": False, "sampler": "random"}}
+    bench, reads = Bench(store, **tables).prepare(), Reads(store, monkeypatch)
+    taken = []
+    for _ in range(120):
+        order = bench.campaign.next()
+        assert isinstance(order, TrialOrder)
+        reads.taken()
+        bench.work(order)
+        assert bench.campaign.front
+        taken.append(reads.taken())
+    assert len(set(taken)) == 1
+    assert taken[0] < (20, 20)

@@ -36,7 +36,7 @@ def with_full(*mixers: Any) -> Registry:
 
 def patterns(registry: Registry, references: Any = True, **space: Any) -> list[str]:
     tables: dict[str, Any] = {"space": space} if space else {}
-    spec = SearchSpec.from_dict(fake_spec(search={"references": references}, **tables), registry)
+    spec = SearchSpec.from_dict(fake_spec(search={"references": references}, **tables))
     return [arch.pattern(registry) for arch in Problem.of(spec, registry).references]
 
 
@@ -85,6 +85,5 @@ def test_references_that_cannot_be_are_refused(named: Any, said: str) -> None:
 
 
 def test_references_survive_json() -> None:
-    registry = fake_registry()
-    spec = SearchSpec.from_dict(fake_spec(search={"references": ["dense"]}), registry)
-    assert SearchSpec.from_dict(spec.to_json(), registry) == spec
+    spec = SearchSpec.from_dict(fake_spec(search={"references": ["dense"]}))
+    assert SearchSpec.from_dict(spec.to_json()) == spec

@@ -22,7 +22,7 @@ SAMPLERS = ["nsga2", "nsga3", "tpe", "random"]
 
 def problem(sampler: str = "nsga2", **tables: Any) -> Problem:
     tables.setdefault("search", {"sampler": sampler, "trials": 16})
-    return Problem.of(SearchSpec.from_dict(fake_spec(**tables), REGISTRY), REGISTRY)
+    return Problem.of(SearchSpec.from_dict(fake_spec(**tables)), REGISTRY)
 
 
 def make(posed: Problem, seed: int = 0, drawn: int = 0) -> Sampler:

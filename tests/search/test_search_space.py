@@ -31,7 +31,7 @@ SPACES: dict[str, dict[str, Any]] = {
 
 
 def space(name: str, n_layers: int = 4) -> Space:
-    spec = SearchSpec.from_dict(fake_spec(space=SPACES[name], model={"n_layers": n_layers}), REGISTRY)
+    spec = SearchSpec.from_dict(fake_spec(space=SPACES[name], model={"n_layers": n_layers}))
     return Problem.of(spec, REGISTRY).space
 
 

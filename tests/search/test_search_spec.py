@@ -20,12 +20,12 @@ QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.toml"
 
 
 def read(**tables: Any) -> SearchSpec:
-    return SearchSpec.from_dict(fake_spec(**tables), REGISTRY)
+    return SearchSpec.from_dict(fake_spec(**tables))
 
 
 def refused(**tables: Any) -> str:
     with pytest.raises(ArchsearchError) as caught:
-        read(**tables)
+        Problem.of(read(**tables), REGISTRY)
     return str(caught.value)
 
 
@@ -178,43 +178,42 @@ def test_a_text_that_is_no_spec_is_refused_in_a_sentence(case: str, tmp_path: Pa
     path = tmp_path / "spec.toml"
     path.write_bytes(content)
     with pytest.raises(SpecError, match=said):
-        SearchSpec.load(path, REGISTRY)
+        SearchSpec.load(path)
 
 
 @pytest.mark.parametrize("path", ["/dev/null/x", ".", "no\0file"])
 def test_a_path_that_is_no_file_is_refused_in_a_sentence(path: str) -> None:
     with pytest.raises(SpecError):
-        SearchSpec.load(path, REGISTRY)
+        SearchSpec.load(path)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_spec(tmp_path: Path) -> None:
     path = tmp_path / "spec.toml"
     path.write_bytes(b"\xef\xbb\xbf" + QUICKSTART.read_bytes())
-    registry = load_registry()
-    assert SearchSpec.load(path, registry) == SearchSpec.load(QUICKSTART, registry)
+    assert SearchSpec.load(path) == SearchSpec.load(QUICKSTART)
 
 
 def test_a_missing_table_is_named() -> None:
     values = fake_spec()
     del values["space"]
     with pytest.raises(SpecError, match='"space" is missing'):
-        SearchSpec.from_dict(values, REGISTRY)
+        SearchSpec.from_dict(values)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot read the spec"):
-        SearchSpec.load(tmp_path / "none.toml", REGISTRY)
+        SearchSpec.load(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
     with pytest.raises(SpecError, match=r"broken\.toml is no TOML"):
-        SearchSpec.load(broken, REGISTRY)
+        SearchSpec.load(broken)
 
 
 def test_the_quickstart_is_read_and_offers_what_its_front_needs() -> None:
     registry = load_registry()
-    problem = Problem.of(SearchSpec.load(QUICKSTART, registry), registry)
+    problem = Problem.of(SearchSpec.load(QUICKSTART), registry)
     assert set(problem.space.entries) == {"full", "sliding", "linear", "moba", "nsa"}
-    looked = survey(problem, registry)
+    looked = survey(problem)
     assert looked.candidates > 1000
     assert 0.5 < looked.within_budget < 1.0
     assert looked.unexercised == 0
@@ -222,7 +221,7 @@ def test_the_quickstart_is_read_and_offers_what_its_front_needs() -> None:
 
 def test_plain_data_reads_back_to_an_equal_problem() -> None:
     spec = read(budget={"state_bytes": "100 KiB"}, space={"mixers": ["deltanet", "window"], "window": {"window": 8}})
-    again = SearchSpec.from_dict(spec.to_json(), REGISTRY)
+    again = SearchSpec.from_dict(spec.to_json())
     assert again.to_json() == spec.to_json()
     one, other = Problem.of(spec, REGISTRY), Problem.of(again, REGISTRY)
     assert (one.objectives, one.budget) == (other.objectives, other.budget)

@@ -10,7 +10,7 @@ import pytest
 from database_kinds import POSTGRESQL, SQLITE
 from storage_samples import OBJECTIVES
 
-from archsearch.storage import Store
+from archsearch.storage import NewTrial, Store
 
 
 @pytest.fixture(params=[SQLITE, POSTGRESQL])
@@ -59,6 +59,6 @@ def add_trial(store: Store, search_id: int) -> Callable[..., int]:
             "costs": {"state_bytes@32768": 4096.0},
             "violations": {},
         }
-        return store.add_trial(search_id, **{**values, **changes})
+        return store.add_trial(search_id, NewTrial(**{**values, **changes}))
 
     return add

@@ -19,7 +19,7 @@ from grids import grid
 from storage_samples import OBJECTIVES, measurement
 
 from archsearch.errors import StorageError
-from archsearch.storage import Driver, MetricValue, SearchRecord, Store, TrialQuery, TrialRecord, remarks
+from archsearch.storage import Driver, MetricValue, NewTrial, SearchRecord, Store, TrialQuery, TrialRecord, remarks
 from archsearch.storage.columns import EPOCH
 from archsearch.storage.kinds import LONGEST
 from archsearch.storage.tables import Base
@@ -66,15 +66,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index, digest in enumerate(("d1", "d2")):
             trial = store.add_trial(
                 GOOD,
-                kind="search",
-                state="queued",
-                arch={"layers": ["full"]},
-                digest=digest,
-                pattern=digest,
-                params={"a": 1},
-                seeds=[0],
-                costs={COST: 10.0 + index},
-                violations={},
+                NewTrial(
+                    kind="search",
+                    state="queued",
+                    arch={"layers": ["full"]},
+                    digest=digest,
+                    pattern=digest,
+                    params={"a": 1},
+                    seeds=[0],
+                    costs={COST: 10.0 + index},
+                    violations={},
+                ),
             )
             told = measurement(key=f"k{index}", curve=({"step": 1, "loss": 0.5},))
             store.add_measurement(trial, told, {"test": {"mqar.accuracy": 0.5}}, task="mqar")
@@ -272,15 +274,17 @@ def test_a_bad_payload_is_not_reused(url: str, payload: str) -> None:
         assert store.find_measurement("k1") is None
         third = store.add_trial(
             GOOD,
-            kind="search",
-            state="complete",
-            arch={},
-            digest="d3",
-            pattern="",
-            params={},
-            seeds=[0],
-            costs={},
-            violations={},
+            NewTrial(
+                kind="search",
+                state="complete",
+                arch={},
+                digest="d3",
+                pattern="",
+                params={},
+                seeds=[0],
+                costs={},
+                violations={},
+            ),
         )
         store.add_measurement(third, measurement(key="k1"), {}, task="mqar")
         found = store.find_measurement("k1")

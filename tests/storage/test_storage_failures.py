@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from storage_samples import measurement
 
 from archsearch.errors import StorageError
-from archsearch.storage import MetricValue, Store, TrialQuery, current, upgrade
+from archsearch.storage import MetricValue, NewTrial, Store, TrialQuery, current, upgrade
 from archsearch.storage.engine import open_engine
 from archsearch.storage.failures import storage_errors
 
@@ -205,15 +205,17 @@ BAD_WRITES: dict[str, Callable[[Store, int], object]] = {
     "a spec too deep": lambda store, trial: store.set_spec(1, {"a": _deep()}),
     "costs of text": lambda store, trial: store.add_trial(
         1,
-        kind="search",
-        state="queued",
-        arch={},
-        digest="d",
-        pattern="",
-        params={},
-        seeds=[],
-        costs={"a": "x"},  # type: ignore[dict-item]
-        violations={},
+        NewTrial(
+            kind="search",
+            state="queued",
+            arch={},
+            digest="d",
+            pattern="",
+            params={},
+            seeds=[],
+            costs={"a": "x"},  # type: ignore[dict-item]
+            violations={},
+        ),
     ),
 }
 

@@ -11,7 +11,7 @@ import pytest
 from storage_samples import measurement, unexercised
 
 from archsearch.errors import StorageError
-from archsearch.storage import MetricValue, Store, TrialQuery, identity
+from archsearch.storage import MetricValue, NewTrial, Store, TrialQuery, identity
 from archsearch.storage.candidates import CANDIDATE_COLUMNS, VALUE_COLUMNS
 from archsearch.storage.trial_pages import PAGE_COLUMNS
 
@@ -147,15 +147,17 @@ def test_another_search_leaves_the_revision_of_one_that_ended(store: Store, sear
     other = store.create_search("second", {}, [])
     store.add_trial(
         other,
-        kind="search",
-        state="complete",
-        arch={},
-        digest="d",
-        pattern="full",
-        params={},
-        seeds=[],
-        costs={COST: 1.0},
-        violations={},
+        NewTrial(
+            kind="search",
+            state="complete",
+            arch={},
+            digest="d",
+            pattern="full",
+            params={},
+            seeds=[],
+            costs={COST: 1.0},
+            violations={},
+        ),
     )
     assert store.revision(search_id) == before
 

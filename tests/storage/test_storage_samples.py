@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from archsearch.storage import MetricValue, Store
+from archsearch.storage import MetricValue, NewTrial, Store
 
 AddTrial = Callable[..., int]
 
@@ -51,14 +51,16 @@ def test_other_searches_stay_out(store: Store, search_id: int, add_trial: AddTri
     other = store.create_search("other", {}, [])
     store.add_trial(
         other,
-        kind="search",
-        state="complete",
-        arch={"layers": []},
-        digest="a",
-        pattern="p",
-        params={},
-        seeds=[],
-        costs={},
-        violations={},
+        NewTrial(
+            kind="search",
+            state="complete",
+            arch={"layers": []},
+            digest="a",
+            pattern="p",
+            params={},
+            seeds=[],
+            costs={},
+            violations={},
+        ),
     )
     assert len(store.sample("first", 5).trials) == 1

@@ -13,7 +13,7 @@ from storage_samples import OBJECTIVES, measurement, unexercised
 
 from archsearch.errors import StorageError
 from archsearch.exercise import Unexercised
-from archsearch.storage import MetricValue, Store, TrialQuery
+from archsearch.storage import MetricValue, NewTrial, Store, TrialQuery
 from archsearch.storage.engine import open_engine
 
 AddTrial = Callable[..., int]
@@ -45,15 +45,9 @@ def test_numbers_count_within_a_search(store: Store, search_id: int, add_trial: 
     first, second = add_trial(), add_trial(digest="d1")
     store.add_trial(
         other,
-        kind="search",
-        state="queued",
-        arch={},
-        digest="d",
-        pattern="",
-        params={},
-        seeds=[],
-        costs={},
-        violations={},
+        NewTrial(
+            kind="search", state="queued", arch={}, digest="d", pattern="", params={}, seeds=[], costs={}, violations={}
+        ),
     )
     assert [trial.number for trial in store.trials(search_id)] == [0, 1]
     assert [trial.id for trial in store.trials(search_id)] == [first, second]

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from storage_samples import OBJECTIVES, measurement
 
-from archsearch.storage import Store
+from archsearch.storage import NewTrial, Store
 
 WRITERS, TRIALS = 4, 12
 
@@ -24,15 +24,17 @@ def _write(url: str, search_id: int, writer: int) -> None:
 def _one_trial(store: Store, search_id: int, digest: str) -> None:
     trial_id = store.add_trial(
         search_id,
-        kind="search",
-        state="running",
-        arch={},
-        digest=digest,
-        pattern="full",
-        params={},
-        seeds=[0],
-        costs={"state_bytes@32768": 1.0},
-        violations={},
+        NewTrial(
+            kind="search",
+            state="running",
+            arch={},
+            digest=digest,
+            pattern="full",
+            params={},
+            seeds=[0],
+            costs={"state_bytes@32768": 1.0},
+            violations={},
+        ),
     )
     store.add_measurement(trial_id, measurement(key=digest), {"test": {"mqar.accuracy": 0.5}}, task="mqar")
     store.heartbeat(search_id)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch.distributed.tensor  # noqa: F401 - each run forgets the modules that it imported, and this loads only once
 
-from archsearch.conformance import ANY, FILE, Record, listed, records, source_digest, written
 from archsearch.errors import SpecError
+from archsearch.evidence.conformance import ANY, ConformanceRecord, ConformanceRecords, records_of, tried_source
+from archsearch.evidence.digests import source_digest
 from archsearch.testing.recording import laws_of_suite
 from archsearch.testing.toy import ToyPlugin
 
 pytest_plugins = ["pytester"]
 
-Recorded = Callable[..., dict[str, Record]]
+Recorded = Callable[..., dict[str, ConformanceRecord]]
 
 PLUGIN = """
 from archsearch.testing.toy import ToyPlugin
@@ -52,7 +51,7 @@ def recorded(pytester: pytest.Pytester) -> Recorded:
 
     def run(
         extra: str = "", *, suite: str = "", broken: dict[str, str] | None = None, args: tuple[str, ...] = ()
-    ) -> dict[str, Record]:
+    ) -> dict[str, ConformanceRecord]:
         package = pytester.path / "kept_mixer"
         package.mkdir(exist_ok=True)
         (package / "__init__.py").write_text(textwrap.dedent(PLUGIN) % (broken or {}) + extra)
@@ -60,7 +59,7 @@ def recorded(pytester: pytest.Pytester) -> Recorded:
         options = ("-p", "no:cacheprovider", "-p", "archsearch.testing.recording", "--write-conformance")
         pytester.inline_run(*options, *args)
         source_digest.cache_clear()
-        return {record.form: record for record in listed("kept_mixer")}
+        return {record.form: record for record in ConformanceRecords.listed("kept_mixer")}
 
     return run
 
@@ -73,10 +72,10 @@ def test_every_law_is_recorded_with_its_cases(recorded: Recorded, pytester: pyte
     assert found["reference"].laws["test_forward_equals_split_prefill_then_steps"] == {"passed": 4}
     assert found[ANY].laws["test_dense_up_to_is_true"] == {"skipped": 1}
     assert {record.failed for record in found.values()} == {()}
-    assert {record.source for record in found.values()} == {source_digest("kept_mixer")}
+    assert {record.source for record in found.values()} == {tried_source("kept_mixer")}
     (pytester.path / "kept_mixer" / "more.py").write_text("x = 1\n")
     source_digest.cache_clear()
-    assert found[ANY].source != source_digest("kept_mixer")
+    assert found[ANY].source != tried_source("kept_mixer")
 
 
 def test_a_failure_is_recorded_with_its_law(recorded: Recorded) -> None:
@@ -106,13 +105,13 @@ def test_a_run_of_a_part_records_nothing(recorded: Recorded, args: tuple[str, ..
 def test_other_records_stay_and_a_file_that_holds_none_is_left_alone(
     recorded: Recorded, pytester: pytest.Pytester
 ) -> None:
-    file = pytester.mkpydir("kept_mixer") / FILE
-    other = Record(
+    file = pytester.mkpydir("kept_mixer") / ConformanceRecords.FILE
+    other = ConformanceRecord(
         mixer="other", form=ANY, version=1, laws={}, failed=(), untried=0, source="", torch="2", triton=None, date=""
     )
-    file.write_text(written([other]))
+    ConformanceRecords(records=(other,)).write(file)
     recorded()
-    assert {record.mixer for record in listed("kept_mixer")} == {"kept", "other"}
+    assert {record.mixer for record in ConformanceRecords.listed("kept_mixer")} == {"kept", "other"}
     file.write_text("{")
     with pytest.raises(SpecError):
         recorded()
@@ -128,7 +127,7 @@ def test_with_a_device_the_laws_by_kernels_are_kept_beside_the_others(
     on_device = ("--conformance-device", "cpu")
     elsewhere = pytester.path / "elsewhere"
     assert recorded(suite=every_form, args=(*on_device, "--conformance-folder", str(elsewhere))) == before
-    with_kernels = Record.model_validate(json.loads((elsewhere / "kept_mixer" / FILE).read_text())[-1])
+    (with_kernels,) = ConformanceRecords.read(elsewhere / "kept_mixer" / ConformanceRecords.FILE).records
     after = recorded(suite=every_form, args=on_device)
     assert after == {**before, "triton interpreted": with_kernels}
     assert with_kernels.untried == 0
@@ -148,16 +147,5 @@ def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> Non
     pytester.syspathinsert()
     pytester.makepyfile(textwrap.dedent(SUITE))
     pytester.inline_run("-p", "no:cacheprovider", "-p", "archsearch.testing.recording", "-k", "one_token")
-    assert not (package / FILE).exists()
-    assert records(ToyPlugin()) == []
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", '[{"mixer": "full"}]', "3"], ids=["no-json", "number", "part", "scalar"])
-def test_a_file_that_holds_no_records_is_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / f"odd_mixer_{abs(hash(text))}"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / FILE).write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SpecError, match=r"conformance\.json: holds no conformance records"):
-        listed(package.name)
+    assert not (package / ConformanceRecords.FILE).exists()
+    assert records_of(ToyPlugin()) == []

@@ -78,6 +78,7 @@ def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def verify(count: int) -> None:
         rows: list[Any] = [SimpleNamespace(op="op", key=("sm_90", number, 0)) for number in range(count)]
+        monkeypatch.setattr(keys.Proofs, "holders", lambda package: [package])
         monkeypatch.setattr(keys, "proofs", lambda package: rows)
         keys._verified.cache_clear()
 

@@ -11,7 +11,7 @@ import torch
 from training_samples import RECIPE, Echo, EchoOptions, Tasks, arch_of, plugin_of, registry_of
 
 from archsearch.measurement import Measurement
-from archsearch.storage import Store
+from archsearch.storage import NewTrial, Store
 from archsearch.testing.toy_layer import RunningMean
 from archsearch.training import Recipe, evaluate
 
@@ -45,15 +45,17 @@ def test_a_measurement_is_read_back_as_it_was_measured(layer, broken, rates, sto
     search = store.create_search("s", {}, [], plugins=[], parts=[])
     trial = store.add_trial(
         search,
-        kind="search",
-        state="running",
-        arch=measured.arch,
-        digest=measured.digest,
-        pattern=measured.pattern,
-        params={},
-        seeds=[0],
-        costs={},
-        violations={},
+        NewTrial(
+            kind="search",
+            state="running",
+            arch=measured.arch,
+            digest=measured.digest,
+            pattern=measured.pattern,
+            params={},
+            seeds=[0],
+            costs={},
+            violations={},
+        ),
     )
 
     store.add_measurement(trial, measured.to_json(), {"test": measured.test}, task="echo")

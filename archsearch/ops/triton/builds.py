@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -11,6 +12,49 @@ from archsearch.ops.triton.conv import conv_backward, conv_forward, conv_step
 from archsearch.ops.triton.gates import gate_backward, gate_forward
 from archsearch.ops.triton.norms import gated_backward, gated_forward, unit_backward, unit_forward
 from archsearch.ops.triton.table import CONV, GATED, GATES, UNIT
+
+_TILES = {"BLOCK_T": "R", "BLOCK_R": "R", "BLOCK_C": "C"}
+"""Arguments of the kernels that are tiles of a configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One row of a table: its `size` (taps, or a head dim) and the configurations of its kernels."""
+
+    op: str
+    size: int
+    configs: Mapping[str, Config]
+
+    def build(
+        self,
+        name: str,
+        fn: Any,
+        pointers: Mapping[str, str],
+        sizes: tuple[str, ...],
+        flags: Mapping[str, Any],
+        *,
+        variant: str = "",
+        scalars: tuple[str, ...] = (),
+    ) -> Build:
+        """The kernel `fn` in the configuration `name`."""
+        config = self.configs[name]
+        tiles = {argument: config.tiles[tile] for argument, tile in _TILES.items() if argument in fn.arg_names}
+        return Build(
+            op=self.op,
+            name=name,
+            fn=fn,
+            signature={**pointers, **dict.fromkeys(sizes, "i32"), **dict.fromkeys(scalars, "fp32")},
+            constexprs={**tiles, **flags},
+            config=config,
+            head_dim=self.size,
+            variant=variant,
+        )
+
+
+def _rows(table: Table, arch: str) -> list[_Row]:
+    return [
+        _Row(op=table.op, size=size, configs=row) for (of_arch, size, _), row in table.rows.items() if of_arch == arch
+    ]
 
 
 def builds(arch: str) -> Iterator[Build]:
@@ -23,193 +67,100 @@ def builds(arch: str) -> Iterator[Build]:
 
 def _conv_builds(arch: str) -> Iterator[Build]:
     sizes = ("tokens", "channels", "width", "x_batch", "x_token", "position_batch")
-    for taps, row in _rows(CONV, arch):
+    for row in _rows(CONV, arch):
         for activation, packed in product(("none", "silu"), (False, True)):
             common = {"x": "*bf16", "weight": "*fp32", "positions": "*i64" if packed else "*bf16"}
             variant = activation + ("-packed" if packed else "")
-            flags = {"ACTIVATION": activation, "PACKED": packed, "ALIGNED": True, "TAPS": taps}
-            yield _build(
-                CONV,
+            flags = {"ACTIVATION": activation, "PACKED": packed, "ALIGNED": True, "TAPS": row.size}
+            yield row.build(
                 "forward",
                 conv_forward,
-                row,
-                taps,
-                variant,
                 {**common, "tail": "*fp32", "y": "*bf16"},
                 sizes,
                 {**flags, "TAIL": False},
-                ("BLOCK_T", "BLOCK_C"),
+                variant=variant,
             )
-            yield _build(
-                CONV,
+            yield row.build(
                 "backward",
                 conv_backward,
-                row,
-                taps,
-                variant,
                 {**common, "d_y": "*bf16", "d_x": "*bf16", "d_weight": "*fp32"},
                 sizes,
                 flags,
-                ("BLOCK_T", "BLOCK_C"),
+                variant=variant,
             )
         for activation in ("none", "silu"):
             tail = {"x": "*bf16", "weight": "*fp32", "tail": "*bf16", "y": "*bf16"}
-            flags = {"ACTIVATION": activation, "ALIGNED": True, "TAPS": taps, "PACKED": False, "TAIL": True}
-            yield _build(
-                CONV,
-                "forward",
-                conv_forward,
-                row,
-                taps,
-                f"{activation}-tail",
-                {**tail, "positions": "*bf16"},
-                sizes,
-                flags,
-                ("BLOCK_T", "BLOCK_C"),
+            flags = {"ACTIVATION": activation, "ALIGNED": True, "TAPS": row.size, "PACKED": False, "TAIL": True}
+            yield row.build(
+                "forward", conv_forward, {**tail, "positions": "*bf16"}, sizes, flags, variant=f"{activation}-tail"
             )
-            yield _build(
-                CONV,
+            yield row.build(
                 "step",
                 conv_step,
-                row,
-                taps,
-                activation,
                 {**tail, "after": "*bf16"},
                 ("channels", "width", "x_batch"),
-                {"ACTIVATION": activation, "TAPS": taps},
-                ("", "BLOCK_C"),
+                {"ACTIVATION": activation, "TAPS": row.size},
+                variant=activation,
             )
 
 
 def _unit_builds(arch: str) -> Iterator[Build]:
-    for dim, row in _rows(UNIT, arch):
-        yield _build(
-            UNIT,
+    for row in _rows(UNIT, arch):
+        yield row.build(
             "forward",
             unit_forward,
-            row,
-            dim,
-            "",
             {"x": "*bf16", "unit": "*bf16", "inverse": "*fp32"},
             ("rows", "heads", "dim", "x_token"),
-            {"ALIGNED": True, "BLOCK_D": dim},
-            ("BLOCK_R", ""),
+            {"ALIGNED": True, "BLOCK_D": row.size},
             scalars=("eps",),
         )
-        yield _build(
-            UNIT,
+        yield row.build(
             "backward",
             unit_backward,
-            row,
-            dim,
-            "",
             {"unit": "*bf16", "inverse": "*fp32", "d_unit": "*bf16", "d_x": "*bf16"},
             ("rows", "dim"),
-            {"ALIGNED": True, "BLOCK_D": dim},
-            ("BLOCK_R", ""),
+            {"ALIGNED": True, "BLOCK_D": row.size},
         )
 
 
 def _gated_builds(arch: str) -> Iterator[Build]:
     sizes = ("rows", "heads", "dim", "gate_token")
     common = {"x": "*bf16", "weight": "*fp32", "gate": "*bf16"}
-    for (dim, row), activation in product(_rows(GATED, arch), ("none", "silu", "sigmoid")):
-        flags = {"ACTIVATION": activation, "ALIGNED": True, "BLOCK_D": dim}
-        yield _build(
-            GATED,
-            "forward",
-            gated_forward,
-            row,
-            dim,
-            activation,
-            {**common, "out": "*bf16"},
-            sizes,
-            flags,
-            ("BLOCK_R", ""),
-            scalars=("eps",),
+    for row, activation in product(_rows(GATED, arch), ("none", "silu", "sigmoid")):
+        flags = {"ACTIVATION": activation, "ALIGNED": True, "BLOCK_D": row.size}
+        yield row.build(
+            "forward", gated_forward, {**common, "out": "*bf16"}, sizes, flags, variant=activation, scalars=("eps",)
         )
         grads = {"d_out": "*bf16", "d_x": "*bf16", "d_gate": "*bf16", "d_weight": "*fp32"}
-        yield _build(
-            GATED,
-            "backward",
-            gated_backward,
-            row,
-            dim,
-            activation,
-            {**common, **grads},
-            sizes,
-            flags,
-            ("BLOCK_R", ""),
-            scalars=("eps",),
+        yield row.build(
+            "backward", gated_backward, {**common, **grads}, sizes, flags, variant=activation, scalars=("eps",)
         )
 
 
 def _gate_builds(arch: str) -> Iterator[Build]:
     sizes = ("rows", "columns", "group", "x_row")
-    for (dim, row), (form, step) in product(
+    for row, (form, step) in product(
         _rows(GATES, arch), (("rate", True), ("rate", False), ("logsigmoid", False), ("sigmoid", False))
     ):
         parameter = "*fp32" if form == "rate" else "*bf16"
         common = {"x": "*bf16", "bias": parameter, "rate": parameter}
         flags = {"FORM": form, "STEP": step, "ALIGNED": True}
-        yield _build(
-            GATES,
+        yield row.build(
             "forward",
             gate_forward,
-            row,
-            dim,
-            form + ("-step" if step else ""),
             {**common, "out": "*fp32", "step": "*fp32"},
             sizes,
             flags,
-            ("BLOCK_R", "BLOCK_C"),
+            variant=form + ("-step" if step else ""),
             scalars=("temperature",),
         )
         grads = {"d_out": "*fp32", "d_step": "*fp32", "d_x": "*bf16", "d_bias": "*fp32", "d_rate": "*fp32"}
-        yield _build(
-            GATES,
+        yield row.build(
             "backward",
             gate_backward,
-            row,
-            dim,
-            form + ("-step" if step else ""),
             {**common, **grads},
             sizes,
             flags,
-            ("BLOCK_R", "BLOCK_C"),
+            variant=form + ("-step" if step else ""),
             scalars=("temperature",),
         )
-
-
-def _rows(table: Table, arch: str) -> list[tuple[int, Mapping[str, Config]]]:
-    return [(dim, row) for (row_arch, dim, _), row in table.rows.items() if row_arch == arch]
-
-
-def _build(
-    table: Table,
-    name: str,
-    fn: Any,
-    row: Mapping[str, Config],
-    dim: int,
-    variant: str,
-    pointers: Mapping[str, str],
-    sizes: tuple[str, ...],
-    flags: Mapping[str, Any],
-    tiles: tuple[str, str],
-    *,
-    scalars: tuple[str, ...] = (),
-) -> Build:
-    """`tiles` names the kernel's arguments for the configuration's tiles R and C, "" where it has none."""
-    config = row[name]
-    blocks = {argument: config.tiles[tile] for argument, tile in zip(tiles, ("R", "C"), strict=True) if argument}
-    signature = {**pointers, **dict.fromkeys(sizes, "i32"), **dict.fromkeys(scalars, "fp32")}
-    return Build(
-        op=table.op,
-        name=name,
-        fn=fn,
-        signature=signature,
-        constexprs={**flags, **blocks},
-        config=config,
-        head_dim=dim,
-        variant=variant,
-    )

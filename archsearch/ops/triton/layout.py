@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from archsearch.ops.laid_out import LaidOut
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
@@ -43,58 +45,55 @@ class Sequences:
     sequence: Tensor
 
 
-def lay_sequences(
-    queries: tuple[int, int], keys: int, cu_seqlens: Tensor | None, lengths: Tensor | None, device: torch.device
-) -> Sequences:
-    """Sequences of `queries` = (B, T) over `keys` = S rows each, the queries the last T of them: of all S, or of the
-    first `lengths` `[B]`; or packed by `cu_seqlens` `[N + 1]`, as many keys as queries."""
-    batch, count = queries
+def lay_sequences(laid: LaidOut) -> Sequences:
+    """Where the sequences of q `[B, T, ...]` and k `[B, S, ...]` stand, laid out as they are."""
+    (batch, count), keys, device = laid.q.shape[:2], laid.k.shape[1], laid.q.device
     tokens = torch.arange(batch * count, device=device)
-    if cu_seqlens is not None:
-        bounds = cu_seqlens.to(device, torch.int64, non_blocking=True)
+    if laid.cu_seqlens is not None:
+        bounds = laid.cu_seqlens.to(device, torch.int64, non_blocking=True)
         sequence = torch.searchsorted(bounds[1:], tokens, right=True).clamp_(max=len(bounds) - 2)
         return Sequences(begins=bounds[:-1], ends=bounds[1:], at=tokens, sequence=sequence)
     begins = torch.arange(batch, device=device) * keys
-    ends = begins + (keys if lengths is None else lengths.to(device, torch.int64, non_blocking=True))
+    ends = begins + (keys if laid.lengths is None else laid.lengths.to(device, torch.int64, non_blocking=True))
     sequence = tokens // max(count, 1)
     at = ends[sequence] - count + tokens % max(count, 1)
     return Sequences(begins=begins, ends=ends, at=at, sequence=sequence)
 
 
-def lay_blocks(
-    queries: tuple[int, int],
-    keys: int,
-    size: int,
-    cu_seqlens: Tensor | None,
-    lengths: Tensor | None,
-    device: torch.device,
-) -> Blocks:
+def lay_blocks(laid: LaidOut, size: int) -> Blocks:
     """Blocks of `size` keys for the queries of `lay_sequences`."""
-    laid = lay_sequences(queries, keys, cu_seqlens, lengths, device)
-    blocks = queries[0] * -(-keys // size) if cu_seqlens is None else keys // size + len(laid.ends)
-    after = ((laid.ends - laid.begins + size - 1) // size).cumsum(0)  # the block after each sequence's last
+    places = lay_sequences(laid)
+    after = ((places.ends - places.begins + size - 1) // size).cumsum(0)  # the block after each sequence's last
     firsts = torch.nn.functional.pad(after[:-1], (1, 0))
-    begin, first = laid.begins[laid.sequence], firsts[laid.sequence]
-    numbers = torch.arange(blocks, device=device)
+    begin, first = places.begins[places.sequence], firsts[places.sequence]
+    numbers = torch.arange(most_blocks(laid, size), device=places.at.device)
     holder = torch.searchsorted(after, numbers, right=True)
     inside = holder < len(after)
     holder = holder.clamp_(max=len(after) - 1)
-    stops = laid.ends[holder]
-    starts = torch.where(inside, laid.begins[holder] + (numbers - firsts[holder]) * size, stops)
-    narrow = [
-        x.to(torch.int32)
-        for x in (starts, torch.minimum(starts + size, stops), laid.at, begin, first + (laid.at - begin) // size, first)
-    ]
+    stops = places.ends[holder]
+    starts = torch.where(inside, places.begins[holder] + (numbers - firsts[holder]) * size, stops)
+    own = first + (places.at - begin) // size
+    narrow = [x.to(torch.int32) for x in (starts, torch.minimum(starts + size, stops), places.at, begin, own, first)]
     return Blocks(size=size, **dict(zip(("starts", "stops", "at", "begin", "own", "first"), narrow, strict=True)))
+
+
+def most_blocks(laid: LaidOut, size: int) -> int:
+    """As many blocks of `size` keys as there can be, from shapes alone."""
+    batch, keys = laid.k.shape[:2]
+    if laid.cu_seqlens is None:
+        return batch * -(-keys // size)
+    return keys // size + laid.cu_seqlens.shape[0] - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pairs of a query and a block that it chose, sorted by lane (`kernels.chosen`): `order` `[pairs]` and `bounds`
-    `[lanes + 1]`, int32."""
+    """Pairs of a query and a block that it chose, sorted by lane (`chosen`): `order` `[pairs]` and `bounds`
+    `[lanes + 1]`, int32; each of the `choosers` of a token chose `slots` blocks at most."""
 
     order: Tensor
     bounds: Tensor
+    choosers: int
+    slots: int
 
     @property
     def lanes(self) -> int:
@@ -115,10 +114,10 @@ class Pairs:
 
 def sort_pairs(chosen: Tensor, key_heads: int, blocks: int) -> Pairs:
     """Pairs of the choices `[B * T, Hc, slots]`, -1 for none."""
-    choosers = chosen.shape[1]
+    choosers, slots = chosen.shape[1:]
     head = torch.arange(choosers, device=chosen.device, dtype=torch.int32) * key_heads // choosers
     lanes = key_heads * blocks
     lane = torch.where(chosen < 0, lanes, chosen + head[:, None] * blocks).to(torch.int32).flatten()
     ordered, order = lane.sort(stable=True)
     bounds = torch.searchsorted(ordered, torch.arange(lanes + 1, device=chosen.device, dtype=torch.int32))
-    return Pairs(order=order.to(torch.int32), bounds=bounds.to(torch.int32))
+    return Pairs(order=order.to(torch.int32), bounds=bounds.to(torch.int32), choosers=choosers, slots=slots)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from archsearch.ops.laid_out import LaidOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +79,23 @@ def precision_of(x: Tensor) -> str:
     return "ieee" if x.dtype == torch.float32 else "tf32"
 
 
-def alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def alike(laid: LaidOut) -> LaidOut:
     """q, k, v in one dtype, that of autocast where it is on, and of one head dim, the lesser filled with zeros."""
-    kind = q.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
-    dim = max(q.shape[-1], v.shape[-1])
-    q, k, v = (x.to(dtype) for x in (q, k, v))
-    if q.shape[-1] == v.shape[-1]:
-        return q, k, v
-    q, k, v = (F.pad(x, (0, dim - x.shape[-1])) for x in (q, k, v))
-    return q, k, v
+    kind = laid.q.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else laid.q.dtype
+    dim = max(laid.q.shape[-1], laid.v.shape[-1])
+    q, k, v = (_widened(x.to(dtype), dim) for x in (laid.q, laid.k, laid.v))
+    return replace(laid, q=q, k=k, v=v)
+
+
+def _widened(x: Tensor, dim: int) -> Tensor:
+    return x if x.shape[-1] == dim else F.pad(x, (0, dim - x.shape[-1]))
+
+
+def narrowed(out: Tensor, laid: LaidOut) -> Tensor:
+    """Outputs of what `alike` made, `[B, T, Hq, Dv]` with the head dim of the values that there were before."""
+    value_dim = laid.v.shape[-1]
+    return out if out.shape[-1] == value_dim else out[..., :value_dim]
 
 
 def rows_of_cache(x: Tensor) -> tuple[Tensor, int, int]:
@@ -95,3 +104,11 @@ def rows_of_cache(x: Tensor) -> tuple[Tensor, int, int]:
     if x.stride(3) != 1 or x.stride(2) != dim or x.stride(1) % dim or x.stride(0) % dim:
         x = x.contiguous()
     return x, x.stride(0) // dim, x.stride(1) // dim
+
+
+def heads_end_to_end(x: Tensor) -> Tensor:
+    """`x` `[B, T, H, D]`, its heads end to end and its tokens and sequences whole heads apart; a copy where they are
+    not."""
+    dim = x.shape[-1]
+    fits = x.stride(-1) == 1 and x.stride(-2) == dim and not (x.stride(0) % dim or x.stride(1) % dim)
+    return x if fits else x.contiguous()

@@ -17,6 +17,7 @@ from torch import Tensor
 from archsearch.kernels import Build, Key, Table, arch_of
 from archsearch.kernels.config import tables
 from archsearch.ops.triton.decode import decode_splits, merge_splits
+from archsearch.ops.triton.operands import heads_end_to_end
 
 MOST_ROWS = 2048
 """Rows that one program reads at most, so that a long sequence among short ones still spreads over the card."""
@@ -62,7 +63,7 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
         torch.empty(batch, heads, splits, *width, dtype=torch.float32, device=q.device) if merged else o
         for width in ((value_dim,), ())
     )
-    q, k, v, lengths = q.contiguous(), _packed_heads(k), _packed_heads(v), lengths.contiguous()
+    q, k, v, lengths = q.contiguous(), heads_end_to_end(k), heads_end_to_end(v), lengths.contiguous()
     decode_splits[(programs * splits,)](
         q,
         k,
@@ -206,13 +207,6 @@ _QUERY_TILES = (16, 64)
 
 def _query_tile(group: int) -> int:
     return next((tile for tile in _QUERY_TILES if group <= tile), _QUERY_TILES[-1])
-
-
-def _packed_heads(x: Tensor) -> Tensor:
-    """`x` `[B, S, H, D]` with heads end to end, and rows and sequences whole heads apart; a copy where it is not."""
-    dim = x.shape[-1]
-    fits = x.stride(-1) == 1 and x.stride(-2) == dim and not (x.stride(0) % dim or x.stride(1) % dim)
-    return x if fits else x.contiguous()
 
 
 @cache

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from archsearch.kernels import Build
 from archsearch.ops.triton import block_rows, ranges
 from archsearch.ops.triton.attention_builds import builders
+from archsearch.ops.triton.gradients import ranges as range_gradients
 from archsearch.ops.triton.step import step_builds
 
 from .table import TABLE
@@ -21,10 +22,12 @@ def builds(arch: str) -> Iterator[Build]:
     for row in builders(TABLE, arch, heads=_HEADS, key_heads=_HEADS):
         yield row.build("forward", ranges.range_forward, SLOTS=0)
         yield row.build("inner", block_rows.inner_products)
-        yield row.build("grad_query", ranges.range_grad_query, types=types, SLOTS=0, ADD=False)
-        yield row.build("grad_keys", ranges.range_grad_keys, types=types, EACH=1, ADD=False)
+        yield row.build("grad_query", range_gradients.range_grad_query, types=types, SLOTS=0, ADD=False)
+        yield row.build("grad_keys", range_gradients.range_grad_keys, types=types, EACH=1, ADD=False)
     for row in builders(TABLE, arch, heads=_HEADS, key_heads=_HEADS // _GROUP):
-        yield row.build("grad_keys", ranges.range_grad_keys, variant="grouped", types=types, EACH=_GROUP, ADD=False)
+        yield row.build(
+            "grad_keys", range_gradients.range_grad_keys, variant="grouped", types=types, EACH=_GROUP, ADD=False
+        )
     for key in TABLE.rows:
         if key[0] == arch:
             yield from step_builds(TABLE, key)

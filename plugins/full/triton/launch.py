@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import Config, arch_of
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.triton.launch.attention import (
     Range,
     attend_range,
@@ -18,17 +19,15 @@ from archsearch.ops.triton.launch.attention import (
     gradient,
 )
 from archsearch.ops.triton.layout import lay_sequences
-from archsearch.ops.triton.operands import Operands, alike, operands
+from archsearch.ops.triton.operands import Operands, alike, narrowed, operands
 
 from .table import TABLE
 
 
-def run(q: Tensor, k: Tensor, v: Tensor, *, scale: float, cu_seqlens: Tensor | None, lengths: Tensor | None) -> Tensor:
+def run(laid: LaidOut, *, scale: float) -> Tensor:
     """`ops.full_attention` by kernels, `[B, T, Hq, Dv]`; nothing waits for the device, so bounds go unchecked."""
-    value_dim = v.shape[-1]
-    q, k, v = alike(q, k, v)
-    out: Tensor = full_forward(q, k, v, cu_seqlens, lengths, scale)[0]
-    return out if out.shape[-1] == value_dim else out[..., :value_dim]
+    out: Tensor = full_forward(*alike(laid).flat, scale)[0]
+    return narrowed(out, laid)
 
 
 @torch.library.custom_op("archsearch::full_forward", mutates_args=())
@@ -36,7 +35,8 @@ def full_forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, lengths: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Output `[B, T, Hq, D]` and log-sum-exps `[B * T, Hq]`, to base 2."""
-    x, row, seen = _prepare(q, k, v, cu_seqlens, lengths, scale)
+    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    x, row, seen = _prepare(laid, scale)
     return attend_range(x, seen, row["forward"])
 
 
@@ -53,7 +53,8 @@ def full_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    x, row, seen = _prepare(q, k, v, cu_seqlens, lengths, scale)
+    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    x, row, seen = _prepare(laid, scale)
     grad = gradient(o, g, norms, x.width, row["inner"])
     dq, dk, dv = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for y in (q, k, v))
     grad_range_query(x, seen, grad, dq, row["grad_query"])
@@ -88,10 +89,8 @@ def _backward(ctx: Any, g: Tensor | None, _: Tensor | None) -> tuple[Tensor | No
 full_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _prepare(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, lengths: Tensor | None, scale: float
-) -> tuple[Operands, dict[str, Config], Range]:
-    key = TABLE.key(arch_of(q.device), q.shape[3])
-    laid = lay_sequences((q.shape[0], q.shape[1]), k.shape[1], cu_seqlens, lengths, q.device)
-    seen = Range(low=laid.begins[laid.sequence].to(torch.int32), high=(laid.at + 1).to(torch.int32))
-    return operands(q, k, v, width=key[1], scale=scale), dict(TABLE.rows[key]), seen
+def _prepare(laid: LaidOut, scale: float) -> tuple[Operands, dict[str, Config], Range]:
+    key = TABLE.key(arch_of(laid.q.device), laid.q.shape[3])
+    places = lay_sequences(laid)
+    seen = Range(low=places.begins[places.sequence].to(torch.int32), high=(places.at + 1).to(torch.int32))
+    return operands(laid.q, laid.k, laid.v, width=key[1], scale=scale), dict(TABLE.rows[key]), seen

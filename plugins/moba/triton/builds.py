@@ -8,6 +8,7 @@ from typing import Any
 from archsearch.kernels import Build
 from archsearch.ops.triton import block_rows, blocks, chosen, parts, ranges
 from archsearch.ops.triton.attention_builds import builders
+from archsearch.ops.triton.gradients import ranges as range_gradients
 
 from .choice import choose_past
 from .step import attend_step, rank_step
@@ -24,10 +25,10 @@ def builds(arch: str) -> Iterator[Build]:
         yield row.build("past_forward", chosen.chosen_forward, SLOTS=_SLOTS)
         yield row.build("own_forward", ranges.range_forward, SLOTS=_SLOTS)
         yield row.build("inner", block_rows.inner_products)
-        yield row.build("own_grad_keys", ranges.range_grad_keys, EACH=1, ADD=False)
+        yield row.build("own_grad_keys", range_gradients.range_grad_keys, EACH=1, ADD=False)
         yield row.build("past_grad_keys", chosen.chosen_grad_keys, CHOOSERS=_HEADS, SHARE=1, SLOTS=_SLOTS)
         yield row.build("past_grad_query", chosen.chosen_grad_query, SLOTS=_SLOTS)
-        yield row.build("own_grad_query", ranges.range_grad_query, SLOTS=_SLOTS, ADD=False)
+        yield row.build("own_grad_query", range_gradients.range_grad_query, SLOTS=_SLOTS, ADD=False)
         for splits in SPLITS:
             step: dict[str, Any] = {"SLOTS": _SLOTS, "SLOTS_UP": _SLOTS, "SPLITS": splits}
             types, variant = {"ranks": "*i64", "parts": "*fp32"}, f"splits-{splits}"

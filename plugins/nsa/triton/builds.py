@@ -8,6 +8,7 @@ from typing import Any
 from archsearch.kernels import Build
 from archsearch.ops.triton import block_rows, blocks, chosen, parts, ranges
 from archsearch.ops.triton.attention_builds import Builder, builders
+from archsearch.ops.triton.gradients import ranges as range_gradients
 
 from .choice import choose_important
 from .selection import selection_forward, selection_grad_query
@@ -37,12 +38,12 @@ def _backward(row: Builder) -> Iterator[Build]:
     group = _HEADS // _KEY_HEADS
     wide = {"dq": "*fp32", "parts": "*fp32"}
     yield row.build("inner", block_rows.inner_products)
-    yield row.build("window_grad_query", ranges.range_grad_query, types=wide, SLOTS=0, ADD=False)
-    yield row.build("means_grad_query", ranges.range_grad_query, types=wide, SLOTS=0, ADD=True)
+    yield row.build("window_grad_query", range_gradients.range_grad_query, types=wide, SLOTS=0, ADD=False)
+    yield row.build("means_grad_query", range_gradients.range_grad_query, types=wide, SLOTS=0, ADD=True)
     yield row.build("selection_grad_query", selection_grad_query, types=wide, SLOTS=_SLOTS, SHARE=16)
-    yield row.build("window_grad_keys", ranges.range_grad_keys, EACH=group, ADD=False)
-    yield row.build("own_grad_keys", ranges.range_grad_keys, EACH=group, ADD=True)
-    yield row.build("means_grad_keys", ranges.range_grad_keys, EACH=1, ADD=False)
+    yield row.build("window_grad_keys", range_gradients.range_grad_keys, EACH=group, ADD=False)
+    yield row.build("own_grad_keys", range_gradients.range_grad_keys, EACH=group, ADD=True)
+    yield row.build("means_grad_keys", range_gradients.range_grad_keys, EACH=1, ADD=False)
     yield row.build("past_grad_keys", chosen.chosen_grad_keys, CHOOSERS=_KEY_HEADS, SHARE=16, SLOTS=_SLOTS)
 
 

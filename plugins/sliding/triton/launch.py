@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import triton
 from torch import Tensor
 
 from archsearch.kernels import Config, arch_of
+from archsearch.ops.laid_out import LaidOut
+from archsearch.ops.triton.operands import heads_end_to_end, precision_of
 
 from .backward import keys_backward, queries_backward
 from .forward import attention_forward
@@ -19,18 +22,9 @@ _FEWEST_ROWS = 1024
 """Queries that a program takes at least, where those of the sinks are divided."""
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    window: int,
-    sinks: int,
-    scale: float,
-    cu_seqlens: Tensor | None,
-    lengths: Tensor | None,
-) -> Tensor:
-    """`window_attention` by kernels, `[B, T, Hq, Dv]`; nothing waits for the device, so bounds go unchecked."""
+def run(laid: LaidOut, *, window: int, sinks: int, scale: float) -> Tensor:
+    """`ops.window_attention` by kernels, `[B, T, Hq, Dv]`; nothing waits for the device, so bounds go unchecked."""
+    q, k, v, cu_seqlens, lengths = laid.flat
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
     if scale < 0:
@@ -54,6 +48,57 @@ def _spans(cu_seqlens: Tensor, tokens: int) -> Tensor:
     return torch.nn.functional.pad(spans, (0, -tokens % 4))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """One call: q, k and v with their heads end to end; where packed tokens' sequences begin and end, `[2, T]`, and the
+    rows that each sequence has filled, None where that is all; what a query sees; the scale of scores."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    spans: Tensor | None
+    lengths: Tensor | None
+    window: int
+    sinks: int
+    scale: float
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Starts and ends of the tokens' sequences, and rows that sequences have filled; q for what no kernel reads."""
+        starts, ends = (self.q, self.q) if self.spans is None else self.spans.unbind()
+        return starts, ends, self.q if self.lengths is None else self.lengths
+
+    @property
+    def scale_log2(self) -> float:
+        """The scale of scores to base 2."""
+        return self.scale * _LOG2_E
+
+    def arguments(self, kernel: str) -> tuple[Config, tuple[int, ...], dict[str, Any]]:
+        """The configuration of a kernel, the sizes that it is called with, and its constants."""
+        dim, value_dim = self.q.shape[3], self.v.shape[3]
+        row = TABLE.key(arch_of(self.q.device), max(dim, value_dim))
+        config = TABLE.rows[row][kernel]
+        steps = [x.stride(axis) // x.shape[3] for x in (self.q, self.k, self.v) for axis in (0, 1)]
+        lengths, heads = (self.q.shape[1], self.k.shape[1]), (self.q.shape[2], self.k.shape[2])
+        constants = {
+            "D": dim,
+            "DV": value_dim,
+            "BLOCK_D": row[1],
+            **config.tiles,
+            "PACKED": self.spans is not None,
+            "RAGGED": self.lengths is not None,
+            "PRECISION": precision_of(self.q),
+            "num_warps": config.num_warps,
+            "num_stages": config.num_stages,
+        }
+        return config, (*lengths, *heads, self.window, self.sinks, *steps), constants
+
+    def programs(self, config: Config) -> int:
+        """Programs that take a tile of the queries of one head each."""
+        batch, queries, heads, _ = self.q.shape
+        return batch * heads * -(-queries // config.tiles["M"])
+
+
 @torch.library.custom_op("archsearch::window_attention_forward", mutates_args=())
 def _forward(
     q: Tensor,
@@ -67,14 +112,29 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """o `[B, T, Hq, Dv]` and the log-sum-exps of the scores, base 2, `[B, Hq, T]` float32."""
     batch, queries, heads, _ = q.shape
-    q, k, v = (_heads_end_to_end(x) for x in (q, k, v))
-    config, sizes, widths = _arguments("forward", q, k, v, spans, lengths, window, sinks)
+    call = _call(q, k, v, spans, lengths, window, sinks, scale)
+    config, sizes, constants = call.arguments("forward")
     o = torch.empty(batch, queries, heads, v.shape[3], dtype=q.dtype, device=q.device)
     lse = torch.empty(batch, heads, queries, dtype=torch.float32, device=q.device)
-    programs = batch * heads * triton.cdiv(queries, config.tiles["M"])
-    starts, _, filled = _bounds(q, spans, lengths)
-    attention_forward[(programs,)](q, k, v, o, lse, starts, filled, scale * _LOG2_E, *sizes, **widths)
+    starts, _, filled = call.bounds
+    attention_forward[(call.programs(config),)](
+        call.q, call.k, call.v, o, lse, starts, filled, call.scale_log2, *sizes, **constants
+    )
     return o, lse
+
+
+def _call(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spans: Tensor | None,
+    lengths: Tensor | None,
+    window: int,
+    sinks: int,
+    scale: float,
+) -> _Call:
+    q, k, v = (heads_end_to_end(x) for x in (q, k, v))
+    return _Call(q=q, k=k, v=v, spans=spans, lengths=lengths, window=window, sinks=sinks, scale=scale)
 
 
 @_forward.register_fake
@@ -98,25 +158,30 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, from that of o."""
-    batch, queries, heads, _ = q.shape
-    q, k, v = (_heads_end_to_end(x) for x in (q, k, v))
-    grad = grad.contiguous()
-    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-    delta = torch.empty_like(lse)
-    starts, _, filled = _bounds(q, spans, lengths)
-    config, sizes, widths = _arguments("queries", q, k, v, spans, lengths, window, sinks)
-    programs = batch * heads * triton.cdiv(queries, config.tiles["M"])
-    queries_backward[(programs,)](q, k, v, o, lse, starts, filled, grad, delta, dq, scale * _LOG2_E, *sizes, **widths)
-    parts = _parts(queries, window, sinks) if spans is None else 1
-    read = q, k, v, lse, spans, lengths, grad, delta
-    _keys_backward(*read, dk[None], dv[None], window, sinks if parts == 1 else 0, scale)
+    call = _call(q, k, v, spans, lengths, window, sinks, scale)
+    given = _Gradient(lse=lse, grad=grad.contiguous(), delta=torch.empty_like(lse))
+    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (call.q, call.k, call.v))
+    _queries_backward(call, given, o, dq)
+    parts = _parts(q.shape[1], window, sinks) if spans is None else 1
+    _keys_backward(call if parts == 1 else replace(call, sinks=0), given, dk[None], dv[None])
     if parts > 1:
+        every = replace(call, window=k.shape[1], sinks=0)
         dk_parts, dv_parts = (
-            torch.empty(parts, batch, sinks, *x.shape[2:], dtype=torch.float32, device=q.device) for x in (k, v)
+            torch.empty(parts, len(q), sinks, *x.shape[2:], dtype=torch.float32, device=q.device) for x in (k, v)
         )
-        _keys_backward(*read, dk_parts, dv_parts, k.shape[1], 0, scale)
+        _keys_backward(every, given, dk_parts, dv_parts)
         dk[:, :sinks], dv[:, :sinks] = dk_parts.sum(0), dv_parts.sum(0)
     return dq, dk, dv
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gradient:
+    """What both backward kernels read: the log-sum-exps of the forward pass, the gradient of its outputs, and their
+    product ``delta`` `[B, Hq, T]`, which that of the queries writes."""
+
+    lse: Tensor
+    grad: Tensor
+    delta: Tensor
 
 
 @_backward.register_fake
@@ -130,36 +195,22 @@ def _parts(queries: int, window: int, sinks: int) -> int:
     return triton.cdiv(queries, max(2 * window, _FEWEST_ROWS)) if sinks else 1
 
 
-def _keys_backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lse: Tensor,
-    spans: Tensor | None,
-    lengths: Tensor | None,
-    grad: Tensor,
-    delta: Tensor,
-    dk: Tensor,
-    dv: Tensor,
-    window: int,
-    sinks: int,
-    scale: float,
-) -> None:
+def _queries_backward(call: _Call, given: _Gradient, o: Tensor, dq: Tensor) -> None:
+    """Writes dq and ``given.delta``."""
+    config, sizes, constants = call.arguments("queries")
+    starts, _, filled = call.bounds
+    read = call.q, call.k, call.v, o, given.lse, starts, filled, given.grad
+    queries_backward[(call.programs(config),)](*read, given.delta, dq, call.scale_log2, *sizes, **constants)
+
+
+def _keys_backward(call: _Call, given: _Gradient, dk: Tensor, dv: Tensor) -> None:
     """Writes dk `[parts, B, keys, Hkv, D]` and dv of the first so many keys, each part over a run of the queries."""
     parts, batch, count = dk.shape[:3]
-    config, sizes, widths = _arguments("keys", q, k, v, spans, lengths, window, sinks)
-    bounds = _bounds(q, spans, lengths)
-    rows = triton.cdiv(triton.cdiv(q.shape[1], parts), config.tiles["M"]) * config.tiles["M"]
-    programs = parts * batch * k.shape[2] * triton.cdiv(count, config.tiles["N"])
-    keys_backward[(programs,)](
-        q, k, v, lse, *bounds, grad, delta, dk, dv, scale * _LOG2_E, *sizes, count, parts, rows, **widths
-    )
-
-
-def _bounds(q: Tensor, spans: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts and ends of the tokens' sequences, and rows that sequences have filled; q for what no kernel reads."""
-    starts, ends = (q, q) if spans is None else spans.unbind()
-    return starts, ends, q if lengths is None else lengths
+    config, sizes, constants = call.arguments("keys")
+    rows = triton.cdiv(triton.cdiv(call.q.shape[1], parts), config.tiles["M"]) * config.tiles["M"]
+    programs = parts * batch * call.k.shape[2] * triton.cdiv(count, config.tiles["N"])
+    read = call.q, call.k, call.v, given.lse, *call.bounds, given.grad, given.delta
+    keys_backward[(programs,)](*read, dk, dv, call.scale_log2, *sizes, count, parts, rows, **constants)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -173,40 +224,3 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ..
 
 
 _forward.register_autograd(_differentiate, setup_context=_remember)
-
-
-def _arguments(
-    kernel: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    spans: Tensor | None,
-    lengths: Tensor | None,
-    window: int,
-    sinks: int,
-) -> tuple[Config, tuple[int, ...], dict[str, Any]]:
-    """The configuration of a kernel, the sizes that it is called with, and its constants."""
-    dim, value_dim = q.shape[3], v.shape[3]
-    row = TABLE.key(arch_of(q.device), max(dim, value_dim))
-    config = TABLE.rows[row][kernel]
-    steps = [x.stride(axis) // x.shape[3] for x in (q, k, v) for axis in (0, 1)]
-    sizes = (q.shape[1], k.shape[1], q.shape[2], k.shape[2], window, sinks, *steps)
-    constants = {
-        "D": dim,
-        "DV": value_dim,
-        "BLOCK_D": row[1],
-        **config.tiles,
-        "PACKED": spans is not None,
-        "RAGGED": lengths is not None,
-        "PRECISION": "ieee" if q.dtype == torch.float32 else "tf32",
-        "num_warps": config.num_warps,
-        "num_stages": config.num_stages,
-    }
-    return config, sizes, constants
-
-
-def _heads_end_to_end(x: Tensor) -> Tensor:
-    """`x` `[B, T, H, D]`, its heads end to end and its tokens whole heads apart; a copy where they are not."""
-    dim = x.shape[-1]
-    fits = x.stride(-1) == 1 and x.stride(-2) == dim and not (x.stride(0) % dim or x.stride(1) % dim)
-    return x if fits else x.contiguous()

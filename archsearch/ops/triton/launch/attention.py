@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from archsearch.kernels import Config, Table, arch_of
+from archsearch.kernels import Config
 from archsearch.ops.triton import chosen as chosen_kernels
-from archsearch.ops.triton import ranges as range_kernels
 from archsearch.ops.triton.block_rows import inner_products
 from archsearch.ops.triton.blocks import mean_rows
+from archsearch.ops.triton.gradients.ranges import range_grad_keys, range_grad_query
 from archsearch.ops.triton.layout import Blocks, Pairs
-from archsearch.ops.triton.operands import Operands, rows_of, rows_of_cache
-from archsearch.ops.triton.parts import mean_of_last
+from archsearch.ops.triton.operands import Operands, rows_of
+from archsearch.ops.triton.ranges import range_forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +58,6 @@ def block_means(x: Tensor, blocks: Blocks, width: int, config: Config) -> Tensor
     return means
 
 
-def write_mean_of_last(means: Tensor, x: Tensor, lengths: Tensor, block_size: int, table: Table) -> None:
-    """Writes into means `[B, n, H, D]` that of the block which the last row of x `[B, S, H, D]` completes, if it does,
-    by the configuration "mean_step" of `table`."""
-    key = table.key(arch_of(x.device), x.shape[3])
-    (x, *steps), (written, *places) = rows_of_cache(x), rows_of_cache(means)
-    mean_of_last[x.shape[0], x.shape[2]](
-        x,
-        lengths.contiguous(),
-        written,
-        block_size,
-        *steps,
-        *places,
-        D=x.shape[3],
-        WIDTH=key[1],
-        **options(table.rows[key]["mean_step"]),
-    )
-    if written is not means:
-        means.copy_(written)
-
-
 def gradient(o: Tensor, g: Tensor, norms: Tensor, width: int, config: Config) -> Gradient:
     """For an output `o` `[B, T, Hq, D]` and its gradient `g`."""
     g = g.contiguous()
@@ -96,7 +76,7 @@ def attend_range(
     batch, count, heads, _ = x.q.shape
     o = torch.empty_like(x.q, memory_format=torch.contiguous_format)
     norms = x.q.new_empty(batch * count, heads, dtype=torch.float32)
-    range_kernels.range_forward[-(-count // config.tiles["M"]), heads, batch](
+    range_forward[-(-count // config.tiles["M"]), heads, batch](
         x.q,
         x.k,
         x.v,
@@ -130,7 +110,7 @@ def grad_range_query(
 ) -> None:
     """Writes, or adds to, dq `[B, T, Hq, D]`, the sum of `parts` `[B * T, Hq, slots, D]` with it."""
     batch, count, heads, _ = x.q.shape
-    range_kernels.range_grad_query[-(-count // config.tiles["M"]), heads, batch](
+    range_grad_query[-(-count // config.tiles["M"]), heads, batch](
         x.q,
         x.k,
         x.v,
@@ -161,7 +141,7 @@ def grad_range_keys(
     heads = x.heads
     keys, out = dk.shape[0] * dk.shape[1], dk.shape[2]
     begin, end = seen.queries(keys, config.tiles["N"])
-    range_kernels.range_grad_keys[len(begin), out](
+    range_grad_keys[len(begin), out](
         x.q,
         x.k,
         x.v,
@@ -197,10 +177,10 @@ def drop_unfilled(gradients: tuple[Tensor, ...], lengths: Tensor | None) -> tupl
     return tuple(x.masked_fill_(rows[..., None, None], 0) for x in gradients)
 
 
-def attend_pairs(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, config: Config) -> tuple[Tensor, Tensor]:
+def attend_pairs(x: Operands, pairs: Pairs, blocks: Blocks, config: Config) -> tuple[Tensor, Tensor]:
     """Attention of each pair of a query head and a block: parts `[B * T, Hq, slots, D]` in the dtype of q, and their
     log-sum-exps `[B * T, Hq, slots]`, -inf where the query made no such choice."""
-    batch, count, heads, dim = x.q.shape
+    (batch, count, heads, dim), slots = x.q.shape, pairs.slots
     parts = x.q.new_empty(batch * count, heads, slots, dim)
     part_norms = x.q.new_full((batch * count, heads, slots), -torch.inf, dtype=torch.float32)
     lane, first = pairs.tiles(config.tiles["M"])
@@ -228,10 +208,10 @@ def attend_pairs(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, config: 
     return parts, part_norms
 
 
-def grad_pairs_query(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, grad: Gradient, config: Config) -> Tensor:
+def grad_pairs_query(x: Operands, pairs: Pairs, blocks: Blocks, grad: Gradient, config: Config) -> Tensor:
     """The gradient of the query of each pair, `[B * T, Hq, slots, D]`, zeros where there is no such choice."""
     batch, count, heads, dim = x.q.shape
-    parts = x.q.new_zeros(batch * count, heads, slots, dim)
+    parts = x.q.new_zeros(batch * count, heads, pairs.slots, dim)
     lane, first = pairs.tiles(config.tiles["M"])
     chosen_kernels.chosen_grad_query[(len(lane),)](
         x.q,
@@ -253,7 +233,7 @@ def grad_pairs_query(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, grad
         blocks.count,
         *x.distances,
         HEADS=heads,
-        SLOTS=slots,
+        SLOTS=pairs.slots,
         **x.constants,
         **options(config),
     )
@@ -261,15 +241,7 @@ def grad_pairs_query(x: Operands, pairs: Pairs, blocks: Blocks, slots: int, grad
 
 
 def grad_pairs_keys(
-    x: Operands,
-    pairs: Pairs,
-    blocks: Blocks,
-    choosers: int,
-    slots: int,
-    grad: Gradient,
-    dk: Tensor,
-    dv: Tensor,
-    config: Config,
+    x: Operands, pairs: Pairs, blocks: Blocks, grad: Gradient, dk: Tensor, dv: Tensor, config: Config
 ) -> None:
     """Adds to dk and dv `[B, S, Hkv, D]` float32 what the pairs give the keys of their blocks."""
     chosen_kernels.chosen_grad_keys[pairs.lanes, -(-blocks.size // config.tiles["N"])](
@@ -291,9 +263,9 @@ def grad_pairs_keys(
         *x.distances,
         HEADS=x.heads,
         KV_HEADS=x.key_heads,
-        CHOOSERS=choosers,
-        SHARE=1 << (x.heads // choosers - 1).bit_length(),
-        SLOTS=slots,
+        CHOOSERS=pairs.choosers,
+        SHARE=1 << (x.heads // pairs.choosers - 1).bit_length(),
+        SLOTS=pairs.slots,
         **x.constants,
         **options(config),
     )

@@ -39,7 +39,8 @@ def backward(
     d_overlaps, d_v = None, d_writes
     if inputs.delta:
         d_overlaps, d_v = _d_solve(inputs, plan, within, memory, d_writes, parts)
-    d_q, d_k, d_channel = _d_inputs(inputs, plan, memory, d_o, d_writes, d_weights, d_overlaps, d_afters, parts)
+    inner = _Inner(o=d_o, writes=d_writes, weights=d_weights, overlaps=d_overlaps, afters=d_afters)
+    d_q, d_k, d_channel = _d_inputs(inputs, plan, memory, inner, parts)
     return Gradients(
         q=_summed(d_q, inputs.q),
         k=_summed(d_k, inputs.k),
@@ -202,16 +203,20 @@ def _d_solve(
     return d_overlaps, d_v
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Inner:
+    """Gradients of what lies between inputs and outputs: outputs and writes `[N, HV, V]`, the weights and overlaps of
+    pairs `[N, HV, C]`, None for no overlaps, and the states after each chunk."""
+
+    o: Tensor
+    writes: Tensor
+    weights: Tensor
+    overlaps: Tensor | None
+    afters: Tensor
+
+
 def _d_inputs(
-    inputs: Inputs,
-    plan: Plan,
-    memory: Memory,
-    d_o: Tensor,
-    d_writes: Tensor,
-    d_weights: Tensor,
-    d_overlaps: Tensor | None,
-    d_afters: Tensor,
-    parts: Shares,
+    inputs: Inputs, plan: Plan, memory: Memory, inner: _Inner, parts: Shares
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     heads, key_dim = inputs.v.shape[1], inputs.q.shape[-1]
     apart = None if heads == inputs.q.shape[1] else torch.float32
@@ -229,12 +234,12 @@ def _d_inputs(
         "log_decay": or_q(inputs, inputs.log_decay),
         "beta": or_q(inputs, inputs.beta),
         "befores": memory.befores,
-        "d_afters": d_afters,
+        "d_afters": inner.afters,
         "writes": memory.writes,
-        "d_writes": d_writes,
-        "d_o": d_o,
-        "d_weights": d_weights,
-        "d_overlaps": or_q(inputs, d_overlaps),
+        "d_writes": inner.writes,
+        "d_o": inner.o,
+        "d_weights": inner.weights,
+        "d_overlaps": or_q(inputs, inner.overlaps),
         "d_q": d_q,
         "d_k": d_k,
         "d_gates": or_q(inputs, d_gates),

@@ -134,7 +134,7 @@ def run_states(inputs: Inputs, plan: Plan, ready: Operands, initial: Tensor | No
     elif want_final:
         final = empty(inputs, plan.sequences, heads, key_dim, value_dim, dtype=torch.float32)
     own_final = final if plan.segments == 1 else None
-    _pass(inputs, plan, ready, initial=initial, befores=befores, writes=writes, last=own_final)
+    _pass(inputs, plan, ready, _Walk(initial=initial, befores=befores, writes=writes, last=own_final))
     return Memory(befores=befores, writes=writes, final=final, factors=factors)
 
 
@@ -145,29 +145,31 @@ def _segment_ends(inputs: Inputs, plan: Plan, ready: Operands) -> tuple[Tensor, 
     lasts = empty(inputs, plan.pieces, heads, key_dim, value_dim, dtype=torch.float32)
     if inputs.delta:
         factors = empty(inputs, plan.pieces, heads, key_dim, key_dim, dtype=torch.float32)
-        _pass(inputs, plan, ready, last=lasts)
-        _pass(inputs, plan, ready, last=factors, identity=True)
+        _pass(inputs, plan, ready, _Walk(last=lasts))
+        _pass(inputs, plan, ready, _Walk(last=factors, identity=True))
     else:
         factors = empty(inputs, plan.pieces, heads, key_dim, dtype=torch.float32)
-        _pass(inputs, plan, ready, last=lasts, factors=factors)
+        _pass(inputs, plan, ready, _Walk(last=lasts, factors=factors))
     return lasts, factors
 
 
-def _pass(
-    inputs: Inputs,
-    plan: Plan,
-    ready: Operands,
-    *,
-    initial: Tensor | None = None,
-    befores: Tensor | None = None,
-    writes: Tensor | None = None,
-    last: Tensor | None = None,
-    factors: Tensor | None = None,
-    identity: bool = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Walk:
+    """What a pass over chunks starts from and writes, None for what it has no need of; ``identity``: of the identity in
+    place of the values."""
+
+    initial: Tensor | None = None
+    befores: Tensor | None = None
+    writes: Tensor | None = None
+    last: Tensor | None = None
+    factors: Tensor | None = None
+    identity: bool = False
+
+
+def _pass(inputs: Inputs, plan: Plan, ready: Operands, walk: _Walk) -> None:
     config = plan.config("states")
     heads, value_dim = inputs.v.shape[1:]
-    width = inputs.q.shape[-1] if identity else value_dim
+    width = inputs.q.shape[-1] if walk.identity else value_dim
     arguments = (
         shared(inputs, plan)
         | segment_sizes(inputs, plan)
@@ -177,19 +179,19 @@ def _pass(
             "known": ready.known,
             "log_decay": or_q(inputs, inputs.log_decay),
             "left": or_q(inputs, ready.left),
-            "initial": or_q(inputs, initial),
-            "befores": or_q(inputs, befores),
-            "writes": or_q(inputs, writes),
-            "last": or_q(inputs, last),
-            "factors": or_q(inputs, factors),
+            "initial": or_q(inputs, walk.initial),
+            "befores": or_q(inputs, walk.befores),
+            "writes": or_q(inputs, walk.writes),
+            "last": or_q(inputs, walk.last),
+            "factors": or_q(inputs, walk.factors),
             "V": width,
             "BV": config.tiles["V"],
             "DELTA": inputs.delta,
-            "HAS_INITIAL": initial is not None,
-            "WANT_STATES": befores is not None,
-            "WANT_LAST": last is not None,
-            "WANT_FACTORS": factors is not None,
-            "IDENTITY": identity,
+            "HAS_INITIAL": walk.initial is not None,
+            "WANT_STATES": walk.befores is not None,
+            "WANT_LAST": walk.last is not None,
+            "WANT_FACTORS": walk.factors is not None,
+            "IDENTITY": walk.identity,
         }
     )
     launch(states, (plan.pieces, -(-width // config.tiles["V"]), heads), config, arguments)

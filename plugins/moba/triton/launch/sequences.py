@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import Config, arch_of
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.triton.launch.attention import (
     Range,
     attend_pairs,
@@ -21,29 +22,17 @@ from archsearch.ops.triton.launch.attention import (
     gradient,
     options,
 )
-from archsearch.ops.triton.layout import Blocks, Pairs, lay_blocks, sort_pairs
-from archsearch.ops.triton.operands import Operands, alike, operands
+from archsearch.ops.triton.layout import Blocks, Pairs, lay_blocks, most_blocks, sort_pairs
+from archsearch.ops.triton.operands import Operands, alike, narrowed, operands
 
 from ..choice import choose_past
 from ..table import TABLE
 
 
-def run(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    block_size: int,
-    top_k: int,
-    scale: float,
-    cu_seqlens: Tensor | None,
-    lengths: Tensor | None,
-) -> Tensor:
+def run(laid: LaidOut, *, block_size: int, top_k: int, scale: float) -> Tensor:
     """`ops.moba_attention` by kernels, `[B, T, Hq, Dv]`; nothing waits for the device, so bounds go unchecked."""
-    value_dim = v.shape[-1]
-    q, k, v = alike(q, k, v)
-    out: Tensor = moba_forward(q, k, v, cu_seqlens, lengths, block_size, top_k, scale)[0]
-    return out if out.shape[-1] == value_dim else out[..., :value_dim]
+    out: Tensor = moba_forward(*alike(laid).flat, block_size, top_k, scale)[0]
+    return narrowed(out, laid)
 
 
 @torch.library.custom_op("archsearch::moba_forward", mutates_args=())
@@ -58,13 +47,14 @@ def moba_forward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output `[B, T, Hq, D]`; log-sum-exps `[B * T, Hq]`, to base 2; the order and bounds of `layout.Pairs`."""
-    x, row, blocks = _prepare(q, k, v, cu_seqlens, lengths, block_size, scale)
+    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    x, row, blocks = _prepare(laid, block_size, scale)
     slots = top_k - 1
     if not slots:
         empty = blocks.starts.new_empty(0)
         return *attend_range(x, _own_range(blocks), row["own_forward"]), empty, empty.clone()
     pairs = sort_pairs(_choose(x, blocks, slots, row), x.key_heads, blocks.count)
-    parts, part_norms = attend_pairs(x, pairs, blocks, slots, row["past_forward"])
+    parts, part_norms = attend_pairs(x, pairs, blocks, row["past_forward"])
     o, norms = attend_range(x, _own_range(blocks), row["own_forward"], parts=parts, part_norms=part_norms)
     return o, norms, pairs.order, pairs.bounds
 
@@ -86,15 +76,16 @@ def moba_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    x, row, blocks = _prepare(q, k, v, cu_seqlens, lengths, block_size, scale)
+    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    x, row, blocks = _prepare(laid, block_size, scale)
     grad, own, slots = gradient(o, g, norms, x.width, row["inner"]), _own_range(blocks), top_k - 1
     dq, dk, dv = torch.empty(q.shape, dtype=q.dtype, device=q.device), *(_wide_like(y) for y in (k, v))
     grad_range_keys(x, own, grad, dk, dv, row["own_grad_keys"])
     parts = None
     if slots:
-        pairs = Pairs(order=order, bounds=bounds)
-        grad_pairs_keys(x, pairs, blocks, x.heads, slots, grad, dk, dv, row["past_grad_keys"])
-        parts = grad_pairs_query(x, pairs, blocks, slots, grad, row["past_grad_query"])
+        pairs = Pairs(order=order, bounds=bounds, choosers=x.heads, slots=slots)
+        grad_pairs_keys(x, pairs, blocks, grad, dk, dv, row["past_grad_keys"])
+        parts = grad_pairs_query(x, pairs, blocks, grad, row["past_grad_query"])
     grad_range_query(x, own, grad, dq, row["own_grad_query"], parts=parts)
     dk, dv = drop_unfilled((dk, dv), lengths)
     return dq, dk.to(k.dtype), dv.to(v.dtype)
@@ -112,8 +103,7 @@ def _(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, count, heads, _ = q.shape
-    keys = k.shape[1]
-    blocks = batch * -(-keys // block_size) if cu_seqlens is None else keys // block_size + cu_seqlens.shape[0] - 1
+    blocks = most_blocks(LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths), block_size)
     pairs, lanes = (batch * count * heads * (top_k - 1), k.shape[2] * blocks + 1) if top_k > 1 else (0, 0)
     return (
         q.new_empty(q.shape),
@@ -143,12 +133,10 @@ def _backward(ctx: Any, g: Tensor | None, *_: Tensor | None) -> tuple[Tensor | N
 moba_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _prepare(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, lengths: Tensor | None, block_size: int, scale: float
-) -> tuple[Operands, dict[str, Config], Blocks]:
-    key = TABLE.key(arch_of(q.device), q.shape[3])
-    blocks = lay_blocks((q.shape[0], q.shape[1]), k.shape[1], block_size, cu_seqlens, lengths, q.device)
-    return operands(q, k, v, width=key[1], scale=scale), dict(TABLE.rows[key]), blocks
+def _prepare(laid: LaidOut, block_size: int, scale: float) -> tuple[Operands, dict[str, Config], Blocks]:
+    key = TABLE.key(arch_of(laid.q.device), laid.q.shape[3])
+    x = operands(laid.q, laid.k, laid.v, width=key[1], scale=scale)
+    return x, dict(TABLE.rows[key]), lay_blocks(laid, block_size)
 
 
 def _own_range(blocks: Blocks) -> Range:

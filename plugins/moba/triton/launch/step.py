@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import arch_of
-from archsearch.ops.triton.launch.attention import options, write_mean_of_last
+from archsearch.ops.block_cache import BlockCache
+from archsearch.ops.triton.launch.attention import options
 from archsearch.ops.triton.operands import rows_of_cache
 from archsearch.ops.triton.parts import merge_parts
 
@@ -75,22 +76,11 @@ def moba_step(
     return o
 
 
-@torch.library.custom_op("archsearch::moba_write_mean", mutates_args=("means",))
-def write_mean(means: Tensor, x: Tensor, lengths: Tensor, block_size: int) -> None:
-    """`ops.write_mean` for the rows x `[B, S, H, D]`."""
-    write_mean_of_last(means, x, lengths, block_size, TABLE)
-
-
 @moba_step.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, means: Tensor, lengths: Tensor, block_size: int, top_k: int, scale: float
 ) -> Tensor:
     return q.new_empty(q.shape)
-
-
-@write_mean.register_fake
-def _(means: Tensor, x: Tensor, lengths: Tensor, block_size: int) -> None:
-    return None
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -103,7 +93,8 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, means, lengths = ctx.saved_tensors
     leaves = q, k, v = [x.detach().requires_grad_() for x in (q, k, v)]
     with torch.enable_grad():
-        out = step_by_gathering(q, k, v, means, lengths, block_size=ctx.block_size, top_k=ctx.top_k, scale=ctx.scale)
+        cache = BlockCache(k=k, v=v, means=means, lengths=lengths)
+        out = step_by_gathering(q, cache, block_size=ctx.block_size, top_k=ctx.top_k, scale=ctx.scale)
     return *torch.autograd.grad(out, leaves, g), *(None,) * 5
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import Config, arch_of
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.triton.launch.attention import (
     Gradient,
     Range,
@@ -23,31 +24,19 @@ from archsearch.ops.triton.launch.attention import (
     options,
 )
 from archsearch.ops.triton.layout import Blocks, lay_blocks, sort_pairs
-from archsearch.ops.triton.operands import Operands, alike, operands
+from archsearch.ops.triton.operands import Operands, alike, narrowed, operands
 
+from ...sizes import Sizes
 from ..choice import choose_important
 from ..selection import selection_forward, selection_grad_query
 from ..table import TABLE
 
 
-def branches(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    block_size: int,
-    top_k: int,
-    window: int,
-    scale: float,
-    cu_seqlens: Tensor | None,
-    lengths: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def branches(laid: LaidOut, sizes: Sizes, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Compression, selection and window of `ops.nsa_attention` by kernels, each `[B, T, Hq, Dv]`; nothing waits for
     the device, so bounds go unchecked."""
-    value_dim = v.shape[-1]
-    q, k, v = alike(q, k, v)
-    made = nsa_forward(q, k, v, cu_seqlens, lengths, block_size, top_k, window, scale)
-    compressed, selected, local = (o if o.shape[-1] == value_dim else o[..., :value_dim] for o in made[:3])
+    made = nsa_forward(*alike(laid).flat, sizes.block_size, sizes.top_k, sizes.window, scale)
+    compressed, selected, local = (narrowed(o, laid) for o in made[:3])
     return compressed, selected, local
 
 
@@ -93,7 +82,8 @@ def nsa_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The branches `[B, T, Hq, D]`, the log-sum-exps of each `[B * T, Hq]` to base 2, the past blocks that are chosen,
     `[B * T, Hkv, top_k - 1]` int32, -1 for none."""
-    call = _prepare(q, k, v, cu_seqlens, lengths, block_size, window, scale)
+    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    call = _prepare(laid, block_size, window, scale)
     compressed, norms = attend_range(call.means, call.complete, call.row["means_forward"])
     chosen = _choose(call, norms, top_k - 1)
     selected, selected_norms = _select(call, chosen)
@@ -117,7 +107,8 @@ def nsa_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, from those of the branches."""
-    call = _prepare(q, k, v, cu_seqlens, lengths, block_size, window, scale)
+    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    call = _prepare(laid, block_size, window, scale)
     x, row = call.x, call.row
     compressed, selected, local = (gradient(*one, x.width, row["inner"]) for one in zip(o, g, norms, strict=True))
     dq, dk, dv = (torch.empty(y.shape, dtype=torch.float32, device=y.device) for y in (q, k, v))
@@ -129,7 +120,7 @@ def nsa_backward(
     grad_range_keys(x, call.own, selected, dk, dv, row["own_grad_keys"], add=True)
     if chosen.shape[2]:
         pairs = sort_pairs(chosen, x.key_heads, call.blocks.count)
-        grad_pairs_keys(x, pairs, call.blocks, x.key_heads, chosen.shape[2], selected, dk, dv, row["past_grad_keys"])
+        grad_pairs_keys(x, pairs, call.blocks, selected, dk, dv, row["past_grad_keys"])
     dk, dv = drop_unfilled((dk, dv), lengths)
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
@@ -185,23 +176,16 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 nsa_forward.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _prepare(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cu_seqlens: Tensor | None,
-    lengths: Tensor | None,
-    block_size: int,
-    window: int,
-    scale: float,
-) -> _Call:
-    key = TABLE.key(arch_of(q.device), q.shape[3])
-    row, width = TABLE.rows[key], key[1]
-    blocks = lay_blocks((q.shape[0], q.shape[1]), k.shape[1], block_size, cu_seqlens, lengths, q.device)
-    means = [block_means(x, blocks, width, row["means"])[None] for x in (k, v)]
-    x = operands(q, k, v, width=width, scale=scale)
+def _prepare(laid: LaidOut, block_size: int, window: int, scale: float) -> _Call:
+    key = TABLE.key(arch_of(laid.q.device), laid.q.shape[3])
+    row, width, blocks = TABLE.rows[key], key[1], lay_blocks(laid, block_size)
+    means = [block_means(x, blocks, width, row["means"])[None] for x in (laid.k, laid.v)]
     return _Call(
-        x=x, means=operands(q, *means, width=width, scale=scale), blocks=blocks, window=min(window, k.shape[1]), row=row
+        x=operands(laid.q, laid.k, laid.v, width=width, scale=scale),
+        means=operands(laid.q, *means, width=width, scale=scale),
+        blocks=blocks,
+        window=min(window, laid.k.shape[1]),
+        row=row,
     )
 
 

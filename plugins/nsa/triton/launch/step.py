@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import arch_of
-from archsearch.ops.triton.launch.attention import options, write_mean_of_last
+from archsearch.ops.triton.launch.attention import options
 from archsearch.ops.triton.operands import precision_of, rows_of_cache
 
-from ...step import step_by_gathering
+from ...sizes import Sizes
+from ...step import NsaCache, step_by_gathering
 from ..step import attend_step, choose_step, means_step, merge_step
 from ..table import FEW, SPLITS, TABLE
 
@@ -24,8 +25,8 @@ def nsa_step(
     v: Tensor,
     k_means: Tensor,
     v_means: Tensor,
-    gates: Tensor,
     lengths: Tensor,
+    gates: Tensor,
     block_size: int,
     top_k: int,
     window: int,
@@ -108,12 +109,6 @@ def nsa_step(
     return o
 
 
-@torch.library.custom_op("archsearch::nsa_write_mean", mutates_args=("means",))
-def write_mean(means: Tensor, x: Tensor, lengths: Tensor, block_size: int) -> None:
-    """`step.write_mean` for the rows x `[B, S, H, D]`."""
-    write_mean_of_last(means, x, lengths, block_size, TABLE)
-
-
 @nsa_step.register_fake
 def _(
     q: Tensor,
@@ -121,19 +116,14 @@ def _(
     v: Tensor,
     k_means: Tensor,
     v_means: Tensor,
-    gates: Tensor,
     lengths: Tensor,
+    gates: Tensor,
     block_size: int,
     top_k: int,
     window: int,
     scale: float,
 ) -> Tensor:
     return q.new_empty(q.shape)
-
-
-@write_mean.register_fake
-def _(means: Tensor, x: Tensor, lengths: Tensor, block_size: int) -> None:
-    return None
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -143,23 +133,14 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """Of the form in PyTorch: one query a sequence is no case for a kernel."""
-    *tensors, lengths = ctx.saved_tensors
-    leaves = q, k, v, k_means, v_means, gates = [x.detach().requires_grad_() for x in tensors]
+    *floats, lengths, gates = ctx.saved_tensors
+    q, k, v, k_means, v_means, gates = leaves = [x.detach().requires_grad_() for x in (*floats, gates)]
+    sizes = Sizes(block_size=ctx.block_size, top_k=ctx.top_k, window=ctx.window)
     with torch.enable_grad():
-        out = step_by_gathering(
-            q,
-            k,
-            v,
-            k_means,
-            v_means,
-            gates,
-            lengths,
-            block_size=ctx.block_size,
-            top_k=ctx.top_k,
-            window=ctx.window,
-            scale=ctx.scale,
-        )
-    return *torch.autograd.grad(out, leaves, g, materialize_grads=True), *(None,) * 5
+        cache = NsaCache(k=k, v=v, k_means=k_means, v_means=v_means, lengths=lengths)
+        out = step_by_gathering(q, cache, gates, sizes, ctx.scale)
+    *d_floats, d_gates = torch.autograd.grad(out, leaves, g, materialize_grads=True)
+    return *d_floats, None, d_gates, *(None,) * 4
 
 
 nsa_step.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,1 @@
+"""Queries: what the pages show, as frames, records and sentences; nothing of Streamlit. One noun a file."""

@@ -1,0 +1,98 @@
+"""Kernel figures as tables: what the result files of the repository hold, by the mixer that each op belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from archsearch.bench.results.files import read_results
+from archsearch.bench.results.frames import kernel_frame
+from archsearch.bench.results.schema import Environment, Results
+from archsearch.errors import SpecError
+from archsearch.evidence.conformance import package_of
+from archsearch.evidence.proofs import Proofs
+from archsearch.mixer import MixerPlugin
+from archsearch.registry import Registry
+
+RESULTS = Path("benchmarks") / "results"
+"""Where measured kernel figures lie in the repository, from the folder that the dashboard was started in."""
+
+FIGURE_COLUMNS = (
+    "mixer",
+    "op",
+    "phase",
+    "shape",
+    "by",
+    "ms",
+    "spread",
+    "of_bound",
+    "note",
+    "card",
+    "date",
+    "versions",
+)
+CORE = "(core)"
+"""Stands for the mixer where an op is none's: the small ops around every mixer."""
+
+
+def held_results(folder: Path = RESULTS) -> tuple[list[Results], list[str]]:
+    """The result files of a folder that hold kernels, and a sentence for each file that cannot be read."""
+    found, errors = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found += read_results([path])
+        except SpecError as error:
+            errors.append(str(error))
+    return [results for results in found if results.kernels], errors
+
+
+def kernel_figures(held: Iterable[Results], registry: Registry) -> pd.DataFrame:
+    """`FIGURE_COLUMNS`, a row an op, phase, shape and contender; what was not measured has its reason as ``note``."""
+    owners = owners_of_ops(registry)
+    parts = [_figures(results, owners) for results in held]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FIGURE_COLUMNS))
+
+
+def owners_of_ops(registry: Registry) -> dict[str, str]:
+    """The mixer that each op belongs to: named as it, as a preset, or as registered for it."""
+    return {
+        op: mixer.name
+        for mixer in registry.mixers()
+        for op in (mixer.name, *registry.presets_of(mixer.name), *registry.measured(mixer.name).names)
+    }
+
+
+def _figures(results: Results, owners: Mapping[str, str]) -> pd.DataFrame:
+    frame = kernel_frame([results])
+    named = frame.assign(
+        mixer=frame["op"].map(lambda op: owners.get(op, CORE)),
+        by=(frame["by"] + " " + frame["form"]).str.strip(),
+        spread=[_spread(*ends) for ends in zip(frame["ms_low"], frame["ms_high"], strict=True)],
+        of_bound=pd.to_numeric(frame["fraction_of_bound"]),
+        ms=pd.to_numeric(frame["ms"]),
+        versions=_versions(results.environment),
+        note=[_note(*said) for said in zip(frame["status"], frame["reason"], strict=True)],
+    )
+    return named[list(FIGURE_COLUMNS)]
+
+
+def _spread(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None or low != low else f"{low:.3g} to {high:.3g}"
+
+
+def _note(status: str, reason: str) -> str:
+    return reason if status == "measured" else ": ".join(filter(None, (status, reason)))
+
+
+def _versions(found: Environment) -> str:
+    return f"archsearch {found.archsearch}, torch {found.torch}, Triton {found.triton}, driver {found.driver}"
+
+
+def proofs_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
+    """The kernel configurations of the mixer's plugin that passed every check on a card, stale ones too."""
+    package = package_of(mixer)
+    holders = Proofs.holders(package) if package else []
+    return pd.DataFrame([proof.model_dump() for holder in holders for proof in Proofs.listed(holder)])

@@ -1,0 +1,145 @@
+"""Mixers as tables: what is registered, options, presets, what a layer keeps and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+import pandas as pd
+
+from archsearch.analysis.crossings import CURVES
+from archsearch.arch import ModelSpec
+from archsearch.costs import layer_cost
+from archsearch.errors import ArchsearchError
+from archsearch.layer import LayerSpec
+from archsearch.mixer import LayerInfo, MixerPlugin
+from archsearch.registry import Registry
+
+from .conformance import conformance_of
+
+MEASURED = ("kv_bytes", "state_bytes", "decode_flops", "traffic", "prefill_flops")
+
+
+def mixers_table(registry: Registry) -> pd.DataFrame:
+    """One row a mixer: name, family, rule, what the suite found, the plugin that brings it, and presets."""
+    return pd.DataFrame(
+        [
+            (
+                mixer.name,
+                mixer.family,
+                mixer.summary,
+                conformance_of(mixer).short,
+                registry.version_of(mixer.name),
+                ", ".join(registry.presets_of(mixer.name)),
+            )
+            for mixer in registry.mixers()
+        ],
+        columns=["mixer", "family", "rule", "conformance", "version", "presets"],
+    )
+
+
+def registered(registry: Registry) -> str:
+    """The mixers in a sentence, each with its presets."""
+    presets = {mixer.name: registry.presets_of(mixer.name) for mixer in registry.mixers()}
+    named = [f"{name} (as {', '.join(given)})" if given else name for name, given in presets.items()]
+    count = len(named)
+    return f"{count} mixer{'s' if count != 1 else ''} can be searched: {' · '.join(named)}."
+
+
+def failures(registry: Registry) -> pd.DataFrame:
+    """The plugins that cannot be used, with their error."""
+    rows = [(one.name, one.distribution, one.status, one.error) for one in registry.reports() if one.status != "ok"]
+    return pd.DataFrame(rows, columns=["plugin", "distribution", "status", "error"])
+
+
+def options_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
+    """One row an option: its type, its default, and what a search chooses from unless it is narrowed."""
+    searched = mixer.options.tunables()
+    return pd.DataFrame(
+        [
+            (name, _type(field.annotation), str(field.default), ", ".join(map(str, searched.get(name, ()))))
+            for name, field in mixer.options.model_fields.items()
+        ],
+        columns=["option", "type", "default", "searched"],
+    )
+
+
+def _type(annotation: Any) -> str:
+    choices = get_args(annotation)
+    return " | ".join(map(str, choices)) if choices else str(getattr(annotation, "__name__", annotation))
+
+
+def presets_table(mixer: MixerPlugin[Any], registry: Registry) -> pd.DataFrame:
+    """One row a preset with the options that it fixes."""
+    rows = [
+        (name, ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults")
+        for name, values in registry.presets_of(mixer.name).items()
+    ]
+    return pd.DataFrame(rows, columns=["preset", "fixes"])
+
+
+def state_table(mixer: MixerPlugin[Any], registry: Registry, model: ModelSpec) -> pd.DataFrame:
+    """What decoding keeps for one sequence with the mixer's defaults: each tensor, its rows and how they grow."""
+    layer = LayerSpec.make(mixer.name, registry)
+    tensors = mixer.state(layer.options, model.shape, LayerInfo(resolver=registry))
+    return pd.DataFrame(
+        [
+            (tensor.name, tensor.role, " x ".join(map(str, tensor.row_shape)), tensor.dtype, _growth(tensor))
+            for tensor in tensors
+        ],
+        columns=["tensor", "role", "shape of a row", "dtype", "rows"],
+    )
+
+
+def _growth(tensor: Any) -> str:
+    base = f"{tensor.base} + " if tensor.base else ""
+    if tensor.stride is None:
+        return f"{tensor.base}, whatever the context"
+    grown = "one a token" if tensor.stride == 1 else f"one for {tensor.stride} tokens"
+    return f"{base}{grown}" + (f", at most {tensor.cap}" if tensor.cap is not None else "")
+
+
+def layer_curves(names: Sequence[str], registry: Registry, model: ModelSpec, contexts: Sequence[int]) -> pd.DataFrame:
+    """``arch`` (the mixer's or preset's name), ``context``, and `MEASURED` of one layer with the defaults."""
+    return pd.DataFrame(list(_curve_rows(names, registry, model, contexts)), columns=["arch", "context", *MEASURED])
+
+
+def _curve_rows(
+    names: Sequence[str], registry: Registry, model: ModelSpec, contexts: Sequence[int]
+) -> Iterator[tuple[Any, ...]]:
+    for name in names:
+        layer = LayerSpec.make(name, registry)
+        for context in contexts:
+            cost = layer_cost(layer, model, LayerInfo(resolver=registry), registry, context)
+            moved = cost.traffic.read_bytes + cost.traffic.written_bytes
+            yield (
+                name,
+                context,
+                cost.kv_bytes,
+                cost.state_bytes,
+                cost.decode_flops.total,
+                moved,
+                cost.prefill_flops.total,
+            )
+
+
+def names_of(registry: Registry) -> dict[str, str]:
+    """Every mixer and preset that can be costed with its defaults, and its family."""
+    found: dict[str, str] = {}
+    for mixer in registry.mixers():
+        for name in (mixer.name, *registry.presets_of(mixer.name)):
+            found[name] = mixer.family
+    return found
+
+
+LABELS: Mapping[str, str] = {**CURVES, "state_bytes": "State that decoding keeps"}
+"""`MEASURED` in words."""
+
+
+def can_cost(name: str, registry: Registry, model: ModelSpec) -> str | None:
+    """Why a mixer cannot stand on a backbone; None where it can."""
+    try:
+        layer_cost(LayerSpec.make(name, registry), model, LayerInfo(resolver=registry), registry, 1)
+    except ArchsearchError as error:
+        return str(error)
+    return None

@@ -1,0 +1,149 @@
+"""Forms of the decay, one record each: kind, parametrisation and its start, features, parameters and operations.
+
+To add a form is to add a record to `FORMS`; options, costs and the layer read it there. No torch is imported here: what
+records hold of tensors are functions of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from archsearch.mixer import Flops, LayerInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Update = Literal["hebbian", "delta"]
+Decay = Literal["none", "constant", "head", "channel"]
+"""Kinds: no decay, one number a head, one a token and head, one a token and key channel."""
+
+SOFTPLUS = Flops(elementwise=1, exp=2)
+"""Of a softplus or a logsigmoid."""
+
+
+class Dims(NamedTuple):
+    """Heads of a layer, and the key dim and value dim of one."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed:
+    """Log decays `[H]` that are not trained, of the numbers of the heads, float64 from 0."""
+
+    log_decay: Callable[[Tensor, LayerInfo], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """-exp(A_log) dt with dt = softplus(x + dt_bias), A_log of each head. At the start A is uniform in ``start_rate``
+    and softplus(dt_bias) log-uniform in ``start_step``."""
+
+    start_rate: tuple[float, float] = (1.0, 16.0)
+    start_step: tuple[float, float] = (1e-3, 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSigmoid:
+    """logsigmoid(x + b) / temperature, b as torch starts a linear layer."""
+
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecayForm:
+    """How a paper makes its log decays. ``rank`` is the width of the low-rank map to a gate a channel, 0 for none.
+    ``default_for`` is the update rule whose default it is among the forms of its kind."""
+
+    name: str
+    kind: Decay
+    paper: str
+    parametrisation: Fixed | Rate | LogSigmoid | None
+    rank: Callable[[Dims], int] = lambda dims: 0
+    default_for: Update = "hebbian"
+
+    @property
+    def has_step(self) -> bool:
+        """Whether it makes a step size a head, which may scale what is written."""
+        return self.kind == "head" and isinstance(self.parametrisation, Rate)
+
+    def gates(self, dims: Dims) -> int:
+        """Log decays that are made of each token."""
+        return {"none": 0, "constant": 0, "head": dims.heads, "channel": dims.heads * dims.key_dim}[self.kind]
+
+    def features(self, dims: Dims) -> int:
+        """Numbers that the layer's projection makes of each token for the gates."""
+        return self.rank(dims) or self.gates(dims)
+
+    def params(self, dims: Dims) -> int:
+        """Trained parameters beyond the projection: the low-rank map, biases, rates."""
+        rates = dims.heads if isinstance(self.parametrisation, Rate) else 0
+        return (self.rank(dims) + 1) * self.gates(dims) + rates
+
+    def flops(self, dims: Dims) -> Flops:
+        """Operations of one token's gates beyond projection and low-rank map."""
+        return (SOFTPLUS + Flops(elementwise=2)) * float(self.gates(dims))
+
+
+NONE = DecayForm(name="none", kind="none", paper="", parametrisation=None)
+
+RETNET_DECAY = Fixed(log_decay=lambda heads, layer: (-(2.0 ** (-5.0 - heads))).log1p())
+RETNET = DecayForm(
+    name="retnet",
+    kind="constant",
+    paper="log(1 - 2^(-5 - h)) (RetNet, arXiv 2307.08621, equation 8)",
+    parametrisation=RETNET_DECAY,
+)
+
+LIGHTNING = DecayForm(
+    name="lightning",
+    kind="constant",
+    paper="-2^(-8 (h + 1) / H) (1 - l / (L - 1) + 1e-5), layer l of L: slower with depth (TransNormerLLM, arXiv "
+    "2307.14995, section 3.1); the slopes of MiniMax-01 (arXiv 2501.08313, section 2.2, and its released code)",
+    parametrisation=Fixed(
+        log_decay=lambda heads, layer: (
+            -(2.0 ** (-8.0 * (heads + 1) / len(heads))) * (1 - layer.index / max(layer.depth - 1, 1) + 1e-5)
+        )
+    ),
+)
+
+MAMBA2 = DecayForm(
+    name="mamba2",
+    kind="head",
+    paper="Mamba-2, arXiv 2405.21060, section 7; its start as in its code and Mamba's, arXiv 2312.00752",
+    parametrisation=Rate(),
+)
+
+GLA = DecayForm(
+    name="gla",
+    kind="channel",
+    paper="x of rank 16 (GLA, arXiv 2312.06635, section 4.4)",
+    parametrisation=LogSigmoid(temperature=16.0),
+    rank=lambda dims: 16,
+)
+
+KDA = DecayForm(
+    name="kda",
+    kind="channel",
+    paper='x of rank value_dim (Kimi Linear, arXiv 2510.26692, "neural parameterization")',
+    parametrisation=Rate(),
+    rank=lambda dims: dims.value_dim,
+    default_for="delta",
+)
+
+FORMS: Mapping[str, DecayForm] = {form.name: form for form in (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA)}
+
+
+def forms_of(kind: str) -> list[DecayForm]:
+    """The forms that a kind of decay may take; none for a kind that there is not."""
+    return [form for form in FORMS.values() if form.kind == kind]
+
+
+def default_form(update: object, kind: str) -> str | None:
+    """The form of a kind that goes with an update rule unless another is named: its own, else the first."""
+    forms = forms_of(kind)
+    return next((form.name for form in (*(each for each in forms if each.default_for == update), *forms)), None)

@@ -1,0 +1,127 @@
+"""Every formula of docs/costs.md is Python, and gives what the cost model gives."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.composition import figures_of
+from archsearch.costs import MEASURES, CostModel
+from archsearch.registry import Registry
+
+PAGE = Path(__file__).parents[2] / "docs" / "costs.md"
+BLOCKS: dict[str, str] = dict(
+    re.findall(r"^<!-- checked: ([^\n]+) -->\n```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+)
+
+FORMULAS = {
+    "full": ["full", "softmax"],
+    "sliding": ["sliding", "softmax"],
+    "moba": ["moba", "softmax", "moba more"],
+    "nsa": ["nsa", "softmax", "nsa more"],
+    "linear": ["linear", "linear more"],
+}
+"""The blocks that tell a mixer's costs, in their order."""
+
+LAYERS = [
+    "full",
+    "full(rope=0.3, qk_norm=true)",
+    "sliding(window=7, sinks=3)",
+    "sliding(window=300)",
+    "moba(block_size=16, top_k=3)",
+    "moba(block_size=16, top_k=1)",
+    "moba(block_size=64, top_k=8)",
+    "nsa(block_size=16, top_k=4, window=24)",
+    "nsa(block_size=16, top_k=1, window=8)",
+    "nsa(block_size=32, top_k=2, window=400)",
+    *("linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"),
+    "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
+]
+CONTEXTS = [1, 15, 16, 64, 65, 130, 1000]
+PHASES = {"prefill": "forward", "train": "forward", "decode": "decode"}
+
+MODELS = [
+    ModelSpec(d_model=64, n_heads=4, n_kv_heads=2, channel_mixer="none"),
+    ModelSpec(d_model=48, n_heads=2, head_dim=20, short_conv=4, meta_tokens=5, dtype="float64", vocab_size=100),
+    ModelSpec(d_model=64, n_heads=4, channel_mixer="moe", n_experts=6, experts_per_token=2, dtype="float32"),
+]
+MODEL_IDS = [model.channel_mixer for model in MODELS]
+
+
+def symbols(model: ModelSpec, tokens: int) -> dict[str, Any]:
+    """The symbols of the page."""
+    backbone = model.model_dump()
+    sizes = {"d": model.d_model, "V": model.vocab_size, "F": model.ffn_dim, "E": model.expert_dim}
+    heads = {"H": model.n_heads, "G": model.n_kv_heads, "D": model.head_dim, "e": model.shape.dtype_bytes}
+    return {**backbone, **sizes, **heads, "T": tokens, "qk_norm": False}
+
+
+def evaluated(blocks: list[str], names: dict[str, Any]) -> dict[str, Any]:
+    """The names after the blocks have run."""
+    for block in blocks:
+        exec(BLOCKS[block], {}, names)
+    return names
+
+
+@pytest.mark.parametrize("model", MODELS, ids=MODEL_IDS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_formulas_of_a_mixer_give_what_its_plugin_gives(layer: str, model: ModelSpec, registry: Registry) -> None:
+    arch = ArchSpec.parse(layer, registry, model)
+    spec = arch.layers[0]
+    figures = figures_of(spec, arch, 0, registry)
+    for tokens in CONTEXTS:
+        for phase, kind in PHASES.items():
+            names = {**symbols(model, tokens), **spec.options.model_dump(), "phase": phase}
+            found = evaluated(FORMULAS[spec.mixer], names)
+            traffic = figures.traffic(context=tokens)
+            assert found["params"] == figures.params()
+            assert found["state_bytes"] == sum(tensor.nbytes(tokens) for tensor in figures.state())
+            assert (found["read_bytes"], found["written_bytes"]) == (traffic.read_bytes, traffic.written_bytes)
+            for part, amount in asdict(figures.flops(phase=phase, context=tokens)).items():
+                told = found.get(f"{kind}_{part}")
+                assert told == pytest.approx(amount, rel=1e-12) or (spec.mixer == "linear" and told is None), part
+
+
+def test_the_page_tells_all_kinds_of_operations_of_softmax_and_the_products_of_linear(registry: Registry) -> None:
+    options = registry.mixer("linear").parse_options({}).model_dump()
+    names = evaluated(FORMULAS["linear"], {**symbols(MODELS[0], 100), **options, "phase": "train"})
+    assert {"forward_matmul", "decode_matmul"} <= set(names)
+    for part in ("matmul", "elementwise", "exp"):
+        assert f"forward_{part} =" in BLOCKS["softmax"]
+        assert f"decode_{part} =" in BLOCKS["softmax"]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=MODEL_IDS)
+@pytest.mark.parametrize("layer", ["full", "kda", "nsa(block_size=16, top_k=4, window=24)"])
+def test_the_formulas_of_a_whole_model_give_what_the_cost_model_gives(
+    layer: str, model: ModelSpec, registry: Registry
+) -> None:
+    arch = ArchSpec.parse(f"[{layer}]*3", registry, model)
+    figures = figures_of(arch.layers[0], arch, 0, registry)
+    for tokens in CONTEXTS:
+        context = tokens + model.meta_tokens
+        traffic = figures.traffic(context=context)
+        mixer = {
+            "mixer_params": figures.params(),
+            "mixer_active": figures.active_params(),
+            "mixer_state": sum(tensor.nbytes(context) for tensor in figures.state()),
+            "mixer_kv": sum(tensor.nbytes(context) for tensor in figures.state() if tensor.grows),
+            "mixer_read": traffic.read_bytes,
+            "mixer_written": traffic.written_bytes,
+            **{f"mixer_{phase}": figures.flops(phase=phase, context=context).total for phase in PHASES},
+        }
+        found = evaluated(["channel", "model"], {**symbols(model, tokens), **mixer, "L": 3})
+        cost = CostModel(registry).cost(arch, tokens)
+        for measure in MEASURES:
+            assert found[measure] == pytest.approx(cost.measure(measure), rel=1e-12), measure
+
+
+def test_every_checked_block_of_the_page_is_evaluated_here() -> None:
+    used = {block for blocks in FORMULAS.values() for block in blocks} | {"channel", "model"}
+    assert set(BLOCKS) == used
+    assert PAGE.read_text().count("```python") == len(BLOCKS)

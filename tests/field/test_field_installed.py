@@ -1,0 +1,63 @@
+"""The packages of the field come by their entry points, as any author's do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+from field_packages import packages
+
+
+def archsearch(site: Path, *arguments: str) -> str:
+    """The answer of the command line, which sees the folder `site`."""
+    command = [sys.executable, "-c", "from archsearch.cli import main; main()", *arguments]
+    environ = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_package_is_found_and_sound(field_site: Path) -> None:
+    found = json.loads(archsearch(field_site, "plugins", "--json"))["plugins"]
+    ours = {report["distribution"]: report for report in found if report["distribution"] in packages()}
+    assert set(ours) == set(packages())
+    assert {name: (report["status"], report["mixers"]) for name, report in ours.items()} == {
+        name: ("ok", [name]) for name in packages()
+    }
+    assert not any(digest.startswith("unknown") for report in ours.values() for digest in report["digests"].values())
+
+
+@pytest.mark.field
+def test_pip_installs_the_same(field_site: Path, tmp_path: Path) -> None:
+    copies = [shutil.copytree(folder, tmp_path / "source" / name) for name, folder in packages().items()]
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(tmp_path / "site")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, *map(str, copies)], check=True)
+    assert described(tmp_path / "site") == described(field_site)
+    for name in packages():
+        module = name.replace("-", "_")
+        assert {path.name for path in (field_site / module).glob("*.py")} == {
+            path.name for path in (tmp_path / "site" / module).glob("*.py")
+        }
+
+
+def described(site: Path) -> dict[str, tuple[str, list[tuple[str, str, str]]]]:
+    """By distribution, its version and entry points."""
+    return {
+        found.name: (found.version, [(entry.group, entry.name, entry.value) for entry in found.entry_points])
+        for found in distributions(path=[str(site)])
+    }
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("name", packages())
+def test_a_package_can_be_trained_by_the_command_line(field_site: Path, name: str) -> None:
+    sizes = ("--steps", "3", "--batch-size", "4", "--d-model", "16", "--learning-rate", "0.01")
+    answer = json.loads(archsearch(field_site, "evaluate", f"{name} full", "--task", "copying", *sizes, "--json"))
+    (summary,) = answer["summary"]
+    assert summary["diverged"] == []
