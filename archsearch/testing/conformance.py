@@ -364,8 +364,9 @@ class MixerConformance:
 
     def continued(self, mixer: Mixer, x: Tensor, pieces: list[int], state: MixerState) -> tuple[Tensor, MixerState]:
         """`x` `[B, T, D]` piece by piece after `state`: a step for a piece of one token, else a prefill."""
-        outputs, ctx = [], Context(want_state=True)
+        outputs = []
         for piece in torch.split(x, pieces, dim=1):
+            ctx = Context(want_state=True)  # a pass of its own, in which a layer may share
             if piece.shape[1] == 1:
                 stepped, state = mixer.step(piece[:, 0], state=state, ctx=ctx)
                 outputs.append(stepped[:, None])

@@ -24,7 +24,7 @@ from archsearch import MixerOptions, MixerPlugin, ModelShape, StateTensor, Tunab
 from archsearch.mixer import Dtype, Flops, LayerInfo, Phase, Traffic
 
 if TYPE_CHECKING:
-    from field_mom.layer import MixtureOfMemories
+    from .layer import MixtureOfMemories
 
 CHUNK = 16
 
@@ -83,7 +83,7 @@ class MomPlugin(MixerPlugin[MomOptions]):
         return (StateTensor(name="memories", row_shape=row, dtype=dtype, role="recurrent", base=count),)
 
     def build(self, options: MomOptions, shape: ModelShape, layer: LayerInfo) -> MixtureOfMemories:
-        from field_mom.layer import MixtureOfMemories
+        from .layer import MixtureOfMemories
 
         return MixtureOfMemories(self, options, shape, layer)
 

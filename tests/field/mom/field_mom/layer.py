@@ -14,10 +14,11 @@ from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.cache import write_rows
-from field_mom import CHUNK
+
+from . import CHUNK
 
 if TYPE_CHECKING:
-    from field_mom import MomOptions
+    from . import MomOptions
 
 
 @dataclass(frozen=True, kw_only=True)

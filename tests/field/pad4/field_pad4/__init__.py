@@ -19,7 +19,7 @@ from archsearch.attention_cost import projection_flops, projection_params, softm
 from archsearch.mixer import Flops, LayerInfo, Phase, Traffic
 
 if TYPE_CHECKING:
-    from field_pad4.layer import BlockMeans
+    from .layer import BlockMeans
 
 BLOCK = 4
 
@@ -75,7 +75,7 @@ class Pad4Plugin(MixerPlugin[Pad4Options]):
         return open_rows + means
 
     def build(self, options: Pad4Options, shape: ModelShape, layer: LayerInfo) -> BlockMeans:
-        from field_pad4.layer import BlockMeans
+        from .layer import BlockMeans
 
         return BlockMeans(self, options, shape, layer)
 

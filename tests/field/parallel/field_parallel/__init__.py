@@ -17,7 +17,7 @@ from archsearch.composite import CompositePlugin
 from archsearch.mixer import Flops, Layer, LayerInfo, Phase
 
 if TYPE_CHECKING:
-    from field_parallel.layer import ParallelMixer
+    from .layer import ParallelMixer
 
 
 class ParallelOptions(MixerOptions):
@@ -46,7 +46,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
         return token if phase == "decode" else token * context
 
     def build(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> ParallelMixer:
-        from field_parallel.layer import ParallelMixer
+        from .layer import ParallelMixer
 
         return ParallelMixer(self, options, shape, layer)
 

@@ -27,7 +27,7 @@ from archsearch.attention_cost import (
 from archsearch.mixer import Flops, LayerInfo, Phase, Traffic
 
 if TYPE_CHECKING:
-    from field_prefix.layer import PrefixAttention
+    from .layer import PrefixAttention
 
 
 class PrefixOptions(MixerOptions):
@@ -63,7 +63,7 @@ class PrefixPlugin(MixerPlugin[PrefixOptions]):
         return tuple(replace(tensor, base=options.prefix) for tensor in kv_cache(shape))
 
     def build(self, options: PrefixOptions, shape: ModelShape, layer: LayerInfo) -> PrefixAttention:
-        from field_prefix.layer import PrefixAttention
+        from .layer import PrefixAttention
 
         return PrefixAttention(self, options, shape, layer)
 

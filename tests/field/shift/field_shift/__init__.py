@@ -6,8 +6,8 @@ token and the one before it in its sequence, zero before the first,
     q_t = W_q (x_t + m_q (x_{t-1} - x_t)), k_t and v_t likewise, m_q, m_k, m_v `[D]` trained.
 
 The value residual (arXiv 2410.17897, section 3, with trained weights): in the first such layer of a model v_t stays,
-in later ones v_t <- a v_t + b v1_t, v1_t the first layer's value of the same token, a and b trained. Then causal softmax
-attention. The state holds the last token beside the keys and (blended) values.
+in later ones v_t <- a v_t + b v1_t, v1_t the first layer's value of the same token, a and b trained. Then causal
+softmax attention. The state holds the last token beside the keys and (blended) values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from archsearch.attention_cost import (
 from archsearch.mixer import Flops, LayerInfo, Phase, Traffic
 
 if TYPE_CHECKING:
-    from field_shift.layer import ShiftedAttention
+    from .layer import ShiftedAttention
 
 
 class ShiftOptions(MixerOptions):
@@ -68,7 +68,7 @@ class ShiftPlugin(MixerPlugin[ShiftOptions]):
         return (*kv_cache(shape), last)
 
     def build(self, options: ShiftOptions, shape: ModelShape, layer: LayerInfo) -> ShiftedAttention:
-        from field_shift.layer import ShiftedAttention
+        from .layer import ShiftedAttention
 
         return ShiftedAttention(self, options, shape, layer)
 

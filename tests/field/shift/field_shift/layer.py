@@ -11,9 +11,11 @@ from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.cache import write_rows
+from archsearch.ops.laid_out import lay_out
 from archsearch.ops.rotary import Rotary
-from archsearch.ops.softmax import each_apart, masked_attention
-from field_shift import first_of
+from archsearch.ops.softmax import masked_attention
+
+from . import first_of
 
 
 class ShiftedAttention(Mixer):
@@ -35,7 +37,7 @@ class ShiftedAttention(Mixer):
         state = self.state_for(x, state, ctx)
         q, k, v = self._project(x, state, ctx)
         if state is None:
-            o = each_apart("field-shift", masked_attention, q, k, v, cu_seqlens=ctx.cu_seqlens, lengths=None)
+            o = lay_out("field-shift", q, k, v, cu_seqlens=ctx.cu_seqlens).each_apart("field-shift", masked_attention)
             return self.out(o.flatten(2)), None
         if ctx.cu_seqlens is not None:
             raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")

@@ -24,7 +24,7 @@ from archsearch.attention_cost import (
 from archsearch.mixer import Flops, LayerInfo, Phase, Traffic
 
 if TYPE_CHECKING:
-    from field_yoco.layer import Producer, Reader
+    from .layer import Producer, Reader
 
 PRODUCER = "field-yoco-kv"
 
@@ -75,7 +75,7 @@ class ProducerPlugin(_Attention):
         return kv_cache(shape)
 
     def build(self, options: YocoOptions, shape: ModelShape, layer: LayerInfo) -> Producer:
-        from field_yoco.layer import Producer
+        from .layer import Producer
 
         return Producer(self, options, shape, layer)
 
@@ -105,7 +105,7 @@ class ReaderPlugin(_Attention):
         return ()
 
     def build(self, options: YocoOptions, shape: ModelShape, layer: LayerInfo) -> Reader:
-        from field_yoco.layer import Reader
+        from .layer import Reader
 
         return Reader(self, options, shape, layer)
 
