@@ -75,6 +75,10 @@ def bench_kernels(
         raise typer.Exit(1)
 
 
+_SIZES = ("d_model", "n_heads", "n_kv_heads", "head_dim", "channel_mixer", "vocab_size")
+"""What a result of whole models says of the backbone."""
+
+
 @app.command("model")
 def bench_model(
     patterns: Annotated[list[str], typer.Argument(metavar="PATTERN...", help="Layer patterns; the first is the base.")],
@@ -125,15 +129,7 @@ def bench_model(
     rates = measure_ceilings(place, clock)
     bench = ModelBench(device=place, dtype=dtype, clock=clock, ceilings=rates, spec=spec, registry=registry)
     plan = plan_for(place, train=_contexts(train), prefill=_contexts(prefill), decode=_contexts(decode), batch=batch)
-    sizes: dict[str, int | str] = {
-        "d_model": spec.d_model,
-        "n_heads": spec.n_heads,
-        "n_kv_heads": spec.n_kv_heads,
-        "head_dim": spec.head_dim,
-        "channel_mixer": spec.channel_mixer,
-        "vocab_size": spec.vocab_size,
-        "impl": impl_in_use(),
-    }
+    sizes = {name: getattr(spec, name) for name in _SIZES} | {"impl": impl_in_use()}
     empty = Results(kind="model", environment=environment(place), ceilings=rates, model=sizes)
     rows = _collect((row for pattern in patterns for row in bench_pattern(pattern, plan, bench)), empty, json)
     if any(row.status in ("wrong", "failed") for row in rows):

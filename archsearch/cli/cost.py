@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsearch.cli.model_options import ChannelMixer, DModel, DtypeName, HeadDim, Heads, KvHeads, ShortConv, VocabSize
+from archsearch.cli.model_options import (
+    ChannelMixer,
+    DModel,
+    DtypeName,
+    HeadDim,
+    Heads,
+    KvHeads,
+    MetaTokens,
+    ShortConv,
+    VocabSize,
+)
 from archsearch.cli.output import JsonFlag, console, print_json, table
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ def cost(
     head_dim: HeadDim = 0,
     kv_heads: KvHeads = 0,
     short_conv: ShortConv = 0,
+    meta_tokens: MetaTokens = 0,
     dtype: DtypeName = "bfloat16",
     channel_mixer: ChannelMixer = "swiglu",
     vocab_size: VocabSize = 32768,
@@ -35,6 +46,7 @@ def cost(
 ) -> None:
     """Parameters, FLOPs, cache bytes and traffic of an architecture, by layer and in total."""
     from archsearch.arch import ArchSpec, ModelSpec
+    from archsearch.composition import check_arrangement
     from archsearch.costs import CostModel, parse_context
     from archsearch.errors import SpecError
     from archsearch.registry import load_registry
@@ -49,10 +61,12 @@ def cost(
             "dtype": dtype,
             "channel_mixer": channel_mixer,
             "short_conv": short_conv,
+            "meta_tokens": meta_tokens,
             "vocab_size": vocab_size,
         }
     )
     arch = ArchSpec.parse(pattern, registry, model)
+    check_arrangement(arch, registry)
     contexts = [parse_context(part.strip()) for part in context.split(",") if part.strip()]
     if not contexts:
         raise SpecError(f'--context "{context}" names no context: write numbers of tokens, as 4096,128Ki')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,9 +15,10 @@ from archsearch.cli.settings import read_settings
 from archsearch.printable import printable
 
 if TYPE_CHECKING:
+    from archsearch.arch import ArchSpec
     from archsearch.measurement import Measurement
     from archsearch.registry import Registry
-    from archsearch.training import Progress
+    from archsearch.training import Progress, Recipe
 
 
 LAST_SEED = 2**62
@@ -52,54 +54,51 @@ def evaluate(
     json: JsonFlag = False,
 ) -> None:
     """Trains one architecture on each task and seed; the best learning rate on validation is reported on test."""
-    from archsearch import api
     from archsearch.arch import ArchSpec, ModelSpec
     from archsearch.registry import load_registry
-    from archsearch.tasks import resolve_task
     from archsearch.training import Recipe
 
     registry, other = load_registry(), read_settings(settings or [])
-    model = ModelSpec.read(
-        {
-            "d_model": d_model,
-            "n_heads": heads,
-            "n_kv_heads": kv_heads,
-            "head_dim": head_dim,
-            "channel_mixer": channel_mixer,
-            "short_conv": short_conv,
-            **other["model"],
-        }
-    )
-    spec = ArchSpec.parse(arch, registry, model)
+    model = {
+        "d_model": d_model,
+        "n_heads": heads,
+        "n_kv_heads": kv_heads,
+        "head_dim": head_dim,
+        "channel_mixer": channel_mixer,
+        "short_conv": short_conv,
+    }
     given = {"steps": steps, "batch_size": batch_size, "learning_rates": learning_rate or None}
-    recipe = Recipe.read(
-        {
-            "seeds": seeds,
-            "device": device,
-            "dtype": dtype,
-            **{key: value for key, value in given.items() if value is not None},
-            **other["recipe"],
-        }
-    )
-    tasks = [resolve_task(name, registry) for name in task]
-    measurements = []
-    for resolved in tasks:
-        for number in range(seed, seed + recipe.seeds):
-            with _Progress(f"{resolved.label} seed {number}") as report:
-                measurements.append(api.evaluate(spec, resolved, recipe, number, registry=registry, on_progress=report))
+    told = {key: value for key, value in given.items() if value is not None}
+    spec = ArchSpec.parse(arch, registry, ModelSpec.read({**model, **other["model"]}))
+    recipe = Recipe.read({"seeds": seeds, "device": device, "dtype": dtype, **told, **other["recipe"]})
+    measurements = list(_measured(spec, task, recipe, seed, registry))
     if json:
-        print_json(
-            {
-                "pattern": spec.pattern(registry),
-                "digest": spec.digest,
-                "measurements": [measurement.to_json() for measurement in measurements],
-                "summary": [_summary(group) for group in _by_task(measurements)],
-            }
-        )
+        print_json(_as_json(spec, measurements, registry))
     else:
         _print(spec.pattern(registry), measurements, registry)
     if all(measurement.status == "diverged" for measurement in measurements):
         raise typer.Exit(6)
+
+
+def _measured(
+    arch: ArchSpec, tasks: list[str], recipe: Recipe, first_seed: int, registry: Registry
+) -> Iterator[Measurement]:
+    from archsearch import api
+    from archsearch.tasks import resolve_task
+
+    for resolved in [resolve_task(name, registry) for name in tasks]:
+        for seed in range(first_seed, first_seed + recipe.seeds):
+            with _Progress(f"{resolved.label} seed {seed}") as report:
+                yield api.evaluate(arch, resolved, recipe, seed, registry=registry, on_progress=report)
+
+
+def _as_json(arch: ArchSpec, measurements: list[Measurement], registry: Registry) -> dict[str, Any]:
+    return {
+        "pattern": arch.pattern(registry),
+        "digest": arch.digest,
+        "measurements": [measurement.to_json() for measurement in measurements],
+        "summary": [_summary(group) for group in _by_task(measurements)],
+    }
 
 
 class _Progress:

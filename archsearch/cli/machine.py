@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
-from archsearch.ray_settings import token_fault
+from archsearch.ray_settings import address_fault, token_fault
 from archsearch.units import format_quantity
-from archsearch.waiting import within
 
-ADDRESS_SECONDS = 5.0
 LEAST_MEMORY_BYTES = 2 * 2**30
 _MEMORY = Path("/proc/meminfo")
 
@@ -114,31 +110,12 @@ def _ray() -> Iterator[Check]:
     """``RAY_ADDRESS``, at which a search would look for a cluster, and the token that it is asked with."""
     address = os.environ.get("RAY_ADDRESS")
     if address is not None:
-        fault = _address_fault(address)
+        fault = address_fault(address) if address.strip() else ""
         yield Check(
             name="RAY_ADDRESS",
             status="broken" if fault else "ok",
-            detail=fault or address.strip() or "empty: a Ray of its own is started",
+            detail=f"{fault}, or unset it" if fault else address.strip() or "empty: a Ray of its own is started",
         )
     if os.environ.get("RAY_AUTH_MODE"):
         fault = token_fault(os.environ)
         yield Check(name="Ray's token", status="broken" if fault else "ok", detail=fault or "can be read")
-
-
-def _address_fault(address: str) -> str:
-    """Why a cluster cannot be reached at `address`, with the remedy; "" where its port answers in time."""
-    if address.strip() in ("", "auto", "local"):
-        return ""
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        return f'"{address}": {error}: write HOST:PORT of a Ray head, or unset it'
-    if not host or port is None:
-        return f'"{address}" has no host and port: write HOST:PORT of a Ray head, or unset it'
-    try:
-        within(ADDRESS_SECONDS, lambda: socket.create_connection((host, port), timeout=ADDRESS_SECONDS).close())
-    except (OSError, UnicodeError) as error:
-        cause = getattr(error, "strerror", None) or str(error)
-        return f'nothing answers at "{address}" ({cause}): start the cluster, or unset RAY_ADDRESS'
-    return ""

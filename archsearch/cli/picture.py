@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +83,8 @@ def _draw_points(
     front, references, dominated, not_exercised = groups
     if chance is not None:
         axes.axhline(chance, color=_FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label=f"chance ({chance:.3g})")
-    _scatter(axes, dominated, x, y, marker="o", color=_FAINT, size=18, label="dominated")
-    _scatter(axes, not_exercised, x, y, marker="X", color=_FAINT, size=22, label="sparsity not exercised")
+    _scatter(axes, dominated, x, y, _Mark("o", _FAINT, 18, "dominated"))
+    _scatter(axes, not_exercised, x, y, _Mark("X", _FAINT, 22, "sparsity not exercised"))
     if steps and len(front) > 1:
         ordered = sorted(front, key=lambda row: float(row[x.name]))
         where = "steps-post" if x.direction == "minimize" else "steps-pre"
@@ -99,34 +100,44 @@ def _draw_points(
     for kind, marker, name in (("search", "o", "front"), ("reference", "D", "front, reference")):
         for confirmed, label in ((True, f"{name}, confirmed"), (False, f"{name}, unconfirmed")):
             rows = [row for row in front if row["kind"] == kind and bool(row["confirmed"]) is confirmed]
-            _scatter(axes, rows, x, y, marker=marker, color=_FRONT, size=46, label=label, filled=confirmed)
+            _scatter(axes, rows, x, y, _Mark(marker, _FRONT, 46, label, filled=confirmed))
     within = [row for row in references if row["feasible"]]
     beyond = [row for row in references if not row["feasible"]]
-    _scatter(axes, within, x, y, marker="D", color=_REFERENCE, size=34, label="reference")
-    _scatter(axes, beyond, x, y, marker="D", color=_REFERENCE, size=34, label="reference, over budget", filled=False)
+    _scatter(axes, within, x, y, _Mark("D", _REFERENCE, 34, "reference"))
+    _scatter(axes, beyond, x, y, _Mark("D", _REFERENCE, 34, "reference, over budget", filled=False))
 
 
-def _scatter(
-    axes: Axes,
-    rows: Rows,
-    x: Objective,
-    y: Objective,
-    *,
-    marker: str,
-    color: str,
-    size: int,
-    label: str,
-    filled: bool = True,
-) -> None:
+@dataclass(frozen=True)
+class _Mark:
+    """How points are drawn, and what the legend calls them."""
+
+    marker: str
+    color: str
+    size: int
+    label: str
+    filled: bool = True
+
+
+def _scatter(axes: Axes, rows: Rows, x: Objective, y: Objective, mark: _Mark) -> None:
     if not rows:
         return
     xs, ys = [float(row[x.name]) for row in rows], [float(row[y.name]) for row in rows]
     low = [value - float(row[f"{y.name}_min"]) for value, row in zip(ys, rows, strict=True)]
     high = [float(row[f"{y.name}_max"]) - value for value, row in zip(ys, rows, strict=True)]
     if any(value > 0 for value in (*low, *high)):
-        axes.errorbar(xs, ys, yerr=[low, high], fmt="none", ecolor=color, elinewidth=1, capsize=2.5, zorder=3)
-    face = color if filled else "white"
-    axes.scatter(xs, ys, s=size, marker=marker, facecolor=face, edgecolor=color, linewidth=1.4, zorder=4, label=label)
+        axes.errorbar(xs, ys, yerr=[low, high], fmt="none", ecolor=mark.color, elinewidth=1, capsize=2.5, zorder=3)
+    face = mark.color if mark.filled else "white"
+    axes.scatter(
+        xs,
+        ys,
+        s=mark.size,
+        marker=mark.marker,
+        facecolor=face,
+        edgecolor=mark.color,
+        linewidth=1.4,
+        zorder=4,
+        label=mark.label,
+    )
 
 
 def _set_axes(axes: Axes, x: Objective, y: Objective, rows: Rows) -> None:

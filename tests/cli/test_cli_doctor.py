@@ -54,9 +54,9 @@ def test_an_empty_address_is_none_as_it_is_for_a_search(
     [
         ({"XDG_CACHE_HOME": NOT_WRITABLE}, "cache folder", "set XDG_CACHE_HOME, or HOME, to a folder"),
         ({"XDG_CACHE_HOME": "", "HOME": NOT_WRITABLE}, "cache folder", "/proc/archsearch/.cache: "),
-        ({"RAY_ADDRESS": "host:port"}, "RAY_ADDRESS", "write HOST:PORT of a Ray head"),
+        ({"RAY_ADDRESS": "host:port"}, "RAY_ADDRESS", "is no address of a Ray cluster"),
         ({"RAY_ADDRESS": "head"}, "RAY_ADDRESS", "has no host and port"),
-        ({"RAY_ADDRESS": "ray://a..b:1"}, "RAY_ADDRESS", "nothing answers at"),
+        ({"RAY_ADDRESS": "ray://a..b:1"}, "RAY_ADDRESS", "nothing listens at"),
         ({"RAY_ADDRESS": "127.0.0.1:1"}, "RAY_ADDRESS", "(Connection refused): start the cluster"),
         (
             {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/none/token"},
