@@ -111,7 +111,9 @@ class Variants:
     def _parts(self, text: str, path: str, within: tuple[str, ...]) -> Iterator[Variant]:
         """The layers that a choice of an option may become."""
         try:
-            name, _, written = parse_call(text, self._registry)
+            name, setting, written = parse_call(text, self._registry)
+            if setting is not None:
+                raise SpecError(f'a mixer has no setting "{setting}"')
             resolved = self._registry.resolve(name)
         except SpecError as error:
             reason = error.message if isinstance(error, NotationError) else str(error)
@@ -133,7 +135,8 @@ def free_options(plugin: MixerPlugin[Any], fixed: Mapping[str, Any]) -> dict[str
 def takes_layer(plugin: MixerPlugin[Any], option: str) -> bool:
     """Whether an option holds one layer, or one or none."""
     annotation = plugin.options.model_fields[option].annotation
-    return annotation is LayerSpec or (LayerSpec in get_args(annotation) and type(None) in get_args(annotation))
+    either = get_args(annotation)
+    return annotation is LayerSpec or (type(None) in either and any(LayerSpec in get_args(one) for one in either))
 
 
 def label_of(value: Any) -> Any:

@@ -51,7 +51,7 @@ class StateOptions(MixerOptions):
 class _Mixer(MixerPlugin[Any]):
     """Cheap arithmetic that every fake shares."""
 
-    summary = "a fake"
+    summary, api_version = "a fake", 2
 
     def params(self, options: Any, shape: ModelShape, layer: LayerInfo) -> int:
         return 4 * shape.d_model**2
