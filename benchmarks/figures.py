@@ -20,7 +20,8 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from archsearch_plugins.linear import channel_decay, unit_length
+from archsearch_plugins.linear import unit_length
+from archsearch_plugins.linear.channel import decay as channel_decay
 from archsearch_plugins.linear.ops import linear_attention
 
 from archsearch.arch import ArchSpec, ModelSpec

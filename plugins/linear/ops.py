@@ -11,7 +11,7 @@ from archsearch.errors import OptionsError
 from archsearch.ops.impl import choose_impl
 
 from .checks import OP, check_sequence, check_step
-from .chunkwise import chunkwise
+from .chunk.form import chunkwise
 from .reference import advance, recurrent
 from .tokens import canonical, pad_packed, unpad
 from .triton.table import TABLE

@@ -329,7 +329,7 @@ def test_built_in_parts_reach_what_they_are_made_of(registry: Registry) -> None:
     closure.add("archsearch_plugins.linear", frozenset({"LinearPlugin"}))
     reached = set(closure.digests)
     assert {
-        f"archsearch_plugins.linear.{name}" for name in ("layer", "chunkwise", "triton.launch.sequences", "gates")
+        f"archsearch_plugins.linear.{name}" for name in ("layer", "chunk.form", "triton.launch.sequences", "gates")
     } <= reached
     assert {"archsearch_plugins.linear.triton.scores", "archsearch.ops.gated_norm"} <= reached
     assert not {"archsearch_plugins.linear.bench", "archsearch_plugins.linear.triton.builds"} & reached

@@ -25,6 +25,7 @@ from archsearch.costs import MEASURES
 from archsearch.errors import UnknownNameError
 from archsearch.hookspecs import HOOKS
 from archsearch.registry import load_registry
+from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
 from archsearch.shapes import StateTensor
 from archsearch.testing.toy import ToyPlugin
@@ -97,7 +98,7 @@ def test_the_page_of_the_spec_has_every_table_and_key() -> None:
 
 def test_the_spec_that_the_page_shows_can_be_run() -> None:
     shown = (DOCS / "spec.md").read_text().split("```toml\n")[1].partition("```")[0]
-    assert SearchSpec.from_dict(tomllib.loads(shown), registry()).name == "two-of-four"
+    assert Problem.of(SearchSpec.from_dict(tomllib.loads(shown)), registry()).spec.name == "two-of-four"
 
 
 def test_every_cost_that_a_budget_may_name_is_listed() -> None:

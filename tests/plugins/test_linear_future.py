@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from archsearch_plugins.linear import channel_decay
+from archsearch_plugins.linear.channel import decay as channel_decay
 from archsearch_plugins.linear.ops import linear_attention
 from linear_cases import DECAYS, RULES, Inputs, make_inputs
 from torch import Tensor

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from archsearch_plugins.linear import gate_sums
+from archsearch_plugins.linear.chunk import gate_sums
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
 from linear_cases import DECAYS, RULES, assert_near, make_inputs, results
 from torch.testing import assert_close

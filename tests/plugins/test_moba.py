@@ -272,4 +272,4 @@ def test_state_bytes_at_length() -> None:
     options = PLUGIN.parse_options({"block_size": 64, "top_k": 4})
     rows = {row.name: row.nbytes(6400) for row in PLUGIN.state(options, SHAPE, LAYER)}
     assert rows == {"k": 6400 * 32, "v": 6400 * 32, "mean": 100 * 32}
-    assert PLUGIN.dense_up_to(options) == 256
+    assert PLUGIN.dense_up_to(options, LAYER) == 256

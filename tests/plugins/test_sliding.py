@@ -168,7 +168,7 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.mark.parametrize(("window", "sinks"), [(8, 0), (8, 3), (3, 10), (1, 0)])
 def test_dense_as_long_as_nothing_is_dropped(window: int, sinks: int) -> None:
-    longest = PLUGIN.dense_up_to(PLUGIN.parse_options({"window": window, "sinks": sinks}))
+    longest = PLUGIN.dense_up_to(PLUGIN.parse_options({"window": window, "sinks": sinks}), LayerInfo())
     q, k, v = _qkv(longest + 1, longest + 1)
     full = window_attention(q, k, v, window=longest + 1)
     short = window_attention(q, k, v, window=window, sinks=sinks)

@@ -51,7 +51,8 @@ class StateOptions(MixerOptions):
 class _Mixer(MixerPlugin[Any]):
     """Cheap arithmetic that every fake shares."""
 
-    summary, api_version = "a fake", 2
+    summary = "a fake"
+    api_version = 2
 
     def params(self, options: Any, shape: ModelShape, layer: LayerInfo) -> int:
         return 4 * shape.d_model**2

@@ -12,8 +12,9 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer
 from archsearch.ops.cache import write_rows
+from archsearch.ops.laid_out import lay_out
 from archsearch.ops.rotary import Rotary
-from archsearch.ops.softmax import explicit_attention, no_outputs
+from archsearch.ops.softmax import explicit_attention
 from archsearch.ops.weights import mean_weights
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class IndexedAttention(AttentionMixer):
     ) -> Tensor:
         """q `[B, T, Hq, D]` over the best of the `visible` `[B, T, S]`; in training the indexer's loss is added."""
         if not q.numel():
-            return no_outputs(q, k, v)
+            return lay_out("dsa", q, k, v).no_outputs()
         chosen, seen, scores = self._choice(indexed, visible)
         if self.training and scores is not None:
             ctx.add_loss("field_dsa_index", divergence(self._target(q, k, visible, ctx), scores, visible))

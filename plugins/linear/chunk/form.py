@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .chunk_decay import decayed_products
-from .chunk_ends import ChunkEnds
-from .tokens import Tokens
+from ..tokens import Tokens
+from .decay import decayed_products
+from .ends import ChunkEnds
 from .triangular import unit_lower_solve
 
 _LONGEST = 128  # the constants of a chunk of C tokens hold C^3 numbers

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .channel_decay import channel_decay
-from .chunk_ends import ChunkEnds
+from ..channel.decay import channel_decay
+from .ends import ChunkEnds
 from .gate_sums import decays, running_sums, triangles
 
 

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .channel_products import channel_products
-from .chunk_ends import ChunkEnds
-from .gate_sums import SMALL, decays, forgetting, running_sums, triangles
+from ..chunk.ends import ChunkEnds
+from ..chunk.gate_sums import SMALL, decays, forgetting, running_sums, triangles
+from .products import channel_products
 
 _SCALE = 2.0**80
 """What exp G is scaled by; the least number that keeps its digits is 2^-126."""

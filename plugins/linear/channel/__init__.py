@@ -1,0 +1,1 @@
+"""Products decayed by channel within a chunk."""

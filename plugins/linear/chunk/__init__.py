@@ -1,0 +1,1 @@
+"""The chunkwise form: products over chunks of tokens, and one pass over chunks."""
