@@ -139,7 +139,8 @@ class MixerPlugin(ABC, Generic[OptionsT]):
         return options  # type: ignore[return-value]
 
     def _explain(self, error: ValidationError) -> str:
-        first = error.errors()[0]
+        errors = error.errors()  # a key that is not known comes first, as in `archsearch.arch.explain`
+        first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
         key = ".".join(str(part) for part in first["loc"])
         known = list(self.options.model_fields)
         if first["type"] == "extra_forbidden":

@@ -149,6 +149,11 @@ def test_a_refused_arrangement_is_not_built(registry: Registry) -> None:
         HybridLM(parse("taking giving", registry), registry)
 
 
+def test_an_unknown_option_is_told_before_a_layer_that_nobody_can_read() -> None:
+    with pytest.raises(OptionsError, match='pair has no option "c"'):
+        PairPlugin().parse_options({"c": "full"})
+
+
 def test_a_mixer_made_of_itself_is_named(registry: Registry) -> None:
     class Snake(PairPlugin):
         name, presets = "snake", {}

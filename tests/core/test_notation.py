@@ -185,8 +185,13 @@ def test_a_bad_backbone_is_named(values: dict[str, object], said: str) -> None:
         ModelSpec.read(values)
 
 
-def test_parse_call() -> None:
+def test_parse_call(registry: Registry) -> None:
     assert parse_call("mqar") == ("mqar", None, {})
+    assert parse_call("pair(a=full, of=[kda*2])", registry) == (
+        "pair",
+        None,
+        {"a": "full", "of": (registry.layer("kda"),) * 2},
+    )
     assert parse_call("mqar:easy(pairs=8, noise=true)") == ("mqar", "easy", {"pairs": 8, "noise": True})
     with pytest.raises(NotationError, match="setting"):
         parse_call("mqar:")
