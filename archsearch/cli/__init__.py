@@ -13,6 +13,7 @@ import typer
 
 from archsearch.cli import (
     bench,
+    check,
     cost,
     dashboard,
     database,
@@ -44,7 +45,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (run, pareto, show, cost, evaluate, plugins, kernels, bench, report, database, dashboard, doctor, jobs):
+for module in (
+    run,
+    pareto,
+    show,
+    cost,
+    evaluate,
+    plugins,
+    check,
+    kernels,
+    bench,
+    report,
+    database,
+    dashboard,
+    doctor,
+    jobs,
+):
     module.register(app)
 
 

@@ -83,7 +83,8 @@ class Case:
         layer: LayerInfo = LAYER,
         **knobs: Any,
     ) -> Case:
-        """The case of a plugin's options given as plain `values`; `knobs` are fields of the case.
+        """The case of a plugin's options given as plain `values`; `knobs` are fields of the case, by default those that
+        the plugin states (`MixerPlugin.conformance`).
 
         `registry` knows the names of other mixers, by default all that are installed. `pattern` is the architecture
         around the layer, as notation or as layers: the case's layer stands in the place of the first of its mixer in
@@ -98,6 +99,7 @@ class Case:
         index = layer.index if pattern is None or not named else named[0]
         around = (*layers[:index], own, *layers[index + 1 :])
         place = LayerInfo(index=index, depth=len(around), resolver=resolver, pattern=around)
+        knobs = {name: value for name, value in plugin.conformance.items() if name != "cases"} | knobs
         case = cls(plugin=plugin, options=options, layer=place, **knobs)
         if "siblings" not in knobs:
             case = case.beside(plugin.presets.values())

@@ -95,21 +95,26 @@ class MixerConformance:
             layer=self.layer,
             shape=self.shape,
             siblings=(),
-            tokens=self.interpreted_tokens if interpreted else self.tokens,
-            tolerance=self.tolerance,
-            causal_tolerance=self.causal_tolerance,
-            traffic_slack=self.traffic_slack,
-            traffic_contexts=self.traffic_contexts,
-            drops_beyond=self.drops_beyond,
-            idle_parameters=self.idle_parameters,
+            tokens=self.interpreted_tokens if interpreted else self._knob("tokens"),
+            tolerance=self._knob("tolerance"),
+            causal_tolerance=self._knob("causal_tolerance"),
+            traffic_slack=self._knob("traffic_slack"),
+            traffic_contexts=self._knob("traffic_contexts"),
+            drops_beyond=self._knob("drops_beyond"),
+            idle_parameters=self._knob("idle_parameters"),
             device=torch.device(device),
             impl=impl,
             using=self.using_impl,
         )
         return case.beside(siblings)
 
+    def _knob(self, name: str) -> Any:
+        """The suite's own, else what the plugin states."""
+        own = getattr(self, name)
+        return own if own != getattr(MixerConformance, name) else self.plugin.conformance.get(name, own)
+
     def _all_cases(self) -> dict[str, Mapping[str, Any]]:
-        return {**self.cases, **self.plugin.presets}
+        return {**self.cases, **self.plugin.presets, **self.plugin.conformance.get("cases", {})}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """One test for each case, and for each implementation where the layer runs."""
