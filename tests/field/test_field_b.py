@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -47,8 +43,9 @@ class TestPrefix(MixerConformance):
     shape = SHAPE
     cases: ClassVar = {"four": {"prefix": 4}, "one": {"prefix": 1}}
 
-    def test_a_state_begins_with_the_prefix(self, options: Any) -> None:
-        mixer = self.build(options)
+    def test_a_state_begins_with_the_prefix(self) -> None:
+        case = self.case({})
+        mixer, options = case.build(), case.options
         state = mixer.init_state(3, 7)
         for name, prefix in (("k", mixer.prefix_k), ("v", mixer.prefix_v)):
             assert_close(state.tensors[name][:, : options.prefix], prefix.expand(3, -1, -1, -1))
@@ -70,83 +67,40 @@ class TestPad4(MixerConformance):
     plugin = Pad4Plugin()
     shape = SHAPE
 
-    @pytest.mark.parametrize("grouped", [True, False], ids=["grouped-heads", "ungrouped-heads"])
-    def test_decode_reads_what_traffic_says(self, options: Any, grouped: bool) -> None:
-        """Token by token: the mean of the last four, and the most of all so far."""
-        shape = self.shape if grouped else replace(self.shape, n_kv_heads=self.shape.n_heads)
-        mixer, seen = self.build(options, shape), []
+    @pytest.mark.parametrize("n_kv_heads", [SHAPE.n_kv_heads, SHAPE.n_heads], ids=["grouped-heads", "ungrouped-heads"])
+    def test_traffic_is_told_token_by_token(self, n_kv_heads: int) -> None:
+        """The mean of the last four, and the most of all so far."""
+        case, seen = self.case({}), []
+        shape = replace(self.shape, n_kv_heads=n_kv_heads)
+        mixer = case.build(shape)
         for context in range(1, 26):
-            said = self.plugin.traffic(options, shape, self.layer, context=context)
-            seen.append(step_reads(mixer, self.inputs(1, context)))
+            said = self.plugin.traffic(case.options, shape, case.layer, context=context)
+            seen.append(step_reads(mixer, case.inputs(1, context)))
             for way in ("read_bytes", "written_bytes"):
                 moved = [getattr(step, way) for step in seen]
                 assert getattr(said, way) == sum(moved[-4:]) / len(moved[-4:])
                 assert getattr(said, f"peak_{way}") == max(moved)
 
 
-TORCH_FREE = """
-import importlib, sys
-from archsearch import ArchSpec, load_registry
-from archsearch.costs import CostModel
-pattern, *names = sys.argv[1:]
-registry = load_registry([importlib.import_module(name) for name in names])
-CostModel(registry).cost(ArchSpec.parse(pattern, registry), 100)
-assert "torch" not in sys.modules, "importing and costing the plugins imported torch"
-"""
+class TestParallel(MixerConformance):
+    plugin, registry, shape = REGISTRY.mixer("field-parallel"), REGISTRY, SHAPE
+    cases: ClassVar = {
+        "default": {},
+        "side-by-side": REGISTRY.layer(SIDE_BY_SIDE).options.model_dump(mode="json"),
+    }
 
 
-class _Surrounded(MixerConformance):
-    """A layer that is told names, and that it is the first of two such layers."""
-
-    pattern: str
-
-    @property
-    def spec(self) -> Any:
-        return REGISTRY.layer(self.pattern)
-
-    @property
-    def plugin(self) -> Any:
-        return REGISTRY.mixer(self.spec.mixer)
-
-    @property
-    def layer(self) -> LayerInfo:
-        return LayerInfo(index=0, depth=2, resolver=REGISTRY, pattern=(self.spec,) * 2)
-
-    shape = SHAPE
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        spec = REGISTRY.layer(type(self).pattern)
-        type(self).cases = {"default": spec.options.model_dump(mode="json")}
-        super().pytest_generate_tests(metafunc)
-
-    @pytest.fixture
-    def options(self, values: Any) -> Any:
-        return self.plugin.parse_options(values, REGISTRY)
-
-    def test_import_and_costs_need_no_torch(self) -> None:
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-c", TORCH_FREE, self.pattern, *(package.__name__ for package in PACKAGES)]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-    def test_options_survive_json(self) -> None:
-        data = json.loads(json.dumps(self.spec.options.model_dump(mode="json")))
-        assert self.plugin.parse_options(data, REGISTRY) == self.spec.options
-
-    def test_every_tunable_choice_is_valid_in_some_combination(self) -> None:
-        assert len(list(self.plugin.choices(resolver=REGISTRY))) == 2 ** len(self.plugin.options.tunables())
+class TestShift(MixerConformance):
+    plugin, registry, shape = REGISTRY.mixer("field-shift"), REGISTRY, SHAPE
 
 
-class TestParallel(_Surrounded):
-    pattern = SIDE_BY_SIDE
+class TestYocoProducer(MixerConformance):
+    plugin, registry, shape = REGISTRY.mixer("field-yoco-kv"), REGISTRY, SHAPE
 
 
-class TestShift(_Surrounded):
-    pattern = "field-shift"
-
-
-class TestYocoProducer(_Surrounded):
-    pattern = "field-yoco-kv"
+class TestYocoReader(MixerConformance):
+    plugin, registry, shape = REGISTRY.mixer("field-yoco"), REGISTRY, SHAPE
+    pattern = "field-yoco-kv field-yoco field-yoco"
 
 
 MIXERS = {
