@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
 from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
@@ -28,6 +28,14 @@ class FullPlugin(MixerPlugin[FullOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far"
     options = FullOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "nope": {"rope": 0.0},
+            "partial-rope": {"rope": 0.25},
+            "normed": {"qk_norm": True},
+            "one-key-head": {"n_kv_heads": 1},
+        }
+    }
 
     def params(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)

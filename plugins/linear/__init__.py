@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
 from archsearch.hookspecs import RegisterKernels, RegisterOps
@@ -29,6 +29,12 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     summary = "a fixed state per head, written by the Hebbian or the delta rule, with or without decay"
     options = LinearOptions
     presets = PRESETS
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},
+            "delta-constant": {"update": "delta", "decay": "constant"},
+        }
+    }
 
     def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return cost.params(options, shape)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
 from archsearch.attention_cost import projection_params
@@ -28,6 +28,14 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
     family = "sparse"
     summary = "softmax attention over the own block and the best past blocks (MoBA)"
     options = MobaOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "block-8-top-3": {"block_size": 8, "top_k": 3},
+            "block-16-top-2": {"block_size": 16, "top_k": 2, "rope": 0.25},
+            "own-block-alone": {"block_size": 8, "top_k": 1},
+            "block-1": {"block_size": 1, "top_k": 5},
+        }
+    }
 
     def params(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape)

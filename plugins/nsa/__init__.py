@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
 from archsearch.hookspecs import RegisterKernels, RegisterOps
@@ -27,6 +27,15 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
     family = "sparse"
     summary = "softmax attention over block means, the best blocks and a window, gated by the token (NSA)"
     options = NsaOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "block-8-top-3": {"block_size": 8, "top_k": 3, "window": 12},
+            "block-16-top-2": {"block_size": 16, "top_k": 2, "window": 5, "rope": 0.25},
+            "own-block-alone": {"block_size": 8, "top_k": 1, "window": 8},
+        },
+        "traffic_slack": 0.05,  # a chosen block may overlap the window
+        "drops_beyond": False,  # the means of the compression branch see every token
+    }
 
     def params(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return nsa_params(shape)

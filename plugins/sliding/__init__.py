@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
 from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
@@ -28,6 +28,15 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
     family = "sliding"
     summary = "softmax attention over the last tokens of a window, and the first of the sequence"
     options = SlidingOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "window-8": {"window": 8},
+            "window-1": {"window": 1},
+            "sinks-3": {"window": 8, "sinks": 3},
+            "more-sinks-than-window": {"window": 3, "sinks": 10},
+            "window-70": {"window": 70, "sinks": 2, "rope": 0.0, "qk_norm": True},
+        }
+    }
 
     def params(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)

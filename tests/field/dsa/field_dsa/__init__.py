@@ -11,8 +11,8 @@ paper's warm-up), while the output is sparse from the start; the indexer runs in
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -54,6 +54,14 @@ class DsaPlugin(MixerPlugin[DsaOptions]):
     family = "sparse"
     summary = "softmax attention over the tokens that a light indexer chooses, which learns what attention finds (DSA)"
     options = DsaOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "top-8": {"top_k": 8, "index_heads": 2, "index_dim": 6},
+            "top-1": {"top_k": 1, "index_heads": 1, "index_dim": 8, "rope": 0.0},
+            "top-30": {"top_k": 30, "index_heads": 3, "index_dim": 4, "rope": 1.0},
+        },
+        "traffic_slack": 0.15,  # a key that is read is not seen to be where the choice stays
+    }
 
     def params(self, options: DsaOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape) + shape.d_model * sum(options.index_channels) + 2 * options.index_dim

@@ -10,7 +10,7 @@ its queries decide what is kept. Keys keep the rotation of their first position.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -51,6 +51,15 @@ class H2oPlugin(MixerPlugin[H2oOptions]):
     family = "sparse"
     summary = "softmax attention whose cache keeps the last tokens and those that were attended to most (H2O)"
     options = H2oOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "8-and-4": {"heavy": 8, "recent": 4},
+            "1-and-1": {"heavy": 1, "recent": 1, "rope": 0.0},
+            "3-and-30": {"heavy": 3, "recent": 30},
+        },
+        "traffic_slack": 0.9,  # a token that becomes heavy is moved, one that is dropped is not
+        "drops_beyond": False,  # the forward pass drops nothing
+    }
     broken_laws: ClassVar = {
         "step": "decoding evicts tokens that the forward pass still attends to",
         "split": "a prompt is cut to the kept tokens before the next one is read",

@@ -10,8 +10,8 @@ identity, as the house's does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -44,6 +44,9 @@ class Mamba1Plugin(MixerPlugin[Mamba1Options]):
     family = "linear"
     summary = "a recurrence for each channel, with steps, inputs and outputs that depend on the token (Mamba-1)"
     options = Mamba1Options
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {"state-4": {"state_dim": 4}, "wide": {"expand": 3, "state_dim": 2, "dt_rank": 5, "conv": 2}},
+    }
 
     def params(self, options: Mamba1Options, shape: ModelShape, layer: LayerInfo) -> int:
         inner, _ = options.sizes(shape)

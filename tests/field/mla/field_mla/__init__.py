@@ -8,8 +8,8 @@ latents and rotated keys alone. Left out is the low rank of the queries (equatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -37,6 +37,9 @@ class MlaPlugin(MixerPlugin[MlaOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far, of keys and values that one latent holds (MLA)"
     options = MlaOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {"rank-6": {"kv_rank": 6, "rope_dim": 4}, "rank-24": {"kv_rank": 24, "rope_dim": 2}},
+    }
 
     def params(self, options: MlaOptions, shape: ModelShape, layer: LayerInfo) -> int:
         queries = shape.d_model * shape.n_heads * (shape.head_dim + options.rope_dim)

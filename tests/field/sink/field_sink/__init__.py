@@ -6,8 +6,8 @@ a = q k / sqrt(D) and one trained logit b for each query head, by which a head m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -43,6 +43,9 @@ class SinkPlugin(MixerPlugin[SinkOptions]):
         "softmax attention over the last tokens, with one trained logit a head that takes weight from all (gpt-oss)"
     )
     options = SinkOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {"window-8": {"window": 8}, "window-1": {"window": 1}, "nope-70": {"window": 70, "rope": 0.0}},
+    }
 
     def params(self, options: SinkOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape) + shape.n_heads

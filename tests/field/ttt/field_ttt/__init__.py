@@ -13,8 +13,8 @@ heads, and the factor 1 / (t + 1) on the rates in a mini-batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -40,6 +40,10 @@ class TttPlugin(MixerPlugin[TttOptions]):
     family = "linear"
     summary = "a linear model for each head, trained on the tokens as they are read (TTT-Linear)"
     options = TttOptions
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {"batch-8": {"mini_batch": 8}, "batch-1": {"mini_batch": 1}, "batch-40": {"mini_batch": 40}},
+        "traffic_slack": 1 / 8,  # the mean is told, of which one token in a mini-batch writes more
+    }
 
     def params(self, options: TttOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return _projected(shape) + _kept(shape) + 2 * shape.n_heads * shape.head_dim
