@@ -77,6 +77,6 @@ class CompositePlugin(MixerPlugin[OptionsT]):
         return own
 
     def _figures(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> Iterator[Figures]:
-        for part in self.parts(options):
+        for index, part in enumerate(self.parts(options)):
             plugin: MixerPlugin[Any] = layer.plugin_of(part)
-            yield Figures(plugin, part.options, shape, layer)
+            yield Figures(plugin, part.options, shape, layer.part_at(index))

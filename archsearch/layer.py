@@ -73,12 +73,15 @@ class Resolver(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class LayerInfo:
     """Where a mixer stands: layer ``index`` of ``depth``, a resolver for mixers made of other mixers, and the names and
-    options of all layers, which are told only to a plugin that says ``reads_pattern = True`` (else None)."""
+    options of all layers, which are told only to a plugin that says ``reads_pattern = True`` (else None). ``part`` is
+    its path where it is one of the mixers that another is made of ("0." the first, "0.1." the second of that), else
+    empty."""
 
     index: int = 0
     depth: int = 1
     resolver: Resolver | None = None
     pattern: tuple[LayerSpec, ...] | None = None
+    part: str = ""
 
     def told_to(self, plugin: MixerPlugin[Any], options: MixerOptions) -> LayerInfo:
         """What a plugin is told: the pattern only where it says that it reads it, or is made of mixers that may, so
@@ -86,6 +89,10 @@ class LayerInfo:
         if self.pattern is None or plugin.reads_pattern or plugin.parts(options):
             return self
         return replace(self, pattern=None)
+
+    def part_at(self, index: int) -> LayerInfo:
+        """Where part `index` of the mixer stands."""
+        return replace(self, part=f"{self.part}{index}.")
 
     @property
     def earlier(self) -> tuple[LayerSpec, ...]:

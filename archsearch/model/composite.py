@@ -20,7 +20,7 @@ class CompositeMixer(Mixer):
 
     A subclass writes `forward` and `step` by `run` and `run_step`, which go through one part and give its new tensors
     by the names that `archsearch.composite.CompositePlugin.state` has, and ends with ``state.after(tensors, count)``
-    of them all. Sub-layers are told the place of the whole layer.
+    of them all. Sub-layers are told the place of the whole layer, and which part of it they are.
     """
 
     def __init__(self, plugin: MixerPlugin[Any], options: MixerOptions, shape: ModelShape, layer: LayerInfo) -> None:
@@ -65,7 +65,8 @@ class CompositeMixer(Mixer):
     def _built(self, index: int) -> Mixer:
         part = self.plugin.parts(self.options)[index]
         plugin = self.layer.plugin_of(part)
-        built: object = plugin.build(part.options, self.shape, self.layer.told_to(plugin, part.options))
+        place = self.layer.part_at(index).told_to(plugin, part.options)
+        built: object = plugin.build(part.options, self.shape, place)
         if not isinstance(built, Mixer):
             raise PluginError(f'"{part.mixer}", a part: build gave {told(built)}, wanted an archsearch.model.Mixer')
         return built

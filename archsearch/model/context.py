@@ -13,6 +13,10 @@ from archsearch.layer import LayerInfo
 from archsearch.model.teacher import Teacher
 
 
+class NotSharedError(PluginError):
+    """A value that no earlier layer of the pass shared."""
+
+
 @dataclass(kw_only=True)
 class Context:
     """One forward pass, seen by every layer of it.
@@ -46,22 +50,24 @@ class Context:
         self.losses[name] = self.losses[name] + value if name in self.losses else value
 
     def share(self, layer: LayerInfo, name: str, value: Any) -> None:
-        """Hands `value` to later layers of this pass, under the layer's index and a name of the mixer's own.
+        """Hands `value` to later layers of this pass, under the layer's index and a name of the mixer's own, which has
+        the path of the part in front where the mixer is one (`LayerInfo.part`).
 
         In every form of a pass (prefill, step, packed) and for its tokens alone: what outlives a pass belongs in the
         state of the layer that shares it. Raises `PluginError` for a name that the layer shared already.
         """
+        name = layer.part + name
         key = (layer.index, name)
         if key in self.shared:
             raise PluginError(f'layer {layer.index} shares "{name}" twice in one pass: choose another name')
         self.shared[key] = value
 
     def shared_by(self, index: int, name: str) -> Any:
-        """What layer `index` shared under `name` in this pass. Raises `PluginError` that says what there is."""
+        """What layer `index` shared under `name` in this pass. Raises `NotSharedError` that says what there is."""
         key = (index, name)
         if key not in self.shared:
             known = listing(f"{what} of layer {layer}" for layer, what in self.shared)
-            raise PluginError(f'layer {index} has shared no "{name}" in this pass: what there is: {known}')
+            raise NotSharedError(f'layer {index} has shared no "{name}" in this pass: what there is: {known}')
         return self.shared[key]
 
     def order_of(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

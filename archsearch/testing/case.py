@@ -92,6 +92,8 @@ class Case:
         the plugin refuses that, the first that it takes. Raises `SpecError` for options or a pattern that cannot be.
         """
         resolver = OwnFirst(plugin, registry)
+        stated = dict(plugin.conformance)
+        pattern, cases = pattern or stated.pop("pattern", None), stated.pop("cases", {})
         options = plugin.parse_options(values, resolver)
         own = LayerSpec(mixer=plugin.name, options=options)
         layers = _layers(pattern, resolver) if pattern is not None else (own,) * layer.depth
@@ -99,10 +101,9 @@ class Case:
         index = layer.index if pattern is None or not named else named[0]
         around = (*layers[:index], own, *layers[index + 1 :])
         place = LayerInfo(index=index, depth=len(around), resolver=resolver, pattern=around)
-        knobs = {name: value for name, value in plugin.conformance.items() if name != "cases"} | knobs
-        case = cls(plugin=plugin, options=options, layer=place, **knobs)
+        case = cls(plugin=plugin, options=options, layer=place, **stated | knobs)
         if "siblings" not in knobs:
-            case = case.beside(plugin.presets.values())
+            case = case.beside([{}, *plugin.presets.values(), *cases.values()])
         taken = case.places()
         moved = pattern is None and taken and index not in taken
         return case.at(taken[0]) if moved else case

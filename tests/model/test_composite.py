@@ -90,6 +90,10 @@ def test_what_is_shared_belongs_to_one_pass_and_one_layer() -> None:
         ctx.share(first, "keys", 3)
     with pytest.raises(PluginError, match=r'layer 3 has shared no "keys" in this pass: .* keys of layer 0, keys of'):
         ctx.shared_by(3, "keys")
+    ctx.share(first.part_at(1).part_at(0), "keys", 3)
+    assert ctx.shared_by(0, "1.0.keys") == 3
+    del ctx.shared[0, "1.0.keys"]
+    build("many(of=[giving giving])")(tokens_of(1, 4))
     model = build("giving taking")
     for _ in range(2):
         model(tokens_of(1, 4), ctx=ctx)

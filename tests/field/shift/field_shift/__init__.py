@@ -45,7 +45,7 @@ class ShiftPlugin(MixerPlugin[ShiftOptions]):
     reads_pattern = True
 
     def check(self, options: ShiftOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
-        if layer.pattern is not None and layer.pattern[layer.index].mixer != self.name:
+        if layer.part:
             return "it shares its value by its layer, so it stands by itself: take it out of the other mixer"
         return None
 

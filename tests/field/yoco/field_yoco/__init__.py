@@ -9,8 +9,8 @@ cannot stand where no producer is before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import MixerOptions, MixerPlugin, ModelShape, StateTensor, hookimpl
 from archsearch.attention_cost import (
@@ -58,7 +58,7 @@ class ProducerPlugin(_Attention):
     summary = "softmax attention whose keys and values the layers after it read"
 
     def check(self, options: YocoOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
-        if layer.pattern is not None and layer.pattern[layer.index].mixer != self.name:
+        if layer.part:
             return "it shares its cache by its layer, so it stands by itself: take it out of the other mixer"
         return None
 
@@ -84,6 +84,7 @@ class ReaderPlugin(_Attention):
     """Causal softmax attention over the cache of the nearest producer before it."""
 
     name = "field-yoco"
+    conformance: ClassVar[Mapping[str, Any]] = {"pattern": "field-yoco-kv field-yoco field-yoco"}
     summary = "softmax attention over the keys and values of an earlier layer"
 
     def check(self, options: YocoOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
