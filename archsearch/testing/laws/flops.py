@@ -5,10 +5,10 @@ pairs that a mask throws away. Of what it does, the part that grows with the squ
 lengths, and the half of it may be masked. So a form allows an amount ``said`` where
 ``least * (linear + square / 2) <= said <= MOST * (linear + square)``, and some form must allow it:
 
-- in a wide model, where the projections are nearly all, ``least`` is 1/2: what is stated is within a factor of 2 of what
-  is counted;
-- in the case's own sizes, where the core of the mixer weighs, it is 1/4, as chunks, bands and chosen blocks are computed
-  with more masked pairs than the half of a square, and 1/8 for a decoded token, which may read whole blocks.
+- in a wide model, where the projections are nearly all, ``least`` is 1/2: what is stated is within a factor of 2 of
+  what is counted;
+- in the case's own sizes, where the core of the mixer weighs, it is 1/4, as chunks, bands and chosen blocks are
+  computed with more masked pairs than the half of a square, and 1/8 for a decoded token, which may read whole blocks.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from archsearch.testing.laws.law import LawBroken, NothingToTry, law
 from archsearch.testing.laws.runs import same, seeded
 
 TOKENS, PROMPT = 24, 9
-META = 3
+META = 4
 
 
 @law(
