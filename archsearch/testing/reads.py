@@ -40,12 +40,12 @@ def stretch_reads(mixer: Mixer, x: Tensor, count: int, *, spare: int = 5) -> lis
     first = x.shape[1] - count
     state = mixer.init_state(1, x.shape[1] + spare, dtype=x.dtype)
     if first:
-        _, state = mixer(x[:, :first], state=state, ctx=Context(want_state=True))
+        _, state = mixer(x[:, :first].clone(), state=state, ctx=Context(want_state=True))
     found = []
     for token in range(first, x.shape[1]):
         probe = _Probe(mixer, x[:, token], state.clone())
         found.append(_reads_of(probe))
-        _, state = mixer.step(x[:, token], state=state, ctx=Context(want_state=True))
+        _, state = mixer.step(x[:, token].clone(), state=state, ctx=Context(want_state=True))
     return found
 
 
@@ -99,7 +99,7 @@ class _Probe:
         return state, *self._step(self.x_t.expand(count, -1), state)
 
     def _step(self, x_t: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
-        output, after = self.mixer.step(x_t, state=state.clone(), ctx=Context(want_state=True))
+        output, after = self.mixer.step(x_t.clone(), state=state.clone(), ctx=Context(want_state=True))
         return output, after.tensors
 
 

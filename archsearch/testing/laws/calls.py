@@ -24,11 +24,11 @@ def evaluation_repeats_itself(case: Case) -> None:
     mixer, x = case.build(), case.inputs(2, TOKENS)
     state = mixer.init_state(2, TOKENS + 1)
     with torch.no_grad():
-        for name, run in _forms(mixer, x).items():
+        for name, run in _forms(mixer).items():
             with seeded(1):
-                first = run(state.clone())
+                first = run(x.clone(), state.clone())
             with seeded(2):
-                second = run(state.clone())
+                second = run(x.clone(), state.clone())
             same(second, first, f"a second {name} differs from the first", case.causal_tolerance)
 
 
@@ -41,18 +41,18 @@ def inputs_stay_as_they_are(case: Case) -> None:
     mixer, x = case.build(), case.inputs(2, TOKENS)
     kept = x.clone()
     with torch.no_grad():
-        for name, run in _forms(mixer, x).items():
-            run(mixer.init_state(2, TOKENS + 1))
+        for name, run in _forms(mixer).items():
+            run(x, mixer.init_state(2, TOKENS + 1))
             same(x, kept, f"{name} has written into its input, which differs", 0.0)
 
 
-def _forms(mixer: Mixer, x: Tensor) -> Mapping[str, Callable[..., Tensor]]:
-    """Each form of a call, as a function of an empty state."""
+def _forms(mixer: Mixer) -> Mapping[str, Callable[..., Tensor]]:
+    """Each form of a call, as a function of its input and an empty state."""
     ctx = Context(want_state=True)
     return {
-        "forward": lambda state: mixer(x, ctx=Context())[0],
-        "prefill": lambda state: mixer(x, state=state, ctx=ctx)[0],
-        "step": lambda state: mixer.step(x[:, 0], state=state, ctx=ctx)[0][:, None],
+        "forward": lambda x, state: mixer(x, ctx=Context())[0],
+        "prefill": lambda x, state: mixer(x, state=state, ctx=ctx)[0],
+        "step": lambda x, state: mixer.step(x[:, 0], state=state, ctx=ctx)[0][:, None],
     }
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from archsearch.model import Context
 from archsearch.testing.case import Case
-from archsearch.testing.laws.law import law
+from archsearch.testing.laws.law import LawBroken, NothingToTry, law
 from archsearch.testing.laws.runs import continued, packed_context, same, whole
 
 TOKENS = 60
@@ -22,11 +22,20 @@ def order_is_not_read_from_positions(case: Case) -> None:
     """Positions that rise with gaps, and some that fall."""
     with torch.no_grad():
         usual = torch.arange(TOKENS, device=case.device)[None].expand(2, -1)
+        try:
+            _hold(case, "no positions given", None)
+        except LawBroken as broken:
+            raise NothingToTry(f"another law is broken without them: {broken}") from None
         _usual_change_nothing(case, usual)
         for name, positions in _others(usual).items():
-            _forms_agree(case, name, positions)
-            _future_is_not_seen(case, name, positions)
-            _packed_are_apart(case, name, positions)
+            _hold(case, name, positions)
+
+
+def _hold(case: Case, name: str, positions: Tensor | None) -> None:
+    """The laws of forms, causality and packing, with positions `[2, T]`."""
+    _forms_agree(case, name, positions)
+    _future_is_not_seen(case, name, None if positions is None else positions[:1])
+    _packed_are_apart(case, name, None if positions is None else positions[:1])
 
 
 def _others(usual: Tensor) -> dict[str, Tensor]:
@@ -45,7 +54,7 @@ def _usual_change_nothing(case: Case, usual: Tensor) -> None:
     same(given, kept, what.format("decoding"), case.tolerance)
 
 
-def _forms_agree(case: Case, name: str, positions: Tensor) -> None:
+def _forms_agree(case: Case, name: str, positions: Tensor | None) -> None:
     mixer, x = case.build(), case.inputs(2, TOKENS)
     wanted = whole(mixer, x, Context(positions=positions))
     ways = {
@@ -59,11 +68,11 @@ def _forms_agree(case: Case, name: str, positions: Tensor) -> None:
         same(found, wanted, f"with {name} {way} differs from forward", case.tolerance)
 
 
-def _future_is_not_seen(case: Case, name: str, positions: Tensor) -> None:
+def _future_is_not_seen(case: Case, name: str, positions: Tensor | None) -> None:
     if "causal" in case.plugin.broken_laws:
         return
     mixer, x = case.build(), case.inputs(1, TOKENS)
-    ctx = Context(positions=positions[:1])
+    ctx = Context(positions=positions)
     wanted = whole(mixer, x, ctx)
     for token in (1, 8, 33, TOKENS - 1):
         changed = x.clone()
@@ -72,13 +81,14 @@ def _future_is_not_seen(case: Case, name: str, positions: Tensor) -> None:
         same(whole(mixer, changed, ctx)[:, :token], wanted[:, :token], what, case.causal_tolerance)
 
 
-def _packed_are_apart(case: Case, name: str, positions: Tensor) -> None:
+def _packed_are_apart(case: Case, name: str, positions: Tensor | None) -> None:
     if "packed" in case.plugin.broken_laws:
         return
     mixer, x, lengths = case.build(), case.inputs(1, TOKENS), [7, 1, TOKENS - 8]
-    own = torch.cat([positions[:1, :length] for length in lengths], 1)
-    packed = whole(mixer, x, packed_context(case, lengths, own))
-    parts = zip(x.split(lengths, 1), own.split(lengths, 1), strict=True)
+    own = [None if positions is None else positions[:, :length] for length in lengths]
+    laid = None if positions is None else torch.cat([one for one in own if one is not None], 1)
+    packed = whole(mixer, x, packed_context(case, lengths, laid))
+    parts = zip(x.split(lengths, 1), own, strict=True)
     alone = torch.cat([whole(mixer, part, Context(positions=one)) for part, one in parts], 1)
     same(packed, alone, f"with {name} packed sequences differ from each alone", case.tolerance)
 
