@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser test-postgres test-field docs kernels check bench bench-dashboard screenshots gpu clean
+.PHONY: help install demo test test-slow test-browser test-postgres test-field test-door docs kernels check bench bench-dashboard screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ test-postgres: $(STAMP)  ## the store, the command line and the dashboard on Pos
 
 test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, installed by pip and trained
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field
+
+test-door: $(STAMP)  ## new plugins of every kind, installed, checked and searched over
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
