@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from archsearch.model import Context, Mixer, MixerState
+from archsearch.testing.stack import own_prefix
 
 _DISTURBANCES = (30.0, -30.0, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReads:
-    """Bytes of the state that a step read from before it, and bytes that it wrote, for one sequence."""
+    """Bytes of the state that a step read from before it, and bytes that it wrote, for one sequence; of a `Stack`, those
+    that the layer read of any state, and wrote of its own."""
 
     read_bytes: int
     written_bytes: int
@@ -55,7 +57,7 @@ def _reads_of(probe: _Probe) -> StepReads:
         units = _units(tensor)[0]
         unit_bytes = units.shape[-1] * units.element_size()
         written_units = probe.written(name)
-        written += int(written_units.sum()) * unit_bytes
+        written += int(written_units.sum()) * unit_bytes if name.startswith(own_prefix(probe.mixer)) else 0
         read_units = probe.read(name, written_units) if tensor.is_floating_point() else torch.ones(len(units))
         read += int(read_units.sum()) * unit_bytes
     return StepReads(read_bytes=read, written_bytes=written)
