@@ -211,7 +211,7 @@ class OwnFirst:
 
     def others(self) -> Iterator[LayerSpec]:
         """A layer of every other mixer that the registry has, with its default options."""
-        mixers = getattr(self._registry, "mixers", list)()
+        mixers: Iterable[MixerPlugin[Any]] = getattr(self._registry, "mixers", list)()
         for plugin in mixers:
             if plugin.name != self._plugin.name:
                 yield LayerSpec.make(plugin.name, self)

@@ -38,7 +38,7 @@ class Stack(Mixer):
         self, batch: int, capacity: int, *, dtype: torch.dtype | None = None, device: Any = None
     ) -> MixerState:
         """The states of all layers as one."""
-        states = [layer.init_state(batch, capacity, dtype=dtype, device=device) for layer in self.layers]  # type: ignore[operator]
+        states = [layer.init_state(batch, capacity, dtype=dtype, device=device) for layer in self.layers]
         tensors = {
             f"{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.tensors.items()
         }

@@ -60,8 +60,8 @@ def _no_less(seen: StepReads, said: Traffic, context: int, slack: float) -> None
     runs_layer=False,
 )
 def no_step_moves_more_than_the_peak(case: Case) -> None:
-    """A stretch of steps. It may hold one costly step more than its share, and a mean may be that of the tokens before a
-    context, so the mean of the stretch is compared with what is stated half a stretch later."""
+    """A stretch of steps. It may hold one costly step more than its share, and a stated mean may be that of the tokens
+    before a context, so the mean of the stretch is compared with what is stated half a stretch later."""
     shape = replace(case.shape, n_heads=1, n_kv_heads=1)
     mixer, figures = case.mixer(shape), case.figures(shape)
     contexts = range(FIRST + 1, FIRST + STRETCH + 1)
