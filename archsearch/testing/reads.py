@@ -16,8 +16,10 @@ _DISTURBANCES = (30.0, -30.0, math.nan)
 
 @dataclass(frozen=True, kw_only=True)
 class StepReads:
-    """Bytes of the state that a step read from before it, and bytes that it wrote, for one sequence. Of a `Stack`, those
-    that its last layer read of any state, and wrote of its own."""
+    """Bytes of the state that a step read from before it, and bytes that it wrote, for one sequence.
+
+    Of a `Stack`, those that its last layer read of any state, and wrote of its own.
+    """
 
     read_bytes: int
     written_bytes: int

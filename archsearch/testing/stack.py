@@ -26,19 +26,20 @@ class Stack(Mixer):
     @property
     def own(self) -> Mixer:
         """The layer that is tried."""
-        layer = self.layers[-1]
-        assert isinstance(layer, Mixer)
-        return layer
+        return self._mixers()[-1]
+
+    def _mixers(self) -> list[Mixer]:
+        return [layer for layer in self.layers if isinstance(layer, Mixer)]
 
     def before(self) -> Stack | None:
         """The stack of the layers before the last."""
-        return Stack([*self.layers][:-1]) if len(self.layers) > 1 else None  # type: ignore[list-item]
+        return Stack(self._mixers()[:-1]) if len(self.layers) > 1 else None
 
     def init_state(
         self, batch: int, capacity: int, *, dtype: torch.dtype | None = None, device: Any = None
     ) -> MixerState:
         """The states of all layers as one."""
-        states = [layer.init_state(batch, capacity, dtype=dtype, device=device) for layer in self.layers]
+        states = [layer.init_state(batch, capacity, dtype=dtype, device=device) for layer in self._mixers()]
         tensors = {
             f"{index}.{name}": tensor for index, state in enumerate(states) for name, tensor in state.tensors.items()
         }

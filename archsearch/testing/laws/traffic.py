@@ -60,19 +60,17 @@ def _no_less(seen: StepReads, said: Traffic, context: int, slack: float) -> None
     runs_layer=False,
 )
 def no_step_moves_more_than_the_peak(case: Case) -> None:
-    """A stretch of steps. It may hold one costly step more than its share, and a stated mean may be that of the tokens
-    before a context, so the mean of the stretch is compared with what is stated half a stretch later."""
+    """A stretch of steps; it may hold one costly step more than its share."""
     shape = replace(case.shape, n_heads=1, n_kv_heads=1)
     mixer, figures = case.mixer(shape), case.figures(shape)
     contexts = range(FIRST + 1, FIRST + STRETCH + 1)
     seen = stretch_reads(mixer, case.inputs(1, FIRST + STRETCH), STRETCH)
     said = [figures.traffic(context=context) for context in contexts]
-    around = [figures.traffic(context=context + STRETCH // 2) for context in contexts]
     for context, step, stated in zip(contexts, seen, said, strict=True):
         _at_most_the_peak(step, stated, context)
     for mean, peak, verb in _WAYS:
         found = sum(getattr(step, mean) for step in seen) / STRETCH
-        stated = sum(getattr(one, mean) for one in around) / STRETCH
+        stated = sum(getattr(one, mean) for one in said) / STRETCH
         one_more = max(getattr(one, peak) - getattr(one, mean) for one in said) / STRETCH
         allowed = stated * (1 + case.traffic_slack) + one_more
         if found > allowed * (1 + 1e-9):
