@@ -47,8 +47,9 @@ def _at_most_the_peak(seen: StepReads, said: Traffic, context: int) -> None:
 
 
 def _no_less(seen: StepReads, said: Traffic, context: int, slack: float) -> None:
-    most = {"reads": (seen.read_bytes + seen.written_bytes) * slack, "writes": seen.written_bytes * slack}
-    for mean, _, verb in _WAYS:  # a row written by the step may be read back
+    read_back = seen.written_bytes + seen.shared_bytes  # a row that is written in the step may be read in it
+    most = {"reads": (seen.read_bytes + read_back) * slack, "writes": seen.written_bytes * slack}
+    for mean, _, verb in _WAYS:
         if getattr(said, mean) > most[verb]:
             found, stated = getattr(seen, mean), getattr(said, mean)
             raise LawBroken(f"at {context} tokens a step {verb} {found} bytes alone, and traffic() states {stated:g}")
