@@ -69,12 +69,6 @@ def test_a_broken_law_is_told_in_one_line(pytester: pytest.Pytester, capsys: pyt
     ]
 
 
-def test_a_plugin_that_imports_torch_fails(pytester: pytest.Pytester) -> None:
-    outcomes = _outcomes(pytester, "class Layer(RunningMean): ...", select="need_no_torch or params_equal")
-    assert outcomes["failed"] == {"test_import_and_costs_need_no_torch"}
-    assert outcomes["passed"] == {"test_params_equal_what_is_built"}
-
-
 def test_a_declared_law_is_an_expected_failure_with_its_reason(pytester: pytest.Pytester) -> None:
     declared = 'broken_laws = {"packed": "averages over the whole batch"}'
     outcomes = _outcomes(pytester, _MIXES_PACKED_SEQUENCES, attributes=declared)

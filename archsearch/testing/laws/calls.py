@@ -21,7 +21,7 @@ TOKENS = 40
 )
 def evaluation_repeats_itself(case: Case) -> None:
     """Two calls, whose random numbers differ."""
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     state = mixer.init_state(2, TOKENS + 1)
     with torch.no_grad():
         for name, run in _forms(mixer).items():
@@ -38,7 +38,7 @@ def evaluation_repeats_itself(case: Case) -> None:
 )
 def inputs_stay_as_they_are(case: Case) -> None:
     """An input is compared with a copy of it."""
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     kept = x.clone()
     with torch.no_grad():
         for name, run in _forms(mixer).items():
@@ -48,11 +48,10 @@ def inputs_stay_as_they_are(case: Case) -> None:
 
 def _forms(mixer: Mixer) -> Mapping[str, Callable[..., Tensor]]:
     """Each form of a call, as a function of its input and an empty state."""
-    ctx = Context(want_state=True)
     return {
         "forward": lambda x, state: mixer(x, ctx=Context())[0],
-        "prefill": lambda x, state: mixer(x, state=state, ctx=ctx)[0],
-        "step": lambda x, state: mixer.step(x[:, 0], state=state, ctx=ctx)[0][:, None],
+        "prefill": lambda x, state: mixer(x, state=state, ctx=Context(want_state=True))[0],
+        "step": lambda x, state: mixer.step(x[:, 0], state=state, ctx=Context(want_state=True))[0][:, None],
     }
 
 
@@ -62,7 +61,7 @@ def _forms(mixer: Mixer) -> Mapping[str, Callable[..., Tensor]]:
 )
 def sequences_of_a_batch_are_apart(case: Case) -> None:
     """The middle one of three sequences is another."""
-    mixer, x = case.build(), case.inputs(3, TOKENS)
+    mixer, x = case.mixer(), case.inputs(3, TOKENS)
     other = x.clone()
     other[1] = 3 * case.noise(x[1], seed=5)
     with torch.no_grad():

@@ -44,7 +44,7 @@ def _others(usual: Tensor) -> dict[str, Tensor]:
 
 
 def _usual_change_nothing(case: Case, usual: Tensor) -> None:
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     wanted = whole(mixer, x)
     what = "with the usual positions given, {} differs"
     same(whole(mixer, x, Context(positions=usual)), wanted, what.format("forward"), case.tolerance)
@@ -55,7 +55,7 @@ def _usual_change_nothing(case: Case, usual: Tensor) -> None:
 
 
 def _forms_agree(case: Case, name: str, positions: Tensor | None) -> None:
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     wanted = whole(mixer, x, Context(positions=positions))
     ways = {
         "step": ("repeated step", [1] * TOKENS),
@@ -71,20 +71,20 @@ def _forms_agree(case: Case, name: str, positions: Tensor | None) -> None:
 def _future_is_not_seen(case: Case, name: str, positions: Tensor | None) -> None:
     if "causal" in case.plugin.broken_laws:
         return
-    mixer, x = case.build(), case.inputs(1, TOKENS)
-    ctx = Context(positions=positions)
-    wanted = whole(mixer, x, ctx)
+    mixer, x = case.mixer(), case.inputs(1, TOKENS)
+    wanted = whole(mixer, x, Context(positions=positions))
     for token in (1, 8, 33, TOKENS - 1):
         changed = x.clone()
         changed[:, token] += 3 * case.noise(x[:, token])
         what = f"with {name} and another token {token} an earlier output differs"
-        same(whole(mixer, changed, ctx)[:, :token], wanted[:, :token], what, case.causal_tolerance)
+        found = whole(mixer, changed, Context(positions=positions))
+        same(found[:, :token], wanted[:, :token], what, case.causal_tolerance)
 
 
 def _packed_are_apart(case: Case, name: str, positions: Tensor | None) -> None:
     if "packed" in case.plugin.broken_laws:
         return
-    mixer, x, lengths = case.build(), case.inputs(1, TOKENS), [7, 1, TOKENS - 8]
+    mixer, x, lengths = case.mixer(), case.inputs(1, TOKENS), [7, 1, TOKENS - 8]
     own = [None if positions is None else positions[:, :length] for length in lengths]
     laid = None if positions is None else torch.cat([one for one in own if one is not None], 1)
     packed = whole(mixer, x, packed_context(case, lengths, laid))
