@@ -71,6 +71,8 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     - ``family`` groups mixers on pages, and names the costly ones of a pattern of ratios (those of "full").
     - ``broken_laws``: laws that the mixer breaks by design, each with the reason.
     - ``reads_pattern``: the plugin asks `LayerInfo.pattern` for the layers around its own.
+    - ``conformance``: knobs of the suite that the mixer needs, by the names of `archsearch.testing.MixerConformance`,
+      such as ``{"traffic_slack": 0.05}``; ``cases`` are more options that it is tried with.
     """
 
     name: ClassVar[str]
@@ -80,6 +82,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     broken_laws: ClassVar[Mapping[Law, str]] = {}
     reads_pattern: ClassVar[bool] = False
+    conformance: ClassVar[Mapping[str, Any]] = {}
     api_version: ClassVar[int] = 1
     version: ClassVar[int] = 1
 
@@ -139,7 +142,8 @@ class MixerPlugin(ABC, Generic[OptionsT]):
         return options  # type: ignore[return-value]
 
     def _explain(self, error: ValidationError) -> str:
-        first = error.errors()[0]
+        errors = error.errors()  # a key that is not known comes first, as in `archsearch.arch.explain`
+        first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
         key = ".".join(str(part) for part in first["loc"])
         known = list(self.options.model_fields)
         if first["type"] == "extra_forbidden":

@@ -100,12 +100,13 @@ def parse_layers(text: str, resolver: Resolver) -> tuple[LayerSpec, ...]:
     return tuple(layers)
 
 
-def parse_call(text: str) -> tuple[str, str | None, dict[str, Any]]:
-    """``name``, ``name:setting`` or ``name:setting(key=value, ...)``, as tasks are named."""
+def parse_call(text: str, resolver: Resolver | None = None) -> tuple[str, str | None, dict[str, Any]]:
+    """``name``, ``name:setting`` or ``name:setting(key=value, ...)``, as tasks are named; with a resolver values may be
+    layers, so that it reads a layer's name and what its notation writes out."""
     reader = _Reader(text)
     name = _word(reader, "a name")
     setting = _word(reader, "a setting") if reader.accept(":") else None
-    options = _arguments(reader)
+    options = _arguments(reader, resolver)
     if reader.peek().kind != "end":
         raise reader.error(f'unexpected "{reader.peek().text}"', reader.peek().start)
     return name, setting, options

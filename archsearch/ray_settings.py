@@ -1,9 +1,39 @@
-"""What the environment says of a Ray cluster: the token that it is asked with, without Ray."""
+"""What is known of a Ray cluster without Ray: where it listens, and the token that it is asked with."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from archsearch.waiting import within
+
+CONNECT_SECONDS = 5.0
+"""How long a port may take to answer."""
+
+_REMEDY = "give the address that `ray start --head` printed, as 10.0.0.1:6379"
+
+
+def address_fault(address: str) -> str:
+    """Why no Ray cluster can be reached at `address` (``host:port``, or with a scheme), with the remedy; "" where its
+    port answers in time, and for "auto"."""
+    if address.strip() in ("auto", "local"):
+        return ""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        return f'"{address}" is no address of a Ray cluster ({error}): {_REMEDY}'
+    if not host or port is None:
+        return f'"{address}" is no address of a Ray cluster, for it has no host and port: {_REMEDY}'
+    try:
+        within(CONNECT_SECONDS, lambda: socket.create_connection((host, port), timeout=CONNECT_SECONDS).close())
+    except (OSError, OverflowError, UnicodeError) as error:
+        cause = getattr(error, "strerror", None) or str(error)
+        why = f"no answer in {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else cause
+        return f'nothing listens at "{address}" ({why}): start the cluster, or {_REMEDY}'
+    return ""
 
 
 def token_fault(environ: Mapping[str, str]) -> str:

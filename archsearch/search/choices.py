@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from archsearch.errors import OptionsError, SpecError
 from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
-
-MAX_COMBINATIONS = 200_000
+from archsearch.search.variants import Choice, Variant, Variants, free_options
 
 
 class Draw(Protocol):
@@ -24,19 +23,17 @@ class Draw(Protocol):
         ...
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Node:
-    """A point where an option is chosen: ``branches`` lead to the next option's node, or to a finished layer."""
+    """A point where a parameter is chosen: ``branches`` lead by label to the next node, or to a finished layer."""
 
     parameter: str
-    branches: dict[Any, Node | LayerSpec]
-    labels: tuple[Any, ...] = ()
-    by_label: dict[Any, Node | LayerSpec] = field(default_factory=dict)
+    branches: Mapping[Any, Node | LayerSpec]
 
-    def seal(self) -> None:
-        """Settles how the choices are shown to a sampler."""
-        self.labels = tuple(label_of(value) for value in self.branches)
-        self.by_label = dict(zip(self.labels, self.branches.values(), strict=True))
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        """The choices as a sampler sees them."""
+        return tuple(self.branches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +47,35 @@ class MixerChoices:
     layers: tuple[LayerSpec, ...]
 
     def draw(self, trial: Draw, prefix: str) -> LayerSpec:
-        """A layer, by parameters named ``<prefix>.<name>.<option>``."""
+        """A layer, by parameters named ``<prefix>.<name>.<option>``, and ``<option>.<mixer>.<option>`` for those of a
+        layer that an option holds."""
         node = self.root
         while isinstance(node, Node):
-            if len(node.labels) == 1:
-                node = node.by_label[node.labels[0]]
-            else:
-                label = trial.suggest_categorical(f"{prefix}.{self.name}.{node.parameter}", node.labels)
-                node = node.by_label[label]
+            labels = node.labels
+            one = len(labels) == 1
+            label = labels[0] if one else trial.suggest_categorical(f"{prefix}.{self.name}.{node.parameter}", labels)
+            node = node.branches[label]
         return node
+
+    def choices_of(self, layer: LayerSpec) -> Mapping[str, Any]:
+        """The labels by parameter, ``<option>`` and so on, that lead to a layer."""
+        return self._choices[layer]
+
+    @cached_property
+    def _choices(self) -> Mapping[LayerSpec, Mapping[str, Any]]:
+        found: dict[LayerSpec, Mapping[str, Any]] = {}
+        for layer, choices in _leaves(self.root):
+            found.setdefault(layer, choices)
+        return found
+
+
+def _leaves(node: Node | LayerSpec) -> Iterator[tuple[LayerSpec, dict[str, Any]]]:
+    if isinstance(node, LayerSpec):
+        yield node, {}
+        return
+    for label, branch in node.branches.items():
+        own = {node.parameter: label} if len(node.branches) > 1 else {}
+        yield from ((layer, own | choices) for layer, choices in _leaves(branch))
 
 
 def mixer_choices(
@@ -71,122 +88,104 @@ def mixer_choices(
     """
     resolved = registry.resolve(name)
     plugin, fixed = resolved.plugin, resolved.preset
-    options = _searched(name, plugin, fixed, narrowed)
-    layers: dict[tuple[Any, ...], LayerSpec] = {}
-    refused: OptionsError | None = None
-    for values in itertools.product(*options.values()):
+    options = _searched(name, plugin, fixed, narrowed, registry)
+    found = Variants(registry, f"space.{name}")
+    variants: list[Variant] = []
+    for variant in found.of(plugin, fixed, options):
         try:
-            layer = _layer(plugin, {**fixed, **dict(zip(options, values, strict=True))})
-            accepts(layer)
-            layers[values] = layer
+            accepts(variant.layer)
+            variants.append(variant)
         except OptionsError as error:
-            refused = refused or error
-    if not layers:
-        raise OptionsError(f"space.{name}: no combination of its options is valid: {refused}")
-    _check_values(name, plugin, options, narrowed, layers)
+            found.refused = found.refused or error
+    if not variants:
+        raise OptionsError(f"space.{name}: no combination of its options is valid: {found.refused}")
+    _check_values(name, plugin, narrowed, variants, registry)
+    first = {**fixed, **{option: values[0] for option, values in narrowed.items()}}
     return MixerChoices(
         name=name,
-        root=_tree(list(options), list(layers.items()), options),
-        layers=tuple(dict.fromkeys(layers.values())),
-        reference=_reference(plugin, {**fixed, **{option: values[0] for option, values in narrowed.items()}}, accepts)
-        or next(iter(layers.values())),
+        root=_tree([(variant.choices, variant.layer) for variant in variants]),
+        layers=tuple(dict.fromkeys(variant.layer for variant in variants)),
+        reference=_reference(plugin, first, registry, accepts) or variants[0].layer,
     )
 
 
 def _searched(
-    name: str, plugin: MixerPlugin[Any], fixed: Mapping[str, Any], narrowed: Mapping[str, tuple[Any, ...]]
+    name: str,
+    plugin: MixerPlugin[Any],
+    fixed: Mapping[str, Any],
+    narrowed: Mapping[str, tuple[Any, ...]],
+    registry: Registry,
 ) -> dict[str, tuple[Any, ...]]:
     for option in narrowed:
         if option not in plugin.options.model_fields:
-            _explain_unknown(name, plugin, option)
+            _explain_unknown(name, plugin, option, registry)
         if option in fixed:
             raise SpecError(
                 f'space.{name}.{option}: the preset "{name}" fixes {option} = {fixed[option]!r}: '
                 f'drop the key, or name the mixer "{plugin.name}" in space.mixers'
             )
-    tunables = {option: values for option, values in plugin.options.tunables().items() if option not in fixed}
-    options = {option: tuple(dict.fromkeys(values)) for option, values in {**tunables, **narrowed}.items()}
-    count = 1
-    for values in options.values():
-        count *= len(values)
-    if count > MAX_COMBINATIONS:
-        raise SpecError(
-            f"space.{name} has {count} combinations of options, more than {MAX_COMBINATIONS}: "
-            f"narrow some in [space.{name}]"
-        )
-    return options
+    given = {option: tuple(dict.fromkeys(values)) for option, values in narrowed.items()}
+    return free_options(plugin, fixed) | given
 
 
-def _explain_unknown(name: str, plugin: MixerPlugin[Any], option: str) -> None:
+def _explain_unknown(name: str, plugin: MixerPlugin[Any], option: str, registry: Registry) -> None:
     try:
-        plugin.parse_options({option: None})
+        plugin.parse_options({option: None}, registry)
     except OptionsError as error:
         raise OptionsError(f"space.{name}.{option}: {error}") from None
 
 
 def _reference(
-    plugin: MixerPlugin[Any], values: Mapping[str, Any], accepts: Callable[[LayerSpec], None]
+    plugin: MixerPlugin[Any], values: Mapping[str, Any], registry: Registry, accepts: Callable[[LayerSpec], None]
 ) -> LayerSpec | None:
     try:
-        layer = _layer(plugin, values)
+        layer = LayerSpec(mixer=plugin.name, options=plugin.parse_options(values, registry))
         accepts(layer)
     except OptionsError:
         return None
     return layer
 
 
-def _layer(plugin: MixerPlugin[Any], values: Mapping[str, Any]) -> LayerSpec:
-    return LayerSpec(mixer=plugin.name, options=plugin.parse_options(values))
-
-
 def _check_values(
     name: str,
     plugin: MixerPlugin[Any],
-    options: Mapping[str, tuple[Any, ...]],
     narrowed: Mapping[str, tuple[Any, ...]],
-    layers: Mapping[tuple[Any, ...], LayerSpec],
+    variants: Sequence[Variant],
+    registry: Registry,
 ) -> None:
     """Every value that a person wrote must be part of some valid combination."""
     for option, values in narrowed.items():
-        used = {values[list(options).index(option)] for values in layers}
+        used = {variant.offered[option] for variant in variants}
         for value in values:
             if value not in used:
-                raise OptionsError(f"space.{name}.{option} = {value!r}: {_reason(plugin, option, value)}")
+                raise OptionsError(f"space.{name}.{option} = {value!r}: {_reason(plugin, option, value, registry)}")
 
 
-def _reason(plugin: MixerPlugin[Any], option: str, value: Any) -> str:
+def _reason(plugin: MixerPlugin[Any], option: str, value: Any, registry: Registry) -> str:
     try:
-        plugin.parse_options({option: value})
+        plugin.parse_options({option: value}, registry)
     except OptionsError as error:
         return str(error)
     return "no combination with the other options is valid"
 
 
-def _tree(
-    names: Sequence[str], leaves: Sequence[tuple[tuple[Any, ...], LayerSpec]], options: Mapping[str, tuple[Any, ...]]
-) -> Node | LayerSpec:
-    if not names:
-        return leaves[0][1]
-    groups: dict[Any, list[tuple[tuple[Any, ...], LayerSpec]]] = {}
-    for values, layer in leaves:
-        groups.setdefault(values[0], []).append((values[1:], layer))
-    branches = {value: _tree(names[1:], group, options) for value, group in groups.items()}
-    node = Node(parameter=_parameter(names[0], list(branches), options[names[0]]), branches=branches)
-    node.seal()
-    return node
+def _tree(leaves: Sequence[tuple[tuple[Choice, ...], LayerSpec]]) -> Node | LayerSpec:
+    """Layers by the choices that lead to them: those of equal choices so far make the next one by one parameter."""
+    choices, layer = leaves[0]
+    if not choices:
+        return layer
+    groups: dict[Any, list[tuple[tuple[Choice, ...], LayerSpec]]] = {}
+    for (choice, *later), leaf in leaves:
+        groups.setdefault(choice.label, []).append((tuple(later), leaf))
+    branches = {label: _tree(group) for label, group in groups.items()}
+    return Node(parameter=_parameter(choices[0], list(branches)), branches=branches)
 
 
-def _parameter(option: str, left: list[Any], declared: Sequence[Any]) -> str:
+def _parameter(choice: Choice, left: list[Any]) -> str:
     """A sampler's parameter has one set of choices: where some are ruled out the parameter is another one."""
-    if left == list(declared):
-        return option
-    return f"{option}[{'|'.join(str(label_of(value)) for value in left)}]"
-
-
-def label_of(value: Any) -> Any:
-    """A value as a sampler sees it: plain ones as they are, others as JSON text."""
-    plain = value is None or isinstance(value, bool | int | float | str)
-    return value if plain else json.dumps(value, sort_keys=True, default=str)
+    if left == list(choice.declared):
+        return choice.parameter
+    return f"{choice.parameter}[{'|'.join(map(str, left))}]"
 
 
 def distinct(parts: Sequence[MixerChoices]) -> Iterator[LayerSpec]:

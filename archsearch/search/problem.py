@@ -9,7 +9,7 @@ from archsearch.analysis.objectives import Direction, Objective
 from archsearch.arch import ArchSpec
 from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
-from archsearch.errors import SpecError, listing, nearest
+from archsearch.errors import OptionsError, SpecError, listing, nearest
 from archsearch.exercise import Unexercised, dense_up_to, unexercised_layers
 from archsearch.laws import untrainable
 from archsearch.registry import Registry
@@ -59,11 +59,19 @@ class Judge:
         self._shortest = min(lengths.values())
 
     def __call__(self, arch: ArchSpec) -> Verdict:
-        """The costs that objectives and budget name, the limits that are exceeded, and what would not act."""
-        refused = refusal(arch, self._registry)
-        if refused is not None:
-            slack = {str(term): 0.0 for term, _ in self._budget.limits}
-            return Verdict(costs={}, violations=(), slack=slack, unexercised=(), refusal=refused)
+        """The costs that objectives and budget name, the limits that are exceeded, and what would not act. Options that
+        a plugin finds impossible in this arrangement refuse it, as its `check` does."""
+        try:
+            refused = refusal(arch, self._registry)
+            return self._costed(arch) if refused is None else self._refused(refused)
+        except OptionsError as error:
+            return self._refused(str(error))
+
+    def _refused(self, reason: str) -> Verdict:
+        slack = {str(term): 0.0 for term, _ in self._budget.limits}
+        return Verdict(costs={}, violations=(), slack=slack, unexercised=(), refusal=reason)
+
+    def _costed(self, arch: ArchSpec) -> Verdict:
         at = {context: self._costs.cost(arch, context) for context in self._contexts}
         costs = {str(term): at[term.context].measure(term.measure) for term in self._terms}
         slack = {str(term): at[term.context].measure(term.measure) / limit - 1.0 for term, limit in self._budget.limits}
@@ -151,7 +159,9 @@ class Problem:
 
 
 def _refuse_untrainable(space: Space, references: Sequence[ArchSpec], registry: Registry) -> None:
-    pure = (ArchSpec(model=space.model, layers=(entry.reference,)) for entry in space.entries.values())
+    layers = [layer for entry in space.entries.values() for layer in (entry.reference, *entry.layers)]
+    by_mixers = {mixers_of((layer,), registry): layer for layer in reversed(layers)}
+    pure = (ArchSpec(model=space.model, layers=(layer,)) for layer in by_mixers.values())
     for arch in (*pure, *references):
         why = untrainable(arch, registry)
         if why is not None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 class Progress:
     """Counts of a search; ``planned`` and ``finished`` are trials of every kind that a worker trains.
 
-    ``trained`` counts sampled candidates that were handed out, ``refused`` those over budget or not exercised,
-    ``repeated`` draws of known candidates, ``reused`` trials answered from the store; ``complete``, ``diverged`` and
-    ``failed`` trials of every kind that ended so, in earlier runs of the search too; ``confirming`` says that the
-    front is measured again, ``ended`` why drawing ended before all trials were trained.
+    ``trained`` counts sampled candidates that were handed out, ``refused`` those over budget, not exercised, or of
+    layers that cannot stand as they do, ``repeated`` draws of known candidates, ``reused`` trials answered from the
+    store; ``complete``, ``diverged`` and ``failed`` trials of every kind that ended so, in earlier runs of the search
+    too; ``confirming`` says that the front is measured again, ``ended`` why drawing ended before all trials were
+    trained.
     """
 
     planned: int = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,18 +17,16 @@ from dataclasses import dataclass
 import ray
 
 from archsearch.errors import ClusterError, SpecError
-from archsearch.ray_settings import token_fault
+from archsearch.ray_settings import address_fault, token_fault
 from archsearch.training import device_kind
 from archsearch.training.memory import machine_bytes
 from archsearch.units import format_quantity
-from archsearch.waiting import within
 
 OBJECT_STORE_BYTES = 100 * 2**20
 WORKER_BYTES = 300 * 2**20
 """What a worker takes at least once it has imported torch."""
 JOIN_SECONDS = 30.0
 """How long a cluster may take to answer."""
-CONNECT_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
 """Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
@@ -184,7 +181,9 @@ def _joined(address: str, stop: threading.Event, tell: Callable[[str], None]) ->
 def _check_answers(address: str, stop: threading.Event, tell: Callable[[str], None]) -> None:
     """Ray waits for a cluster that does not answer for a quarter of an hour and hears no Ctrl-C: so another process
     asks first, for as long as `JOIN_SECONDS`."""
-    _check_port(address)
+    fault = address_fault(address)
+    if fault:
+        raise ClusterError(fault)
     if "://" in address:  # Ray's client, which bounds its own wait
         return
     tell(f"waiting for the Ray cluster at {address}, at most {JOIN_SECONDS:.0f} s")
@@ -214,23 +213,6 @@ def _wait_for(process: subprocess.Popen[bytes], address: str, stop: threading.Ev
                 f"what listens at {address} has not answered as a Ray cluster in {JOIN_SECONDS:.0f} s: "
                 "give the address that `ray start --head` printed (host:6379)"
             )
-
-
-def _check_port(address: str) -> None:
-    """Raises `ClusterError` when nothing listens at ``host:port``; other forms of an address are Ray's to judge."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit():
-        if address == "auto":
-            return
-        raise ClusterError(f'address "{address}": write host:port, as 10.0.0.1:6379, or "auto"')
-    try:
-        within(CONNECT_SECONDS, lambda: socket.create_connection((host.strip("[]"), int(port))).close())
-    except (OSError, OverflowError, UnicodeError) as error:
-        why = f"no answer in {CONNECT_SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
-        raise ClusterError(
-            f"nothing listens at {address} ({why}): is `ray start --head` running there, and is this the address that "
-            "it printed?"
-        ) from None
 
 
 def _last_line(text: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from archsearch.arch import ArchSpec
-from archsearch.errors import SpecError, UnknownNameError
+from archsearch.composition import refusal
+from archsearch.errors import OptionsError, SpecError, UnknownNameError
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 from archsearch.search.space import Space
@@ -16,7 +17,7 @@ FULL = "full"
 
 def reference_archs(wanted: bool | Sequence[str], space: Space, registry: Registry) -> tuple[ArchSpec, ...]:
     """The references of a search, each once: those that the patterns `wanted` name, or for True the mixer ``full`` in
-    every layer, where it is installed, and each pure mixer of the space.
+    every layer, where it is installed, and each mixer of the space that can stand in every layer.
 
     Raises `SpecError`, naming the key, for a pattern that cannot be read or has another number of layers.
     """
@@ -32,7 +33,17 @@ def _usual(space: Space, registry: Registry) -> Iterator[ArchSpec]:
     if FULL not in {layer.mixer for layer in layers}:
         layers[:0] = _full_by_name(registry)
     for layer in layers:
-        yield ArchSpec(model=space.model, layers=(layer,) * space.n_layers)
+        arch = ArchSpec(model=space.model, layers=(layer,) * space.n_layers)
+        if _refusal(arch, registry) is None:
+            yield arch
+
+
+def _refusal(arch: ArchSpec, registry: Registry) -> str | None:
+    """Why the layers cannot stand so, by what their plugins check or by what of their options is impossible there."""
+    try:
+        return refusal(arch, registry)
+    except OptionsError as error:
+        return str(error)
 
 
 def _full_by_name(registry: Registry) -> list[LayerSpec]:
@@ -54,4 +65,8 @@ def _named(index: int, text: str, space: Space, registry: Registry) -> ArchSpec:
             f'search.references[{index}] = "{text}" has {len(layers)} layers, and model.n_layers = {space.n_layers}: '
             "write one layer, which is repeated, or all of them"
         )
-    return ArchSpec(model=space.model, layers=layers)
+    arch = ArchSpec(model=space.model, layers=layers)
+    refused = _refusal(arch, registry)
+    if refused is not None:
+        raise SpecError(f'search.references[{index}] = "{text}": {refused}')
+    return arch

@@ -12,12 +12,13 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.composition import reads_pattern
 from archsearch.costs import layer_cost
-from archsearch.errors import SpecError, listing
+from archsearch.errors import OptionsError, SpecError, listing
 from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo
 from archsearch.registry import Registry
-from archsearch.search.choices import Draw, MixerChoices, distinct, label_of, mixer_choices
+from archsearch.search.choices import Draw, MixerChoices, distinct, mixer_choices
 from archsearch.search.spec import SpaceTable
 
 Layers = tuple[LayerSpec, ...]
@@ -160,7 +161,7 @@ class Space:
         """The space of ``[space]``; raises `SpecError`, `OptionsError` or `UnknownNameError` naming the key."""
 
         def accepts(layer: LayerSpec) -> None:
-            layer_cost(layer, model, LayerInfo(index=0, depth=n_layers, resolver=registry), registry, 1)
+            _accept(layer, model, n_layers, registry)
 
         entries = {name: mixer_choices(name, table.options.get(name, {}), registry, accepts) for name in table.mixers}
         return cls(
@@ -193,6 +194,23 @@ class Space:
                 yield draw.params
 
 
+def _accept(layer: LayerSpec, model: ModelSpec, n_layers: int, registry: Registry) -> None:
+    """Raises `OptionsError` for a layer whose costs the backbone's sizes rule out wherever it stands. What depends on
+    the layers around it is known of candidates alone."""
+    if reads_pattern(layer, registry):
+        return
+    refused: OptionsError | None = None
+    for index in range(n_layers):
+        try:
+            layer_cost(layer, model, LayerInfo(index=index, depth=n_layers, resolver=registry), registry, 1)
+        except OptionsError as error:
+            refused = refused or error
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
 def _pattern(table: SpaceTable, entries: Mapping[str, MixerChoices], n_layers: int, registry: Registry) -> Pattern:
     if table.pattern == "free":
         return Free(entries, n_layers)
@@ -214,15 +232,17 @@ class PureDraw:
     """Choices that lead to one layer everywhere, where the pattern allows that; recorded in ``params``."""
 
     def __init__(self, entry: MixerChoices, layer: LayerSpec) -> None:
-        self._entry, self._layer = entry, layer
+        self._entry, self._choices = entry, entry.choices_of(layer)
         self.params: dict[str, Any] = {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """The layer's own choice; the first one (the shortest unit, the first ratio) for what is none of a layer."""
-        last = name.rpartition(".")[2]
-        option = last.partition("[")[0]
-        wanted: Any = self._entry.name if last == "mixer" else getattr(self._layer.options, option, None)
-        chosen = self.params[name] = next((label for label in choices if label == label_of(wanted)), choices[0])
+        own = name.partition(".")[2]
+        if own == "mixer":
+            wanted: Any = self._entry.name
+        else:
+            wanted = self._choices.get(own.removeprefix(f"{self._entry.name}."))
+        chosen = self.params[name] = next((label for label in choices if label == wanted), choices[0])
         return chosen
 
 

@@ -96,7 +96,7 @@ class SpaceTable(Table):
     ``ratios``: the numbers r of a pattern of ratios.
     ``costly``: the costly mixers of a pattern of ratios, by default those of the family "full"; all others are cheap.
     ``options``: a table named after an entry of ``mixers`` gives options and the values to choose from, one value or a
-    list.
+    list; a layer is written as notation, which fixes what it writes out and leaves the rest to the search.
     """
 
     mixers: tuple[str, ...] = Field(min_length=1, max_length=MAX_CHOICES)

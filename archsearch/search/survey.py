@@ -88,8 +88,22 @@ def nothing_feasible(problem: Problem, judged: int, nearest: Tightest | None) ->
     lengths = sorted({task.seq_len for task in problem.tasks.values()})
     layers = (layer for entry in problem.space.entries.values() for layer in entry.layers)
     archs = (ArchSpec(model=problem.space.model, layers=(layer,)) for layer in layers)
-    seen = next((str(found) for arch in archs for found in problem.judge(arch).unexercised), "none")
+    seen = next((str(found) for arch in archs for found in problem.judge(arch).unexercised), None)
+    refused = _refusal(problem) if seen is None else None
+    if refused is not None:
+        return NothingFeasibleError(
+            f"none of {judged} candidates can be trained: their layers cannot stand as they do, such as {refused}: "
+            "change [space]"
+        )
     return NothingFeasibleError(
-        f"none of {judged} candidates within budget has sparsity that acts on {lengths[0]} tokens ({seen}): "
+        f"none of {judged} candidates within budget has sparsity that acts on {lengths[0]} tokens ({seen or 'none'}): "
         "narrow the option in [space], or take longer tasks"
     )
+
+
+def _refusal(problem: Problem) -> str | None:
+    """Why some candidate of one layer repeated cannot stand so."""
+    space = problem.space
+    layers = (layer for entry in space.entries.values() for layer in entry.layers)
+    verdicts = (problem.judge(ArchSpec(model=space.model, layers=(layer,) * space.n_layers)) for layer in layers)
+    return next((verdict.refusal for verdict in verdicts if verdict.refusal is not None), None)

@@ -27,9 +27,8 @@ def test_every_package_is_found_and_sound(field_site: Path) -> None:
     found = json.loads(archsearch(field_site, "plugins", "--json"))["plugins"]
     ours = {report["distribution"]: report for report in found if report["distribution"] in packages()}
     assert set(ours) == set(packages())
-    assert {name: (report["status"], report["mixers"]) for name, report in ours.items()} == {
-        name: ("ok", [name]) for name in packages()
-    }
+    assert {report["status"] for report in ours.values()} == {"ok"}
+    assert all(name in report["mixers"] for name, report in ours.items())
     assert not any(digest.startswith("unknown") for report in ours.values() for digest in report["digests"].values())
 
 
@@ -58,6 +57,7 @@ def described(site: Path) -> dict[str, tuple[str, list[tuple[str, str, str]]]]:
 @pytest.mark.parametrize("name", packages())
 def test_a_package_can_be_trained_by_the_command_line(field_site: Path, name: str) -> None:
     sizes = ("--steps", "3", "--batch-size", "4", "--d-model", "16", "--learning-rate", "0.01")
-    answer = json.loads(archsearch(field_site, "evaluate", f"{name} full", "--task", "copying", *sizes, "--json"))
+    pattern = f"{'field-yoco-kv' if name == 'field-yoco' else 'full'} {name}"  # a reader needs what it reads
+    answer = json.loads(archsearch(field_site, "evaluate", pattern, "--task", "copying", *sizes, "--json"))
     (summary,) = answer["summary"]
     assert summary["diverged"] == []

@@ -52,6 +52,7 @@ class _Mixer(MixerPlugin[Any]):
     """Cheap arithmetic that every fake shares."""
 
     summary = "a fake"
+    api_version = 2
 
     def params(self, options: Any, shape: ModelShape, layer: LayerInfo) -> int:
         return 4 * shape.d_model**2

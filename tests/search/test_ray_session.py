@@ -35,7 +35,7 @@ def join(address: str, stop: threading.Event | None = None, *, concurrency: int 
 
 
 def test_an_address_where_nothing_listens_is_told_before_ray_is_asked() -> None:
-    with pytest.raises(ClusterError, match=r"nothing listens at 127\.0\.0\.1:\d+ .*is `ray start --head` running"):
+    with pytest.raises(ClusterError, match=r"nothing listens at \"127\.0\.0\.1:\d+\" .*start the cluster"):
         join(f"127.0.0.1:{free_port()}")
 
 
@@ -43,7 +43,7 @@ def test_an_address_where_nothing_listens_is_told_before_ray_is_asked() -> None:
     "address", ["nonsense", "127.0.0.1:", "127.0.0.1:99999999", "127.0.0.1:-1", "host name:1", "a\0b:1", ":", "::::"]
 )
 def test_an_address_that_is_none_is_refused_in_a_sentence(address: str) -> None:
-    with pytest.raises(ClusterError, match=r"write host:port|nothing listens"):
+    with pytest.raises(ClusterError, match=r"is no address of a Ray cluster|nothing listens"):
         join(address)
 
 

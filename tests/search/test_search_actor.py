@@ -14,6 +14,7 @@ import ray
 from search_fakes import fake_registry
 
 from archsearch.errors import ClusterError, PluginError, SpecError
+from archsearch.layer import LayerInfo
 from archsearch.registry import Registry, load_registry
 from archsearch.search.actor import (
     Assignment,
@@ -158,7 +159,7 @@ def test_unpackaged_plugins_travel_under_their_names() -> None:
     arrived = worker_registry(pack_plugins(registry))
     assert arrived.fingerprint() == registry.fingerprint()
     assert arrived.parts(["dense", "window"], ["bits"]) == registry.parts(["dense", "window"], ["bits"])
-    assert arrived.mixer("window").dense_up_to(arrived.mixer("window").parse_options({"window": 64})) == 64
+    assert arrived.mixer("window").dense_up_to(arrived.mixer("window").parse_options({"window": 64}), LayerInfo()) == 64
 
 
 def test_a_plugin_that_cannot_be_pickled_is_named() -> None:
