@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archsearch.composition import reads_pattern
 from archsearch.figures import Figures
 from archsearch.kernels import interpreting
 from archsearch.layer import LayerInfo, LayerSpec, Resolved, Resolver
@@ -21,6 +22,7 @@ from archsearch.notation import parse_layer, parse_layers
 from archsearch.ops.impl import VARIABLE
 from archsearch.registry import load_registry
 from archsearch.shapes import ModelShape
+from archsearch.testing.stack import Stack
 
 SHAPE = ModelShape(d_model=16, n_heads=4, n_kv_heads=2, head_dim=8, dtype="float32")
 LAYER = LayerInfo(index=1, depth=4)
@@ -88,7 +90,8 @@ class Case:
         `registry` knows the names of other mixers, by default all that are installed. `pattern` is the architecture
         around the layer, as notation or as layers: the case's layer stands in the place of the first of its mixer in
         it, or of the layer's index; by default all layers are alike, and the place is the layer's index or, where
-        the plugin refuses that, the first that it takes. Raises `SpecError` for options or a pattern that cannot be.
+        the plugin refuses that, the first that it takes; where it refuses all, the second, after a layer of the first
+        other mixer that it takes there. Raises `SpecError` for options or a pattern that cannot be.
         """
         resolver = OwnFirst(plugin, registry)
         options = plugin.parse_options(values, resolver)
@@ -102,8 +105,9 @@ class Case:
         if "siblings" not in knobs:
             case = case.beside(plugin.presets.values())
         taken = case.places()
-        moved = pattern is None and taken and index not in taken
-        return case.at(taken[0]) if moved else case
+        if pattern is not None or index in taken:
+            return case
+        return case.at(taken[0]) if taken else case.after_another(resolver.others())
 
     @property
     def interpreted(self) -> bool:
@@ -124,6 +128,15 @@ class Case:
         parsed = (self.plugin.parse_options(one, self.layer.resolver) for one in values)
         return replace(self, siblings=tuple(parsed))
 
+    def after_another(self, others: Iterable[LayerSpec]) -> Case:
+        """The case behind the first of the other layers that may stand there with it, as it is if none may."""
+        own = LayerSpec(mixer=self.plugin.name, options=self.options)
+        for other in others:
+            moved = replace(self, layer=replace(self.layer, index=1, depth=3, pattern=(other, own, own)))
+            if moved.figures().refusal() is None and moved._figures_of(0).refusal() is None:
+                return moved
+        return self
+
     def places(self) -> list[int]:
         """The layers of the pattern that are this one, or alike where all are: of them the first, a middle and the last
         that the plugin does not refuse."""
@@ -135,6 +148,26 @@ class Case:
     def figures(self, shape: ModelShape | None = None) -> Figures:
         """What the plugin says of the layer, checked."""
         return Figures(self.plugin, self.options, shape or self.shape, self.layer)
+
+    def _figures_of(self, index: int) -> Figures:
+        """Of another layer of the pattern."""
+        assert self.layer.pattern is not None
+        assert self.layer.resolver is not None
+        spec = self.layer.pattern[index]
+        plugin = self.layer.resolver.resolve(spec.mixer).plugin
+        return Figures(plugin, spec.options, self.shape, replace(self.layer, index=index))
+
+    def mixer(self, shape: ModelShape | None = None) -> Mixer:
+        """The layer as it is run: with those before it where it reads the pattern, as it may need what they share."""
+        pattern, resolver = self.layer.pattern, self.layer.resolver
+        own = LayerSpec(mixer=self.plugin.name, options=self.options)
+        if not self.layer.index or pattern is None or resolver is None or not reads_pattern(own, resolver):
+            return self.build(shape)
+        before = [
+            replace(self.at(index), plugin=resolver.resolve(spec.mixer).plugin, options=spec.options).build(shape)
+            for index, spec in enumerate(pattern[: self.layer.index])
+        ]
+        return Stack([*before, self.build(shape)]).eval()
 
     def build(self, shape: ModelShape | None = None) -> Mixer:
         """The layer, from a fixed seed, in evaluation mode on the case's device."""
@@ -175,6 +208,13 @@ class OwnFirst:
     def layer(self, text: str) -> LayerSpec:
         """See `Resolver.layer`."""
         return parse_layer(text, self)
+
+    def others(self) -> Iterator[LayerSpec]:
+        """A layer of every other mixer that the registry has, with its default options."""
+        mixers: Iterable[MixerPlugin[Any]] = getattr(self._registry, "mixers", list)()
+        for plugin in mixers:
+            if plugin.name != self._plugin.name:
+                yield LayerSpec.make(plugin.name, self)
 
     @property
     def _registry(self) -> Resolver:

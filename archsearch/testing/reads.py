@@ -9,16 +9,22 @@ import torch
 from torch import Tensor
 
 from archsearch.model import Context, Mixer, MixerState
+from archsearch.testing.stack import own_prefix
 
 _DISTURBANCES = (30.0, -30.0, math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReads:
-    """Bytes of the state that a step read from before it, and bytes that it wrote, for one sequence."""
+    """Bytes of the state that a step read from before it, and bytes that it wrote, for one sequence.
+
+    Of a `Stack`, those that its last layer read of any state, and wrote of its own; ``shared_bytes`` are those that the
+    layers before it wrote of theirs, which it may have read in the same step.
+    """
 
     read_bytes: int
     written_bytes: int
+    shared_bytes: int = 0
 
 
 @torch.no_grad()
@@ -40,25 +46,28 @@ def stretch_reads(mixer: Mixer, x: Tensor, count: int, *, spare: int = 5) -> lis
     first = x.shape[1] - count
     state = mixer.init_state(1, x.shape[1] + spare, dtype=x.dtype)
     if first:
-        _, state = mixer(x[:, :first], state=state, ctx=Context(want_state=True))
+        _, state = mixer(x[:, :first].clone(), state=state, ctx=Context(want_state=True))
     found = []
     for token in range(first, x.shape[1]):
         probe = _Probe(mixer, x[:, token], state.clone())
         found.append(_reads_of(probe))
-        _, state = mixer.step(x[:, token], state=state, ctx=Context(want_state=True))
+        _, state = mixer.step(x[:, token].clone(), state=state, ctx=Context(want_state=True))
     return found
 
 
 def _reads_of(probe: _Probe) -> StepReads:
-    read = written = 0
+    read = written = shared = 0
     for name, tensor in probe.before.tensors.items():
         units = _units(tensor)[0]
         unit_bytes = units.shape[-1] * units.element_size()
         written_units = probe.written(name)
-        written += int(written_units.sum()) * unit_bytes
+        if name.startswith(own_prefix(probe.mixer)):
+            written += int(written_units.sum()) * unit_bytes
+        else:
+            shared += int(written_units.sum()) * unit_bytes
         read_units = probe.read(name, written_units) if tensor.is_floating_point() else torch.ones(len(units))
         read += int(read_units.sum()) * unit_bytes
-    return StepReads(read_bytes=read, written_bytes=written)
+    return StepReads(read_bytes=read, written_bytes=written, shared_bytes=shared)
 
 
 class _Probe:
@@ -99,7 +108,7 @@ class _Probe:
         return state, *self._step(self.x_t.expand(count, -1), state)
 
     def _step(self, x_t: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
-        output, after = self.mixer.step(x_t, state=state.clone(), ctx=Context(want_state=True))
+        output, after = self.mixer.step(x_t.clone(), state=state.clone(), ctx=Context(want_state=True))
         return output, after.tensors
 
 

@@ -14,7 +14,8 @@ CHILD = "ARCHSEARCH_COSTED_ALONE"
 
 def main() -> None:
     """Reads what to load and cost from stdin (see `archsearch.testing.laws.torch_free`), and prints how it came out:
-    ``{"outcome": "costed" | "not loaded" | "not costed", "text": ..., "torch": ...}``."""
+    ``{"outcome": "costed" | "not loaded" | "not costed", "text": ..., "torch": ..., "tests": ...}``, where ``tests`` is
+    whether what was loaded is test code itself."""
     request = json.loads(sys.stdin.read())
     try:
         plugin, resolver = _loaded(request)
@@ -31,7 +32,8 @@ def main() -> None:
 
 def _say(outcome: str, error: BaseException | None) -> None:
     text = "" if error is None else f"{type(error).__name__}: {error}"
-    print(json.dumps({"outcome": outcome, "text": text, "torch": "torch" in sys.modules}))
+    tests = "pytest" in sys.modules or "archsearch.testing.case" in sys.modules
+    print(json.dumps({"outcome": outcome, "text": text, "torch": "torch" in sys.modules, "tests": tests}))
 
 
 def _loaded(request: dict[str, Any]) -> tuple[Any, Any]:

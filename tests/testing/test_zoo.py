@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from zoo import ANIMALS, SOUND, Animal
+from typing import Any
 
+import pytest
+from zoo import ANIMALS, GIVER, READER, SOUND, Animal
+from zoo_mixers import planted
+
+from archsearch import ArchSpec, ModelSpec, load_registry
+from archsearch.errors import SpecError
 from archsearch.mixer import MixerPlugin
+from archsearch.model import HybridLM
 from archsearch.testing.case import Case
-from archsearch.testing.laws import LAWS, Outcome, tried
+from archsearch.testing.laws import LAWS, Law, LawBroken, Outcome, tried
 
 
 def outcomes(case: Case) -> dict[str, Outcome]:
@@ -26,6 +32,49 @@ def test_a_planted_fault_is_found_by_its_laws_alone(animal: Animal) -> None:
 
 
 @pytest.mark.parametrize("plugin", SOUND.values(), ids=SOUND)
-def test_what_is_sound_passes(plugin: MixerPlugin) -> None:
+def test_what_is_sound_passes(plugin: MixerPlugin[Any]) -> None:
     failed = {name: outcome for name, outcome in outcomes(Case.of(plugin, {})).items() if outcome.status == "failed"}
     assert failed == {}
+
+
+def law_named(name: str) -> Law:
+    return next(law for law in LAWS if law.name == name)
+
+
+def test_check_raises_the_same_line() -> None:
+    case = Case.of(ANIMALS["steps-differently-after-110-tokens"].plugin, {})
+    law = law_named("forward_equals_repeated_step")
+    with pytest.raises(LawBroken) as broken:
+        law.check(case)
+    assert str(broken.value) == tried(law, case).text
+    assert str(broken.value).startswith('law "step": from token 110 on, repeated step differs from forward by ')
+
+
+def test_a_law_that_is_declared_broken_tells_the_reason() -> None:
+    case = Case.of(SOUND["packing-that-is-declared-broken"], {})
+    outcome = tried(law_named("packed_sequences_are_apart"), case)
+    assert (outcome.status, outcome.text) == ("declared broken", 'law "packed" is declared broken: averages')
+
+
+def test_a_layer_is_tried_behind_what_it_reads() -> None:
+    registry = load_registry([planted(), GIVER, READER], environ={"ARCHSEARCH_LOAD_PLUGINS": "none"})
+    by_pattern = Case.of(READER, {}, registry=registry, pattern="zoo-cache zoo-giver zoo-reader")
+    by_itself = Case.of(READER, {}, registry=registry)
+    assert by_pattern.layer.index == 2
+    assert [layer.mixer for layer in by_itself.layer.pattern or ()] == ["zoo-giver", "zoo-reader", "zoo-reader"]
+    for case in (by_pattern, by_itself):
+        failed = {name: one.text for name, one in outcomes(case).items() if one.status == "failed"}
+        assert failed == {}
+        assert outcomes(case)["forward_equals_repeated_step"].status == "passed"
+
+
+def test_an_arrangement_that_is_refused_is_refused_by_the_model_too() -> None:
+    plugin = planted(check=lambda self, options, shape, layer: None if layer.index else "not the first")
+    registry = load_registry([plugin], environ={"ARCHSEARCH_LOAD_PLUGINS": "none"})
+    case = Case.of(plugin, {}, registry=registry)
+    assert case.layer.index == 1
+    assert case.at(0).build() is not None
+    assert tried(law_named("refused_layers_are_not_built"), case).status == "passed"
+    model = ModelSpec(d_model=16, n_heads=4, channel_mixer="none")
+    with pytest.raises(SpecError, match="not the first"):
+        HybridLM(ArchSpec.parse("zoo-cache zoo-cache", registry, model), registry)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -171,5 +170,5 @@ def planted(
             return layer(self, options, shape, info)
 
     for name, member in members.items():
-        setattr(Planted, name, functools.wraps(member)(member) if callable(member) else member)
+        setattr(Planted, name, member)
     return Planted()

@@ -21,14 +21,14 @@ TOKENS = 40
 )
 def evaluation_repeats_itself(case: Case) -> None:
     """Two calls, whose random numbers differ."""
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     state = mixer.init_state(2, TOKENS + 1)
     with torch.no_grad():
-        for name, run in _forms(mixer, x).items():
+        for name, run in _forms(mixer).items():
             with seeded(1):
-                first = run(state.clone())
+                first = run(x.clone(), state.clone())
             with seeded(2):
-                second = run(state.clone())
+                second = run(x.clone(), state.clone())
             same(second, first, f"a second {name} differs from the first", case.causal_tolerance)
 
 
@@ -38,21 +38,20 @@ def evaluation_repeats_itself(case: Case) -> None:
 )
 def inputs_stay_as_they_are(case: Case) -> None:
     """An input is compared with a copy of it."""
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     kept = x.clone()
     with torch.no_grad():
-        for name, run in _forms(mixer, x).items():
-            run(mixer.init_state(2, TOKENS + 1))
+        for name, run in _forms(mixer).items():
+            run(x, mixer.init_state(2, TOKENS + 1))
             same(x, kept, f"{name} has written into its input, which differs", 0.0)
 
 
-def _forms(mixer: Mixer, x: Tensor) -> Mapping[str, Callable[..., Tensor]]:
-    """Each form of a call, as a function of an empty state."""
-    ctx = Context(want_state=True)
+def _forms(mixer: Mixer) -> Mapping[str, Callable[..., Tensor]]:
+    """Each form of a call, as a function of its input and an empty state."""
     return {
-        "forward": lambda state: mixer(x, ctx=Context())[0],
-        "prefill": lambda state: mixer(x, state=state, ctx=ctx)[0],
-        "step": lambda state: mixer.step(x[:, 0], state=state, ctx=ctx)[0][:, None],
+        "forward": lambda x, state: mixer(x, ctx=Context())[0],
+        "prefill": lambda x, state: mixer(x, state=state, ctx=Context(want_state=True))[0],
+        "step": lambda x, state: mixer.step(x[:, 0], state=state, ctx=Context(want_state=True))[0][:, None],
     }
 
 
@@ -62,7 +61,7 @@ def _forms(mixer: Mixer, x: Tensor) -> Mapping[str, Callable[..., Tensor]]:
 )
 def sequences_of_a_batch_are_apart(case: Case) -> None:
     """The middle one of three sequences is another."""
-    mixer, x = case.build(), case.inputs(3, TOKENS)
+    mixer, x = case.mixer(), case.inputs(3, TOKENS)
     other = x.clone()
     other[1] = 3 * case.noise(x[1], seed=5)
     with torch.no_grad():

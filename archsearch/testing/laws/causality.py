@@ -25,7 +25,7 @@ Run = Callable[[Tensor], Tensor]
 )
 def no_token_sees_the_future(case: Case) -> None:
     """One token is disturbed, and outputs before it must stay."""
-    mixer = case.build()
+    mixer = case.mixer()
     with torch.no_grad():
         every = range(0, case.tokens, 7 if case.interpreted else 1)
         _tried(case, lambda x: whole(mixer, x), "forward", case.tokens, list(every))

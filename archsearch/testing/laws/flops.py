@@ -13,7 +13,7 @@ lengths, and the half of it may be masked. So a form allows an amount ``said`` w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +24,7 @@ from archsearch.testing.case import CPU, Case
 from archsearch.testing.laws.law import LawBroken, NothingToTry, law
 from archsearch.testing.laws.runs import prefilled, stepped, whole
 from archsearch.testing.products import products
+from archsearch.testing.stack import Stack
 
 TOKENS, WIDER = 64, 16
 MOST = 2.0
@@ -76,7 +77,7 @@ def _forms(case: Case) -> Iterator[dict[Phase, Counted]]:
     """What each form does over a sequence and in a step, by phase."""
     for impl in FORMS:
         with case.using(impl):
-            mixer = case.build()
+            mixer = case.mixer()
             step = _step(case, mixer)
             yield {
                 "prefill": _sequence(case, mixer),
@@ -87,17 +88,31 @@ def _forms(case: Case) -> Iterator[dict[Phase, Counted]]:
 
 def _sequence(case: Case, mixer: Mixer) -> Counted:
     """Of `TOKENS` tokens: with those of twice as many, the part that is a square is known."""
-    short, long = case.inputs(1, TOKENS), case.inputs(1, 2 * TOKENS)
-    once, twice = products(lambda: whole(mixer, short)), products(lambda: whole(mixer, long))
+
+    def done(count: int) -> float:
+        x = case.inputs(1, count)
+        return _own(mixer, lambda one: products(lambda: whole(one, x)))
+
+    once, twice = done(TOKENS), done(2 * TOKENS)
     square = min(max(0.0, (twice - 2 * once) / 2), once)
     return Counted(done=once, needed=once - square / 2)
 
 
 def _step(case: Case, mixer: Mixer) -> float:
     x = case.inputs(1, TOKENS)
-    with torch.no_grad():
-        _, state = prefilled(mixer, x[:, :-1], mixer.init_state(1, TOKENS))
-    return products(lambda: stepped(mixer, x[:, -1], state))
+
+    def done(one: Mixer) -> float:
+        with torch.no_grad():
+            _, state = prefilled(one, x[:, :-1], one.init_state(1, TOKENS))
+        return products(lambda: stepped(one, x[:, -1], state))
+
+    return _own(mixer, done)
+
+
+def _own(mixer: Mixer, done: Callable[[Mixer], float]) -> float:
+    """What the layer does alone, without those that are run before it for what they share."""
+    before = mixer.before() if isinstance(mixer, Stack) else None
+    return done(mixer) - (0.0 if before is None else done(before))
 
 
 LAWS = (flops_are_those_that_are_counted,)

@@ -19,7 +19,7 @@ FIRSTS = (1, 5, 64, 80)
 )
 def forward_equals_repeated_step(case: Case) -> None:
     """Steps from an empty state, over a long sequence."""
-    mixer, x = case.build(), case.inputs(2, case.long)
+    mixer, x = case.mixer(), case.inputs(2, case.long)
     with torch.no_grad():
         found, _ = continued(mixer, x, [1] * case.long, mixer.init_state(2, case.long))
         same(found, whole(mixer, x), "repeated step differs from forward", case.tolerance)
@@ -32,7 +32,7 @@ def forward_equals_repeated_step(case: Case) -> None:
 )
 def forward_equals_split_prefill_then_steps(case: Case) -> None:
     """Prefills that end inside of blocks and at their ends."""
-    mixer, x = case.build(), case.inputs(2)
+    mixer, x = case.mixer(), case.inputs(2)
     with torch.no_grad():
         wanted = whole(mixer, x)
         for first in sorted({max(1, min(first, case.tokens - 4)) for first in FIRSTS}):
@@ -50,7 +50,7 @@ def forward_equals_split_prefill_then_steps(case: Case) -> None:
 )
 def long_second_prefill(case: Case) -> None:
     """Three tokens, then all the others."""
-    mixer, x = case.build(), case.inputs(2)
+    mixer, x = case.mixer(), case.inputs(2)
     with torch.no_grad():
         found, _ = continued(mixer, x, [3, case.tokens - 3], mixer.init_state(2, case.tokens))
         same(found, whole(mixer, x), "a second prefill after 3 tokens differs from forward", case.tolerance)
@@ -63,7 +63,7 @@ def long_second_prefill(case: Case) -> None:
 )
 def ragged_lengths_decode_as_each_alone(case: Case) -> None:
     """Three prompts of different lengths, then ten tokens of each."""
-    mixer, rest = case.build(), 10
+    mixer, rest = case.mixer(), 10
     lengths = [1, case.tokens - rest, min(30, case.tokens - rest)]
     pieces = [1, 1, 4, *[1] * (rest - 6)]
     later = case.inputs(3, rest + 1)[:, 1:]
@@ -87,7 +87,7 @@ def ragged_lengths_decode_as_each_alone(case: Case) -> None:
 )
 def one_token(case: Case) -> None:
     """The shortest sequence."""
-    mixer, x = case.build(), case.inputs(2, 1)
+    mixer, x = case.mixer(), case.inputs(2, 1)
     with torch.no_grad():
         wanted = whole(mixer, x)
         found, _ = stepped(mixer, x[:, 0], mixer.init_state(2, 1))

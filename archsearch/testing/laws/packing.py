@@ -16,7 +16,7 @@ from archsearch.testing.laws.runs import packed_context, same, whole
 )
 def packed_sequences_are_apart(case: Case) -> None:
     """Six sequences, two of them empty."""
-    mixer, lengths = case.build(), [5, 0, 1, case.tokens, 0, 17]
+    mixer, lengths = case.mixer(), [5, 0, 1, case.tokens, 0, 17]
     x = case.inputs(1, sum(lengths))
     with torch.no_grad():
         packed = whole(mixer, x, packed_context(case, lengths))
@@ -31,7 +31,7 @@ def packed_sequences_are_apart(case: Case) -> None:
 )
 def empty_packed_batch(case: Case) -> None:
     """Two sequences, both empty."""
-    mixer = case.build()
+    mixer = case.mixer()
     with torch.no_grad():
         out = whole(mixer, case.inputs(1, 0), packed_context(case, [0, 0]))
     if out.shape != (1, 0, case.shape.d_model):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from archsearch.model import Context
 from archsearch.testing.case import Case
-from archsearch.testing.laws.law import law
+from archsearch.testing.laws.law import LawBroken, NothingToTry, law
 from archsearch.testing.laws.runs import continued, packed_context, same, whole
 
 TOKENS = 60
@@ -22,11 +22,20 @@ def order_is_not_read_from_positions(case: Case) -> None:
     """Positions that rise with gaps, and some that fall."""
     with torch.no_grad():
         usual = torch.arange(TOKENS, device=case.device)[None].expand(2, -1)
+        try:
+            _hold(case, "no positions given", None)
+        except LawBroken as broken:
+            raise NothingToTry(f"another law is broken without them: {broken}") from None
         _usual_change_nothing(case, usual)
         for name, positions in _others(usual).items():
-            _forms_agree(case, name, positions)
-            _future_is_not_seen(case, name, positions)
-            _packed_are_apart(case, name, positions)
+            _hold(case, name, positions)
+
+
+def _hold(case: Case, name: str, positions: Tensor | None) -> None:
+    """The laws of forms, causality and packing, with positions `[2, T]`."""
+    _forms_agree(case, name, positions)
+    _future_is_not_seen(case, name, None if positions is None else positions[:1])
+    _packed_are_apart(case, name, None if positions is None else positions[:1])
 
 
 def _others(usual: Tensor) -> dict[str, Tensor]:
@@ -35,7 +44,7 @@ def _others(usual: Tensor) -> dict[str, Tensor]:
 
 
 def _usual_change_nothing(case: Case, usual: Tensor) -> None:
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     wanted = whole(mixer, x)
     what = "with the usual positions given, {} differs"
     same(whole(mixer, x, Context(positions=usual)), wanted, what.format("forward"), case.tolerance)
@@ -45,8 +54,8 @@ def _usual_change_nothing(case: Case, usual: Tensor) -> None:
     same(given, kept, what.format("decoding"), case.tolerance)
 
 
-def _forms_agree(case: Case, name: str, positions: Tensor) -> None:
-    mixer, x = case.build(), case.inputs(2, TOKENS)
+def _forms_agree(case: Case, name: str, positions: Tensor | None) -> None:
+    mixer, x = case.mixer(), case.inputs(2, TOKENS)
     wanted = whole(mixer, x, Context(positions=positions))
     ways = {
         "step": ("repeated step", [1] * TOKENS),
@@ -59,26 +68,27 @@ def _forms_agree(case: Case, name: str, positions: Tensor) -> None:
         same(found, wanted, f"with {name} {way} differs from forward", case.tolerance)
 
 
-def _future_is_not_seen(case: Case, name: str, positions: Tensor) -> None:
+def _future_is_not_seen(case: Case, name: str, positions: Tensor | None) -> None:
     if "causal" in case.plugin.broken_laws:
         return
-    mixer, x = case.build(), case.inputs(1, TOKENS)
-    ctx = Context(positions=positions[:1])
-    wanted = whole(mixer, x, ctx)
+    mixer, x = case.mixer(), case.inputs(1, TOKENS)
+    wanted = whole(mixer, x, Context(positions=positions))
     for token in (1, 8, 33, TOKENS - 1):
         changed = x.clone()
         changed[:, token] += 3 * case.noise(x[:, token])
         what = f"with {name} and another token {token} an earlier output differs"
-        same(whole(mixer, changed, ctx)[:, :token], wanted[:, :token], what, case.causal_tolerance)
+        found = whole(mixer, changed, Context(positions=positions))
+        same(found[:, :token], wanted[:, :token], what, case.causal_tolerance)
 
 
-def _packed_are_apart(case: Case, name: str, positions: Tensor) -> None:
+def _packed_are_apart(case: Case, name: str, positions: Tensor | None) -> None:
     if "packed" in case.plugin.broken_laws:
         return
-    mixer, x, lengths = case.build(), case.inputs(1, TOKENS), [7, 1, TOKENS - 8]
-    own = torch.cat([positions[:1, :length] for length in lengths], 1)
-    packed = whole(mixer, x, packed_context(case, lengths, own))
-    parts = zip(x.split(lengths, 1), own.split(lengths, 1), strict=True)
+    mixer, x, lengths = case.mixer(), case.inputs(1, TOKENS), [7, 1, TOKENS - 8]
+    own = [None if positions is None else positions[:, :length] for length in lengths]
+    laid = None if positions is None else torch.cat([one for one in own if one is not None], 1)
+    packed = whole(mixer, x, packed_context(case, lengths, laid))
+    parts = zip(x.split(lengths, 1), own, strict=True)
     alone = torch.cat([whole(mixer, part, Context(positions=one)) for part, one in parts], 1)
     same(packed, alone, f"with {name} packed sequences differ from each alone", case.tolerance)
 

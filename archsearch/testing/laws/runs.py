@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -104,8 +103,3 @@ def rebuilt(state: MixerState) -> MixerState:
     """A state of the same tensors, lengths and capacity, and of nothing else."""
     tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
     return MixerState(tensors=tensors, lengths=state.lengths.clone(), capacity=state.capacity)
-
-
-def with_positions(ctx: Context, positions: Tensor | None) -> Context:
-    """The context with the positions of tokens given."""
-    return replace(ctx, positions=positions)

@@ -58,7 +58,7 @@ def _told(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:
 )
 def state_keeps_its_sizes_while_decoding(case: Case) -> None:
     """Twenty tokens, in prefills and steps."""
-    mixer = case.build()
+    mixer = case.mixer()
     state = mixer.init_state(2, 20)
     before = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.tensors.items()}
     with torch.no_grad():
@@ -78,7 +78,7 @@ def state_is_all_that_decoding_keeps(case: Case) -> None:
     """Decoding goes on from a copy of the tensors alone, in a new layer of the same weights."""
     x, pieces = case.inputs(2, 40), [9, 1, 1, 7, 1, 1]
     rest = [1, 1, 6, *[1] * 12]
-    mixer, fresh = case.build(), case.build()
+    mixer, fresh = case.mixer(), case.mixer()
     fresh.load_state_dict(mixer.state_dict())
     with torch.no_grad():
         _, state = continued(mixer, x[:, :20], pieces, mixer.init_state(2, 40))
@@ -94,7 +94,7 @@ def state_is_all_that_decoding_keeps(case: Case) -> None:
 )
 def spare_capacity_changes_nothing(case: Case) -> None:
     """A state of just the tokens that come, and one of many more."""
-    mixer, x, pieces = case.build(), case.inputs(2, 40), [30, *[1] * 10]
+    mixer, x, pieces = case.mixer(), case.inputs(2, 40), [30, *[1] * 10]
     with torch.no_grad():
         exact, _ = continued(mixer, x, pieces, mixer.init_state(2, 40))
         spare, _ = continued(mixer, x, pieces, mixer.init_state(2, 171))
@@ -107,7 +107,7 @@ def spare_capacity_changes_nothing(case: Case) -> None:
 )
 def a_wanted_state_is_returned(case: Case) -> None:
     """One prefill without a state given."""
-    mixer, x = case.build(), case.inputs(2, 9)
+    mixer, x = case.mixer(), case.inputs(2, 9)
     with torch.no_grad(), seeded():
         out, state = mixer(x.clone(), ctx=Context(want_state=True))
         _, none = mixer(x.clone(), ctx=Context())

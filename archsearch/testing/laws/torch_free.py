@@ -35,6 +35,8 @@ def import_and_costs_need_no_torch(case: Case) -> None:
         raise NothingToTry(f"{owner.__qualname__} cannot be loaded in another process: {found['text']}")
     if found["outcome"] == "not costed":
         raise LawBroken(f"in a process of its own the costs of {owner.__qualname__} raise {found['text']}")
+    if found["torch"] and (found["tests"] or owner.__module__ == "__main__"):
+        raise NothingToTry(f"{owner.__qualname__} stands in a script or among tests, which load torch themselves")
     if found["torch"]:
         raise LawBroken(f"importing and costing {owner.__qualname__} loads torch")
 
@@ -64,7 +66,7 @@ def _costed_alone(request: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
         return {"outcome": "not loaded", "text": f"it took longer than {TIMEOUT_S} s"}
-    except (ValueError, IndexError):
+    except (ValueError, IndexError):  # what the file printed, or how it ended, is all there is
         return {"outcome": "not loaded", "text": " ".join(done.stderr.split())[-200:]}
     return found
 

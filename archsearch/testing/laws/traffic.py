@@ -28,7 +28,7 @@ def decode_reads_what_traffic_says(case: Case) -> None:
     """Single steps, by disturbing the state; a mean is a bound from below where no peak is stated."""
     for grouped in (True, False):
         shape = case.shape if grouped else replace(case.shape, n_kv_heads=case.shape.n_heads)
-        mixer, figures = case.build(shape), case.figures(shape)
+        mixer, figures = case.mixer(shape), case.figures(shape)
         for context in case.traffic_contexts:
             seen, said = step_reads(mixer, case.inputs(1, context)), figures.traffic(context=context)
             _at_most_the_peak(seen, said, context)
@@ -47,8 +47,9 @@ def _at_most_the_peak(seen: StepReads, said: Traffic, context: int) -> None:
 
 
 def _no_less(seen: StepReads, said: Traffic, context: int, slack: float) -> None:
-    most = {"reads": (seen.read_bytes + seen.written_bytes) * slack, "writes": seen.written_bytes * slack}
-    for mean, _, verb in _WAYS:  # a row written by the step may be read back
+    read_back = seen.written_bytes + seen.shared_bytes  # a row that is written in the step may be read in it
+    most = {"reads": (seen.read_bytes + read_back) * slack, "writes": seen.written_bytes * slack}
+    for mean, _, verb in _WAYS:
         if getattr(said, mean) > most[verb]:
             found, stated = getattr(seen, mean), getattr(said, mean)
             raise LawBroken(f"at {context} tokens a step {verb} {found} bytes alone, and traffic() states {stated:g}")
@@ -62,7 +63,7 @@ def _no_less(seen: StepReads, said: Traffic, context: int, slack: float) -> None
 def no_step_moves_more_than_the_peak(case: Case) -> None:
     """A stretch of steps; it may hold one costly step more than its share."""
     shape = replace(case.shape, n_heads=1, n_kv_heads=1)
-    mixer, figures = case.build(shape), case.figures(shape)
+    mixer, figures = case.mixer(shape), case.figures(shape)
     contexts = range(FIRST + 1, FIRST + STRETCH + 1)
     seen = stretch_reads(mixer, case.inputs(1, FIRST + STRETCH), STRETCH)
     said = [figures.traffic(context=context) for context in contexts]
@@ -90,7 +91,7 @@ def dense_up_to_is_true(case: Case) -> None:
     longest = case.figures().dense_up_to()
     if not 0 < longest <= LONGEST_DENSE:
         raise NothingToTry(f"dense_up_to() = {longest}: nothing to try")
-    mixer = case.build(replace(case.shape, n_heads=1, n_kv_heads=1))
+    mixer = case.mixer(replace(case.shape, n_heads=1, n_kv_heads=1))
     dropped = _dropped(case, mixer, longest)
     if dropped:
         raise LawBroken(f"on {longest} tokens, dense_up_to(), token {dropped[0]} is dropped already")

@@ -8,6 +8,7 @@ from archsearch.model import Context
 from archsearch.testing.case import Case
 from archsearch.testing.laws.law import LawBroken, NothingToTry, law
 from archsearch.testing.laws.runs import continued, seeded, whole
+from archsearch.testing.stack import Stack
 
 
 @law(
@@ -16,11 +17,12 @@ from archsearch.testing.laws.runs import continued, seeded, whole
 )
 def gradients_are_finite_and_reach_every_parameter(case: Case) -> None:
     """One backward pass in training mode, the added losses included."""
-    mixer, x, ctx = case.build().train(), case.inputs(2).requires_grad_(), Context()
+    mixer, x, ctx = case.mixer().train(), case.inputs(2).requires_grad_(), Context()
     with seeded():
         out, _ = mixer(x.clone(), ctx=ctx)
         ((out * case.noise(out, seed=3)).sum() + sum(ctx.losses.values())).backward()
-    gradients = {"x": x.grad, **{name: weights.grad for name, weights in mixer.named_parameters()}}
+    own = mixer.own if isinstance(mixer, Stack) else mixer
+    gradients = {"x": x.grad, **{name: weights.grad for name, weights in own.named_parameters()}}
     for name, gradient in gradients.items():
         if name in case.idle_parameters:
             continue
@@ -40,7 +42,7 @@ def bfloat16_runs(case: Case) -> None:
     """The whole layer in bfloat16."""
     if case.interpreted:
         raise NothingToTry("Triton's interpreter multiplies matrices of bfloat16 wrongly")
-    mixer, x = case.build().to(torch.bfloat16), case.inputs(2, 33).to(torch.bfloat16)
+    mixer, x = case.mixer().to(torch.bfloat16), case.inputs(2, 33).to(torch.bfloat16)
     with torch.no_grad():
         outputs = {
             "forward": whole(mixer, x),
