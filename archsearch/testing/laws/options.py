@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from archsearch.errors import OptionsError
+from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerOptions
 from archsearch.testing.case import Case
 from archsearch.testing.laws.law import LawBroken, law
@@ -54,9 +55,15 @@ def every_tunable_choice_is_valid_in_some_combination(case: Case) -> None:
     combinations = list(case.plugin.choices(resolver=case.layer.resolver))
     for name, choices in case.plugin.options.tunables().items():
         reached = [getattr(options, name) for options in combinations]
-        missing = [choice for choice in choices if choice not in reached]
+        missing = [choice for choice in choices if _read(case, choice, reached) not in reached]
         if missing:
             raise LawBroken(f"{name} = {missing[0]!r} is a choice and valid in no combination")
+
+
+def _read(case: Case, choice: Any, reached: list[Any]) -> Any:
+    """A choice as options hold it: of one that is a layer in notation, the layer."""
+    is_layer = isinstance(choice, str) and any(isinstance(value, LayerSpec) for value in reached)
+    return case.layer.resolver.layer(choice) if is_layer and case.layer.resolver is not None else choice
 
 
 def _parsed(case: Case, values: dict[str, Any]) -> MixerOptions:
