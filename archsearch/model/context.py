@@ -13,10 +13,6 @@ from archsearch.layer import LayerInfo
 from archsearch.model.teacher import Teacher
 
 
-class NotSharedError(PluginError):
-    """A value that no earlier layer of the pass shared."""
-
-
 @dataclass(kw_only=True)
 class Context:
     """One forward pass, seen by every layer of it.
@@ -63,11 +59,11 @@ class Context:
         self.shared[key] = value
 
     def shared_by(self, index: int, name: str) -> Any:
-        """What layer `index` shared under `name` in this pass. Raises `NotSharedError` that says what there is."""
+        """What layer `index` shared under `name` in this pass. Raises `PluginError` that says what there is."""
         key = (index, name)
         if key not in self.shared:
             known = listing(f"{what} of layer {layer}" for layer, what in self.shared)
-            raise NotSharedError(f'layer {index} has shared no "{name}" in this pass: what there is: {known}')
+            raise PluginError(f'layer {index} has shared no "{name}" in this pass: what there is: {known}')
         return self.shared[key]
 
     def order_of(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -69,17 +69,20 @@ class TestPad4(MixerConformance):
 
     @pytest.mark.parametrize("n_kv_heads", [SHAPE.n_kv_heads, SHAPE.n_heads], ids=["grouped-heads", "ungrouped-heads"])
     def test_traffic_is_told_token_by_token(self, n_kv_heads: int) -> None:
-        """The mean of the last four, and the most of all so far."""
+        """The mean over each block, and the most of all tokens so far."""
         case, seen = self.case({}), []
         shape = replace(self.shape, n_kv_heads=n_kv_heads)
         mixer = case.build(shape)
-        for context in range(1, 26):
-            said = self.plugin.traffic(case.options, shape, case.layer, context=context)
+        figures = case.figures(shape)
+        for context in range(1, 25):
             seen.append(step_reads(mixer, case.inputs(1, context)))
-            for way in ("read_bytes", "written_bytes"):
-                moved = [getattr(step, way) for step in seen]
-                assert getattr(said, way) == sum(moved[-4:]) / len(moved[-4:])
-                assert getattr(said, f"peak_{way}") == max(moved)
+        for way in ("read_bytes", "written_bytes"):
+            moved = [getattr(step, way) for step in seen]
+            said = [figures.traffic(context=context) for context in range(1, 25)]
+            assert [getattr(one, f"peak_{way}") for one in said] == [max(moved[:count]) for count in range(1, 25)]
+            for first in range(4, 24, 4):
+                mean = sum(moved[first : first + 4]) / 4
+                assert [getattr(one, way) for one in said[first : first + 4]] == [mean] * 4
 
 
 class TestParallel(MixerConformance):

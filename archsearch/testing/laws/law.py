@@ -9,7 +9,6 @@ from typing import Literal
 
 from archsearch.errors import ArchsearchError, foreign_error
 from archsearch.mixer import Law as Declared
-from archsearch.model.context import NotSharedError
 from archsearch.testing.case import Case
 
 Status = Literal["passed", "failed", "declared broken", "skipped"]
@@ -87,11 +86,6 @@ def tried(law: Law, case: Case) -> Outcome:
     try:
         with case.using(case.impl if law.runs_layer else "auto"):
             law.check(case)
-    except NotSharedError as why:
-        if not case.plugin.reads_pattern:
-            return Outcome(law=law, status="failed", text=_line(f'law "{law.label}": {why}: say reads_pattern = True'))
-        text = f"the layer takes what another shares, and is tried in a model alone ({why})"
-        return Outcome(law=law, status="skipped", text=_line(text))
     except NothingToTry as why:
         return Outcome(law=law, status="skipped", text=_line(str(why)))
     except (LawBroken, ArchsearchError) as broken:

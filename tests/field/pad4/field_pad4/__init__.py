@@ -51,14 +51,16 @@ class Pad4Plugin(MixerPlugin[Pad4Options]):
         return token * context + softmax_flops(means + own, shape)
 
     def traffic(self, options: Pad4Options, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        """The mean over the tokens of the own block, complete or not yet; the most up to here, which bounds it."""
         row = 2.0 * shape.n_kv_heads * shape.head_dim * shape.dtype_bytes
-        reads = [_rows_before(token) for token in range(max(0, context - 2 * BLOCK), context)]
-        last = reads[-BLOCK:]
+        block, inside = divmod(context - 1, BLOCK)
+        before = _rows_before(BLOCK * block - 1) if block else 0  # what the last token of the block before reads
+        most = max(before, block + inside)
         closes = context >= BLOCK
         return Traffic(
-            read_bytes=row * sum(last) / len(last),
+            read_bytes=row * min(block + (BLOCK - 1) / 2, most),
             written_bytes=row * (1 + 1 / BLOCK if closes else 1),
-            peak_read_bytes=row * max(reads),
+            peak_read_bytes=row * most,
             peak_written_bytes=row * (2 if closes else 1),
         )
 
