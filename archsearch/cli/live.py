@@ -195,6 +195,9 @@ def briefing_lines(briefing: Briefing) -> list[str]:
     parts = [f"{looked.within_budget:.1%} of {which} meet the budget"]
     if looked.unexercised:
         parts.append(f"{looked.unexercised / looked.judged:.1%} have sparsity that the tasks are too short for")
+    if looked.refused:
+        share = looked.refused.count / looked.judged
+        parts.append(f"{share:.1%} cannot stand as they do, such as {printable(looked.refused.reason)}")
     trials = f"{briefing.trials} trials"
     if briefing.planned != briefing.trials:
         trials = f"{briefing.planned} trials to train (references and {briefing.trials} candidates)"

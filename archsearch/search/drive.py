@@ -139,7 +139,7 @@ class Drive:
         spec = self._problem.spec
         looked = survey(self._problem)
         if looked.exhaustive and not looked.trainable:
-            raise nothing_feasible(self._problem, looked.judged, looked.tightest)
+            raise nothing_feasible(self._problem, looked.judged, looked.tightest, looked.refused)
         with (
             workers(
                 spec.search.concurrency,

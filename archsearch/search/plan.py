@@ -14,7 +14,7 @@ from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
 from archsearch.search.sampler import Proposal, Sampler
-from archsearch.search.survey import Survey, nothing_feasible, tightest
+from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
 from archsearch.storage import Store, TrialRecord
 
 PATIENCE = 12
@@ -90,7 +90,7 @@ class Campaign:
         """
         if not survey.trainable and not self.progress.trained:
             if survey.exhaustive:
-                raise nothing_feasible(self.problem, survey.judged, survey.tightest)
+                raise nothing_feasible(self.problem, survey.judged, survey.tightest, survey.refused)
             self._find_feasible()
         for arch in self.problem.references:
             if arch.digest not in self._known:
@@ -154,9 +154,8 @@ class Campaign:
         while not self._queue:
             params = next(pure, None)
             if params is None and self._spent():
-                over = [(arch, verdict) for arch, verdict in judged if verdict.over_budget]
-                near = tightest(over, self._registry) if over and len(over) == len(judged) else None
-                raise nothing_feasible(self.problem, len(judged), near)
+                near = tightest(judged, self._registry)
+                raise nothing_feasible(self.problem, len(judged), near, refused(judged))
             proposal = self._propose(params)
             judged.append((proposal.arch, self._decide(proposal)))
 

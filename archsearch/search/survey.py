@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from archsearch.arch import ArchSpec
@@ -25,10 +25,19 @@ class Tightest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refused:
+    """How many of the candidates that were seen cannot stand as they do, and why the first of them cannot."""
+
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Survey:
     """``judged`` candidates of ``candidates`` in all: how many are trainable, over budget, or not exercised.
 
-    ``exhaustive`` says that every candidate was judged; ``tightest`` is None when one meets the budget.
+    ``exhaustive`` says that every candidate was judged; ``tightest`` is None when one meets the budget, ``refused``
+    when all can stand as they do. What is refused has no costs, and so meets no budget.
     """
 
     candidates: int
@@ -38,11 +47,12 @@ class Survey:
     unexercised: int
     exhaustive: bool
     tightest: Tightest | None
+    refused: Refused | None = None
 
     @property
     def within_budget(self) -> float:
         """Share of the judged candidates that meet the budget."""
-        return 1.0 - self.over_budget / self.judged
+        return 1.0 - (self.over_budget + (self.refused.count if self.refused else 0)) / self.judged
 
 
 def survey(problem: Problem, *, sample: int = SAMPLE) -> Survey:
@@ -54,23 +64,33 @@ def survey(problem: Problem, *, sample: int = SAMPLE) -> Survey:
         problem.space.all() if exhaustive else (problem.space.random(rng) for _ in range(sample))
     )
     judged = [(arch, problem.judge(arch)) for arch in drawn]
-    over = [(arch, verdict) for arch, verdict in judged if verdict.over_budget]
     return Survey(
         candidates=count,
         judged=len(judged),
         trainable=sum(verdict.trainable for _, verdict in judged),
-        over_budget=len(over),
+        over_budget=sum(verdict.over_budget for _, verdict in judged),
         unexercised=sum(bool(verdict.unexercised) for _, verdict in judged),
         exhaustive=exhaustive,
-        tightest=tightest(over, problem.registry) if len(over) == len(judged) else None,
+        tightest=tightest(judged, problem.registry),
+        refused=refused(judged),
     )
 
 
-def tightest(candidates: Iterable[tuple[ArchSpec, Verdict]], registry: Registry) -> Tightest:
-    """Of candidates that are over budget, the one whose largest excess is least."""
-    arch, verdict = min(candidates, key=lambda pair: worst_excess(pair[1]))
+def tightest(judged: Sequence[tuple[ArchSpec, Verdict]], registry: Registry) -> Tightest | None:
+    """Of candidates that are over budget, the one whose largest excess is least; None where there is none, or where
+    another candidate meets the budget."""
+    over = [(arch, verdict) for arch, verdict in judged if verdict.over_budget]
+    if not over or any(verdict.refusal is None and not verdict.over_budget for _, verdict in judged):
+        return None
+    arch, verdict = min(over, key=lambda pair: worst_excess(pair[1]))
     worst = max(verdict.violations, key=lambda violation: violation.excess)
     return Tightest(pattern=arch.pattern(registry), text=str(worst), excess=worst.excess)
+
+
+def refused(judged: Sequence[tuple[ArchSpec, Verdict]]) -> Refused | None:
+    """The candidates that cannot stand as they do, None where all can."""
+    reasons = [verdict.refusal for _, verdict in judged if verdict.refusal is not None]
+    return Refused(count=len(reasons), reason=reasons[0]) if reasons else None
 
 
 def worst_excess(verdict: Verdict) -> float:
@@ -78,32 +98,36 @@ def worst_excess(verdict: Verdict) -> float:
     return max(verdict.slack.values(), default=0.0)
 
 
-def nothing_feasible(problem: Problem, judged: int, nearest: Tightest | None) -> NothingFeasibleError:
-    """The error for a space of which no candidate can be trained, with the tightest figure seen."""
-    if nearest is not None:
+def nothing_feasible(
+    problem: Problem, judged: int, nearest: Tightest | None, refused: Refused | None
+) -> NothingFeasibleError:
+    """The error for a space of which no candidate can be trained: the tightest figure seen, or the sparsity that does
+    not act, and the layers that cannot stand as they do."""
+    if refused is None:
+        return NothingFeasibleError(f"none of {judged} candidates {_barrier(problem, nearest)}")
+    if refused.count == judged:
         return NothingFeasibleError(
-            f"none of {judged} candidates meets the budget: the tightest, {nearest.pattern}, has {nearest.text}: "
+            f"none of {judged} candidates can be trained: their layers cannot stand as they do, such as "
+            f"{refused.reason}: change [space]"
+        )
+    return NothingFeasibleError(
+        f"none of {judged} candidates can be trained: {refused.count} cannot stand as they do, such as "
+        f"{refused.reason}; none of the others {_barrier(problem, nearest)}"
+    )
+
+
+def _barrier(problem: Problem, nearest: Tightest | None) -> str:
+    """What no candidate does that can stand as it does, and the remedy."""
+    if nearest is not None:
+        return (
+            f"meets the budget: the tightest, {nearest.pattern}, has {nearest.text}: "
             "raise [budget], or offer cheaper mixers in [space]"
         )
     lengths = sorted({task.seq_len for task in problem.tasks.values()})
     layers = (layer for entry in problem.space.entries.values() for layer in entry.layers)
     archs = (ArchSpec(model=problem.space.model, layers=(layer,)) for layer in layers)
-    seen = next((str(found) for arch in archs for found in problem.judge(arch).unexercised), None)
-    refused = _refusal(problem) if seen is None else None
-    if refused is not None:
-        return NothingFeasibleError(
-            f"none of {judged} candidates can be trained: their layers cannot stand as they do, such as {refused}: "
-            "change [space]"
-        )
-    return NothingFeasibleError(
-        f"none of {judged} candidates within budget has sparsity that acts on {lengths[0]} tokens ({seen or 'none'}): "
+    seen = next((str(found) for arch in archs for found in problem.judge(arch).unexercised), "none")
+    return (
+        f"within budget has sparsity that acts on {lengths[0]} tokens ({seen}): "
         "narrow the option in [space], or take longer tasks"
     )
-
-
-def _refusal(problem: Problem) -> str | None:
-    """Why some candidate of one layer repeated cannot stand so."""
-    space = problem.space
-    layers = (layer for entry in space.entries.values() for layer in entry.layers)
-    verdicts = (problem.judge(ArchSpec(model=space.model, layers=(layer,) * space.n_layers)) for layer in layers)
-    return next((verdict.refusal for verdict in verdicts if verdict.refusal is not None), None)

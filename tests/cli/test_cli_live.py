@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from archsearch.cli.pace import Pace
 from archsearch.registry import load_registry
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.progress import Progress
-from archsearch.search.survey import Survey
+from archsearch.search.survey import Refused, Survey
 from archsearch.search.view import Briefing, TrialProgress, View
 
 SURVEY = Survey(
@@ -66,6 +67,13 @@ def test_the_briefing_has_candidates_bite_and_time() -> None:
         "7 trials",
     ):
         assert part in text
+
+
+def test_the_briefing_tells_what_cannot_stand() -> None:
+    survey = replace(SURVEY, refused=Refused(count=200, reason='mixer "reader", layer 0: nothing is before it'))
+    text = "\n".join(briefing_lines(replace(BRIEFING, survey=survey)))
+    assert "70.0% of 2,000 random ones meet the budget" in text
+    assert '10.0% cannot stand as they do, such as mixer "reader", layer 0: nothing is before it' in text
 
 
 def test_a_pipe_gets_whole_lines_without_control_characters() -> None:

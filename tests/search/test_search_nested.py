@@ -16,7 +16,7 @@ from archsearch.registry import Registry
 from archsearch.search.problem import Problem
 from archsearch.search.space import RandomDraw, ReplayDraw, Space
 from archsearch.search.spec import SearchSpec
-from archsearch.search.survey import nothing_feasible, survey
+from archsearch.search.survey import Refused, nothing_feasible, survey
 
 
 class BesideOptions(MixerOptions):
@@ -336,6 +336,26 @@ def test_a_layer_that_only_the_first_place_rules_out_is_in_the_space() -> None:
 
 def test_a_space_in_which_nothing_can_stand_says_why() -> None:
     posed = problem({"mixers": ["reads"]}, 2)
-    assert survey(posed).trainable == 0
+    looked = survey(posed)
+    assert (looked.trainable, looked.within_budget, looked.tightest) == (0, 0.0, None)
     with pytest.raises(NothingFeasibleError, match=r"4 candidates can be trained: .* such as .*nothing is before it"):
-        raise nothing_feasible(posed, 4, None)
+        raise nothing_feasible(posed, looked.judged, looked.tightest, looked.refused)
+
+
+def test_a_survey_tells_what_cannot_stand_apart_from_the_budget() -> None:
+    posed = problem({"mixers": ["dense", "reads"], "dense": {"rope": 0.0}, "reads": {"rope": 0.0}}, 3)
+    looked = survey(posed)
+    assert (looked.judged, looked.trainable, looked.over_budget) == (8, 1, 0)  # dense everywhere
+    assert looked.refused == Refused(count=7, reason="rope = 0.0: impossible right behind dense")
+    assert looked.within_budget == 1 / 8
+    assert looked.tightest is None
+
+
+def test_where_some_cannot_stand_and_the_others_cost_too_much_both_are_told() -> None:
+    space = {"mixers": ["dense", "reads"], "dense": {"rope": 0.0}, "reads": {"rope": 0.0}}
+    posed = problem(space, 3, budget={"state_bytes": 100})
+    looked = survey(posed)
+    assert (looked.trainable, looked.over_budget) == (0, 1)
+    said = r"none of 8 .*: 7 cannot stand as they do, such as rope .*; none of the others meets the budget: .* 100 B"
+    with pytest.raises(NothingFeasibleError, match=said):
+        raise nothing_feasible(posed, looked.judged, looked.tightest, looked.refused)
