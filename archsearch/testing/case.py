@@ -96,7 +96,8 @@ class Case:
         """
         resolver = OwnFirst(plugin, registry)
         stated = dict(plugin.conformance)
-        pattern, cases = pattern or stated.pop("pattern", None), stated.pop("cases", {})
+        around, cases = stated.pop("pattern", None), stated.pop("cases", {})
+        pattern = pattern or around
         options = plugin.parse_options(values, resolver)
         own = LayerSpec(mixer=plugin.name, options=options)
         layers = _layers(pattern, resolver) if pattern is not None else (own,) * layer.depth

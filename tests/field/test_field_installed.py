@@ -61,3 +61,12 @@ def test_a_package_can_be_trained_by_the_command_line(field_site: Path, name: st
     answer = json.loads(archsearch(field_site, "evaluate", pattern, "--task", "copying", *sizes, "--json"))
     (summary,) = answer["summary"]
     assert summary["diverged"] == []
+
+
+@pytest.mark.field
+@pytest.mark.parametrize("name", [*packages(), "field-yoco-kv"])
+def test_a_package_passes_every_check(field_site: Path, name: str) -> None:
+    answer = json.loads(archsearch(field_site, "check", name, "--json"))
+    assert answer["holds"]
+    tried = [finding for finding in answer["findings"] if finding["group"] == "laws" and finding["status"] == "ok"]
+    assert len(tried) > 25
