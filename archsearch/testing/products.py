@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 Sizes = Sequence[int]
 
@@ -18,9 +19,26 @@ def products(run: Callable[[], object]) -> float:
     What a mask throws away afterwards is counted too, but for causal attention that torch is told to be so. Products
     written as elementwise ones are not, nor is what kernels of one's own do.
     """
-    with FlopCounterMode(display=False, custom_mapping=_MORE) as counter, torch.no_grad():
+    counter = _Counter()
+    with counter, torch.no_grad():
         run()
-    return float(counter.get_total_flops())
+    return counter.total
+
+
+class _Counter(TorchDispatchMode):
+    """Sums torch's own formulas over the operations that run; its `FlopCounterMode` loads the compiler for the same."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total: float = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        out = func(*args, **named)
+        counted = _FORMULAS.get(func._overloadpacket)
+        if counted is not None:
+            self.total += counted(*args, **named, out_val=out)
+        return out
 
 
 def _attention(q: Sizes, k: Sizes, v: Sizes, *rest: Any, **named: Any) -> float:
@@ -37,8 +55,9 @@ def _triangular(_: Sizes, right: Sizes, **named: Any) -> float:
     return float(math.prod(batch) * rows * rows * columns)
 
 
-_MORE = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten.linalg_solve_triangular: _triangular,
+_FORMULAS = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),
+    torch.ops.aten.linalg_solve_triangular: shape_wrapper(_triangular),
 }
-"""What torch's own counter leaves out on a CPU."""
+"""By operation, what it costs; the last are those that torch leaves out."""

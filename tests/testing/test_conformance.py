@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+import torch._inductor.test_operators  # noqa: F401 - each run forgets what it imported, and this loads only once
 
 from archsearch.registry import load_registry
 from archsearch.testing import MixerConformance

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
+import torch._inductor.test_operators
 import torch.distributed.tensor  # noqa: F401 - each run forgets the modules that it imported, and this loads only once
 
 from archsearch.errors import SpecError

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from zoo import ANIMALS, GIVER, READER, SOUND, Animal
+from zoo import ANIMALS, Animal
 from zoo_mixers import planted
+from zoo_sound import GIVER, READER, SOUND  # by way of zoo_figures, whose mixers are then among ANIMALS
 
 from archsearch import ArchSpec, ModelSpec, load_registry
 from archsearch.errors import SpecError
