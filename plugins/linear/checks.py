@@ -6,6 +6,8 @@ from torch import Tensor
 
 from archsearch.ops.softmax import ShapeError
 
+from .decays import Decay
+
 OP = "linear_attention"
 
 
@@ -17,14 +19,15 @@ def check_sequence(
     beta: Tensor | None,
     state: Tensor | None,
     cu_seqlens: Tensor | None,
-) -> None:
-    """Raises `ShapeError` unless the tensors of `linear_attention` fit together; sizes are read from q and v."""
+) -> Decay:
+    """The kind of the decay. Raises `ShapeError` unless the tensors of `linear_attention` fit together; sizes are read
+    from q and v."""
     _check_rank("q", q, "[B, T, H, K]")
     _check_rank("v", v, "[B, T, HV, V]")
     batch, tokens, _, key_dim = q.shape
     heads, value_dim = v.shape[2:]
     _check_tokens(q, k, v, lead=(batch, tokens))
-    _check_gates(log_decay, beta, lead=(batch, tokens), heads=heads, key_dim=key_dim)
+    decay = _check_gates(log_decay, beta, lead=(batch, tokens), heads=heads, key_dim=key_dim)
     count = batch
     if cu_seqlens is not None:
         if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
@@ -33,17 +36,19 @@ def check_sequence(
             raise _error("q", q, "B = 1, as packed sequences (cu_seqlens) lie in one row")
         count = cu_seqlens.numel() - 1
     _check("initial_state", state, [(count, heads, key_dim, value_dim)])
+    return decay
 
 
-def check_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None) -> None:
-    """Raises `ShapeError` unless the tensors of `linear_attention_step` fit together."""
+def check_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None) -> Decay:
+    """The kind of the decay. Raises `ShapeError` unless the tensors of `linear_attention_step` fit together."""
     _check_rank("q", q, "[B, H, K]")
     _check_rank("v", v, "[B, HV, V]")
     batch, _, key_dim = q.shape
     heads, value_dim = v.shape[1:]
     _check_tokens(q, k, v, lead=(batch,))
-    _check_gates(log_decay, beta, lead=(batch,), heads=heads, key_dim=key_dim)
+    decay = _check_gates(log_decay, beta, lead=(batch,), heads=heads, key_dim=key_dim)
     _check("state", state, [(batch, heads, key_dim, value_dim)])
+    return decay
 
 
 def _check_tokens(q: Tensor, k: Tensor, v: Tensor, *, lead: tuple[int, ...]) -> None:
@@ -61,9 +66,15 @@ def _check_tokens(q: Tensor, k: Tensor, v: Tensor, *, lead: tuple[int, ...]) -> 
 
 def _check_gates(
     log_decay: Tensor | None, beta: Tensor | None, *, lead: tuple[int, ...], heads: int, key_dim: int
-) -> None:
-    _check("log_decay", log_decay, [(heads,), (*lead, heads), (*lead, heads, key_dim)])
+) -> Decay:
+    kinds: dict[Decay, tuple[int, ...]] = {
+        "constant": (heads,),
+        "head": (*lead, heads),
+        "channel": (*lead, heads, key_dim),
+    }
+    _check("log_decay", log_decay, list(kinds.values()))
     _check("beta", beta, [(*lead, heads)])
+    return "none" if log_decay is None else next(kind for kind, shape in kinds.items() if log_decay.shape == shape)
 
 
 def _check(name: str, tensor: Tensor | None, shapes: list[tuple[int, ...]]) -> None:

@@ -12,6 +12,7 @@ from archsearch.ops.impl import choose_impl
 
 from .checks import OP, check_sequence, check_step
 from .chunk.form import chunkwise
+from .decays import Decay
 from .reference import advance, recurrent
 from .tokens import canonical, pad_packed, unpad
 from .triton.table import TABLE
@@ -50,7 +51,7 @@ def linear_attention(
     in q's dtype). Without ``want_state`` the second result is an empty tensor. Raises `ShapeError`,
     `OptionsError` and `KernelUnavailableError`.
     """
-    check_sequence(q, k, v, log_decay, beta, initial_state, cu_seqlens)
+    decay = check_sequence(q, k, v, log_decay, beta, initial_state, cu_seqlens)
     if chunk_size < 1:
         raise OptionsError(f"{OP}: chunk_size = {chunk_size}: must be at least 1")
     chosen = choose_impl(
@@ -62,7 +63,16 @@ def linear_attention(
         head_dim=max(q.shape[-1], v.shape[-1]),
         chunk=chunk_size,
     )
-    given = _Given(q=q, k=k, v=v, log_decay=log_decay, beta=beta, initial_state=initial_state, cu_seqlens=cu_seqlens)
+    given = _Given(
+        q=q,
+        k=k,
+        v=v,
+        log_decay=log_decay,
+        beta=beta,
+        initial_state=initial_state,
+        cu_seqlens=cu_seqlens,
+        decay=decay,
+    )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
         return _by_kernel(given, scale=scale, chunk_size=chunk_size, want_state=want_state)
@@ -72,7 +82,7 @@ def linear_attention(
 
 @dataclass(frozen=True, kw_only=True)
 class _Given:
-    """The tensors of a call of `linear_attention`, as they were checked."""
+    """The tensors of a call of `linear_attention`, as they were checked, and the kind of the decay."""
 
     q: Tensor
     k: Tensor
@@ -81,12 +91,14 @@ class _Given:
     beta: Tensor | None
     initial_state: Tensor | None
     cu_seqlens: Tensor | None
+    decay: Decay
 
 
 def _in_pytorch(given: _Given, *, scale: float, chunk_size: int, want_state: bool) -> tuple[Tensor, Tensor]:
     """Token by token where `chunk_size` is 0."""
     with torch.autocast(given.q.device.type, enabled=False):
-        tokens, layout = canonical(given.q, given.k, given.v, given.log_decay, given.beta), None
+        tokens = canonical(given.q, given.k, given.v, given.log_decay, given.beta, given.decay)
+        layout = None
         if given.cu_seqlens is not None:
             tokens, layout = pad_packed(tokens, given.cu_seqlens)
         state = None if given.initial_state is None else given.initial_state.to(tokens.q.dtype)
@@ -107,7 +119,7 @@ def _by_kernel(given: _Given, *, scale: float, chunk_size: int, want_state: bool
         qkv = (x.to(dtype) for x in (given.q, given.k, given.v))
         state = None if given.initial_state is None else given.initial_state.float()
         gates = given.log_decay, given.beta
-        o, last, _, _ = sequence(*qkv, *gates, state, given.cu_seqlens, scale, chunk_size, want_state)
+        o, last, _, _ = sequence(*qkv, *gates, state, given.cu_seqlens, scale, chunk_size, want_state, given.decay)
     return o.to(given.v.dtype), last
 
 
@@ -141,34 +153,45 @@ def linear_attention_step(
         device=q.device,
         head_dim=q.shape[-1],
     )
-    check_step(q, k, v, state, log_decay, beta)
+    decay = check_step(q, k, v, state, log_decay, beta)
+    token = _Token(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=decay)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
-        return _step_by_kernel(q, k, v, state, log_decay, beta, scale, in_place)
-    with torch.autocast(q.device.type, enabled=False):
-        if log_decay is not None and log_decay.dim() > 1:
+        return _step_by_kernel(token, state, scale, in_place)
+    return _step_in_pytorch(token, state, scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Token:
+    """The tensors of one token, as they were checked, and the kind of the decay."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor | None
+    beta: Tensor | None
+    decay: Decay
+
+
+def _step_in_pytorch(token: _Token, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    with torch.autocast(token.q.device.type, enabled=False):
+        log_decay, beta = token.log_decay, token.beta
+        if log_decay is not None and token.decay != "constant":
             log_decay = log_decay[:, None]
         gate = None if beta is None else beta[:, None]
-        token = canonical(q[:, None], k[:, None], v[:, None], log_decay, gate).map(lambda x: x[:, 0])
-        o, state = advance(token.q, token.k, token.v, state.to(token.q.dtype), token.log_decay, token.beta, scale)
-    return o.to(v.dtype), state
+        q, k, v = (x[:, None] for x in (token.q, token.k, token.v))
+        one = canonical(q, k, v, log_decay, gate, token.decay).map(lambda x: x[:, 0])
+        o, state = advance(one.q, one.k, one.v, state.to(one.q.dtype), one.log_decay, one.beta, scale)
+    return o.to(token.v.dtype), state
 
 
-def _step_by_kernel(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    state: Tensor,
-    log_decay: Tensor | None,
-    beta: Tensor | None,
-    scale: float,
-    in_place: bool,
-) -> tuple[Tensor, Tensor]:
+def _step_by_kernel(token: _Token, state: Tensor, scale: float, in_place: bool) -> tuple[Tensor, Tensor]:
     from .triton.launch.step import step, step_in_place
 
-    inputs = [x for x in (q, k, v, state, log_decay, beta) if x is not None]
-    trained = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    tensors = (token.q, token.k, token.v, state, token.log_decay, token.beta)
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in tensors if x is not None)
+    gates = token.log_decay, token.beta
     if in_place and not trained and state.dtype == torch.float32 and state.is_contiguous():
-        return step_in_place(q, k, v, state, log_decay, beta, scale), state
-    o, after = step(q, k, v, state.float(), log_decay, beta, scale)
+        return step_in_place(token.q, token.k, token.v, state, *gates, scale, token.decay), state
+    o, after = step(token.q, token.k, token.v, state.float(), *gates, scale, token.decay)
     return o, after

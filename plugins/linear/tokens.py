@@ -10,16 +10,20 @@ from torch import Tensor
 
 from archsearch.ops.laid_out import packed_lengths
 
+from .decays import Decay
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """q, k `[B, T, H, K]`, v `[B, T, H, V]`, log_decay `[B or 1, T, H, 1 or K]`, beta `[B, T, H]`, of one dtype."""
+    """q, k `[B, T, H, K]`, v `[B, T, H, V]`, beta `[B, T, H]`, and log_decay `[B or 1, T, H, 1 or K]` of the kind
+    ``decay``, of one dtype."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     log_decay: Tensor | None
     beta: Tensor | None
+    decay: Decay
 
     @property
     def state_shape(self) -> tuple[int, int, int, int]:
@@ -39,20 +43,21 @@ class Tokens:
         """Every tensor changed alike."""
         log_decay = None if self.log_decay is None else change(self.log_decay)
         beta = None if self.beta is None else change(self.beta)
-        return Tokens(q=change(self.q), k=change(self.k), v=change(self.v), log_decay=log_decay, beta=beta)
+        q, k, v = change(self.q), change(self.k), change(self.v)
+        return Tokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=self.decay)
 
 
-def canonical(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None) -> Tokens:
+def canonical(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, decay: Decay) -> Tokens:
     """The op's inputs (see `linear_attention`) in float32, or float64 where q is, each value head with its own q, k."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     groups = v.shape[2] // q.shape[2]
     if groups > 1:
         q, k = q.repeat_interleave(groups, dim=2), k.repeat_interleave(groups, dim=2)
     if log_decay is not None:
-        if log_decay.dim() == 1:
+        if decay == "constant":
             log_decay = log_decay.expand(1, q.shape[1], -1)
-        log_decay = log_decay if log_decay.dim() == 4 else log_decay[..., None]
-    return Tokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta).map(lambda x: x.to(dtype))
+        log_decay = log_decay if decay == "channel" else log_decay[..., None]
+    return Tokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=decay).map(lambda x: x.to(dtype))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,7 +160,7 @@ def test_a_stopped_search_goes_on(address: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/searches.db"
     path = spec(tmp_path, "long", steps=400)
     archsearch("submit", path, "--address", address, "--storage", url, "--job-id", "long-1")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while "started" not in archsearch("logs", "long-1", "--address", address) and time.monotonic() < deadline:
         time.sleep(1)
     assert "STOPPED" in archsearch("stop", "long-1", "--address", address)

@@ -172,7 +172,7 @@ def arguments(decay: str, rule: str) -> tuple[object, ...]:
     inputs = make_inputs(decay, rule, T=18, K=16)
     names = ("q", "k", "v", "log_decay", "beta", "initial_state")
     tensors = (None if name not in inputs else inputs[name].requires_grad_() for name in names)
-    return (*tensors, None, 0.3, 16, True)
+    return (*tensors, None, 0.3, 16, True, decay)
 
 
 @pytest.mark.parametrize(("decay", "rule"), [("channel", "delta"), ("none", "hebbian")])

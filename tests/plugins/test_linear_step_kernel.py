@@ -180,9 +180,9 @@ def test_both_ops_keep_the_rules_of_custom_ops() -> None:
     inputs = make_inputs("B2-H2-K5-V12", "delta", "channel")
     tests = ("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_dynamic")
     trained = [x.detach().requires_grad_() for x in inputs.values()]  # type: ignore[union-attr]
-    torch.library.opcheck(launch_step.step, (*trained, 0.3), test_utils=tests)
+    torch.library.opcheck(launch_step.step, (*trained, 0.3, "channel"), test_utils=tests)
     plain = [x.clone() for x in inputs.values()]  # type: ignore[union-attr]
-    torch.library.opcheck(launch_step.step_in_place, (*plain, 0.3), test_utils=tests)
+    torch.library.opcheck(launch_step.step_in_place, (*plain, 0.3, "channel"), test_utils=tests)
 
 
 def test_no_sequences_and_no_values() -> None:

@@ -152,7 +152,7 @@ def test_signals_that_a_library_took_meanwhile_are_heard_again_afterwards() -> N
         with signals.listening():
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        assert signals.stop.wait(10)
+        assert signals.stop.wait(120)
     assert signal.getsignal(signal.SIGTERM) == before
 
 

@@ -185,7 +185,7 @@ def test_of_two_claimants_one_wins(url: str, store: Store, search: Callable[...,
 
     def claim(pid: int) -> str:
         with Store.open(url) as own:
-            ready.wait(timeout=60)
+            ready.wait(timeout=240)
             try:
                 return f"won by {Time().claim(own, search_id, driver=replace(ELSEWHERE, pid=pid)).driver}"
             except StorageError as error:

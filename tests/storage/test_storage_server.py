@@ -124,7 +124,7 @@ def test_a_restart_ends_no_driver(postgres: PostgresServer, url: str, store: Sto
             time.sleep(0.5)
             assert not beat.done()
             postgres.start()
-            beat.result(timeout=30)
+            beat.result(timeout=240)
         assert reading.search("first").heartbeat_at > before
 
 

@@ -9,24 +9,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..channel.decay import channel_decay
+from ..decays import Decay
 from .ends import ChunkEnds
 from .gate_sums import decays, running_sums, triangles
 
 
 def decayed_products(
-    rows: tuple[Tensor, ...], k: Tensor, log_decay: Tensor | None
+    rows: tuple[Tensor, ...], k: Tensor, log_decay: Tensor | None, decay: Decay
 ) -> tuple[tuple[Tensor, ...], ChunkEnds]:
     """P(row, k) `[N, B, H, C, C]` of each of `rows`, `[N, B, H, C, K]` as `k` is, and the decays at the ends.
 
-    ``log_decay`` is `[N, B or 1, H, C, 1 or K]`, or None. The first product is zero above the diagonal; of the others
-    only what is below the diagonal may be read. What a token gets depends on nothing of a later token or of another
-    sequence, to the last bit.
+    ``log_decay`` is `[N, B or 1, H, C, 1 or K]` of the kind ``decay``, or None. The first product is zero above the
+    diagonal; of the others only what is below the diagonal may be read. What a token gets depends on nothing of a later
+    token or of another sequence, to the last bit.
     """
     if log_decay is None:
         first, *others = (row @ k.mT for row in rows)
         lower, _ = triangles(k.shape[-2], k.dtype, k.device)
         return (first * lower, *others), ChunkEnds(rows=rows, keys=k, before=None, after=None, whole=None)
-    if log_decay.shape[-1] > 1:
+    if decay == "channel":
         return channel_decay(rows, k, log_decay)
     pairs, before, after = _HeadDecay.apply(log_decay[..., 0])  # type: ignore[no-untyped-call]
     products = tuple((row @ k.mT) * pairs for row in rows)

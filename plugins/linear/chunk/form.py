@@ -32,11 +32,11 @@ def chunkwise(
         return tokens.no_outputs(), tokens.empty_state() if state is None else state
     size = chunk_length(length, chunk_size)
     chunks = tokens.map(lambda x: _to_chunks(x, size))
-    q, k = chunks.q * scale, chunks.k
+    q = chunks.q * scale
     if chunks.beta is None:
-        o, last = _hebbian(q, k, chunks.v, chunks.log_decay, state, want_state)
+        o, last = _hebbian(q, chunks, state, want_state)
     else:
-        o, last = _delta(q, k, chunks.v, chunks.beta, chunks.log_decay, state, want_state)
+        o, last = _delta(q, chunks, chunks.beta, state, want_state)
     return _from_chunks(o, length), last
 
 
@@ -48,10 +48,9 @@ def chunk_length(length: int, chunk_size: int) -> int:
     return size
 
 
-def _hebbian(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, state: Tensor | None, want_state: bool
-) -> tuple[Tensor, Tensor]:
-    (weights,), decay = decayed_products((q,), k, log_decay)
+def _hebbian(q: Tensor, chunks: Tokens, state: Tensor | None, want_state: bool) -> tuple[Tensor, Tensor]:
+    v = chunks.v
+    (weights,), decay = decayed_products((q,), chunks.k, chunks.log_decay, chunks.decay)
     o = weights @ v
     count = len(q)
     if count == 1 and state is None and not want_state:
@@ -63,19 +62,17 @@ def _hebbian(
     return o + _read(state, ends, decay), ends[-1]
 
 
-def _delta(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, state: Tensor | None, want_state: bool
-) -> tuple[Tensor, Tensor]:
-    strong = k * beta[..., None]
-    (weights, overlaps), decay = decayed_products((q, strong), k, log_decay)
-    count, known = len(q), v * beta[..., None]
+def _delta(q: Tensor, chunks: Tokens, beta: Tensor, state: Tensor | None, want_state: bool) -> tuple[Tensor, Tensor]:
+    strong = chunks.k * beta[..., None]
+    (weights, overlaps), decay = decayed_products((q, strong), chunks.k, chunks.log_decay, chunks.decay)
+    count, known = len(q), chunks.v * beta[..., None]
     if count == 1 and state is None and not want_state:
         return weights @ unit_lower_solve(overlaps, known)[0], known.new_zeros(0)
     u, w = unit_lower_solve(overlaps, known, decay.from_start(1))
-    chunks = zip(u.unbind(), w.unbind(), decay.to_end().mT.unbind(), decay.left(count), strict=True)
+    steps = zip(u.unbind(), w.unbind(), decay.to_end().mT.unbind(), decay.left(count), strict=True)
     ends: list[Tensor] = []
     writes: list[Tensor] = []
-    for u_n, w_n, keys, left in chunks:
+    for u_n, w_n, keys, left in steps:
         before = ends[-1] if ends else state
         writes.append(u_n if before is None else u_n - w_n @ before)
         ends.append(_carry(before, left, keys @ writes[-1]))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from archsearch.kernels import Build, Key
 
+from ..decays import Decay
 from .builds_step import step_builds
 from .launch.backward import backward
 from .launch.forward import operands_of, run_outputs, run_states, within_chunks
@@ -25,7 +26,8 @@ _POINTERS = {
     torch.int64: "*i64",
     torch.int32: "*i32",
 }
-_RULES, _DECAYS = ("hebbian", "delta"), ("none", "head", "channel")
+_RULES = ("hebbian", "delta")
+_DECAYS: tuple[Decay, ...] = ("none", "head", "channel")
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments and for grouped value heads."""
 
@@ -56,7 +58,7 @@ def _row(key: Key) -> Iterator[Build]:
                 yield build
 
 
-def _calls(key: Key, rule: str, decay: str, *, tokens: int, packed: bool = False, group: int = 1) -> list[Launch]:
+def _calls(key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = False, group: int = 1) -> list[Launch]:
     """What the forward and the backward of one call launch, with `group` value heads a key head: from an initial
     state, with the final one wanted."""
     _, dim, chunk = key
@@ -71,6 +73,7 @@ def _calls(key: Key, rule: str, decay: str, *, tokens: int, packed: bool = False
         v=blank(tokens, group, dim),
         log_decay=None if gates is None else blank(*gates, dtype=torch.float32),
         beta=blank(tokens, group, dtype=torch.float32) if rule == "delta" else None,
+        decay=decay,
         scale=1.0,
     )
     bounds = blank(2, dtype=torch.int64) if packed else None

@@ -70,7 +70,7 @@ def _shares(inputs: Inputs, plan: Plan) -> Shares:
     own = 1 if inputs.delta else 0
     rows = _rows(plan)
     beta = empty(inputs, blocks + 1, rows, heads, dtype=torch.float32) if inputs.delta else None
-    by_head = inputs.decay == "head"
+    by_head = inputs.gates == "head"
     gates = empty(inputs, blocks + own, rows, heads, dtype=torch.float32) if by_head else None
     return Shares(beta=beta, gates=gates)
 
@@ -84,7 +84,7 @@ def _key_blocks(inputs: Inputs, plan: Plan) -> int:
 
 
 def _d_inputs_row(inputs: Inputs) -> str:
-    return "d_inputs_channel" if inputs.decay == "channel" else "d_inputs"
+    return "d_inputs_channel" if inputs.gates == "channel" else "d_inputs"
 
 
 def _d_scores(
@@ -93,7 +93,7 @@ def _d_scores(
     heads = inputs.v.shape[1]
     d_writes = empty(inputs, *inputs.v.shape)
     d_weights = empty(inputs, plan.tokens, heads, plan.chunk)
-    d_gates = empty(inputs, plan.tokens, heads, dtype=torch.float32) if inputs.decay == "head" else None
+    d_gates = empty(inputs, plan.tokens, heads, dtype=torch.float32) if inputs.gates == "head" else None
     config = plan.config("d_scores")
     arguments = shared(inputs, plan) | {
         "q": inputs.q,
@@ -223,7 +223,7 @@ def _d_inputs(
     d_q = empty(inputs, plan.tokens, heads, key_dim, dtype=apart)
     d_k = torch.empty_like(d_q)
     d_channel = None
-    if inputs.decay == "channel":
+    if inputs.gates == "channel":
         d_channel = empty(inputs, plan.tokens, heads, key_dim, dtype=torch.float32)
     own = 1 if inputs.delta else 0
     d_gates = parts.gates[own:] if parts.gates is not None else d_channel
@@ -278,6 +278,6 @@ def _log_decay(inputs: Inputs, parts: Shares, d_gates: Tensor | None, d_channel:
     found = d_channel
     if d_gates is not None and parts.gates is not None:
         found = parts.gates.sum(0)[: len(d_gates)] + d_gates
-        found = found if inputs.log_decay.dim() > 1 else found.sum(0)
+        found = found.sum(0) if inputs.decay == "constant" else found
     assert found is not None
     return found.to(inputs.log_decay.dtype)

@@ -48,7 +48,7 @@ class Memory:
 
 def within_chunks(inputs: Inputs, plan: Plan) -> Within:
     """Scores (gates by channel) and inverses (delta rule)."""
-    channel = inputs.decay == "channel"
+    channel = inputs.gates == "channel"
     if not channel and not inputs.delta:
         return Within(scores=None, inverses=None)
     heads = inputs.v.shape[1]
@@ -83,7 +83,7 @@ def _inverses(inputs: Inputs, plan: Plan, overlaps: Tensor) -> Tensor:
 
 def operands_of(inputs: Inputs, plan: Plan, within: Within) -> Operands:
     """Queries, keys and values as the passes over chunks multiply them."""
-    channel = inputs.decay == "channel"
+    channel = inputs.gates == "channel"
     if not channel and not inputs.delta:
         return Operands(queries=inputs.q, keys=inputs.k, known=inputs.v, reads=None, left=None)
     tokens, heads, value_dim = inputs.v.shape
@@ -258,7 +258,6 @@ def shared(inputs: Inputs, plan: Plan, drop: Collection[str] = ()) -> dict[str, 
     """Arguments that most kernels take, but those to `drop`."""
     key_heads, key_dim = inputs.q.shape[1:]
     heads, value_dim = inputs.v.shape[1:]
-    moving = inputs.log_decay is not None and inputs.log_decay.dim() > 1
     arguments = {
         "starts": or_q(inputs, plan.starts),
         "ends": or_q(inputs, plan.ends),
@@ -266,11 +265,11 @@ def shared(inputs: Inputs, plan: Plan, drop: Collection[str] = ()) -> dict[str, 
         "chunks": plan.chunks,
         "H": key_heads,
         "HV": heads,
-        "gate_stride": heads if moving else 0,
+        "gate_stride": heads if inputs.decay in ("head", "channel") else 0,
         "K": key_dim,
         "V": value_dim,
         "C": plan.chunk,
-        "DECAY": inputs.decay,
+        "DECAY": inputs.gates,
         "PACKED": plan.packed,
         "PRECISION": precision(inputs),
     }

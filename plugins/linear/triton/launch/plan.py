@@ -13,27 +13,27 @@ from torch import Tensor
 
 from archsearch.kernels import Config, Key, arch_of
 
+from ...decays import Decay
 from .. import table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """The op's inputs, dense and of one dtype: q, k `[N, H, K]` and v `[N, HV, V]` over all tokens, beta `[N, HV]`,
-    log_decay None, `[HV]`, `[N, HV]` or `[N, HV, K]`."""
+    log_decay None, `[HV]`, `[N, HV]` or `[N, HV, K]`, of the kind ``decay``."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     log_decay: Tensor | None
     beta: Tensor | None
+    decay: Decay
     scale: float
 
     @property
-    def decay(self) -> str:
-        """The kernels' name for the shape of the gates; a constant is a gate by head that stays where it is."""
-        if self.log_decay is None:
-            return "none"
-        return "channel" if self.log_decay.dim() == 3 else "head"
+    def gates(self) -> str:
+        """The kernels' name for the kind of the decay; a constant is a gate by head that stays where it is."""
+        return "head" if self.decay == "constant" else self.decay
 
     @property
     def delta(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from ...decays import Decay
 from .backward import backward
 from .forward import Within, operands_of, run_outputs, run_states, within_chunks
 from .plan import Inputs, make_plan
@@ -26,10 +27,11 @@ def sequence(
     scale: float,
     chunk_size: int,
     want_state: bool,
+    decay: str,
 ) -> Results:
     """Outputs `[B, T, HV, V]`, the final state (empty unless wanted), and for the backward the scores and inverses of
     each chunk, empty where the variant has none; see `linear_attention`, whose q, k and v must have one dtype."""
-    inputs, initial = _flat(q, k, v, log_decay, beta, scale), _dense(initial)
+    inputs, initial = _flat(q, k, v, log_decay, beta, scale, decay), _dense(initial)
     plan = make_plan(inputs, q.shape[0], cu_seqlens, chunk_size)
     within = within_chunks(inputs, plan)
     ready = operands_of(inputs, plan, within)
@@ -52,14 +54,14 @@ def _sequence_fake(
     scale: float,
     chunk_size: int,
     want_state: bool,
+    decay: str,
 ) -> Results:
     batch, length, heads, value_dim = v.shape
     plan_chunk = _chunk(q, v, chunk_size)
     rows = cu_seqlens.shape[0] - 1 if cu_seqlens is not None else batch
     within = (batch * length, heads, plan_chunk)
     final = q.new_empty((rows, heads, q.shape[-1], value_dim), dtype=torch.float32) if want_state else q.new_empty(0)
-    channel = log_decay is not None and log_decay.dim() == 4
-    scores = q.new_empty(within if channel else (0,))
+    scores = q.new_empty(within if decay == "channel" else (0,))
     inverses = q.new_empty(within if beta is not None else (0,))
     return v.new_empty(v.shape), final, scores, inverses
 
@@ -79,9 +81,10 @@ def sequence_backward(
     d_final: Tensor | None,
     scale: float,
     chunk_size: int,
+    decay: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, log_decay, beta and the initial state, empty for those that there are not."""
-    inputs, initial = _flat(q, k, v, log_decay, beta, scale), _dense(initial)
+    inputs, initial = _flat(q, k, v, log_decay, beta, scale, decay), _dense(initial)
     plan = make_plan(inputs, q.shape[0], cu_seqlens, chunk_size)
     within = Within(scores=scores if scores.numel() else None, inverses=inverses if inverses.numel() else None)
     d_o = d_o.to(v.dtype).reshape(inputs.v.shape).contiguous()
@@ -107,6 +110,7 @@ def _sequence_backward_fake(
     d_final: Tensor | None,
     scale: float,
     chunk_size: int,
+    decay: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     d_log_decay, d_beta = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (log_decay, beta))
     d_initial = q.new_empty(0) if initial is None else initial.new_empty(initial.shape, dtype=torch.float32)
@@ -114,7 +118,7 @@ def _sequence_backward_fake(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
-    *tensors, ctx.scale, ctx.chunk_size, ctx.want_state = inputs
+    *tensors, ctx.scale, ctx.chunk_size, ctx.want_state, ctx.decay = inputs
     ctx.save_for_backward(*tensors, output[2], output[3])
 
 
@@ -134,20 +138,24 @@ def _backward(ctx: Any, d_o: Tensor, d_final: Tensor, *_: Tensor) -> tuple[Tenso
         d_final if ctx.want_state else None,
         ctx.scale,
         ctx.chunk_size,
+        ctx.decay,
     )
     kept = [None if like is None else x for x, like in zip(found, (q, k, v, log_decay, beta, initial), strict=True)]
-    return (*kept, None, None, None, None)
+    return (*kept, None, None, None, None, None)
 
 
 sequence.register_autograd(_backward, setup_context=_save)
 
 
-def _flat(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float) -> Inputs:
+def _flat(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float, decay: str
+) -> Inputs:
     """The inputs over one axis of tokens."""
     if log_decay is not None:
-        log_decay = log_decay.contiguous() if log_decay.dim() == 1 else _tokens(log_decay)
+        log_decay = log_decay.contiguous() if decay == "constant" else _tokens(log_decay)
     beta = None if beta is None else _tokens(beta)
-    return Inputs(q=_tokens(q), k=_tokens(k), v=_tokens(v), log_decay=log_decay, beta=beta, scale=scale)
+    kind = cast(Decay, decay)
+    return Inputs(q=_tokens(q), k=_tokens(k), v=_tokens(v), log_decay=log_decay, beta=beta, decay=kind, scale=scale)
 
 
 def _tokens(x: Tensor) -> Tensor:

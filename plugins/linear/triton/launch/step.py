@@ -16,38 +16,66 @@ from ..table_step import CROWD, TABLE
 
 @torch.library.custom_op("archsearch::linear_attention_step", mutates_args=())
 def step(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    scale: float,
+    decay: str,
 ) -> tuple[Tensor, Tensor]:
     """Outputs `[B, HV, V]` and the float32 state `[B, HV, K, V]` after the token; see `linear_attention_step`."""
     state = state.contiguous()
     after = torch.empty(state.shape, dtype=state.dtype, device=state.device)
-    return _launch(q, k, v, state, after, log_decay, beta, scale), after
+    return _launch(q, k, v, (state, after), log_decay, beta, scale, decay), after
 
 
 @torch.library.custom_op("archsearch::linear_attention_step_", mutates_args=("state",))
 def step_in_place(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    scale: float,
+    decay: str,
 ) -> Tensor:
     """Outputs `[B, HV, V]`; `state`, float32 and dense, becomes the one after the token. Has no gradient."""
-    return _launch(q, k, v, state, state, log_decay, beta, scale)
+    return _launch(q, k, v, (state, state), log_decay, beta, scale, decay)
 
 
 @step.register_fake
 def _step_fake(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    scale: float,
+    decay: str,
 ) -> tuple[Tensor, Tensor]:
     return v.new_empty(v.shape), state.new_empty(state.shape)
 
 
 @step_in_place.register_fake
 def _step_in_place_fake(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    scale: float,
+    decay: str,
 ) -> Tensor:
     return v.new_empty(v.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.scale = inputs
+    *tensors, ctx.scale, ctx.decay = inputs
     ctx.save_for_backward(*tensors)
 
 
@@ -57,7 +85,7 @@ def _backward(ctx: Any, d_o: Tensor, d_after: Tensor) -> tuple[Tensor | None, ..
     groups = v.shape[1] // q.shape[1]
     query, key = (x.float().repeat_interleave(groups, dim=1) for x in (q, k))
     value, d_o = v.float(), d_o.float()
-    factor = None if log_decay is None else _factor(log_decay.float(), state)
+    factor = None if log_decay is None else _factor(log_decay.float(), state, ctx.decay)
     memory = state if factor is None else state * factor
     missed = value if beta is None else value - _read(memory, key)
     written = missed if beta is None else missed * beta.float()[..., None]
@@ -75,28 +103,28 @@ def _backward(ctx: Any, d_o: Tensor, d_after: Tensor) -> tuple[Tensor | None, ..
         d_memory = d_last - key[..., None] * d_value[..., None, :]
     d_decay = None
     if log_decay is not None:
-        d_decay = _sum_to((d_memory * memory).sum(-1), log_decay).to(log_decay.dtype)
+        d_decay = _sum_to((d_memory * memory).sum(-1), ctx.decay).to(log_decay.dtype)
     d_state = d_memory if factor is None else d_memory * factor
     d_q, d_k = (x.unflatten(1, (-1, groups)).sum(2).to(q.dtype) for x in (d_query, d_key))
-    return d_q, d_k, d_value.to(v.dtype), d_state.to(state.dtype), d_decay, d_beta, None
+    return d_q, d_k, d_value.to(v.dtype), d_state.to(state.dtype), d_decay, d_beta, None, None
 
 
 step.register_autograd(_backward, setup_context=_save)
 
 
-def _factor(log_decay: Tensor, state: Tensor) -> Tensor:
+def _factor(log_decay: Tensor, state: Tensor, decay: str) -> Tensor:
     """Decays that multiply a state `[B, HV, K, V]`."""
-    if log_decay.dim() == 3:
+    if decay == "channel":
         return log_decay.exp()[..., None]
     return log_decay.exp()[..., None, None].expand(*state.shape[:2], 1, 1)
 
 
-def _sum_to(d_cells: Tensor, log_decay: Tensor) -> Tensor:
+def _sum_to(d_cells: Tensor, decay: str) -> Tensor:
     """Gradients by key `[B, HV, K]` summed over what shares one decay."""
-    if log_decay.dim() == 3:
+    if decay == "channel":
         return d_cells
     by_head = d_cells.sum(-1)
-    return by_head if log_decay.dim() == 2 else by_head.sum(0)
+    return by_head if decay == "head" else by_head.sum(0)
 
 
 def _read(state: Tensor, key: Tensor) -> Tensor:
@@ -107,12 +135,14 @@ def _launch(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    state: Tensor,
-    after: Tensor,
+    states: tuple[Tensor, Tensor],
     log_decay: Tensor | None,
     beta: Tensor | None,
     scale: float,
+    decay: str,
 ) -> Tensor:
+    """Outputs; `states` are the one before the token and the one that is written after it, which may be one."""
+    state, after = states
     batch, value_heads, key_dim, value_dim = state.shape
     o = torch.empty(v.shape, dtype=v.dtype, device=v.device)
     if state.numel() == 0:
@@ -122,7 +152,7 @@ def _launch(
     crowded = batch * value_heads * triton.cdiv(value_dim, row["wide"].tiles["V"]) >= CROWD
     config = row["wide" if crowded else "narrow"]
     q, k, v = _dense_rows(q), _dense_rows(k), _dense_rows(v)
-    decays = q if log_decay is None else log_decay.contiguous() if log_decay.dim() == 1 else _dense_rows(log_decay)
+    decays = q if log_decay is None else log_decay.contiguous() if decay == "constant" else _dense_rows(log_decay)
     rates = q if beta is None else _dense_rows(beta)
     step_kernel[(batch * value_heads * triton.cdiv(value_dim, config.tiles["V"]),)](
         q,
@@ -144,7 +174,7 @@ def _launch(
         decays.stride(0),
         rates.stride(0),
         DELTA=beta is not None,
-        DECAY=decay_kind(log_decay),
+        DECAY=decay,
         ALIGNED=value_dim % 4 == 0,
         BLOCK_K=key[1],
         BLOCK_V=config.tiles["V"],
@@ -152,11 +182,6 @@ def _launch(
         num_stages=config.num_stages,
     )
     return o
-
-
-def decay_kind(log_decay: Tensor | None) -> str:
-    """The kernel's name for the shape of a step's log decay."""
-    return "none" if log_decay is None else {1: "constant", 2: "head", 3: "channel"}[log_decay.dim()]
 
 
 def _dense_rows(x: Tensor) -> Tensor:
