@@ -104,6 +104,11 @@ SEARCH = {
     "finished_at": ENDED,
     "driver": _mended(kinds.DRIVER, None, "read as none"),
     "beats": _mended(kinds.WHOLE, 0, "read as 0"),
+    "fence": _mended(kinds.WHOLE, 0, "read as 0"),
+    "owner": OPTIONAL_NAME,
+    "tags": Column(kind=kinds.TAGS, mend=lambda _: [], told="read as none"),
+    "note": SAID,
+    "archived_at": ENDED,
 }
 """Without one objective a front would be another front: where one cannot be read, there is none."""
 
@@ -127,6 +132,8 @@ TRIAL = {
     "created_at": BEGUN,
     "started_at": ENDED,
     "finished_at": ENDED,
+    "attempts": _mended(kinds.COUNT, 0, "read as 0"),
+    "placement": _mended(kinds.MAPPING_OR_NONE, None, "read as none"),
 }
 
 MEASUREMENT = {

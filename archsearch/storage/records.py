@@ -31,7 +31,9 @@ STALE_AFTER = timedelta(seconds=60)
 class SearchRecord:
     """One search; the moments are UTC-aware. ``objectives`` hold name, direction and unit.
 
-    ``driver`` is the process that drives it or drove it last, where that is known; ``beats`` counts its signs of life.
+    ``driver`` is the process that drives it or drove it last, where that is known; ``beats`` counts its signs of life,
+    and ``fence`` the drivers that it had. ``owner``, ``tags``, ``note`` and ``archived_at`` are for the people who
+    share the database.
     """
 
     id: int
@@ -45,6 +47,11 @@ class SearchRecord:
     finished_at: datetime | None
     driver: Driver | None = None
     beats: int = 0
+    fence: int = 0
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    archived_at: datetime | None = None
 
     def age(self, now: datetime) -> float:
         """Seconds from the heartbeat to `now` (UTC-aware); 0 where a clock that was set back puts it later."""
@@ -122,6 +129,7 @@ class TrialRecord:
     """One trial; ``number`` counts from 0 within its search, ``id`` is its own in the whole database.
 
     ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` terms of the budget to the excess.
+    ``attempts`` counts the workers that were lost under it, ``placement`` says where it ran last.
     ``measurements`` are filled in by `Store.trial` alone.
     """
 
@@ -143,6 +151,8 @@ class TrialRecord:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    attempts: int = 0
+    placement: Mapping[str, Any] | None = None
     measurements: tuple[MeasurementRecord, ...] = field(default=())
 
     @property

@@ -101,8 +101,9 @@ def search_records(session: Session, where: ColumnElement[bool], remarks: Remark
 
 
 def _search_record(values: dict[str, Any]) -> SearchRecord:
-    driver, objectives = values.pop("driver"), tuple(values.pop("objectives"))
-    return SearchRecord(**values, objectives=objectives, driver=None if driver is None else Driver.from_json(driver))
+    driver, objectives, tags = values.pop("driver"), tuple(values.pop("objectives")), tuple(values.pop("tags"))
+    told = None if driver is None else Driver.from_json(driver)
+    return SearchRecord(**values, objectives=objectives, tags=tags, driver=told)
 
 
 def trial_records(session: Session, where: ColumnElement[bool], remarks: Remarks) -> list[TrialRecord]:

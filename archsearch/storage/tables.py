@@ -95,7 +95,11 @@ class Base(DeclarativeBase):
 
 
 class Search(Base):
-    """One search: its spec as given, its objectives, and who drives it; `beats` counts the driver's signs of life."""
+    """One search: its spec as given, its objectives, and who drives it.
+
+    `beats` counts the driver's signs of life, `fence` the drivers that it had: a driver whose number is not the last
+    one may write no more. `owner`, `tags`, `note` and `archived_at` are for the people who share the database.
+    """
 
     __tablename__ = "search"
 
@@ -110,10 +114,18 @@ class Search(Base):
     finished_at: Mapped[datetime | None]
     driver: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     beats: Mapped[int] = mapped_column(default=0, server_default="0")
+    fence: Mapped[int] = mapped_column(default=0, server_default="0")
+    owner: Mapped[str | None] = mapped_column(String(200))
+    tags: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    note: Mapped[str] = mapped_column(PlainText, default="", server_default="")
+    archived_at: Mapped[datetime | None]
 
 
 class Trial(Base):
-    """One candidate that was drawn: trained on all tasks with its seeds, or turned away."""
+    """One candidate that was drawn: trained on all tasks with its seeds, or turned away.
+
+    `attempts` counts the workers that were lost under it, `placement` says where it ran last.
+    """
 
     __tablename__ = "trial"
     __table_args__ = (UniqueConstraint("search_id", "number"),)
@@ -135,6 +147,8 @@ class Trial(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    placement: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class MeasurementRow(Base):
@@ -193,3 +207,39 @@ class Part(Base):
     name: Mapped[str] = mapped_column(String(200))
     version: Mapped[str] = mapped_column(String(200))
     digest: Mapped[str] = mapped_column(String(64))
+
+
+class Proposal(Base):
+    """A candidate that somebody added to a search; `trial_id` is the trial that came of it."""
+
+    __tablename__ = "proposal"
+    __table_args__ = (UniqueConstraint("search_id", "digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("search.id"))
+    digest: Mapped[str] = mapped_column(String(128))
+    arch: Mapped[dict[str, Any]]
+    pattern: Mapped[str] = mapped_column(PlainText)
+    owner: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    trial_id: Mapped[int | None] = mapped_column(ForeignKey("trial.id"), index=True)
+
+
+class JobRow(Base):
+    """A search that was submitted to a cluster: here before it is there. `key` is the same for the same submission."""
+
+    __tablename__ = "job"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    key: Mapped[str] = mapped_column(String(128), unique=True)
+    search: Mapped[str] = mapped_column(String(200), index=True)
+    address: Mapped[str] = mapped_column(String(500))
+    owner: Mapped[str | None] = mapped_column(String(200))
+    state: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(PlainText, default="")
+    spec: Mapped[dict[str, Any]]
+    plugins: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
