@@ -15,8 +15,7 @@ from .chunk.form import chunkwise
 from .decays import Decay
 from .reference import advance, recurrent
 from .tokens import Tokens, canonical, pad_packed, unpad
-from .triton.table import TABLE
-from .triton.table_step import TABLE as STEP_TABLE
+from .triton.table import STEP_TABLE, TABLE
 
 
 def linear_attention(

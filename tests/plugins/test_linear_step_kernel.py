@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from archsearch_plugins.linear.ops import linear_attention_step
 from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.linear.triton.launch import step as launch_step
-from archsearch_plugins.linear.triton.table_step import TABLE
+from archsearch_plugins.linear.triton.table import STEP_TABLE
 from linear_cases import Inputs, step
 from torch import Tensor
 
@@ -154,19 +154,19 @@ def test_low_precision_inputs_are_computed_in_float32(dtype: torch.dtype) -> Non
 
 ROWS = [
     pytest.param(key, marks=[] if key[:2] == ("sm_90", 64) else pytest.mark.slow, id=f"{key[0]}-K{key[1]}")
-    for key in TABLE.rows
+    for key in STEP_TABLE.rows
 ]
 
 
 @pytest.mark.parametrize("crowd", [1, 10**6], ids=["wide", "narrow"])
 @pytest.mark.parametrize("key", ROWS)
 def test_every_configuration(key: tuple[str, int, int], crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_step, "CROWD", crowd)
+    monkeypatch.setattr(launch_step, "STEP_CROWD", crowd)
     draw = torch.Generator().manual_seed(5)
     shapes = {"q": (2, 1, key[1]), "k": (2, 1, key[1]), "v": (2, 2, 70), "state": (2, 2, key[1], 70)}
     inputs: Inputs = {name: torch.randn(shape, generator=draw) / key[1] ** 0.25 for name, shape in shapes.items()}
     inputs |= {"log_decay": -torch.rand(2, 2, key[1], generator=draw), "beta": torch.rand(2, 2, generator=draw)}
-    with TABLE.forced(key):
+    with STEP_TABLE.forced(key):
         actual = step(inputs, impl="triton")
     expected = step(double(inputs), impl="reference")
     assert [ratio(a, e) for a, e in zip(actual, expected, strict=True)] == pytest.approx([0, 0], abs=1e-6)
