@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from archsearch_plugins.linear import unit_length
 from archsearch_plugins.linear.channel import decay as channel_decay
 from archsearch_plugins.linear.ops import linear_attention
+from archsearch_plugins.linear.tokens import Tokens
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.bench import Timing, alternate, ratio
@@ -82,7 +83,7 @@ def linear() -> None:
         inputs = _linear_inputs(decay, delta, batch=4, heads=4, tokens=1024, width=64)
 
         def run(impl: str, inputs: dict[str, Any] = inputs) -> None:
-            out, state = linear_attention(**inputs, impl=impl)
+            out, state = linear_attention(Tokens(**inputs), impl=impl)
             (out.square().sum() + state.square().sum()).backward()
 
         times = alternate(

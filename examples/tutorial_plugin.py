@@ -17,7 +17,7 @@ from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.model.composite import CompositeMixer
 from archsearch.ops.cache import write_rows
 from archsearch.ops.cached import cached_attention
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import causal_mask, masked_attention
 
 
@@ -60,7 +60,7 @@ class Attention(AttentionMixer):
         super().__init__(plugin, options, shape, layer, rope=options.rope)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return lay_out(self.plugin.name, q, k, v, cu_seqlens=cu_seqlens).each_apart(self.plugin.name, causal)
+        return LaidOut(q, k, v, cu_seqlens=cu_seqlens).each_apart(self.plugin.name, causal)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         rows = token_indices(state, k.shape[1])
@@ -71,7 +71,7 @@ class Attention(AttentionMixer):
         if q.shape[1] == 1:
             return cached_attention(q[:, 0], tensors["k"], tensors["v"], after)[:, None], tensors
         keys, values = self.filled(tensors, state, q)
-        return lay_out(self.plugin.name, q, keys, values, lengths=after).each_apart(self.plugin.name, causal), tensors
+        return LaidOut(q, keys, values, lengths=after).each_apart(self.plugin.name, causal), tensors
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import sdpa_peers, sdpa_step_peer
 from archsearch.bench.results.work import Shape, cache_work, causal_work
+from archsearch.ops.laid_out import LaidOut
 
 from .ops import full_attention, full_attention_step
 
@@ -84,7 +85,7 @@ def _step_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
 
 
 def _run(inputs: Inputs, impl: str) -> Outputs:
-    return (full_attention(inputs["q"], inputs["k"], inputs["v"], impl=impl),)
+    return (full_attention(LaidOut(inputs["q"], inputs["k"], inputs["v"]), impl=impl),)
 
 
 def _run_packed(inputs: Inputs, impl: str) -> Outputs:
@@ -92,7 +93,7 @@ def _run_packed(inputs: Inputs, impl: str) -> Outputs:
     q, k, v = (inputs[name].flatten(0, 1)[None] for name in ("q", "k", "v"))
     count, tokens = inputs["q"].shape[:2]
     bounds = torch.arange(count + 1, device=q.device) * tokens
-    out = full_attention(q, k, v, cu_seqlens=bounds, impl=impl)
+    out = full_attention(LaidOut(q, k, v, cu_seqlens=bounds), impl=impl)
     return (out[0].unflatten(0, (count, tokens)),)
 
 

@@ -10,6 +10,7 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.masks import earlier_in_sequence
 from archsearch.ops.weights import mean_weights
 
@@ -33,7 +34,7 @@ class FullAttention(AttentionMixer):
         )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return full_attention(q, k, v, cu_seqlens=cu_seqlens)
+        return full_attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens))
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         rows = token_indices(state, k.shape[1])
@@ -43,7 +44,7 @@ class FullAttention(AttentionMixer):
         tensors, after = self.remember(k, v, state), state.lengths + q.shape[1]
         if q.shape[1] == 1:
             return full_attention_step(q[:, 0], tensors["k"], tensors["v"], after)[:, None], tensors
-        return full_attention(q, *self.filled(tensors, state, q), lengths=after), tensors
+        return full_attention(LaidOut(q, *self.filled(tensors, state, q), lengths=after)), tensors
 
     def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
         """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.recorded`."""

@@ -8,38 +8,26 @@ from torch import Tensor
 
 from archsearch.ops.cached import cached_attention
 from archsearch.ops.impl import choose_attention
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import causal_mask, explicit_attention, masked_attention, scale_of
 
 from .triton.table import TABLE
 
 
-def full_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    scale: float | None = None,
-    cu_seqlens: Tensor | None = None,
-    lengths: Tensor | None = None,
-    impl: str = "auto",
-) -> Tensor:
+def full_attention(laid: LaidOut, *, scale: float | None = None, impl: str = "auto") -> Tensor:
     """Causal softmax attention, `[B, T, Hq, D]` (Attention Is All You Need, arXiv 1706.03762, equation 1).
 
-    q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
-    tokens, or with ``lengths`` `[B]` the last T of each sequence's first so many: rows after them are not seen.
-    ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N sequences end to end, T = S.
-
-    ``impl`` "chunkwise" is `scaled_dot_product_attention`, and stays "auto"'s choice where every sequence has S
-    tokens. "triton" leaves ``cu_seqlens``, which must rise from 0 to T, and ``lengths``, which must lie between T and
-    S, on the device and unchecked. Raises `ShapeError`, `KernelUnavailableError`.
+    ``scale`` is D^-0.5 unless given. ``impl`` "chunkwise" is `scaled_dot_product_attention`, and stays "auto"'s choice
+    where every sequence has S tokens. "triton" leaves ``laid.cu_seqlens``, which must rise from 0 to T, and
+    ``laid.lengths``, which must lie between T and S, on the device and unchecked. Raises `ShapeError`,
+    `KernelUnavailableError`.
     """
-    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
-    chosen = choose_attention(TABLE, q, v, impl, why="scaled_dot_product_attention", wanted=not laid.whole)
-    if chosen == "triton" and q.numel():
+    laid.check(TABLE.op)
+    chosen = choose_attention(TABLE, laid.q, laid.v, impl, why="scaled_dot_product_attention", wanted=not laid.whole)
+    if chosen == "triton" and laid.q.numel():
         from .triton.launch import run
 
-        return run(laid, scale=scale_of(q, scale))
+        return run(laid, scale=scale_of(laid.q, scale))
     attend = partial(_reference if chosen == "reference" else _chunkwise, scale=scale)
     return laid.each_apart(TABLE.op, attend)
 

@@ -16,6 +16,7 @@ from .decays import RETNET_DECAY
 from .gates import fixed_log_decay
 from .ops import linear_attention, linear_attention_step
 from .peers import sequence_peer, step_peer
+from .tokens import Tokens
 
 BOUND_CHUNK, CHUNK = 16, 64
 """The chunk that the bound is taken at, and the one that the kernels are called with."""
@@ -153,40 +154,19 @@ def _step_inputs(rule: str, decay: str, shape: Shape, draw: Draw) -> dict[str, T
 
 
 def _run(inputs: Inputs, impl: str) -> Outputs:
-    o, _ = linear_attention(
-        inputs["q"],
-        inputs["k"],
-        inputs["v"],
-        log_decay=inputs.get("log_decay"),
-        beta=inputs.get("beta"),
-        chunk_size=CHUNK,
-        impl=impl,
-        want_state=False,
-    )
+    o, _ = linear_attention(_tokens(inputs), chunk_size=CHUNK, impl=impl, want_state=False)
     return (o,)
 
 
 def _step(inputs: Inputs, impl: str) -> Outputs:
     """The state is overwritten where the form can: each call goes on from the last one's."""
-    return linear_attention_step(
-        inputs["q"],
-        inputs["k"],
-        inputs["v"],
-        inputs["state"],
-        log_decay=inputs.get("log_decay"),
-        beta=inputs.get("beta"),
-        impl=impl,
-        in_place=True,
-    )
+    return linear_attention_step(_tokens(inputs), inputs["state"], impl=impl, in_place=True)
 
 
 def _step_reference(inputs: Inputs) -> Outputs:
-    return linear_attention_step(
-        inputs["q"],
-        inputs["k"],
-        inputs["v"],
-        inputs["state"],
-        log_decay=inputs.get("log_decay"),
-        beta=inputs.get("beta"),
-        impl="reference",
-    )
+    return linear_attention_step(_tokens(inputs), inputs["state"], impl="reference")
+
+
+def _tokens(inputs: Inputs) -> Tokens:
+    q, k, v = (inputs[name] for name in ("q", "k", "v"))
+    return Tokens(q, k, v, log_decay=inputs.get("log_decay"), beta=inputs.get("beta"))

@@ -7,27 +7,21 @@ from torch import Tensor
 from archsearch.ops.softmax import ShapeError
 
 from .decays import Decay
+from .tokens import Tokens
 
 OP = "linear_attention"
 
 
-def check_sequence(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor | None,
-    beta: Tensor | None,
-    state: Tensor | None,
-    cu_seqlens: Tensor | None,
-) -> Decay:
+def check_sequence(tokens: Tokens, state: Tensor | None, cu_seqlens: Tensor | None) -> Decay:
     """The kind of the decay. Raises `ShapeError` unless the tensors of `linear_attention` fit together; sizes are read
     from q and v."""
+    q, v = tokens.q, tokens.v
     _check_rank("q", q, "[B, T, H, K]")
     _check_rank("v", v, "[B, T, HV, V]")
-    batch, tokens, _, key_dim = q.shape
+    batch, length, _, key_dim = q.shape
     heads, value_dim = v.shape[2:]
-    _check_tokens(q, k, v, lead=(batch, tokens))
-    decay = _check_gates(log_decay, beta, lead=(batch, tokens), heads=heads, key_dim=key_dim)
+    _check_tokens(tokens, lead=(batch, length))
+    decay = _check_gates(tokens, lead=(batch, length))
     count = batch
     if cu_seqlens is not None:
         if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
@@ -39,19 +33,20 @@ def check_sequence(
     return decay
 
 
-def check_step(q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None) -> Decay:
+def check_step(tokens: Tokens, state: Tensor) -> Decay:
     """The kind of the decay. Raises `ShapeError` unless the tensors of `linear_attention_step` fit together."""
-    _check_rank("q", q, "[B, H, K]")
-    _check_rank("v", v, "[B, HV, V]")
-    batch, _, key_dim = q.shape
-    heads, value_dim = v.shape[1:]
-    _check_tokens(q, k, v, lead=(batch,))
-    decay = _check_gates(log_decay, beta, lead=(batch,), heads=heads, key_dim=key_dim)
+    _check_rank("q", tokens.q, "[B, H, K]")
+    _check_rank("v", tokens.v, "[B, HV, V]")
+    batch, _, key_dim = tokens.q.shape
+    heads, value_dim = tokens.v.shape[1:]
+    _check_tokens(tokens, lead=(batch,))
+    decay = _check_gates(tokens, lead=(batch,))
     _check("state", state, [(batch, heads, key_dim, value_dim)])
     return decay
 
 
-def _check_tokens(q: Tensor, k: Tensor, v: Tensor, *, lead: tuple[int, ...]) -> None:
+def _check_tokens(tokens: Tokens, *, lead: tuple[int, ...]) -> None:
+    q, k, v = tokens.q, tokens.k, tokens.v
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if not tensor.is_floating_point():
             raise _error(name, tensor, "a floating-point dtype")
@@ -64,16 +59,15 @@ def _check_tokens(q: Tensor, k: Tensor, v: Tensor, *, lead: tuple[int, ...]) -> 
         raise _error("k", k, f"the dtype of q, {q.dtype}")
 
 
-def _check_gates(
-    log_decay: Tensor | None, beta: Tensor | None, *, lead: tuple[int, ...], heads: int, key_dim: int
-) -> Decay:
+def _check_gates(tokens: Tokens, *, lead: tuple[int, ...]) -> Decay:
+    log_decay, heads, key_dim = tokens.log_decay, tokens.v.shape[-2], tokens.q.shape[-1]
     kinds: dict[Decay, tuple[int, ...]] = {
         "constant": (heads,),
         "head": (*lead, heads),
         "channel": (*lead, heads, key_dim),
     }
     _check("log_decay", log_decay, list(kinds.values()))
-    _check("beta", beta, [(*lead, heads)])
+    _check("beta", tokens.beta, [(*lead, heads)])
     return "none" if log_decay is None else next(kind for kind, shape in kinds.items() if log_decay.shape == shape)
 
 

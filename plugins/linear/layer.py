@@ -17,6 +17,7 @@ from archsearch.ops.short_conv import Activation, ShortConv, next_tail
 from .gates import decay_gate, write_strength
 from .ops import linear_attention, linear_attention_step
 from .options import LinearOptions
+from .tokens import Tokens
 from .unit_length import unit_length
 
 _EPS = 1e-6
@@ -24,15 +25,11 @@ _EPS = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
-    """q, k `[B, T, H, K]`, v `[B, T, H, V]`, the op's gates, what is written where that is not v, the features of the
-    output gate, and the convolution's last inputs."""
+    """Those of the op, whose v is what is written; the values `[B, T, H, V]` of the skip; the features of the output
+    gate; and the convolution's last inputs."""
 
-    q: Tensor
-    k: Tensor
+    tokens: Tokens
     v: Tensor
-    written: Tensor
-    log_decay: Tensor | None
-    beta: Tensor | None
     gate: Tensor
     tail: Tensor | None
 
@@ -71,11 +68,7 @@ class LinearMixer(Mixer):
         places = None if ctx.cu_seqlens is None else ctx.order_of(x)
         inputs = self._inputs(x, state, places)
         o, last = linear_attention(
-            inputs.q,
-            inputs.k,
-            inputs.written,
-            log_decay=inputs.log_decay,
-            beta=inputs.beta,
+            inputs.tokens,
             scale=self.scale,
             initial_state=None if state is None else state.tensors["recurrent"][:, 0],
             cu_seqlens=ctx.cu_seqlens,
@@ -86,18 +79,17 @@ class LinearMixer(Mixer):
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         inputs = self._inputs(x_t[:, None], state, None)
-        log_decay, beta = inputs.log_decay, inputs.beta
-        o, last = linear_attention_step(
-            inputs.q[:, 0],
-            inputs.k[:, 0],
-            inputs.written[:, 0],
-            state.tensors["recurrent"][:, 0],
-            log_decay=log_decay if log_decay is None or self.options.decay == "constant" else log_decay[:, 0],
-            beta=None if beta is None else beta[:, 0],
-            scale=self.scale,
-            in_place=True,
-        )
+        before = state.tensors["recurrent"][:, 0]
+        o, last = linear_attention_step(self._only(inputs.tokens), before, scale=self.scale, in_place=True)
         return self._output(o[:, None], inputs)[:, 0], _advance(state, inputs, last, 1)
+
+    def _only(self, tokens: Tokens) -> Tokens:
+        """Of sequences of one token that token."""
+        q, k, v, log_decay, beta = tokens.flat
+        if log_decay is not None and self.options.decay != "constant":
+            log_decay = log_decay[:, 0]
+        beta = None if beta is None else beta[:, 0]
+        return Tokens(q[:, 0], k[:, 0], v[:, 0], log_decay=log_decay, beta=beta)
 
     def _inputs(self, x: Tensor, state: MixerState | None, places: Tensor | None) -> _Inputs:
         qkv, gate, decay, beta = torch.split(self.proj(x), self.sizes, dim=-1)
@@ -107,16 +99,9 @@ class LinearMixer(Mixer):
         written = v
         if self.options.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)
-        return _Inputs(
-            q=q,
-            k=k,
-            v=v,
-            written=written,
-            log_decay=log_decay,
-            gate=gate,
-            beta=write_strength(beta) if self.options.update == "delta" else None,
-            tail=tail,
-        )
+        strength = write_strength(beta) if self.options.update == "delta" else None
+        tokens = Tokens(q, k, written, log_decay=log_decay, beta=strength)
+        return _Inputs(tokens=tokens, v=v, gate=gate, tail=tail)
 
     def _mix(self, qkv: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """q, k and v `[B, T, C]` through the convolution, and the tail after them."""

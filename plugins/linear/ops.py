@@ -14,18 +14,13 @@ from .checks import OP, check_sequence, check_step
 from .chunk.form import chunkwise
 from .decays import Decay
 from .reference import advance, recurrent
-from .tokens import canonical, pad_packed, unpad
-from .triton.table import TABLE
-from .triton.table_step import TABLE as STEP_TABLE
+from .tokens import Tokens, canonical, pad_packed, unpad
+from .triton.table import STEP_TABLE, TABLE
 
 
 def linear_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    tokens: Tokens,
     *,
-    log_decay: Tensor | None = None,
-    beta: Tensor | None = None,
     scale: float | None = None,
     initial_state: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
@@ -35,23 +30,21 @@ def linear_attention(
 ) -> tuple[Tensor, Tensor]:
     """Linear attention with decay, by the Hebbian or the delta rule: outputs `[B, T, HV, V]` and the last state.
 
-    For each token and value head, with a = exp(log_decay): S <- a S + k v^T where `beta` is None (Katharopoulos et
+    For each token and value head, with a = exp(log_decay): S <- a S + k v^T where there is no beta (Katharopoulos et
     al. 2020, arXiv 2006.16236, equations 18-20; with decay Yang et al. 2023, arXiv 2312.06635, equation 3), else
     S <- a S, then S <- S + beta k (v - S^T k)^T (Yang et al. 2024, arXiv 2412.06464, equation 10). Then
     o = scale S^T q.
 
-    q, k `[B, T, H, K]`; v `[B, T, HV, V]`, HV a multiple of H, query head h serving the HV / H value heads from
-    h HV / H on; log_decay (natural logarithm, at most 0) `[HV]`, `[B, T, HV]` or `[B, T, HV, K]`; beta
-    `[B, T, HV]`; scale K^-0.5 unless given; initial_state `[B, HV, K, V]`, zero unless given. With cu_seqlens
-    `[N + 1]`, B = 1, sequences lie end to end and states are `[N, HV, K, V]`. Keys of the delta rule should have
-    length 1. Computes in float32 (float64 where q is), which is the dtype of the state; outputs have v's dtype.
+    scale is K^-0.5 unless given; initial_state `[B, HV, K, V]`, zero unless given. With cu_seqlens `[N + 1]`, B = 1,
+    sequences lie end to end and states are `[N, HV, K, V]`. Keys of the delta rule should have length 1. Computes in
+    float32 (float64 where q is), which is the dtype of the state; outputs have v's dtype.
 
     ``impl`` is "auto", "reference" (token by token), "chunkwise" (chunks of `chunk_size`, rounded down to a power of
     two, 128 at most) or "triton" (kernels, whose table picks the chunk; not for float64, K and V at most 256, products
     in q's dtype). Without ``want_state`` the second result is an empty tensor. Raises `ShapeError`,
     `OptionsError` and `KernelUnavailableError`.
     """
-    decay = check_sequence(q, k, v, log_decay, beta, initial_state, cu_seqlens)
+    decay, q, v = check_sequence(tokens, initial_state, cu_seqlens), tokens.q, tokens.v
     if chunk_size < 1:
         raise OptionsError(f"{OP}: chunk_size = {chunk_size}: must be at least 1")
     chosen = choose_impl(
@@ -63,16 +56,7 @@ def linear_attention(
         head_dim=max(q.shape[-1], v.shape[-1]),
         chunk=chunk_size,
     )
-    given = _Given(
-        q=q,
-        k=k,
-        v=v,
-        log_decay=log_decay,
-        beta=beta,
-        initial_state=initial_state,
-        cu_seqlens=cu_seqlens,
-        decay=decay,
-    )
+    given = _Given(tokens=tokens, decay=decay, initial_state=initial_state, cu_seqlens=cu_seqlens)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
         return _by_kernel(given, scale=scale, chunk_size=chunk_size, want_state=want_state)
@@ -84,20 +68,16 @@ def linear_attention(
 class _Given:
     """The tensors of a call of `linear_attention`, as they were checked, and the kind of the decay."""
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    log_decay: Tensor | None
-    beta: Tensor | None
+    tokens: Tokens
+    decay: Decay
     initial_state: Tensor | None
     cu_seqlens: Tensor | None
-    decay: Decay
 
 
 def _in_pytorch(given: _Given, *, scale: float, chunk_size: int, want_state: bool) -> tuple[Tensor, Tensor]:
     """Token by token where `chunk_size` is 0."""
-    with torch.autocast(given.q.device.type, enabled=False):
-        tokens = canonical(given.q, given.k, given.v, given.log_decay, given.beta, given.decay)
+    with torch.autocast(given.tokens.q.device.type, enabled=False):
+        tokens = canonical(given.tokens, given.decay)
         layout = None
         if given.cu_seqlens is not None:
             tokens, layout = pad_packed(tokens, given.cu_seqlens)
@@ -108,43 +88,34 @@ def _in_pytorch(given: _Given, *, scale: float, chunk_size: int, want_state: boo
             o, last = recurrent(tokens, state, scale)
         if layout is not None:
             o = unpad(o, layout)
-    return o.to(given.v.dtype), last if want_state else last.new_zeros(0)
+    return o.to(given.tokens.v.dtype), last if want_state else last.new_zeros(0)
 
 
 def _by_kernel(given: _Given, *, scale: float, chunk_size: int, want_state: bool) -> tuple[Tensor, Tensor]:
     from .triton.launch.sequences import sequence
 
-    with torch.autocast(given.q.device.type, enabled=False):
-        dtype = torch.promote_types(given.q.dtype, given.v.dtype)
-        qkv = (x.to(dtype) for x in (given.q, given.k, given.v))
+    q, k, v, *gates = given.tokens.flat
+    with torch.autocast(q.device.type, enabled=False):
+        dtype = torch.promote_types(q.dtype, v.dtype)
+        qkv = (x.to(dtype) for x in (q, k, v))
         state = None if given.initial_state is None else given.initial_state.float()
-        gates = given.log_decay, given.beta
         o, last, _, _ = sequence(*qkv, *gates, state, given.cu_seqlens, scale, chunk_size, want_state, given.decay)
-    return o.to(given.v.dtype), last
+    return o.to(v.dtype), last
 
 
 def linear_attention_step(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    state: Tensor,
-    *,
-    log_decay: Tensor | None = None,
-    beta: Tensor | None = None,
-    scale: float | None = None,
-    impl: str = "auto",
-    in_place: bool = False,
+    tokens: Tokens, state: Tensor, *, scale: float | None = None, impl: str = "auto", in_place: bool = False
 ) -> tuple[Tensor, Tensor]:
     """One token of `linear_attention`, by the recurrence: outputs `[B, HV, V]` and the state after the token.
 
-    q, k `[B, H, K]`; v `[B, HV, V]`; state `[B, HV, K, V]`; log_decay `[HV]`, `[B, HV]` or `[B, HV, K]`; beta
-    `[B, HV]`; scale K^-0.5 unless given. Dtypes as there.
+    `tokens` of one a sequence; state `[B, HV, K, V]`; scale K^-0.5 unless given. Dtypes as there.
 
     ``impl`` is "auto", "reference" or "chunkwise" (both are the recurrence in PyTorch), or "triton", which computes
     in float32. With ``in_place``, `state` may be overwritten: go on with the one that is returned. The kernel then
     writes into it where it is dense float32 and no gradient is needed. Raises `ShapeError` and
     `KernelUnavailableError`.
     """
+    q = tokens.q
     chosen = choose_impl(
         STEP_TABLE.op,
         impl,
@@ -153,45 +124,30 @@ def linear_attention_step(
         device=q.device,
         head_dim=q.shape[-1],
     )
-    decay = check_step(q, k, v, state, log_decay, beta)
-    token = _Token(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=decay)
+    decay = check_step(tokens, state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if chosen == "triton":
-        return _step_by_kernel(token, state, scale, in_place)
-    return _step_in_pytorch(token, state, scale)
+        return _step_by_kernel(tokens, decay, state, scale, in_place)
+    return _step_in_pytorch(tokens, decay, state, scale)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Token:
-    """The tensors of one token, as they were checked, and the kind of the decay."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    log_decay: Tensor | None
-    beta: Tensor | None
-    decay: Decay
-
-
-def _step_in_pytorch(token: _Token, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    with torch.autocast(token.q.device.type, enabled=False):
-        log_decay, beta = token.log_decay, token.beta
-        if log_decay is not None and token.decay != "constant":
+def _step_in_pytorch(tokens: Tokens, decay: Decay, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    q, k, v, log_decay, beta = tokens.flat
+    with torch.autocast(q.device.type, enabled=False):
+        if log_decay is not None and decay != "constant":
             log_decay = log_decay[:, None]
-        gate = None if beta is None else beta[:, None]
-        q, k, v = (x[:, None] for x in (token.q, token.k, token.v))
-        one = canonical(q, k, v, log_decay, gate, token.decay).map(lambda x: x[:, 0])
-        o, state = advance(one.q, one.k, one.v, state.to(one.q.dtype), one.log_decay, one.beta, scale)
-    return o.to(token.v.dtype), state
+        beta = None if beta is None else beta[:, None]
+        one = canonical(Tokens(q[:, None], k[:, None], v[:, None], log_decay=log_decay, beta=beta), decay)
+        o, state = advance(one.map(lambda x: x[:, 0]), state.to(one.q.dtype), scale)
+    return o.to(v.dtype), state
 
 
-def _step_by_kernel(token: _Token, state: Tensor, scale: float, in_place: bool) -> tuple[Tensor, Tensor]:
+def _step_by_kernel(tokens: Tokens, decay: Decay, state: Tensor, scale: float, in_place: bool) -> tuple[Tensor, Tensor]:
     from .triton.launch.step import step, step_in_place
 
-    tensors = (token.q, token.k, token.v, state, token.log_decay, token.beta)
-    trained = torch.is_grad_enabled() and any(x.requires_grad for x in tensors if x is not None)
-    gates = token.log_decay, token.beta
+    q, k, v, *gates = tokens.flat
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in (*tokens.flat, state) if x is not None)
     if in_place and not trained and state.dtype == torch.float32 and state.is_contiguous():
-        return step_in_place(token.q, token.k, token.v, state, *gates, scale, token.decay), state
-    o, after = step(token.q, token.k, token.v, state.float(), *gates, scale, token.decay)
+        return step_in_place(q, k, v, state, *gates, scale, decay), state
+    o, after = step(q, k, v, state.float(), *gates, scale, decay)
     return o, after

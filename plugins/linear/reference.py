@@ -5,29 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tokens import Tokens
+from .tokens import CanonicalTokens
 
 
-def advance(
-    q: Tensor, k: Tensor, v: Tensor, state: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
-    """One token: `q`, `k` `[B, H, K]`, `v` `[B, H, V]`, `state` `[B, H, K, V]`, `log_decay` `[B, H, 1 or K]`,
-    `beta` `[B, H]`. Returns the output `[B, H, V]` and the state after the write."""
-    if log_decay is not None:
-        state = state * log_decay.exp()[..., None]
-    if beta is not None:
-        v = beta[..., None] * (v - _read(state, k))
-    state = state + k[..., None] * v[..., None, :]
-    return scale * _read(state, q), state
+def advance(token: CanonicalTokens, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """One token, `CanonicalTokens` without T: the output `[B, H, V]` and the state `[B, H, K, V]` after the write."""
+    if token.log_decay is not None:
+        state = state * token.log_decay.exp()[..., None]
+    v = token.v
+    if token.beta is not None:
+        v = token.beta[..., None] * (v - _read(state, token.k))
+    state = state + token.k[..., None] * v[..., None, :]
+    return scale * _read(state, token.q), state
 
 
-def recurrent(tokens: Tokens, state: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+def recurrent(tokens: CanonicalTokens, state: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """All tokens one after another: outputs `[B, T, H, V]` and the last state `[B, H, K, V]`."""
     state = tokens.empty_state() if state is None else state
     outputs = []
     for t in range(tokens.q.shape[1]):
         token = tokens.map(lambda x, t=t: x[:, t])  # type: ignore[misc]
-        o, state = advance(token.q, token.k, token.v, state, token.log_decay, token.beta, scale)
+        o, state = advance(token, state, scale)
         outputs.append(o)
     return torch.stack(outputs, dim=1) if outputs else tokens.no_outputs(), state
 

@@ -1,9 +1,9 @@
-"""Tokens: the inputs of the op in one form that every implementation reads, and packed sequences as padded rows."""
+"""Tokens: the inputs of the op, as it is given them, in one form, and packed sequences as padded rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -13,10 +13,32 @@ from archsearch.ops.laid_out import packed_lengths
 from .decays import Decay
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Tokens:
+    """What linear attention is asked of tokens: of sequences, or of one token of each.
+
+    q, k `[B, T, H, K]`; v `[B, T, HV, V]`, HV a multiple of H, query head h serving the HV / H value heads from
+    h HV / H on; log_decay (natural logarithm, at most 0) `[HV]`, `[B, T, HV]` or `[B, T, HV, K]`; beta `[B, T, HV]`,
+    which asks for the delta rule. Of one token a sequence the same without T.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    _: KW_ONLY
+    log_decay: Tensor | None = None
+    beta: Tensor | None = None
+
+    @property
+    def flat(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The tensors side by side: q, k, v, log_decay, beta."""
+        return self.q, self.k, self.v, self.log_decay, self.beta
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanonicalTokens:
     """q, k `[B, T, H, K]`, v `[B, T, H, V]`, beta `[B, T, H]`, and log_decay `[B or 1, T, H, 1 or K]` of the kind
-    ``decay``, of one dtype."""
+    ``decay``, of one dtype: the form that every implementation in PyTorch reads."""
 
     q: Tensor
     k: Tensor
@@ -39,16 +61,17 @@ class Tokens:
         """Zeros `[B, H, K, V]`."""
         return self.v.new_zeros(self.state_shape)
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Tokens:
+    def map(self, change: Callable[[Tensor], Tensor]) -> CanonicalTokens:
         """Every tensor changed alike."""
         log_decay = None if self.log_decay is None else change(self.log_decay)
         beta = None if self.beta is None else change(self.beta)
         q, k, v = change(self.q), change(self.k), change(self.v)
-        return Tokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=self.decay)
+        return CanonicalTokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=self.decay)
 
 
-def canonical(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, decay: Decay) -> Tokens:
-    """The op's inputs (see `linear_attention`) in float32, or float64 where q is, each value head with its own q, k."""
+def canonical(tokens: Tokens, decay: Decay) -> CanonicalTokens:
+    """In float32, or float64 where q is, each value head with its own q and k; `decay` is the kind of log_decay."""
+    q, k, v, log_decay, beta = tokens.flat
     dtype = torch.promote_types(q.dtype, torch.float32)
     groups = v.shape[2] // q.shape[2]
     if groups > 1:
@@ -57,7 +80,7 @@ def canonical(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: T
         if decay == "constant":
             log_decay = log_decay.expand(1, q.shape[1], -1)
         log_decay = log_decay if decay == "channel" else log_decay[..., None]
-    return Tokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=decay).map(lambda x: x.to(dtype))
+    return CanonicalTokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=decay).map(lambda x: x.to(dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +91,7 @@ class Layout:
     place: Tensor
 
 
-def pad_packed(tokens: Tokens, cu_seqlens: Tensor) -> tuple[Tokens, Layout]:
+def pad_packed(tokens: CanonicalTokens, cu_seqlens: Tensor) -> tuple[CanonicalTokens, Layout]:
     """Packed sequences `[1, T, ...]` as rows `[N, longest, ...]`, padded with tokens that leave the state alone."""
     lengths = torch.tensor(packed_lengths(cu_seqlens, tokens.q.shape[1]), device=tokens.q.device, dtype=torch.int64)
     count = len(lengths)

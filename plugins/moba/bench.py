@@ -16,6 +16,7 @@ from archsearch.bench.results.work import Shape, Work, softmax_io, token_io
 from archsearch.mixer import Phase
 from archsearch.ops.block_cache import BlockCache
 from archsearch.ops.block_sparse import block_means
+from archsearch.ops.laid_out import LaidOut
 
 from .cost import moba_flops, moba_traffic
 from .ops import choose_blocks, moba_attention, moba_attention_step
@@ -139,7 +140,7 @@ def _step_inputs(block: int, shape: Shape, draw: Draw) -> dict[str, Tensor]:
 
 
 def _run(block: int, inputs: Inputs, impl: str) -> Outputs:
-    return (moba_attention(inputs["q"], inputs["k"], inputs["v"], block_size=block, top_k=TOP, impl=impl),)
+    return (moba_attention(LaidOut(inputs["q"], inputs["k"], inputs["v"]), block_size=block, top_k=TOP, impl=impl),)
 
 
 def _reference(block: int, inputs: Inputs) -> Outputs:

@@ -11,6 +11,7 @@ from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.block_cache import BlockCache, write_new_means
 from archsearch.ops.cache import write_rows
+from archsearch.ops.laid_out import LaidOut
 
 from .ops import moba_attention, moba_attention_step
 from .options import MobaOptions
@@ -29,7 +30,7 @@ class MobaAttention(AttentionMixer):
         self.block_size, self.top_k = options.block_size, options.top_k
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return moba_attention(q, k, v, block_size=self.block_size, top_k=self.top_k, cu_seqlens=cu_seqlens)
+        return moba_attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens), block_size=self.block_size, top_k=self.top_k)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         rows, count = token_indices(state, k.shape[1]), k.shape[1]
@@ -49,5 +50,5 @@ class MobaAttention(AttentionMixer):
             o = moba_attention_step(q[:, 0], cache, block_size=self.block_size, top_k=self.top_k)
             return o[:, None], tensors
         keys, values = self.filled(tensors, state, q)
-        out = moba_attention(q, keys, values, block_size=self.block_size, top_k=self.top_k, lengths=after)
+        out = moba_attention(LaidOut(q, keys, values, lengths=after), block_size=self.block_size, top_k=self.top_k)
         return out, tensors

@@ -11,7 +11,7 @@ from archsearch.errors import OptionsError
 from archsearch.ops.block_cache import BLOCKS_IN_PYTORCH, BlockCache, block_rows, gather_rows, rows_attention
 from archsearch.ops.block_sparse import attend_chosen, best_blocks, block_means, block_scores
 from archsearch.ops.impl import choose_attention
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import causal_mask, masked_attention, scale_of
 
 from .triton.table import TABLE
@@ -21,37 +21,26 @@ CHOICE_ELEMENTS = 2**24
 
 
 def moba_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    block_size: int,
-    top_k: int,
-    scale: float | None = None,
-    cu_seqlens: Tensor | None = None,
-    lengths: Tensor | None = None,
-    impl: str = "auto",
+    laid: LaidOut, *, block_size: int, top_k: int, scale: float | None = None, impl: str = "auto"
 ) -> Tensor:
     """Attention over the own block and the ``top_k - 1`` past blocks of highest q . mean(k), `[B, T, Hq, D]`.
 
-    q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
-    tokens, or with ``lengths`` `[B]` the last T of each sequence's first so many: rows after them are not seen. Each
-    query head chooses for itself among the complete blocks before its own; of equal scores the earliest; all where
-    there are fewer. Causal inside the own block. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N
-    sequences end to end, T = S, blocks counted from the start of each.
+    Each query head chooses for itself among the complete blocks before its own; of equal scores the earliest; all
+    where there are fewer. Causal inside the own block. Blocks are counted from the start of each sequence. ``scale`` is
+    D^-0.5 unless given.
 
     "reference" makes the mask of all pairs, as "chunkwise" does on few tokens; on many it costs T top_k block_size, as
-    "triton" does, which leaves ``cu_seqlens``, which must rise from 0 to T, and ``lengths``, which must lie between T
-    and S, on the device and unchecked. Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. MoBA, arXiv
-    2502.13189, equations 2 to 6.
+    "triton" does, which leaves ``laid.cu_seqlens``, which must rise from 0 to T, and ``laid.lengths``, which must lie
+    between T and S, on the device and unchecked. Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. MoBA,
+    arXiv 2502.13189, equations 2 to 6.
     """
-    chosen = choose_attention(TABLE, q, v, impl, why=BLOCKS_IN_PYTORCH)
-    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
+    chosen = choose_attention(TABLE, laid.q, laid.v, impl, why=BLOCKS_IN_PYTORCH)
+    laid.check(TABLE.op)
     for name, value in (("block_size", block_size), ("top_k", top_k)):
         if value < 1:
             raise OptionsError(f"moba_attention({name}={value}): must be at least 1")
-    scale = scale_of(q, scale)
-    if chosen == "triton" and q.numel():
+    scale = scale_of(laid.q, scale)
+    if chosen == "triton" and laid.q.numel():
         from .triton.launch.sequences import run
 
         return run(laid, block_size=block_size, top_k=top_k, scale=scale)

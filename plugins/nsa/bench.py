@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from archsearch.bench.peers import sdpa_peers
 from archsearch.bench.results.work import Shape, Work, softmax_io, token_io
 from archsearch.mixer import Phase
 from archsearch.ops.block_sparse import block_means
+from archsearch.ops.laid_out import LaidOut
 
 from .cost import nsa_flops, nsa_traffic
 from .ops import nsa_attention
@@ -37,7 +38,7 @@ def bench_ops() -> Iterator[BenchOp]:
         (USUAL, {FULL: full, QUICK: full[:1], TINY: []}, {FULL: step, QUICK: step[:1], TINY: []}),
         (SMALL, {FULL: [], QUICK: [], TINY: [_tiny()]}, {FULL: [], QUICK: [], TINY: [_tiny()]}),
     ):
-        sizes = _sizes(options)
+        sizes = asdict(options.sizes)
         yield BenchOp(
             name="nsa",
             sizes=sizes,
@@ -116,7 +117,7 @@ def _step_inputs(options: NsaOptions, shape: Shape, draw: Draw) -> dict[str, Ten
 
 def _run(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
     q, k, v, gates = (inputs[name] for name in ("q", "k", "v", "gates"))
-    return (nsa_attention(q, k, v, gates=gates, impl=impl, **_sizes(options)),)
+    return (nsa_attention(LaidOut(q, k, v), gates=gates, sizes=options.sizes, impl=impl),)
 
 
 def _reference(options: NsaOptions, inputs: Inputs) -> Outputs:
@@ -125,8 +126,4 @@ def _reference(options: NsaOptions, inputs: Inputs) -> Outputs:
 
 def _step(options: NsaOptions, inputs: Inputs, impl: str) -> Outputs:
     cache = NsaCache(**{name: inputs[name] for name in ("k", "v", "k_means", "v_means", "lengths")})
-    return (nsa_attention_step(inputs["q"], cache, gates=inputs["gates"], impl=impl, **_sizes(options)),)
-
-
-def _sizes(options: NsaOptions) -> dict[str, Any]:
-    return {"block_size": options.block_size, "top_k": options.top_k, "window": options.window}
+    return (nsa_attention_step(inputs["q"], cache, gates=inputs["gates"], sizes=options.sizes, impl=impl),)

@@ -12,6 +12,7 @@ from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.block_cache import write_new_means
 from archsearch.ops.cache import write_rows
+from archsearch.ops.laid_out import LaidOut
 
 from .ops import nsa_attention
 from .options import NsaOptions
@@ -30,7 +31,7 @@ class NsaAttention(AttentionMixer):
     def __init__(self, plugin: MixerPlugin[Any], options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> None:
         super().__init__(plugin, options, shape, layer, rope=options.rope)
         self.gate = nn.Linear(shape.d_model, 3 * shape.n_heads, bias=False)
-        self.block_size, self.top_k, self.window = options.block_size, options.top_k, options.window
+        self.sizes = options.sizes
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q with gates `[B, T, Hq, D + 3]`, k and v `[B, T, Hkv, D]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
@@ -40,16 +41,7 @@ class NsaAttention(AttentionMixer):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         q, gates = torch.split(q, [self.head_dim, 3], dim=-1)
-        return nsa_attention(
-            q,
-            k,
-            v,
-            gates=gates,
-            cu_seqlens=cu_seqlens,
-            block_size=self.block_size,
-            top_k=self.top_k,
-            window=self.window,
-        )
+        return nsa_attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens), gates=gates, sizes=self.sizes)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         tensors, count = dict(state.tensors), k.shape[1]
@@ -61,7 +53,7 @@ class NsaAttention(AttentionMixer):
                 tensors[name],
                 state.lengths,
                 count,
-                block_size=self.block_size,
+                block_size=self.sizes.block_size,
                 table=TABLE,
             )
         return tensors
@@ -72,19 +64,8 @@ class NsaAttention(AttentionMixer):
         if q.shape[1] == 1:
             caches = {"k": tensors["k"], "v": tensors["v"], "k_means": tensors["k_mean"], "v_means": tensors["v_mean"]}
             cache = NsaCache(**caches, lengths=after)
-            o = nsa_attention_step(
-                q[:, 0], cache, gates=gates[:, 0], block_size=self.block_size, top_k=self.top_k, window=self.window
-            )
+            o = nsa_attention_step(q[:, 0], cache, gates=gates[:, 0], sizes=self.sizes)
             return o[:, None], tensors
         keys, values = self.filled(tensors, state, q)
-        out = nsa_attention(
-            q,
-            keys,
-            values,
-            gates=gates,
-            lengths=after,
-            block_size=self.block_size,
-            top_k=self.top_k,
-            window=self.window,
-        )
+        out = nsa_attention(LaidOut(q, keys, values, lengths=after), gates=gates, sizes=self.sizes)
         return out, tensors

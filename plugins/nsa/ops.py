@@ -11,11 +11,11 @@ from archsearch.ops.block_cache import BLOCKS_IN_PYTORCH
 from archsearch.ops.block_sparse import additive_mask, attend_chosen, best_blocks, block_means, few_keys
 from archsearch.ops.block_tiles import attend_blocks
 from archsearch.ops.impl import choose_attention
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError, masked_attention, scale_of
 
 from .reference import reference
-from .sizes import Sizes
+from .sizes import NsaSizes
 from .triton.table import TABLE
 
 CHOICE_ELEMENTS = 2**24
@@ -23,18 +23,7 @@ CHOICE_ELEMENTS = 2**24
 
 
 def nsa_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    gates: Tensor,
-    block_size: int,
-    top_k: int,
-    window: int,
-    scale: float | None = None,
-    cu_seqlens: Tensor | None = None,
-    lengths: Tensor | None = None,
-    impl: str = "auto",
+    laid: LaidOut, *, gates: Tensor, sizes: NsaSizes, scale: float | None = None, impl: str = "auto"
 ) -> Tensor:
     """Sum over three branches of ``gates[..., i]`` times attention, `[B, T, Hq, D]`, to
 
@@ -44,23 +33,21 @@ def nsa_attention(
        distinct, so that ``top_k`` blocks are seen where there are so many;
     2. the last ``window`` tokens, the own included.
 
-    q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
-    tokens, or with ``lengths`` `[B]` the last T of each sequence's first so many: rows after them are not seen. `gates`
-    `[B, T, Hq, 3]` are taken as they are. ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N
-    sequences end to end, T = S, blocks counted from the start of each.
+    Blocks are counted from the start of each sequence. `gates` `[B, T, Hq, 3]` are taken as they are. ``scale`` is
+    D^-0.5 unless given.
 
     "reference" makes the masks of all pairs, as "chunkwise" does on few tokens; on many it costs
-    T (T / block_size + top_k block_size + window), as "triton" does, which leaves ``cu_seqlens``, which must rise
-    from 0 to T, and ``lengths``, which must lie between T and S, on the device and unchecked. No gradient flows
-    through the choice of blocks. Raises `OptionsError`, `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089,
-    equations 5 to 12, on one set of keys and values, with means for the learned compression.
+    T (T / block_size + top_k block_size + window), as "triton" does, which leaves ``laid.cu_seqlens``, which must rise
+    from 0 to T, and ``laid.lengths``, which must lie between T and S, on the device and unchecked. No gradient flows
+    through the choice of blocks. Raises `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089, equations 5 to
+    12, on one set of keys and values, with means for the learned compression.
     """
-    chosen = choose_attention(TABLE, q, v, impl, why=BLOCKS_IN_PYTORCH)
-    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
-    if gates.shape != (*q.shape[:3], 3):
-        raise ShapeError(f"nsa_attention: gates {list(gates.shape)}: must be {[*q.shape[:3], 3]}, three a query head")
-    sizes, scale = Sizes(block_size=block_size, top_k=top_k, window=window), scale_of(q, scale)
-    if chosen == "triton" and q.numel():
+    chosen = choose_attention(TABLE, laid.q, laid.v, impl, why=BLOCKS_IN_PYTORCH)
+    laid.check(TABLE.op)
+    wanted, scale = (*laid.q.shape[:3], 3), scale_of(laid.q, scale)
+    if gates.shape != wanted:
+        raise ShapeError(f"nsa_attention: gates {list(gates.shape)}: must be {list(wanted)}, three a query head")
+    if chosen == "triton" and laid.q.numel():
         from .triton.launch.sequences import branches
 
         return gated_sum(gates, *branches(laid, sizes, scale))
@@ -68,7 +55,7 @@ def nsa_attention(
     return laid.each_apart(TABLE.op, partial(form, sizes=sizes, scale=scale), gates)
 
 
-def _chunkwise(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, sizes: Sizes, scale: float) -> Tensor:
+def _chunkwise(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, sizes: NsaSizes, scale: float) -> Tensor:
     queries, keys = q.shape[1], k.shape[1]
     positions = torch.arange(keys - queries, keys, device=q.device).expand(q.shape[0], queries)
     means = block_means(k, sizes.block_size), block_means(v, sizes.block_size)
@@ -123,7 +110,7 @@ def forced_blocks(own: Tensor, groups: int, top_k: int) -> Tensor:
     return both[:, None].expand(-1, groups, -1, -1)
 
 
-def _choose(q: Tensor, key_means: Tensor, positions: Tensor, sizes: Sizes, scale: float) -> Tensor:
+def _choose(q: Tensor, key_means: Tensor, positions: Tensor, sizes: NsaSizes, scale: float) -> Tensor:
     """`choose_blocks` for q `[B, T, Hq, D]`, without the weights where they decide nothing."""
     own, groups = positions // sizes.block_size, key_means.shape[2]
     if sizes.top_k <= 2:

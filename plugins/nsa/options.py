@@ -8,6 +8,8 @@ from pydantic import Field
 
 from archsearch import MixerOptions, Tunable
 
+from .sizes import NsaSizes
+
 
 class NsaOptions(MixerOptions):
     """Options of the mixer `nsa`.
@@ -22,3 +24,8 @@ class NsaOptions(MixerOptions):
     top_k: Annotated[int, Field(ge=1, le=2**24), Tunable(2, 4, 8, 16)] = 8
     window: Annotated[int, Field(ge=1, le=2**24), Tunable(64, 128, 256, 512)] = 256
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.25, 1.0)] = 1.0
+
+    @property
+    def sizes(self) -> NsaSizes:
+        """What each branch sees."""
+        return NsaSizes(block_size=self.block_size, top_k=self.top_k, window=self.window)

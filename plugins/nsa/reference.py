@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .sizes import Sizes
+from .sizes import NsaSizes
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, sizes: Sizes, scale: float) -> Tensor:
+def reference(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, sizes: NsaSizes, scale: float) -> Tensor:
     """q `[B, T, Hq, D]`, k, v `[B, S, Hkv, D]`, gates `[B, T, Hq, 3]` to `[B, T, Hq, D]`; see `nsa_attention`."""
     block_size, top_k = sizes.block_size, sizes.top_k
     groups, queries, keys = k.shape[2], q.shape[1], k.shape[1]

@@ -12,7 +12,7 @@ from archsearch.ops.impl import choose_attention
 from archsearch.ops.softmax import scale_of
 
 from .ops import choose_blocks, gated_sum, mean_weights, weighted
-from .sizes import Sizes
+from .sizes import NsaSizes
 from .triton.table import TABLE
 
 
@@ -34,32 +34,24 @@ class NsaCache:
 
 
 def nsa_attention_step(
-    q: Tensor,
-    cache: NsaCache,
-    *,
-    gates: Tensor,
-    block_size: int,
-    top_k: int,
-    window: int,
-    scale: float | None = None,
-    impl: str = "auto",
+    q: Tensor, cache: NsaCache, *, gates: Tensor, sizes: NsaSizes, scale: float | None = None, impl: str = "auto"
 ) -> Tensor:
     """`nsa_attention` of one new token a sequence over its cache, `[B, Hq, D]`.
 
     q `[B, Hq, D]`, gates `[B, Hq, 3]`; the new token's row is in the cache, and in its means if it completes a block.
     Reads the means of complete blocks, the chosen ones' rows and the window's; the Triton form waits for nothing on the
-    device, the others read ``cache.lengths``. Raises `OptionsError`, `KernelUnavailableError`.
+    device, the others read ``cache.lengths``. Raises `KernelUnavailableError`.
     """
-    sizes, scale = Sizes(block_size=block_size, top_k=top_k, window=window), scale_of(q, scale)
+    scale = scale_of(q, scale)
     if choose_attention(TABLE, q, cache.v, impl, why=BLOCKS_IN_PYTORCH) == "triton":
         from .triton.launch.step import nsa_step
 
-        out: Tensor = nsa_step(q, *cache.flat, gates, block_size, top_k, window, scale)
+        out: Tensor = nsa_step(q, *cache.flat, gates, *sizes.flat, scale)
         return out
     return step_by_gathering(q, cache, gates, sizes, scale)
 
 
-def step_by_gathering(q: Tensor, cache: NsaCache, gates: Tensor, sizes: Sizes, scale: float) -> Tensor:
+def step_by_gathering(q: Tensor, cache: NsaCache, gates: Tensor, sizes: NsaSizes, scale: float) -> Tensor:
     """`nsa_attention_step` in PyTorch."""
     size, positions, complete = sizes.block_size, cache.lengths[:, None] - 1, cache.lengths // sizes.block_size
     held = torch.arange(int(complete.max()), device=q.device) < complete[:, None]
@@ -74,7 +66,7 @@ def step_by_gathering(q: Tensor, cache: NsaCache, gates: Tensor, sizes: Sizes, s
     return summed[:, 0]
 
 
-def _read_rows(q: Tensor, cache: NsaCache, chosen: Tensor, sizes: Sizes, scale: float) -> tuple[Tensor, Tensor]:
+def _read_rows(q: Tensor, cache: NsaCache, chosen: Tensor, sizes: NsaSizes, scale: float) -> tuple[Tensor, Tensor]:
     """Selection and window `[B, Hq, D]` of the last token, over one gathering of the rows of both."""
     last, size = cache.lengths - 1, sizes.block_size
     rows, seen = block_rows(chosen, last, size)

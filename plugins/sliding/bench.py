@@ -12,6 +12,7 @@ from torch import Tensor
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import block_mask, flex_peer, sdpa_step_peer, tiles_of
 from archsearch.bench.results.work import Shape, cache_work, causal_work
+from archsearch.ops.laid_out import LaidOut
 
 from .ops import window_attention, window_attention_step
 
@@ -82,7 +83,7 @@ def _step_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
 
 
 def _run(window: int, inputs: Inputs, impl: str) -> Outputs:
-    return (window_attention(inputs["q"], inputs["k"], inputs["v"], window=window, impl=impl),)
+    return (window_attention(LaidOut(inputs["q"], inputs["k"], inputs["v"]), window=window, impl=impl),)
 
 
 def _reference(window: int, inputs: Inputs) -> Outputs:

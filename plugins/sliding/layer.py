@@ -12,6 +12,7 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
+from archsearch.ops.laid_out import LaidOut
 
 from .ops import window_attention, window_attention_step
 from .options import SlidingOptions
@@ -37,7 +38,7 @@ class SlidingAttention(AttentionMixer):
         self.window, self.sinks = options.window, options.sinks
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return window_attention(q, k, v, window=self.window, sinks=self.sinks, cu_seqlens=cu_seqlens)
+        return window_attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens), window=self.window, sinks=self.sinks)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         tensors, index = dict(state.tensors), token_indices(state, k.shape[1])
@@ -54,7 +55,7 @@ class SlidingAttention(AttentionMixer):
             return self._decode(q, k, v, state)
         held = state.lengths.clamp(max=self.window + self.sinks)
         keys, values = (self._laid_out(state.tensors[name], new, held, state) for name, new in (("k", k), ("v", v)))
-        o = window_attention(q, keys, values, window=self.window, sinks=self.sinks, lengths=held + q.shape[1])
+        o = window_attention(LaidOut(q, keys, values, lengths=held + q.shape[1]), window=self.window, sinks=self.sinks)
         return o, self.remember(k, v, state)
 
     def _decode(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:

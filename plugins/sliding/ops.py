@@ -11,7 +11,7 @@ from torch import Tensor
 from archsearch.errors import OptionsError
 from archsearch.ops.cached import cached_attention
 from archsearch.ops.impl import choose_attention
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import explicit_attention, masked_attention, scale_of
 
 from .triton.table import TABLE
@@ -20,36 +20,23 @@ _SMALLEST_BLOCK = 64
 
 
 def window_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    window: int,
-    sinks: int = 0,
-    scale: float | None = None,
-    cu_seqlens: Tensor | None = None,
-    lengths: Tensor | None = None,
-    impl: str = "auto",
+    laid: LaidOut, *, window: int, sinks: int = 0, scale: float | None = None, impl: str = "auto"
 ) -> Tensor:
     """Softmax attention of token t over tokens t-window+1..t and 0..sinks-1 of its sequence, `[B, T, Hq, D]`.
 
     Windows after Longformer (arXiv 2004.05150, section 3.1), sinks after StreamingLLM (arXiv 2309.17453, section 3).
-    q `[B, T, Hq, D]`; k, v `[B, S, Hkv, D]`; Hq a multiple of Hkv; fewer queries than keys are the last T of S
-    tokens, or with ``lengths`` `[B]` the last T of each sequence's first so many: rows after them are not seen.
-    ``scale`` is D^-0.5 unless given. ``cu_seqlens`` `[N + 1]`: B = 1, N sequences end to end, T = S.
-
-    ``impl`` "chunkwise" and "triton" cost O(T (window + sinks)); "triton" leaves ``cu_seqlens``, which must rise from
-    0 to T, and ``lengths``, which must lie between T and S, on the device and unchecked. Raises `ShapeError`,
-    `OptionsError`, `KernelUnavailableError`.
+    ``scale`` is D^-0.5 unless given. ``impl`` "chunkwise" and "triton" cost O(T (window + sinks)); "triton" leaves
+    ``laid.cu_seqlens``, which must rise from 0 to T, and ``laid.lengths``, which must lie between T and S, on the
+    device and unchecked. Raises `ShapeError`, `OptionsError`, `KernelUnavailableError`.
     """
-    laid = lay_out(TABLE.op, q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
+    laid.check(TABLE.op)
     if window < 1 or sinks < 0:
         raise OptionsError(f"window_attention: window = {window}, sinks = {sinks}: at least 1 and 0")
-    chosen = choose_attention(TABLE, q, v, impl, why="blocks of the band, in PyTorch")
-    if chosen == "triton" and q.numel():
+    chosen = choose_attention(TABLE, laid.q, laid.v, impl, why="blocks of the band, in PyTorch")
+    if chosen == "triton" and laid.q.numel():
         from .triton.launch import run
 
-        return run(laid, window=window, sinks=sinks, scale=scale_of(q, scale))
+        return run(laid, window=window, sinks=sinks, scale=scale_of(laid.q, scale))
     form = _reference if chosen == "reference" else _chunkwise
     return laid.each_apart(TABLE.op, partial(form, window=window, sinks=sinks, scale=scale))
 

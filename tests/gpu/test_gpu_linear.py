@@ -6,11 +6,10 @@ import itertools
 
 import pytest
 import torch
-from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
 from archsearch_plugins.linear.triton.launch import step as launch_step
-from archsearch_plugins.linear.triton.table import TABLE
-from archsearch_plugins.linear.triton.table_step import TABLE as STEP_TABLE
+from archsearch_plugins.linear.triton.table import STEP_TABLE, TABLE
 from gpu_checks import LONG, MANY, PACKED, Op, check, check_past, few, on_card, rows_of, uneven
+from linear_cases import attend, step
 from test_linear_kernels import DECAYS, RULES, make_inputs
 from torch import Tensor
 
@@ -28,7 +27,7 @@ step_rows = pytest.mark.parametrize("key", rows_of(STEP_TABLE))
 
 def op(impl: str, bounds: Tensor | None = None) -> Op:
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        return linear_attention(**inputs, impl=impl, cu_seqlens=bounds)  # type: ignore[arg-type]
+        return attend(inputs, impl=impl, cu_seqlens=bounds)
 
     return run  # type: ignore[return-value]
 
@@ -108,14 +107,14 @@ def test_the_past_does_not_see_the_future(key: Key, rule: str, decay: str) -> No
 @pytest.mark.parametrize("crowd", [1, 10**6], ids=["wide", "narrow"])
 @pytest.mark.parametrize(("rule", "decay"), KINDS)
 def test_step(key: Key, rule: str, decay: str, crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_step, "CROWD", crowd)
+    monkeypatch.setattr(launch_step, "STEP_CROWD", crowd)
     inputs = make_inputs(decay, rule, T=1, B=3, HV=4, H=2, K=key[1])
     token = {name: x if name == "initial_state" or x.dim() == 1 else x[:, 0] for name, x in inputs.items()}
     token["state"] = token.pop("initial_state")
     held = on_card(token, LOW)
 
     def stepping(impl: str, in_place: bool = False) -> Op:
-        return lambda x: linear_attention_step(**x, impl=impl, in_place=in_place)  # type: ignore[arg-type, return-value]
+        return lambda x: step(x, impl=impl, in_place=in_place)  # type: ignore[return-value]
 
     with STEP_TABLE.forced(key):
         check(stepping("triton"), stepping("reference"), held)

@@ -39,7 +39,10 @@ def op(case: Case, impl: str, bounds: Tensor | None = None, lengths: Tensor | No
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor]:
         q, k, v = (inputs[name] for name in NAMES)
         out = moba_attention(
-            q, k, v, block_size=case.block_size, top_k=case.top_k, cu_seqlens=bounds, lengths=lengths, impl=impl
+            LaidOut(q, k, v, cu_seqlens=bounds, lengths=lengths),
+            block_size=case.block_size,
+            top_k=case.top_k,
+            impl=impl,
         )
         return (out,)
 
@@ -121,7 +124,7 @@ def test_what_is_chosen_scores_best(key: Key) -> None:
     case = grouped(90, key[1], block_size=8, top_k=4, batch=2)
     q, k, v = held(case).values()
     with TABLE.forced(key), torch.no_grad():
-        x, row, blocks = launch._prepare(LaidOut(q=q, k=k, v=v), 8, 1.0)
+        x, row, blocks = launch._prepare(LaidOut(q, k, v), 8, 1.0)
         chosen = launch._choose(x, blocks, 3, row).view(2, 90, 4, 3).long()
     means = k.double()[:, :88].unflatten(1, (11, 8)).mean(2).to(DTYPE).double().repeat_interleave(2, 2)
     scores = torch.einsum("bthd,bnhd->bthn", q.double(), means)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.sizes import NsaSizes
 from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.nsa.triton.table import TABLE
 from gpu_checks import DTYPE, LONG, MANY, PACKED, Op, check, check_past, few, on_card, rows_of, uneven
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from archsearch.kernels import Key
 from archsearch.ops.block_cache import write_mean, write_means
+from archsearch.ops.laid_out import LaidOut
 
 NAMES = ("q", "k", "v", "gates")
 LENGTHS = [1, 15, 33, 63, 64, 65, 100, 256, 1000]
@@ -38,15 +40,9 @@ def op(case: Case, impl: str, bounds: Tensor | None = None, lengths: Tensor | No
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor]:
         q, k, v, gates = (inputs[name] for name in NAMES)
         out = nsa_attention(
-            q,
-            k,
-            v,
+            LaidOut(q, k, v, cu_seqlens=bounds, lengths=lengths),
             gates=gates,
-            block_size=case.block_size,
-            top_k=case.top_k,
-            window=case.window,
-            cu_seqlens=bounds,
-            lengths=lengths,
+            sizes=NsaSizes(block_size=case.block_size, top_k=case.top_k, window=case.window),
             impl=impl,
         )
         return (out,)
@@ -145,10 +141,8 @@ def test_step(key: Key, block_size: int, top_k: int, window: int) -> None:
     def stepping(impl: str) -> Op:
         def run(x: dict[str, Tensor]) -> tuple[Tensor]:
             cache = NsaCache(**{name: x[name] for name in (*names[1:5], "lengths")})
-            out = nsa_attention_step(
-                x["q"], cache, gates=x["gates"], block_size=block_size, top_k=top_k, window=window, impl=impl
-            )
-            return (out,)
+            sizes = NsaSizes(block_size=block_size, top_k=top_k, window=window)
+            return (nsa_attention_step(x["q"], cache, gates=x["gates"], sizes=sizes, impl=impl),)
 
         return run  # type: ignore[return-value]
 

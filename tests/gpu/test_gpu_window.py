@@ -12,6 +12,7 @@ from test_sliding_kernels import Case, Held, make_inputs
 from torch import Tensor
 
 from archsearch.kernels import Key
+from archsearch.ops.laid_out import LaidOut
 
 NAMES = ("q", "k", "v")
 SIZES = [(1, 0), (7, 5), (64, 0), (150, 70), (3000, 1)]
@@ -26,7 +27,7 @@ def held(case: Case, batch: int = 2) -> dict[str, Tensor]:
 def op(impl: str, window: int, sinks: int, bounds: Tensor | None = None) -> Op:
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor]:
         q, k, v = (inputs[name] for name in NAMES)
-        return (window_attention(q, k, v, window=window, sinks=sinks, cu_seqlens=bounds, impl=impl),)
+        return (window_attention(LaidOut(q, k, v, cu_seqlens=bounds), window=window, sinks=sinks, impl=impl),)
 
     return run  # type: ignore[return-value]
 
@@ -84,7 +85,7 @@ def test_filled_rows_of_a_cache(key: Key, monkeypatch: pytest.MonkeyPatch, fewes
 
     def run(impl: str) -> Op:
         options = {"window": case.window, "sinks": case.sinks, "impl": impl}
-        return lambda x: (window_attention(*(x[name] for name in NAMES), lengths=x["lengths"], **options),)
+        return lambda x: (window_attention(LaidOut(*(x[name] for name in NAMES), lengths=x["lengths"]), **options),)
 
     with TABLE.forced(key):
         check(run("triton"), run("reference"), inputs, trained=NAMES)

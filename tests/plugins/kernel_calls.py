@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from archsearch_plugins.full.ops import full_attention, full_attention_step
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
+from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
 from archsearch_plugins.moba.triton.table import TABLE as MOBA
 from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.sizes import NsaSizes
 from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.nsa.triton.table import TABLE as NSA
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
 from torch import Tensor
 
 from archsearch.ops.block_cache import BlockCache, write_mean
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.triton.launch import conv as launch_conv
 from archsearch.ops.triton.launch import gates as launch_gates
 from archsearch.ops.triton.launch import norms as launch_norms
 
 RULES, DECAYS = ("hebbian", "delta"), ("none", "constant", "head", "channel")
+NSA_SIZES = NsaSizes(block_size=4, top_k=3, window=5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,9 @@ class Sizes:
     def qkv(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.rows(self.heads)[:, : self.queries], self.rows(self.kv_heads), self.rows(self.kv_heads)
 
+    def laid(self) -> LaidOut:
+        return LaidOut(*self.qkv(), cu_seqlens=self.bounds, lengths=self.filled)
+
     def query(self) -> Tensor:
         """Of one token a sequence, `[B, Hq, D]`."""
         return self.normal(self.batch, self.heads, self.dim)
@@ -77,17 +83,15 @@ class Sizes:
 
 
 def _full(sizes: Sizes) -> list[Tensor]:
-    return [full_attention(*sizes.qkv(), cu_seqlens=sizes.bounds, lengths=sizes.filled, impl="triton")]
+    return [full_attention(sizes.laid(), impl="triton")]
 
 
 def _sliding(sizes: Sizes) -> list[Tensor]:
-    bounds, lengths = sizes.bounds, sizes.filled
-    return [window_attention(*sizes.qkv(), window=5, sinks=2, cu_seqlens=bounds, lengths=lengths, impl="triton")]
+    return [window_attention(sizes.laid(), window=5, sinks=2, impl="triton")]
 
 
 def _moba_of(sizes: Sizes, top_k: int) -> list[Tensor]:
-    bounds, lengths = sizes.bounds, sizes.filled
-    return [moba_attention(*sizes.qkv(), block_size=4, top_k=top_k, cu_seqlens=bounds, lengths=lengths, impl="triton")]
+    return [moba_attention(sizes.laid(), block_size=4, top_k=top_k, impl="triton")]
 
 
 def _moba(sizes: Sizes) -> list[Tensor]:
@@ -100,8 +104,7 @@ def _moba_own_block(sizes: Sizes) -> list[Tensor]:
 
 def _nsa(sizes: Sizes) -> list[Tensor]:
     gates = sizes.normal(sizes.batch, sizes.queries, sizes.heads, 3)
-    options: dict[str, Any] = {"block_size": 4, "top_k": 3, "window": 5, "lengths": sizes.filled}
-    return [nsa_attention(*sizes.qkv(), gates=gates, cu_seqlens=sizes.bounds, impl="triton", **options)]
+    return [nsa_attention(sizes.laid(), gates=gates, sizes=NSA_SIZES, impl="triton")]
 
 
 def _linear(rule: str, decay: str) -> Callable[[Sizes], list[Tensor]]:
@@ -109,12 +112,15 @@ def _linear(rule: str, decay: str) -> Callable[[Sizes], list[Tensor]]:
         shape = (sizes.batch, sizes.tokens, sizes.heads, sizes.dim)
         gates = {"constant": shape[2:3], "head": shape[:3], "channel": shape}.get(decay)
         rows = 3 if sizes.packed else sizes.batch
-        o, last = linear_attention(
+        tokens = Tokens(
             sizes.rows(sizes.kv_heads),
             sizes.rows(sizes.kv_heads),
             sizes.rows(sizes.heads),
             log_decay=None if gates is None else -sizes.normal(*gates, dtype=torch.float32).abs(),
             beta=sizes.normal(*shape[:3], dtype=torch.float32).sigmoid() if rule == "delta" else None,
+        )
+        o, last = linear_attention(
+            tokens,
             initial_state=sizes.normal(rows, sizes.heads, sizes.dim, sizes.dim, dtype=torch.float32),
             cu_seqlens=sizes.bounds,
             impl="triton",
@@ -205,7 +211,7 @@ def _nsa_step(sizes: Sizes) -> Tensor:
     k, lengths, gates = sizes.rows(sizes.kv_heads), sizes.lengths(), sizes.normal(sizes.batch, sizes.heads, 3)
     means = write_mean(sizes.means(4), k, lengths, block_size=4, table=NSA, impl="triton")
     cache = NsaCache(k=k, v=k, k_means=means, v_means=means, lengths=lengths)
-    return nsa_attention_step(sizes.query(), cache, gates=gates, block_size=4, top_k=3, window=5, impl="triton")
+    return nsa_attention_step(sizes.query(), cache, gates=gates, sizes=NSA_SIZES, impl="triton")
 
 
 def _linear_step(*, in_place: bool) -> Callable[[Sizes], Tensor]:
@@ -214,7 +220,7 @@ def _linear_step(*, in_place: bool) -> Callable[[Sizes], Tensor]:
         q, v = sizes.normal(sizes.batch, sizes.kv_heads, sizes.dim), sizes.query()
         state = sizes.normal(sizes.batch, sizes.heads, sizes.dim, sizes.dim, **wide)
         gates = {"log_decay": -sizes.normal(*v.shape, **wide).abs(), "beta": sizes.normal(*v.shape[:2], **wide)}
-        return linear_attention_step(q, q, v, state, **gates, in_place=in_place, impl="triton")[0]
+        return linear_attention_step(Tokens(q, q, v, **gates), state, in_place=in_place, impl="triton")[0]
 
     return call
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from archsearch_plugins.linear.ops import linear_attention
+from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
+from archsearch_plugins.linear.tokens import Tokens
 from torch import Tensor
 
 DECAYS = ["none", "constant", "head", "channel"]
@@ -46,10 +48,23 @@ def make_inputs(
     return {name: None if x is None else x.double() for name, x in inputs.items()}
 
 
+def attend(inputs: Mapping[str, Tensor | None], **options: Any) -> tuple[Tensor, Tensor]:
+    """`linear_attention` of inputs by name, a first state or bounds among them."""
+    tokens = dict(inputs)
+    beside = {name: tokens.pop(name) for name in ("initial_state", "cu_seqlens") if name in tokens}
+    return linear_attention(Tokens(**tokens), **beside, **options)  # type: ignore[arg-type]
+
+
+def step(inputs: Mapping[str, Tensor | None], **options: Any) -> tuple[Tensor, Tensor]:
+    """`linear_attention_step` of inputs by name, the state among them."""
+    tokens = dict(inputs)
+    return linear_attention_step(state=tokens.pop("state"), tokens=Tokens(**tokens), **options)  # type: ignore[arg-type]
+
+
 def results(inputs: Inputs, *, dtype: torch.dtype, **options: Any) -> dict[str, Tensor]:
     """Output, last state, and the gradient of every input under a loss on both."""
     given = {name: None if x is None else x.to(dtype).detach().requires_grad_() for name, x in inputs.items()}
-    o, state = linear_attention(**given, **options)  # type: ignore[arg-type]
+    o, state = attend(given, **options)
     draw = torch.Generator().manual_seed(1)
     weights = [torch.randn(x.shape, generator=draw).to(x.dtype) for x in (o, state)]
     torch.autograd.backward([o, state], weights)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError, SpecError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError
 
 PLUGIN = FullPlugin()
@@ -56,7 +57,7 @@ def test_op_equals_token_by_token(
 ) -> None:
     tensors = _qkv(queries, keys, heads=heads, kv_heads=kv_heads)
     expected = _token_by_token(*tensors, scale)
-    actual = full_attention(*tensors, scale=scale, impl=impl)
+    actual = full_attention(LaidOut(*tensors), scale=scale, impl=impl)
     weights = torch.randn_like(expected)
     assert_close(actual, expected)
     for found, wanted in zip(
@@ -72,7 +73,7 @@ def test_op_equals_token_by_token(
 def test_packed_sequences(impl: str, lengths: list[int]) -> None:
     q, k, v = _qkv(sum(lengths), sum(lengths), batch=1)
     bounds = torch.tensor([0, *lengths]).cumsum(0)
-    packed = full_attention(q, k, v, cu_seqlens=bounds, impl=impl)
+    packed = full_attention(LaidOut(q, k, v, cu_seqlens=bounds), impl=impl)
     pieces = [x.split(lengths, 1) for x in (q, k, v)] if lengths else []
     apart = [_token_by_token(*piece) for piece in zip(*pieces, strict=True) if piece[0].shape[1]]
     assert_close(packed, torch.cat(apart, 1) if apart else q)
@@ -84,7 +85,7 @@ def test_tokens_after_cached_ones(impl: str, filled: list[int]) -> None:
     tensors = _qkv(5, 17, batch=3)
     dead = torch.arange(17) >= torch.tensor(filled)[:, None]
     q, k, v = tensors[0], *(x.masked_fill(dead[..., None, None], torch.nan) for x in tensors[1:])
-    actual = full_attention(q, k, v, lengths=torch.tensor(filled), impl=impl)
+    actual = full_attention(LaidOut(q, k, v, lengths=torch.tensor(filled)), impl=impl)
     rows = [(tensors[0][i, None], *(x[i, None, :length] for x in tensors[1:])) for i, length in enumerate(filled)]
     expected = torch.cat([_token_by_token(*row) for row in rows])
     weights = torch.randn_like(expected)
@@ -97,15 +98,15 @@ def test_tokens_after_cached_ones(impl: str, filled: list[int]) -> None:
 def test_tokens_after_ragged_caches_copy_none_of_them() -> None:
     q, k, v = (x.detach() for x in _qkv(2, 4000, batch=2, kv_heads=4))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        full_attention(q, k, v, lengths=torch.tensor([4000, 3000]), impl="chunkwise")
+        full_attention(LaidOut(q, k, v, lengths=torch.tensor([4000, 3000])), impl="chunkwise")
     largest = max(event.self_cpu_memory_usage for event in profiled.events())
     assert 0 < largest < k.numel() * k.element_size() // 8
 
 
 def test_bfloat16_reference_rounds_only_its_output() -> None:
     q, k, v = (x.detach().bfloat16() for x in _qkv(33, 33))
-    exact = full_attention(q.double(), k.double(), v.double(), impl="reference")
-    assert_close(full_attention(q, k, v, impl="reference"), exact.bfloat16(), rtol=1e-2, atol=1e-3)
+    exact = full_attention(LaidOut(q.double(), k.double(), v.double()), impl="reference")
+    assert_close(full_attention(LaidOut(q, k, v), impl="reference"), exact.bfloat16(), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_bfloat16_reference_rounds_only_its_output() -> None:
 )
 def test_shapes_that_do_not_fit_are_named(shapes: tuple[tuple[int, ...], ...], message: str) -> None:
     with pytest.raises(ShapeError, match=message) as caught:
-        full_attention(*(torch.zeros(shape) for shape in shapes))
+        full_attention(LaidOut(*(torch.zeros(shape) for shape in shapes)))
     assert str(list(shapes[0])) in str(caught.value)
 
 
@@ -132,22 +133,22 @@ def test_shapes_that_do_not_fit_are_named(shapes: tuple[tuple[int, ...], ...], m
 def test_bounds_that_do_not_fit_are_named(batch: int, bounds: list[int], message: str) -> None:
     q, k, v = _qkv(5, 5, batch=batch)
     with pytest.raises(ShapeError, match=message):
-        full_attention(q, k, v, cu_seqlens=torch.tensor(bounds))
+        full_attention(LaidOut(q, k, v, cu_seqlens=torch.tensor(bounds)))
 
 
 def test_kernels_for_float64_are_refused() -> None:
     q, k, v = _qkv(3, 3)
     with pytest.raises(KernelUnavailableError, match=r'full_attention.*"triton".*cannot run here.*"chunkwise"'):
-        full_attention(q, k, v, impl="triton")
+        full_attention(LaidOut(q, k, v), impl="triton")
     with pytest.raises(OptionsError, match="did you mean"):
-        full_attention(q, k, v, impl="chunkwize")
+        full_attention(LaidOut(q, k, v), impl="chunkwize")
 
 
 def test_asking_the_environment_for_kernels_leaves_float64_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = _qkv(3, 3)
-    expected = full_attention(q, k, v, impl="chunkwise")
+    expected = full_attention(LaidOut(q, k, v), impl="chunkwise")
     monkeypatch.setenv("ARCHSEARCH_IMPL", "triton")
-    assert torch.equal(full_attention(q, k, v), expected)
+    assert torch.equal(full_attention(LaidOut(q, k, v)), expected)
 
 
 @pytest.mark.parametrize(("rope", "moves"), [(0.0, False), (0.25, True), (1.0, True)])

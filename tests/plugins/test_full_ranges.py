@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from archsearch.errors import KernelUnavailableError
 from archsearch.kernels import Key
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -29,7 +30,7 @@ class Case(SequenceCase):
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         device = tensors[0].device
         bounds, lengths = (None if x is None else x.to(device) for x in (self.bounds, self.lengths))
-        return full_attention(*tensors, scale=self.scale, cu_seqlens=bounds, lengths=lengths, impl=impl)
+        return full_attention(LaidOut(*tensors, cu_seqlens=bounds, lengths=lengths), scale=self.scale, impl=impl)
 
 
 QUICK = {
@@ -89,8 +90,8 @@ def test_every_row_of_the_table(key: Key) -> None:
 
 def test_equal_lengths_are_the_last_tokens_of_all_rows() -> None:
     q, k, v = Case(tokens=9, keys=60, batch=2).inputs(torch.float32)
-    after = full_attention(q, k, v, lengths=torch.tensor([60, 60]), impl="triton")
-    assert torch.equal(after, full_attention(q, k, v, impl="triton"))
+    after = full_attention(LaidOut(q, k, v, lengths=torch.tensor([60, 60])), impl="triton")
+    assert torch.equal(after, full_attention(LaidOut(q, k, v), impl="triton"))
 
 
 def test_a_later_token_changes_nothing_before_it() -> None:
@@ -118,7 +119,8 @@ def test_a_part_of_a_larger_cache() -> None:
     q, lengths = torch.randn(3, 9, 4, 16), torch.tensor([9, 50, 33])
     k, v = wide[:, :, 5:65:1, 2:4]
     part, copied = (
-        full_attention(q, *xs, lengths=lengths, impl="triton") for xs in ((k, v), (k.contiguous(), v.contiguous()))
+        full_attention(LaidOut(q, *xs, lengths=lengths), impl="triton")
+        for xs in ((k, v), (k.contiguous(), v.contiguous()))
     )
     assert torch.equal(part, copied)
 
@@ -126,9 +128,9 @@ def test_a_part_of_a_larger_cache() -> None:
 def test_lengths_of_any_integers() -> None:
     q, k, v = Case(tokens=4, keys=40, batch=2).inputs(torch.float32)
     whole = torch.tensor([[4, 0], [33, 0]])
-    expected = full_attention(q, k, v, lengths=torch.tensor([4, 33]), impl="triton")
+    expected = full_attention(LaidOut(q, k, v, lengths=torch.tensor([4, 33])), impl="triton")
     for lengths in (whole[:, 0], whole[:, 0].int()):
-        assert torch.equal(full_attention(q, k, v, lengths=lengths, impl="triton"), expected)
+        assert torch.equal(full_attention(LaidOut(q, k, v, lengths=lengths), impl="triton"), expected)
 
 
 def test_autocast_decides_the_dtype() -> None:
@@ -153,14 +155,14 @@ def test_compiles_as_one_graph(name: str) -> None:
 @pytest.mark.parametrize(("dtype", "dim"), [(torch.float64, 16), (torch.float32, 257)], ids=["float64", "D257"])
 def test_what_no_kernel_serves_is_refused(dtype: torch.dtype, dim: int) -> None:
     with pytest.raises(KernelUnavailableError, match="full_attention"):
-        full_attention(*Case(tokens=8, dim=dim).inputs(dtype), impl="triton")
+        full_attention(LaidOut(*Case(tokens=8, dim=dim).inputs(dtype)), impl="triton")
 
 
 def test_wrong_lengths_are_named() -> None:
     q, k, v = Case(tokens=5, keys=9, batch=2).inputs(torch.float32)
     with pytest.raises(ShapeError, match=r"lengths \[1\]: lengths must be \[batch\]"):
-        full_attention(q, k, v, lengths=torch.tensor([9]))
+        full_attention(LaidOut(q, k, v, lengths=torch.tensor([9])))
     with pytest.raises(ShapeError, match=r"lengths = \[9, 4\]: must lie between the 5 queries and the 9 rows"):
-        full_attention(q, k, v, lengths=torch.tensor([9, 4]))
+        full_attention(LaidOut(q, k, v, lengths=torch.tensor([9, 4])))
     with pytest.raises(ShapeError, match="give one"):
-        full_attention(q[:1], k[:1, :5], v[:1, :5], lengths=torch.tensor([5]), cu_seqlens=torch.tensor([0, 5]))
+        full_attention(LaidOut(q[:1], k[:1, :5], v[:1, :5], lengths=torch.tensor([5]), cu_seqlens=torch.tensor([0, 5])))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.full.triton.table import TABLE as FULL
+from archsearch_plugins.linear.triton.table import STEP_TABLE as LINEAR_STEP
 from archsearch_plugins.linear.triton.table import TABLE as LINEAR
-from archsearch_plugins.linear.triton.table_step import TABLE as LINEAR_STEP
 from archsearch_plugins.moba.triton.table import TABLE as MOBA
 from archsearch_plugins.nsa.triton.table import TABLE as NSA
 from archsearch_plugins.sliding.triton.table import TABLE as SLIDING

@@ -11,15 +11,18 @@ import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention, full_attention_step
 from archsearch_plugins.linear.ops import linear_attention_step
+from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
 from archsearch_plugins.moba.triton.table import TABLE as MOBA
 from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.sizes import NsaSizes
 from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.sliding.ops import window_attention
 from torch import Tensor
 from triton.runtime.interpreter import GridExecutor
 
 from archsearch.ops.block_cache import BlockCache, write_mean
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.triton.launch import conv as launch_conv
 from archsearch.ops.triton.launch import gates as launch_gates
 from archsearch.ops.triton.launch import norms as launch_norms
@@ -52,18 +55,16 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).half()
 
 
+MOBA_SIZES = {"block_size": 2, "top_k": 2}
+NSA_SIZES = NsaSizes(block_size=2, top_k=3, window=2)
 SEQUENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "full": lambda q, k, v: full_attention(q, k, v, impl="triton"),
-    "sliding": lambda q, k, v: window_attention(q, k, v, window=3, sinks=1, impl="triton"),
-    "moba": lambda q, k, v: moba_attention(q, k, v, impl="triton", **options_of("moba")),
+    "full": lambda q, k, v: full_attention(LaidOut(q, k, v), impl="triton"),
+    "sliding": lambda q, k, v: window_attention(LaidOut(q, k, v), window=3, sinks=1, impl="triton"),
+    "moba": lambda q, k, v: moba_attention(LaidOut(q, k, v), **MOBA_SIZES, impl="triton"),
     "nsa": lambda q, k, v: nsa_attention(
-        q, k, v, gates=torch.ones(*q.shape[:3], 3).half(), impl="triton", **options_of("nsa")
+        LaidOut(q, k, v), gates=torch.ones(*q.shape[:3], 3).half(), sizes=NSA_SIZES, impl="triton"
     ),
 }
-
-
-def options_of(op: str) -> dict[str, int]:
-    return {"moba": {"block_size": 2, "top_k": 2}, "nsa": {"block_size": 2, "top_k": 3, "window": 2}}.get(op, {})
 
 
 @pytest.mark.parametrize("op", SEQUENCES)
@@ -90,11 +91,11 @@ def test_rows_of_caches(op: str, axis: int) -> None:
         elif op == "moba":
             means = write_mean(means, k, lengths, block_size=2, table=MOBA, impl="triton")
             cache = BlockCache(k=k, v=v, means=means, lengths=lengths)
-            outputs.append([moba_attention_step(q, cache, impl="triton", **options_of(op)), means.clone()])
+            outputs.append([moba_attention_step(q, cache, **MOBA_SIZES, impl="triton"), means.clone()])
         else:
             gates = normal(batch, 2, 3)
             held = NsaCache(k=k, v=v, k_means=means, v_means=means, lengths=lengths)
-            outputs.append([nsa_attention_step(q, held, gates=gates, impl="triton", **options_of(op))])
+            outputs.append([nsa_attention_step(q, held, gates=gates, sizes=NSA_SIZES, impl="triton")])
     assert all(torch.equal(*pair) for pair in zip(*outputs, strict=True))
 
 
@@ -102,7 +103,7 @@ def test_sequences_of_a_linear_step() -> None:
     q, v = normal(3, 1, 16), normal(3, 2, 16)
     gates = {"log_decay": -normal(3, 2, 16).abs(), "beta": normal(3, 2).sigmoid()}
     outputs = [
-        linear_attention_step(*each, torch.zeros(3, 2, 16, 16), **by, impl="triton")
+        linear_attention_step(Tokens(*each, **by), torch.zeros(3, 2, 16, 16), impl="triton")
         for each, by in (
             ((q, q, v), gates),
             ([apart(x, 0) for x in (q, q, v)], {name: apart(x, 0) for name, x in gates.items()}),

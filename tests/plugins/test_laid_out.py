@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from archsearch.ops.laid_out import LaidOut, lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError
 from archsearch.ops.triton.layout import lay_blocks, lay_sequences, most_blocks
 
@@ -34,7 +34,7 @@ WAYS: dict[str, tuple[tuple[int, int, int], dict[str, Any], list[list[int]]]] = 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_sequence_meets_its_own_keys(way: str) -> None:
     sizes, places, expected = WAYS[way]
-    laid = lay_out("op", *tensors(*sizes), **places)
+    laid = LaidOut(*tensors(*sizes), **places)
     assert laid.whole == (way == "whole")
     assert laid.each_apart("op", last_rows)[:, :, 0, 0].tolist() == expected
     assert laid.flat[3:] == (places.get("cu_seqlens"), places.get("lengths"))
@@ -44,7 +44,7 @@ def test_each_sequence_meets_its_own_keys(way: str) -> None:
 def test_kernels_are_told_the_same_places(way: str) -> None:
     """Keys of all sequences stand end to end: where a query stands among them follows from what it met above."""
     sizes, places, expected = WAYS[way]
-    laid = lay_out("op", *tensors(*sizes), **places)
+    laid = LaidOut(*tensors(*sizes), **places)
     found, blocks = lay_sequences(laid), lay_blocks(laid, 2)
     begins = found.begins[found.sequence]
     met = [number for row in expected for number in row]
@@ -68,11 +68,14 @@ def test_kernels_are_told_the_same_places(way: str) -> None:
 )
 def test_what_does_not_fit_is_refused(sizes: tuple[int, int, int], places: dict[str, Any], message: str) -> None:
     with pytest.raises(ShapeError, match=f"^some_attention: .*{message}"):
-        lay_out("some_attention", *tensors(*sizes), **places)
+        LaidOut(*tensors(*sizes), **places).check("some_attention")
+    with pytest.raises(ShapeError, match=f"^some_attention: .*{message}"):
+        LaidOut(*tensors(*sizes), **places).each_apart("some_attention", last_rows)
 
 
 @pytest.mark.parametrize("place", [{"cu_seqlens": torch.tensor([0, 3])}, {"lengths": torch.tensor([1])}])
 def test_what_bounds_and_lengths_hold_is_read_where_sequences_are_taken_apart(place: dict[str, Tensor]) -> None:
-    laid = LaidOut(**dict(zip(("q", "k", "v"), tensors(1, 2, 2), strict=True)), **place)
+    laid = LaidOut(*tensors(1, 2, 2), **place)
+    laid.check("op")
     with pytest.raises(ShapeError, match=r"must (rise|lie)"):
         laid.each_apart("op", last_rows)

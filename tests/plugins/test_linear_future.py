@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from archsearch_plugins.linear.channel import decay as channel_decay
-from archsearch_plugins.linear.ops import linear_attention
-from linear_cases import DECAYS, RULES, Inputs, make_inputs
+from linear_cases import DECAYS, RULES, Inputs, attend, make_inputs
 from torch import Tensor
 
 GATES = [0.0, -1e-3, -0.4, -1.7, -7.4, -20.0, -59.0, -111.0, -1000.0, -torch.inf]
@@ -24,7 +23,7 @@ def output(inputs: Inputs, *, trained: bool, cu_seqlens: Tensor | None = None) -
     """Of the op without gradients, or as it runs in training."""
     given = {name: None if x is None else x.detach().clone().requires_grad_(trained) for name, x in inputs.items()}
     with torch.set_grad_enabled(trained):
-        return linear_attention(**given, cu_seqlens=cu_seqlens)[0].detach()  # type: ignore[arg-type]
+        return attend(given, cu_seqlens=cu_seqlens)[0].detach()
 
 
 def changes(inputs: Inputs, *, batch: slice, tokens: slice) -> Iterator[Inputs]:

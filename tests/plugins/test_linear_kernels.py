@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from archsearch_plugins.linear.ops import linear_attention
 from archsearch_plugins.linear.triton import table
 from archsearch_plugins.linear.triton.launch import sequences as launch
 from archsearch_plugins.linear.triton.table import TABLE
+from linear_cases import attend
 from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -47,7 +47,7 @@ def run(
 ) -> dict[str, Tensor]:
     """Output, last state, and the gradient of every input, by name."""
     given = {name: x.detach().to(dtype, copy=True).requires_grad_() for name, x in inputs.items()}
-    o, last = linear_attention(**given, impl=impl, chunk_size=16, cu_seqlens=cu_seqlens)  # type: ignore[arg-type]
+    o, last = attend(given, impl=impl, chunk_size=16, cu_seqlens=cu_seqlens)
     generator = torch.Generator().manual_seed(1)
     weights = (torch.randn(*x.shape, generator=generator, dtype=torch.float64) for x in (o, last))
     sum((x * weight.to(dtype)).sum() for x, weight in zip((o, last), weights, strict=True)).backward()  # type: ignore[union-attr]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from archsearch_plugins.linear.chunk import gate_sums
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
-from linear_cases import DECAYS, RULES, assert_near, make_inputs, results
+from archsearch_plugins.linear.tokens import Tokens
+from linear_cases import DECAYS, RULES, assert_near, attend, make_inputs, results, step
 from torch.testing import assert_close
 
 from archsearch.errors import OptionsError
@@ -63,9 +64,9 @@ def test_any_chunk_size_without_a_first_state_and_with_grouped_heads(chunk_size:
 
 def test_query_head_serves_adjacent_value_heads() -> None:
     inputs = make_inputs(T=9, decay="head", rule="delta", HV=4)
-    o, state = linear_attention(**inputs)  # type: ignore[arg-type]
+    o, state = attend(inputs)
     apart = dict(inputs, q=inputs["q"].repeat_interleave(2, 2), k=inputs["k"].repeat_interleave(2, 2))  # type: ignore[union-attr]
-    wanted, wanted_state = linear_attention(**apart)  # type: ignore[arg-type]
+    wanted, wanted_state = attend(apart)
     assert_close(o, wanted)
     assert_close(state, wanted_state)
 
@@ -85,7 +86,7 @@ def test_recurrence_by_hand(decay: str, rule: str, impl: str) -> None:
         if rule == "delta":
             written = inputs["beta"][0, t, 0] * (v[t] - state.T @ k[t])  # type: ignore[index]
         state += torch.outer(k[t], written)
-    o, last = linear_attention(**inputs, scale=0.3, impl=impl)  # type: ignore[arg-type]
+    o, last = attend(inputs, scale=0.3, impl=impl)
     assert_close(last[0, 0], state)
     assert_close(o[0, -1, 0], 0.3 * state.T @ q[-1])
 
@@ -95,11 +96,11 @@ def test_recurrence_by_hand(decay: str, rule: str, impl: str) -> None:
 def test_steps_equal_the_sequence(decay: str, rule: str) -> None:
     inputs = make_inputs(T=12, decay=decay, rule=rule, HV=4)
     state = inputs.pop("initial_state")
-    o, last = linear_attention(**inputs, initial_state=state)  # type: ignore[arg-type]
+    o, last = attend(inputs, initial_state=state)
     outputs = []
     for t in range(12):
         token = {name: x if x is None or x.dim() == 1 else x[:, t] for name, x in inputs.items()}
-        o_t, state = linear_attention_step(state=state, **token)  # type: ignore[arg-type]
+        o_t, state = step({**token, "state": state})
         outputs.append(o_t)
     assert_close(torch.stack(outputs, 1), o)
     assert_close(state, last)
@@ -114,13 +115,13 @@ def test_packed_sequences_equal_each_apart(lengths: list[int], decay: str, rule:
     states = torch.randn(len(lengths), 2, 16, 12, dtype=torch.float64)
     bounds = torch.tensor([0, *lengths]).cumsum(0)
     inputs["initial_state"] = states
-    o, last = linear_attention(**inputs, cu_seqlens=bounds, impl=impl)  # type: ignore[arg-type]
+    o, last = attend(inputs, cu_seqlens=bounds, impl=impl)
     assert o.shape == inputs["v"].shape  # type: ignore[union-attr]
     assert last.shape == states.shape
     for index, (start, end) in enumerate(itertools.pairwise(bounds)):
         one = {name: x if x is None or x.dim() == 1 else x[:, start:end] for name, x in inputs.items()}
         one["initial_state"] = states[index : index + 1]
-        wanted, wanted_state = linear_attention(**one, impl="reference")  # type: ignore[arg-type]
+        wanted, wanted_state = attend(one, impl="reference")
         assert_close(o[:, start:end], wanted)
         assert_close(last[index : index + 1], wanted_state)
 
@@ -128,10 +129,10 @@ def test_packed_sequences_equal_each_apart(lengths: list[int], decay: str, rule:
 @pytest.mark.parametrize("impl", ["reference", "chunkwise"])
 def test_no_tokens_leave_the_state(impl: str) -> None:
     inputs = make_inputs(T=0, decay="channel", rule="delta")
-    o, last = linear_attention(**inputs, impl=impl)  # type: ignore[arg-type]
+    o, last = attend(inputs, impl=impl)
     assert o.shape == (2, 0, 2, 12)
     assert_close(last, inputs["initial_state"])
-    assert not linear_attention(**dict(inputs, initial_state=None), impl=impl)[1].any()  # type: ignore[arg-type]
+    assert not attend(dict(inputs, initial_state=None), impl=impl)[1].any()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -150,7 +151,7 @@ def test_gates_that_are_no_numbers_show(low: float, decay: str, rule: str) -> No
     gates = inputs["log_decay"]
     assert gates is not None
     gates[..., :1] = torch.nan
-    o, state = linear_attention(**inputs)  # type: ignore[arg-type]
+    o, state = attend(inputs)
     assert o[:, -1, 0].isnan().all()
     assert state[:, 0].isnan().any()
 
@@ -160,11 +161,11 @@ def test_dtypes_of_output_and_state(dtype: torch.dtype) -> None:
     inputs = make_inputs(T=20, decay="head", rule="delta", state=False)
     given = {name: None if x is None else x.to(dtype) for name, x in inputs.items()}
     given["log_decay"] = inputs["log_decay"].float()  # type: ignore[union-attr]
-    o, state = linear_attention(**given)  # type: ignore[arg-type]
+    o, state = attend(given)
     assert o.dtype == dtype
     assert state.dtype == torch.promote_types(dtype, torch.float32)
     rounded = {name: None if x is None else x.double() for name, x in given.items()}
-    expected, _ = linear_attention(**rounded, impl="reference")  # type: ignore[arg-type]
+    expected, _ = attend(rounded, impl="reference")
     assert_close(o.double(), expected, rtol=2e-2, atol=2e-2)
 
 
@@ -172,9 +173,9 @@ def test_autocast_does_not_lower_the_precision() -> None:
     inputs = {
         name: None if x is None else x.float() for name, x in make_inputs(T=70, decay="head", rule="delta").items()
     }
-    plain, _ = linear_attention(**inputs)  # type: ignore[arg-type]
+    plain, _ = attend(inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast, _ = linear_attention(**inputs)  # type: ignore[arg-type]
+        cast, _ = attend(inputs)
     assert torch.equal(plain, cast)
 
 
@@ -182,8 +183,8 @@ def test_autocast_does_not_lower_the_precision() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_without_the_state_the_output_is_the_same(rule: str, T: int) -> None:
     inputs = make_inputs(T=T, decay="channel", rule=rule, state=False)
-    o, _ = linear_attention(**inputs)  # type: ignore[arg-type]
-    alone, state = linear_attention(**inputs, want_state=False)  # type: ignore[arg-type]
+    o, _ = attend(inputs)
+    alone, state = attend(inputs, want_state=False)
     assert_close(o, alone)
     assert state.numel() == 0
 
@@ -194,7 +195,7 @@ def test_training_after_inference_mode(decay: str, rule: str) -> None:
     inputs = make_inputs(T=33, decay=decay, rule=rule)
     gate_sums.triangles.cache_clear()
     with torch.inference_mode():
-        linear_attention(**inputs)  # type: ignore[arg-type]
+        attend(inputs)
     assert results(inputs, dtype=torch.float64)["d_q"].any()
 
 
@@ -215,41 +216,41 @@ def test_shapes_that_do_not_fit_are_named(name: str, shape: tuple[int, ...], exp
     inputs: dict[str, Any] = make_inputs(T=7, decay="head", rule="delta")
     inputs[name] = torch.zeros(shape, dtype=torch.float64)
     with pytest.raises(ShapeError, match=expected):
-        linear_attention(**inputs)
+        attend(inputs)
 
 
 def test_dtypes_that_do_not_fit_are_named() -> None:
     inputs: dict[str, Any] = make_inputs(T=7, decay="none", rule="hebbian")
     with pytest.raises(ShapeError, match=r"k is \[2, 7, 2, 16\] float32: expected the dtype of q"):
-        linear_attention(**dict(inputs, k=inputs["k"].float()))
+        attend(dict(inputs, k=inputs["k"].float()))
     with pytest.raises(ShapeError, match=r"v is \[2, 7, 2, 12\] int64: expected a floating-point dtype"):
-        linear_attention(**dict(inputs, v=inputs["v"].long()))
+        attend(dict(inputs, v=inputs["v"].long()))
 
 
 def test_packed_sequences_that_do_not_fit_are_named() -> None:
     inputs: dict[str, Any] = make_inputs(T=7, decay="none", rule="hebbian", state=False)
     with pytest.raises(ShapeError, match="B = 1"):
-        linear_attention(**inputs, cu_seqlens=torch.tensor([0, 7]))
+        attend(inputs, cu_seqlens=torch.tensor([0, 7]))
     one = {name: None if x is None else x[:1] for name, x in inputs.items()}
     with pytest.raises(ShapeError, match="must rise from 0 to the number of tokens, 7"):
-        linear_attention(**one, cu_seqlens=torch.tensor([0, 5]))  # type: ignore[arg-type]
+        attend(one, cu_seqlens=torch.tensor([0, 5]))
 
 
 def test_state_that_does_not_fit_a_step_is_named() -> None:
     x = torch.zeros(1, 2, 8)
     with pytest.raises(ShapeError, match=r"state is \[1, 2, 8, 4\] float32: expected \[1, 2, 8, 8\]"):
-        linear_attention_step(x, x, x, torch.zeros(1, 2, 8, 4))
+        linear_attention_step(Tokens(x, x, x), torch.zeros(1, 2, 8, 4))
 
 
 def test_choice_of_the_implementation(caplog: pytest.LogCaptureFixture) -> None:
     impl_choice._say_once.cache_clear()
     x = torch.zeros(1, 2, 1, 4)
     with caplog.at_level(logging.INFO):
-        linear_attention(x, x, x)
-        linear_attention(x, x, x)
+        linear_attention(Tokens(x, x, x))
+        linear_attention(Tokens(x, x, x))
     said = [record.message for record in caplog.records if "linear_attention" in record.message]
     assert said == ["linear_attention runs chunkwise: the chunkwise form in PyTorch"]
     with pytest.raises(OptionsError, match="chunkwise"):
-        linear_attention(x, x, x, impl="chunked")
+        linear_attention(Tokens(x, x, x), impl="chunked")
     with pytest.raises(OptionsError, match="chunk_size = 0"):
-        linear_attention(x, x, x, chunk_size=0)
+        linear_attention(Tokens(x, x, x), chunk_size=0)

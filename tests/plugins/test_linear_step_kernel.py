@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from archsearch_plugins.linear.ops import linear_attention_step
+from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.linear.triton.launch import step as launch_step
-from archsearch_plugins.linear.triton.table_step import TABLE
+from archsearch_plugins.linear.triton.table import STEP_TABLE
+from linear_cases import Inputs, step
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
@@ -23,7 +24,6 @@ SIZES = {
     "B2-H2-K5-V12": (2, 2, 2, 5, 12),
     "B1-H1-K256-V16": (1, 1, 1, 256, 16),
 }
-Inputs = dict[str, Tensor | None]
 
 
 def make_inputs(size: str, rule: str, decay: str, *, low: float = -3.0) -> Inputs:
@@ -58,10 +58,6 @@ def ratio(actual: Tensor, expected: Tensor) -> float:
     return found if actual.isfinite().all() else float("inf")
 
 
-def stepped(inputs: Inputs, **options: Any) -> tuple[Tensor, Tensor]:
-    return linear_attention_step(**inputs, **options)  # type: ignore[arg-type]
-
-
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the launcher allocates is full of NaN until the kernel writes it."""
@@ -73,8 +69,8 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_equals_the_recurrence_in_float64(size: str, rule: str, decay: str) -> None:
     inputs = make_inputs(size, rule, decay)
-    expected = stepped(double(inputs), impl="reference", scale=0.3)
-    actual = stepped(inputs, impl="triton", scale=0.3)
+    expected = step(double(inputs), impl="reference", scale=0.3)
+    actual = step(inputs, impl="triton", scale=0.3)
     assert [ratio(a, e) for a, e in zip(actual, expected, strict=True)] == pytest.approx([0, 0], abs=1e-6)
     assert [x.dtype for x in actual] == [torch.float32, torch.float32]
 
@@ -85,7 +81,7 @@ def test_every_gradient_equals_the_recurrences(rule: str, decay: str) -> None:
     found = {}
     for impl, given in (("reference", double(inputs)), ("triton", inputs)):
         leaves = {name: None if x is None else x.detach().requires_grad_() for name, x in given.items()}
-        outputs = stepped(leaves, impl=impl)
+        outputs = step(leaves, impl=impl)
         draw = torch.Generator().manual_seed(4)
         torch.autograd.backward(list(outputs), [torch.randn(x.shape, generator=draw).to(x.dtype) for x in outputs])
         found[impl] = {name: x.grad for name, x in leaves.items() if x is not None}
@@ -97,9 +93,9 @@ def test_every_gradient_equals_the_recurrences(rule: str, decay: str) -> None:
 @pytest.mark.parametrize(("rule", "decay"), KINDS)
 def test_in_place_overwrites_the_state_and_nothing_else(rule: str, decay: str) -> None:
     inputs = make_inputs("B3-H1-HV3-K60-V60", rule, decay)
-    o, after = stepped(inputs, impl="triton")
+    o, after = step(inputs, impl="triton")
     given = {name: None if x is None else x.clone() for name, x in inputs.items()}
-    again, same = stepped(given, impl="triton", in_place=True)
+    again, same = step(given, impl="triton", in_place=True)
     assert same is given["state"]
     assert torch.equal(same, after)
     assert torch.equal(again, o)
@@ -110,8 +106,8 @@ def test_in_place_overwrites_the_state_and_nothing_else(rule: str, decay: str) -
 def test_a_view_of_a_cache_is_overwritten_in_place() -> None:
     inputs = make_inputs("B3-H1-HV3-K60-V60", "delta", "head")
     cache = inputs["state"].clone()[:, None]  # type: ignore[union-attr]
-    _, after = stepped(inputs, impl="triton")
-    stepped(dict(inputs, state=cache[:, 0]), impl="triton", in_place=True)
+    _, after = step(inputs, impl="triton")
+    step(dict(inputs, state=cache[:, 0]), impl="triton", in_place=True)
     assert torch.equal(cache[:, 0], after)
 
 
@@ -127,8 +123,8 @@ def test_a_state_that_cannot_be_overwritten_is_left_alone(state: str) -> None:
     }[state]
     before = given.detach().clone()
     inputs["state"] = given
-    o, after = stepped(inputs, impl="triton", in_place=True)
-    expected_o, expected = stepped(double(inputs), impl="reference")
+    o, after = step(inputs, impl="triton", in_place=True)
+    expected_o, expected = step(double(inputs), impl="reference")
     assert torch.equal(given, before)
     assert ratio(after, expected) <= 1e-6
     assert ratio(o, expected_o) <= 1e-6
@@ -139,8 +135,8 @@ def test_a_state_that_cannot_be_overwritten_is_left_alone(state: str) -> None:
 def test_closed_and_open_gates(decay: str, gate: float) -> None:
     inputs = make_inputs("B2-H2-HV4-K128-V17", "delta", decay)
     inputs["log_decay"].flatten()[::2] = gate  # type: ignore[union-attr]
-    expected = stepped(double(inputs), impl="reference")
-    actual = stepped(inputs, impl="triton")
+    expected = step(double(inputs), impl="reference")
+    actual = step(inputs, impl="triton")
     assert [ratio(a, e) for a, e in zip(actual, expected, strict=True)] == pytest.approx([0, 0], abs=1e-6)
 
 
@@ -148,8 +144,8 @@ def test_closed_and_open_gates(decay: str, gate: float) -> None:
 def test_low_precision_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
     inputs = make_inputs("B3-H1-HV3-K60-V60", "delta", "channel")
     inputs = {name: x.to(dtype) if name in "qkv" else x for name, x in inputs.items()}  # type: ignore[union-attr]
-    o, after = stepped(inputs, impl="triton")
-    expected_o, expected = stepped(double(inputs), impl="reference")
+    o, after = step(inputs, impl="triton")
+    expected_o, expected = step(double(inputs), impl="reference")
     assert o.dtype == dtype
     assert after.dtype == torch.float32
     assert ratio(o, expected_o) <= 5e-3
@@ -158,21 +154,21 @@ def test_low_precision_inputs_are_computed_in_float32(dtype: torch.dtype) -> Non
 
 ROWS = [
     pytest.param(key, marks=[] if key[:2] == ("sm_90", 64) else pytest.mark.slow, id=f"{key[0]}-K{key[1]}")
-    for key in TABLE.rows
+    for key in STEP_TABLE.rows
 ]
 
 
 @pytest.mark.parametrize("crowd", [1, 10**6], ids=["wide", "narrow"])
 @pytest.mark.parametrize("key", ROWS)
 def test_every_configuration(key: tuple[str, int, int], crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_step, "CROWD", crowd)
+    monkeypatch.setattr(launch_step, "STEP_CROWD", crowd)
     draw = torch.Generator().manual_seed(5)
     shapes = {"q": (2, 1, key[1]), "k": (2, 1, key[1]), "v": (2, 2, 70), "state": (2, 2, key[1], 70)}
     inputs: Inputs = {name: torch.randn(shape, generator=draw) / key[1] ** 0.25 for name, shape in shapes.items()}
     inputs |= {"log_decay": -torch.rand(2, 2, key[1], generator=draw), "beta": torch.rand(2, 2, generator=draw)}
-    with TABLE.forced(key):
-        actual = stepped(inputs, impl="triton")
-    expected = stepped(double(inputs), impl="reference")
+    with STEP_TABLE.forced(key):
+        actual = step(inputs, impl="triton")
+    expected = step(double(inputs), impl="reference")
     assert [ratio(a, e) for a, e in zip(actual, expected, strict=True)] == pytest.approx([0, 0], abs=1e-6)
 
 
@@ -186,7 +182,7 @@ def test_both_ops_keep_the_rules_of_custom_ops() -> None:
 
 
 def test_no_sequences_and_no_values() -> None:
-    o, after = stepped(
+    o, after = step(
         {"q": torch.ones(0, 1, 4), "k": torch.ones(0, 1, 4), "v": torch.ones(0, 1, 4), "state": torch.ones(0, 1, 4, 4)},
         impl="triton",
     )
@@ -197,7 +193,7 @@ def test_no_sequences_and_no_values() -> None:
 def test_what_cannot_run_says_why() -> None:
     wide = torch.zeros(1, 1, 300)
     with pytest.raises(KernelUnavailableError, match="head_dim = 300 has no Triton configuration on sm_90: 256"):
-        linear_attention_step(wide, wide, wide, torch.zeros(1, 1, 300, 300), impl="triton")
+        linear_attention_step(Tokens(wide, wide, wide), torch.zeros(1, 1, 300, 300), impl="triton")
     exact = torch.zeros(1, 1, 8, dtype=torch.float64)
     with pytest.raises(KernelUnavailableError, match="linear_attention_step"):
-        linear_attention_step(exact, exact, exact, torch.zeros(1, 1, 8, 8), impl="triton")
+        linear_attention_step(Tokens(exact, exact, exact), torch.zeros(1, 1, 8, 8), impl="triton")

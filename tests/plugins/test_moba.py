@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError, SpecError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.ops import block_sparse
+from archsearch.ops.laid_out import LaidOut
 from archsearch.testing import MixerConformance
 
 CASES = {
@@ -75,7 +76,7 @@ def gradients(out: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
 def test_op_follows_the_rule(form: str, case: tuple[int, ...]) -> None:
     *sizes, block_size, top_k = case
     tensors = inputs(*sizes)
-    out = moba_attention(*tensors, block_size=block_size, top_k=top_k, scale=0.7, impl=form)
+    out = moba_attention(LaidOut(*tensors), block_size=block_size, top_k=top_k, scale=0.7, impl=form)
     expected = by_the_rule(*tensors, block_size, top_k, scale=0.7)
     assert_close(out, expected, rtol=1e-10, atol=1e-10)
     for got, right in zip(gradients(out, tensors), gradients(expected, tensors), strict=True):
@@ -84,14 +85,14 @@ def test_op_follows_the_rule(form: str, case: tuple[int, ...]) -> None:
 
 def test_default_scale(form: str) -> None:
     tensors = inputs(1, 20, 20, 2, 2, dim=16)
-    out = moba_attention(*tensors, block_size=4, top_k=2, impl=form)
+    out = moba_attention(LaidOut(*tensors), block_size=4, top_k=2, impl=form)
     assert_close(out, by_the_rule(*tensors, 4, 2, scale=0.25), rtol=1e-10, atol=1e-10)
 
 
 def test_of_equal_scores_the_earliest_are_chosen(form: str) -> None:
     q, k, v = inputs(1, 48, 48, 2, 1)
     zeros = torch.zeros_like(q)  # every block scores 0, every seen key weighs the same
-    out = moba_attention(zeros, k, v, block_size=4, top_k=3, impl=form)
+    out = moba_attention(LaidOut(zeros, k, v), block_size=4, top_k=3, impl=form)
     for t in (11, 30, 47):
         seen = [*range(8), *range(t // 4 * 4, t + 1)]
         assert_close(out[0, t], v[0, seen].mean(0).expand(2, -1), rtol=1e-10, atol=1e-10)
@@ -100,7 +101,7 @@ def test_of_equal_scores_the_earliest_are_chosen(form: str) -> None:
 @pytest.mark.parametrize("tokens", [1, 23, 24], ids=["T1", "T23", "T24"])
 def test_dense_up_to_top_k_blocks(form: str, tokens: int) -> None:
     q, k, v = inputs(2, tokens, tokens, 4, 2)
-    out = moba_attention(q, k, v, block_size=8, top_k=3, impl=form)
+    out = moba_attention(LaidOut(q, k, v), block_size=8, top_k=3, impl=form)
     dense = torch.nn.functional.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True, enable_gqa=True
     )
@@ -111,33 +112,33 @@ def test_packed_sequences_are_apart(form: str) -> None:
     lengths = [13, 0, 1, 40, 0, 9]
     tensors = inputs(1, sum(lengths), sum(lengths), 4, 2)
     bounds = torch.tensor([0, *lengths]).cumsum(0)
-    packed = moba_attention(*tensors, block_size=4, top_k=2, cu_seqlens=bounds, impl=form)
+    packed = moba_attention(LaidOut(*tensors, cu_seqlens=bounds), block_size=4, top_k=2, impl=form)
     parts = zip(*(torch.split(x, lengths, 1) for x in tensors), strict=True)
-    apart = torch.cat([moba_attention(*part, block_size=4, top_k=2, impl=form) for part in parts], 1)
+    apart = torch.cat([moba_attention(LaidOut(*part), block_size=4, top_k=2, impl=form) for part in parts], 1)
     assert_close(packed, apart, rtol=1e-12, atol=1e-12)
     for got, right in zip(gradients(packed, tensors), gradients(apart, tensors), strict=True):
         assert_close(got, right, rtol=1e-10, atol=1e-10)
 
 
 def test_no_tokens(form: str) -> None:
-    assert moba_attention(*inputs(1, 0, 0, 2, 1), block_size=4, top_k=2, impl=form).shape == (1, 0, 2, 8)
+    assert moba_attention(LaidOut(*inputs(1, 0, 0, 2, 1)), block_size=4, top_k=2, impl=form).shape == (1, 0, 2, 8)
 
 
 def test_future_changes_nothing_before_it(form: str) -> None:
     with torch.no_grad():
         q, k, v = (x.float().detach() for x in inputs(1, 60, 60, 4, 2))
-        before = moba_attention(q, k, v, block_size=8, top_k=3, impl=form)
+        before = moba_attention(LaidOut(q, k, v), block_size=8, top_k=3, impl=form)
         for t in (7, 8, 31, 59):
             changed = [torch.cat((x[:, :t], 50 * torch.randn_like(x[:, t:])), 1) for x in (q, k, v)]
-            after = moba_attention(*changed, block_size=8, top_k=3, impl=form)
+            after = moba_attention(LaidOut(*changed), block_size=8, top_k=3, impl=form)
             assert_close(after[:, :t], before[:, :t], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("block_size", [16, 64])
 def test_bfloat16_stays_near_float32(form: str, block_size: int) -> None:
     q, k, v = (x.detach().bfloat16().requires_grad_() for x in inputs(2, 200, 200, 4, 2, dim=32))
-    out = moba_attention(q, k, v, block_size=block_size, top_k=2, impl=form)
-    wide = moba_attention(q.float(), k.float(), v.float(), block_size=block_size, top_k=2, impl="reference")
+    out = moba_attention(LaidOut(q, k, v), block_size=block_size, top_k=2, impl=form)
+    wide = moba_attention(LaidOut(q.float(), k.float(), v.float()), block_size=block_size, top_k=2, impl="reference")
     assert out.dtype == torch.bfloat16
     error = (out.float() - wide).square().mean(-1).sqrt() / wide.square().mean(-1).sqrt()
     assert error.median() < 5e-3
@@ -157,7 +158,7 @@ def test_long_sequences_make_no_square() -> None:
 
     tensors = [x.detach().float().requires_grad_() for x in inputs(1, tokens, tokens, 1, 1)]
     with Watch():
-        moba_attention(*tensors, block_size=64, top_k=3).sum().backward()
+        moba_attention(LaidOut(*tensors), block_size=64, top_k=3).sum().backward()
     assert largest <= tokens * tokens / 32
 
 
@@ -173,14 +174,16 @@ def test_long_sequences_make_no_square() -> None:
     ids=["block-size", "top-k", "triton", "unknown-impl", "bounds"],
 )
 def test_bad_arguments_are_named(change: dict[str, Any], error: type[Exception], words: str) -> None:
+    options = {"block_size": 4, "top_k": 2, **change}
+    laid = LaidOut(*inputs(1, 8, 8, 2, 1), cu_seqlens=options.pop("cu_seqlens", None))
     with pytest.raises(error, match=words):
-        moba_attention(*inputs(1, 8, 8, 2, 1), **{"block_size": 4, "top_k": 2, **change})
+        moba_attention(laid, **options)
 
 
 def test_bad_shapes_are_named() -> None:
     q, k, v = inputs(1, 8, 8, 3, 2)
     with pytest.raises(SpecError, match="multiple of the key heads"):
-        moba_attention(q, k, v, block_size=4, top_k=2)
+        moba_attention(LaidOut(q, k, v), block_size=4, top_k=2)
 
 
 class TestMobaConformance(MixerConformance):

@@ -42,13 +42,9 @@ class Case(SequenceCase):
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         q, k, v = tensors
         return moba_attention(
-            q,
-            k,
-            v,
+            LaidOut(q, k, v, cu_seqlens=self.bounds, lengths=self.lengths),
             block_size=self.block_size,
             top_k=self.top_k,
-            cu_seqlens=self.bounds,
-            lengths=self.lengths,
             scale=self.scale,
             impl=impl,
         )
@@ -112,7 +108,7 @@ def test_what_is_chosen_scores_best(dtype: torch.dtype) -> None:
     case = Case(tokens=90, block_size=8, top_k=4, heads=4, key_heads=2, batch=2)
     with torch.no_grad():
         q, k, v = (torch.randn_like(x) for x in case.inputs(dtype))
-        x, row, blocks = launch._prepare(LaidOut(q=q, k=k, v=v), 8, 1.0)
+        x, row, blocks = launch._prepare(LaidOut(q, k, v), 8, 1.0)
         chosen = launch._choose(x, blocks, 3, row).view(2, 90, 4, 3).long()
     means = k.double()[:, :88].unflatten(1, (11, 8)).mean(2).to(dtype).double().repeat_interleave(2, 2)
     scores = torch.einsum("bthd,bnhd->bthn", q.double(), means)
@@ -128,7 +124,7 @@ def test_what_is_chosen_scores_best(dtype: torch.dtype) -> None:
 def test_of_equal_scores_the_earliest_are_chosen() -> None:
     _, k, v = Case(tokens=48, block_size=4, top_k=3).inputs(torch.float32)
     signs = torch.tensor([0.0, -0.0]).repeat(24)[None, :, None, None]  # every block scores 0 or -0
-    out = moba_attention(signs.expand(1, 48, 2, 16), k, v, block_size=4, top_k=3, impl="triton")
+    out = moba_attention(LaidOut(signs.expand(1, 48, 2, 16), k, v), block_size=4, top_k=3, impl="triton")
     for t in (11, 30, 47):
         seen = [*range(8), *range(t // 4 * 4, t + 1)]
         assert ratio(out[0, t], v[0, seen].mean(0).double().expand(2, -1)) < 1e-5
@@ -148,7 +144,7 @@ def test_slices_of_one_tensor_are_read_where_they_are() -> None:
     wide = torch.randn(2, 40, 8, 16, generator=torch.Generator().manual_seed(0))
     parts = torch.split(wide, [4, 2, 2], dim=2)
     sliced, apart = (
-        moba_attention(*xs, block_size=8, top_k=2, impl="triton") for xs in (parts, [x.clone() for x in parts])
+        moba_attention(LaidOut(*xs), block_size=8, top_k=2, impl="triton") for xs in (parts, [x.clone() for x in parts])
     )
     assert torch.equal(sliced, apart)
 
@@ -156,7 +152,7 @@ def test_slices_of_one_tensor_are_read_where_they_are() -> None:
 def test_autocast_decides_the_dtype() -> None:
     tensors = Case(tokens=20, block_size=8, top_k=2).inputs(torch.float32)
     with torch.autocast("cpu", dtype=torch.float16):
-        out = moba_attention(*tensors, block_size=8, top_k=2, impl="triton")
+        out = moba_attention(LaidOut(*tensors), block_size=8, top_k=2, impl="triton")
     assert out.dtype == torch.float16
 
 
@@ -177,7 +173,7 @@ def test_compiles_as_one_graph() -> None:
 def test_what_no_kernel_serves_is_refused(dtype: torch.dtype, dim: int) -> None:
     tensors = Case(tokens=8, block_size=4, top_k=2, dim=dim).inputs(dtype)
     with pytest.raises(KernelUnavailableError, match="moba_attention"):
-        moba_attention(*tensors, block_size=4, top_k=2, impl="triton")
+        moba_attention(LaidOut(*tensors), block_size=4, top_k=2, impl="triton")
 
 
 STEPS = {

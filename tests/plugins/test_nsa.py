@@ -9,6 +9,7 @@ import pytest
 import torch
 from archsearch_plugins.nsa import NsaPlugin
 from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.sizes import NsaSizes
 from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError, SpecError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.ops import block_sparse
+from archsearch.ops.laid_out import LaidOut
 from archsearch.testing import MixerConformance
 
 CASES = {
@@ -49,10 +51,18 @@ def inputs(batch: int, queries: int, keys: int, heads: int, groups: int, dim: in
     return [torch.randn(size, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes]
 
 
-def nsa(tensors: list[Tensor] | tuple[Tensor, ...], **arguments: Any) -> Tensor:
+def nsa(
+    tensors: list[Tensor] | tuple[Tensor, ...],
+    *,
+    cu_seqlens: Tensor | None = None,
+    scale: float | None = None,
+    impl: str = "auto",
+    **sizes: int,
+) -> Tensor:
     """The op on q, k, v and gates."""
     q, k, v, gates = tensors
-    return nsa_attention(q, k, v, gates=gates, **{**SIZES, **arguments})
+    laid = LaidOut(q, k, v, cu_seqlens=cu_seqlens)
+    return nsa_attention(laid, gates=gates, sizes=NsaSizes(**{**SIZES, **sizes}), scale=scale, impl=impl)
 
 
 def by_the_rules(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.sizes import NsaSizes
 from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.nsa.triton.launch import sequences as launch
 from archsearch_plugins.nsa.triton.table import TABLE
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
 from archsearch.ops.block_cache import write_mean, write_means
+from archsearch.ops.laid_out import LaidOut
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NAMES = ("q", "k", "v", "gates")
@@ -40,15 +42,9 @@ class Case(SequenceCase):
     def run(self, tensors: list[Tensor], impl: str) -> Tensor:
         q, k, v, gates = tensors
         return nsa_attention(
-            q,
-            k,
-            v,
+            LaidOut(q, k, v, cu_seqlens=self.bounds, lengths=self.lengths),
             gates=gates,
-            block_size=self.block_size,
-            top_k=self.top_k,
-            window=self.window,
-            cu_seqlens=self.bounds,
-            lengths=self.lengths,
+            sizes=NsaSizes(block_size=self.block_size, top_k=self.top_k, window=self.window),
             scale=self.scale,
             impl=impl,
         )
@@ -151,7 +147,8 @@ def test_what_is_chosen_weighs_most(dtype: torch.dtype) -> None:
 def test_of_equal_probabilities_the_earliest_are_chosen() -> None:
     q, k, v, gates = Case(tokens=24, block_size=2, top_k=4, window=3).inputs(torch.float32)
     only_selection = torch.tensor([0.0, 1.0, 0.0]).expand_as(gates)
-    out = nsa_attention(torch.zeros_like(q), k, v, gates=only_selection, block_size=2, top_k=4, window=3, impl="triton")
+    sizes = NsaSizes(block_size=2, top_k=4, window=3)
+    out = nsa_attention(LaidOut(torch.zeros_like(q), k, v), gates=only_selection, sizes=sizes, impl="triton")
     for t in (7, 14, 23):
         seen = [*range(6), *range(t // 2 * 2, t + 1)]
         assert ratio(out[0, t], v[0, seen].mean(0).double().expand(2, -1)) < 1e-5
@@ -181,9 +178,9 @@ def test_compiles_as_one_graph() -> None:
 
 
 def test_autocast_decides_the_dtype() -> None:
-    tensors = Case(tokens=20, block_size=8, top_k=2, window=8).inputs(torch.float32)
+    case = Case(tokens=20, block_size=8, top_k=2, window=8)
     with torch.autocast("cpu", dtype=torch.float16):
-        out = nsa_attention(*tensors[:3], gates=tensors[3], block_size=8, top_k=2, window=8, impl="triton")
+        out = case.run(case.inputs(torch.float32), "triton")
     assert out.dtype == torch.float16
 
 
@@ -236,7 +233,7 @@ def filled_cache(lengths: Tensor, heads: int, groups: int, dim: int, block_size:
 def step(tensors: list[Tensor], lengths: Tensor, impl: str, **sizes: int) -> Tensor:
     q, k, v, k_means, v_means, gates = tensors
     cache = NsaCache(k=k, v=v, k_means=k_means, v_means=v_means, lengths=lengths)
-    return nsa_attention_step(q, cache, gates=gates, impl=impl, **sizes)
+    return nsa_attention_step(q, cache, gates=gates, sizes=NsaSizes(**sizes), impl=impl)
 
 
 def test_step_has_the_gradients_of_the_form_in_pytorch() -> None:

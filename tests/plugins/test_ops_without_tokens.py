@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention
 from archsearch_plugins.linear.ops import linear_attention
+from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.moba.ops import moba_attention
 from archsearch_plugins.nsa.ops import nsa_attention
+from archsearch_plugins.nsa.sizes import NsaSizes
 from archsearch_plugins.sliding.ops import window_attention
 from kernel_calls import STEPS, Sizes
 from torch import Tensor
 
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError
 
 OPS: dict[str, Callable[..., Tensor]] = {
     "full": full_attention,
-    "sliding": lambda q, k, v, **call: window_attention(q, k, v, window=5, sinks=2, **call),
-    "moba": lambda q, k, v, **call: moba_attention(q, k, v, block_size=4, top_k=2, **call),
-    "nsa": lambda q, k, v, **call: nsa_attention(
-        q, k, v, gates=q.new_ones(*q.shape[:3], 3), block_size=4, top_k=3, window=5, **call
+    "sliding": partial(window_attention, window=5, sinks=2),
+    "moba": partial(moba_attention, block_size=4, top_k=2),
+    "nsa": lambda laid, impl: nsa_attention(
+        laid, gates=laid.q.new_ones(*laid.q.shape[:3], 3), sizes=NsaSizes(block_size=4, top_k=3, window=5), impl=impl
     ),
-    "linear": lambda q, k, v, **call: linear_attention(k, v, q, **call)[0],
+    "linear": lambda laid, impl: linear_attention(
+        Tokens(laid.k, laid.v, laid.q), cu_seqlens=laid.cu_seqlens, impl=impl
+    )[0],
 }
 IMPLS = ("reference", "chunkwise", "triton")
 CASES = [(op, impl) for op in OPS for impl in IMPLS]
@@ -33,7 +39,7 @@ CASES = [(op, impl) for op in OPS for impl in IMPLS]
 @pytest.mark.parametrize(("op", "impl"), CASES)
 def test_no_tokens(op: str, impl: str, shape: tuple[int, int]) -> None:
     q, k, v = (torch.randn(*shape, heads, 16, requires_grad=True) for heads in (4, 2, 2))
-    out = OPS[op](q, k, v, impl=impl)
+    out = OPS[op](LaidOut(q, k, v), impl=impl)
     assert out.shape == q.shape
     gradients = torch.autograd.grad(out.sum(), (q, k, v))
     assert [x.shape for x in gradients] == [q.shape, k.shape, v.shape]
@@ -42,16 +48,16 @@ def test_no_tokens(op: str, impl: str, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("op", "impl"), CASES)
 def test_a_packed_batch_of_empty_sequences(op: str, impl: str) -> None:
     q, k, v = (torch.randn(1, 0, heads, 16) for heads in (4, 2, 2))
-    assert OPS[op](q, k, v, impl=impl, cu_seqlens=torch.tensor([0, 0, 0])).shape == q.shape
+    assert OPS[op](LaidOut(q, k, v, cu_seqlens=torch.tensor([0, 0, 0])), impl=impl).shape == q.shape
 
 
 @pytest.mark.parametrize("op", ["full", "sliding", "moba", "nsa"])
 def test_bounds_and_lengths_are_held_to_no_tokens_too(op: str) -> None:
     q, k, v = (torch.randn(1, 0, heads, 16) for heads in (4, 2, 2))
     with pytest.raises(ShapeError, match=r"cu_seqlens = \[0, 3\]"):
-        OPS[op](q, k, v, impl="chunkwise", cu_seqlens=torch.tensor([0, 3]))
+        OPS[op](LaidOut(q, k, v, cu_seqlens=torch.tensor([0, 3])), impl="chunkwise")
     with pytest.raises(ShapeError, match=r"_attention: lengths = \[3\]: must lie between the 0 queries and the 0 rows"):
-        OPS[op](q, k, v, impl="chunkwise", lengths=torch.tensor([3]))
+        OPS[op](LaidOut(q, k, v, lengths=torch.tensor([3])), impl="chunkwise")
 
 
 @pytest.mark.parametrize("op", STEPS)

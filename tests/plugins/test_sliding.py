@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError
 
 PLUGIN = SlidingPlugin()
@@ -65,7 +66,7 @@ def test_op_equals_token_by_token(form: str, window: int, sinks: int, queries: i
     if form.startswith("_"):
         actual = getattr(ops, form)(*tensors, window, sinks, None)
     else:
-        actual = window_attention(*tensors, window=window, sinks=sinks, impl=form)
+        actual = window_attention(LaidOut(*tensors), window=window, sinks=sinks, impl=form)
     weights = torch.randn_like(expected)
     assert_close(actual, expected)
     for found, wanted in zip(
@@ -101,7 +102,7 @@ def test_queries_after_lengths_equal_token_by_token(
     filled = torch.tensor(lengths)
     unfilled = torch.arange(150) >= filled[:, None]
     k, v = (x.detach().masked_fill(unfilled[..., None, None], torch.nan).requires_grad_() for x in (k, v))
-    actual = window_attention(q, k, v, window=window, sinks=sinks, lengths=filled, impl=form)
+    actual = window_attention(LaidOut(q, k, v, lengths=filled), window=window, sinks=sinks, impl=form)
     rows = [(q[i : i + 1], k[i : i + 1, :n], v[i : i + 1, :n]) for i, n in enumerate(lengths)]
     expected = torch.cat([_token_by_token(*row, window, sinks) for row in rows])
     assert_close(actual, expected)
@@ -117,7 +118,7 @@ def test_queries_after_lengths_equal_token_by_token(
 def test_packed_sequences(impl: str, lengths: list[int]) -> None:
     q, k, v = _qkv(sum(lengths), sum(lengths), batch=1)
     bounds = torch.tensor([0, *lengths]).cumsum(0)
-    packed = window_attention(q, k, v, window=6, sinks=2, cu_seqlens=bounds, impl=impl)
+    packed = window_attention(LaidOut(q, k, v, cu_seqlens=bounds), window=6, sinks=2, impl=impl)
     pieces = zip(*(x.split(lengths, 1) for x in (q, k, v)), strict=True)
     apart = [_token_by_token(*piece, 6, 2) for piece in pieces if piece[0].shape[1]]
     assert_close(packed, torch.cat(apart, 1) if apart else q)
@@ -139,29 +140,29 @@ def test_work_grows_with_tokens_times_window(
     tokens = 4096
     q, k, v = (torch.zeros(len(lengths or [0]), tokens, 1, 4) for _ in range(3))
     if lengths is None:
-        window_attention(q, k, v, window=window, sinks=sinks)
+        window_attention(LaidOut(q, k, v), window=window, sinks=sinks)
     else:
-        window_attention(q[:, :3990], k, v, window=window, sinks=sinks, lengths=torch.tensor(lengths))
+        window_attention(LaidOut(q[:, :3990], k, v, lengths=torch.tensor(lengths)), window=window, sinks=sinks)
     assert 0 < sum(scores) <= len(q) * tokens * (2 * max(window, 64) + sinks)
 
 
 def test_wrong_arguments_are_named() -> None:
     q, k, v = _qkv(5, 5)
     with pytest.raises(OptionsError, match="window = 0, sinks = 0"):
-        window_attention(q, k, v, window=0)
+        window_attention(LaidOut(q, k, v), window=0)
     with pytest.raises(OptionsError, match="sinks = -1"):
-        window_attention(q, k, v, window=3, sinks=-1)
+        window_attention(LaidOut(q, k, v), window=3, sinks=-1)
     with pytest.raises(ShapeError, match="multiple of the key heads"):
-        window_attention(q[:, :, :3], k, v, window=3)
+        window_attention(LaidOut(q[:, :, :3], k, v), window=3)
     for wrong in ([5, 4], [6, 5]):
         with pytest.raises(ShapeError, match=r"window_attention: lengths = .*between the 5 queries and the 5 rows"):
-            window_attention(q, k, v, window=3, lengths=torch.tensor(wrong))
+            window_attention(LaidOut(q, k, v, lengths=torch.tensor(wrong)), window=3)
     with pytest.raises(ShapeError, match=r"lengths must be \[batch\]"):
-        window_attention(q, k, v, window=3, lengths=torch.tensor([5]))
+        window_attention(LaidOut(q, k, v, lengths=torch.tensor([5])), window=3)
     with pytest.raises(ShapeError, match="cu_seqlens and lengths"):
-        window_attention(q, k, v, window=3, lengths=torch.tensor([5, 5]), cu_seqlens=torch.tensor([0, 5]))
+        window_attention(LaidOut(q, k, v, lengths=torch.tensor([5, 5]), cu_seqlens=torch.tensor([0, 5])), window=3)
     with pytest.raises(KernelUnavailableError, match=r'window_attention.*"triton"'):
-        window_attention(q, k, v, window=3, impl="triton")
+        window_attention(LaidOut(q, k, v), window=3, impl="triton")
     with pytest.raises(OptionsError, match="greater than or equal to 1"):
         PLUGIN.parse_options({"window": 0})
 
@@ -170,8 +171,8 @@ def test_wrong_arguments_are_named() -> None:
 def test_dense_as_long_as_nothing_is_dropped(window: int, sinks: int) -> None:
     longest = PLUGIN.dense_up_to(PLUGIN.parse_options({"window": window, "sinks": sinks}), LayerInfo())
     q, k, v = _qkv(longest + 1, longest + 1)
-    full = window_attention(q, k, v, window=longest + 1)
-    short = window_attention(q, k, v, window=window, sinks=sinks)
+    full = window_attention(LaidOut(q, k, v), window=longest + 1)
+    short = window_attention(LaidOut(q, k, v), window=window, sinks=sinks)
     assert_close(short[:, :longest], full[:, :longest])
     assert not torch.allclose(short[:, longest], full[:, longest])
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archsearch.errors import KernelUnavailableError
+from archsearch.ops.laid_out import LaidOut
 
 
 class Case(NamedTuple):
@@ -94,15 +95,17 @@ def make_inputs(case: Case, *, batch: int = 2) -> list[Tensor]:
     return [q[:, case.tokens - (case.queries or case.tokens) :], k, v]
 
 
-def differentiate(inputs: list[Tensor], impl: str, **options: Any) -> list[Tensor]:
+def differentiate(
+    inputs: list[Tensor], impl: str, *, cu_seqlens: Tensor | None = None, lengths: Tensor | None = None, **options: Any
+) -> list[Tensor]:
     """The output, and the gradients of q, k and v from the same one of it."""
     given = [x.detach().requires_grad_() for x in inputs]
-    out = window_attention(*given, impl=impl, **options)
+    out = window_attention(LaidOut(*given, cu_seqlens=cu_seqlens, lengths=lengths), impl=impl, **options)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).half()  # the same numbers in every dtype
     return [out, *torch.autograd.grad(out, given, grad.to(out.dtype))]
 
 
-def check(inputs: list[Tensor], *, outputs: float = 1e-5, gradients: float = 1e-5, **options: object) -> list[Tensor]:
+def check(inputs: list[Tensor], *, outputs: float = 1e-5, gradients: float = 1e-5, **options: Any) -> list[Tensor]:
     """The kernel's output and gradients, which are within those ratios of the reference in float64."""
     found = differentiate(inputs, "triton", **options)
     assert found[0].dtype == inputs[0].dtype
@@ -231,9 +234,9 @@ def test_filled_rows_of_a_part_of_a_larger_cache() -> None:
 @pytest.mark.parametrize("impl", ["reference", "chunkwise", "triton"])
 def test_lengths_of_any_integers(impl: str) -> None:
     inputs, lengths = Held(Case(90, 9, 2, 2, 1, queries=20), (40, 21, 90)).inputs()
-    expected = window_attention(*inputs, window=9, sinks=2, lengths=lengths, impl=impl)
+    expected = window_attention(LaidOut(*inputs, lengths=lengths), window=9, sinks=2, impl=impl)
     for same in (lengths.int(), torch.stack((lengths, -lengths), 1)[:, 0], lengths.short()):
-        assert torch.equal(window_attention(*inputs, window=9, sinks=2, lengths=same, impl=impl), expected)
+        assert torch.equal(window_attention(LaidOut(*inputs, lengths=same), window=9, sinks=2, impl=impl), expected)
 
 
 LENGTHS = {
@@ -255,26 +258,27 @@ def test_packed_sequences(lengths: list[int], window: int, sinks: int) -> None:
     if sum(lengths):
         check(inputs, window=window, sinks=sinks, cu_seqlens=bounds)
     else:
-        assert window_attention(*inputs, window=window, cu_seqlens=bounds, impl="triton").shape == (1, 0, 2, 16)
+        out = window_attention(LaidOut(*inputs, cu_seqlens=bounds), window=window, impl="triton")
+        assert out.shape == (1, 0, 2, 16)
 
 
 @pytest.mark.parametrize(("window", "sinks"), [(9, 0), (9, 4), (200, 0)])
 def test_the_past_does_not_see_the_future(window: int, sinks: int) -> None:
     inputs, place = make_inputs(Case(150, window, sinks, 2, 1)), 77
-    before = window_attention(*inputs, window=window, sinks=sinks, impl="triton")
+    before = window_attention(LaidOut(*inputs), window=window, sinks=sinks, impl="triton")
     for x in inputs:
         x[:, place] += 3.0
-    after = window_attention(*inputs, window=window, sinks=sinks, impl="triton")
+    after = window_attention(LaidOut(*inputs), window=window, sinks=sinks, impl="triton")
     assert torch.equal(before[:, :place], after[:, :place])
     assert not torch.equal(before[:, place], after[:, place])
 
 
 def test_packed_sequences_do_not_see_each_other() -> None:
     inputs, bounds = make_inputs(Case(150, 70, 4), batch=1), torch.tensor([0, 40, 90, 150])
-    before = window_attention(*inputs, window=70, sinks=4, cu_seqlens=bounds, impl="triton")
+    before = window_attention(LaidOut(*inputs, cu_seqlens=bounds), window=70, sinks=4, impl="triton")
     for x in inputs:
         x[:, 40:90] += 3.0
-    after = window_attention(*inputs, window=70, sinks=4, cu_seqlens=bounds, impl="triton")
+    after = window_attention(LaidOut(*inputs, cu_seqlens=bounds), window=70, sinks=4, impl="triton")
     assert torch.equal(before[:, :40], after[:, :40])
     assert torch.equal(before[:, 90:], after[:, 90:])
 
@@ -308,7 +312,7 @@ def test_large_scores_stay_finite() -> None:
 def test_autocast_casts_and_gradients_come_back_in_float32() -> None:
     inputs = [x.detach().requires_grad_() for x in make_inputs(Case(40, 9, 2))]
     with torch.autocast("cpu", torch.float16):
-        out = window_attention(*inputs, window=9, sinks=2, impl="triton")
+        out = window_attention(LaidOut(*inputs), window=9, sinks=2, impl="triton")
     assert out.dtype == torch.float16
     assert all(grad.dtype == torch.float32 for grad in torch.autograd.grad(out.float().sum(), inputs))
 
@@ -326,10 +330,10 @@ def test_nothing_is_read_back_from_the_device() -> None:
     with FakeTensorMode():  # reading a value out of a fake tensor is an error
         q, k, v = (torch.zeros(1, 40, 2, 32, requires_grad=True) for _ in range(3))
         bounds = torch.zeros(4, dtype=torch.int64)
-        out = window_attention(q, k, v, window=9, sinks=2, cu_seqlens=bounds, impl="triton")
+        out = window_attention(LaidOut(q, k, v, cu_seqlens=bounds), window=9, sinks=2, impl="triton")
         out.sum().backward()
         continued = window_attention(
-            q[:, :10], k, v, window=9, sinks=2, lengths=torch.zeros(1, dtype=torch.int32), impl="triton"
+            LaidOut(q[:, :10], k, v, lengths=torch.zeros(1, dtype=torch.int32)), window=9, sinks=2, impl="triton"
         )
         continued.sum().backward()
     assert out.shape == (1, 40, 2, 32)
@@ -340,10 +344,10 @@ def test_nothing_is_read_back_from_the_device() -> None:
 def test_what_no_kernel_can_do_is_refused() -> None:
     inputs = make_inputs(Case(5, 3, 0))
     with pytest.raises(KernelUnavailableError, match=r'window_attention.*"triton"'):
-        window_attention(*(x.double() for x in inputs), window=3, impl="triton")
+        window_attention(LaidOut(*(x.double() for x in inputs)), window=3, impl="triton")
     wide = [x.repeat(1, 1, 1, 9) for x in inputs]
     with pytest.raises(KernelUnavailableError, match=r"head_dim = 288.*256 is the largest"):
-        window_attention(*wide, window=3, impl="triton")
+        window_attention(LaidOut(*wide), window=3, impl="triton")
 
 
 @pytest.mark.parametrize("arch", ["sm_90", "sm_80"])

@@ -98,5 +98,5 @@ def test_one_call_of_the_op_for_a_piece_of_any_length() -> None:
         op.reset_mock()
         mixer(x[:, 30:], state=state, ctx=Context())
     assert op.call_count == 1
-    q, k, _ = op.call_args.args
-    assert (q.shape[1], k.shape[1]) == (500, 5 + 2 + 500)
+    (laid,) = op.call_args.args
+    assert (laid.q.shape[1], laid.k.shape[1]) == (500, 5 + 2 + 500)

@@ -9,14 +9,17 @@ import pytest
 import torch
 from archsearch_plugins.full.ops import full_attention_step
 from archsearch_plugins.linear.ops import linear_attention
+from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.moba import ops as moba
 from archsearch_plugins.nsa import ops as nsa
+from archsearch_plugins.nsa.sizes import NsaSizes
 from archsearch_plugins.nsa.step import NsaCache, nsa_attention_step
 from archsearch_plugins.sliding.ops import window_attention, window_attention_step
 from kernel_checks import ratio
 from torch import Tensor
 
 from archsearch.ops.block_cache import BlockCache
+from archsearch.ops.laid_out import LaidOut
 
 ROWS, POISONS = 100, (torch.nan, torch.inf)
 
@@ -110,9 +113,9 @@ def moba_step(sizes: Sizes, q: Tensor, cache: dict[str, Tensor], impl: str) -> T
 
 
 def nsa_step(sizes: Sizes, q: Tensor, cache: dict[str, Tensor], impl: str) -> Tensor:
-    options = {"block_size": sizes.block_size, "top_k": sizes.top_k, "window": sizes.window}
+    seen = NsaSizes(block_size=sizes.block_size, top_k=sizes.top_k, window=sizes.window)
     gates = sizes.normal(sizes.heads, 3)
-    return nsa_attention_step(q, NsaCache(**cache, lengths=sizes.last + 1), gates=gates, impl=impl, **options)
+    return nsa_attention_step(q, NsaCache(**cache, lengths=sizes.last + 1), gates=gates, sizes=seen, impl=impl)
 
 
 STEPS: dict[str, tuple[Call, Needs]] = {
@@ -165,11 +168,14 @@ def test_every_row_that_is_needed_is_read(op: str) -> None:
 
 
 SEQUENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "linear": lambda q, k, v: linear_attention(q, k, v, impl="triton")[0],
-    "sliding": lambda q, k, v: window_attention(q, k, v, window=40, sinks=1, impl="triton"),
-    "moba": lambda q, k, v: moba.moba_attention(q, k, v, block_size=4, top_k=6, impl="triton"),
+    "linear": lambda q, k, v: linear_attention(Tokens(q, k, v), impl="triton")[0],
+    "sliding": lambda q, k, v: window_attention(LaidOut(q, k, v), window=40, sinks=1, impl="triton"),
+    "moba": lambda q, k, v: moba.moba_attention(LaidOut(q, k, v), block_size=4, top_k=6, impl="triton"),
     "nsa": lambda q, k, v: nsa.nsa_attention(
-        q, k, v, gates=torch.ones(*q.shape[:3], 3), block_size=4, top_k=6, window=3, impl="triton"
+        LaidOut(q, k, v),
+        gates=torch.ones(*q.shape[:3], 3),
+        sizes=NsaSizes(block_size=4, top_k=6, window=3),
+        impl="triton",
     ),
 }
 

@@ -35,7 +35,7 @@ def full_forward(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, lengths: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Output `[B, T, Hq, D]` and log-sum-exps `[B * T, Hq]`, to base 2."""
-    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    laid = LaidOut(q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     x, row, seen = _prepare(laid, scale)
     return attend_range(x, seen, row["forward"])
 
@@ -53,7 +53,7 @@ def full_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    laid = LaidOut(q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     x, row, seen = _prepare(laid, scale)
     grad = gradient(o, g, norms, x.width, row["inner"])
     dq, dk, dv = (torch.empty(y.shape, dtype=y.dtype, device=y.device) for y in (q, k, v))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tokens import Tokens
+from ..tokens import CanonicalTokens
 from .decay import decayed_products
 from .ends import ChunkEnds
 from .triangular import unit_lower_solve
@@ -24,7 +24,7 @@ _LONGEST = 128  # the constants of a chunk of C tokens hold C^3 numbers
 
 
 def chunkwise(
-    tokens: Tokens, state: Tensor | None, scale: float, chunk_size: int, want_state: bool
+    tokens: CanonicalTokens, state: Tensor | None, scale: float, chunk_size: int, want_state: bool
 ) -> tuple[Tensor, Tensor]:
     """Outputs `[B, T, H, V]` and the last state `[B, H, K, V]`, which means nothing unless it is wanted."""
     length = tokens.q.shape[1]
@@ -48,7 +48,7 @@ def chunk_length(length: int, chunk_size: int) -> int:
     return size
 
 
-def _hebbian(q: Tensor, chunks: Tokens, state: Tensor | None, want_state: bool) -> tuple[Tensor, Tensor]:
+def _hebbian(q: Tensor, chunks: CanonicalTokens, state: Tensor | None, want_state: bool) -> tuple[Tensor, Tensor]:
     v = chunks.v
     (weights,), decay = decayed_products((q,), chunks.k, chunks.log_decay, chunks.decay)
     o = weights @ v
@@ -62,7 +62,9 @@ def _hebbian(q: Tensor, chunks: Tokens, state: Tensor | None, want_state: bool) 
     return o + _read(state, ends, decay), ends[-1]
 
 
-def _delta(q: Tensor, chunks: Tokens, beta: Tensor, state: Tensor | None, want_state: bool) -> tuple[Tensor, Tensor]:
+def _delta(
+    q: Tensor, chunks: CanonicalTokens, beta: Tensor, state: Tensor | None, want_state: bool
+) -> tuple[Tensor, Tensor]:
     strong = chunks.k * beta[..., None]
     (weights, overlaps), decay = decayed_products((q, strong), chunks.k, chunks.log_decay, chunks.decay)
     count, known = len(q), chunks.v * beta[..., None]

@@ -11,14 +11,14 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from archsearch.kernels import Build, Key
+from archsearch.kernels import Build, Config, Key
 
 from ..decays import Decay
-from .builds_step import step_builds
 from .launch.backward import backward
 from .launch.forward import operands_of, run_outputs, run_states, within_chunks
 from .launch.plan import Inputs, Launch, make_plan, recording
-from .table import OP, SHORTEST_SEGMENT, TABLE
+from .step import step_kernel
+from .table import OP, SHORTEST_SEGMENT, STEP_OP, STEP_TABLE, TABLE
 
 _POINTERS = {
     torch.bfloat16: "*bf16",
@@ -30,15 +30,34 @@ _RULES = ("hebbian", "delta")
 _DECAYS: tuple[Decay, ...] = ("none", "head", "channel")
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments and for grouped value heads."""
+_STEP_SIZES = (
+    "heads",
+    "value_heads",
+    "key_dim",
+    "value_dim",
+    "q_row",
+    "k_row",
+    "v_row",
+    "decay_row",
+    "beta_row",
+)
+_STEP_SIGNATURE = {
+    **dict.fromkeys(("q", "k", "v"), "*bf16"),
+    **dict.fromkeys(("log_decay", "beta", "state", "after"), "*fp32"),
+    "o": "*bf16",
+    "scale": "fp32",
+    **dict.fromkeys(_STEP_SIZES, "i32"),
+}
 
 
 def builds(arch: str) -> Iterator[Build]:
     """Every rule and decay in every row of `arch`; packed, in segments and with grouped value heads at one head dim,
-    where the code is the same but for where chunks lie, and gradients that are summed over a group later."""
+    where the code is the same but for where chunks lie, and gradients that are summed over a group later; and those of
+    the step."""
     for key in TABLE.rows:
         if key[0] == arch:
             yield from _row(key)
-    yield from step_builds(arch)
+    yield from _step_builds(arch)
 
 
 def _row(key: Key) -> Iterator[Build]:
@@ -113,3 +132,41 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
         return _POINTERS[value.dtype]
     return "fp32" if isinstance(value, float) else "i32"
+
+
+def _step_builds(arch: str) -> Iterator[Build]:
+    """Every rule and decay in every row of `arch`, by one decoded token; and, for value dims that are no multiple of 4,
+    the delta rule with a decay by channel."""
+    for (row_arch, key_dim, _), row in STEP_TABLE.rows.items():
+        if row_arch != arch:
+            continue
+        for name, config in row.items():
+            for rule, decay in product(("hebbian", "delta"), ("none", "constant", "head", "channel")):
+                yield _step_build(name, config, key_dim, rule, decay, aligned=True)
+            yield _step_build(name, config, key_dim, "delta", "channel", aligned=False)
+
+
+def _step_build(name: str, config: Config, key_dim: int, rule: str, decay: str, *, aligned: bool) -> Build:
+    constexprs = {
+        "DELTA": rule == "delta",
+        "DECAY": decay,
+        "ALIGNED": aligned,
+        "BLOCK_K": key_dim,
+        "BLOCK_V": config.tiles["V"],
+    }
+    variant = f"{rule}-{decay}" + ("" if aligned else "-odd")
+    signature = dict(_STEP_SIGNATURE)
+    if rule == "hebbian":
+        signature["beta"] = "*bf16"  # stands in: the kernel reads none
+    if decay == "none":
+        signature["log_decay"] = "*bf16"
+    return Build(
+        op=STEP_OP,
+        name=name,
+        fn=step_kernel,
+        signature=signature,
+        constexprs=constexprs,
+        config=config,
+        head_dim=key_dim,
+        variant=variant,
+    )

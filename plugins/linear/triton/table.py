@@ -1,13 +1,16 @@
-"""Configurations of the kernels over whole sequences, by architecture, head dim and chunk."""
+"""Configurations of the kernels: over whole sequences by architecture, head dim and chunk, of one token by key dim."""
 
 from __future__ import annotations
 
 from archsearch.kernels import Config, Key, Table
 
-OP = "linear_attention"
+OP, STEP_OP = "linear_attention", "linear_attention_step"
 
 CROWD = 264
 """Programs that keep a card busy: below it sequences are cut into segments."""
+
+STEP_CROWD = 256
+"""Programs that keep a card busy: below it a step is cut into narrower tiles of values."""
 
 SHORTEST_SEGMENT = 16
 """Chunks: a shorter segment is not worth its scan."""
@@ -52,3 +55,25 @@ def _row(arch: str, *, keys: int, values: int, state: int, warps: int) -> dict[s
 _SMALL = {("sm_90", 16, 16): _row("sm_90", keys=16, values=16, state=16, warps=1)}
 
 TABLE = Table(op=OP, package=__package__, rows={**_SMALL, **_rows("sm_90"), **_rows("sm_80")})
+
+
+def _step_rows(arch: str) -> dict[Key, dict[str, Config]]:
+    return {
+        (arch, 32, 0): _step_row(wide=64, warps=2, narrow=16),
+        (arch, 64, 0): _step_row(wide=32, warps=2, narrow=8),
+        (arch, 128, 0): _step_row(wide=32, warps=4, narrow=8),
+        (arch, 256, 0): _step_row(wide=16, warps=4, narrow=8, narrow_warps=2),
+    }
+
+
+def _step_row(*, wide: int, warps: int, narrow: int, narrow_warps: int = 1) -> dict[str, Config]:
+    """Tiles of `wide` values where there are many heads in the batch, of `narrow` ones where there are few."""
+    return {
+        "wide": Config(tiles={"V": wide}, num_warps=warps, num_stages=1),
+        "narrow": Config(tiles={"V": narrow}, num_warps=narrow_warps, num_stages=1),
+    }
+
+
+_SMALL_STEP = {("sm_90", 16, 0): _step_row(wide=64, warps=1, narrow=16)}
+
+STEP_TABLE = Table(op=STEP_OP, package=__package__, rows={**_SMALL_STEP, **_step_rows("sm_90"), **_step_rows("sm_80")})

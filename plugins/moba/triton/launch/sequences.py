@@ -47,7 +47,7 @@ def moba_forward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output `[B, T, Hq, D]`; log-sum-exps `[B * T, Hq]`, to base 2; the order and bounds of `layout.Pairs`."""
-    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    laid = LaidOut(q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     x, row, blocks = _prepare(laid, block_size, scale)
     slots = top_k - 1
     if not slots:
@@ -76,7 +76,7 @@ def moba_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    laid = LaidOut(q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     x, row, blocks = _prepare(laid, block_size, scale)
     grad, own, slots = gradient(o, g, norms, x.width, row["inner"]), _own_range(blocks), top_k - 1
     dq, dk, dv = torch.empty(q.shape, dtype=q.dtype, device=q.device), *(_wide_like(y) for y in (k, v))
@@ -103,7 +103,7 @@ def _(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, count, heads, _ = q.shape
-    blocks = most_blocks(LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths), block_size)
+    blocks = most_blocks(LaidOut(q, k, v, cu_seqlens=cu_seqlens, lengths=lengths), block_size)
     pairs, lanes = (batch * count * heads * (top_k - 1), k.shape[2] * blocks + 1) if top_k > 1 else (0, 0)
     return (
         q.new_empty(q.shape),

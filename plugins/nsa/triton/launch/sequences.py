@@ -26,16 +26,16 @@ from archsearch.ops.triton.launch.attention import (
 from archsearch.ops.triton.layout import Blocks, lay_blocks, sort_pairs
 from archsearch.ops.triton.operands import Operands, alike, narrowed, operands
 
-from ...sizes import Sizes
+from ...sizes import NsaSizes
 from ..choice import choose_important
 from ..selection import selection_forward, selection_grad_query
 from ..table import TABLE
 
 
-def branches(laid: LaidOut, sizes: Sizes, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def branches(laid: LaidOut, sizes: NsaSizes, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Compression, selection and window of `ops.nsa_attention` by kernels, each `[B, T, Hq, Dv]`; nothing waits for
     the device, so bounds go unchecked."""
-    made = nsa_forward(*alike(laid).flat, sizes.block_size, sizes.top_k, sizes.window, scale)
+    made = nsa_forward(*alike(laid).flat, *sizes.flat, scale)
     compressed, selected, local = (narrowed(o, laid) for o in made[:3])
     return compressed, selected, local
 
@@ -82,7 +82,7 @@ def nsa_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The branches `[B, T, Hq, D]`, the log-sum-exps of each `[B * T, Hq]` to base 2, the past blocks that are chosen,
     `[B * T, Hkv, top_k - 1]` int32, -1 for none."""
-    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    laid = LaidOut(q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     call = _prepare(laid, block_size, window, scale)
     compressed, norms = attend_range(call.means, call.complete, call.row["means_forward"])
     chosen = _choose(call, norms, top_k - 1)
@@ -107,7 +107,7 @@ def nsa_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, from those of the branches."""
-    laid = LaidOut(q=q, k=k, v=v, cu_seqlens=cu_seqlens, lengths=lengths)
+    laid = LaidOut(q, k, v, cu_seqlens=cu_seqlens, lengths=lengths)
     call = _prepare(laid, block_size, window, scale)
     x, row = call.x, call.row
     compressed, selected, local = (gradient(*one, x.width, row["inner"]) for one in zip(o, g, norms, strict=True))

@@ -12,7 +12,7 @@ from archsearch.kernels import arch_of
 from archsearch.ops.triton.launch.attention import options
 from archsearch.ops.triton.operands import precision_of, rows_of_cache
 
-from ...sizes import Sizes
+from ...sizes import NsaSizes
 from ...step import NsaCache, step_by_gathering
 from ..step import attend_step, choose_step, means_step, merge_step
 from ..table import FEW, SPLITS, TABLE
@@ -135,7 +135,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """Of the form in PyTorch: one query a sequence is no case for a kernel."""
     *floats, lengths, gates = ctx.saved_tensors
     q, k, v, k_means, v_means, gates = leaves = [x.detach().requires_grad_() for x in (*floats, gates)]
-    sizes = Sizes(block_size=ctx.block_size, top_k=ctx.top_k, window=ctx.window)
+    sizes = NsaSizes(block_size=ctx.block_size, top_k=ctx.top_k, window=ctx.window)
     with torch.enable_grad():
         cache = NsaCache(k=k, v=v, k_means=k_means, v_means=v_means, lengths=lengths)
         out = step_by_gathering(q, cache, gates, sizes, ctx.scale)

@@ -11,7 +11,7 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.masks import earlier_in_sequence
 from archsearch.ops.rotary import Rotary
 from archsearch.ops.softmax import explicit_attention
@@ -75,7 +75,7 @@ class IndexedAttention(AttentionMixer):
     ) -> Tensor:
         """q `[B, T, Hq, D]` over the best of the `visible` `[B, T, S]`; in training the indexer's loss is added."""
         if not q.numel():
-            return lay_out("dsa", q, k, v).no_outputs()
+            return LaidOut(q, k, v).no_outputs()
         chosen, seen, scores = self._choice(indexed, visible)
         if self.training and scores is not None:
             ctx.add_loss("field_dsa_index", divergence(self._target(q, k, visible, ctx), scores, visible))

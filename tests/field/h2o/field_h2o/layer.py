@@ -15,7 +15,7 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import causal_mask, explicit_attention
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class EvictingAttention(AttentionMixer):
         state = self.state_for(x, state, ctx)
         if state is None:
             q, k, v = self.project(x, ctx.positions_of(x))
-            laid = lay_out("h2o", q, k, v, cu_seqlens=ctx.cu_seqlens)
+            laid = LaidOut(q, k, v, cu_seqlens=ctx.cu_seqlens)
             return self.output(laid.each_apart("h2o", _causal)), None
         o, rows, scores = self._read(x, state, ctx)
         return self.output(o), state.after(self._chosen(rows, scores, state), x.shape[1])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.rotary import Rotary
 from archsearch.ops.softmax import causal_mask, explicit_attention
 
@@ -40,10 +40,10 @@ class LatentAttention(Mixer):
         if state is None:
             q, latent, rotated = self._project(x, ctx.positions_of(x))
             k, v = self._unfolded(latent, rotated)
-            return self._output(lay_out("mla", q, k, v, cu_seqlens=ctx.cu_seqlens).each_apart("mla", _causal)), None
+            return self._output(LaidOut(q, k, v, cu_seqlens=ctx.cu_seqlens).each_apart("mla", _causal)), None
         q, after = self._remember(x, state, ctx)
         k, v = self._unfolded(*self._filled(after, q))
-        o = lay_out("mla", q, k, v, lengths=after.lengths).each_apart("mla", _causal)
+        o = LaidOut(q, k, v, lengths=after.lengths).each_apart("mla", _causal)
         return self._output(o), after
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:

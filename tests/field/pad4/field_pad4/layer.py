@@ -9,7 +9,7 @@ from torch import Tensor
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 
 from . import BLOCK
 
@@ -18,7 +18,7 @@ class BlockMeans(AttentionMixer):
     """The cache holds token t at row ``t % 4`` of the open block, the mean of block i at row i."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return lay_out("field-pad4", q, k, v, cu_seqlens=cu_seqlens).each_apart("field-pad4", _whole)
+        return LaidOut(q, k, v, cu_seqlens=cu_seqlens).each_apart("field-pad4", _whole)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         return self._kept(k, v, state)[0]

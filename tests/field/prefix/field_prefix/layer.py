@@ -11,7 +11,7 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import masked_attention
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class PrefixAttention(AttentionMixer):
         return state
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return lay_out("field-prefix", q, k, v, cu_seqlens=cu_seqlens).each_apart("field-prefix", self._whole)
+        return LaidOut(q, k, v, cu_seqlens=cu_seqlens).each_apart("field-prefix", self._whole)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         rows = len(self.prefix_k) + token_indices(state, k.shape[1])

@@ -11,7 +11,7 @@ from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.rotary import Rotary
 from archsearch.ops.softmax import masked_attention
 
@@ -37,7 +37,7 @@ class ShiftedAttention(Mixer):
         state = self.state_for(x, state, ctx)
         q, k, v = self._project(x, state, ctx)
         if state is None:
-            o = lay_out("field-shift", q, k, v, cu_seqlens=ctx.cu_seqlens).each_apart("field-shift", masked_attention)
+            o = LaidOut(q, k, v, cu_seqlens=ctx.cu_seqlens).each_apart("field-shift", masked_attention)
             return self.out(o.flatten(2)), None
         if ctx.cu_seqlens is not None:
             raise SpecError("packed sequences (cu_seqlens) cannot share a state: give each sequence a row of the batch")

@@ -12,7 +12,7 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 
 if TYPE_CHECKING:
     from . import SinkOptions
@@ -28,7 +28,7 @@ class SinkAttention(AttentionMixer):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         op = partial(banded_attention, sink=self.sink, window=self.window)
-        return lay_out("sink", q, k, v, cu_seqlens=cu_seqlens).each_apart("sink", op)
+        return LaidOut(q, k, v, cu_seqlens=cu_seqlens).each_apart("sink", op)
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         rows = token_indices(state, k.shape[1])[:, -self.window :] % self.window

@@ -12,7 +12,7 @@ from archsearch.errors import SpecError
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.cache import write_rows
-from archsearch.ops.laid_out import lay_out
+from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.rotary import Rotary
 from archsearch.ops.softmax import masked_attention
 
@@ -32,7 +32,7 @@ class Cache:
         """q `[B, T, Hq, D]` to `[B, T, Hq, D]`, each token seeing the rows up to its own."""
         k, v = self.k.to(q.dtype), self.v.to(q.dtype)
         if self.last is None:
-            return lay_out("field-yoco", q, k, v, cu_seqlens=cu_seqlens).each_apart("field-yoco", masked_attention)
+            return LaidOut(q, k, v, cu_seqlens=cu_seqlens).each_apart("field-yoco", masked_attention)
         return masked_attention(q, k, v, torch.arange(k.shape[1], device=q.device) <= self.last[..., None])
 
 
