@@ -32,13 +32,13 @@ test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 
 test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" tests/storage tests/cli tests/dashboard tests/search
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" -n 2 --dist worksteal tests/storage tests/cli tests/dashboard tests/search
 
 test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, installed by pip and trained
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field -n 2 --dist worksteal
 
 test-door: $(STAMP)  ## new plugins of every kind, installed, checked and searched over
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door -n 2 --dist worksteal
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

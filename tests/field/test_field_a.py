@@ -30,31 +30,37 @@ TOP_K = 6
 SHAPE = ModelShape(d_model=16, n_heads=2, n_kv_heads=1, head_dim=8, dtype="float32")
 
 
+@pytest.mark.field
 class TestMla(MixerConformance):
     plugin = MlaPlugin()
     shape = SHAPE
 
 
+@pytest.mark.field
 class TestMamba1(MixerConformance):
     plugin = Mamba1Plugin()
     shape = SHAPE
 
 
+@pytest.mark.field
 class TestTtt(MixerConformance):
     plugin = TttPlugin()
     shape = SHAPE
 
 
+@pytest.mark.field
 class TestSink(MixerConformance):
     plugin = SinkPlugin()
     shape = SHAPE
 
 
+@pytest.mark.field
 class TestDsa(MixerConformance):
     plugin = DsaPlugin()
     shape = SHAPE
 
 
+@pytest.mark.field
 class TestH2o(MixerConformance):
     plugin = H2oPlugin()
     shape = SHAPE

@@ -38,6 +38,7 @@ MODEL = ModelSpec(d_model=16, n_heads=2, n_kv_heads=1, vocab_size=30, channel_mi
 SIDE_BY_SIDE = "field-parallel(a=kda(conv=3), b=sliding(window=8))"
 
 
+@pytest.mark.field
 class TestPrefix(MixerConformance):
     plugin = PrefixPlugin()
     shape = SHAPE
@@ -52,6 +53,7 @@ class TestPrefix(MixerConformance):
             assert not state.tensors[name][:, options.prefix :].any()
 
 
+@pytest.mark.field
 class TestMom(MixerConformance):
     plugin = MomPlugin()
     shape = SHAPE
@@ -63,6 +65,7 @@ class TestMom(MixerConformance):
     }
 
 
+@pytest.mark.field
 class TestPad4(MixerConformance):
     plugin = Pad4Plugin()
     shape = SHAPE
@@ -85,6 +88,7 @@ class TestPad4(MixerConformance):
                 assert [getattr(one, way) for one in said[first : first + 4]] == [mean] * 4
 
 
+@pytest.mark.field
 class TestParallel(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-parallel"), REGISTRY, SHAPE
     cases: ClassVar = {
@@ -93,14 +97,17 @@ class TestParallel(MixerConformance):
     }
 
 
+@pytest.mark.field
 class TestShift(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-shift"), REGISTRY, SHAPE
 
 
+@pytest.mark.field
 class TestYocoProducer(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-yoco-kv"), REGISTRY, SHAPE
 
 
+@pytest.mark.field
 class TestYocoReader(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-yoco"), REGISTRY, SHAPE
 

@@ -1,6 +1,8 @@
-"""The five built-in mixers keep the laws of the contract."""
+"""The five built-in mixers keep the laws of the contract; in their reference forms too, which users rarely run."""
 
 from __future__ import annotations
+
+import pytest
 
 from archsearch.registry import load_registry
 from archsearch.testing import MixerConformance
@@ -10,29 +12,54 @@ _REGISTRY = load_registry()
 
 class TestFull(MixerConformance):
     plugin = _REGISTRY.mixer("full")
-    impls = ("chunkwise", "reference", "triton")
+    impls = ("chunkwise", "triton")
     interpreted_cases = ("default",)
 
 
 class TestSliding(MixerConformance):
     plugin = _REGISTRY.mixer("sliding")
-    impls = ("chunkwise", "reference", "triton")
+    impls = ("chunkwise", "triton")
     interpreted_cases = ("sinks-3",)
 
 
 class TestMoba(MixerConformance):
     plugin = _REGISTRY.mixer("moba")
-    impls = ("chunkwise", "reference", "triton")
+    impls = ("chunkwise", "triton")
     interpreted_cases = ("block-8-top-3",)
 
 
 class TestNsa(MixerConformance):
     plugin = _REGISTRY.mixer("nsa")
-    impls = ("chunkwise", "reference", "triton")
+    impls = ("chunkwise", "triton")
     interpreted_cases = ("block-8-top-3",)
 
 
 class TestLinear(MixerConformance):
     plugin = _REGISTRY.mixer("linear")
-    impls = ("chunkwise", "reference", "triton")
+    impls = ("chunkwise", "triton")
     interpreted_cases = ("kda",)
+
+
+@pytest.mark.slow
+class TestFullReference(TestFull):
+    impls = ("reference",)
+
+
+@pytest.mark.slow
+class TestSlidingReference(TestSliding):
+    impls = ("reference",)
+
+
+@pytest.mark.slow
+class TestMobaReference(TestMoba):
+    impls = ("reference",)
+
+
+@pytest.mark.slow
+class TestNsaReference(TestNsa):
+    impls = ("reference",)
+
+
+@pytest.mark.slow
+class TestLinearReference(TestLinear):
+    impls = ("reference",)
