@@ -75,8 +75,8 @@ def main() -> None:
     reader.add_argument("--durable", action="store_true", help="commits of the server reach the disk")
     given = reader.parse_args()
     print(
-        f"{given.writers} writers x {given.trials} trials of {given.params} parameters, {len(OBJECTIVES)} objectives and "
-        f"{given.points} intermediate values; {given.repeats} repeats: median (least to greatest)"
+        f"{given.writers} writers x {given.trials} trials of {given.params} parameters, {len(OBJECTIVES)} objectives "
+        f"and {given.points} intermediate values; {given.repeats} repeats: median (least to greatest)"
     )
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it", flush=True)
     if not given.postgresql:
@@ -178,12 +178,9 @@ def write_store(url: str, name: str, size: Size) -> list[float]:
                 trial = lease.add_trial(lease.search_id, _new_trial(name, number, size.params))
                 lease.set_trial_state(trial, "running")
                 scores = {"mqar.accuracy": 0.5}
-                lease.add_measurement(
-                    trial, _measurement(name, number, size.points), {"validation": scores, "test": scores}
-                )
-                recall = [
-                    MetricValue(name="recall", split=split, value=0.5, seed=0) for split in ("validation", "test")
-                ]
+                by_split = {"validation": scores, "test": scores}
+                lease.add_measurement(trial, _measurement(name, number, size.points), by_split)
+                recall = [MetricValue(name="recall", split=split, value=0.5, seed=0) for split in by_split]
                 lease.set_trial_state(trial, "complete", metrics=recall)
     return seconds
 
