@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser test-postgres test-field test-door docs kernels check bench bench-dashboard screenshots gpu clean
+.PHONY: help install demo test test-slow test-browser test-postgres test-field test-door docs kernels check bench bench-dashboard bench-store screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -58,6 +58,10 @@ bench: $(STAMP)  ## the figures of the README, each a rate or a ratio within one
 bench-dashboard: $(STAMP)  ## the dashboard over 50,000 trials, beside optuna-dashboard
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/dashboard.py
+
+bench-store: $(STAMP)  ## rates and latency of the store's writers on both databases, beside Optuna's
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
+	$(BIN)/python benchmarks/store.py
 
 screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickstart's result
 	$(BIN)/python benchmarks/screenshots.py

@@ -85,6 +85,10 @@ class StorageError(ArchsearchError):
     exit_code = 4
 
 
+class TakenOverError(StorageError):
+    """A search that another driver has taken over, so that this one may write no more of it."""
+
+
 class ClusterError(ArchsearchError):
     """A Ray cluster that cannot be reached, or whose workers differ from the driver."""
 

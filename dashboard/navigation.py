@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import NoReturn
 
 import streamlit as st
@@ -60,7 +59,7 @@ def chosen_search() -> SearchRecord:
 
 def state_of(search: SearchRecord) -> str:
     """The state now: a running search without a heartbeat is interrupted."""
-    return search.state_now(datetime.now(UTC))
+    return search.state_now()
 
 
 def no_search() -> NoReturn:

@@ -34,7 +34,9 @@ _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_
 class PostgresServer:
     """A running server; its superuser `OWNER` logs in with `PASSWORD`, as everybody must."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, *, durable: bool = False) -> None:
+        """Commits of a ``durable`` one reach the disk."""
+        self._settings = () if durable else _FAST
         self._programs, self._folder = programs, folder
         self._process: subprocess.Popen[bytes] | None = None
         self._user = "postgres" if os.geteuid() == 0 else getpass.getuser()
@@ -103,7 +105,7 @@ class PostgresServer:
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         settings = (
-            *_FAST,
+            *self._settings,
             "listen_addresses=127.0.0.1",
             f"port={self.port}",
             f"unix_socket_directories={self._folder}",
@@ -166,11 +168,11 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(*, durable: bool = False) -> Iterator[PostgresServer]:
     """A server that runs; fails, with the remedy, where its programs or its driver are not installed."""
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="archsearch-postgres-"))
-    server = PostgresServer(programs, folder)
+    server = PostgresServer(programs, folder, durable=durable)
     try:
         server.initialise()
         server.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,7 @@ def read_answer(store: Store, name: str) -> Answer:
     found = points(store.candidates_frame(name), store.values_frame(name, names, ("test", "cost")), objectives)
     return Answer(
         search=search,
-        state=search.state_now(datetime.now(UTC)),
+        state=search.state_now(),
         points=found,
         front=front(found, objectives),
         validity=Validity.of(search, _measured(store, found)),

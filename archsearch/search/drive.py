@@ -24,6 +24,7 @@ from archsearch.errors import (
     PluginError,
     SpecError,
     StorageError,
+    TakenOverError,
     listing,
 )
 from archsearch.registry import UNPACKAGED
@@ -89,7 +90,7 @@ class Drive:
         start = time.monotonic()
         state, reason, raised = "failed", "the driver failed", True
         try:
-            with heartbeat(self._store, self._search_id), self._signals.listening(), self._watch():
+            with heartbeat(self._store, self._search_id, self._lost), self._signals.listening(), self._watch():
                 state, reason = self._carry_out()
             raised = False
         except (LeaveAtOnce, JoiningStopped) as left:
@@ -120,6 +121,8 @@ class Drive:
         except StorageError as error:
             if not raised:
                 raise
+            if isinstance(error, TakenOverError):
+                return  # the other driver says how it ends
             _log.warning("how the search ended could not be stored: %s", error)
         self._view.ended(state, "" if raised else reason)
 
@@ -296,6 +299,11 @@ class Drive:
                 self._store.set_search_state(self._search_id, "cancelled", self._stop_reason)
             except StorageError as error:
                 self._fatal = error
+
+    def _lost(self, error: TakenOverError) -> None:
+        """The search is another driver's: nothing that still comes counts."""
+        self._fatal = self._fatal or error
+        self._stop.set()
 
     @contextmanager
     def _watch(self) -> Iterator[None]:

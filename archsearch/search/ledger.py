@@ -134,10 +134,7 @@ class Ledger:
             text = f"{first.task}, seed {first.seed}: {first.payload['reason']}"
             self._store.set_trial_state(trial, "diverged", text)
             return Ending(state="diverged", reason=text, values=None, result=self.result(record, "diverged"))
-        composites = list(self._composites(record))
-        if composites:
-            self._store.add_metrics(trial, composites)
-        self._store.set_trial_state(trial, "complete", reason)
+        self._store.set_trial_state(trial, "complete", reason, metrics=self._composites(record))
         result = self.result(record, "complete")
         return Ending(state="complete", reason=reason, values=self.values(record), result=result)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from archsearch.errors import StorageError
+from archsearch.errors import StorageError, TakenOverError
 from archsearch.storage import Store
 
 HEARTBEAT_SECONDS = 10.0
@@ -22,14 +22,16 @@ class LeaveAtOnce(KeyboardInterrupt):
 
 
 @contextmanager
-def heartbeat(store: Store, search_id: int) -> Iterator[None]:
-    """Says every few seconds that the driver is alive."""
+def heartbeat(store: Store, search_id: int, lost: Callable[[TakenOverError], None]) -> Iterator[None]:
+    """Says every few seconds that the driver is alive; ``lost`` is told once when the search is another driver's."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(HEARTBEAT_SECONDS):
             try:
                 store.heartbeat(search_id)
+            except TakenOverError as error:
+                return lost(error)
             except StorageError:
                 continue  # a database that is busy or away for a while; the next write of a trial says so if it stays
 

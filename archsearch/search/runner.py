@@ -10,7 +10,7 @@ from archsearch.search.problem import Problem
 from archsearch.search.ray_session import check_room
 from archsearch.search.spec import SearchSpec
 from archsearch.search.view import GuardedView, View
-from archsearch.storage import Driver, SearchRecord, Store
+from archsearch.storage import Driver, Lease, SearchRecord, Store
 
 __all__ = ["SearchOutcome", "resume_search", "run_search"]
 
@@ -38,7 +38,7 @@ def run_search(
         parts=[(part.name, part.version, part.digest) for part in parts],
         driver=Driver.here(),
     )
-    return Drive(problem, store, search_id, GuardedView(view or View()), address).run()
+    return Drive(problem, Lease(store, search_id), search_id, GuardedView(view or View()), address).run()
 
 
 def resume_search(
@@ -71,15 +71,16 @@ def resume_search(
     changes = source_changes(store.parts(record.id), now)
     if not retrain:
         refuse_changed_source(spec.name, changes)
-    store.claim_search(record.id, driver=Driver.here(), wait=wait, watch=view.noted)
-    store.mark_orphans(record.id)
+    claimed = store.claim_search(record.id, driver=Driver.here(), wait=wait, watch=view.noted)
+    lease = Lease(store, record.id, claimed.fence)
+    lease.mark_orphans(record.id)
     if changes:
-        _set_aside(store, record, changes)
-        store.set_parts(record.id, [(part, *made) for part, made in now.items()])
+        _set_aside(lease, record, changes)
+        lease.set_parts(record.id, [(part, *made) for part, made in now.items()])
     if has_grown:
-        store.set_spec(record.id, spec.to_json())
+        lease.set_spec(record.id, spec.to_json())
     before = None if changes or has_grown else record
-    return Drive(problem, store, record.id, view, address, before=before).run()
+    return Drive(problem, lease, record.id, view, address, before=before).run()
 
 
 def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from archsearch.storage.driver import Driver
+from archsearch.storage.lease import Lease
 from archsearch.storage.records import (
     STALE_AFTER,
     MeasurementRecord,
@@ -19,6 +20,7 @@ from archsearch.storage.url import hide, identity, storage_url
 __all__ = [
     "STALE_AFTER",
     "Driver",
+    "Lease",
     "MeasurementRecord",
     "MetricValue",
     "NewTrial",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
-from archsearch.errors import StorageError
-from archsearch.storage.records import STALE_AFTER, SearchRecord
+from archsearch.errors import StorageError, TakenOverError
+from archsearch.storage.records import SearchRecord
 
 STALE_WATCH_SECONDS = 25.0
 """How long a driver that looks dead is watched; one that lives gives a sign every 10 s."""
@@ -37,7 +36,7 @@ class Watch:
     sleep: Callable[[float], None]
     clock: Callable[[], float]
 
-    def claimable(self, now: Callable[[], datetime], *, wait: bool) -> SearchRecord:
+    def claimable(self, *, wait: bool) -> SearchRecord:
         """The search as it stands when nobody drives it; raises `StorageError`, with the remedy, where one does."""
         seen = self.look()
         alive = seen.driver.alive() if seen.driver is not None else None
@@ -49,7 +48,7 @@ class Watch:
                 f'the search "{seen.name}" is running: its driver is {seen.driver}: stop that one first '
                 f"(`kill -INT {seen.driver.pid}`)"
             )
-        return self._watch(seen, _seconds(seen, now(), wait=wait))  # now, as a look takes its time
+        return self._watch(seen, _seconds(seen, wait=wait))
 
     def _watch(self, seen: SearchRecord, seconds: float) -> SearchRecord:
         self.tell(
@@ -78,14 +77,14 @@ class Watch:
         yield self.look()
 
 
-def _seconds(seen: SearchRecord, now: datetime, *, wait: bool) -> float:
+def _seconds(seen: SearchRecord, *, wait: bool) -> float:
     """How long to watch; a heartbeat that lies in the future says as little as an old one."""
-    if seen.heartbeat_at > now or now - seen.heartbeat_at > STALE_AFTER:
+    if seen.silent:
         return STALE_WATCH_SECONDS
     if wait:
         return RECENT_WATCH_SECONDS
     raise StorageError(
-        f'the search "{seen.name}" is running: {told(seen)} was alive {seen.age(now):.0f} s ago: stop that one first; '
+        f'the search "{seen.name}" is running: {told(seen)} was alive {seen.age:.0f} s ago: stop that one first; '
         f"if it was killed, `archsearch resume {shlex.quote(seen.name)} --wait` makes sure and goes on"
     )
 
@@ -100,3 +99,12 @@ def taken(seen: SearchRecord) -> StorageError:
 def told(seen: SearchRecord) -> str:
     """A search's driver, in words."""
     return "its driver" if seen.driver is None else f"its driver ({seen.driver})"
+
+
+def taken_over(now: SearchRecord) -> TakenOverError:
+    """What a driver is told whose search is another's."""
+    by = "another driver" if now.driver is None else f"another driver ({now.driver})"
+    return TakenOverError(
+        f'the search "{now.name}" was taken over by {by} while this one gave no sign of life: this one has written '
+        "nothing since, and ends; leave the search to the other"
+    )

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from archsearch.exercise import Unexercised
 from archsearch.storage import kinds
 from archsearch.storage.kinds import LONGEST, Kind, brief, is_layer
-from archsearch.storage.records import SEARCH_STATES, SPLITS, TRIAL_KINDS, TRIAL_STATES
+from archsearch.storage.records import EPOCH, SEARCH_STATES, SPLITS, TRIAL_KINDS, TRIAL_STATES
 from archsearch.storage.remarks import Remarks
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""Stands for a moment that must be there and cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

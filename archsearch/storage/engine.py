@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sqlite3
 import time
 from operator import methodcaller
@@ -18,10 +19,11 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.exc import InvalidatePoolError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from archsearch.errors import StorageError
+from archsearch.storage.clock import HOST_CLOCK, host_now
 from archsearch.storage.failures import BUSY_SECONDS, UnstorableError
 from archsearch.storage.kinds import Unreadable, read_json
 from archsearch.storage.url import ANOTHER, hide, read_url, sqlite_path
@@ -29,6 +31,8 @@ from archsearch.storage.url import ANOTHER, hide, read_url, sqlite_path
 WRITES = "archsearch_writes"
 _CONNECT_SECONDS = 10
 _RETRY_SECONDS = 0.2
+_TRUSTED_SECONDS = 5.0
+"""A connection that was idle for no longer is asked for nothing; a heartbeat comes every 10 s."""
 _PIP_NAMES = {"psycopg": "archsearch[postgres]", "psycopg2": "psycopg2-binary"}
 
 
@@ -137,6 +141,7 @@ _decode = methodcaller("decode", "utf-8", "replace")
 
 def _set_up(connection: sqlite3.Connection, *, read_only: bool) -> None:
     connection.text_factory = _decode
+    connection.create_function(HOST_CLOCK, 0, lambda: host_now())
     connection.execute("PRAGMA foreign_keys=ON")
     if read_only:
         connection.execute("PRAGMA query_only=ON")
@@ -180,6 +185,53 @@ def _read_any_moment(connection: Any, record: ConnectionPoolEntry) -> None:
     connection.adapters.register_loader("timestamptz", Loader)
 
 
+def _bound_waits(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    """A lock is waited for as long as on SQLite; a process that stops in a transaction loses it, and its locks."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = '{BUSY_SECONDS}s'")
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{2 * BUSY_SECONDS}s'")
+    cursor.close()
+    connection.commit()
+
+
+class _Pinger:
+    """Asks whether a connection lives before it is used again, unless that can be told from its socket.
+
+    A server that ends a connection says so, which waits there to be read; one that was idle for long may have been
+    forgotten on the way.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    def listen(self, engine: Engine) -> None:
+        """From now on, of every connection."""
+        event.listen(engine, "checkin", self._used)
+        event.listen(engine, "checkout", self._check)
+
+    def _used(self, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    def _check(self, connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: object) -> None:
+        used = record.info.pop("used", None)
+        if used is None or (time.monotonic() - used < _TRUSTED_SECONDS and not _has_news(connection)):
+            return
+        try:
+            self._dialect.do_ping(connection)
+        except self._dialect.loaded_dbapi.Error:
+            raise InvalidatePoolError from None
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether something waits to be read, or that cannot be known."""
+    news = select.poll()
+    try:
+        news.register(connection.fileno(), select.POLLIN)
+    except Exception:  # of the driver's own kind, where it is closed; some have no such method
+        return True
+    return bool(news.poll(0))
+
+
 class _Connector:
     """Connects; to a server that has answered before it tries for `BUSY_SECONDS`, as a restart ends no search."""
 
@@ -208,7 +260,7 @@ def _server_engine(parsed: URL, url: str, *, read_only: bool) -> Engine:
         driver = parsed.get_dialect().driver
         if driver.startswith("psycopg") and "connect_timeout" not in parsed.query:
             options["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
-        engine = create_engine(parsed, pool_pre_ping=True, **_JSON, **options)
+        engine = create_engine(parsed, **_JSON, **options)
     except NoSuchModuleError:
         raise StorageError(
             f"{hide(url)}: no driver is called {parsed.drivername}: write postgresql+psycopg://"
@@ -216,8 +268,10 @@ def _server_engine(parsed: URL, url: str, *, read_only: bool) -> Engine:
     except ModuleNotFoundError as error:
         package = _PIP_NAMES.get(error.name or "", error.name)
         raise StorageError(f"{hide(url)}: its driver is not installed: pip install '{package}'") from None
+    _Pinger(engine.dialect).listen(engine)
     if not read_only:
         event.listen(engine, "do_connect", _Connector())
+        event.listen(engine, "connect", _bound_waits)
     if driver == "psycopg":
         event.listen(engine, "connect", _read_any_moment)
     if engine.dialect.is_async:

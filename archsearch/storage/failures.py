@@ -42,6 +42,7 @@ _CODE_REMEDIES = {
     "42501": f"use a role that has this right, or {ANOTHER}",
     "42P01": f"a table is missing: put back a copy, or {ANOTHER}",
     "42P07": f"the database holds something else: {ANOTHER}",
+    "55P03": f"another process has kept it locked for {BUSY_SECONDS:.0f} s: end it, or try again",
     "22001": "give a shorter text",
     "22003": "give a smaller number",
 }

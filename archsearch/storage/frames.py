@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, func, select, true
@@ -64,7 +63,7 @@ _NAMES = {"id": "trial", "trial_id": "trial", "parent_id": "parent"}
 _MOMENT = "datetime64[us, UTC]"
 
 
-def searches_frame(session: Session, now: datetime, remarks: Remarks) -> DataFrame:
+def searches_frame(session: Session, remarks: Remarks) -> DataFrame:
     """`SEARCH_COLUMNS`, the oldest search first; trials in a state that is not known are not counted."""
     counts: dict[int, dict[str, int]] = {}
     query = select(Trial.search_id, Trial.state, func.count()).where(Trial.state.in_(TRIAL_STATES))
@@ -75,7 +74,7 @@ def searches_frame(session: Session, now: datetime, remarks: Remarks) -> DataFra
         (
             record.id,
             record.name,
-            record.state_now(now),
+            record.state_now(),
             record.reason,
             [objective["name"] for objective in record.objectives],
             sum(counts.get(record.id, {}).values()),

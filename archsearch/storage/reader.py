@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
@@ -172,7 +171,7 @@ class Reader:
     def searches_frame(self) -> DataFrame:
         """All searches as a frame; the columns are those of `frames.SEARCH_COLUMNS`."""
         with self._reading() as session:
-            return frames.searches_frame(session, utc_now(), self._remarks)
+            return frames.searches_frame(session, self._remarks)
 
     def trials_frame(self, name: str) -> DataFrame:
         """The trials of a search as a frame; the columns are those of `frames.TRIAL_COLUMNS`."""
@@ -240,11 +239,6 @@ class Reader:
         if row is None:
             raise StorageError(f"{self.url} has no trial {trial_id}: `archsearch trials NAME` lists them")
         return row
-
-
-def utc_now() -> datetime:
-    """The time, UTC-aware."""
-    return datetime.now(UTC)
 
 
 def is_id(number: object) -> bool:

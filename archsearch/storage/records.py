@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 from archsearch.exercise import Unexercised
@@ -25,6 +25,8 @@ TRIAL_KINDS: tuple[str, ...] = get_args(TrialKind)
 SPLITS: tuple[str, ...] = get_args(Split)
 OPEN_STATES = ("queued", "running")
 STALE_AFTER = timedelta(seconds=60)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for a moment that must be there and is not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class SearchRecord:
     """One search; the moments are UTC-aware. ``objectives`` hold name, direction and unit.
 
     ``driver`` is the process that drives it or drove it last, where that is known; ``beats`` counts its signs of life,
-    and ``fence`` the drivers that it had. ``owner``, ``tags``, ``note`` and ``archived_at`` are for the people who
+    and ``fence`` the drivers that it had. ``read_at`` is when it was read, by the clock that the heartbeat is of: the
+    database's. ``owner``, ``tags``, ``note`` and ``archived_at`` are for the people who
     share the database.
     """
 
@@ -52,22 +55,27 @@ class SearchRecord:
     tags: tuple[str, ...] = ()
     note: str = ""
     archived_at: datetime | None = None
+    read_at: datetime = field(default=EPOCH, compare=False)
 
-    def age(self, now: datetime) -> float:
-        """Seconds from the heartbeat to `now` (UTC-aware); 0 where a clock that was set back puts it later."""
-        return max(0.0, (now - self.heartbeat_at).total_seconds())
+    @property
+    def age(self) -> float:
+        """Seconds from the heartbeat to when this was read; 0 where a clock that was set back puts it later."""
+        return max(0.0, (self.read_at - self.heartbeat_at).total_seconds())
 
-    def state_now(self, now: datetime, stale_after: timedelta = STALE_AFTER) -> str:
-        """The state at `now` (UTC-aware): a running search is "interrupted" when its driver is dead.
+    @property
+    def silent(self) -> bool:
+        """Whether the heartbeat lies `STALE_AFTER` away; one that lies ahead is of before the clock was set back."""
+        return abs(self.read_at - self.heartbeat_at) > STALE_AFTER
 
-        Where that cannot be told from here, it is when there was no heartbeat for `stale_after`.
+    def state_now(self) -> str:
+        """The state when this was read: a running search is "interrupted" when its driver is dead.
+
+        Where that cannot be told from here, it is when the driver was `silent`.
         """
         if self.state != "running":
             return self.state
         alive = None if self.driver is None else self.driver.alive()
-        if alive is None:
-            alive = self.age(now) <= stale_after.total_seconds()
-        return "running" if alive else "interrupted"
+        return "running" if alive or (alive is None and not self.silent) else "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)

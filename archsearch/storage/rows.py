@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
 from archsearch.exercise import Unexercised
+from archsearch.storage.clock import database_now
 from archsearch.storage.columns import MEASUREMENT, METRIC, SEARCH, TRIAL, Column, sound
 from archsearch.storage.driver import Driver
 from archsearch.storage.failures import plain_data
@@ -37,25 +38,54 @@ def finite(value: Any) -> Any:
     return value
 
 
+def trial_values(trial: NewTrial) -> dict[str, Any]:
+    """The columns of a new trial, but for its search, its number and the moments."""
+    return {
+        "kind": trial.kind,
+        "state": trial.state,
+        "reason": trial.reason,
+        "arch": finite(trial.arch),
+        "digest": trial.digest,
+        "pattern": trial.pattern,
+        "params": finite(trial.params),
+        "seeds": list(trial.seeds),
+        "violations": finite(trial.violations),
+        "unexercised": list(trial.unexercised),
+        "parent_id": trial.parent,
+    }
+
+
 def new_trial_row(search_id: int, trial: NewTrial, now: datetime) -> Trial:
     """The row of a trial that is stored at `now`, without its number."""
     return Trial(
+        **trial_values(trial),
         search_id=search_id,
-        kind=trial.kind,
-        state=trial.state,
-        reason=trial.reason,
-        arch=finite(trial.arch),
-        digest=trial.digest,
-        pattern=trial.pattern,
-        params=finite(trial.params),
-        seeds=list(trial.seeds),
-        violations=finite(trial.violations),
-        unexercised=list(trial.unexercised),
-        parent_id=trial.parent,
         created_at=now,
         started_at=now if trial.state == "running" else None,
         finished_at=None if trial.state in OPEN_STATES else now,
     )
+
+
+def cost_metrics(trial: NewTrial) -> list[MetricValue]:
+    """The costs of a trial as numbers of it."""
+    return [MetricValue(name=name, split="cost", value=value) for name, value in trial.costs.items()]
+
+
+def measurement_values(
+    measurement: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, float | None]],
+    task: str | None,
+) -> tuple[dict[str, Any], list[MetricValue]]:
+    """The columns of a measurement, but for its trial, its origin and the moment, and the numbers that belong to it."""
+    label, seed = task or str(measurement["task"]), int(measurement["seed"])
+    values = {
+        "key": measurement["key"],
+        "task": label,
+        "seed": seed,
+        "status": measurement["status"],
+        "payload": finite(measurement),
+    }
+    return values, split_metrics(metrics, label, seed) + curve_metrics(measurement.get("curve", ()), label, seed)
 
 
 def metric_row(trial_id: int, metric: MetricValue) -> dict[str, Any]:
@@ -97,13 +127,14 @@ def search_records(session: Session, where: ColumnElement[bool], remarks: Remark
     found = _read(
         session, select(*_columns(Search, SEARCH)).where(where).order_by(Search.id), "search", SEARCH, remarks
     )
-    return [_search_record(values) for values in found]
+    now = database_now(session)
+    return [_search_record(values, now) for values in found]
 
 
-def _search_record(values: dict[str, Any]) -> SearchRecord:
+def _search_record(values: dict[str, Any], now: datetime) -> SearchRecord:
     driver, objectives, tags = values.pop("driver"), tuple(values.pop("objectives")), tuple(values.pop("tags"))
     told = None if driver is None else Driver.from_json(driver)
-    return SearchRecord(**values, objectives=objectives, tags=tags, driver=told)
+    return SearchRecord(**values, objectives=objectives, tags=tags, driver=told, read_at=now)
 
 
 def trial_records(session: Session, where: ColumnElement[bool], remarks: Remarks) -> list[TrialRecord]:

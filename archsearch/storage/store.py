@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import delete, func, insert, select, update
@@ -14,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError
 from archsearch.storage.claims import Watch, ignore, taken
+from archsearch.storage.clock import DatabaseNow, database_now
 from archsearch.storage.driver import Driver
 from archsearch.storage.engine import WRITES
 from archsearch.storage.failures import plain_data, storage_errors
-from archsearch.storage.reader import Reader, check, is_id, utc_now
+from archsearch.storage.reader import Reader, check, is_id
 from archsearch.storage.records import (
     OPEN_STATES,
     SEARCH_STATES,
@@ -29,15 +31,25 @@ from archsearch.storage.records import (
     SearchRecord,
     TrialRecord,
 )
-from archsearch.storage.rows import curve_metrics, finite, metric_row, new_trial_row, split_metrics, trial_records
+from archsearch.storage.rows import (
+    cost_metrics,
+    finite,
+    measurement_values,
+    metric_row,
+    new_trial_row,
+    trial_records,
+)
 from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Search, Trial
+
+FIRST_FENCE = 1
+"""The number of the driver that a search is made by; each that takes it over counts on."""
 
 
 class Store(Reader):
     """A database of searches; use it in a ``with``. Every method is one transaction and any thread may call it.
 
     All methods raise `StorageError` when the database cannot be read or written, or an id is not in it.
-    Made by `Store.open`.
+    Made by `Store.open`. Whoever has a store may write of any search; a driver writes through a `Lease`.
     """
 
     def create_search(
@@ -56,8 +68,8 @@ class Store(Reader):
         distribution, version), ``parts`` of the source (name, version, digest). Raises `StorageError` when the name
         is taken.
         """
-        now = utc_now()
         with self._writing() as session:
+            now = database_now(session)
             if session.scalar(select(Search.id).where(Search.name == name)) is not None:
                 raise self._taken(name)
             row = Search(
@@ -70,6 +82,7 @@ class Store(Reader):
                 heartbeat_at=now,
                 finished_at=None,
                 driver=None if driver is None else driver.to_json(),
+                fence=FIRST_FENCE,
             )
             session.add(row)
             try:
@@ -100,13 +113,13 @@ class Store(Reader):
         with self._writing() as session:
             self._search_row(session, search_id)
             beat = update(Search).where(Search.id == search_id)
-            session.execute(beat.values(heartbeat_at=utc_now(), beats=Search.beats + 1))
+            session.execute(beat.values(heartbeat_at=DatabaseNow(), beats=Search.beats + 1))
 
     def set_search_state(self, search_id: int, state: str, reason: str = "") -> None:
         """Sets the state and its reason; any but "running" notes the end, "running" counts as a heartbeat."""
         check("search state", state, SEARCH_STATES)
         with self._writing() as session:
-            _set_search_state(self._search_row(session, search_id), state, reason)
+            _set_search_state(session, self._search_row(session, search_id), state, reason)
 
     def claim_search(
         self,
@@ -118,7 +131,8 @@ class Store(Reader):
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> SearchRecord:
-        """Makes `driver` the search's driver: running again, with a heartbeat; of two callers one gets it.
+        """Makes `driver` the search's driver: running again, with a heartbeat and a new fence; of two callers one
+        gets it.
 
         A search whose driver is known to be dead is claimed at once. Where that cannot be told from here, one whose
         last sign is old is watched for 25 s, and with `wait` a recent one for 60 s; ``watch`` is told once what is
@@ -126,14 +140,15 @@ class Store(Reader):
         ``clock`` are for tests.
         """
         watching = Watch(look=lambda: self._look(search_id), tell=watch, sleep=sleep, clock=clock)
-        seen = watching.claimable(utc_now, wait=wait)
+        seen = watching.claimable(wait=wait)
         with self._writing() as session:
             row = self._search_row(session, search_id, lock=True)
             now = self._search(session, search_id)
-            if (now.state, now.beats) != (seen.state, seen.beats):
+            if (now.state, now.beats, now.fence) != (seen.state, seen.beats, seen.fence):
                 raise taken(now)
-            _set_search_state(row, "running", "")
+            _set_search_state(session, row, "running", "")
             row.driver = driver.to_json()
+            row.fence = cast("int", Search.fence + 1)
             session.flush()
             return self._search(session, search_id)
 
@@ -148,8 +163,8 @@ class Store(Reader):
         check("trial kind", trial.kind, TRIAL_KINDS)
         with self._writing() as session:
             with plain_data():
-                metrics = [MetricValue(name=name, split="cost", value=value) for name, value in trial.costs.items()]
-                row = new_trial_row(search_id, trial, utc_now())
+                metrics = cost_metrics(trial)
+                row = new_trial_row(search_id, trial, database_now(session))
             self._search_row(session, search_id, lock=True)
             last = session.scalar(select(func.max(Trial.number)).where(Trial.search_id == search_id))
             row.number = 0 if last is None else last + 1
@@ -158,11 +173,17 @@ class Store(Reader):
             _insert_metrics(session, row.id, metrics)
             return row.id
 
-    def set_trial_state(self, trial_id: int, state: str, reason: str = "") -> None:
-        """Sets the state and its reason, and notes when the trial began to run or ended."""
+    def set_trial_state(
+        self, trial_id: int, state: str, reason: str = "", *, metrics: Iterable[MetricValue] = ()
+    ) -> None:
+        """Sets the state and its reason, and notes when the trial began to run or ended.
+
+        ``metrics`` are numbers as for `add_metrics`, stored with it or not at all.
+        """
         check("trial state", state, TRIAL_STATES)
         with self._writing() as session:
-            _set_trial_state(self._trial_row(session, trial_id), state, reason)
+            _set_trial_state(self._trial_row(session, trial_id, lock=True), state, reason, database_now(session))
+            _replace_metrics(session, trial_id, list(metrics))
 
     def add_measurement(
         self,
@@ -182,27 +203,16 @@ class Store(Reader):
         """
         with self._writing() as session:
             with plain_data():
-                label, seed = task or str(measurement["task"]), int(measurement["seed"])
-                key, status = measurement["key"], measurement["status"]
-                values = split_metrics(metrics, label, seed) + curve_metrics(measurement.get("curve", ()), label, seed)
+                values, numbers = measurement_values(measurement, metrics, task)
             self._trial_row(session, trial_id, lock=True)
             for table in (MeasurementRow, Metric):
-                session.execute(
-                    delete(table).where(table.trial_id == trial_id, table.task == label, table.seed == seed)
-                )
-            row = MeasurementRow(
-                trial_id=trial_id,
-                key=key,
-                task=label,
-                seed=seed,
-                status=status,
-                payload=finite(measurement),
-                reused_from=reused_from,
-                created_at=utc_now(),
-            )
+                mine = (table.trial_id == trial_id, table.task == values["task"], table.seed == values["seed"])
+                session.execute(delete(table).where(*mine))
+            now = database_now(session)
+            row = MeasurementRow(**values, trial_id=trial_id, reused_from=reused_from, created_at=now)
             session.add(row)
             session.flush()
-            _insert_metrics(session, trial_id, values)
+            _insert_metrics(session, trial_id, numbers)
             return row.id
 
     def add_metrics(self, trial_id: int, metrics: Iterable[MetricValue]) -> None:
@@ -210,31 +220,21 @@ class Store(Reader):
 
         A number that the trial has under the same name, split, task, seed and step is replaced.
         """
-        values = list(metrics)
         with self._writing() as session:
             self._trial_row(session, trial_id, lock=True)
-            for value in values:
-                session.execute(
-                    delete(Metric).where(
-                        Metric.trial_id == trial_id,
-                        Metric.name == value.name,
-                        Metric.split == value.split,
-                        Metric.task.is_not_distinct_from(value.task),
-                        Metric.seed.is_not_distinct_from(value.seed),
-                        Metric.step.is_not_distinct_from(value.step),
-                    )
-                )
-            _insert_metrics(session, trial_id, values)
+            _replace_metrics(session, trial_id, list(metrics))
 
     def mark_orphans(self, search_id: int) -> list[TrialRecord]:
         """Sets the trials that were queued or running when the driver stopped to "preempted", and returns them."""
         open_trials = select(Trial).where(Trial.search_id == search_id, Trial.state.in_(OPEN_STATES))
         with self._writing() as session:
             self._search_row(session, search_id)
-            beat = self._search(session, search_id).heartbeat_at
+            search = self._search(session, search_id)
+            beat, now = search.heartbeat_at, search.read_at
             rows = session.scalars(open_trials.order_by(Trial.number)).all()
             for row in rows:
-                _set_trial_state(row, "preempted", f"the driver stopped (last seen {beat:%Y-%m-%d %H:%M:%S} UTC)")
+                reason = f"the driver stopped (last seen {beat:%Y-%m-%d %H:%M:%S} UTC)"
+                _set_trial_state(row, "preempted", reason, now)
             session.flush()
             return trial_records(session, Trial.id.in_([row.id for row in rows]), self._remarks)
 
@@ -251,14 +251,15 @@ class Store(Reader):
         )
 
     def _search_row(self, session: Session, search_id: int, *, lock: bool = False) -> Search:
-        row = session.get(Search, search_id, with_for_update=lock or None) if is_id(search_id) else None
+        locked = {"key_share": True} if lock else None  # trials may still refer to it
+        row = session.get(Search, search_id, with_for_update=locked) if is_id(search_id) else None
         if row is None:
             raise StorageError(f"{self.url} has no search with the id {search_id}")
         return row
 
 
-def _set_search_state(row: Search, state: str, reason: str) -> None:
-    now = utc_now()
+def _set_search_state(session: Session, row: Search, state: str, reason: str) -> None:
+    now = database_now(session)
     row.state, row.reason = state, reason
     row.finished_at = None if state == "running" else now
     if state == "running":
@@ -272,18 +273,38 @@ def _add_parts(session: Session, search_id: int, parts: Iterable[tuple[str, str,
     )
 
 
-def _set_trial_state(row: Trial, state: str, reason: str) -> None:
-    now = utc_now()
+def _set_trial_state(row: Trial, state: str, reason: str, now: datetime) -> None:
     row.state, row.reason = state, reason
     row.finished_at = None if state in OPEN_STATES else now
     if state == "running":
         row.started_at = now
 
 
-def _insert_metrics(session: Session, trial_id: int, metrics: Iterable[MetricValue]) -> None:
+def _replace_metrics(session: Session, trial_id: int, metrics: Sequence[MetricValue]) -> None:
+    for value in metrics:
+        session.execute(
+            delete(Metric).where(
+                Metric.trial_id == trial_id,
+                Metric.name == value.name,
+                Metric.split == value.split,
+                Metric.task.is_not_distinct_from(value.task),
+                Metric.seed.is_not_distinct_from(value.seed),
+                Metric.step.is_not_distinct_from(value.step),
+            )
+        )
+    _insert_metrics(session, trial_id, metrics)
+
+
+def metric_rows(trial_id: int, metrics: Iterable[MetricValue]) -> list[dict[str, Any]]:
+    """The columns of metrics, whose splits are checked."""
     rows = []
     for metric in metrics:
         check("split", metric.split, SPLITS)
         rows.append(metric_row(trial_id, metric))
+    return rows
+
+
+def _insert_metrics(session: Session, trial_id: int, metrics: Iterable[MetricValue]) -> None:
+    rows = metric_rows(trial_id, metrics)
     if rows:
         session.execute(insert(Metric), rows)

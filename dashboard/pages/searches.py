@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pandas as pd
 import streamlit as st
@@ -79,18 +78,17 @@ _COLUMNS = {
 
 
 def _table(searches: Sequence[SearchRecord]) -> pd.DataFrame:
-    now = datetime.now(UTC)
-    table = pd.DataFrame([_row(search, now) for search in searches])
+    table = pd.DataFrame([_row(search) for search in searches])
     return table if table["superseded"].any() else table.drop(columns="superseded")
 
 
-def _row(search: SearchRecord, now: datetime) -> dict[str, object]:
+def _row(search: SearchRecord) -> dict[str, object]:
     state, answer = state_of(search), answers.answer(search)
     count, all_planned = trained(answer), planned(search)
     return {
         "search": search.name,
         "state": state,
-        "driver": alive(search, state, now),
+        "driver": alive(search, state),
         "trained": min(1.0, count / all_planned) if all_planned else None,
         "drawn": len(answer.points),
         "superseded": answers.superseded(search),

@@ -21,11 +21,11 @@ def age(moment: datetime, now: datetime) -> str:
     return f"{seconds / 86400:.0f} days ago"
 
 
-def alive(search: SearchRecord, state: str, now: datetime) -> str:
-    """When the driver of a search was last heard of, or when the search ended."""
+def alive(search: SearchRecord, state: str) -> str:
+    """When the driver of a search was last heard of, or when the search ended, by the database's clock."""
     if state in ("running", "interrupted"):
-        return f"heartbeat {age(search.heartbeat_at, now)}"
-    return f"ended {age(search.finished_at or search.heartbeat_at, now)}"
+        return f"heartbeat {age(search.heartbeat_at, search.read_at)}"
+    return f"ended {age(search.finished_at or search.heartbeat_at, search.read_at)}"
 
 
 def budget_of(search: SearchRecord) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from typing import Any
-from unittest import mock
 
+from heartbeats import beat
 from streamlit.testing.v1 import AppTest
 
 from archsearch.arch import ArchSpec, ModelSpec
@@ -16,7 +16,7 @@ from archsearch.costs import CostModel
 from archsearch.exercise import Unexercised
 from archsearch.measurement import Measurement
 from archsearch.registry import Registry, load_registry
-from archsearch.storage import MetricValue, NewTrial, Store
+from archsearch.storage import Driver, MetricValue, NewTrial, Store
 from archsearch.units import format_quantity
 
 CONTEXT, MIB = 32768, 2.0**20
@@ -200,9 +200,9 @@ def over_budget(pattern: str) -> str:
     return f"state_bytes@{CONTEXT} = {format_quantity(costs_of(pattern)[TERMS[0]], unit='bytes')} exceeds 18 MiB"
 
 
-def new_search(store: Store, name: str, **changes: Any) -> int:
+def new_search(store: Store, name: str, *, driver: Driver | None = None, **changes: Any) -> int:
     """A running search of that name."""
-    return store.create_search(name, {**SPEC, "name": name, **changes}, OBJECTIVES, plugins=PLUGINS)
+    return store.create_search(name, {**SPEC, "name": name, **changes}, OBJECTIVES, plugins=PLUGINS, driver=driver)
 
 
 def every_state(store: Store, name: str = "quick") -> dict[str, int]:
@@ -253,8 +253,8 @@ def every_state(store: Store, name: str = "quick") -> dict[str, int]:
 
 
 def half_finished(store: Store, name: str = "half") -> dict[str, int]:
-    """A search whose driver lives: complete, running and queued trials."""
-    search = new_search(store, name)
+    """A search whose driver lives, however long the tests take: complete, running and queued trials."""
+    search = new_search(store, name, driver=Driver.here())
     trials = {
         "all-full": add_trial(store, search, "full(rope=0.0)*3", (0.99,), kind="reference"),
         "done": add_trial(store, search, "full(rope=0.0) linear(key_dim=4)*2", (0.6,)),
@@ -291,24 +291,14 @@ def odd_searches(store: Store) -> None:
     store.set_search_state(long, "complete")
     lost = new_search(store, "interrupted")
     add_trial(store, lost, "full(rope=0.0) linear(key_dim=4)*2", (0.6,))
-    heartbeat(store, lost, timedelta(hours=-3))
-
-
-def heartbeat(store: Store, search: int, away: timedelta) -> None:
-    """A heartbeat of a search at another time than now."""
-    with mock.patch("archsearch.storage.store.utc_now", return_value=datetime.now(UTC) + away):
-        store.heartbeat(search)
+    beat(store, lost, timedelta(hours=-3))
 
 
 def fill(url: str) -> dict[str, int]:
-    """Every search of this file, "quick" the newest; its trials by a short name.
-
-    The half-finished one stays alive however long the tests take.
-    """
+    """Every search of this file, "quick" the newest; its trials by a short name."""
     with Store.open(url) as store:
         odd_searches(store)
-        half = half_finished(store)
-        heartbeat(store, half["search"], timedelta(hours=1))
+        half_finished(store)
         return every_state(store)
 
 

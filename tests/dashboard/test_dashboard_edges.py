@@ -20,13 +20,13 @@ from dashboard_samples import (
     SPEC,
     add_trial,
     half_finished,
-    heartbeat,
     new_search,
     open_page,
     registry,
     texts,
     well,
 )
+from heartbeats import move
 
 from archsearch.analysis.answer import read_answer
 from archsearch.exercise import Unexercised
@@ -137,7 +137,7 @@ def test_scores_by_steps_say_so(changed: dict[str, int], empty_url: str) -> None
 
 def test_a_clock_set_back_makes_no_negative_age(empty_url: str) -> None:
     with Store.open(empty_url) as store:
-        heartbeat(store, half_finished(store)["search"], timedelta(days=2))
+        move(store, half_finished(store)["search"], timedelta(days=2))
     assert open_page("searches").dataframe[0].value["driver"].tolist() == ["heartbeat 0 s ago"]
     now = datetime.now(UTC)
     assert searches.age(now + timedelta(days=400), now) == "0 s ago"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from search_fakes import fake_measurement, fake_registry, fake_spec
 
-from archsearch.errors import ClusterError, NothingFeasibleError, PluginError, SpecError, StorageError
+from archsearch.errors import ClusterError, NothingFeasibleError, PluginError, SpecError, StorageError, TakenOverError
 from archsearch.search import drive as drive_module
 from archsearch.search import resume_search, run_search
 from archsearch.search.ledger import TrialOrder
@@ -21,7 +22,7 @@ from archsearch.search.problem import Problem
 from archsearch.search.ray_session import JoiningStopped, Workers
 from archsearch.search.spec import SearchSpec
 from archsearch.search.view import View
-from archsearch.storage import Store
+from archsearch.storage import Driver, Lease, Store
 
 REGISTRY = fake_registry()
 
@@ -163,14 +164,12 @@ def test_what_a_view_is_told_is_stored_already(problem: Problem, shop: Shop, sto
     assert len(seen) == shop.given + 1
 
 
-@pytest.mark.parametrize(
-    "method", ["set_trial_state", "add_trial", "add_measurement", "find_measurement", "add_metrics"]
-)
+@pytest.mark.parametrize("method", ["set_trial_state", "add_trial", "add_measurement", "find_measurement"])
 def test_a_database_that_fails_is_told_as_one(
     problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     calls: list[str] = []
-    real = getattr(store, method)
+    real = getattr(Lease, method)
 
     def fails_later(*what: Any, **how: Any) -> Any:
         calls.append(method)
@@ -178,7 +177,7 @@ def test_a_database_that_fails_is_told_as_one(
             raise StorageError("sqlite:///x.db: another process holds its lock")
         return real(*what, **how)
 
-    monkeypatch.setattr(store, method, fails_later)
+    monkeypatch.setattr(Lease, method, fails_later)
     with pytest.raises(StorageError, match="holds its lock"):
         run_search(problem, store=store)
     assert store.search("fakes").state == "failed"
@@ -194,10 +193,75 @@ def test_a_database_that_is_gone_for_good_does_not_hide_why(
 
     calls: list[int] = []
     for method in ("set_trial_state", "set_search_state", "add_measurement"):
-        monkeypatch.setattr(store, method, gone)
+        monkeypatch.setattr(Lease, method, gone)
     with pytest.raises(StorageError, match="the first of its errors"):
         run_search(problem, store=store)
     assert "could not be stored" in caplog.text
+
+
+ANOTHER = Driver(host="far", boot_id="another", pid_namespace="pid:[1]", pid=77, started=5)
+
+
+def take_over(store: Store) -> None:
+    """Another driver claims the search that this process drives, as after a pause of this one."""
+    with store._writing() as session:
+        row = store._search_row(session, store.search("fakes").id, lock=True)
+        row.driver, row.fence = ANOTHER.to_json(), row.fence + 1
+
+
+def told_of_the_other(problem: Problem, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """The drive ends with a sentence, and of the search all is as the other driver has it."""
+    with pytest.raises(
+        TakenOverError, match=r'"fakes" was taken over by another driver \(process 77 on far\)'
+    ) as caught:
+        run_search(problem, store=store)
+    assert caught.value.exit_code == 4
+    record = store.search("fakes")
+    assert (record.state, record.reason, record.driver, record.fence) == ("running", "", ANOTHER, 2)
+    assert "running" in states(store)
+    assert "preempted" not in states(store)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("outcome", ["measured", "diverged", PluginError("no")], ids=["measured", "diverged", "failed"])
+def test_a_driver_whose_search_was_taken_over_ends_and_leaves_it_alone(
+    problem: Problem, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, outcome: str | BaseException
+) -> None:
+    def paused(order: TrialOrder) -> str | BaseException:
+        if shop.given == 3:
+            take_over(store)
+        return outcome if shop.given == 3 else "measured"
+
+    shop.outcome = paused
+    told_of_the_other(problem, store, caplog)
+    assert shop.given == 3
+
+
+def test_a_driver_that_waits_hears_by_its_heartbeat_that_it_was_replaced(
+    problem: Problem, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archsearch.search.presence.HEARTBEAT_SECONDS", 0.05)
+
+    def hang(source: Any, stop: threading.Event, *, device: str) -> None:
+        source.next()
+        take_over(store)
+        assert stop.wait(240)
+
+    monkeypatch.setattr(drive_module, "train", hang)
+    told_of_the_other(problem, store, caplog)
+
+
+def test_stopping_a_driver_that_was_replaced_cancels_nothing(
+    problem: Problem, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def paused(order: TrialOrder) -> str:
+        if shop.given == 3:
+            take_over(store)
+            signal.raise_signal(signal.SIGINT)
+        return "measured"
+
+    shop.outcome = paused
+    told_of_the_other(problem, store, caplog)
 
 
 def test_workers_that_differ_end_the_search_at_once(problem: Problem, shop: Shop, store: Store) -> None:

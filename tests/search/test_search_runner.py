@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 from database_kinds import SLOW_POSTGRESQL, SQLITE
+from heartbeats import move
 
 from archsearch.search.drive import checkpoint_folder
-from archsearch.storage import Store
+from archsearch.storage import Driver, Store
 
 DRIVER = Path(__file__).with_name("search_driver.py")
 SPEC = """
@@ -184,13 +187,38 @@ def test_a_killed_driver_is_taken_up_and_nothing_is_retrained(driven: Driven) ->
     before = driven.trained()
     assert before
     with Store.open(driven.url) as store:
-        record = store.search("tiny")
-        assert record.state_now(record.heartbeat_at) == "interrupted"  # its process is gone: nobody waits a minute
+        assert store.search("tiny").state_now() == "interrupted"  # its process is gone: nobody waits a minute
     driven.finish("resume")
     assert driven.state() == "complete"
     assert set(driven.states()) == {"complete"}
     assert driven.trained()[: len(before)] == before
     assert len(driven.trained()) == len(set(driven.trained()))
+
+
+ANOTHER = Driver(host="far", boot_id="another", pid_namespace="pid:[1]", pid=77, started=5)
+
+
+@pytest.mark.slow
+@on_every_database
+def test_a_driver_that_was_paused_while_another_took_over_writes_nothing(driven: Driven) -> None:
+    with driven.started(until="(reference) started", steps=150) as process, Store.open(driven.url) as store:
+        os.kill(process.pid, signal.SIGSTOP)
+        search = store.search("tiny").id
+        with store._writing() as session:  # to who looks from elsewhere
+            store._search_row(session, search).driver = ANOTHER.to_json()
+        move(store, search, timedelta(hours=-1))
+        seconds = count()
+        record = store.claim_search(search, driver=ANOTHER, sleep=lambda _: None, clock=lambda: float(next(seconds)))
+        before = store.trials_frame("tiny").to_dict("list"), store.metrics_frame("tiny").to_dict("list")
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(240) == 4
+        after = store.trials_frame("tiny").to_dict("list"), store.metrics_frame("tiny").to_dict("list")
+        assert repr(after) == repr(before)
+        assert store.search("tiny") == record
+    assert driven.state() == "running"
+    with Store.open(driven.url) as store:
+        store.set_search_state(search, "cancelled")
+    driven.finish("resume")
 
 
 @pytest.mark.slow

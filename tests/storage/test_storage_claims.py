@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from heartbeats import move
 
 from archsearch.errors import StorageError
 from archsearch.storage import Driver, SearchRecord, Store
@@ -47,13 +48,13 @@ class Time:
 
 
 @pytest.fixture
-def search(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def search(store: Store) -> Callable[..., int]:
     """A running search of a driver, with a heartbeat so long ago."""
 
     def make(driver: Driver | None, ago: timedelta = timedelta(0)) -> int:
-        with monkeypatch.context() as patch:
-            patch.setattr("archsearch.storage.store.utc_now", lambda: datetime.now(UTC) - ago)
-            return store.create_search("first", {}, [], driver=driver)
+        made = store.create_search("first", {}, [], driver=driver)
+        move(store, made, -ago)
+        return made
 
     return make
 

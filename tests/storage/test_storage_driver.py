@@ -127,6 +127,7 @@ def _running(described: Driver | None, beat: datetime) -> SearchRecord:
         finished_at=None,
         driver=described,
         beats=0,
+        read_at=NOW,
     )
 
 
@@ -134,12 +135,12 @@ def _running(described: Driver | None, beat: datetime) -> SearchRecord:
 def test_a_search_is_interrupted_as_soon_as_its_driver_is_dead() -> None:
     here = Driver.here()
     dead, elsewhere = replace(here, started=here.started - 1), replace(here, boot_id="another")
-    assert _running(dead, NOW).state_now(NOW) == "interrupted"
-    assert _running(dead, NOW + timedelta(hours=1)).state_now(NOW) == "interrupted"
-    assert _running(here, LONG_AGO).state_now(NOW) == "running"
-    assert _running(elsewhere, NOW).state_now(NOW) == "running"
-    assert _running(elsewhere, LONG_AGO).state_now(NOW) == "interrupted"
-    assert replace(_running(dead, NOW), state="complete").state_now(NOW) == "complete"
+    assert _running(dead, NOW).state_now() == "interrupted"
+    assert _running(dead, NOW + timedelta(hours=1)).state_now() == "interrupted"
+    assert _running(here, LONG_AGO).state_now() == "running"
+    assert _running(elsewhere, NOW).state_now() == "running"
+    assert _running(elsewhere, LONG_AGO).state_now() == "interrupted"
+    assert replace(_running(dead, NOW), state="complete").state_now() == "complete"
 
 
 def test_a_search_keeps_its_driver(store: Store) -> None:

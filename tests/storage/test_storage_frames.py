@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
+from heartbeats import move
 from storage_samples import measurement, unexercised
 
 from archsearch.errors import StorageError
@@ -40,11 +41,9 @@ def test_searches_frame_counts_states(store: Store, search_id: int, add_trial: A
     assert abs(frame.loc["first", "created_at"] - datetime.now(UTC)) < timedelta(seconds=10)
 
 
-def test_stale_search_is_interrupted_in_the_frame(
-    store: Store, search_id: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stale_search_is_interrupted_in_the_frame(store: Store, search_id: int) -> None:
     assert store.searches_frame()["state"].tolist() == ["running"]
-    monkeypatch.setattr("archsearch.storage.reader.utc_now", lambda: datetime.now(UTC) + timedelta(hours=1))
+    move(store, search_id, timedelta(hours=-1))
     assert store.searches_frame()["state"].tolist() == ["interrupted"]
 
 
