@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -28,6 +29,7 @@ from archsearch.errors import (
 )
 from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
+from archsearch.search.failures import Failure, Place
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.presence import LeaveAtOnce, StopSignals, heartbeat
@@ -39,6 +41,8 @@ from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import train
 from archsearch.storage import SearchRecord, Store
 
+LOST_IN_A_ROW = 5
+"""Trials, or twice as many as run at a time, that lose their workers one after another before a search is ended."""
 STOP_SECONDS = 5.0
 """How long the main thread may take to note a signal."""
 
@@ -48,8 +52,8 @@ _log = logging.getLogger("archsearch.search")
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOutcome:
-    """How a search ended: its state ("complete", "failed" or "cancelled"), why, and its counts; the store has the
-    rest."""
+    """How a search ended: its state ("complete", "failed", "cancelled" or "interrupted"), why, and its counts; the
+    store has the rest."""
 
     name: str
     state: str
@@ -80,6 +84,7 @@ class Drive:
         self._fatal: Exception | None = None
         self._campaign: Campaign | None = None
         self._first_failure = ""
+        self._lost_in_a_row = 0
         self._ended = self._noted = False
         self._notes: set[str] = set()
         self._lock = threading.RLock()
@@ -142,7 +147,7 @@ class Drive:
             raise nothing_feasible(self._problem, looked.judged, looked.tightest, looked.refused)
         with (
             workers(
-                spec.search.concurrency,
+                math.ceil(spec.search.concurrency * spec.resources.cpu),
                 self._address,
                 device=spec.recipe.device,
                 stop=self._stop,
@@ -158,12 +163,16 @@ class Drive:
         return self._verdict()
 
     def _verdict(self) -> tuple[str, str]:
-        """A search that trained and has no complete trial has failed."""
+        """A search that trained and has no complete trial has failed; one with trials that lost their workers is not
+        at its end."""
         progress = self.campaign.progress
         counts = ((progress.failed, "failed"), (progress.diverged, "diverged"))
         lost = " and ".join(f"{count} {what}" for count, what in counts if count)
+        first = f", the first because {self._first_failure}" if self._first_failure else ""
+        if progress.lost:
+            told = f"{progress.lost} lost their workers" + (f" and {lost}" if lost else "")
+            return "interrupted", f"of the trials {told}{first}: {self._resume} tries those again that were lost"
         if progress.fruitless:
-            first = f", the first because {self._first_failure}" if self._first_failure else ""
             return "failed", f"no trial is complete: {lost}{first}"
         return "complete", "; ".join(filter(None, [progress.ended, lost and f"of the trials {lost}"]))
 
@@ -171,6 +180,11 @@ class Drive:
         spec = self._problem.spec
         if spec.recipe.device == "cuda" and found.device != "cuda":
             raise SpecError('recipe.device = "cuda", but the workers have no GPU: use "cpu" or "auto"')
+        if spec.resources.gpu and found.device != "cuda":
+            raise SpecError(
+                f"resources.gpu = {spec.resources.gpu:g}, but the workers have no GPU: leave it out, or use machines "
+                "that have one"
+            )
         unpackaged = [report.name for report in self._registry.reports() if report.distribution == UNPACKAGED]
         if unpackaged and not found.local:
             raise PluginError(
@@ -183,7 +197,7 @@ class Drive:
         self._plugins = pack_plugins(self._registry)
         self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts()]
         self._checkpoints = checkpoint_folder(self._store.url, spec.name, local=found.local)
-        train(self, self._stop, device=found.device)
+        train(self, self._stop, device=found.device, resources=spec.resources)
         if found.local and not self._stop.is_set():
             shutil.rmtree(self._checkpoints, ignore_errors=True)
 
@@ -210,7 +224,7 @@ class Drive:
         if self._stop.is_set():
             return None
         answer = self.campaign.next()
-        while answer == "wait" and not self.campaign.running and not self._stop.is_set():
+        while answer == "wait" and not self.campaign.busy and not self._stop.is_set():
             answer = self.campaign.next()
         if isinstance(answer, str):
             self._ended = answer == "done"
@@ -238,6 +252,15 @@ class Drive:
             checkpoints=str(self._checkpoints),
         )
 
+    def placed(self, trial: int, place: Place) -> None:
+        """Stores where a trial runs."""
+        self._keeping(lambda: self._place(trial, place))
+
+    def _place(self, trial: int, place: Place) -> None:
+        order = self._order(trial)
+        if order is not None:
+            self.campaign.placed(order, place.to_json())
+
     def reported(self, trial: int, result: dict[str, Any]) -> None:
         """Stores a measurement when the result has one; ends the trial with its last."""
         self._keeping(lambda: self._report(trial, result))
@@ -252,6 +275,7 @@ class Drive:
         told = {name: result[name] for name in ("task", "seed", "step", "total_steps", "value")}
         self._view.trial_progressed(order, TrialProgress(**told))
         if result["done"]:
+            self._lost_in_a_row = 0
             state, reason = self.campaign.finished(order)
             self._after(order, state, reason)
 
@@ -260,9 +284,9 @@ class Drive:
             self._notes.add(text)
             self._view.noted(text)
 
-    def failed(self, trial: int, reason: str, error: BaseException | None) -> None:
+    def failed(self, trial: int, failure: Failure) -> None:
         """Notes that a trial failed; workers that differ from the driver end the search."""
-        self._keeping(lambda: self._fail(trial, reason, error))
+        self._keeping(lambda: self._fail(trial, failure))
 
     def _keeping(self, action: Callable[[], Given]) -> Given | None:
         """`action`, whose error ends the search as itself: on its way through Tune it would lose its kind."""
@@ -274,16 +298,34 @@ class Drive:
                 self._stop.set()
                 return None
 
-    def _fail(self, trial: int, reason: str, error: BaseException | None) -> None:
+    def _fail(self, trial: int, failure: Failure) -> None:
         order = self._order(trial)
         if order is None or self._stop.is_set():
             return
-        self._first_failure = self._first_failure or reason
-        self.campaign.failed(order, reason)
-        self._after(order, "failed", reason)
-        if isinstance(error, ClusterError):
-            self._fatal = error
+        if failure.again and (seconds := self.campaign.again(order, failure.reason)) is not None:
+            self._view.trial_ended(order, "preempted", f"{failure.reason}: tried again in {seconds:.0f} s")
+            return
+        self._first_failure = self._first_failure or failure.reason
+        if failure.kind == "lost":
+            self.campaign.lost(order)
+            self._after(order, "preempted", failure.reason)
+            self._give_up_on_workers(failure.reason)
+            return
+        self._lost_in_a_row = 0
+        self.campaign.failed(order, failure.reason)
+        self._after(order, "failed", failure.reason)
+        if isinstance(failure.error, ClusterError):
+            self._fatal = failure.error
             self._stop.set()
+
+    def _give_up_on_workers(self, reason: str) -> None:
+        """Ends a search that only loses workers: the cluster is to be mended first."""
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= max(LOST_IN_A_ROW, 2 * self._problem.spec.search.concurrency):
+            raise ClusterError(
+                f"{self._lost_in_a_row} trials in a row have lost their workers, the last because {reason}: "
+                f"look at the cluster, then {self._resume} goes on"
+            )
 
     def stopped(self) -> None:
         """Leaves the store as it must be found, whatever becomes of this process now."""
@@ -317,8 +359,12 @@ class Drive:
             left.set()
 
     @property
+    def _resume(self) -> str:
+        return f"archsearch resume {shlex.quote(self._problem.spec.name)}"
+
+    @property
     def _stop_reason(self) -> str:
-        return f"stopped by a signal: archsearch resume {shlex.quote(self._problem.spec.name)} goes on"
+        return f"stopped by a signal: {self._resume} goes on"
 
     def _order(self, trial: int) -> TrialOrder | None:
         return next((order for order in self.campaign.running if order.trial == trial), None)

@@ -18,6 +18,7 @@ import ray
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.ray_settings import address_fault, token_fault
+from archsearch.search.scraps import passing_folder, sweep
 from archsearch.training import device_kind
 from archsearch.training.memory import machine_bytes
 from archsearch.units import format_quantity
@@ -125,7 +126,8 @@ def check_room(concurrency: int, address: str | None) -> None:
 
 @contextmanager
 def _local(concurrency: int) -> Iterator[None]:
-    folder = passing_folder(_short_folder())
+    sweep(None, _short_folder())
+    folder = passing_folder(parent=_short_folder())
     try:
         ray.init(
             address="local",
@@ -147,17 +149,6 @@ def _local(concurrency: int) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def passing_folder(parent: str | None = None) -> str:
-    """A new folder for files that are removed in the end; raises `ClusterError` where none can be made."""
-    try:
-        return tempfile.mkdtemp(prefix="archsearch-", dir=parent)
-    except OSError as error:
-        raise ClusterError(
-            f"no folder for temporary files can be made ({error.strerror or error}): "
-            "set TMPDIR to one that can be written to"
-        ) from None
 
 
 def _short_folder() -> str | None:
