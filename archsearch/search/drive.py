@@ -8,11 +8,12 @@ import math
 import os
 import shlex
 import shutil
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,8 +44,10 @@ from archsearch.storage import SearchRecord, Store
 
 LOST_IN_A_ROW = 5
 """Trials, or twice as many as run at a time, that lose their workers one after another before a search is ended."""
-STOP_SECONDS = 5.0
-"""How long the main thread may take to note a signal."""
+STOP_SECONDS, LEAVE_SECONDS = 5.0, 30.0
+"""How long the main thread may take to note a signal, and then to leave Ray; where Ray is gone, it ends us sooner."""
+CANCELLED = 130
+"""The exit code of a search that a signal has stopped."""
 
 Given = TypeVar("Given")
 _log = logging.getLogger("archsearch.search")
@@ -327,22 +330,37 @@ class Drive:
                 f"look at the cluster, then {self._resume} goes on"
             )
 
+    def gone(self, fault: str) -> None:
+        """Ends the search for want of a cluster, from a thread: Ray may hold the main one until it ends the process."""
+        with self._lock:
+            if self._stop.is_set() or self._ended:
+                return
+            self._fatal = ClusterError(f"the Ray cluster is gone: {fault}: {self._resume} goes on")
+            self._stop.set()
+        self._put_in_order("failed", str(self._fatal))
+
     def stopped(self) -> None:
         """Leaves the store as it must be found, whatever becomes of this process now."""
         with self._lock:
-            if self._campaign is None or self._fatal is not None or self._ended or self._noted:
+            if self._fatal is None and not self._ended:
+                self._put_in_order("cancelled", self._stop_reason)
+
+    def _put_in_order(self, state: str, reason: str) -> None:
+        with self._lock:
+            if self._campaign is None or self._noted:
                 return
             self._noted = True
             try:
-                self._campaign.stopped(self._stop_reason)
-                self._store.set_search_state(self._search_id, "cancelled", self._stop_reason)
+                self._campaign.stopped(reason)
+                self._store.set_search_state(self._search_id, state, reason)
             except StorageError as error:
-                self._fatal = error
+                self._fatal = self._fatal or error
 
     @contextmanager
     def _watch(self) -> Iterator[None]:
         """Does `stopped` from a thread when the main one does not come to it: Ray, killed by a signal to the whole
-        process group, can hold it until it ends the process."""
+        process group, can hold it until it ends the process: which is done here, where that takes long, with the exit
+        code that the search would have had."""
         left = threading.Event()
 
         def watch() -> None:
@@ -351,12 +369,21 @@ class Drive:
                     return
             if not left.wait(STOP_SECONDS):
                 self.stopped()
+                if self._noted and not left.wait(LEAVE_SECONDS if self._fatal is None else STOP_SECONDS):
+                    self._leave_held()
 
         threading.Thread(target=watch, name="watch", daemon=True).start()
         try:
             yield
         finally:
             left.set()
+
+    def _leave_held(self) -> None:
+        """Ends this process, whose main thread Ray does not give back; the store is in order."""
+        text = f"error: {self._fatal}" if self._fatal is not None else self._stop_reason
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+        os._exit(self._fatal.exit_code if isinstance(self._fatal, ArchsearchError) else CANCELLED)
 
     @property
     def _resume(self) -> str:

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from archsearch.errors import ClusterError
 from archsearch.search.actor import Assignment, TrialActor
+from archsearch.search.cluster_watch import watching
 from archsearch.search.failures import Failure, Place, classify, describe, died
 from archsearch.search.last_words import hear
 from archsearch.search.ledger import TrialOrder
@@ -55,6 +56,10 @@ class TrialSource(Protocol):
         """The trial's worker raised or died, or was ended as it went beyond a limit."""
         ...
 
+    def gone(self, fault: str) -> None:
+        """The cluster is gone, or has no room for trials any more; may be called from another thread."""
+        ...
+
     def stopped(self) -> None:
         """Workers are being stopped; nothing that they still report counts. May be called again."""
         ...
@@ -88,7 +93,7 @@ def train(source: TrialSource, stop: threading.Event, *, device: str, resources:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        with suppress(_Stopped), _any_death_ends_one_trial():
+        with watching(lambda node: _fits(node, demand), source.gone), suppress(_Stopped), _any_death_ends_one_trial():
             tuner.fit()
     except (ray.exceptions.RayError, tune.TuneError) as error:
         if not stop.is_set():
@@ -105,17 +110,21 @@ def demand_of(resources: ResourcesTable, device: str) -> dict[str, float]:
 
 def check_fits(demand: Mapping[str, float]) -> None:
     """Raises `ClusterError` where no node of the cluster has what a trial takes: it would wait for ever."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    keys = {"cpu": "CPU", "gpu": "GPU"}
-    if not any(all(node.get(keys[what], 0.0) >= amount for what, amount in demand.items()) for node in nodes):
-        asked = " and ".join(f"{amount:g} {keys[what]}" for what, amount in demand.items())
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not any(_fits(node, demand) for node in nodes):
+        asked = " and ".join(f"{amount:g} {what.upper()}" for what, amount in demand.items())
         there = "; ".join(
-            " and ".join(f"{node.get(key, 0.0):g} {key}" for key in keys.values()) for node in nodes[:_NODES_SHOWN]
+            " and ".join(f"{node['Resources'].get(key, 0.0):g} {key}" for key in ("CPU", "GPU"))
+            for node in nodes[:_NODES_SHOWN]
         )
         raise ClusterError(
             f"a trial takes {asked}, and no node of the cluster has that (they have {there or 'nothing'}): "
             "ask for less in [resources], or start such a node"
         )
+
+
+def _fits(node: Mapping[str, Any], demand: Mapping[str, float]) -> bool:
+    return all(node["Resources"].get(what.upper(), 0.0) >= amount for what, amount in demand.items())
 
 
 @contextmanager
