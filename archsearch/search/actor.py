@@ -172,14 +172,15 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._evaluation = None
 
     def _evaluate(self, name: str, seed: int) -> Evaluation:
-        folder = Path(self._assignment.checkpoints).expanduser()
+        place = self._assignment.checkpoints
+        folder = place if "://" in place else Path(place).expanduser()
         return Evaluation(
             self._arch,
             self._task(name),
             self._recipe,
             seed,
             registry=self._registry,
-            checkpoint=folder / f"{self._assignment.trial}-{digest_of([name, seed])}.pt",
+            checkpoint=f"{folder}/{self._assignment.trial}-{digest_of([name, seed])}.pt",
         )
 
     def _task(self, name: str) -> Task:

@@ -41,6 +41,7 @@ from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import train
 from archsearch.storage import SearchRecord, Store
+from archsearch.training.checkpoint import check_store
 
 LOST_IN_A_ROW = 5
 """Trials, or twice as many as run at a time, that lose their workers one after another before a search is ended."""
@@ -199,10 +200,19 @@ class Drive:
         self._view.begun(self._briefing(looked))
         self._plugins = pack_plugins(self._registry)
         self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts()]
-        self._checkpoints = checkpoint_folder(self._store.url, spec.name, local=found.local)
+        self._checkpoints = self._checkpoint_place(local=found.local)
         train(self, self._stop, device=found.device, resources=spec.resources)
-        if found.local and not self._stop.is_set():
+        done = not self._stop.is_set() and not self.campaign.progress.lost
+        if found.local and done and spec.resources.checkpoints is None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def _checkpoint_place(self, *, local: bool) -> str:
+        """A folder or a URL, of this search in this database alone."""
+        name, place = self._problem.spec.name, self._problem.spec.resources.checkpoints
+        if place is None:
+            return str(checkpoint_folder(self._store.url, name, local=local))
+        check_store(place)
+        return f"{place.rstrip('/')}/{digest_of([self._store.url, name])}"
 
     def _briefing(self, looked: Survey) -> Briefing:
         spec = self._problem.spec
@@ -252,7 +262,7 @@ class Drive:
             installed=self._registry.fingerprint(),
             plugins=self._plugins,
             impl=os.environ.get(IMPL_VARIABLE) or "auto",
-            checkpoints=str(self._checkpoints),
+            checkpoints=self._checkpoints,
         )
 
     def placed(self, trial: int, place: Place) -> None:
