@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +36,7 @@ from archsearch.search.presence import LeaveAtOnce, StopSignals, heartbeat
 from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.ray_session import JoiningStopped, Workers, workers
+from archsearch.search.scraps import passing_folder
 from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import train
@@ -425,5 +425,5 @@ def checkpoint_folder(database: str, search: str, *, local: bool) -> Path:
         folder = (Path(cache) if cache else Path.home() / ".cache") / "archsearch" / "checkpoints" / name
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # not to be written to, or no home is known
-        return Path(tempfile.mkdtemp(prefix="archsearch-checkpoints-"))
-    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="archsearch-checkpoints-"))
+        return Path(passing_folder("checkpoints"))
+    return folder if os.access(folder, os.W_OK) else Path(passing_folder("checkpoints"))

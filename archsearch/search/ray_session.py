@@ -64,9 +64,11 @@ def workers(
     """A Ray to train on, which is shut down afterwards if it was started here; `device` is the recipe's.
 
     An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
-    `tell` hears what is waited for. Raises `ClusterError` when the cluster cannot be reached, and `JoiningStopped` once
-    `stop` is set while a cluster is waited for or Ray takes the signals.
+    What killed drivers left in the folder for temporary files is removed. `tell` hears what is waited for. Raises
+    `ClusterError` when the cluster cannot be reached, and `JoiningStopped` once `stop` is set while a cluster is waited
+    for or Ray takes the signals.
     """
+    sweep(None, _short_folder())
     with _heeding_ray(stop), _environment(_ENVIRONMENT), _quiet():
         if ray.is_initialized():
             yield _workers(len(ray.nodes()) == 1, device)
@@ -126,7 +128,6 @@ def check_room(concurrency: int, address: str | None) -> None:
 
 @contextmanager
 def _local(concurrency: int) -> Iterator[None]:
-    sweep(None, _short_folder())
     folder = passing_folder(parent=_short_folder())
     try:
         ray.init(

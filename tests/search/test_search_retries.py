@@ -204,3 +204,27 @@ def test_without_retries_the_first_loss_counts(faulty: Callable[..., Faulty], st
     shop = faulty(lambda order: LOST if order.kind == "reference" else None, search={"retries": 0})
     assert run_search(shop.problem, store=store).state == "interrupted"
     assert len(shop.given) == len(set(shop.given))
+
+
+def test_a_cluster_that_is_gone_leaves_the_search_in_order_whatever_ray_does(
+    faulty: Callable[..., Faulty], store: Store
+) -> None:
+    """The store is put in order by the thread that noticed: Ray may end the process before it leaves."""
+    shop = faulty(lambda order: None)
+    seen: list[tuple[str, set[str]]] = []
+
+    def train(source: Any, stop: threading.Event, **how: Any) -> None:
+        source.next()
+        noticed = threading.Thread(target=source.gone, args=("its raylet has died",))
+        noticed.start()
+        noticed.join()
+        record = store.search("fakes")
+        seen.append((record.state, {trial.state for trial in store.trials(record.id)}))
+        assert stop.is_set()
+
+    shop_train, drive_module.train = drive_module.train, train  # the fixture puts the real one back
+    with pytest.raises(ClusterError, match="gone: its raylet has died: archsearch resume fakes goes on"):
+        run_search(shop.problem, store=store)
+    assert seen == [("failed", {"preempted"})]
+    drive_module.train = shop_train
+    assert resume_search(shop.problem, store=store).state == "complete"

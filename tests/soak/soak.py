@@ -70,6 +70,7 @@ class Soak:
 
     def __init__(self, folder: Path, url: str, *, steps: int = 150, server: PostgresServer | None = None) -> None:
         self.folder, self.url, self._steps, self._server = folder, url, steps, server
+        self.python = sys.executable
         self._chance, self.prefix = random.Random(12), list[str]()
         self.environ = {
             **os.environ,
