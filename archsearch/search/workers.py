@@ -133,9 +133,9 @@ def _any_death_ends_one_trial() -> Iterator[None]:
     which Ray's memory monitor has ended, for one."""
     original = RayActorManager._actor_task_failed
 
-    def failed(self: Any, task: Any, exception: Exception) -> None:
+    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
         known = isinstance(exception, ray.exceptions.RayActorError | ray.exceptions.RayTaskError)
-        original(self, task, exception if known or not died(exception) else _Death(exception))
+        original(self, tracked_actor_task, exception if known or not died(exception) else _Death(exception))
 
     RayActorManager._actor_task_failed = failed
     try:

@@ -68,7 +68,7 @@ class Round:
 class Soak:
     """Searches of one folder and one database."""
 
-    def __init__(self, folder: Path, url: str, *, steps: int = 150, server: PostgresServer | None = None) -> None:
+    def __init__(self, folder: Path, url: str, *, steps: int = 80, server: PostgresServer | None = None) -> None:
         self.folder, self.url, self._steps, self._server = folder, url, steps, server
         self.python = sys.executable
         self._chance, self.prefix = random.Random(12), list[str]()
