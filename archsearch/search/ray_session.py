@@ -154,7 +154,7 @@ def _local(concurrency: int) -> Iterator[None]:
 
 def _short_folder() -> str | None:
     """Where Ray's files go: its sockets' paths may have 107 characters, which a deep ``TMPDIR`` would exceed."""
-    return None if len(tempfile.gettempdir()) <= 30 else "/tmp"
+    return None if len(tempfile.gettempdir()) <= 22 else "/tmp"  # 85 are Ray's own, with a pid of 7 digits
 
 
 @contextmanager

@@ -24,6 +24,7 @@ LIMIT = 600.0
 """Seconds after which a search that does not end is a fault."""
 SPEC = """
 name = "{name}"
+seed = {seed}
 [model]
 d_model = 16
 n_layers = 2
@@ -70,7 +71,7 @@ class Soak:
 
     def __init__(self, folder: Path, url: str, *, steps: int = 80, server: PostgresServer | None = None) -> None:
         self.folder, self.url, self._steps, self._server = folder, url, steps, server
-        self.python = sys.executable
+        self.python, self._specs = sys.executable, 0
         self._chance, self.prefix = random.Random(12), list[str]()
         self.environ = {
             **os.environ,
@@ -81,9 +82,10 @@ class Soak:
         }
 
     def spec(self, name: str, text: str = SPEC) -> Path:
-        """A spec's file."""
+        """A spec's file; each has another seed, so that nothing of it is measured already."""
         file = self.folder / f"{name}.toml"
-        file.write_text(text.format(name=name, steps=self._steps))
+        self._specs += 1
+        file.write_text(text.format(name=name, steps=self._steps, seed=self._specs))
         return file
 
     def start(self, *words: str) -> subprocess.Popen[str]:

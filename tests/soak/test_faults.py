@@ -28,7 +28,7 @@ def hostile(
     """The trial whose mixer misbehaves in that way, the others, and what was said."""
     spec = soak.folder / "tiny.toml"
     text = HOSTILE.replace("{way}", way).replace("{retries}", str(retries)) + resources
-    spec.write_text(text.format(name="tiny", steps=30))
+    spec.write_text(text.format(name="tiny", steps=30, seed=0))
     command = [soak.python, str(DRIVER), "run", str(spec), soak.url]
     paths = {"PYTHONPATH": str(DRIVER.parent)}
     done = subprocess.run(

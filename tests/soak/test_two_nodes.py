@@ -30,7 +30,7 @@ def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
 
 
 def test_a_search_outlives_a_machine_that_is_cut_off(two_nodes: TwoNodes, tmp_path: Path) -> None:
-    soak = Soak(tmp_path, f"sqlite:///{tmp_path}/search.db", steps=1500)
+    soak = Soak(tmp_path, f"sqlite:///{tmp_path}/search.db", steps=600)
     soak.prefix = two_nodes.on_near()
     process = soak.start("run", str(soak.spec("wide", WIDE)), "--address", two_nodes.address)
     try:
