@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser test-postgres test-field test-door docs kernels check bench bench-dashboard bench-store screenshots gpu clean
+.PHONY: help install demo test test-slow soak test-browser test-postgres test-field test-door docs kernels check bench bench-dashboard bench-store screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,8 +24,12 @@ demo: $(STAMP)  ## search hybrid attention on this machine and show the front
 test: $(STAMP)  ## the default tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: $(STAMP)  ## soaks and full grids
+test-slow: $(STAMP)  ## long searches and full grids
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not postgres" --timeout 1800 -n 2 --dist worksteal
+
+soak: $(STAMP)  ## kill drivers, workers, raylets and the database at random moments (apt-get install postgresql)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s tests/soak
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/dashboard

@@ -10,6 +10,9 @@ from pydantic import BaseModel, Strict, model_validator
 Whole = Annotated[int, Strict()]
 """A whole number as it is written: neither true nor "3" nor 3.0."""
 
+Number = Annotated[float, Strict()]
+"""A number as it is written: neither true nor "3"."""
+
 
 class Numbers(BaseModel):
     """A table in which ``true`` and ``false`` are refused, also within a list, where a field has no truth values."""

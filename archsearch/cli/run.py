@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 any other error; 2 a spec, option or name that cannot be used; 3 nothing in the space meets "
-    "the budget; 4 the database; 5 the Ray cluster or its workers; 6 every training diverged; 130 interrupted."
+    "the budget; 4 the database; 5 the Ray cluster or its workers, or trials that lost theirs; 6 every training "
+    "diverged; 130 interrupted."
 )
-_FAILED, _DIVERGED, _CANCELLED = 1, 6, 130
+_FAILED, _LOST, _DIVERGED, _CANCELLED = 1, 5, 6, 130
 Search = Callable[..., "SearchOutcome"]
 """`run_search`, or `resume_search` with what it is allowed."""
 
@@ -212,9 +213,12 @@ def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> No
 
 
 def exit_code(outcome: SearchOutcome) -> int:
-    """130 for a search that was stopped, 6 where all that was trained diverged, 1 where no trial is complete."""
+    """130 for a search that was stopped, 5 where trials are left that lost their workers, 6 where all that was trained
+    diverged, 1 where no trial is complete."""
     if outcome.state == "cancelled":
         return _CANCELLED
+    if outcome.state == "interrupted":
+        return _LOST
     if outcome.state == "failed":
         return _FAILED if outcome.progress.failed else _DIVERGED
     return 0
@@ -231,7 +235,7 @@ def _next(outcome: SearchOutcome, best: int | None, flag: str) -> list[str]:
 
     name = shlex.quote(outcome.name)
     trials = f"archsearch trials {name}{flag}"
-    if outcome.state == "cancelled":
+    if outcome.state in ("cancelled", "interrupted"):
         return [f"archsearch resume {name}{flag}", f"archsearch pareto {name}{flag}", trials]
     show = [f"archsearch show {best}{flag}"] if best is not None else []
     return [f"archsearch pareto {name} --png front.png{flag}", *show, trials]

@@ -110,6 +110,8 @@ def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, s
     out.print(f"{record.pattern}   digest {record.digest}", soft_wrap=True)
     if record.reason:
         out.print(f"reason: {record.reason}", soft_wrap=True)
+    for line in _where(record):
+        out.print(line, soft_wrap=True)
     payloads = [measured.payload for measured in record.measurements]
     for line in not_exercised(record.unexercised, record.reason):
         out.print(line, soft_wrap=True)
@@ -128,6 +130,17 @@ def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, s
     used = ", ".join(f"{plugin} ({distribution} {version})" for plugin, distribution, version in plugins)
     out.print(f"plugins of the search: {used}" if used else "plugins of the search: none recorded", soft_wrap=True)
     out.print(_read("what it is valid for", lambda: _validity(record, search)), soft_wrap=True)
+
+
+def _where(record: TrialRecord) -> Iterator[str]:
+    """Where the trial ran last, and how many workers were lost under it."""
+    placed = record.placement or {}
+    if placed.get("node"):
+        gpus = placed.get("gpus")
+        cards = f", GPU {', '.join(map(str, gpus))}" if isinstance(gpus, list) and gpus else ""
+        yield f"ran on {placed['node']}, {placed.get('device', 'an unknown device')}{cards}"
+    if record.attempts:
+        yield f"workers lost: {record.attempts}"
 
 
 def _read(what: str, make: Callable[[], Any]) -> Any:

@@ -6,19 +6,23 @@ import base64
 import json
 import logging
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import cloudpickle, tune
 
 from archsearch.arch import ArchSpec, digest_of
 from archsearch.errors import ArchsearchError, ClusterError, PluginError, foreign_code, said
 from archsearch.registry import Registry, load_registry
+from archsearch.search.last_words import LastWords
 from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
 from archsearch.training import Evaluation, Recipe
+from archsearch.training.key import device_name
 
 SLICE_SECONDS = 1.0
 """Training between two reports: long beside the cost of a report, short for a person who waits for Ctrl-C."""
@@ -35,7 +39,7 @@ class Assignment:
     ``runs`` are (task, seed) with tasks by the search's names for them; ``parts`` are (name, version, digest) of the
     mixers and tasks that the search uses and of the core, ``installed`` (name, version) of all the driver's plugins,
     ``plugins`` those that no distribution installs, pickled; ``impl`` is the driver's ``ARCHSEARCH_IMPL``, so that the
-    same forms run; ``checkpoints`` is a folder of the worker's host.
+    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL.
     """
 
     trial: int
@@ -62,9 +66,10 @@ class Assignment:
 class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains the runs of one trial after another; reused for the next trial, the registry and its imports included.
 
-    A result has ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``measurement`` (JSON
-    text) when a run has ended, ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what
-    is worth knowing of the worker and no error.
+    The first result of a trial has only ``place``, where it runs, before any code of a plugin does. Every other has
+    ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``measurement`` (JSON text) when a
+    run has ended, ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what is worth
+    knowing of the worker and no error.
     """
 
     _waiting: dict[str, Any] | None
@@ -77,20 +82,25 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     _evaluation: Evaluation | None
     _tasks: dict[str, Task]
     _plugins: str | None = None
+    _words: LastWords | None = None
+    _placed = False
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the assignment of `config`; the first step begins with it, as what is raised here would look to the
         driver like a worker that died."""
-        self._waiting = config
+        self._waiting, self._placed = config, False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turns to another trial in the same process."""
-        self._waiting = new_config
+        self._waiting, self._placed = new_config, False
         return True
 
     def step(self) -> dict[str, Any]:
-        """Trains for about `SLICE_SECONDS`. An error goes to the driver without the foreign one that caused it, which
-        may not be picklable, or not known there."""
+        """Says where it is, then trains for about `SLICE_SECONDS` at a time. An error goes to the driver without the
+        foreign one that caused it, which may not be picklable, or not known there."""
+        if not self._placed:
+            self._placed = True
+            return {"place": self._place(), "done": False}
         try:
             return self._slice()
         except ArchsearchError as error:
@@ -132,6 +142,21 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Tune keeps no checkpoints."""
 
+    def _place(self) -> dict[str, Any]:
+        """Fields of `failures.Place`."""
+        inside = ray.is_initialized()
+        if self._words is None and inside:
+            self._words = LastWords()
+        gpus = [str(gpu) for gpu in ray.get_gpu_ids()] if inside else []
+        return {
+            "node": socket.gethostname(),
+            "node_id": ray.get_runtime_context().get_node_id() if inside else "",
+            "device": device_name() if gpus else "cpu",
+            "gpus": gpus,
+            "pid": os.getpid(),
+            "words": "" if self._words is None else str(self._words.path),
+        }
+
     def _begin(self, config: Mapping[str, Any]) -> None:
         assignment = self._assignment = Assignment.from_config(config)
         if self._plugins != assignment.plugins:
@@ -147,14 +172,15 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._evaluation = None
 
     def _evaluate(self, name: str, seed: int) -> Evaluation:
-        folder = Path(self._assignment.checkpoints).expanduser()
+        place = self._assignment.checkpoints
+        folder = place if "://" in place else Path(place).expanduser()
         return Evaluation(
             self._arch,
             self._task(name),
             self._recipe,
             seed,
             registry=self._registry,
-            checkpoint=folder / f"{self._assignment.trial}-{digest_of([name, seed])}.pt",
+            checkpoint=f"{folder}/{self._assignment.trial}-{digest_of([name, seed])}.pt",
         )
 
     def _task(self, name: str) -> Task:

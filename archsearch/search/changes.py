@@ -15,6 +15,9 @@ GROWING = ("search.trials", "search.max_draws", "search.concurrency", "budget")
 """What a search may go on with another value of: more trials and draws, another number of workers, a wider budget.
 All that was measured stays true under them."""
 
+FREE = ("search.retries", "resources")
+"""What may change without a word: no result depends on it."""
+
 _ABSENT = object()
 
 
@@ -34,14 +37,14 @@ def check_growth(stored: SearchSpec, given: SearchSpec, allowed: Collection[str]
     """Raises `SpecError` where `given` differs from `stored` by more than growth of keys that `allowed` names, of
     `GROWING`: it lists every other difference, key by key, with the remedy.
     """
-    changes = list(_changes(stored.to_json(), given.to_json()))
+    changes = [change for change in _changes(stored.to_json(), given.to_json()) if not _among(change.key, FREE)]
     refused = [change for change in changes if not _grows(change, stored, given)]
     if refused:
         raise SpecError(
             f'the search "{stored.name}" began with another spec: {"; ".join(map(str, refused))}: '
             "put the old values back, or give the changed search another name"
         )
-    unstated = [change for change in changes if _growing_key(change.key) not in allowed]
+    unstated = [change for change in changes if _among(change.key, GROWING) not in allowed]
     if unstated:
         raise SpecError(
             f'the search "{stored.name}" began with another spec: {"; ".join(map(str, unstated))}: '
@@ -59,12 +62,13 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], where: str = "")
             yield Change(key=path, before=_plain(old), now=_plain(new))
 
 
-def _growing_key(key: str) -> str | None:
-    return next((growing for growing in GROWING if key == growing or key.startswith(f"{growing}.")), None)
+def _among(key: str, keys: Collection[str]) -> str | None:
+    """The one of `keys` that `key` is, or lies in."""
+    return next((one for one in keys if key == one or key.startswith(f"{one}.")), None)
 
 
 def _grows(change: Change, stored: SearchSpec, given: SearchSpec) -> bool:
-    key = _growing_key(change.key)
+    key = _among(change.key, GROWING)
     if key == "budget":
         return _wider(stored, given)
     if key == "search.concurrency":

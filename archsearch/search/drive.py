@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shlex
 import shutil
-import tempfile
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,19 +30,26 @@ from archsearch.errors import (
 )
 from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
+from archsearch.search.failures import Failure, Place
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.presence import LeaveAtOnce, StopSignals, heartbeat
 from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.ray_session import JoiningStopped, Workers, workers
+from archsearch.search.scraps import passing_folder
 from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import train
 from archsearch.storage import SearchRecord, Store
+from archsearch.training.checkpoint import check_store
 
-STOP_SECONDS = 5.0
-"""How long the main thread may take to note a signal."""
+LOST_IN_A_ROW = 5
+"""Trials, or twice as many as run at a time, that lose their workers one after another before a search is ended."""
+STOP_SECONDS, LEAVE_SECONDS = 5.0, 30.0
+"""How long the main thread may take to note a signal, and then to leave Ray; where Ray is gone, it ends us sooner."""
+CANCELLED = 130
+"""The exit code of a search that a signal has stopped."""
 
 Given = TypeVar("Given")
 _log = logging.getLogger("archsearch.search")
@@ -49,8 +57,8 @@ _log = logging.getLogger("archsearch.search")
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOutcome:
-    """How a search ended: its state ("complete", "failed" or "cancelled"), why, and its counts; the store has the
-    rest."""
+    """How a search ended: its state ("complete", "failed", "cancelled" or "interrupted"), why, and its counts; the
+    store has the rest."""
 
     name: str
     state: str
@@ -81,6 +89,7 @@ class Drive:
         self._fatal: Exception | None = None
         self._campaign: Campaign | None = None
         self._first_failure = ""
+        self._lost_in_a_row = 0
         self._ended = self._noted = False
         self._notes: set[str] = set()
         self._lock = threading.RLock()
@@ -145,7 +154,7 @@ class Drive:
             raise nothing_feasible(self._problem, looked.judged, looked.tightest, looked.refused)
         with (
             workers(
-                spec.search.concurrency,
+                math.ceil(spec.search.concurrency * spec.resources.cpu),
                 self._address,
                 device=spec.recipe.device,
                 stop=self._stop,
@@ -161,12 +170,16 @@ class Drive:
         return self._verdict()
 
     def _verdict(self) -> tuple[str, str]:
-        """A search that trained and has no complete trial has failed."""
+        """A search that trained and has no complete trial has failed; one with trials that lost their workers is not
+        at its end."""
         progress = self.campaign.progress
         counts = ((progress.failed, "failed"), (progress.diverged, "diverged"))
         lost = " and ".join(f"{count} {what}" for count, what in counts if count)
+        first = f", the first because {self._first_failure}" if self._first_failure else ""
+        if progress.lost:
+            told = f"{progress.lost} lost their workers" + (f" and {lost}" if lost else "")
+            return "interrupted", f"of the trials {told}{first}: {self._resume} tries those again that were lost"
         if progress.fruitless:
-            first = f", the first because {self._first_failure}" if self._first_failure else ""
             return "failed", f"no trial is complete: {lost}{first}"
         return "complete", "; ".join(filter(None, [progress.ended, lost and f"of the trials {lost}"]))
 
@@ -174,6 +187,11 @@ class Drive:
         spec = self._problem.spec
         if spec.recipe.device == "cuda" and found.device != "cuda":
             raise SpecError('recipe.device = "cuda", but the workers have no GPU: use "cpu" or "auto"')
+        if spec.resources.gpu and found.device != "cuda":
+            raise SpecError(
+                f"resources.gpu = {spec.resources.gpu:g}, but the workers have no GPU: leave it out, or use machines "
+                "that have one"
+            )
         unpackaged = [report.name for report in self._registry.reports() if report.distribution == UNPACKAGED]
         if unpackaged and not found.local:
             raise PluginError(
@@ -185,10 +203,19 @@ class Drive:
         self._view.begun(self._briefing(looked))
         self._plugins = pack_plugins(self._registry)
         self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts()]
-        self._checkpoints = checkpoint_folder(self._store.url, spec.name, local=found.local)
-        train(self, self._stop, device=found.device)
-        if found.local and not self._stop.is_set():
+        self._checkpoints = self._checkpoint_place(local=found.local)
+        train(self, self._stop, device=found.device, resources=spec.resources)
+        done = not self._stop.is_set() and not self.campaign.progress.lost
+        if found.local and done and spec.resources.checkpoints is None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def _checkpoint_place(self, *, local: bool) -> str:
+        """A folder or a URL, of this search in this database alone."""
+        name, place = self._problem.spec.name, self._problem.spec.resources.checkpoints
+        if place is None:
+            return str(checkpoint_folder(self._store.url, name, local=local))
+        check_store(place)
+        return f"{place.rstrip('/')}/{digest_of([self._store.url, name])}"
 
     def _briefing(self, looked: Survey) -> Briefing:
         spec = self._problem.spec
@@ -213,7 +240,7 @@ class Drive:
         if self._stop.is_set():
             return None
         answer = self.campaign.next()
-        while answer == "wait" and not self.campaign.running and not self._stop.is_set():
+        while answer == "wait" and not self.campaign.busy and not self._stop.is_set():
             answer = self.campaign.next()
         if isinstance(answer, str):
             self._ended = answer == "done"
@@ -238,8 +265,17 @@ class Drive:
             installed=self._registry.fingerprint(),
             plugins=self._plugins,
             impl=os.environ.get(IMPL_VARIABLE) or "auto",
-            checkpoints=str(self._checkpoints),
+            checkpoints=self._checkpoints,
         )
+
+    def placed(self, trial: int, place: Place) -> None:
+        """Stores where a trial runs."""
+        self._keeping(lambda: self._place(trial, place))
+
+    def _place(self, trial: int, place: Place) -> None:
+        order = self._order(trial)
+        if order is not None:
+            self.campaign.placed(order, place.to_json())
 
     def reported(self, trial: int, result: dict[str, Any]) -> None:
         """Stores a measurement when the result has one; ends the trial with its last."""
@@ -255,6 +291,7 @@ class Drive:
         told = {name: result[name] for name in ("task", "seed", "step", "total_steps", "value")}
         self._view.trial_progressed(order, TrialProgress(**told))
         if result["done"]:
+            self._lost_in_a_row = 0
             state, reason = self.campaign.finished(order)
             self._after(order, state, reason)
 
@@ -263,9 +300,9 @@ class Drive:
             self._notes.add(text)
             self._view.noted(text)
 
-    def failed(self, trial: int, reason: str, error: BaseException | None) -> None:
+    def failed(self, trial: int, failure: Failure) -> None:
         """Notes that a trial failed; workers that differ from the driver end the search."""
-        self._keeping(lambda: self._fail(trial, reason, error))
+        self._keeping(lambda: self._fail(trial, failure))
 
     def _keeping(self, action: Callable[[], Given]) -> Given | None:
         """`action`, whose error ends the search as itself: on its way through Tune it would lose its kind."""
@@ -277,28 +314,60 @@ class Drive:
                 self._stop.set()
                 return None
 
-    def _fail(self, trial: int, reason: str, error: BaseException | None) -> None:
+    def _fail(self, trial: int, failure: Failure) -> None:
         order = self._order(trial)
         if order is None or self._stop.is_set():
             return
-        self._first_failure = self._first_failure or reason
-        self.campaign.failed(order, reason)
-        self._after(order, "failed", reason)
-        if isinstance(error, ClusterError):
-            self._fatal = error
+        if failure.again and (seconds := self.campaign.again(order, failure.reason)) is not None:
+            self._view.trial_ended(order, "preempted", f"{failure.reason}: tried again in {seconds:.0f} s")
+            return
+        self._first_failure = self._first_failure or failure.reason
+        if failure.kind == "lost":
+            self.campaign.lost(order)
+            self._after(order, "preempted", failure.reason)
+            self._give_up_on_workers(failure.reason)
+            return
+        self._lost_in_a_row = 0
+        self.campaign.failed(order, failure.reason)
+        self._after(order, "failed", failure.reason)
+        if isinstance(failure.error, ClusterError):
+            self._fatal = failure.error
             self._stop.set()
+
+    def _give_up_on_workers(self, reason: str) -> None:
+        """Ends a search that only loses workers: the cluster is to be mended first."""
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= max(LOST_IN_A_ROW, 2 * self._problem.spec.search.concurrency):
+            raise ClusterError(
+                f"{self._lost_in_a_row} trials in a row have lost their workers, the last because {reason}: "
+                f"look at the cluster, then {self._resume} goes on"
+            )
+
+    def gone(self, fault: str) -> None:
+        """Ends the search for want of a cluster, from a thread: Ray may hold the main one until it ends the process."""
+        with self._lock:
+            if self._stop.is_set() or self._ended:
+                return
+            self._fatal = ClusterError(f"the Ray cluster is gone: {fault}: {self._resume} goes on")
+            self._stop.set()
+        self._put_in_order("failed", str(self._fatal))
 
     def stopped(self) -> None:
         """Leaves the store as it must be found, whatever becomes of this process now."""
         with self._lock:
-            if self._campaign is None or self._fatal is not None or self._ended or self._noted:
+            if self._fatal is None and not self._ended:
+                self._put_in_order("cancelled", self._stop_reason)
+
+    def _put_in_order(self, state: str, reason: str) -> None:
+        with self._lock:
+            if self._campaign is None or self._noted:
                 return
             self._noted = True
             try:
-                self._campaign.stopped(self._stop_reason)
-                self._store.set_search_state(self._search_id, "cancelled", self._stop_reason)
+                self._campaign.stopped(reason)
+                self._store.set_search_state(self._search_id, state, reason)
             except StorageError as error:
-                self._fatal = error
+                self._fatal = self._fatal or error
 
     def _lost(self, error: TakenOverError) -> None:
         """The search is another driver's: nothing that still comes counts."""
@@ -308,7 +377,8 @@ class Drive:
     @contextmanager
     def _watch(self) -> Iterator[None]:
         """Does `stopped` from a thread when the main one does not come to it: Ray, killed by a signal to the whole
-        process group, can hold it until it ends the process."""
+        process group, can hold it until it ends the process: which is done here, where that takes long, with the exit
+        code that the search would have had."""
         left = threading.Event()
 
         def watch() -> None:
@@ -317,6 +387,8 @@ class Drive:
                     return
             if not left.wait(STOP_SECONDS):
                 self.stopped()
+                if self._noted and not left.wait(LEAVE_SECONDS if self._fatal is None else STOP_SECONDS):
+                    self._leave_held()
 
         threading.Thread(target=watch, name="watch", daemon=True).start()
         try:
@@ -324,9 +396,20 @@ class Drive:
         finally:
             left.set()
 
+    def _leave_held(self) -> None:
+        """Ends this process, whose main thread Ray does not give back; the store is in order."""
+        text = f"error: {self._fatal}" if self._fatal is not None else self._stop_reason
+        with suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+        os._exit(self._fatal.exit_code if isinstance(self._fatal, ArchsearchError) else CANCELLED)
+
+    @property
+    def _resume(self) -> str:
+        return f"archsearch resume {shlex.quote(self._problem.spec.name)}"
+
     @property
     def _stop_reason(self) -> str:
-        return f"stopped by a signal: archsearch resume {shlex.quote(self._problem.spec.name)} goes on"
+        return f"stopped by a signal: {self._resume} goes on"
 
     def _order(self, trial: int) -> TrialOrder | None:
         return next((order for order in self.campaign.running if order.trial == trial), None)
@@ -350,5 +433,5 @@ def checkpoint_folder(database: str, search: str, *, local: bool) -> Path:
         folder = (Path(cache) if cache else Path.home() / ".cache") / "archsearch" / "checkpoints" / name
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # not to be written to, or no home is known
-        return Path(tempfile.mkdtemp(prefix="archsearch-checkpoints-"))
-    return folder if os.access(folder, os.W_OK) else Path(tempfile.mkdtemp(prefix="archsearch-checkpoints-"))
+        return Path(passing_folder("checkpoints"))
+    return folder if os.access(folder, os.W_OK) else Path(passing_folder("checkpoints"))

@@ -104,9 +104,9 @@ class Ledger:
         reasons += [f"not exercised: {text}" for text in verdict.unexercised]
         return self._add("search", "infeasible", arch, verdict, (), params=params, reason="; ".join(reasons))
 
-    def reopen(self, record: TrialRecord) -> TrialOrder:
-        """Queues a trial of an earlier run again; what it has measured stays measured."""
-        record = self._store.trial(record.id)
+    def reopen(self, trial: int) -> TrialOrder:
+        """Queues a trial of an earlier run, or of a lost worker, again; what it has measured stays measured."""
+        record = self._store.trial(trial)
         done = {(measured.task, measured.seed) for measured in record.measurements}
         runs = tuple(
             Run(name, seed) for seed in record.seeds for name in self._problem.tasks if (name, seed) not in done
@@ -169,6 +169,14 @@ class Ledger:
             mine = [measured for measured in record.measurements if measured.task == task]
             by_seed = {measured.seed: measured.payload[split].get(metric) for measured in mine}
         return _mean([by_seed.get(seed) for seed in record.seeds])
+
+    def placed(self, trial: int, placement: Mapping[str, Any]) -> None:
+        """Notes where a trial runs."""
+        self._store.set_placement(trial, placement)
+
+    def lost(self, trial: int, reason: str) -> None:
+        """Notes that a trial's worker was lost; what it has measured stays measured."""
+        self._store.lose_worker(trial, reason)
 
     def set_state(self, trial: int, state: str, reason: str = "") -> None:
         """Sets a trial's state and reason."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ PATIENCE = 12
 """After so many draws in a row of candidates that are known, draws are random: a converged sampler repeats itself."""
 DRAWS_A_CALL = 100
 """Draws that one call of `Campaign.next` makes before it lets its caller look at other things."""
+BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 2.0, 60.0
+"""Before a trial is tried again whose worker was lost, doubled each time."""
 PURE = 1000
 """Pure candidates that are tried where a sample of the space had nothing within the budget."""
 
@@ -38,23 +41,36 @@ class _Known:
 
 @dataclass(kw_only=True)
 class _Pending:
-    """An order and who waits for it: a proposal of the sampler, or the recorded parameters of an earlier run."""
+    """An order and who waits for it: a proposal of the sampler, or the recorded parameters of an earlier run; ``lost``
+    counts its workers that were lost, and it is not handed out before ``due``."""
 
     order: TrialOrder
     number: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    lost: int = 0
+    due: float = 0.0
 
 
 class Campaign:
     """One search from its first reference to the last confirmation of its front.
 
     After `prepare`, `next` hands out an order, or says "wait" (until a running one ends) or "done". Every order is
-    answered by `measured` for each of its runs and then by `finished` or `failed`; `stopped` answers all that is
-    left. With one order at a time, equal specs and seeds give equal candidates.
+    answered by `measured` for each of its runs and then by `finished` or `failed`, or by `again` where its worker was
+    lost, and by `failed` or `lost` where that gives it up; `stopped` answers all that is left. With one order at a
+    time, equal specs and seeds give equal candidates.
     """
 
-    def __init__(self, problem: Problem, *, store: Store, search_id: int, device: str = "cpu") -> None:
-        self.problem, self.progress = problem, Progress()
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        store: Store,
+        search_id: int,
+        device: str = "cpu",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock``, in seconds, is for tests."""
+        self.problem, self.progress, self._clock = problem, Progress(), clock
         self._registry, self._store = problem.registry, store
         self._ledger = Ledger(problem, store, search_id, device=device)
         self._settings = problem.spec.search
@@ -63,6 +79,7 @@ class Campaign:
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
         self._queue: deque[_Pending] = deque()
+        self._later: list[_Pending] = []
         self._superseded: dict[str, TrialRecord] = {}
         self._running: dict[int, _Pending] = {}
         self._fruitless = self._stale = 0
@@ -76,6 +93,11 @@ class Campaign:
     def running(self) -> list[TrialOrder]:
         """The orders that were handed out and not answered."""
         return [pending.order for pending in self._running.values()]
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to wait for: a running order, or one that is tried again after a while."""
+        return bool(self._running or self._later)
 
     @property
     def front(self) -> list[FrontPoint]:
@@ -102,16 +124,21 @@ class Campaign:
         """An order to train, "wait" until a running one has ended (or until asked again), or "done"."""
         if len(self._running) >= self._settings.concurrency:
             return "wait"
+        self._take_back()
         if not self._queue and self._wants_more():
             self._draw()
-        if not self._queue and not self._running and not self._wants_more():
+        if not self._queue and not self._running and not self._later and not self._wants_more():
             self._confirm()
         if self._queue:
             pending = self._queue.popleft()
             self._running[pending.order.trial] = pending
             self._ledger.set_state(pending.order.trial, "running")
             return pending.order
-        return "wait" if self._running or self._wants_more() else "done"
+        return "wait" if self._running or self._later or self._wants_more() else "done"
+
+    def placed(self, order: TrialOrder, placement: Mapping[str, Any]) -> None:
+        """A worker has the order, in this place."""
+        self._ledger.placed(order.trial, placement)
 
     def measured(self, order: TrialOrder, run: Run, measurement: Mapping[str, Any]) -> None:
         """A run of the order gave `Measurement.to_json()`."""
@@ -129,12 +156,31 @@ class Campaign:
         self.progress.count("failed")
         self._answer(self._running.pop(order.trial), None)
 
+    def again(self, order: TrialOrder, reason: str) -> float | None:
+        """The order's worker was lost: seconds until it is queued again, None where its retries are used up; then it
+        is answered by `lost` or `failed`. It holds its place among the trials, so that no budget is lost with it."""
+        pending = self._running[order.trial]
+        self._ledger.lost(order.trial, reason)
+        if pending.lost >= self._settings.retries:
+            return None
+        seconds = min(MOST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0**pending.lost)
+        pending.lost, pending.due = pending.lost + 1, self._clock() + seconds
+        self._later.append(self._running.pop(order.trial))
+        self.progress.retried += 1
+        return seconds
+
+    def lost(self, order: TrialOrder) -> None:
+        """The order's workers were lost again and again: it stays preempted, and a resumed search goes on with it."""
+        self.progress.lost += 1
+        self._answer(self._running.pop(order.trial), None)
+
     def stopped(self, reason: str) -> None:
         """Nothing runs any more: what was running or queued is preempted, and a resumed search goes on with it."""
-        for pending in (*self._running.values(), *self._queue):
+        for pending in (*self._running.values(), *self._queue, *self._later):
             self._ledger.set_state(pending.order.trial, "preempted", reason)
         self._running.clear()
         self._queue.clear()
+        self._later.clear()
 
     # -- drawing ---------------------------------------------------------------------------------------------
 
@@ -218,6 +264,18 @@ class Campaign:
             )
             self._close(opened.trial, f"repeat of trial {known.trial}: answered from the store")
         self._sampler.scored(proposal.number, known.values, known.verdict)
+
+    def _take_back(self) -> None:
+        """Queues the orders whose time has come to be tried again, in front; one that is measured already has ended."""
+        now = self._clock()
+        due = [pending for pending in self._later if pending.due <= now]
+        self._later = [pending for pending in self._later if pending.due > now]
+        for pending in reversed(due):
+            pending.order = self._ledger.reopen(pending.order.trial)
+            if pending.order.runs:
+                self._queue.appendleft(pending)
+            else:
+                self._answer(pending, self._close(pending.order.trial).values)
 
     # -- trials ----------------------------------------------------------------------------------------------
 
@@ -320,7 +378,7 @@ class Campaign:
                 self._begin("search", arch, verdict, params=record.params)
 
     def _requeue(self, record: TrialRecord) -> None:
-        order = self._ledger.reopen(record)
+        order = self._ledger.reopen(record.id)
         pending = _Pending(order=order, params=record.params)
         if record.kind != "confirm":
             self._known[record.digest] = _Known(trial=record.id, verdict=self.problem.judge(order.arch))

@@ -12,8 +12,9 @@ class Progress:
     ``trained`` counts sampled candidates that were handed out, ``refused`` those over budget, not exercised, or of
     layers that cannot stand as they do, ``repeated`` draws of known candidates, ``reused`` trials answered from the
     store; ``complete``, ``diverged`` and ``failed`` trials of every kind that ended so, in earlier runs of the search
-    too; ``confirming`` says that the front is measured again, ``ended`` why drawing ended before all trials were
-    trained.
+    too; ``lost`` those that lost their workers again and again, which a resumed search tries again, ``retried`` how
+    often a trial was given to another worker; ``confirming`` says that the front is measured again, ``ended`` why
+    drawing ended before all trials were trained.
     """
 
     planned: int = 0
@@ -25,6 +26,8 @@ class Progress:
     complete: int = 0
     diverged: int = 0
     failed: int = 0
+    lost: int = 0
+    retried: int = 0
     confirming: bool = False
     ended: str = ""
 

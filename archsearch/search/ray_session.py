@@ -18,6 +18,7 @@ import ray
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.ray_settings import address_fault, token_fault
+from archsearch.search.scraps import passing_folder, sweep
 from archsearch.training import device_kind
 from archsearch.training.memory import machine_bytes
 from archsearch.units import format_quantity
@@ -28,8 +29,8 @@ WORKER_BYTES = 300 * 2**20
 JOIN_SECONDS = 30.0
 """How long a cluster may take to answer."""
 _POLL_SECONDS = 0.2
-_LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "15"}
-"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it."""
+_LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "45"}
+"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it; `cluster_watch` is sooner."""
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -63,9 +64,11 @@ def workers(
     """A Ray to train on, which is shut down afterwards if it was started here; `device` is the recipe's.
 
     An initialised Ray is used as it is; else the cluster at `address` or ``RAY_ADDRESS``, else a new local one.
-    `tell` hears what is waited for. Raises `ClusterError` when the cluster cannot be reached, and `JoiningStopped` once
-    `stop` is set while a cluster is waited for or Ray takes the signals.
+    What killed drivers left in the folder for temporary files is removed. `tell` hears what is waited for. Raises
+    `ClusterError` when the cluster cannot be reached, and `JoiningStopped` once `stop` is set while a cluster is waited
+    for or Ray takes the signals.
     """
+    sweep(None, _short_folder())
     with _heeding_ray(stop), _environment(_ENVIRONMENT), _quiet():
         if ray.is_initialized():
             yield _workers(len(ray.nodes()) == 1, device)
@@ -125,7 +128,7 @@ def check_room(concurrency: int, address: str | None) -> None:
 
 @contextmanager
 def _local(concurrency: int) -> Iterator[None]:
-    folder = passing_folder(_short_folder())
+    folder = passing_folder(parent=_short_folder())
     try:
         ray.init(
             address="local",
@@ -149,20 +152,9 @@ def _local(concurrency: int) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def passing_folder(parent: str | None = None) -> str:
-    """A new folder for files that are removed in the end; raises `ClusterError` where none can be made."""
-    try:
-        return tempfile.mkdtemp(prefix="archsearch-", dir=parent)
-    except OSError as error:
-        raise ClusterError(
-            f"no folder for temporary files can be made ({error.strerror or error}): "
-            "set TMPDIR to one that can be written to"
-        ) from None
-
-
 def _short_folder() -> str | None:
     """Where Ray's files go: its sockets' paths may have 107 characters, which a deep ``TMPDIR`` would exceed."""
-    return None if len(tempfile.gettempdir()) <= 30 else "/tmp"
+    return None if len(tempfile.gettempdir()) <= 22 else "/tmp"  # 85 are Ray's own, with a pid of 7 digits
 
 
 @contextmanager

@@ -64,8 +64,9 @@ def resume_search(
     view = GuardedView(view or View())
     spec = problem.spec
     record = store.search(spec.name)
-    check_growth(SearchSpec.from_dict(record.spec), spec, allowed)
-    has_grown = spec.to_json() != record.spec
+    stored = SearchSpec.from_dict(record.spec)
+    check_growth(stored, spec, allowed)
+    has_grown = spec.to_json() != stored.to_json()
     check_room(spec.search.concurrency, address)
     now = {part.name: (part.version, part.digest) for part in problem.parts()}
     changes = source_changes(store.parts(record.id), now)

@@ -21,7 +21,7 @@ from archsearch.arch import ModelSpec, explain
 from archsearch.costs import parse_context
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.notation import MAX_LAYERS
-from archsearch.numbers import Whole
+from archsearch.numbers import Number, Whole
 from archsearch.recipe import Recipe
 
 MAX_SEED = 1_000_000
@@ -33,6 +33,10 @@ MAX_SEEDS = 1_000
 MAX_WORKERS = 4096
 MAX_DRAWS = 1_000_000_000
 MAX_CONTEXT = 2**50
+MAX_RETRIES = 100
+MAX_UNITS = 4096
+MAX_WAIT = 366 * 86_400
+MAX_URL = 2_000
 MAX_PERIOD = 16
 """Counting the candidates of a periodic space takes time that doubles with each layer of the period."""
 MAX_CHOICES = 10_000
@@ -241,6 +245,8 @@ class SearchTable(Table):
     ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
     ``concurrency``: trials at a time.
     ``max_draws``: draws in a row that gave nothing to train, after which the search ends early and says so.
+    ``retries``: how often a trial is tried again whose worker was lost, ended by itself or ran out of memory; one that
+    fails by an error of its own is not.
     """
 
     trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)
@@ -251,6 +257,7 @@ class SearchTable(Table):
     confirm_seeds: Whole = Field(default=1, ge=0, le=MAX_SEEDS)
     concurrency: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
     max_draws: Whole = Field(default=2000, ge=1, le=MAX_DRAWS)
+    retries: Whole = Field(default=1, ge=0, le=MAX_RETRIES)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -265,6 +272,55 @@ class SearchTable(Table):
     def first_random(self) -> int:
         """How many candidates are drawn at random before the sampler learns: its population or start-up."""
         return self.population or self.startup_trials or min(50, max(4, self.trials // 4))
+
+
+class ResourcesTable(Table):
+    """What a trial may take of the machines; none of it is part of a measurement's key.
+
+    ``cpu``: CPUs that are kept for a trial; below 1, several trials share one.
+    ``gpu``: GPUs of a trial: a whole number, or a share below 1, as 0.25 for four trials on one card; left out, 1 where
+    trials are trained on GPUs.
+    ``workers``: processes that train one candidate together.
+    ``max_seconds``: seconds that a worker may take for a trial, 0 for any number.
+    ``max_silence``: seconds that may pass without a step of a trial, 0 for any number; the first step, in which kernels
+    are compiled, and the last test count as one.
+    ``checkpoints``: a folder or a URL where trials keep their checkpoints, such as "file:///shared/checkpoints" or
+    "s3://bucket/checkpoints", so that a trial whose machine was lost goes on elsewhere; left out, a folder in the home
+    of each machine. A URL of a store needs its package of fsspec.
+    """
+
+    cpu: Number = Field(default=1.0, ge=0.01, le=MAX_UNITS)
+    gpu: Number | None = Field(default=None, ge=0.0, le=MAX_UNITS)
+    workers: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
+    max_seconds: Number = Field(default=0.0, ge=0.0, le=MAX_WAIT)
+    max_silence: Number = Field(default=1800.0, ge=0.0, le=MAX_WAIT)
+    checkpoints: StrictStr | None = Field(default=None, min_length=1, max_length=MAX_URL)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.gpu is not None and self.gpu > 1 and self.gpu != int(self.gpu):
+            raise SpecError(f"resources.gpu = {self.gpu:g}: a share of a GPU is below 1, and more is a whole number")
+        if self.workers > 1:
+            raise SpecError(f"resources.workers = {self.workers}: a trial is trained by one process so far: use 1")
+        check_place(self.checkpoints)
+        return self
+
+
+def check_place(checkpoints: str | None) -> None:
+    """Raises `SpecError` for a place of checkpoints that is relative, or has a password, as specs are stored."""
+    if checkpoints is None:
+        return
+    protocol, there, rest = checkpoints.partition("://")
+    if there and "@" in rest.partition("/")[0]:
+        raise SpecError(
+            "resources.checkpoints has a user or a password in it, and specs are stored: leave them to the environment "
+            "of the workers"
+        )
+    if not there and not protocol.startswith(("/", "~")):
+        raise SpecError(
+            f'resources.checkpoints = "{checkpoints}": give a whole path, as "/shared/checkpoints", or a URL, as '
+            '"s3://bucket/checkpoints"'
+        )
 
 
 class StorageTable(Table):
@@ -293,7 +349,16 @@ class SearchSpec(Table):
     objectives: ObjectivesTable
     budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
     search: SearchTable = SearchTable()
+    resources: ResourcesTable = ResourcesTable()
     storage: StorageTable = StorageTable()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.resources.gpu and self.recipe.device == "cpu":
+            raise SpecError(
+                f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
+            )
+        return self
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpec:

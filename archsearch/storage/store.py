@@ -185,6 +185,18 @@ class Store(Reader):
             _set_trial_state(self._trial_row(session, trial_id, lock=True), state, reason, database_now(session))
             _replace_metrics(session, trial_id, list(metrics))
 
+    def set_placement(self, trial_id: int, placement: Mapping[str, Any]) -> None:
+        """Notes where a trial runs: plain data, with the host's name as ``node`` and a ``device``."""
+        with self._writing() as session:
+            self._trial_row(session, trial_id).placement = finite(placement)
+
+    def lose_worker(self, trial_id: int, reason: str) -> None:
+        """Sets a trial whose worker was lost to "preempted", and counts the attempt."""
+        with self._writing() as session:
+            row = self._trial_row(session, trial_id, lock=True)
+            _set_trial_state(row, "preempted", reason)
+            row.attempts = cast("int", Trial.attempts + 1)
+
     def add_measurement(
         self,
         trial_id: int,

@@ -50,8 +50,9 @@ class Progress:
 class Evaluation:
     """A sweep over learning rates that can be advanced in slices, checkpointed, and taken up again.
 
-    With ``checkpoint``, a file is written there every ``recipe.checkpoint_seconds`` and read if it exists and holds
-    the same evaluation; `discard` removes it. A file that cannot be read or written is logged, and ends nothing.
+    With ``checkpoint``, a path or a URL, a file is written there every ``recipe.checkpoint_seconds`` and read if it
+    exists and holds the same evaluation; `discard` removes it. A file that cannot be read or written is logged, and
+    ends nothing.
 
     Raises `SpecError` for a device that is not there, for an architecture that cannot be trained, and for one that
     needs more memory than there is; `PluginError` for a task that is not what it says.
@@ -65,7 +66,7 @@ class Evaluation:
         seed: int,
         *,
         registry: Registry,
-        checkpoint: Path | None = None,
+        checkpoint: Path | str | None = None,
     ) -> None:
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
@@ -268,7 +269,7 @@ def evaluate(
     seed: int,
     *,
     registry: Registry,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Measurement:
     """Trains `arch` on `task` and measures it; equal arguments give equal metrics and curves on the CPU.

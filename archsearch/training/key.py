@@ -47,6 +47,11 @@ def runtime_versions(device: torch.device) -> dict[str, str]:
     }
 
 
+def device_name() -> str:
+    """The card that this process trains on, "cpu" where it sees none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 def form_of(device: str) -> str:
     """The form in which ops run on a kind of device: ``ARCHSEARCH_IMPL``, else "auto".
 

@@ -263,3 +263,15 @@ def test_sizes_without_an_option_of_their_own_are_set(url: str) -> None:
         )
     words = command_of(url, trial)
     assert words[words.index("--set") + 1] == "model.ffn_dim=999"
+
+
+def test_where_a_trial_ran_and_what_workers_it_lost_are_shown(run: Run, url: str, trials: dict[str, int]) -> None:
+    with Store.open(url) as store:
+        store.set_placement(trials["mixed"], {"node": "gpu7", "device": "NVIDIA H200", "gpus": ["0"], "pid": 7})
+        store.lose_worker(trials["mixed"], "the machine was lost on gpu7")
+        assert store.trial(trials["mixed"]).state == "preempted"
+    shown = run("show", str(trials["mixed"])).stdout
+    assert "ran on gpu7, NVIDIA H200, GPU 0" in shown
+    assert "workers lost: 1" in shown
+    assert json.loads(run("show", str(trials["mixed"]), "--json").stdout)["attempts"] == 1
+    assert "ran on" not in run("show", str(trials["confirm"])).stdout

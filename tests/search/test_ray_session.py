@@ -15,7 +15,8 @@ from ports import free_port
 from archsearch.errors import ClusterError, SpecError
 from archsearch.search import ray_session
 from archsearch.search.presence import StopSignals
-from archsearch.search.ray_session import JoiningStopped, check_room, cluster_address, passing_folder, workers
+from archsearch.search.ray_session import JoiningStopped, check_room, cluster_address, workers
+from archsearch.search.scraps import passing_folder
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_more_workers_than_memory_holds_are_refused_with_the_figure(monkeypatch:
 
 def test_no_folder_for_temporary_files_is_a_sentence(tmp_path: object) -> None:
     with pytest.raises(ClusterError, match="set TMPDIR"):
-        passing_folder(f"{tmp_path}/absent")
+        passing_folder(parent=f"{tmp_path}/absent")
 
 
 @pytest.mark.parametrize("code", [1, signal.SIGTERM], ids=["the node's handler", "the driver's handler"])

@@ -107,3 +107,10 @@ def test_a_change_concerns_the_trials_that_it_computed(changed: str, hit: list[s
     archs = {"one": {"layers": [{"mixer": "a"}, {"mixer": "b"}]}, "two": {"layers": [{"mixer": "b"}]}}
     changes = source_changes({}, {changed: ("v", "d")})
     assert [name for name, arch in archs.items() if affected(arch, changes)] == hit
+
+
+def test_what_a_trial_may_take_of_the_machines_may_change_without_a_word() -> None:
+    """No result depends on it, so that a search may go on elsewhere, or with more patience."""
+    before = SearchSpec.from_dict(fake_spec())
+    now = SearchSpec.from_dict(fake_spec(resources={"cpu": 2, "max_seconds": 60}, search={"retries": 5}))
+    check_growth(before, now, ())

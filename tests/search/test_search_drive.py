@@ -17,6 +17,7 @@ from search_fakes import fake_measurement, fake_registry, fake_spec
 from archsearch.errors import ClusterError, NothingFeasibleError, PluginError, SpecError, StorageError, TakenOverError
 from archsearch.search import drive as drive_module
 from archsearch.search import resume_search, run_search
+from archsearch.search.failures import Failure, Place
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.problem import Problem
 from archsearch.search.ray_session import JoiningStopped, Workers
@@ -32,7 +33,7 @@ class Shop:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.outcome: Callable[[TrialOrder], str | BaseException] = lambda order: "measured"
+        self.outcome: Callable[[TrialOrder], str | Failure | BaseException] = lambda order: "measured"
         self.device = "cpu"
         self.given = 0
 
@@ -40,7 +41,7 @@ class Shop:
     def workers(self, concurrency: int, address: str | None, **how: Any) -> Iterator[Workers]:
         yield Workers(local=True, device=self.device)
 
-    def train(self, source: Any, stop: threading.Event, *, device: str) -> None:
+    def train(self, source: Any, stop: threading.Event, **how: Any) -> None:
         while not stop.is_set():
             order = source.next()
             if order is None:
@@ -49,6 +50,7 @@ class Shop:
                 continue
             self.given += 1
             source.assignment(order)
+            source.placed(order.trial, Place(node="here", pid=7))
             self._work(source, order)
         if stop.is_set():
             source.stopped()
@@ -56,7 +58,10 @@ class Shop:
     def _work(self, source: Any, order: TrialOrder) -> None:
         outcome = self.outcome(order)
         if isinstance(outcome, BaseException):
-            source.failed(order.trial, f"{type(outcome).__name__}: {outcome}", outcome)
+            reason = f"{type(outcome).__name__}: {outcome}"
+            outcome = Failure(kind="own", reason=reason, error=outcome)
+        if isinstance(outcome, Failure):
+            source.failed(order.trial, outcome)
             return
         for index, run in enumerate(order.runs):
             found = fake_measurement(
@@ -398,10 +403,10 @@ def test_notes_of_workers_are_shown_once(problem: Problem, shop: Shop, store: St
     notes: list[str] = []
     real = shop.train
 
-    def train(source: Any, stop: threading.Event, *, device: str) -> None:
+    def train(source: Any, stop: threading.Event, **how: Any) -> None:
         reported = source.reported
         source.reported = lambda trial, result: reported(trial, {**result, "note": "x differs"})
-        real(source, stop, device=device)
+        real(source, stop, **how)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drive_module, "train", train)

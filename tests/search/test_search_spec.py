@@ -249,3 +249,34 @@ def test_seeds_that_confirm_are_never_seeds_of_a_search() -> None:
     problem = Problem.of(spec, REGISTRY)
     assert problem.search_seeds == (MAX_SEED - 1, MAX_SEED, MAX_SEED + 1)
     assert not set(problem.search_seeds) & set(problem.confirm_seeds)
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"gpu": 1.5}, r"resources.gpu = 1.5: a share of a GPU is below 1"),
+        ({"workers": 2}, r"resources.workers = 2: a trial is trained by one process so far"),
+        ({"cpu": 0}, "resources.cpu"),
+        ({"cpu": True}, "resources.cpu"),
+        ({"max_silence": -1}, "resources.max_silence"),
+        ({"checkpoints": "relative/folder"}, r'resources.checkpoints = "relative/folder": give a whole path'),
+        ({"checkpoints": "s3://key:secret@bucket/x"}, r"has a user or a password in it"),
+        ({"maxseconds": 1}, r"resources.maxseconds.*max_seconds"),
+    ],
+)
+def test_resources_that_cannot_be_are_refused(resources: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said) as told:
+        SearchSpec.from_dict(fake_spec(resources=resources))
+    assert "secret" not in str(told.value)
+
+
+def test_a_gpu_for_a_training_on_the_cpu_is_refused() -> None:
+    with pytest.raises(SpecError, match=r'goes with recipe.device = "cuda" or "auto"'):
+        SearchSpec.from_dict(fake_spec(recipe={"device": "cpu"}, resources={"gpu": 1}))
+    SearchSpec.from_dict(fake_spec(recipe={"device": "cpu"}, resources={"gpu": 0}))
+
+
+def test_resources_are_stored_and_no_part_of_what_is_measured() -> None:
+    spec = SearchSpec.from_dict(fake_spec(resources={"cpu": 0.5, "checkpoints": "/shared/checkpoints"}))
+    assert SearchSpec.from_dict(spec.to_json()) == spec
+    assert spec.recipe == SearchSpec.from_dict(fake_spec()).recipe

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from training_samples import RECIPE, Echo, Tasks, arch_of, registry_of
 
+from archsearch.errors import SpecError
 from archsearch.tasks import resolve_task
 from archsearch.training import Evaluation, Recipe
+from archsearch.training.checkpoint import check_store
 
 RATES = [1e-2, 1e-3]
 
 
-def evaluation(file: Path) -> Evaluation:
+def evaluation(file: Path | str) -> Evaluation:
     """Of the echo task, saved after every step."""
     registry = registry_of(Tasks(Echo))
     recipe = Recipe.read({**RECIPE, "checkpoint_seconds": 1e-9, "learning_rates": RATES})
@@ -180,3 +183,43 @@ def test_a_checkpoint_that_cannot_be_removed_is_logged(tmp_path: Path, caplog: p
     with caplog.at_level(logging.WARNING, "archsearch.training"):
         begun.discard()
     assert "cannot be removed" in caplog.text
+
+
+def test_a_training_goes_on_from_a_checkpoint_in_a_store_by_url(caplog: pytest.LogCaptureFixture) -> None:
+    place = "memory://checkpoints/search/7.pt"
+    begun = evaluation(place)
+    expected = finished(evaluation("memory://checkpoints/search/whole.pt"))
+    begun.advance(1e-9)
+    again = evaluation(place)
+    assert again.progress.step == begun.progress.step > 0
+    assert finished(again) == expected
+    again.discard()
+    assert evaluation(place).progress.step == 0
+    assert caplog.messages == []
+
+
+def test_a_url_of_a_file_is_that_file(tmp_path: Path) -> None:
+    begun = evaluation(f"file://{tmp_path}/deep/7.pt")
+    begun.advance(1e-9)
+    assert (tmp_path / "deep" / "7.pt").exists()
+
+
+@pytest.mark.parametrize(("place", "said"), [("s3://bucket/x", "s3fs"), ("nope://x", "Protocol not known")])
+def test_a_store_whose_package_is_not_there_is_told_before_anything_is_trained(place: str, said: str) -> None:
+    check_store("memory://x")
+    check_store("file:///x")
+    check_store("/x")
+    with pytest.raises(SpecError, match=said):
+        check_store(place)
+
+
+def test_a_store_that_is_away_ends_no_training(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*what: Any, **how: Any) -> None:
+        raise TimeoutError("the store\ndoes not answer")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", away)
+    with caplog.at_level(logging.WARNING, "archsearch.training"):
+        finished(evaluation("memory://checkpoints/away.pt"))
+    assert [line.split(": ", 1)[1] for line in caplog.messages] == ["the store does not answer"]

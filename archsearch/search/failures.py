@@ -1,0 +1,148 @@
+"""Failures: why a trial has no result, told apart: its own error, its worker's end, a limit, a lost machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+
+from archsearch.errors import ArchsearchError
+from archsearch.search.last_words import Words
+
+Kind = Literal["own", "crashed", "lost"]
+_LONGEST = 400
+"""Characters of a sentence that another program wrote."""
+
+_CODE = re.compile(r"exit code (-?\d+)")
+_MEMORY = re.compile(r"was ([\d.]+ ?[KMGT]?B) used / ([\d.]+ ?[KMGT]?B) limit")
+_HELD = re.compile(r"pid=(\d+), actual memory used=([\d.]+ ?[KMGT]?B)")
+_PID = re.compile(r"^\s*pid: (\d+)$", re.MULTILINE)
+_RAISED = re.compile(r"^(?:ray\.exceptions\.)?\w*(?:Error|Exception)\b.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a worker runs: the host's name and its node in the cluster, a card's name or "cpu", the numbers of its
+    GPUs, the process, and the file of its last words."""
+
+    node: str
+    node_id: str = ""
+    device: str = "cpu"
+    gpus: Sequence[str] = ()
+    pid: int = 0
+    words: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What is stored with a trial."""
+        return {"node": self.node, "device": self.device, "gpus": list(self.gpus), "pid": self.pid}
+
+    def __str__(self) -> str:
+        return f"{self.node} (node {self.node_id[:8]})" if self.node_id else self.node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a trial gave no result, in a sentence.
+
+    ``own``: it raised, or went beyond a limit: it would again. ``crashed``: its process ended, by itself or for want of
+    memory, which may be chance: it is tried again, and then has failed. ``lost``: its worker or machine was taken from
+    it: it is tried again, and then preempted. ``error`` is what it raised.
+    """
+
+    kind: Kind
+    reason: str
+    error: BaseException | None = None
+
+    @property
+    def again(self) -> bool:
+        """Whether another worker may have more luck."""
+        return self.kind != "own"
+
+
+def died(error: BaseException | None) -> bool:
+    """Whether it was the worker that ended, not the code that it ran that raised."""
+    if isinstance(error, ray.exceptions.RayActorError):
+        return not error.actor_init_failed
+    return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+
+
+def classify(error: BaseException | None, place: Place | None, words: Words | None, *, node_alive: bool) -> Failure:
+    """What the end of a trial was: `error` is what came from Ray or the trial, `place` where its worker ran, `words`
+    the last ones of the worker, None where none can be heard, `node_alive` what Ray says of its machine."""
+    if not died(error):
+        return Failure(kind="own", reason=describe(error), error=error)
+    assert error is not None
+    if memory := _out_of_memory(error, place):
+        return Failure(kind="crashed", reason=memory, error=error)
+    where = f" on {place}" if place else ""
+    if getattr(error, "preempted", False):
+        return Failure(kind="lost", reason=f"the machine was taken back{where}", error=error)
+    if not node_alive:
+        return Failure(kind="lost", reason=f"the machine was lost{where}", error=error)
+    text = str(error)
+    if words is not None and words.said:
+        return Failure(kind="crashed", reason=f"{words.said}{where}", error=error)
+    if code := _CODE.search(text):
+        return _exited(int(code[1]), text, where, error)
+    if words is not None and words.kernel_killed:
+        return Failure(
+            kind="crashed", reason=f"out of memory: the kernel ended the worker{where}{words.memory}", error=error
+        )
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return Failure(kind="lost", reason=f"the worker can no longer be reached{where}", error=error)
+    if isinstance(error, ray.exceptions.ActorDiedError):
+        return Failure(kind="lost", reason=f"the worker died{where}: it was killed from outside (SIGKILL)", error=error)
+    return Failure(kind="lost", reason=f"the worker was lost{where}: {describe(error)}", error=error)
+
+
+def _exited(code: int, text: str, where: str, error: BaseException) -> Failure:
+    if "SIGTERM" in text:
+        return Failure(kind="lost", reason=f"the worker died{where}: it was ended from outside (SIGTERM)", error=error)
+    reason = f"the worker's process ended itself with exit code {code}{where}"
+    return Failure(kind="crashed", reason=reason, error=error)
+
+
+def _out_of_memory(error: BaseException, place: Place | None) -> str:
+    """The sentence where Ray's memory monitor ended the worker, with the figures out of Ray's kilobytes of text."""
+    text = str(error)
+    if not isinstance(error, ray.exceptions.OutOfMemoryError) and "running low on memory" not in text:
+        return ""
+    pid = str(place.pid) if place else next(iter(_PID.findall(text)), "")
+    held = dict(_HELD.findall(text))
+    mine = held.get(pid) or (next(iter(held.values())) if len(held) == 1 else "")
+    figures = _MEMORY.search(text)
+    sentence = "out of memory: Ray ended the worker before the machine ran out"
+    parts = [f"it held {mine}"] if mine else []
+    if figures:
+        parts.append(f"{figures[1]} of {figures[2]} were in use{f' on {place.node}' if place else ''}")
+    return f"{sentence}: {', '.join(parts)}" if parts else sentence
+
+
+def describe(error: BaseException | None) -> str:
+    """One line on what was raised, whoever made its text."""
+    if error is None:
+        return "the worker failed without a message"
+    if isinstance(error, ArchsearchError):
+        return str(error)
+    try:
+        text = str(error)
+    except Exception:  # an exception of foreign code makes its own text
+        text = ""
+    if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+        raised = _RAISED.findall(text)
+        return f"the worker could not begin: {cut(raised[-1] if raised else last_line(text))}"
+    return f"{type(error).__name__}: {cut(last_line(text)) or 'no message'}"
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def cut(text: str) -> str:
+    """A text of another program, as much of it as a reason may have."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,163 @@
+"""Failures are told apart by what Ray and a worker's last words say, each in one short sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from archsearch.errors import PluginError
+from archsearch.search.failures import Failure, Place, classify, describe
+from archsearch.search.last_words import Words, kernel_kills, understand
+from archsearch.search.limits import Limits
+
+DIED = (
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: TrialActor\n\tpid: 41\n\tip: 10.0.0.7\n"
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+)
+END_OF_FILE = "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: OOM."
+MEMORY = (
+    """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: 8b) was \
+2.87GB used / 23.54GB limit (0.122054)
+Selected to kill: (Actor(8f): job ID=01, task name=TrialActor.train, pid=41, actual memory used=0.20GB, worker ID=9f)
+Selected to kill: (Actor(90): job ID=01, task name=TrialActor.train, pid=42, actual memory used=1.10GB, worker ID=9e)
+"""
+    + "Eviction Stats: and so on\n" * 100
+)
+PLACE = Place(node="gpu7", node_id="8bf45dfc2119", pid=41, words="/tmp/words")
+QUIET, KERNEL = Words(), Words(kernel_killed=True, memory=", whose machine has 2 GiB")
+
+
+def dead(detail: str) -> ray.exceptions.ActorDiedError:
+    error = ray.exceptions.ActorDiedError()
+    error.error_msg = DIED + detail
+    return error
+
+
+def memory() -> ray.exceptions.OutOfMemoryError:
+    return ray.exceptions.OutOfMemoryError(MEMORY)
+
+
+EXIT_3 = dead("Worker exits unexpectedly. Worker exits with an exit code 3.")
+TERMINATED = dead("Worker exits unexpectedly. Worker exits with an exit code 1. The process receives a SIGTERM.")
+AWAY = ray.exceptions.ActorUnavailableError("The actor is temporarily unavailable: RpcError", None)
+CRASH = Words(said="the worker crashed: segmentation fault (SIGSEGV) in forward (layer.py:7)")
+CASES: dict[str, tuple[BaseException, Words | None, bool, str, str]] = {
+    "raised": (PluginError("mixer: no"), None, True, "own", "mixer: no"),
+    "killed": (dead(END_OF_FILE), QUIET, True, "lost", "killed from outside (SIGKILL)"),
+    "terminated": (TERMINATED, QUIET, True, "lost", "ended from outside (SIGTERM)"),
+    "crash": (dead(END_OF_FILE), CRASH, True, "crashed", "fault (SIGSEGV) in forward (layer.py:7) on gpu7"),
+    "sys.exit": (EXIT_3, QUIET, True, "crashed", "ended itself with exit code 3 on gpu7 (node 8bf45dfc)"),
+    "kernel": (dead(END_OF_FILE), KERNEL, True, "crashed", "out of memory: the kernel ended the worker on gpu7"),
+    "memory": (memory(), None, True, "crashed", "out of memory: Ray ended the worker before"),
+    "node": (dead(END_OF_FILE), None, False, "lost", "the machine was lost on gpu7 (node 8bf45dfc)"),
+    "link": (AWAY, None, True, "lost", "can no longer be reached on gpu7"),
+    "ours": (ray.exceptions.ObjectLostError("a" * 40, None, ""), None, True, "lost", "the worker was lost on gpu7"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_end_of_a_worker_has_a_sentence_of_its_own(case: str) -> None:
+    error, words, alive, kind, said = CASES[case]
+    failure = classify(error, PLACE, words, node_alive=alive)
+    assert (failure.kind, failure.again) == (kind, kind != "own")
+    assert said in failure.reason
+    assert len(failure.reason) < 500
+    assert "\n" not in failure.reason
+
+
+def test_the_figures_of_a_lack_of_memory_are_of_the_worker_and_its_node() -> None:
+    reason = classify(memory(), PLACE, None, node_alive=True).reason
+    assert reason.endswith("it held 0.20GB, 2.87GB of 23.54GB were in use on gpu7")
+
+
+def test_a_worker_that_could_not_begin_says_why_and_is_not_tried_again() -> None:
+    error = ray.exceptions.RayActorError(error_msg="Traceback\nValueError: no such card\n", actor_init_failed=True)
+    failure = classify(error, None, None, node_alive=True)
+    assert failure == Failure(kind="own", reason="the worker could not begin: ValueError: no such card", error=error)
+
+
+def test_kilobytes_of_another_program_are_cut() -> None:
+    assert len(describe(ValueError("x" * 50_000))) < 500
+
+
+WAYS = {
+    "ctypes.string_at(0)": "the worker crashed: segmentation fault (SIGSEGV) in string_at",
+    "os.abort()": "the worker crashed: aborted (SIGABRT) in forward (",
+    "os._exit(7)": "the worker's process ended itself with exit code 7",
+    "os.kill(os.getpid(), 9)": "",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_last_words_of_a_process_say_how_it_ended(way: str, tmp_path: Path) -> None:
+    script = f"""
+import ctypes, os, sys, tempfile
+tempfile.tempdir = {str(tmp_path)!r}
+from archsearch.search.last_words import LastWords
+words = LastWords()
+print(words.path, flush=True)
+def forward():
+    {way}
+forward()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode != 0
+    path = Path(done.stdout.strip())
+    assert path.parent == tmp_path, done.stderr
+    heard = understand(path.read_text(), kernel_kills())
+    assert heard.said.startswith(WAYS[way])
+    assert bool(heard.said) == bool(WAYS[way])
+    assert heard.memory.startswith(", whose machine has ")
+
+
+def test_the_kernel_s_kills_count_from_when_the_worker_began() -> None:
+    text = '{"kills": 3, "memory": 1024}\n'
+    assert not understand(text, 3).kernel_killed
+    assert understand(text, 4).kernel_killed
+    assert understand("", 9) == understand("no json\n", 9) == Words()
+
+
+def test_a_trial_goes_beyond_a_limit_of_time_or_of_silence() -> None:
+    now = 0.0
+    limits = Limits(max_seconds=100, max_silence=30, clock=lambda: now)
+    limits.begin("a")
+    now = 30.0
+    assert limits.exceeded() == {}
+    now = 31.0
+    assert limits.exceeded() == {"a": "no step in 30 s (resources.max_silence): its worker was ended"}
+    limits.heard("a")
+    assert limits.exceeded() == {}
+    now = 90.0
+    limits.heard("a")
+    now = 101.0
+    assert limits.exceeded() == {"a": "not done in 100 s (resources.max_seconds): its worker was ended"}
+    limits.end("a")
+    assert limits.exceeded() == {}
+
+
+def test_without_limits_a_trial_may_take_its_time() -> None:
+    now = 0.0
+    limits = Limits(clock=lambda: now)
+    limits.begin("a")
+    now = 1e9
+    assert limits.exceeded() == {}
+
+
+def test_a_child_of_a_worker_has_no_last_words_of_its_own(tmp_path: Path) -> None:
+    script = f"""
+import os, tempfile
+tempfile.tempdir = {str(tmp_path)!r}
+from archsearch.search.last_words import LastWords
+words = LastWords()
+child = os.fork()
+if not child:
+    os._exit(5)
+os.waitpid(child, 0)
+print(words.path.read_text().count("exit"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280, check=True)
+    assert done.stdout.strip() == "0"

@@ -1,0 +1,137 @@
+"""Faults of one trial, of its machine or of a disk, each told as what it is while the others go on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from soak import LIMIT, SPEC, Soak, end
+
+from archsearch.storage import TrialRecord
+from archsearch.training.memory import machine_bytes
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+DRIVER = Path(__file__).parents[1] / "search" / "search_driver.py"
+HOSTILE = (
+    SPEC.replace('mixers = ["full", "sliding"]', 'mixers = ["hostile(way={way})", "sliding"]')
+    .replace("trials = 2", 'trials = 1\nreferences = ["hostile(way={way})", "sliding(window=8)"]\nretries = {retries}')
+    .replace("n_layers = 2", "n_layers = 1")
+)
+
+
+def hostile(
+    soak: Soak, way: str, *, retries: int = 1, resources: str = "", **environ: str
+) -> tuple[TrialRecord, list[TrialRecord], str]:
+    """The trial whose mixer misbehaves in that way, the others, and what was said."""
+    spec = soak.folder / "tiny.toml"
+    text = HOSTILE.replace("{way}", way).replace("{retries}", str(retries)) + resources
+    spec.write_text(text.format(name="tiny", steps=30, seed=0))
+    command = [soak.python, str(DRIVER), "run", str(spec), soak.url]
+    paths = {"PYTHONPATH": str(DRIVER.parent)}
+    done = subprocess.run(
+        command, env=soak.environ | paths | environ, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = soak.trials("tiny")
+    bad = next(trial for trial in trials if "hostile" in trial.pattern)
+    return bad, [trial for trial in trials if "hostile" not in trial.pattern], done.stdout + done.stderr
+
+
+@pytest.fixture
+def soak(tmp_path: Path) -> Soak:
+    return Soak(tmp_path, f"sqlite:///{tmp_path}/faults.db")
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        ("exits", "the worker's process ended itself with exit code 1 on "),
+        ("segfaults", "the worker crashed: segmentation fault (SIGSEGV) in string_at"),
+    ],
+)
+def test_a_mixer_that_ends_its_process_fails_alone(soak: Soak, way: str, said: str) -> None:
+    bad, others, _ = hostile(soak, way)
+    assert (bad.state, bad.attempts) == ("failed", 2)
+    assert said in bad.reason
+    assert len(bad.reason) < 500
+    assert {trial.state for trial in others} == {"complete"}
+
+
+def test_a_forward_that_hangs_is_ended_and_told_as_such(soak: Soak) -> None:
+    bad, others, _ = hostile(soak, "sleeps", resources="[resources]\nmax_silence = 60\n")
+    assert (bad.state, bad.attempts) == ("failed", 0)
+    assert bad.reason == "no step in 60 s (resources.max_silence): its worker was ended"
+    assert {trial.state for trial in others} == {"complete"}
+
+
+def test_a_worker_out_of_memory_fails_alone_with_its_figure(soak: Soak) -> None:
+    used = machine_bytes() - available_bytes()
+    threshold = (used + 4 * 2**30) / machine_bytes()
+    if threshold > 0.9:
+        pytest.skip(f"this machine has too little memory to spare ({available_bytes() / 2**30:.1f} GiB)")
+    limits = {"RAY_memory_usage_threshold": f"{threshold:.3f}", "RAY_memory_monitor_refresh_ms": "250"}
+    bad, others, said = hostile(soak, "eats", retries=0, **limits)
+    assert bad.state == "failed"
+    assert bad.reason.startswith("out of memory: Ray ended the worker before the machine ran out: it held ")
+    assert "were in use on" in bad.reason
+    assert {trial.state for trial in others} == {"complete"}
+    assert "Traceback" not in said
+
+
+def available_bytes() -> int:
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
+
+
+def test_a_gpu_that_no_node_has_is_refused_at_once(soak: Soak) -> None:
+    spec = soak.spec("gpu")
+    spec.write_text(spec.read_text() + "[resources]\ngpu = 1\n")
+    process = soak.start("run", str(spec))
+    try:
+        assert process.wait(LIMIT) == 2
+    finally:
+        end(process)
+    assert "resources.gpu = 1, but the workers have no GPU" in soak.log()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_resume_goes_on_once_there_is_room(small_disk: Path) -> None:
+    soak = Soak(small_disk, f"sqlite:///{small_disk}/search.db")
+    process = soak.start("run", str(soak.spec("full")))
+    ballast = small_disk / "ballast"
+    try:
+        soak.training("full", process)
+        with ballast.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(2**12))
+                    file.flush()
+            except OSError:
+                pass
+        assert process.wait(LIMIT) == 4
+    finally:
+        ballast.unlink(missing_ok=True)
+        end(process)
+    assert soak.finish("full")
+    trials = soak.trials("full")
+    assert {trial.state for trial in trials} == {"complete"}
+    keys = [found.key for trial in trials for found in trial.measurements]
+    assert len(keys) == len(set(keys))

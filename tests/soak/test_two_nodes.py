@@ -1,0 +1,59 @@
+"""A search across two machines, whose link is cut for a moment and for long."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from soak import LIMIT, SPEC, Soak, end, waited_for
+from two_nodes import TwoNodes, why_not
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+WIDE = SPEC.replace("concurrency = 1", "concurrency = 2").replace("trials = 2", "trials = 4")
+
+
+@pytest.fixture
+def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
+    fault = why_not()
+    if fault:
+        pytest.skip(fault)
+    with tempfile.TemporaryDirectory(prefix="as-", dir="/tmp") as folder:  # Ray's sockets have short paths
+        cluster = TwoNodes(Path(folder), Soak(tmp_path, "").environ)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.close()
+
+
+def test_a_search_outlives_a_machine_that_is_cut_off(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    soak = Soak(tmp_path, f"sqlite:///{tmp_path}/search.db", steps=600)
+    soak.prefix = two_nodes.on_near()
+    process = soak.start("run", str(soak.spec("wide", WIDE)), "--address", two_nodes.address)
+    try:
+        waited_for(lambda: {"near", "far"} <= nodes(soak), process, "the machines do not both train")
+        with two_nodes.cut():
+            time.sleep(2.0)
+        assert not lost(soak), "a moment without a link costs nothing"
+        with two_nodes.cut():
+            waited_for(lambda: lost(soak), process, "nobody notices that a machine is gone")
+        assert process.wait(LIMIT) == 0, soak.log()
+    finally:
+        end(process)
+    trials = soak.trials("wide")
+    assert {trial.state for trial in trials} == {"complete"}
+    assert [trial.attempts for trial in trials if trial.attempts] == [1]
+    assert len(trials) == 6
+    keys = [found.key for trial in trials for found in trial.measurements]
+    assert len(keys) == len(set(keys))
+
+
+def nodes(soak: Soak) -> set[str]:
+    return {trial.placement["node"] for trial in soak.trials("wide") if trial.state == "running" and trial.placement}
+
+
+def lost(soak: Soak) -> list[int]:
+    return [trial.id for trial in soak.trials("wide") if trial.attempts]
