@@ -41,6 +41,41 @@ ScheduleTimeout = Annotated[
         help="How long the job may wait for room before it is given up.",
     ),
 ]
+ThereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="Database, without a password; else that of ARCHSEARCH_STORAGE or ARCHSEARCH_STORAGE_FILE on the cluster.",
+    ),
+]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FOLDER|WHEEL|REQUIREMENT",
+        help="A plugin that goes along: its folder, its wheel, or what pip is to install there; repeatable.",
+    ),
+]
+CpusOption = Annotated[
+    float, typer.Option("--cpus", metavar="N", min=0.0, help="CPUs kept for the search's own process.")
+]
+GpusOption = Annotated[
+    float, typer.Option("--gpus", metavar="F", min=0.0, help="GPUs kept for the search's own process.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the search of that name where the database has one.")
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="TEXT", help="Names this submission: another of the same key is the same job, for good."
+    ),
+]
+IdOption = Annotated[str | None, typer.Option("--job-id", help="Id of the job; by default made from the name.")]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Also to a cluster that others reach and that asks nobody for a token.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,51 +90,20 @@ def register(app: typer.Typer) -> None:
 def submit(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="Spec file of the search (TOML).")],
     address: Address,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage",
-            metavar="URL",
-            help="Database, without a password; else what ARCHSEARCH_STORAGE or ARCHSEARCH_STORAGE_FILE say on the "
-            "cluster.",
-        ),
-    ] = None,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--plugin",
-            metavar="FOLDER|WHEEL|REQUIREMENT",
-            help="A plugin that goes along: its folder, its wheel, or what pip is to install there; repeatable.",
-        ),
-    ] = None,
-    cpus: Annotated[
-        float, typer.Option("--cpus", metavar="N", min=0.0, help="CPUs kept for the search's own process.")
-    ] = 0.0,
-    gpus: Annotated[
-        float, typer.Option("--gpus", metavar="F", min=0.0, help="GPUs kept for the search's own process.")
-    ] = 0.0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the search of that name where the database has one.")
-    ] = False,
+    storage: ThereOption = None,
+    plugin: PluginOption = None,
+    cpus: CpusOption = 0.0,
+    gpus: GpusOption = 0.0,
+    resume: ResumeOption = False,
     grow: GrowOption = False,
     wait: WaitOption = False,
     retrain: RetrainOption = False,
     max_hours: HoursOption = None,
     until: UntilOption = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", metavar="TEXT", help="Names this submission: another of the same key is the same job, for good."
-        ),
-    ] = None,
-    job_id: Annotated[
-        str | None, typer.Option("--job-id", help="Id of the job; by default made from the name.")
-    ] = None,
+    key: KeyOption = None,
+    job_id: IdOption = None,
     schedule_timeout: ScheduleTimeout = 300.0,
-    insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="Also to a cluster that others reach and that asks nobody for a token."),
-    ] = False,
+    insecure: InsecureOption = False,
     json: JsonFlag = False,
 ) -> None:
     """Runs a search on a Ray cluster.

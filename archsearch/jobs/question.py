@@ -7,6 +7,7 @@ same folder and with the same plugins.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
 import time
@@ -119,9 +120,10 @@ def _database(
         found["url"] = hide(url)
         refuse_passing_folder(url)
         path = sqlite_path(read_url(url))
-        if path is not None and not path.exists() and path.parent.is_dir():
+        absent = path is not None and not path.exists()
+        if path is not None and absent and os.access(path.parent, os.W_OK):
             return found
-        with Store.open(url, create=False) as store:
+        with Store.open(url, create=absent) as store:
             name = question.search if spec is None else spec.name
             if name is not None and name in [record.name for record in store.searches()]:
                 record = store.search(name)
@@ -217,14 +219,13 @@ def here(names: list[str], *, look: bool) -> dict[str, Any]:
 
 
 def _cards() -> list[str]:
-    """The cards of this node and what of their kernels is proved, in words."""
-    import torch
+    """The first card of this node, and whether kernels run on it, in words; none where there is no card."""
+    from archsearch.bench.device import device_named
+    from archsearch.bench.environment import card_of, driver_of
+    from archsearch.kernels.device import obstacle
 
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    if not names:
+    device = device_named("")
+    if device.type != "cuda":
         return []
-    try:
-        import triton
-    except ImportError:
-        return [f"{name}, no triton: mixers run on PyTorch" for name in names]
-    return [f"{name}, triton {triton.__version__}" for name in names]
+    why = obstacle(device)
+    return [f"{card_of(device)}, driver {driver_of(device)}: {f'no kernels: {why}' if why else 'kernels run'}"]
