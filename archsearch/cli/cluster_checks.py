@@ -97,6 +97,10 @@ def _database(answer: Mapping[str, Any]) -> Check:
     faults = [text for _, text in answer["faults"]]
     if faults:
         return Check(name="database", status="broken", detail=faults[0])
+    if answer["database"].get("secret_in_environment"):
+        from archsearch.jobs import OPEN_SECRET
+
+        return Check(name="database", status="note", detail=f"{url}: {OPEN_SECRET}")
     return Check(name="database", status="ok", detail=f"{url} is reached from {answer['host']}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archsearch.jobs.address import is_loopback
-from archsearch.jobs.asking import ask, refuse
+from archsearch.jobs.asking import OPEN_SECRET, ask, refuse
 from archsearch.jobs.cluster import Cluster, Job, Node
 from archsearch.jobs.following import NotScheduledError, follow, stop, wait_for_start
 from archsearch.jobs.listeners import is_open
@@ -14,6 +14,7 @@ from archsearch.jobs.submission import Submission, Wishes, check_open, prepare, 
 
 __all__ = [
     "MARK",
+    "OPEN_SECRET",
     "Cluster",
     "Job",
     "Node",

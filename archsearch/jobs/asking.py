@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ray
+
 from archsearch.errors import ArchsearchError, ClusterError, SpecError, StorageError
 from archsearch.jobs.cluster import Cluster, Job
 from archsearch.jobs.following import Clock, Sleep, Tell
@@ -18,6 +20,10 @@ ASK_SECONDS = 180.0
 """How long a cluster may take to answer; one that is idle takes about 10 s."""
 _POLL_SECONDS = 0.5
 _ERRORS: Mapping[int, type[ArchsearchError]] = {2: SpecError, 4: StorageError}
+OPEN_SECRET = (
+    "the database's password stands in the environment of every job there (ARCHSEARCH_STORAGE): put the URL into a "
+    "file, and name that in ARCHSEARCH_STORAGE_FILE"
+)
 Part = tuple[str, str, str]
 """Name, version and digest."""
 
@@ -88,6 +94,10 @@ def refuse(answer: Mapping[str, Any], parts: Sequence[Part], tell: Tell) -> None
     _compare("this machine", parts, "the cluster", there, tell, core=False)
     for node in answer["nodes"]:
         _check_node(node, there, tell)
+    if answer["ray"] != ray.__version__:
+        tell(f"the cluster has Ray {answer['ray']} and this is {ray.__version__}: what is sent is read by either")
+    if answer["database"].get("secret_in_environment"):
+        tell(OPEN_SECRET)
 
 
 def _broken(answer: Mapping[str, Any]) -> str:

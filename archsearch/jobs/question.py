@@ -25,7 +25,7 @@ from archsearch.registry import Registry, load_registry
 from archsearch.search import SearchSpec
 from archsearch.storage import Store, hide, storage_url
 from archsearch.storage.reader import utc_now
-from archsearch.storage.url import read_url, refuse_passing_folder, sqlite_path
+from archsearch.storage.url import VARIABLE, read_url, refuse_passing_folder, sqlite_path
 from archsearch.version import __version__
 
 MARK = "archsearch-answer: "
@@ -110,7 +110,7 @@ def _database(
     question: Question, registry: Registry, parts: list[list[str]], faults: list[tuple[int, str]]
 ) -> dict[str, Any]:
     """Where the search would be kept, whether that can be opened, and how the search of its name stands there."""
-    found: dict[str, Any] = {"url": "", "search": None}
+    found: dict[str, Any] = {"url": "", "search": None, "secret_in_environment": False}
     try:
         spec = None if question.spec is None else SearchSpec.load(question.spec)
     except ArchsearchError:
@@ -118,6 +118,7 @@ def _database(
     try:
         url = storage_url(question.storage, spec=None if spec is None else spec.storage.url)
         found["url"] = hide(url)
+        found["secret_in_environment"] = hide(url) != url == os.environ.get(VARIABLE)
         refuse_passing_folder(url)
         path = sqlite_path(read_url(url))
         absent = path is not None and not path.exists()

@@ -79,6 +79,13 @@ OPEN = [["0.0.0.0", "6379", "gcs_server"], ["::", "8265", "dashboard.py"]]
         (answer(broken=[["mine", "1", "no\ntorch"]]), {}, "plugin mine", "broken", "1: no torch"),
         (answer(plugins=PLUGINS[1:]), {}, "plugins", "note", "here, none there"),
         (answer(faults=[[4, "no tables"]]), {}, "database", "broken", "no tables"),
+        (
+            answer(database={"url": "u", "secret_in_environment": True}),
+            {},
+            "database",
+            "note",
+            "ARCHSEARCH_STORAGE_FILE",
+        ),
         (answer(ports=OPEN), {}, "ports", "note", "6379 (gcs_server), 8265 (dashboard.py) of the head node, with"),
         (answer(ports=OPEN), {"token": False}, "ports", "broken", "run code there"),
         (answer(ports=[]), {}, "ports", "note", "cannot be told"),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from archsearch.jobs import MARK
 from archsearch.version import __version__
 
@@ -38,7 +40,7 @@ def good_answer(parts: Sequence[Sequence[str]], /, **changes: Any) -> dict[str, 
     }
     told = {
         "archsearch": __version__,
-        "ray": "2.60.0",
+        "ray": ray.__version__,
         "python": "3.11.9",
         "host": "head",
         "clock": 1_700_000_000.0,

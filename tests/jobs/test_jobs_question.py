@@ -60,7 +60,7 @@ def test_a_search_that_would_run(ask: Ask, url: str, tmp_path: Path) -> None:
     assert found["faults"] == []
     assert [name for name, _, _ in found["parts"]] == ["core", "mixer:full", "mixer:sliding", "task:mqar"]
     assert found["nodes"][0]["parts"] == found["parts"]
-    assert found["database"] == {"url": url, "search": None}
+    assert found["database"] == {"url": url, "search": None, "secret_in_environment": False}
     assert not (tmp_path / "searches.db").exists(), "who only asks makes no database"
 
 
@@ -123,6 +123,13 @@ def test_a_database_that_cannot_be_used_is_a_fault(
     assert code == 4
     assert told in text or "driver is not installed" in text
     assert "s3cret" not in text
+
+
+def test_a_password_in_the_environment_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://me:s3cret@127.0.0.1:1/none")
+    found = ask()
+    assert found["database"]["secret_in_environment"]
+    assert "s3cret" not in str(found)
 
 
 def test_a_question_of_another_version_is_told(tmp_path: Path) -> None:

@@ -203,6 +203,17 @@ def test_an_id_that_exists_is_told(spec: Path, send: Send, client: FakeClient) -
         send(prepare(spec), job_id="one")
 
 
+def test_of_two_at_once_one_job_is_made(
+    spec: Path, send: Send, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = send(prepare(spec))
+    listed = iter([[]])  # the second looked before the first was there
+    monkeypatch.setattr(client, "list_jobs", lambda: next(listed))
+    monkeypatch.setattr(Rows, "free_lost", lambda *what, **how: None)
+    assert send(prepare(spec)) == (first, False)
+    assert len(client.jobs) == 1
+
+
 def test_what_is_known_here_and_not_there_is_told(
     spec: Path, cluster: Cluster, send: Send, client: FakeClient, rows: Rows
 ) -> None:
@@ -300,11 +311,14 @@ def test_what_ends_nothing_is_told(spec: Path, send: Send, client: FakeClient) -
     core = [[*part[:2], "0" * 16] if part[0] == "core" else list(part) for part in submission.parts]
     silent = {"host": "third", "silent": "it did not answer in 60 s"}
     there = good_answer(core)
-    client.answer = {**there, "nodes": [*there["nodes"], silent]}
+    database = {**there["database"], "secret_in_environment": True}
+    client.answer = {**there, "ray": "2.59.0", "nodes": [*there["nodes"], silent], "database": database}
     told: list[str] = []
     send(submission, tell=told.append)
     assert "node third could not be asked: it did not answer in 60 s" in told
+    assert any("the cluster has Ray 2.59.0 and this is" in text for text in told)
     assert any("another source of archsearch" in text for text in told)
+    assert any("the database's password stands in the environment" in text for text in told)
 
 
 @pytest.mark.parametrize(

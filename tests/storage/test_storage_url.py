@@ -142,12 +142,21 @@ def test_a_file_may_hold_the_url(secret: Path, monkeypatch: pytest.MonkeyPatch) 
     assert storage_url() == "sqlite:///named.db"
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
+@pytest.mark.parametrize("mode", [0o660, 0o604, 0o644, 0o620])
 def test_a_file_that_others_can_read_is_refused(secret: Path, mode: int) -> None:
     secret.chmod(mode)
     with pytest.raises(StorageError, match=rf"can be read by others \(mode {mode:04o}\): chmod 600 {secret}") as caught:
         storage_url()
     assert "s3cret" not in str(caught.value)
+
+
+def test_the_group_may_read_a_file_of_root_alone(secret: Path) -> None:
+    secret.chmod(0o640)
+    if secret.stat().st_uid == 0:
+        assert storage_url().startswith("postgresql:")
+    else:
+        with pytest.raises(StorageError, match="can be read by others"):
+            storage_url()
 
 
 @pytest.mark.parametrize(
