@@ -17,7 +17,7 @@ from archsearch.jobs.question import MARK
 from archsearch.version import __version__
 
 ASK_SECONDS = 180.0
-"""How long a cluster may take to answer; one that is idle takes about 10 s."""
+"""How long a cluster may take to answer: a job is started, and torch imported on each node."""
 _POLL_SECONDS = 0.5
 _ERRORS: Mapping[int, type[ArchsearchError]] = {2: SpecError, 4: StorageError}
 OPEN_SECRET = (

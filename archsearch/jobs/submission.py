@@ -254,7 +254,7 @@ def _send(cluster: Cluster, submission: Submission, name: str, key: str, runtime
 def _packed(submission: Submission) -> Iterator[dict[str, Any]]:
     """The environment of the job: its folder, and nothing of this process's variables.
 
-    The only variables that are set are those by which Ray stops the job: as Ctrl-C does, and with time to end.
+    The only variables that are set say who submits, and how Ray stops the job: as Ctrl-C does, and with time to end.
     """
     with tempfile.TemporaryDirectory(prefix="archsearch-") as named:
         folder = Path(named)
@@ -266,9 +266,11 @@ def _packed(submission: Submission) -> Iterator[dict[str, Any]]:
 
 def environment(folder: Path, requirements: Sequence[str] = ()) -> dict[str, Any]:
     """Ray's ``runtime_env`` of a job in `folder`, the same for its workers."""
+    variables = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    submitter = owner()
     runtime_env: dict[str, Any] = {
         "working_dir": str(folder),
-        "env_vars": {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+        "env_vars": variables if submitter is None else {**variables, OWNER_VARIABLE: submitter},
     }
     if requirements:
         runtime_env["pip"] = list(requirements)

@@ -44,7 +44,8 @@ def test_a_submission_sends_the_spec_alone(spec: Path, send: Send, client: FakeC
     run = ["archsearch", "run", "search.toml", "--address", "auto", "--storage", "sqlite:////data/it's.db"]
     assert shlex.split(sent["entrypoint"]) == run
     assert sorted(sent["runtime_env"]) == ["env_vars", "working_dir"]
-    assert sorted(sent["runtime_env"]["env_vars"]) == ["RAY_JOB_STOP_SIGNAL", "RAY_JOB_STOP_WAIT_TIME_S"]
+    variables = {"ARCHSEARCH_OWNER", "RAY_JOB_STOP_SIGNAL", "RAY_JOB_STOP_WAIT_TIME_S"}
+    assert set(sent["runtime_env"]["env_vars"]) == variables
     assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == (2, 0.5)
     assert (job.id, job.search, job.status, job.asks, new) == ("one", "quick", "PENDING", "2 CPUs and 0.5 GPUs", True)
 
