@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from archsearch.secrets_file import exposed
 from archsearch.waiting import within
 
 CONNECT_SECONDS = 5.0
@@ -41,13 +42,28 @@ def token_fault(environ: Mapping[str, str]) -> str:
 
     Ray takes ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH``, else ``~/.ray/auth_token``.
     """
-    if environ.get("RAY_AUTH_MODE", "").lower() != "token" or environ.get("RAY_AUTH_TOKEN"):
+    path = _token_file(environ)
+    if path is None:
         return ""
-    named = environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path(environ.get("HOME") or "/") / ".ray" / "auth_token"
     remedy = "name the cluster's token file in RAY_AUTH_TOKEN_PATH, or make one with `ray get-auth-token --generate`"
     try:
         held = path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         return f"RAY_AUTH_MODE is token, and the token file {path} cannot be read ({error.strerror}): {remedy}"
     return "" if held else f"RAY_AUTH_MODE is token, and the token file {path} is empty: {remedy}"
+
+
+def token_exposed(environ: Mapping[str, str]) -> str:
+    """Why the token of Ray must not be used as it is kept, with the remedy: whoever reads it runs code on the cluster.
+    "" where only its owner can."""
+    path = _token_file(environ)
+    fault = "" if path is None else exposed(path)
+    return f"Ray's token file {fault}" if fault else ""
+
+
+def _token_file(environ: Mapping[str, str]) -> Path | None:
+    """The file that Ray reads its token from, None where it needs none."""
+    if environ.get("RAY_AUTH_MODE", "").lower() != "token" or environ.get("RAY_AUTH_TOKEN"):
+        return None
+    named = environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named) if named else Path(environ.get("HOME") or "/") / ".ray" / "auth_token"

@@ -17,7 +17,7 @@ import pytest
 from house import Import, imports, modules, modules_of, parsed
 
 FLOORS: list[set[str]] = [
-    {"errors", "numbers", "units", "printable", "ray_settings", "streams", "version", "waiting"},
+    {"errors", "numbers", "units", "printable", "ray_settings", "secrets_file", "streams", "version", "waiting"},
     {"shapes", "amounts", "options"},
     {"layer"},
     {"mixer", "evidence"},

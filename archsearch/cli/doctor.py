@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,13 +31,28 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(storage: StorageOption = None, json: JsonFlag = False) -> None:
-    """Checks whether this machine has what a search needs.
+def doctor(
+    storage: StorageOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address", metavar="URL", help="Look at the cluster whose Ray dashboard is there, not at this machine."
+        ),
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Checks whether this machine, or a cluster, has what a search needs.
 
     Python, the libraries, the device, the plugins, the database, folders and the room in them, memory, encoding, and
-    what the environment says of Ray. Exits with 1 when one is broken.
+    what the environment says of Ray. Of a cluster: versions, authentication, open ports, plugins and cards of every
+    node, the database as it is reached there, and clocks. Exits with 1 when one is broken.
     """
-    checks = list(_checks(storage))
+    if address is None:
+        checks = list(_checks(storage))
+    else:
+        from archsearch.cli.cluster_checks import cluster_checks
+
+        checks = list(cluster_checks(address, storage))
     broken = [check for check in checks if check.status == "broken"]
     if json:
         print_json({"ok": not broken, "checks": [asdict(check) for check in checks]})

@@ -6,15 +6,76 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsearch.cli.output import JsonFlag, console, print_json, table, tell, write
+from archsearch.cli.output import (
+    JsonFlag,
+    StorageOption,
+    console,
+    print_json,
+    prints_told,
+    table,
+    tell,
+    write,
+)
+from archsearch.cli.run import GrowOption, HoursOption, RetrainOption, UntilOption, WaitOption
 
 if TYPE_CHECKING:
-    from archsearch.jobs import Job
+    from archsearch.jobs import Cluster, Job
+    from archsearch.storage.jobs import JobRecord
 
 Address = Annotated[
-    str, typer.Option("--address", metavar="URL", help="URL of the Ray dashboard, as http://127.0.0.1:8265.")
+    str,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="URL of the Ray dashboard, as http://127.0.0.1:8265.",
+    ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, as `archsearch jobs` lists it.")]
+ScheduleTimeout = Annotated[
+    float,
+    typer.Option(
+        "--schedule-timeout",
+        metavar="SECONDS",
+        min=1.0,
+        help="How long the job may wait for room before it is given up.",
+    ),
+]
+ThereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        help="Database, without a password; else that of ARCHSEARCH_STORAGE or ARCHSEARCH_STORAGE_FILE on the cluster.",
+    ),
+]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FOLDER|WHEEL|REQUIREMENT",
+        help="A plugin that goes along: its folder, its wheel, or what pip is to install there; repeatable.",
+    ),
+]
+CpusOption = Annotated[
+    float, typer.Option("--cpus", metavar="N", min=0.0, help="CPUs kept for the search's own process.")
+]
+GpusOption = Annotated[
+    float, typer.Option("--gpus", metavar="F", min=0.0, help="GPUs kept for the search's own process.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the search of that name where the database has one.")
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="TEXT", help="Names this submission: another of the same key is the same job, for good."
+    ),
+]
+IdOption = Annotated[str | None, typer.Option("--job-id", help="Id of the job; by default made from the name.")]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Also to a cluster that others reach and that asks nobody for a token.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,45 +84,69 @@ def register(app: typer.Typer) -> None:
     app.command("jobs")(jobs)
     app.command("logs")(logs)
     app.command("stop")(stop)
+    app.command("question", hidden=True)(question)
 
 
 def submit(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="Spec file of the search (TOML).")],
     address: Address,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage", metavar="URL", help="Database, without a password; else ARCHSEARCH_STORAGE on the cluster."
-        ),
-    ] = None,
-    job_id: Annotated[
-        str | None, typer.Option("--job-id", help="Id of the job; by default made from the name.")
-    ] = None,
-    cpus: Annotated[
-        float, typer.Option("--cpus", metavar="N", min=0.0, help="CPUs kept for the search's own process.")
-    ] = 0.0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the search of that name that was stopped.")
-    ] = False,
+    storage: ThereOption = None,
+    plugin: PluginOption = None,
+    cpus: CpusOption = 0.0,
+    gpus: GpusOption = 0.0,
+    resume: ResumeOption = False,
+    grow: GrowOption = False,
+    wait: WaitOption = False,
+    retrain: RetrainOption = False,
+    max_hours: HoursOption = None,
+    until: UntilOption = None,
+    key: KeyOption = None,
+    job_id: IdOption = None,
+    schedule_timeout: ScheduleTimeout = 300.0,
+    insecure: InsecureOption = False,
     json: JsonFlag = False,
 ) -> None:
     """Runs a search on a Ray cluster.
 
-    Sends the spec, waits a few seconds for the job to start, and returns.
+    Asks the cluster whether it would run there, sends the spec and the plugins, waits for the job to start, and
+    returns. The same submission is the same job, however often it is sent, until that failed or was stopped.
     """
-    from archsearch.jobs import Cluster, prepare, wait_for_start
+    from archsearch.errors import SpecError
+    from archsearch.jobs import Cluster, Wishes, check_open, open_rows, packed, prepare, wait_for_start
     from archsearch.jobs import submit as send
-    from archsearch.registry import load_registry
+    from archsearch.search.time_limit import TimeLimit
+    from archsearch.storage import storage_url
 
-    submission = prepare(spec, load_registry(), storage=storage, resume=resume)
-    cluster = Cluster(address)
-    started = send(cluster, submission, job_id=job_id, cpus=cpus)
-    job = wait_for_start(cluster, started.id, tell=tell)
+    if not resume and (grow or wait or retrain):
+        raise SpecError("--grow, --wait and --retrain are for a search that goes on: give --resume too")
+    wishes = Wishes(
+        storage=storage,
+        resume=resume,
+        grow=grow,
+        wait=wait,
+        retrain=retrain,
+        limit=TimeLimit.read(max_hours, until).arguments,
+        cpus=cpus,
+        gpus=gpus,
+    )
+    with packed(plugin or [], tell) as plugins:
+        submission = prepare(spec, plugins=plugins, wishes=wishes)
+        cluster = Cluster(address)
+        check_open(cluster, insecure=insecure)
+        with open_rows(storage_url(storage, spec=submission.read.storage.url), tell) as rows:
+            sent, new = send(cluster, submission, rows, job_id=job_id, key=key, tell=tell)
+            job = sent if sent.finished else wait_for_start(cluster, sent.id, seconds=schedule_timeout, tell=tell)
+            rows.heard(job)
     if json:
-        print_json(_as_json(job))
+        print_json({**_as_json(job), "new": new})
         return
+    _show_submitted(cluster, job, new)
+
+
+def _show_submitted(cluster: Cluster, job: Job, new: bool) -> None:
     out = console()
-    out.print(f"submitted {job.search} as job {job.id}: {job.status}")
+    how = "submitted" if new else "submitted before:"
+    out.print(f"{how} {job.search} as job {job.id}: {job.status}", soft_wrap=True)
     if job.reason:
         out.print(job.reason, soft_wrap=True)
     out.print(
@@ -71,24 +156,47 @@ def submit(
     )
 
 
-def jobs(address: Address, json: JsonFlag = False) -> None:
+def question(file: Annotated[str, typer.Argument(metavar="FILE")]) -> None:
+    """Answers what a submitter asks of the cluster that this runs on."""
+    from json import dumps
+    from pathlib import Path
+
+    from archsearch.jobs import MARK, Question, answer
+
+    with prints_told():
+        found = answer(Question.read(Path(file)))
+    write(f"{MARK}{dumps(found, default=str)}\n")
+
+
+def jobs(address: Address, storage: StorageOption = None, json: JsonFlag = False) -> None:
     """Lists the searches that were submitted to a cluster."""
-    from archsearch.jobs import Cluster
+    from archsearch.jobs import Cluster, open_rows
+    from archsearch.storage import storage_url
 
     cluster = Cluster(address)
     found = cluster.jobs()
+    with open_rows(storage_url(storage), tell) as rows:
+        missing = rows.learn(cluster.address, found)
     if json:
-        print_json({"address": cluster.address, "jobs": [_as_json(job) for job in found]})
+        listed = [*(_as_json(job) for job in found), *(_missing_json(record) for record in missing)]
+        print_json({"address": cluster.address, "jobs": listed})
         return
     out = console()
-    if not found:
+    if not found and not missing:
         out.print(f"no search was submitted to {cluster.address} yet: `archsearch submit SPEC --address URL` does it")
         return
-    rows = [[job.id, job.search, job.status, _moment(job.started_at), _took(job)] for job in found]
-    out.print(table(["job", "search", "status", "submitted (UTC)", ">took"], rows))
+    shown = [[job.id, job.search, job.status, job.owner or "-", _moment(job.started_at), _took(job)] for job in found]
+    shown += [
+        [one.name, one.search, one.state.upper(), one.owner or "-", _moment(one.created_at), "-"] for one in missing
+    ]
+    out.print(table(["job", "search", "status", "owner", "submitted (UTC)", ">took"], shown))
     for job in found:
-        if job.reason:
-            out.print(f"{job.id}: {job.reason}", soft_wrap=True)
+        why = cluster.why(job)
+        if why:
+            out.print(f"{job.id}: {why}", soft_wrap=True)
+    for record in missing:
+        if not record.ended:
+            out.print(f"{record.name}: it has not arrived: submit the same again", soft_wrap=True)
 
 
 def logs(
@@ -114,29 +222,70 @@ def logs(
     if json:
         print_json({**_as_json(ended), "logs": cluster.logs(job)})
     failed = follow and ended.status != "SUCCEEDED"
-    if failed or ended.reason:
-        tell(f"job {ended.id} is {ended.status}" + (f": {ended.reason}" if ended.reason else ""))
+    why = cluster.why(ended)
+    if failed or why:
+        tell(f"job {ended.id} is {ended.status}" + (f": {why}" if why else ""))
     if failed:
         raise typer.Exit(1)
 
 
-def stop(job: JobId, address: Address, json: JsonFlag = False) -> None:
+def stop(job: JobId, address: Address, storage: StorageOption = None, json: JsonFlag = False) -> None:
     """Stops a job as Ctrl-C would.
 
-    Waits until it has stopped, and says how it ended.
+    Waits until it has stopped, and says how it ended and how its search stands.
     """
-    from archsearch.jobs import Cluster
+    from archsearch.jobs import Cluster, open_rows
     from archsearch.jobs import stop as stop_job
+    from archsearch.storage import storage_url
 
     cluster = Cluster(address)
+    before = cluster.job(job)
     ended = stop_job(cluster, job, tell=tell)
+    with open_rows(storage_url(storage), tell) as rows:
+        rows.heard(ended)
+    search = None if before.finished or not ended.search else _search_now(cluster, ended, storage)
     if json:
-        print_json(_as_json(ended))
+        print_json({**_as_json(ended), "search_state": search})
         return
     out = console()
     out.print(f"job {ended.id}: {ended.status}")
+    if search is not None:
+        out.print(f"search {ended.search}: {search['state']}" + (f": {search['reason']}" if search["reason"] else ""))
     if ended.status == "STOPPED" and ended.search:
-        out.print("to go on with its search: archsearch submit SPEC --resume --address " + cluster.address)
+        wait = " --wait" if search is not None and search["state"] in ("running", "interrupted") else ""
+        out.print(
+            f"to go on with its search: archsearch submit SPEC --resume{wait} --address {cluster.address}",
+            soft_wrap=True,
+        )
+
+
+def _search_now(cluster: Cluster, job: Job, storage: str | None) -> dict[str, Any] | None:
+    """How the search of a job stands in its database, asked from here where it is a server that can be reached, else on
+    the cluster; None, and told, where nobody knows."""
+    import shlex
+
+    from archsearch.errors import ArchsearchError, StorageError
+    from archsearch.jobs import Question, put
+    from archsearch.storage import Store, storage_url
+    from archsearch.storage.url import read_url
+
+    assert job.search is not None
+    words = shlex.split(job.entrypoint)
+    given = words[words.index("--storage") + 1] if "--storage" in words[:-1] else None
+    url = storage or given or storage_url()
+    try:
+        if read_url(url).get_backend_name() != "sqlite":
+            with Store.open(url, read_only=True) as store:
+                record = store.search(job.search)
+                return {"state": record.state_now(), "reason": record.reason}
+    except StorageError as error:
+        tell(f"the database cannot be asked from here: {error}")
+    try:
+        found = put(cluster, Question(search=job.search, storage=given), tell)["database"]["search"]
+    except ArchsearchError as error:
+        tell(f"how the search stands could not be asked: {error}")
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _as_json(job: Job) -> dict[str, Any]:
@@ -144,6 +293,24 @@ def _as_json(job: Job) -> dict[str, Any]:
 
     moments = {name: moment.isoformat() if moment else None for name, moment in _moments(job)}
     return {**asdict(job), **moments, "reason": job.reason}
+
+
+def _missing_json(record: JobRecord) -> dict[str, Any]:
+    """A job that is known here alone, under the names of the others."""
+    return {
+        "id": record.name,
+        "search": record.search,
+        "status": record.state.upper(),
+        "message": "",
+        "reason": record.reason,
+        "entrypoint": "",
+        "exit_code": None,
+        "key": record.key,
+        "owner": record.owner,
+        "asks": "",
+        "started_at": record.created_at.isoformat(),
+        "finished_at": record.finished_at.isoformat() if record.finished_at else None,
+    }
 
 
 def _moments(job: Job) -> list[tuple[str, Any]]:

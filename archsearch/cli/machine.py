@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from archsearch.ray_settings import address_fault, token_fault
+from archsearch.ray_settings import address_fault, token_exposed, token_fault
 from archsearch.units import format_quantity
 
 LEAST_MEMORY_BYTES = 2 * 2**30
@@ -117,5 +117,5 @@ def _ray() -> Iterator[Check]:
             detail=f"{fault}, or unset it" if fault else address.strip() or "empty: a Ray of its own is started",
         )
     if os.environ.get("RAY_AUTH_MODE"):
-        fault = token_fault(os.environ)
+        fault = token_fault(os.environ) or token_exposed(os.environ)
         yield Check(name="Ray's token", status="broken" if fault else "ok", detail=fault or "can be read")

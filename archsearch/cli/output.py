@@ -24,7 +24,8 @@ StorageOption = Annotated[
     typer.Option(
         "--storage",
         metavar="URL",
-        help="Database URL; else ARCHSEARCH_STORAGE, else the spec's, else sqlite:///archsearch.db.",
+        help="Database URL; else ARCHSEARCH_STORAGE, else the file ARCHSEARCH_STORAGE_FILE, else the spec's, else "
+        "sqlite:///archsearch.db.",
     ),
 ]
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 EXIT_CODES = (
     "Exit codes: 0 done; 1 any other error; 2 a spec, option or name that cannot be used; 3 nothing in the space meets "
     "the budget; 4 the database; 5 the Ray cluster or its workers, or trials that lost theirs; 6 every training "
-    "diverged; 130 interrupted."
+    "diverged; 7 the time was up (--max-hours, --until); 130 interrupted."
 )
-_FAILED, _LOST, _DIVERGED, _CANCELLED = 1, 5, 6, 130
+_FAILED, _LOST, _DIVERGED, _TIME_UP, _CANCELLED = 1, 5, 6, 7, 130
 Search = Callable[..., "SearchOutcome"]
 """`run_search`, or `resume_search` with what it is allowed."""
 
@@ -44,6 +44,22 @@ RetrainOption = Annotated[
     typer.Option("--retrain", help="Set results aside whose mixers, tasks or core have changed, and train them again."),
 ]
 
+GrowOption = Annotated[
+    bool,
+    typer.Option(
+        "--grow",
+        help="With --resume: take more trials and draws, another concurrency and a wider budget from SPEC.",
+    ),
+]
+HoursOption = Annotated[
+    float | None,
+    typer.Option("--max-hours", metavar="H", help="End in order after so many hours; resume goes on."),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help="End in order at this moment, as 2026-05-31T18:00 (local time)."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
@@ -59,15 +75,11 @@ def run(
     go_on: Annotated[
         bool, typer.Option("--resume", help="Go on with the search of that name where the database has one.")
     ] = False,
-    grow: Annotated[
-        bool,
-        typer.Option(
-            "--grow",
-            help="With --resume: take more trials and draws, another concurrency and a wider budget from SPEC.",
-        ),
-    ] = False,
+    grow: GrowOption = False,
     wait: WaitOption = False,
     retrain: RetrainOption = False,
+    max_hours: HoursOption = None,
+    until: UntilOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs a search from its spec to its front.
@@ -76,19 +88,22 @@ def run(
     """
     from archsearch.errors import SpecError
     from archsearch.search import SearchSpec, resume_search, run_search
+    from archsearch.search.time_limit import TimeLimit
     from archsearch.storage import Store, storage_url
+    from archsearch.storage.url import refuse_passing_folder
 
     if not go_on and (grow or wait or retrain):
         raise SpecError("--grow, --wait and --retrain are for a search that goes on: give --resume too")
+    limit = TimeLimit.read(max_hours, until)
     problem = _problem(SearchSpec.load(spec), trials=trials)
     url = storage_url(storage, spec=problem.spec.storage.url)
-    _refuse_passing_folder(url)
+    refuse_passing_folder(url)
     with Store.open(url) as store:
         search: Search = run_search
         if go_on and problem.spec.name in [record.name for record in store.searches()]:
             allowed = _growing(grow=grow, trials=trials)
             search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
-        outcome = _watched(search, problem, store, address, json=json)
+        outcome = _watched(partial(search, limit=limit), problem, store, address, json=json)
         _finish(store, outcome, url, json=json)
 
 
@@ -102,6 +117,8 @@ def resume(
     address: AddressOption = None,
     wait: WaitOption = False,
     retrain: RetrainOption = False,
+    max_hours: HoursOption = None,
+    until: UntilOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Goes on with a search that was stopped or killed.
@@ -109,15 +126,18 @@ def resume(
     What is measured is not trained again, unless its source has changed and --retrain says so.
     """
     from archsearch.search import SearchSpec, resume_search
+    from archsearch.search.time_limit import TimeLimit
     from archsearch.storage import Store, storage_url
+    from archsearch.storage.url import refuse_passing_folder
 
+    limit = TimeLimit.read(max_hours, until)
     url = storage_url(storage)
-    _refuse_passing_folder(url)
+    refuse_passing_folder(url)
     with Store.open(url, create=False) as store:
         problem = _problem(SearchSpec.from_dict(store.search(name).spec), trials=trials, concurrency=concurrency)
         allowed = _growing(trials=trials, concurrency=concurrency)
         search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
-        outcome = _watched(search, problem, store, address, json=json)
+        outcome = _watched(partial(search, limit=limit), problem, store, address, json=json)
         _finish(store, outcome, url, json=json)
 
 
@@ -168,24 +188,6 @@ def _with(spec: SearchSpec, **given: int | None) -> SearchSpec:
         raise SpecError(explain(error, SearchTable, "search")) from None
 
 
-def _refuse_passing_folder(url: str) -> None:
-    """A submitted job runs in a folder that the cluster deletes: a database there would be lost."""
-    import os
-    from pathlib import Path
-
-    from archsearch.errors import StorageError
-    from archsearch.storage.url import read_url
-
-    parsed = read_url(url)
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ or parsed.get_backend_name() != "sqlite":
-        return
-    if not Path(parsed.database or "").is_absolute():
-        raise StorageError(
-            f"{url} lies in the folder of this job, which the cluster deletes with it: set ARCHSEARCH_STORAGE on the "
-            "cluster, or submit with --storage and a whole path (sqlite:////data/searches.db) or a PostgreSQL server"
-        )
-
-
 def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> None:
     """The front, where it is kept, and what to try next; whether or not that can be written, a search ends with its
     own exit code."""
@@ -213,10 +215,10 @@ def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> No
 
 
 def exit_code(outcome: SearchOutcome) -> int:
-    """130 for a search that was stopped, 5 where trials are left that lost their workers, 6 where all that was trained
-    diverged, 1 where no trial is complete."""
+    """130 for a search that was stopped, 7 by a time limit; 5 where trials are left that lost their workers, 6 where
+    all that was trained diverged, 1 where no trial is complete."""
     if outcome.state == "cancelled":
-        return _CANCELLED
+        return _TIME_UP if outcome.time_up else _CANCELLED
     if outcome.state == "interrupted":
         return _LOST
     if outcome.state == "failed":

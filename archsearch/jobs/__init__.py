@@ -2,8 +2,40 @@
 
 from __future__ import annotations
 
-from archsearch.jobs.cluster import Cluster, Job
-from archsearch.jobs.following import follow, stop, wait_for_start
-from archsearch.jobs.submission import Submission, prepare, submit
+from archsearch.jobs.address import is_loopback
+from archsearch.jobs.asking import OPEN_SECRET, ask, refuse
+from archsearch.jobs.cluster import Cluster, Job, Node
+from archsearch.jobs.following import NotScheduledError, follow, stop, wait_for_start
+from archsearch.jobs.listeners import is_open
+from archsearch.jobs.plugins import Plugins, packed
+from archsearch.jobs.question import MARK, Question, answer
+from archsearch.jobs.rows import Rows, open_rows
+from archsearch.jobs.submission import Submission, Wishes, check_open, prepare, put, submit
 
-__all__ = ["Cluster", "Job", "Submission", "follow", "prepare", "stop", "submit", "wait_for_start"]
+__all__ = [
+    "MARK",
+    "OPEN_SECRET",
+    "Cluster",
+    "Job",
+    "Node",
+    "NotScheduledError",
+    "Plugins",
+    "Question",
+    "Rows",
+    "Submission",
+    "Wishes",
+    "answer",
+    "ask",
+    "check_open",
+    "follow",
+    "is_loopback",
+    "is_open",
+    "open_rows",
+    "packed",
+    "prepare",
+    "put",
+    "refuse",
+    "stop",
+    "submit",
+    "wait_for_start",
+]

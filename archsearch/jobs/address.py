@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from urllib.parse import urlsplit
 
 from archsearch.errors import ClusterError
+from archsearch.waiting import within
 
 EXAMPLE = "http://127.0.0.1:8265"
+LOOKUP_SECONDS = 10.0
 
 
 def read_address(address: str) -> str:
@@ -27,3 +31,14 @@ def read_address(address: str) -> str:
     if parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
         raise ClusterError(f"an address is a scheme, a host and a port, without user, path or query: write {plain}")
     return plain
+
+
+def is_loopback(address: str) -> bool:
+    """Whether all that the host of `address` (`read_address`'s) stands for is this machine alone; a name that cannot
+    be looked up is not."""
+    host = urlsplit(address).hostname or ""
+    try:
+        found = within(LOOKUP_SECONDS, lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+        return bool(found) and all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in found)
+    except (OSError, ValueError, UnicodeError):
+        return False

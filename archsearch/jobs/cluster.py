@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from ray.job_submission import JobSubmissionClient
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.jobs.address import read_address
-from archsearch.ray_settings import token_fault
+from archsearch.ray_settings import token_exposed, token_fault
 from archsearch.waiting import within
 
 TIMEOUT_SECONDS, REQUEST_SECONDS = 15.0, 60.0
@@ -24,6 +24,10 @@ TIMEOUT_SECONDS, REQUEST_SECONDS = 15.0, 60.0
 
 SEARCH_KEY = "archsearch"
 """Metadata key that marks a job as one of ours; its value is the name of the search."""
+KEY_KEY, OWNER_KEY, ASKS_KEY = "archsearch.key", "archsearch.owner", "archsearch.asks"
+"""Metadata keys: the key of the submission, who submitted it, and what it asks of one node, in words."""
+TIME_UP = 7
+"""The exit status of a search whose time was up."""
 
 _NOT_FOUND = 127
 _FINISHED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -45,8 +49,11 @@ class Job:
     message: str
     entrypoint: str
     exit_code: int | None
-    started_at: datetime | None
-    finished_at: datetime | None
+    key: str | None = None
+    owner: str | None = None
+    asks: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
     @property
     def finished(self) -> bool:
@@ -66,7 +73,20 @@ class Job:
             return (
                 "archsearch is not installed on the cluster's head node, or not on the PATH that Ray was started with"
             )
+        if self.exit_code == TIME_UP:
+            return "its time was up (--max-hours, --until): `archsearch submit SPEC --resume` goes on"
         return self.message.partition("\n")[0].partition(", last available logs")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A machine of the cluster as its dashboard tells of it; ``clock`` is its time in seconds since 1970."""
+
+    host: str
+    head: bool
+    cpus: float
+    gpus: float
+    clock: float | None
 
 
 class JobsClient(Protocol):
@@ -80,7 +100,10 @@ class JobsClient(Protocol):
         runtime_env: dict[str, Any],
         metadata: dict[str, str],
         entrypoint_num_cpus: float,
+        entrypoint_num_gpus: float,
     ) -> str: ...
+
+    def ask(self, endpoint: str) -> Any: ...
 
     def get_job_info(self, job_id: str) -> Any: ...
 
@@ -97,6 +120,15 @@ class _BoundedClient(JobSubmissionClient):  # type: ignore[misc]
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         request = super()._do_request
         return within(REQUEST_SECONDS, lambda: request(method, endpoint, timeout=TIMEOUT_SECONDS, **options))
+
+    def ask(self, endpoint: str) -> Any:
+        """The JSON that the dashboard answers, None where it has no such page."""
+        answer = self._do_request("GET", endpoint)
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            self._raise_error(answer)
+        return answer.json()
 
 
 def connect(address: str) -> JobsClient:
@@ -118,6 +150,9 @@ class Cluster:
 
     def __init__(self, address: str, *, connect: Callable[[str], JobsClient] = connect) -> None:
         self.address = read_address(address)
+        exposed = token_exposed(os.environ)
+        if exposed:
+            raise ClusterError(exposed)
         try:
             with self._asking():
                 self._client = connect(self.address)
@@ -131,11 +166,12 @@ class Cluster:
         job_id: str,
         entrypoint: str,
         *,
-        search: str,
+        metadata: Mapping[str, str],
         runtime_env: Mapping[str, Any],
         cpus: float = 0.0,
+        gpus: float = 0.0,
     ) -> None:
-        """Starts `entrypoint` (a shell line) as job `job_id`, with `cpus` of the cluster kept for it."""
+        """Starts `entrypoint` (a shell line) as job `job_id`, with `cpus` and `gpus` of one node kept for it."""
         _check_id(job_id)
         try:
             with self._asking():
@@ -143,15 +179,41 @@ class Cluster:
                     entrypoint=entrypoint,
                     submission_id=job_id,
                     runtime_env=dict(runtime_env),
-                    metadata={SEARCH_KEY: search},
+                    metadata=dict(metadata),
                     entrypoint_num_cpus=cpus,
+                    entrypoint_num_gpus=gpus,
                 )
         except _RefusedError as refused:
             if "already exists" in refused.text:
-                raise ClusterError(
+                raise JobExistsError(
                     f'{self.address} already has a job "{job_id}": give another --job-id, or leave it out'
                 ) from None
             raise self._unexpected(refused) from None
+
+    def authenticates(self) -> bool:
+        """Whether whoever comes must show the cluster's token."""
+        answer = self._asked("/api/authentication_mode")
+        return isinstance(answer, dict) and answer.get("authentication_mode") == "token"
+
+    def ray_version(self) -> str:
+        """The version of Ray on the head node."""
+        answer = self._asked("/api/version")
+        return str(answer.get("ray_version", "unknown")) if isinstance(answer, dict) else "unknown"
+
+    def nodes(self) -> list[Node]:
+        """The machines that are there, the head first; empty where the dashboard does not tell."""
+        answer = self._asked("/nodes?view=summary")
+        try:
+            found = [_node(told) for told in answer["data"]["summary"] if told["raylet"].get("state") == "ALIVE"]
+        except (AttributeError, KeyError, TypeError, ValueError):  # another version's
+            return []
+        return sorted(found, key=lambda node: (not node.head, node.host))
+
+    def why(self, job: Job) -> str:
+        """`Job.reason`, with what a waiting job asks for and what the cluster has."""
+        if job.status != "PENDING" or not job.asks:
+            return job.reason
+        return f"it asks for {job.asks} on one node; the cluster has {room(self.nodes())}"
 
     def job(self, job_id: str) -> Job:
         """The job of that id as it is now."""
@@ -182,9 +244,16 @@ class Cluster:
                 return question(job_id)
         except _RefusedError as refused:
             if refused.code == 404:
-                raise ClusterError(
+                raise NoJobError(
                     f'{self.address} has no job "{job_id}": `archsearch jobs --address {self.address}` lists them'
                 ) from None
+            raise self._unexpected(refused) from None
+
+    def _asked(self, endpoint: str) -> Any:
+        try:
+            with self._asking():
+                return self._client.ask(endpoint)
+        except _RefusedError as refused:
             raise self._unexpected(refused) from None
 
     @contextmanager
@@ -199,7 +268,7 @@ class Cluster:
                 "the cluster's token is not the one in ~/.ray/auth_token"
             ) from None
         except OSError as error:
-            raise ClusterError(
+            raise UnreachableError(
                 f"cannot reach a Ray cluster at {self.address} ({_cause(error)}): "
                 "is `ray start --head` running there, and is this the URL of its dashboard?"
             ) from None
@@ -208,6 +277,18 @@ class Cluster:
 
     def _unexpected(self, refused: _RefusedError) -> ClusterError:
         return ClusterError(f"{self.address} answered: {refused.last_line}: see the dashboard's log on the head node")
+
+
+class JobExistsError(ClusterError):
+    """The cluster has a job of that id already."""
+
+
+class NoJobError(ClusterError):
+    """The cluster has no job of that id."""
+
+
+class UnreachableError(ClusterError):
+    """No answer came: what was sent may have arrived all the same."""
 
 
 class _RefusedError(ClusterError):
@@ -231,9 +312,13 @@ def _check_id(job_id: str) -> None:
 
 
 def _job(details: Any) -> Job:
+    told = details.metadata or {}
     return Job(
         id=details.submission_id or details.job_id or "",
-        search=(details.metadata or {}).get(SEARCH_KEY),
+        search=told.get(SEARCH_KEY),
+        key=told.get(KEY_KEY),
+        owner=told.get(OWNER_KEY),
+        asks=told.get(ASKS_KEY, ""),
         status=str(details.status),
         message=details.message or "",
         entrypoint=details.entrypoint,
@@ -241,6 +326,31 @@ def _job(details: Any) -> Job:
         started_at=_moment(details.start_time),
         finished_at=_moment(details.end_time),
     )
+
+
+def _node(told: Mapping[str, Any]) -> Node:
+    raylet, clock = told["raylet"], told.get("now")
+    held = raylet.get("resourcesTotal", {})
+    return Node(
+        host=str(told.get("hostname") or raylet.get("nodeName") or "unknown"),
+        head=bool(raylet.get("isHeadNode")),
+        cpus=float(held.get("CPU", 0.0)),
+        gpus=float(held.get("GPU", 0.0)),
+        clock=float(clock) if clock else None,
+    )
+
+
+def asks(cpus: float, gpus: float) -> str:
+    """What a job asks of one node, in words; "" for nothing."""
+    return " and ".join(f"{count:g} {what}" for count, what in ((cpus, "CPUs"), (gpus, "GPUs")) if count)
+
+
+def room(nodes: Sequence[Node]) -> str:
+    """What the machines hold, in words."""
+    if not nodes:
+        return "no node that its dashboard tells of"
+    most = asks(max(node.cpus for node in nodes), max(node.gpus for node in nodes)) or "no CPUs"
+    return f"{len(nodes)} node{'s' * (len(nodes) > 1)} of at most {most}"
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

@@ -16,6 +16,11 @@ _LOG_CHARS_PER_SECOND = 250_000
 _FAILURES = 5
 _PENDING_SECONDS = 20.0
 
+
+class NotScheduledError(ClusterError):
+    """A job did not start in time, and was asked to stop."""
+
+
 Tell = Callable[[str], None]
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
@@ -25,14 +30,32 @@ def wait_for_start(
     cluster: Cluster,
     job_id: str,
     *,
-    seconds: float = 10.0,
+    seconds: float = 300.0,
     tell: Tell = lambda text: None,
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> Job:
-    """The job once it is no longer pending, or as it is after `seconds`; `tell` is told what is waited for."""
-    tell(f"waiting up to {seconds:.0f} s for job {job_id} to start")
-    return _wait(cluster, job_id, lambda job: job.status != "PENDING", seconds, clock, sleep)
+    """The job once it is no longer pending; `tell` is told what is waited for, and soon why it does not start.
+
+    After `seconds` it is asked to stop, and `ClusterError` says what it asks for and what the cluster has.
+    """
+    patience = min(seconds, _PENDING_SECONDS)
+    tell(f"waiting for job {job_id} to start (Ctrl-C leaves it waiting)")
+    job = _wait(cluster, job_id, _has_started, patience, clock, sleep)
+    if not _has_started(job) and seconds > patience:
+        tell(f"job {job_id} has not started: {cluster.why(job)}; waiting up to {seconds - patience:.0f} s more")
+        job = _wait(cluster, job_id, _has_started, seconds - patience, clock, sleep)
+    if _has_started(job):
+        return job
+    cluster.request_stop(job_id)
+    raise NotScheduledError(
+        f"job {job_id} has not started in {seconds:.0f} s: {cluster.why(job)}: it was asked to stop, and ends as "
+        "soon as it would start; ask for less with --cpus and --gpus, or wait longer with --schedule-timeout"
+    )
+
+
+def _has_started(job: Job) -> bool:
+    return job.status != "PENDING"
 
 
 def stop(
@@ -107,5 +130,5 @@ def follow(
             return job
         if job.status == "PENDING" and not told and clock() - began > _PENDING_SECONDS:
             told = True
-            tell(f"job {job.id} is PENDING: {job.reason}")
+            tell(f"job {job.id} is PENDING: {cluster.why(job)}")
         sleep(_POLL_SECONDS + len(text) / _LOG_CHARS_PER_SECOND)

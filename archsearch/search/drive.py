@@ -39,6 +39,7 @@ from archsearch.search.progress import Progress
 from archsearch.search.ray_session import JoiningStopped, Workers, workers
 from archsearch.search.scraps import passing_folder
 from archsearch.search.survey import Survey, nothing_feasible, survey
+from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import train
 from archsearch.storage import SearchRecord, Store
@@ -58,13 +59,14 @@ _log = logging.getLogger("archsearch.search")
 @dataclass(frozen=True, kw_only=True)
 class SearchOutcome:
     """How a search ended: its state ("complete", "failed", "cancelled" or "interrupted"), why, and its counts; the
-    store has the rest."""
+    store has the rest. ``time_up`` says that a time limit cancelled it."""
 
     name: str
     state: str
     reason: str
     progress: Progress
     seconds: float
+    time_up: bool = False
 
 
 class Drive:
@@ -79,9 +81,10 @@ class Drive:
         address: str | None,
         *,
         before: SearchRecord | None = None,
+        limit: TimeLimit | None = None,
     ) -> None:
-        """``before`` is the search as it was, of which nothing has changed yet."""
-        self._before = before
+        """``before`` is the search as it was, of which nothing has changed yet; ``limit`` says when it is to end."""
+        self._before, self._limit, self._time_up = before, limit or TimeLimit(), ""
         self._problem, self._registry, self._store, self._search_id = problem, problem.registry, store, search_id
         self._view, self._address = view, address
         self._signals = StopSignals()
@@ -99,7 +102,12 @@ class Drive:
         start = time.monotonic()
         state, reason, raised = "failed", "the driver failed", True
         try:
-            with heartbeat(self._store, self._search_id, self._lost), self._signals.listening(), self._watch():
+            with (
+                heartbeat(self._store, self._search_id, self._lost),
+                self._signals.listening(),
+                self._watch(),
+                self._limit.watched(self._stop, self._note_time),
+            ):
                 state, reason = self._carry_out()
             raised = False
         except (LeaveAtOnce, JoiningStopped) as left:
@@ -119,7 +127,11 @@ class Drive:
             reason=reason,
             progress=progress,
             seconds=time.monotonic() - start,
+            time_up=state == "cancelled" and bool(self._time_up),
         )
+
+    def _note_time(self, why: str) -> None:
+        self._time_up = why
 
     def _leave(self, state: str, reason: str, *, raised: bool) -> None:
         """Stores how it ended, then tells it; who raises tells why. An error on the way out does not hide the first."""
@@ -152,6 +164,8 @@ class Drive:
         looked = survey(self._problem)
         if looked.exhaustive and not looked.trainable:
             raise nothing_feasible(self._problem, looked.judged, looked.tightest, looked.refused)
+        if self._stop.is_set():
+            return "cancelled", self._stop_reason
         with (
             workers(
                 math.ceil(spec.search.concurrency * spec.resources.cpu),
@@ -409,7 +423,7 @@ class Drive:
 
     @property
     def _stop_reason(self) -> str:
-        return f"stopped by a signal: {self._resume} goes on"
+        return f"{self._time_up or 'stopped by a signal'}: {self._resume} goes on"
 
     def _order(self, trial: int) -> TrialOrder | None:
         return next((order for order in self.campaign.running if order.trial == trial), None)

@@ -9,6 +9,7 @@ from archsearch.search.drive import Drive, SearchOutcome
 from archsearch.search.problem import Problem
 from archsearch.search.ray_session import check_room
 from archsearch.search.spec import SearchSpec
+from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import GuardedView, View
 from archsearch.storage import Driver, Lease, SearchRecord, Store
 
@@ -19,9 +20,14 @@ _MEASURED = ("complete", "diverged", "failed", "queued", "running", "preempted",
 
 
 def run_search(
-    problem: Problem, *, store: Store, view: View | None = None, address: str | None = None
+    problem: Problem,
+    *,
+    store: Store,
+    view: View | None = None,
+    address: str | None = None,
+    limit: TimeLimit | None = None,
 ) -> SearchOutcome:
-    """Runs a new search to its end, or until SIGINT or SIGTERM, on a local Ray or the cluster at `address`.
+    """Runs a new search to its end, or until SIGINT, SIGTERM or `limit`, on a local Ray or the cluster at `address`.
 
     Raises `NothingFeasibleError` when no candidate can be trained, `StorageError` when the name is taken, and
     `ClusterError` when workers cannot be used. After any end no trial is left queued or running in the store.
@@ -38,7 +44,7 @@ def run_search(
         parts=[(part.name, part.version, part.digest) for part in parts],
         driver=Driver.here(),
     )
-    return Drive(problem, Lease(store, search_id), search_id, GuardedView(view or View()), address).run()
+    return Drive(problem, Lease(store, search_id), search_id, GuardedView(view or View()), address, limit=limit).run()
 
 
 def resume_search(
@@ -50,6 +56,7 @@ def resume_search(
     allowed: Collection[str] = (),
     wait: bool = False,
     retrain: bool = False,
+    limit: TimeLimit | None = None,
 ) -> SearchOutcome:
     """Goes on with the search of the problem's name, which was stopped, or whose driver was killed; retrains nothing
     that is measured.
@@ -81,7 +88,7 @@ def resume_search(
     if has_grown:
         lease.set_spec(record.id, spec.to_json())
     before = None if changes or has_grown else record
-    return Drive(problem, lease, record.id, view, address, before=before).run()
+    return Drive(problem, lease, record.id, view, address, before=before, limit=limit).run()
 
 
 def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange]) -> None:

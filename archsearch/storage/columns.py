@@ -156,3 +156,19 @@ METRIC = {
 
 PLUGIN = {"id": ID, "plugin": NAME, "distribution": OPTIONAL_NAME, "version": OPTIONAL_NAME}
 PART = {"id": ID, "name": NAME, "version": NAME, "digest": NAME}
+
+JOB = {
+    "id": ID,
+    "name": NAME,
+    "key": NAME,
+    "search": NAME,
+    "address": NAME,
+    "owner": OPTIONAL_NAME,
+    "state": NAME,
+    "reason": SAID,
+    "spec": MAPPING,
+    "plugins": Column(kind=kinds.OBJECTS, mend=lambda _: [], told="read as none"),
+    "created_at": BEGUN,
+    "updated_at": BEGUN,
+    "finished_at": ENDED,
+}

@@ -194,7 +194,7 @@ class Store(Reader):
         """Sets a trial whose worker was lost to "preempted", and counts the attempt."""
         with self._writing() as session:
             row = self._trial_row(session, trial_id, lock=True)
-            _set_trial_state(row, "preempted", reason)
+            _set_trial_state(row, "preempted", reason, database_now(session))
             row.attempts = cast("int", Trial.attempts + 1)
 
     def add_measurement(

@@ -11,7 +11,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from archsearch.errors import StorageError
+from archsearch.secrets_file import exposed
 
+VARIABLE, FILE_VARIABLE = "ARCHSEARCH_STORAGE", "ARCHSEARCH_STORAGE_FILE"
+"""The database's URL, and a file that holds it: what a process has in its environment many can read."""
 DEFAULT = "sqlite:///archsearch.db"
 ANOTHER = "name another database with --storage or ARCHSEARCH_STORAGE"
 _FORMS = "write sqlite:///FILE or postgresql://USER@HOST/NAME"
@@ -25,8 +28,32 @@ _SECRET_KEY = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
 def storage_url(url: str | None = None, *, spec: str | None = None) -> str:
-    """The database to use: `url` (the command line's), else ``ARCHSEARCH_STORAGE``, else `spec`'s, else `DEFAULT`."""
-    return url or os.environ.get("ARCHSEARCH_STORAGE") or spec or DEFAULT
+    """The database to use: `url` (the command line's), else ``ARCHSEARCH_STORAGE``, else what the file
+    ``ARCHSEARCH_STORAGE_FILE`` holds, else `spec`'s, else `DEFAULT`.
+
+    Raises `StorageError` for a file that cannot be read, that others can read, or that holds no single line.
+    """
+    return url or os.environ.get(VARIABLE) or _from_file(os.environ.get(FILE_VARIABLE)) or spec or DEFAULT
+
+
+def _from_file(named: str | None) -> str | None:
+    if not named:
+        return None
+    path = Path(named).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split()
+    except OSError as error:
+        raise StorageError(
+            f"{FILE_VARIABLE} names {path}, which cannot be read ({error.strerror}): write the database URL into it, "
+            f"and chmod 600 {path}"
+        ) from None
+    fault = exposed(path)
+    if fault:
+        raise StorageError(f"{FILE_VARIABLE}: {fault}")
+    if len(lines) != 1:
+        held = "nothing" if not lines else f"{len(lines)} words"
+        raise StorageError(f"{FILE_VARIABLE}: {path} holds {held}: write one line, the database URL, into it")
+    return lines[0]
 
 
 def hide(url: str) -> str:
@@ -119,3 +146,17 @@ def identity(url: str) -> str:
     except OSError:
         found = None
     return "" if found is None else f"{found.st_dev}:{found.st_ino}:{os.path.exists(f'{path}-wal')}"
+
+
+def refuse_passing_folder(url: str) -> None:
+    """Raises `StorageError` in a submitted job, which runs in a folder that the cluster deletes, for a database there:
+    it would be lost."""
+    parsed = read_url(url)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ or parsed.get_backend_name() != "sqlite":
+        return
+    if not Path(parsed.database or "").is_absolute():
+        raise StorageError(
+            f"{url} lies in the folder of this job, which the cluster deletes with it: set {VARIABLE} on the cluster "
+            f"or {FILE_VARIABLE}, or submit with --storage and a whole path (sqlite:////data/searches.db) or a "
+            "PostgreSQL server"
+        )

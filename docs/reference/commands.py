@@ -25,6 +25,8 @@ def commands(words: tuple[str, ...] = (PROGRAM,), command: Any = None) -> Iterat
     """Every command below `command`, groups among them, by the words that call it."""
     command = command or root()
     for name, below in getattr(command, "commands", {}).items():
+        if below.hidden:  # for programs
+            continue
         yield (*words, name), below
         yield from commands((*words, name), below)
 

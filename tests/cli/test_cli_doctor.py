@@ -100,6 +100,7 @@ def test_what_is_in_order(
 ) -> None:
     token = tmp_path / "token"
     token.write_text("secret-of-the-cluster")
+    token.chmod(0o600)
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{open_port}")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))

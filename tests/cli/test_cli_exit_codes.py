@@ -78,6 +78,8 @@ CASES = {
     "a bare @": (4, ("searches", "--storage", "postgresql://u:p@s3cret@h/d"), "write %40"),
     "no cluster": (5, ("jobs", "--address", "http://127.0.0.1:1"), "cannot reach a Ray cluster"),
     "no host": (5, ("jobs", "--address", "http://a..b:1"), "label empty or too long"),
+    "a time that is up": (7, ("run", "loose.toml", "--max-hours", "1e-9"), "its time of 1e-09 h was up"),
+    "a moment that is past": (2, ("run", "loose.toml", "--until", "2020-01-01"), "that is past"),
     "no training that held": (6, DIVERGES, "diverged"),
 }
 
@@ -86,6 +88,7 @@ CASES = {
 def folder(tmp_path: Path) -> Path:
     """Where the commands run, with the specs that they name."""
     (tmp_path / "tight.toml").write_text(SPEC)
+    (tmp_path / "loose.toml").write_text(SPEC.partition("[budget]")[0].replace("tight", "loose"))
     (tmp_path / "true.toml").write_text(SPEC.replace('"1 B"', "true"))
     (tmp_path / "deep.toml").write_text(SPEC.replace('"1 B"', "[" * 5000))
     (tmp_path / "long.toml").write_text(SPEC.replace('"1 B"', "9" * 5000))
@@ -101,7 +104,7 @@ def test_exit_status_by_cause(
         [*MAIN, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == code, done.stdout + done.stderr
-    assert told in (done.stdout if code in (0, 6) else done.stderr)
+    assert told in (done.stdout if code in (0, 6, 7) else done.stderr)
     assert "Traceback" not in done.stderr
     assert "defect" not in done.stderr
     assert "s3cret" not in done.stderr

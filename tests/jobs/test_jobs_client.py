@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,44 +14,16 @@ from jobs_fakes import Details, FakeClient, Time
 from ray.exceptions import AuthenticationError
 
 from archsearch.errors import ClusterError, SpecError
-from archsearch.jobs import Cluster, Submission, follow, prepare, stop, submit, wait_for_start
+from archsearch.jobs import Cluster, NotScheduledError, follow, stop, wait_for_start
 from archsearch.jobs import cluster as cluster_module
-from archsearch.jobs.address import read_address
-from archsearch.registry import Registry, load_registry
-from archsearch.testing.toy import ToyPlugin
+from archsearch.jobs.address import is_loopback, read_address
 
+NODE = {
+    "hostname": "head",
+    "now": 1_700_000_000.0,
+    "raylet": {"state": "ALIVE", "isHeadNode": True, "resourcesTotal": {"CPU": 2.0}},
+}
 URL = "http://127.0.0.1:8265"
-SPEC = """
-name = "quick"
-[model]
-d_model = 32
-n_layers = 2
-[space]
-mixers = ["full", "sliding"]
-[[tasks]]
-name = "mqar"
-setting = "easy"
-[objectives]
-maximize = ["recall"]
-minimize = ["state_bytes"]
-"""
-
-
-@pytest.fixture
-def client() -> FakeClient:
-    return FakeClient()
-
-
-@pytest.fixture
-def cluster(client: FakeClient) -> Cluster:
-    return Cluster(URL, connect=lambda address: client)
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> Path:
-    path = tmp_path / "it's a spec.toml"
-    path.write_text(SPEC)
-    return path
 
 
 # -- addresses -------------------------------------------------------------------------------------------------
@@ -98,76 +69,23 @@ def test_an_address_carries_nothing_else(given: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-# -- what is sent ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("address", "alone"),
+    [
+        ("http://127.0.0.1:8265", True),
+        ("http://127.9.9.9:8265", True),
+        ("http://localhost:8265", True),
+        ("http://[::1]:8265", True),
+        ("http://192.0.2.1:8265", False),
+        ("http://0.0.0.0:8265", False),
+        ("http://name.invalid:8265", False),
+    ],
+)
+def test_what_this_machine_alone_reaches(address: str, alone: bool) -> None:
+    assert is_loopback(address) is alone
 
 
-def test_a_submission_sends_the_spec_alone(
-    registry: Registry, spec: Path, cluster: Cluster, client: FakeClient
-) -> None:
-    (spec.parent / "secret.env").write_text("password")
-    job = submit(cluster, prepare(spec, registry, storage="sqlite:////data/it's.db"), job_id="one", cpus=2)
-    assert client.files == {"search.toml": SPEC}
-    (sent,) = client.sent
-    assert shlex.split(sent["entrypoint"]) == [
-        "archsearch",
-        "run",
-        "search.toml",
-        "--address",
-        "auto",
-        "--storage",
-        "sqlite:////data/it's.db",
-    ]
-    assert sorted(sent["runtime_env"]["env_vars"]) == ["RAY_JOB_STOP_SIGNAL", "RAY_JOB_STOP_WAIT_TIME_S"]
-    assert sent["entrypoint_num_cpus"] == 2
-    assert (job.id, job.search, job.status) == ("one", "quick", "PENDING")
-
-
-def test_ids_are_made_from_the_name_and_differ(registry: Registry, spec: Path, cluster: Cluster) -> None:
-    submission = prepare(spec, registry, resume=True)
-    first, second = submit(cluster, submission), submit(cluster, submission)
-    assert first.id.startswith("quick-")
-    assert first.id != second.id
-    assert "--resume" in submission.arguments
-
-
-def test_no_variable_of_this_process_is_sent(
-    registry: Registry, spec: Path, cluster: Cluster, client: FakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://u:hunter2@h/d")
-    submit(cluster, prepare(spec, registry))
-    assert "hunter2" not in str(client.sent)
-
-
-@pytest.mark.parametrize("url", ["postgresql://u:hunter2@h/d", "postgresql://h/d?password=hunter2"])
-@pytest.mark.parametrize("where", ["option", "spec"])
-def test_a_password_is_refused(registry: Registry, spec: Path, url: str, where: str) -> None:
-    if where == "spec":
-        spec.write_text(f'{SPEC}[storage]\nurl = "{url}"\n')
-    with pytest.raises(ClusterError, match="ARCHSEARCH_STORAGE on the cluster") as caught:
-        prepare(spec, registry, storage=url if where == "option" else None)
-    assert "hunter2" not in str(caught.value)
-
-
-def test_a_mixer_of_this_process_is_refused(spec: Path) -> None:
-    registry = load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,tasks"})
-    registry.add(ToyPlugin(), name="loose")
-    with pytest.raises(ClusterError, match="put it into a package"):
-        prepare(spec, registry)
-
-
-def test_a_wrong_spec_is_refused_here(registry: Registry, spec: Path, tmp_path: Path) -> None:
-    spec.write_text(SPEC.replace("d_model", "d_modle"))
-    with pytest.raises(SpecError, match="d_model"):
-        prepare(spec, registry)
-    with pytest.raises(SpecError, match="cannot read"):
-        prepare(tmp_path / "none.toml", registry)
-
-
-def test_an_id_that_exists_is_told(cluster: Cluster, client: FakeClient, spec: Path) -> None:
-    submission = Submission(spec=spec, search="quick", arguments=("archsearch",))
-    submit(cluster, submission, job_id="one")
-    with pytest.raises(ClusterError, match='already has a job "one": give another --job-id'):
-        submit(cluster, submission, job_id="one")
+# -- what is refused -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("job_id", ["a/b", "../x", "", "-x", "a b", "a?b"])
@@ -208,6 +126,7 @@ def test_an_unknown_job_is_told(cluster: Cluster, ask: Callable[[Cluster], objec
         ("FAILED", 127, "failed with exit code 127", "not installed"),
         ("FAILED", 4, "failed with exit code 4, last available logs (truncated):\nlots", "failed with exit code 4"),
         ("FAILED", None, "Job supervisor actor failed to start within 900 s.", "no node of the cluster had room"),
+        ("FAILED", 7, "failed with exit code 7", "its time was up"),
         ("PENDING", None, "It may be waiting for resources.", "It may be waiting for resources. If it stays so"),
         ("RUNNING", None, "Job is currently running.", ""),
     ],
@@ -285,11 +204,24 @@ def test_stopping_does_not_wait_for_ever(cluster: Cluster, client: FakeClient, s
     assert told == [f"waiting up to {45 if status == 'RUNNING' else 15} s for job one to stop"]
 
 
-def test_waiting_for_the_start_is_bounded(cluster: Cluster, client: FakeClient) -> None:
+def test_waiting_for_the_start_is_bounded_and_says_what_is_missing(cluster: Cluster, client: FakeClient) -> None:
     client.script("one", ("PENDING", ""))
-    time = Time()
-    assert wait_for_start(cluster, "one", clock=time.clock, sleep=time.sleep).status == "PENDING"
-    assert 9 < time.now < 12
+    client.jobs["one"].metadata = {"archsearch": "quick", "archsearch.asks": "64 CPUs"}
+    client.pages["/nodes?view=summary"] = {"data": {"summary": [NODE, {**NODE, "raylet": {"state": "DEAD"}}]}}
+    time, told = Time(), list[str]()
+    with pytest.raises(NotScheduledError) as caught:
+        wait_for_start(cluster, "one", seconds=120, tell=told.append, clock=time.clock, sleep=time.sleep)
+    why = "it asks for 64 CPUs on one node; the cluster has 1 node of at most 2 CPUs"
+    assert f"job one has not started in 120 s: {why}: it was asked to stop" in str(caught.value)
+    assert 119 < time.now < 123
+    assert client.stopped == ["one"]
+    assert told[1] == f"job one has not started: {why}; waiting up to 100 s more"
+
+
+def test_a_dashboard_that_tells_no_nodes_is_no_error(cluster: Cluster, client: FakeClient) -> None:
+    for answer in (None, {}, {"data": {"summary": [{"raylet": None}]}}, []):
+        client.pages["/nodes?view=summary"] = answer
+        assert cluster.nodes() == []
 
 
 # -- Ray's own client ------------------------------------------------------------------------------------------
@@ -350,6 +282,23 @@ def test_a_token_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, path
 
     with pytest.raises(ClusterError, match=f"the token file {path} {told}.*: name the cluster's token file"):
         Cluster(URL, connect=refuse)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o602])
+def test_a_token_that_others_can_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, client: FakeClient, tmp_path: Path, mode: int
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    token.chmod(mode)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    told = rf"Ray's token file {token} can be read by others \(mode {mode:04o}\): chmod 600 {token}"
+    with pytest.raises(ClusterError, match=told):
+        Cluster(URL, connect=lambda address: client)
+    token.chmod(0o600)
+    Cluster(URL, connect=lambda address: client)
 
 
 def test_the_address_wins_over_the_environment(silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:

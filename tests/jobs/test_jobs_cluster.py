@@ -1,30 +1,20 @@
-"""A search on a real Ray head that listens on this machine: submit, jobs, logs, stop, and going on."""
+"""A search on a real Ray head that listens here: submit, jobs, logs, stop, going on, and a plugin that goes along."""
 
 from __future__ import annotations
 
 import json
-import os
-import random
-import secrets
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_head import Head, ray_head
 
 from archsearch.storage import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-BIN = Path(sys.executable).parent
-TOKEN: dict[str, str] = {}
-"""The variables by which Ray's processes and clients of this test know each other."""
 SPEC = """
 name = "{name}"
 [model]
@@ -56,82 +46,14 @@ concurrency = 1
 """
 
 
-def free_ports(count: int) -> list[int]:
-    """Between those of Ray's workers and those that the system hands out, so that nothing takes one before Ray does."""
-    found = []
-    for port in random.sample(range(20_000, 30_000), 200):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        found.append(port)
-    return found[:count]
-
-
-def children(marker: str) -> list[int]:
-    """Processes whose command line or environment names `marker`, which is this cluster's own folder."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if marker.encode() in text and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
-    return found
-
-
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    port, dashboard, client, agent, grpc, metrics = free_ports(6)
-    with tempfile.TemporaryDirectory(prefix="ar-", dir="/tmp") as folder:
-        token = Path(folder) / "token"
-        token.write_text(secrets.token_hex(32))
-        TOKEN.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
-        environment = {**os.environ, **TOKEN, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-        subprocess.run(
-            [
-                BIN / "ray",
-                "start",
-                "--head",
-                "--node-ip-address=127.0.0.1",
-                f"--port={port}",
-                "--include-dashboard=true",
-                "--dashboard-host=127.0.0.1",
-                f"--dashboard-port={dashboard}",
-                f"--ray-client-server-port={client}",
-                f"--dashboard-agent-listen-port={agent}",
-                f"--dashboard-agent-grpc-port={grpc}",
-                f"--metrics-export-port={metrics}",
-                "--num-cpus=2",
-                "--object-store-memory=100000000",
-                "--disable-usage-stats",
-                f"--temp-dir={folder}/ray",
-            ],
-            env=environment,
-            check=True,
-            capture_output=True,
-            timeout=180,
-        )
-        try:
-            yield f"http://127.0.0.1:{dashboard}"
-        finally:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                for process in children(folder):
-                    os.kill(process, number)
-                time.sleep(2)
+def head() -> Iterator[Head]:
+    with ray_head() as found:
+        yield found
 
 
-def archsearch(*words: str, code: int = 0, **variables: str) -> str:
-    environment = {**os.environ, **TOKEN, **variables}
-    done = subprocess.run([BIN / "archsearch", *words], capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
-
-
-def jobs(address: str) -> dict[str, Any]:
-    listed = json.loads(archsearch("jobs", "--address", address, "--json"))["jobs"]
+def jobs(head: Head) -> dict[str, Any]:
+    listed = json.loads(head.archsearch("jobs", "--json").partition("\nwaiting")[0])["jobs"]
     return {job["id"]: job for job in listed}
 
 
@@ -141,61 +63,108 @@ def spec(folder: Path, name: str, *, steps: int) -> str:
     return str(path)
 
 
-def test_a_search_runs_to_its_end(address: str, tmp_path: Path) -> None:
+def test_a_search_runs_to_its_end(head: Head, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/searches.db"
-    told = archsearch(
-        "submit", spec(tmp_path, "short", steps=5), "--address", address, "--storage", url, "--job-id", "one"
-    )
+    words = ("submit", spec(tmp_path, "short", steps=5), "--storage", url)
+    told = head.archsearch(*words, "--job-id", "one")
     assert "archsearch logs one" in told
-    followed = archsearch("logs", "one", "--address", address, "--follow")
+    assert "submitted before: short as job one" in head.archsearch(*words)
+    followed = head.archsearch("logs", "one", "--follow")
     assert "next:\n  archsearch pareto short" in followed
-    assert jobs(address)["one"]["status"] == "SUCCEEDED"
+    assert jobs(head)["one"]["status"] == "SUCCEEDED"
     with Store.open(url, read_only=True) as store:
         assert store.search("short").state == "complete"
-    again = archsearch("submit", spec(tmp_path, "short", steps=5), "--address", address, "--job-id", "one", code=5)
-    assert 'already has a job "one"' in again
+    again = head.archsearch(*words, "--cpus", "1", code=4)
+    assert 'already has a search "short" (complete): add --resume to go on with it' in again
 
 
-def test_a_stopped_search_goes_on(address: str, tmp_path: Path) -> None:
+def test_a_stopped_search_goes_on_until_its_time_is_up(head: Head, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/searches.db"
-    path = spec(tmp_path, "long", steps=400)
-    archsearch("submit", path, "--address", address, "--storage", url, "--job-id", "long-1")
-    deadline = time.monotonic() + 240
-    while "started" not in archsearch("logs", "long-1", "--address", address) and time.monotonic() < deadline:
+    words = ("submit", spec(tmp_path, "long", steps=400), "--storage", url)
+    head.archsearch(*words, "--job-id", "long-1")
+    deadline = time.monotonic() + 400
+    while "started" not in head.archsearch("logs", "long-1") and time.monotonic() < deadline:
         time.sleep(1)
-    assert "STOPPED" in archsearch("stop", "long-1", "--address", address)
+    stopped = head.archsearch("stop", "long-1")
+    assert "job long-1: STOPPED\nsearch long: cancelled: stopped by a signal" in stopped
     with Store.open(url, read_only=True) as store:
-        search = store.search("long")
-        assert search.state == "cancelled"
-        assert not store.trials(search.id, states=("running", "queued"))
-    archsearch("submit", path, "--address", address, "--storage", url, "--job-id", "long-2", "--resume")
-    archsearch("logs", "long-2", "--address", address, "--follow")
+        assert not store.trials(store.search("long").id, states=("running", "queued"))
+    head.archsearch(*words, "--job-id", "long-2", "--resume", "--max-hours", "1e-6")
+    assert "its time was up (--max-hours, --until)" in head.archsearch("logs", "long-2", "--follow", code=1)
+    assert jobs(head)["long-2"]["exit_code"] == 7
+    head.archsearch(*words, "--job-id", "long-3", "--resume")
+    head.archsearch("logs", "long-3", "--follow")
     with Store.open(url, read_only=True) as store:
         search = store.search("long")
         assert search.state == "complete"
         assert {trial.state for trial in store.trials(search.id)} == {"complete"}
 
 
-def test_a_database_in_the_jobs_own_folder_is_refused(address: str, tmp_path: Path) -> None:
-    archsearch("submit", spec(tmp_path, "lost", steps=5), "--address", address, "--job-id", "lost")
-    assert "set ARCHSEARCH_STORAGE on the cluster" in archsearch(
-        "logs", "lost", "--address", address, "--follow", code=1
-    )
+def test_what_would_fail_is_not_sent(head: Head, tmp_path: Path) -> None:
+    before = set(jobs(head))
+    told = head.archsearch("submit", spec(tmp_path, "lost", steps=5), code=4)
+    assert "on the cluster: sqlite:///archsearch.db lies in the folder of this job" in told
+    nowhere = f"sqlite:///{tmp_path}/none/searches.db"
+    told = head.archsearch("submit", spec(tmp_path, "lost", steps=5), "--storage", nowhere, code=4)
+    assert f"on the cluster: {nowhere}: there is no directory {tmp_path}/none" in told
+    assert set(jobs(head)) == before
 
 
-def test_a_job_without_room_says_so(address: str, tmp_path: Path) -> None:
-    told = archsearch(
-        "submit", spec(tmp_path, "large", steps=5), "--address", address, "--job-id", "large", "--cpus", "64"
-    )
-    assert "PENDING" in told
-    assert "no node of the cluster has room for it" in told
-    assert "Ray stops a job only once it has started" in archsearch("stop", "large", "--address", address, code=5)
+def test_a_plugin_goes_along_to_driver_and_workers(head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path}/searches.db"
+    written = Path(head.folder) / "author"
+    written.mkdir()
+    new_plugin("my-mixer", written)
+    path = tmp_path / "mine.toml"
+    text = SPEC.format(name="mine", steps=5)
+    path.write_text(text.replace('["full", "sliding"]', '["my-mixer"]').replace(_between(text), ""))
+    lacking = head.archsearch("submit", str(path), "--storage", url, code=2)
+    assert 'unknown mixer "my-mixer"' in lacking
+    head.archsearch("submit", str(path), "--storage", url, "--plugin", str(written / "my-mixer"), "--job-id", "mine")
+    head.archsearch("logs", "mine", "--follow")
+    with Store.open(url, read_only=True) as store:
+        trials = store.trials(store.search("mine").id)
+        assert {trial.state for trial in trials} == {"complete"}
+        assert any("my-mixer" in trial.pattern for trial in trials)
 
 
-def test_an_unknown_job_is_told(address: str) -> None:
+def new_plugin(name: str, folder: Path) -> None:
+    import subprocess
+    import sys
+
+    words = [sys.executable, "-m", "archsearch.cli", "new-plugin", name, "--kind", "recurrent"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=300)
+
+
+def _between(text: str) -> str:
+    """The tables of mixers that the search does not use."""
+    return text[text.index("[space.full]") : text.index("[[tasks]]")]
+
+
+def test_a_job_without_room_is_given_up(head: Head, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/searches.db"
+    words = ("--storage", url, "--job-id", "large", "--cpus", "64", "--schedule-timeout", "5")
+    told = head.archsearch("submit", spec(tmp_path, "large", steps=5), *words, code=5)
+    assert "has not started in 5 s: it asks for 64 CPUs on one node; the cluster has 1 node of at most 2 CPUs" in told
+    assert "it asks for 64 CPUs" in head.archsearch("jobs")
+
+
+def test_an_unknown_job_is_told(head: Head) -> None:
     for command in ("logs", "stop"):
-        assert 'has no job "none"' in archsearch(command, "none", "--address", address, code=5)
+        assert 'has no job "none"' in head.archsearch(command, "none", code=5)
 
 
-def test_a_client_without_the_token_is_told(address: str) -> None:
-    assert "set RAY_AUTH_MODE=token" in archsearch("jobs", "--address", address, code=5, RAY_AUTH_MODE="disabled")
+def test_a_client_without_the_token_is_told(head: Head) -> None:
+    assert "set RAY_AUTH_MODE=token" in head.archsearch("jobs", code=5, RAY_AUTH_MODE="disabled")
+
+
+def test_doctor_looks_at_the_cluster(head: Head) -> None:
+    url = f"sqlite:///{head.folder}/none-yet.db"
+    told = head.archsearch("doctor", "--storage", url, "--json")
+    found = json.loads(told[told.index("{") : told.rindex("}") + 1])
+    checks = {one["name"]: one for one in found["checks"]}
+    assert {"authentication", "archsearch", "ray", "python", "plugins", "database", "ports", "clocks"} < set(checks)
+    assert "gcs_server" in checks["ports"]["detail"] or checks["ports"]["status"] == "ok"
+    (node,) = [check for name, check in checks.items() if name.startswith("node ")]
+    assert (node["status"], node["detail"]) == ("ok", "2 CPUs, 0 GPUs")

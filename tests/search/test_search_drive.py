@@ -22,6 +22,7 @@ from archsearch.search.ledger import TrialOrder
 from archsearch.search.problem import Problem
 from archsearch.search.ray_session import JoiningStopped, Workers
 from archsearch.search.spec import SearchSpec
+from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import View
 from archsearch.storage import Driver, Lease, Store
 
@@ -362,6 +363,47 @@ def test_a_signal_while_a_cluster_is_waited_for_cancels_the_search(
     outcome = run_search(problem, store=store)
     assert outcome.state == store.search("fakes").state == "cancelled"
     assert "archsearch resume fakes" in outcome.reason
+
+
+def test_a_time_limit_ends_a_search_in_order(
+    problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(source: Any, stop: threading.Event, *, device: str) -> None:
+        assert source.next() is not None
+        assert stop.wait(120), "the time limit stopped nothing"
+        source.stopped()
+
+    monkeypatch.setattr(drive_module, "train", train)
+    outcome = run_search(problem, store=store, limit=TimeLimit(hours=2 / 3600))
+    search = store.search("fakes")
+    assert (outcome.state, outcome.time_up, search.state) == ("cancelled", True, "cancelled")
+    assert "its time of 0.000555556 h was up: archsearch resume fakes goes on" in search.reason
+    ended = {(trial.state, trial.reason) for trial in store.trials(search.id) if trial.state != "infeasible"}
+    assert ("preempted", search.reason) in ended
+    assert not {"running", "queued"} & states(store)
+    monkeypatch.setattr(drive_module, "train", shop.train)
+    resumed = resume_search(problem, store=store, limit=TimeLimit(hours=24))
+    assert (resumed.state, resumed.time_up) == ("complete", False)
+
+
+def test_a_search_whose_time_is_up_at_once_starts_no_workers(
+    problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveyed, up = drive_module.survey, threading.Event()
+
+    def survey(problem: Problem) -> Any:
+        assert up.wait(120)
+        return surveyed(problem)
+
+    def note(drive: Any, why: str) -> None:
+        drive._time_up = why
+        drive._stop.set()
+        up.set()
+
+    monkeypatch.setattr(drive_module, "survey", survey)
+    monkeypatch.setattr(drive_module.Drive, "_note_time", note)
+    assert run_search(problem, store=store, limit=TimeLimit(hours=1e-9)).time_up
+    assert not shop.given
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,52 @@ def test_storage_url_takes_the_nearest_answer(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ARCHSEARCH_STORAGE", "sqlite:///env.db")
     assert storage_url(spec="sqlite:///spec.db") == "sqlite:///env.db"
     assert storage_url("sqlite:///given.db", spec="sqlite:///spec.db") == "sqlite:///given.db"
+
+
+@pytest.fixture
+def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that ARCHSEARCH_STORAGE_FILE names, for its owner alone."""
+    path = tmp_path / "storage"
+    path.write_text("postgresql://me:s3cret@host/db\n")
+    path.chmod(0o600)
+    monkeypatch.delenv("ARCHSEARCH_STORAGE", raising=False)
+    monkeypatch.setenv("ARCHSEARCH_STORAGE_FILE", str(path))
+    return path
+
+
+def test_a_file_may_hold_the_url(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage_url(spec="sqlite:///spec.db") == "postgresql://me:s3cret@host/db"
+    assert storage_url("sqlite:///given.db") == "sqlite:///given.db"
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", "sqlite:///named.db")
+    assert storage_url() == "sqlite:///named.db"
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o604, 0o644, 0o620])
+def test_a_file_that_others_can_read_is_refused(secret: Path, mode: int) -> None:
+    secret.chmod(mode)
+    with pytest.raises(StorageError, match=rf"can be read by others \(mode {mode:04o}\): chmod 600 {secret}") as caught:
+        storage_url()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_group_may_read_a_file_of_root_alone(secret: Path) -> None:
+    secret.chmod(0o640)
+    if secret.stat().st_uid == 0:
+        assert storage_url().startswith("postgresql:")
+    else:
+        with pytest.raises(StorageError, match="can be read by others"):
+            storage_url()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("", "holds nothing"), ("postgresql://me:s3cret @host/db", "holds 2 words"), (None, "No such")]
+)
+def test_a_file_without_a_url_is_told(secret: Path, text: str | None, told: str) -> None:
+    if text is None:
+        secret.unlink()
+    else:
+        secret.write_text(text)
+    with pytest.raises(StorageError, match=told) as caught:
+        storage_url()
+    assert "ARCHSEARCH_STORAGE_FILE" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

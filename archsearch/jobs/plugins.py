@@ -1,0 +1,142 @@
+"""Plugins that travel with a job: a folder as the files of its wheel, a requirement for the cluster's pip.
+
+The files of a wheel lie beside the spec in the job's folder, which the search's own process and its workers import
+from: no node needs an index, a compiler or pip for them, and all of them run the same source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import Any
+
+from archsearch.errors import PluginError
+
+BUILD_SECONDS = 300
+_PLAIN = "-none-any.whl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wheel:
+    """A built plugin: where its wheel lies, and the name, version and digest of what is in it."""
+
+    path: Path
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugins:
+    """What travels: wheels as files, and requirements as they were given."""
+
+    wheels: tuple[Wheel, ...] = ()
+    requirements: tuple[str, ...] = ()
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What a job's row and key say of them."""
+        built = [{"name": one.name, "version": one.version, "digest": one.digest} for one in self.wheels]
+        return [*built, *({"requirement": text} for text in self.requirements)]
+
+    def unpack(self, folder: Path) -> None:
+        """Lays the files of the wheels into `folder`."""
+        for wheel in self.wheels:
+            with zipfile.ZipFile(wheel.path) as archive:
+                archive.extractall(folder)
+
+
+@contextmanager
+def packed(given: Iterable[str], tell: Any) -> Iterator[Plugins]:
+    """The plugins of ``--plugin``, each a folder of source, a wheel or a requirement; the wheels go in the end.
+
+    Raises `PluginError` for a folder of which no wheel can be built, and for one that holds compiled code.
+    """
+    texts = list(given)
+    with tempfile.TemporaryDirectory(prefix="archsearch-wheels-") as folder:
+        paths = [(text, Path(text).expanduser()) for text in texts if _is_local(text)]
+        wheels = [_read(path if path.suffix == ".whl" else _built(path, Path(folder), tell)) for _, path in paths]
+        local = {text for text, _ in paths}
+        yield Plugins(wheels=tuple(wheels), requirements=tuple(text for text in texts if text not in local))
+
+
+def _is_local(text: str) -> bool:
+    """Whether it names a file or folder; what has a "/" is no requirement but for a URL."""
+    path = Path(text).expanduser()
+    if path.exists():
+        return True
+    if path.suffix == ".whl" or text.startswith((".", "/", "~")):
+        raise PluginError(
+            f'--plugin {text}: there is no such file or folder: name one, or a requirement as "mine==1.2"'
+        )
+    return False
+
+
+def _built(folder: Path, target: Path, tell: Any) -> Path:
+    if not (folder / "pyproject.toml").is_file() and not (folder / "setup.py").is_file():
+        raise PluginError(
+            f"--plugin {folder}: a folder with a pyproject.toml is wanted: `archsearch new-plugin` writes one"
+        )
+    tell(f"building a wheel of {folder}, at most {BUILD_SECONDS} s")
+    into = Path(tempfile.mkdtemp(dir=target))
+    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    try:
+        done = subprocess.run(
+            [*words, "--wheel-dir", str(into), str(folder.absolute())],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PluginError(
+            f"--plugin {folder}: no wheel was built in {BUILD_SECONDS} s: give the wheel itself"
+        ) from None
+    found = sorted(into.glob("*.whl"))
+    if done.returncode or len(found) != 1:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        said = next(
+            (line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "no word of why"
+        )
+        raise PluginError(f"--plugin {folder}: no wheel can be built of it: {said}: try `pip wheel --no-deps {folder}`")
+    return found[0]
+
+
+def _read(path: Path) -> Wheel:
+    if not path.name.endswith(_PLAIN):
+        raise PluginError(
+            f"--plugin {path.name}: it holds compiled code, which may not fit the cluster's nodes: install it there, "
+            "and submit without it"
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            about = HeaderParser().parsestr(archive.read(_metadata(names)).decode("utf-8", "replace"))
+            lines = [
+                f"{name} {hashlib.sha256(archive.read(name)).hexdigest()}" for name in sorted(names) if _counts(name)
+            ]
+    except (OSError, zipfile.BadZipFile, KeyError, StopIteration) as error:
+        raise PluginError(f"--plugin {path}: it is no wheel that can be read ({error}): build it again") from None
+    outside = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
+    if outside or any(".data/" in name for name in names):
+        raise PluginError(f"--plugin {path.name}: it installs files beside its packages: install it on the nodes")
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return Wheel(path=path, name=about["Name"], version=about["Version"], digest=digest)
+
+
+def _metadata(names: Iterable[str]) -> str:
+    return next(name for name in names if name.endswith(".dist-info/METADATA"))
+
+
+def _counts(name: str) -> bool:
+    """Whether a file says what the plugin is: the rest of a wheel tells how it was built."""
+    return not name.endswith((".dist-info/RECORD", ".dist-info/WHEEL"))

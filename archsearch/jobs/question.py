@@ -1,0 +1,231 @@
+"""The question that a cluster is asked before a search is sent there, and its answer, from the cluster's side.
+
+The answer is one line of JSON in the log of a small job, which runs as the search would: by the same command, in the
+same folder and with the same plugins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from archsearch.errors import ArchsearchError, SpecError, StorageError
+from archsearch.jobs.listeners import listeners
+from archsearch.registry import Registry, load_registry
+from archsearch.search import SearchSpec
+from archsearch.storage import Store, hide, storage_url
+from archsearch.storage.url import VARIABLE, read_url, refuse_passing_folder, sqlite_path
+from archsearch.version import __version__
+
+MARK = "archsearch-answer: "
+NODE_SECONDS = 60.0
+"""How long a node may take to say what is installed there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked: of a spec, whether it would run; of a search, how it stands; the ports and the cards when `look`.
+
+    ``spec`` is a file of the job's folder; ``allowed``, ``wait`` and ``retrain`` are what a search that goes on
+    (``resume``) is allowed.
+    """
+
+    spec: str | None = None
+    search: str | None = None
+    storage: str | None = None
+    resume: bool = False
+    allowed: tuple[str, ...] = ()
+    wait: bool = False
+    retrain: bool = False
+    look: bool = False
+
+    def to_text(self) -> str:
+        """As a file of the job's folder holds it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Question:
+        """Reads `to_text`'s file; raises `SpecError` for one of another archsearch."""
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**held, "allowed": tuple(held.get("allowed", ()))})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise SpecError(f"{path} is no question of this archsearch ({error}): submit with {__version__}") from None
+
+
+def answer(question: Question) -> dict[str, Any]:
+    """What this node, and every other, says; ``faults`` are (exit code, sentence), the first of them first to be
+    mended."""
+    registry = load_registry()
+    faults: list[tuple[int, str]] = []
+    parts, wants_gpu = _parts(question, registry, faults)
+    database = _database(question, registry, parts, faults)
+    broken = [report for report in registry.reports() if report.status in ("failed", "conflict")]
+    found = {
+        "archsearch": __version__,
+        "ray": ray.__version__,
+        "python": platform.python_version(),
+        "host": socket.gethostname(),
+        "clock": time.time(),
+        "parts": parts,
+        "plugins": registry.fingerprint(),
+        "broken": [[report.name, report.version, report.error or ""] for report in broken],
+        "database": database,
+        "nodes": _nodes([name for name, _, _ in parts], look=question.look),
+        "ports": listeners() if question.look else [],
+        "faults": faults,
+    }
+    if wants_gpu and not any(node.get("gpus") for node in found["nodes"]):
+        faults.append((2, 'recipe.device = "cuda", but the cluster has no GPU: use "cpu" or "auto"'))
+    return found
+
+
+def _parts(question: Question, registry: Registry, faults: list[tuple[int, str]]) -> tuple[list[list[str]], bool]:
+    """What the spec's results would be made of here, and whether it wants a GPU."""
+    from archsearch.search import Problem
+
+    if question.spec is None:
+        return [], False
+    try:
+        spec = SearchSpec.load(question.spec)
+        problem = Problem.of(spec, registry)
+    except ArchsearchError as error:
+        faults.append((error.exit_code, str(error)))
+        return [], False
+    return [[part.name, part.version, part.digest] for part in problem.parts()], spec.recipe.device == "cuda"
+
+
+def _database(
+    question: Question, registry: Registry, parts: list[list[str]], faults: list[tuple[int, str]]
+) -> dict[str, Any]:
+    """Where the search would be kept, whether that can be opened, and how the search of its name stands there."""
+    found: dict[str, Any] = {"url": "", "search": None, "secret_in_environment": False}
+    try:
+        spec = None if question.spec is None else SearchSpec.load(question.spec)
+    except ArchsearchError:
+        return found  # told by whoever poses the problem
+    try:
+        url = storage_url(question.storage, spec=None if spec is None else spec.storage.url)
+        found["url"] = hide(url)
+        found["secret_in_environment"] = hide(url) != url == os.environ.get(VARIABLE)
+        refuse_passing_folder(url)
+        path = sqlite_path(read_url(url))
+        absent = path is not None and not path.exists()
+        if path is not None and absent and os.access(path.parent, os.W_OK):
+            return found
+        with Store.open(url, create=absent) as store:
+            name = question.search if spec is None else spec.name
+            if name is not None and name in [record.name for record in store.searches()]:
+                record = store.search(name)
+                found["search"] = {"state": record.state_now(), "reason": record.reason}
+                if spec is not None:
+                    _check_name(question, spec, store, parts)
+    except ArchsearchError as error:
+        faults.append((error.exit_code, str(error)))
+    return found
+
+
+def _check_name(question: Question, spec: SearchSpec, store: Store, parts: list[list[str]]) -> None:
+    """Raises what `run` would raise for a search of that name."""
+    from archsearch.search.changes import check_growth, refuse_changed_source, source_changes
+
+    record = store.search(spec.name)
+    if not question.resume:
+        raise StorageError(
+            f'{store.url} already has a search "{spec.name}" ({record.state_now()}): add --resume to go on '
+            "with it, or give this one another name"
+        )
+    if record.state_now() == "running" and not question.wait:
+        raise StorageError(
+            f'the search "{spec.name}" is running: stop it first (`archsearch jobs` lists the jobs), or add --wait to '
+            "go on once its driver is dead"
+        )
+    check_growth(SearchSpec.from_dict(record.spec), spec, question.allowed)
+    if not question.retrain:
+        now = {name: (version, digest) for name, version, digest in parts}
+        refuse_changed_source(spec.name, source_changes(store.parts(record.id), now))
+
+
+def _nodes(names: list[str], *, look: bool) -> list[dict[str, Any]]:
+    """What every node of the cluster says; one that does not answer in time says so."""
+
+    def describe(names: list[str], look: bool) -> dict[str, Any]:  # travels by value: a node may have no archsearch
+        import platform
+        import socket
+        import time
+
+        said: dict[str, Any] = {"host": socket.gethostname(), "python": platform.python_version(), "clock": time.time()}
+        try:
+            from archsearch.jobs.question import here
+
+            return {**said, **here(names, look=look)}
+        except ImportError as error:
+            return {**said, "fault": f"archsearch cannot be imported there ({error})"}
+
+    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        task = ray.remote(num_cpus=0, max_retries=0)(describe)
+        asked = {}
+        for node in nodes:
+            place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[task.options(scheduling_strategy=place).remote(names, look)] = node
+        ray.wait(list(asked), num_returns=len(asked), timeout=NODE_SECONDS)
+        return [_said(reference, node) for reference, node in asked.items()]
+    finally:
+        ray.shutdown()
+
+
+def _said(reference: Any, node: Mapping[str, Any]) -> dict[str, Any]:
+    held = node["Resources"]
+    known = {
+        "host": node["NodeManagerHostname"],
+        "address": node["NodeManagerAddress"],
+        "cpus": held.get("CPU", 0.0),
+        "gpus": held.get("GPU", 0.0),
+    }
+    try:
+        return {**known, **ray.get(reference, timeout=0)}
+    except ray.exceptions.GetTimeoutError:
+        return {**known, "silent": f"it did not answer in {NODE_SECONDS:.0f} s"}
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return {**known, "silent": lines[-1] if lines else type(error).__name__}
+
+
+def here(names: list[str], *, look: bool) -> dict[str, Any]:
+    """What is installed on this node: the parts of `names` by version and digest, and its cards when `look`."""
+    registry = load_registry()
+    told: dict[str, Any] = {"archsearch": __version__, "ray": ray.__version__, "parts": []}
+    for name in names:
+        kind, _, named = name.partition(":")
+        try:
+            made = registry.parts([named] if kind == "mixer" else [], [named] if kind == "task" else [])
+            told["parts"] += [[part.name, part.version, part.digest] for part in made if part.name == name]
+        except ArchsearchError as error:
+            told["parts"].append([name, "none", str(error)])
+    told["plugins"] = registry.fingerprint()
+    return {**told, "cards": _cards()} if look else told
+
+
+def _cards() -> list[str]:
+    """The first card of this node, and whether kernels run on it, in words; none where there is no card."""
+    from archsearch.bench.device import device_named
+    from archsearch.bench.environment import card_of, driver_of
+    from archsearch.kernels.device import obstacle
+
+    device = device_named("")
+    if device.type != "cuda":
+        return []
+    why = obstacle(device)
+    return [f"{card_of(device)}, driver {driver_of(device)}: {f'no kernels: {why}' if why else 'kernels run'}"]

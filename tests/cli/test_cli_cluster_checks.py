@@ -1,0 +1,109 @@
+"""``doctor --address``: what it says of a cluster that answers, by what that answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from archsearch import jobs
+from archsearch.jobs import cluster as cluster_module
+from archsearch.registry import load_registry
+from archsearch.version import __version__
+
+Run = Callable[..., Result]
+PLUGINS = [list(one) for one in load_registry().fingerprint()]
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    told = {"host": "head", "cpus": 2.0, "gpus": 1.0, "archsearch": __version__, "plugins": PLUGINS, "cards": ["H200"]}
+    return {**told, "clock": time.time(), **changes}
+
+
+def answer(**changes: Any) -> dict[str, Any]:
+    told = {
+        "archsearch": __version__,
+        "ray": "2.60.0",
+        "python": "3.11.9",
+        "host": "head",
+        "plugins": PLUGINS,
+        "broken": [],
+        "database": {"url": "postgresql://me@db/searches", "search": None},
+        "nodes": [node()],
+        "ports": [["127.0.0.1", "8265", "dashboard.py"]],
+        "faults": [],
+    }
+    return {**told, **changes}
+
+
+@pytest.fixture
+def checks(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, tuple[str, str]]]:
+    """What doctor says of each thing, for a cluster that answers so."""
+
+    def checked(
+        answered: dict[str, Any], *, address: str = "http://127.0.0.1:8265", token: bool = True
+    ) -> dict[str, tuple[str, str]]:
+        client = type("Client", (), {"ask": lambda self, page: {"authentication_mode": "token" if token else "none"}})()
+        monkeypatch.setattr(cluster_module.Cluster.__init__, "__kwdefaults__", {"connect": lambda address: client})
+        monkeypatch.setattr(jobs, "put", lambda cluster, question, tell: answered)
+        result = run("doctor", "--address", address, "--json")
+        found = json.loads(result.stdout)
+        assert result.exit_code == (0 if found["ok"] else 1), result.output
+        return {one["name"]: (one["status"], one["detail"]) for one in found["checks"]}
+
+    return checked
+
+
+def test_what_is_in_order(checks: Callable[..., dict[str, tuple[str, str]]]) -> None:
+    found = checks(answer())
+    assert {status for status, _ in found.values()} <= {"ok", "note"}
+    assert found["database"] == ("ok", "postgresql://me@db/searches is reached from head")
+    assert found["node head"] == ("ok", "2 CPUs, 1 GPUs; H200")
+    assert found["clocks"][0] == found["ports"][0] == found["authentication"][0] == "ok"
+
+
+OPEN = [["0.0.0.0", "6379", "gcs_server"], ["::", "8265", "dashboard.py"]]
+
+
+@pytest.mark.parametrize(
+    ("answered", "how", "name", "status", "told"),
+    [
+        (answer(archsearch="9.9"), {}, "archsearch", "broken", f"9.9 there and {__version__} here"),
+        (answer(ray="2.59.0"), {}, "ray", "note", "2.59.0 there"),
+        (answer(), {"token": False}, "authentication", "note", "every user of this machine"),
+        (answer(), {"token": False, "address": "http://192.0.2.1:1"}, "authentication", "broken", "whoever reaches"),
+        (answer(broken=[["mine", "1", "no\ntorch"]]), {}, "plugin mine", "broken", "1: no torch"),
+        (answer(plugins=PLUGINS[1:]), {}, "plugins", "note", "here, none there"),
+        (answer(faults=[[4, "no tables"]]), {}, "database", "broken", "no tables"),
+        (
+            answer(database={"url": "u", "secret_in_environment": True}),
+            {},
+            "database",
+            "note",
+            "ARCHSEARCH_STORAGE_FILE",
+        ),
+        (answer(ports=OPEN), {}, "ports", "note", "6379 (gcs_server), 8265 (dashboard.py) of the head node, with"),
+        (answer(ports=OPEN), {"token": False}, "ports", "broken", "run code there"),
+        (answer(ports=[]), {}, "ports", "note", "cannot be told"),
+        (answer(nodes=[node(clock=time.time() - 3600)]), {}, "clocks", "note", "head by 3"),
+        (answer(nodes=[node(silent="no answer")]), {}, "node head", "broken", "could not be asked: no answer"),
+        (answer(nodes=[node(fault="no archsearch")]), {}, "node head", "broken", "no archsearch"),
+        (answer(nodes=[node(archsearch="9.9")]), {}, "node head", "broken", "archsearch 9.9 there"),
+        (answer(nodes=[node(plugins=PLUGINS[1:])]), {}, "node head", "broken", "on the head node, none there"),
+    ],
+)
+def test_what_is_not_in_order_is_told(
+    checks: Callable[..., dict[str, tuple[str, str]]],
+    answered: dict[str, Any],
+    how: dict[str, Any],
+    name: str,
+    status: str,
+    told: str,
+) -> None:
+    found = checks(answered, **how)[name]
+    assert found[0] == status
+    assert told in found[1]

@@ -1,0 +1,145 @@
+"""What a cluster says of a spec, a database and a name, by the code that answers there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs_fakes import SPEC
+
+from archsearch.errors import SpecError
+from archsearch.jobs import Question, answer
+from archsearch.jobs import question as question_module
+from archsearch.registry import load_registry
+from archsearch.search import Problem, SearchSpec
+from archsearch.storage import Driver, Store
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def ask(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """The answer of a cluster whose only node is this process."""
+    monkeypatch.setattr(
+        question_module, "_nodes", lambda names, look: [question_module.here(list(names), look=look) | {"gpus": 0.0}]
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def asked(**what: Any) -> dict[str, Any]:
+        path = tmp_path / "question.json"
+        path.write_text(Question(**{"spec": str(spec), **what}).to_text())
+        return answer(Question.read(path))
+
+    return asked
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/searches.db"
+
+
+def begun(url: str, spec: Path, *, state: str, reason: str = "") -> None:
+    """A search of the spec's name that stands so."""
+    problem = Problem.of(SearchSpec.load(spec), load_registry())
+    with Store.open(url) as store:
+        search = store.create_search(
+            "quick",
+            problem.spec.to_json(),
+            [objective.to_json() for objective in problem.objectives],
+            parts=[(part.name, part.version, part.digest) for part in problem.parts()],
+            driver=Driver.here(),
+        )
+        if state != "running":
+            store.set_search_state(search, state, reason)
+
+
+def test_a_search_that_would_run(ask: Ask, url: str, tmp_path: Path) -> None:
+    found = ask(storage=url)
+    assert found["faults"] == []
+    assert [name for name, _, _ in found["parts"]] == ["core", "mixer:full", "mixer:sliding", "task:mqar"]
+    assert found["nodes"][0]["parts"] == found["parts"]
+    assert found["database"] == {"url": url, "search": None, "secret_in_environment": False}
+    assert not (tmp_path / "searches.db").exists(), "who only asks makes no database"
+
+
+def test_a_wrong_spec_is_a_fault(ask: Ask, url: str, spec: Path) -> None:
+    spec.write_text(SPEC.replace('"full"', '"fulll"'))
+    ((code, text),) = ask(storage=url)["faults"]
+    assert code == 2
+    assert 'unknown mixer "fulll"' in text
+
+
+def test_a_card_that_is_not_there_is_a_fault(ask: Ask, url: str, spec: Path) -> None:
+    spec.write_text(f'{SPEC}[recipe]\ndevice = "cuda"\n')
+    ((code, text),) = ask(storage=url)["faults"]
+    assert (code, "the cluster has no GPU" in text) == (2, True)
+
+
+def test_a_taken_name_is_a_fault_and_one_that_goes_on_is_none(ask: Ask, url: str, spec: Path) -> None:
+    begun(url, spec, state="cancelled", reason="stopped")
+    found = ask(storage=url)
+    assert found["database"]["search"] == {"state": "cancelled", "reason": "stopped"}
+    ((code, text),) = found["faults"]
+    assert code == 4
+    assert 'already has a search "quick" (cancelled): add --resume' in text
+    assert ask(storage=url, resume=True)["faults"] == []
+
+
+def test_a_search_that_runs_is_a_fault(ask: Ask, url: str, spec: Path) -> None:
+    begun(url, spec, state="running")
+    ((_, text),) = ask(storage=url, resume=True)["faults"]
+    assert 'the search "quick" is running: stop it first' in text
+    assert ask(storage=url, resume=True, wait=True)["faults"] == []
+
+
+def test_growth_and_changed_source_are_judged(ask: Ask, url: str, spec: Path) -> None:
+    begun(url, spec, state="cancelled")
+    spec.write_text(f"{SPEC}[search]\ntrials = 500\n")
+    ((code, text),) = ask(storage=url, resume=True)["faults"]
+    assert (code, "add --grow" in text) == (2, True)
+    assert ask(storage=url, resume=True, allowed=("search.trials",))["faults"] == []
+    with Store.open(url) as store:
+        store.set_parts(store.search("quick").id, [("mixer:full", "archsearch 0.0.1 r1", "0" * 16)])
+    ((_, text),) = ask(storage=url, resume=True, allowed=("search.trials",))["faults"]
+    assert "mixer:full had archsearch 0.0.1 r1" in text
+    assert ask(storage=url, resume=True, allowed=("search.trials",), retrain=True)["faults"] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("sqlite:////none/searches.db", "there is no directory /none"),
+        ("postgresql://me:s3cret@127.0.0.1:1/none", "127.0.0.1"),
+        ("sqlite:///searches.db", "lies in the folder of this job"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_a_fault(
+    ask: Ask, url: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    ((code, text),) = ask(storage=url)["faults"]
+    assert code == 4
+    assert told in text or "driver is not installed" in text
+    assert "s3cret" not in text
+
+
+def test_a_password_in_the_environment_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://me:s3cret@127.0.0.1:1/none")
+    found = ask()
+    assert found["database"]["secret_in_environment"]
+    assert "s3cret" not in str(found)
+
+
+def test_a_question_of_another_version_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "question.json"
+    for text in ("{", '{"colour": 1}', "[]"):
+        path.write_text(text)
+        with pytest.raises(SpecError, match="no question of this archsearch"):
+            Question.read(path)
+
+
+def test_a_plugin_that_is_not_there_is_told_by_a_node() -> None:
+    (part,) = question_module.here(["mixer:none"], look=False)["parts"]
+    assert part[:2] == ["mixer:none", "none"]
