@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from archsearch.storage.driver import Driver
+from archsearch.storage.owner import owner_here
 from archsearch.storage.records import (
     STALE_AFTER,
     MeasurementRecord,
     MetricValue,
+    NewProposal,
     NewTrial,
+    ProposalRecord,
     SearchRecord,
     TrialRecord,
 )
 from archsearch.storage.schema import current, head, upgrade
+from archsearch.storage.sharing import Holding, outdated
 from archsearch.storage.store import Store
 from archsearch.storage.trial_pages import TrialPage, TrialQuery
 from archsearch.storage.url import hide, identity, storage_url
@@ -19,9 +23,12 @@ from archsearch.storage.url import hide, identity, storage_url
 __all__ = [
     "STALE_AFTER",
     "Driver",
+    "Holding",
     "MeasurementRecord",
     "MetricValue",
+    "NewProposal",
     "NewTrial",
+    "ProposalRecord",
     "SearchRecord",
     "Store",
     "TrialPage",
@@ -31,6 +38,8 @@ __all__ = [
     "head",
     "hide",
     "identity",
+    "outdated",
+    "owner_here",
     "storage_url",
     "upgrade",
 ]

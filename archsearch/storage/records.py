@@ -16,7 +16,9 @@ TrialState = Literal[
 ]
 """A superseded trial was measured with source that has changed since: it stays to be read, and counts no more."""
 
-TrialKind = Literal["search", "reference", "confirm"]
+TrialKind = Literal["search", "reference", "confirm", "added"]
+"""An added trial is a candidate that somebody brought to the search; it counts beyond the trials that are asked for."""
+
 Split = Literal["validation", "test", "cost", "progress"]
 
 SEARCH_STATES: tuple[str, ...] = get_args(SearchState)
@@ -122,6 +124,29 @@ class NewTrial:
     reason: str = ""
     parent: int | None = None
     unexercised: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewProposal:
+    """A candidate that somebody adds to a search: `ArchSpec.to_json()`, its digest and its pattern."""
+
+    digest: str
+    arch: Mapping[str, Any]
+    pattern: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalRecord:
+    """A candidate that ``owner`` added to a search; ``trial`` is the id of the trial that it came to, None before."""
+
+    id: int
+    search_id: int
+    digest: str
+    arch: Mapping[str, Any]
+    pattern: str
+    owner: str | None
+    created_at: datetime
+    trial: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

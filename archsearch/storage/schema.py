@@ -50,6 +50,24 @@ def upgrade(url: str) -> str:
     return HEAD
 
 
+def make(url: str, version: str) -> None:
+    """Makes the tables of an earlier `version`, or of today's, in the empty database at `url`."""
+    from alembic import command
+
+    engine = open_engine(url)
+    try:
+        with storage_errors(url), engine.execution_options(**{WRITES: True}).begin() as connection:
+            command.upgrade(_config(connection), version)
+    finally:
+        engine.dispose()
+
+
+def check_known(engine: Engine, url: str) -> None:
+    """Raises `StorageError` for a schema that is newer than this archsearch."""
+    with engine.connect() as connection:
+        _refuse_newer(_version(connection) or HEAD, url)
+
+
 def migrate(engine: Engine, url: str) -> None:
     """`upgrade` on an open engine, in one transaction that holds the write lock: done wholly or not at all."""
     from alembic import command

@@ -17,7 +17,8 @@ from archsearch.storage.claims import Watch, ignore, taken
 from archsearch.storage.driver import Driver
 from archsearch.storage.engine import WRITES
 from archsearch.storage.failures import plain_data, storage_errors
-from archsearch.storage.reader import Reader, check, is_id, utc_now
+from archsearch.storage.proposals import Proposals
+from archsearch.storage.reader import check, is_id, utc_now
 from archsearch.storage.records import (
     OPEN_STATES,
     SEARCH_STATES,
@@ -33,7 +34,7 @@ from archsearch.storage.rows import curve_metrics, finite, metric_row, new_trial
 from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Search, Trial
 
 
-class Store(Reader):
+class Store(Proposals):
     """A database of searches; use it in a ``with``. Every method is one transaction and any thread may call it.
 
     All methods raise `StorageError` when the database cannot be read or written, or an id is not in it.
@@ -49,6 +50,7 @@ class Store(Reader):
         plugins: Iterable[tuple[str, str | None, str | None]] = (),
         parts: Iterable[tuple[str, str, str]] = (),
         driver: Driver | None = None,
+        owner: str | None = None,
     ) -> int:
         """A new search in state running, driven by `driver`; returns its id.
 
@@ -70,6 +72,7 @@ class Store(Reader):
                 heartbeat_at=now,
                 finished_at=None,
                 driver=None if driver is None else driver.to_json(),
+                owner=owner,
             )
             session.add(row)
             try:
