@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table, tell
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
+from archsearch.cli.run import resume
 
 if TYPE_CHECKING:
     from archsearch.arch import ArchSpec
     from archsearch.search.problem import Problem
-    from archsearch.storage import ProposalRecord, SearchRecord, Store
+    from archsearch.storage import ProposalRecord, Store
 
 STDIN = "-"
 
@@ -43,6 +44,8 @@ def add(
     They are judged, trained and confirmed as the others are, beyond the trials that the spec asks for, and marked as
     added. A search that runs takes them up by itself.
     """
+    from datetime import UTC, datetime
+
     from archsearch.registry import load_registry
     from archsearch.search import Problem, SearchSpec
     from archsearch.search.added import read_candidate
@@ -60,9 +63,12 @@ def add(
         waiting = {proposal.digest for proposal in store.proposals(search.id)}
         found = store.propose(search.id, new, owner=owner_here())
         rows = [_row(store, problem, arch, proposal, waiting) for arch, proposal in zip(archs, found, strict=True)]
-    _show(search, rows, json=json and not go_on)
-    if go_on and any(row["trial"] is None for row in rows):
-        _go_on(search, storage, json=json)
+    state = search.state_now(datetime.now(UTC))
+    trains = go_on and state != "running" and any(row["trial"] is None for row in rows)
+    if not (json and trains):
+        _show(search.name, state, rows, json=json)
+    if trains:
+        resume(name, storage=storage, json=json)
 
 
 def _texts(patterns: Iterable[str]) -> Iterable[str]:
@@ -110,13 +116,11 @@ def _row(store: Store, problem: Problem, arch: ArchSpec, proposal: ProposalRecor
     return {**row, "state": "waiting", "remark": told}
 
 
-def _show(search: SearchRecord, rows: list[dict[str, Any]], *, json: bool) -> None:
+def _show(search: str, state: str, rows: list[dict[str, Any]], *, json: bool) -> None:
     import shlex
-    from datetime import UTC, datetime
 
-    state = search.state_now(datetime.now(UTC))
     if json:
-        print_json({"search": search.name, "state": state, "candidates": rows})
+        print_json({"search": search, "state": state, "candidates": rows})
         return
     out = console()
     columns = ("trial", "state", "pattern", "remark")
@@ -124,19 +128,8 @@ def _show(search: SearchRecord, rows: list[dict[str, Any]], *, json: bool) -> No
     out.print(table([">trial", *columns[1:]], cells))
     if all(row["trial"] is not None for row in rows):
         return
-    name = shlex.quote(search.name)
+    name = shlex.quote(search)
     if state == "running":
         out.print(f"{name} is running and takes them up: `archsearch trials {name}` shows them", soft_wrap=True)
     else:
         out.print(f"{name} is {state}: `archsearch resume {name}` trains them (or add --run)", soft_wrap=True)
-
-
-def _go_on(search: SearchRecord, storage: str | None, *, json: bool) -> None:
-    from datetime import UTC, datetime
-
-    from archsearch.cli.run import resume
-
-    if search.state_now(datetime.now(UTC)) == "running":
-        tell(f"{search.name} is running: its driver trains them")
-        return
-    resume(search.name, storage=storage, json=json)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""A search's name, as specs take it."""
 
 if TYPE_CHECKING:
     from archsearch.storage.backup import Backup
@@ -105,8 +109,11 @@ def _renamed(pairs: list[str]) -> dict[str, str]:
     renamed: dict[str, str] = {}
     for pair in pairs:
         old, sign, new = pair.partition("=")
-        if not (old and sign and new) or len(new) > 200 or not new.isprintable():
-            raise SpecError(f'--rename "{pair}": write OLD=NEW, with the name there and the name here')
+        if not old or not sign or _NAME.fullmatch(new) is None:
+            raise SpecError(
+                f'--rename "{pair}": write OLD=NEW, with the name there and the name here, at most 100 letters, digits '
+                'and ".", "_" and "-"'
+            )
         renamed[old] = new
     return renamed
 
