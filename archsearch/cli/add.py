@@ -44,12 +44,10 @@ def add(
     They are judged, trained and confirmed as the others are, beyond the trials that the spec asks for, and marked as
     added. A search that runs takes them up by itself.
     """
-    from datetime import UTC, datetime
-
     from archsearch.registry import load_registry
     from archsearch.search import Problem, SearchSpec
     from archsearch.search.added import read_candidate
-    from archsearch.storage import NewProposal, Store, owner_here, storage_url
+    from archsearch.storage import NewProposal, Store, owner_here, state_of, storage_url
 
     texts = list(_texts(patterns))
     with Store.open(storage_url(storage), create=False) as store:
@@ -63,7 +61,7 @@ def add(
         waiting = {proposal.digest for proposal in store.proposals(search.id)}
         found = store.propose(search.id, new, owner=owner_here())
         rows = [_row(store, problem, arch, proposal, waiting) for arch, proposal in zip(archs, found, strict=True)]
-    state = search.state_now(datetime.now(UTC))
+    state = state_of(search)
     trains = go_on and state != "running" and any(row["trial"] is None for row in rows)
     if not (json and trains):
         _show(search.name, state, rows, json=json)

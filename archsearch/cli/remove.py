@@ -103,11 +103,11 @@ def _remove(store: Store, names: list[str], *, yes: bool, dry_run: bool, json: b
 
 
 def _line(store: Store, name: str) -> str:
-    from datetime import UTC, datetime
+    from archsearch.storage import state_of
 
     record = store.search(name)
     whose = f", of {record.owner}" if record.owner else ""
-    return f"  {name}: {record.state_now(datetime.now(UTC))}{whose}, begun {record.created_at:%Y-%m-%d}"
+    return f"  {name}: {state_of(record)}{whose}, begun {record.created_at:%Y-%m-%d}"
 
 
 def _sentence(held: Holding) -> str:

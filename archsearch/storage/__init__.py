@@ -15,7 +15,7 @@ from archsearch.storage.records import (
     TrialRecord,
 )
 from archsearch.storage.schema import current, head, upgrade
-from archsearch.storage.sharing import Holding, outdated
+from archsearch.storage.sharing import Holding, outdated, state_of
 from archsearch.storage.store import Store
 from archsearch.storage.trial_pages import TrialPage, TrialQuery
 from archsearch.storage.url import hide, identity, storage_url
@@ -40,6 +40,7 @@ __all__ = [
     "identity",
     "outdated",
     "owner_here",
+    "state_of",
     "storage_url",
     "upgrade",
 ]

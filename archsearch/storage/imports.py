@@ -15,8 +15,9 @@ from archsearch.storage.backup import readable
 from archsearch.storage.copying import Row, insert_numbered, rows_of, with_values
 from archsearch.storage.engine import WRITES, open_engine
 from archsearch.storage.failures import storage_errors
-from archsearch.storage.reader import Reader, utc_now
+from archsearch.storage.reader import Reader
 from archsearch.storage.records import OPEN_STATES, SearchRecord
+from archsearch.storage.sharing import state_of, utc_now
 from archsearch.storage.tables import Base, Search
 from archsearch.storage.url import hide
 
@@ -84,7 +85,7 @@ class _Import:
 
     def bring(self, record: SearchRecord, name: str) -> Imported:
         """One search; what refuses it is told, and the next one's turn comes."""
-        if record.state_now(utc_now()) == "running":
+        if state_of(record) == "running":
             told = "it is running: stop it, or wait until it has ended, and import again"
             return Imported(search=record.name, name=name, outcome="refused", reason=told)
         try:

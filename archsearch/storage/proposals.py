@@ -9,10 +9,9 @@ from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError
 from archsearch.storage.columns import PROPOSAL
-from archsearch.storage.reader import utc_now
 from archsearch.storage.records import NewProposal, ProposalRecord
 from archsearch.storage.rows import finite, read_columns
-from archsearch.storage.sharing import Sharing
+from archsearch.storage.sharing import Sharing, utc_now
 from archsearch.storage.tables import Part, Proposal, Search, Trial
 
 

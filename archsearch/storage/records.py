@@ -91,7 +91,8 @@ class MetricValue:
 class MeasurementRecord:
     """One measurement of a trial: `payload` is `Measurement.to_json()` with null for numbers that were not finite.
 
-    ``task`` is the label under which the search calls its task; ``reused_from`` the trial that it was trained in.
+    ``task`` is the label under which the search calls its task; ``reused_from`` the trial that it was trained in, the
+    measurement's own where that one is gone.
     """
 
     key: str
@@ -189,3 +190,14 @@ class TrialRecord:
     def exercised(self) -> bool:
         """Whether every layer's sparsity acted at the length that was trained and tested."""
         return not self.unexercised
+
+    def origin(self, measured: MeasurementRecord) -> str:
+        """Where one of its measurements was taken from, in words; "" where it was trained for this trial. A trial that
+        is gone, removed or left in another database, is told by the trial's own id."""
+        if measured.reused_from is None:
+            return ""
+        return (
+            "taken from a trial that is gone"
+            if measured.reused_from == self.id
+            else f"taken from trial {measured.reused_from}"
+        )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, Text, cast, delete, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from archsearch.errors import StorageError
-from archsearch.storage.reader import Reader, utc_now
+from archsearch.storage.reader import Reader
 from archsearch.storage.records import SearchRecord
 from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Proposal, Search, Trial
 
@@ -118,14 +118,23 @@ class Sharing(Reader):
         return self._search(session, found)
 
     def _refuse_running(self, records: Iterable[SearchRecord], what: str) -> None:
-        now = utc_now()
         for record in records:
-            if record.state_now(now) == "running":
+            if state_of(record) == "running":
                 raise StorageError(
                     f'the search "{record.name}" is running'
                     + (f" ({record.driver})" if record.driver else "")
                     + f": stop it, or wait until it has ended, then {what} it"
                 )
+
+
+def utc_now() -> datetime:
+    """The time, UTC-aware."""
+    return datetime.now(UTC)
+
+
+def state_of(record: SearchRecord) -> str:
+    """The state of a search now: one whose driver is gone is interrupted."""
+    return record.state_now(utc_now())
 
 
 def outdated(
@@ -137,7 +146,7 @@ def outdated(
         record
         for record in records
         if _ended(record) <= now - older_than
-        and (state := record.state_now(now)) != "running"
+        and (state := state_of(record)) != "running"
         and (state in states if states else record.archived_at is not None)
     ]
 

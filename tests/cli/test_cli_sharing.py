@@ -61,7 +61,10 @@ def test_candidates_are_added_and_what_becomes_of_them_is_told(run: Run, mine: i
     assert patterns == ["full linear", "full*2", "linear full"]
 
 
-def test_one_that_the_search_has_is_told_with_its_trial(run: Run, mine: int, url: str) -> None:
+def test_one_that_the_search_has_is_told_with_its_trial(
+    run: Run, mine: int, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHSEARCH_OWNER", "ada")
     run("add", "mine", "full linear")
     with Store.open(url) as store:
         (proposal,) = store.proposals(mine)
@@ -85,6 +88,8 @@ def test_one_that_the_search_has_is_told_with_its_trial(run: Run, mine: int, url
     assert (row["trial"], row["state"]) == (trial, "diverged")
     assert row["remark"] == "the search has it: it is diverged (loss was nan at step 12)"
     assert "trains them" not in run("add", "mine", "full linear").stdout
+    assert _data(run("show", str(trial), "--json"))["kind"] == "added"
+    assert "added by ada" in run("show", str(trial)).stdout
 
 
 def test_a_program_adds_by_json_lines(run: Run, mine: int) -> None:

@@ -159,6 +159,7 @@ def test_what_others_took_stays_and_may_be_taken_again(store: Store, search_id: 
     (measured,) = store.trial(borrower).measurements
     assert measured.payload["test"] == {"accuracy": 0.25}
     assert measured.reused_from == borrower, "it must not count as trained there"
+    assert store.trial(borrower).origin(measured) == "taken from a trial that is gone"
     found = store.find_measurement("k0")
     assert found is not None
     assert found[0] == borrower
