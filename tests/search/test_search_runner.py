@@ -14,11 +14,8 @@ from pathlib import Path
 import pytest
 from database_kinds import SLOW_POSTGRESQL, SQLITE
 
-from archsearch.registry import Registry
-from archsearch.search import Problem, SearchSpec
-from archsearch.search.added import read_candidate
 from archsearch.search.drive import checkpoint_folder
-from archsearch.storage import NewProposal, Store
+from archsearch.storage import Store
 
 DRIVER = Path(__file__).with_name("search_driver.py")
 SPEC = """
@@ -192,42 +189,6 @@ def test_a_killed_driver_is_taken_up_and_nothing_is_retrained(driven: Driven) ->
     driven.finish("resume")
     assert driven.state() == "complete"
     assert set(driven.states()) == {"complete"}
-    assert driven.trained()[: len(before)] == before
-    assert len(driven.trained()) == len(set(driven.trained()))
-
-
-@pytest.mark.slow
-@on_every_database
-def test_candidates_join_a_search_that_runs_and_one_that_has_ended(driven: Driven, registry: Registry) -> None:
-    """One of them has a mixer beside the space, whose source the workers are held to as well."""
-    driven.environ["ARCHSEARCH_OWNER"] = "ada"
-
-    def add(*patterns: str) -> int:
-        with Store.open(driven.url) as store:
-            search = store.search("tiny")
-            problem = Problem.of(SearchSpec.from_dict(search.spec), registry)
-            archs = [read_candidate(pattern, problem) for pattern in patterns]
-            new = [
-                NewProposal(digest=arch.digest, arch=arch.to_json(), pattern=arch.pattern(registry)) for arch in archs
-            ]
-            store.propose(search.id, new, owner="grace")
-            return search.id
-
-    with driven.started(until="(reference) started", steps=60) as process:
-        search = add("linear full")
-        assert process.wait(480) == 0
-    with Store.open(driven.url) as store:
-        assert store.search("tiny").owner == "ada"
-        (added,) = store.trials(search, kinds=["added"])
-        assert (added.pattern, added.state) == ("linear full", "complete")
-        assert "mixer:linear" in store.parts(search)
-    before = driven.trained()
-    add("full linear", "linear full")
-    driven.finish("resume")
-    with Store.open(driven.url) as store:
-        assert [trial.state for trial in store.trials(search, kinds=["added"])] == ["complete"] * 2
-        assert all(proposal.trial for proposal in store.proposals(search))
-        assert len(store.trials(search, kinds=["search"])) >= 2
     assert driven.trained()[: len(before)] == before
     assert len(driven.trained()) == len(set(driven.trained()))
 
