@@ -12,6 +12,7 @@ from archsearch.storage import SearchRecord
 
 from .address import SEARCH, TRIAL, Query
 from .connection import store
+from .queries.searches import listed
 from .text import cell, plain, shortened
 
 _PAGES, _SEARCH = "_pages", "_search"
@@ -37,10 +38,11 @@ def chosen_search() -> SearchRecord:
 
     Draws the choice where it is called and keeps it in the URL. Without any search the page ends with what to do.
     """
-    names = [search.name for search in reversed(store().searches())]
-    if not names:
+    found = store().searches()
+    if not found:
         no_search()
     wanted = st.query_params.get(SEARCH) or st.session_state.get(_SEARCH)
+    names = [search.name for search in reversed(listed(found, wanted=wanted) or found)]
     if wanted not in names:
         if SEARCH in st.query_params:
             st.warning(

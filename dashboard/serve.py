@@ -12,6 +12,7 @@ from archsearch.errors import ArchsearchError
 
 from . import app
 from .connection import registry, store
+from .queries.searches import listed
 from .reading import answers, evidence
 from .tables import ONE_WAY_OUT
 
@@ -33,7 +34,7 @@ def read_ahead(seconds: float = READ_AHEAD_SECONDS) -> int:
     begun, count = time.monotonic(), 0
     try:
         registry()
-        for search in reversed(store().searches()[-answers.KEPT :]):
+        for search in reversed(listed(store().searches())[-answers.KEPT :]):
             if time.monotonic() - begun > seconds:
                 break
             answers.hypervolume(search)

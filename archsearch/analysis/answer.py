@@ -136,6 +136,8 @@ def marks(row: Mapping[Any, Any]) -> str:
     found = ["confirmed" if row["confirmed"] else "unconfirmed"]
     if row["kind"] == "reference":
         found.append("reference")
+    if row["kind"] == "added":
+        found.append("added")
     if not row["feasible"]:
         found.append("over budget")
     if not row["exercised"]:

@@ -9,7 +9,8 @@ from archsearch.analysis.objectives import Objective, Objectives
 
 COLUMNS = ("trial", "number", "pattern", "digest", "kind", "state", "seeds", "confirmed", "exercised", "feasible")
 """`trial` is the one that the values come from and `number` that of the candidate's first; `kind` is "reference" when
-any of its trials is one, else "search"; `seeds` are those of `trial`; `confirmed` says that they are fresh ones."""
+any of its trials is one, "added" when somebody brought it before the search drew it, else "search"; `seeds` are those
+of `trial`; `confirmed` says that they are fresh ones."""
 
 _CONFIRMING = ("complete", "diverged")
 
@@ -27,12 +28,15 @@ def points(trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, 
     the budget its newest trial says, as a budget may grow.
     """
     sources = _sources(trials)
-    first = trials.assign(reference=trials["kind"] == "reference").sort_values("number").groupby("digest", sort=False)
-    table = first.agg({"number": "first", "reference": "any", "exercised": "all", "feasible": "last"})
+    marked = trials.assign(reference=trials["kind"] == "reference", added=trials["kind"] == "added")
+    first = marked.sort_values("number").groupby("digest", sort=False)
+    named = {"number": "first", "reference": "any", "added": "first", "exercised": "all", "feasible": "last"}
+    table = first.agg(named)
     frame = sources.set_index("digest").loc[table.index].drop(columns=["number", "exercised", "feasible"])
     frame = frame.join(table).reset_index()
     frame["confirmed"] = (frame["kind"] == "confirm") & (frame["state"] == "complete")
-    frame["kind"] = np.where(frame["reference"].astype(bool), "reference", "search")
+    unasked = np.where(frame["added"].astype(bool), "added", "search")
+    frame["kind"] = np.where(frame["reference"].astype(bool), "reference", unasked)
     frame = frame[list(COLUMNS)]
     parts = [_summary(frame, trials, metrics, objective, split) for objective in objectives]
     return pd.concat([frame, *parts], axis=1)

@@ -12,18 +12,21 @@ from typing import Protocol, TextIO, runtime_checkable
 import typer
 
 from archsearch.cli import (
+    add,
     bench,
     check,
     cost,
     dashboard,
     database,
     doctor,
+    edit,
     evaluate,
     jobs,
     kernels,
     new_plugin,
     pareto,
     plugins,
+    remove,
     report,
     run,
     show,
@@ -48,6 +51,7 @@ app = typer.Typer(
 )
 for module in (
     run,
+    add,
     pareto,
     show,
     cost,
@@ -59,6 +63,8 @@ for module in (
     bench,
     report,
     database,
+    edit,
+    remove,
     dashboard,
     doctor,
     jobs,

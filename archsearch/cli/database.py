@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsearch.cli import transfer
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
 
 if TYPE_CHECKING:
@@ -18,45 +20,83 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command("searches")(searches)
     app.command("trials")(trials)
-    schema = typer.Typer(help="The database's schema: which version it has, and bringing it up to date.")
+    schema = typer.Typer(help="The database: its schema, backups, and searches from elsewhere.")
     schema.command("current")(current)
     schema.command("upgrade")(upgrade)
+    transfer.register(schema)
     app.add_typer(schema, name="db", no_args_is_help=True)
 
 
-def searches(storage: StorageOption = None, json: JsonFlag = False) -> None:
+def searches(
+    every: Annotated[bool, typer.Option("--all", help="Archived ones too.")] = False,
+    owner: Annotated[str | None, typer.Option("--owner", metavar="NAME", help="Only those of this owner.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="WORD", help="Only those with this tag; may be repeated.")
+    ] = None,
+    storage: StorageOption = None,
+    json: JsonFlag = False,
+) -> None:
     """Lists the searches of a database.
 
-    Each with its state and how many trials it has.
+    Each with its state and how many trials it has. Owners are shown where there are several.
     """
     from archsearch.storage import Store, storage_url
 
     with Store.open(storage_url(storage), read_only=True) as store:
         frame, database = store.searches_frame(), store.url
+    listed = [
+        row
+        for row in _records(frame)
+        if (every or row["archived_at"] is None)
+        and (owner is None or row["owner"] == owner)
+        and set(tag or ()) <= set(row["tags"])
+    ]
     if json:
-        print_json({"database": database, "searches": _records(frame)})
+        print_json({"database": database, "searches": listed})
         return
-    out = console()
     if not len(frame):
-        out.print(f"{database} has no search yet: `archsearch run SPEC` makes one", soft_wrap=True)
+        told = f"{database} has no search yet: `archsearch run SPEC` makes one"
+        console().print(told, soft_wrap=True)
         return
+    _print_searches(listed, database)
+    left_out = len(frame) - len(listed)
+    if left_out:
+        console().print(f"{left_out} more are archived or of other owners or tags: --all lists archived ones")
+
+
+_COUNTS = ("trials", "complete", "infeasible", "diverged", "failed")
+
+
+def _print_searches(listed: list[dict[str, Any]], database: str) -> None:
+    """A table with columns for owners, tags and archives where they tell searches apart, and remarks below it."""
+    shown = {
+        "owner": len({row["owner"] for row in listed}) > 1,
+        "tags": any(row["tags"] for row in listed),
+        "archived": any(row["archived_at"] for row in listed),
+    }
+    extra: dict[str, Callable[[dict[str, Any]], str]] = {
+        "owner": lambda row: row["owner"] or "",
+        "tags": lambda row: ", ".join(row["tags"]),
+        "archived": lambda row: (row["archived_at"] or "")[:10],
+    }
+    names = [name for name in extra if shown[name]]
     rows = [
         [
             row["name"],
             row["state"],
-            row["trials"],
-            row["complete"],
-            row["infeasible"],
-            row["diverged"],
-            row["failed"],
+            *(row[count] for count in _COUNTS),
             ", ".join(row["objectives"]),
-            f"{row['created_at']:%Y-%m-%d %H:%M}",
+            row["created_at"][:16].replace("T", " "),
+            *(extra[name](row) for name in names),
         ]
-        for row in frame.to_dict("records")
+        for row in listed
     ]
-    columns = [">trials", ">complete", ">infeasible", ">diverged", ">failed", "objectives", "begun (UTC)"]
-    out.print(table(["search", "state", *columns], rows, title=database))
-    for row in frame.to_dict("records"):
+    columns = ["search", "state", *(f">{count}" for count in _COUNTS), "objectives", "begun (UTC)", *names]
+    out = console()
+    out.print(table(columns, rows, title=database))
+    for row in listed:
+        if row["note"]:
+            out.print(f"{row['name']}: note: {row['note']}", soft_wrap=True)
         if row["state"] == "interrupted":
             out.print(f"{row['name']}: its driver is gone: `archsearch resume {row['name']}` goes on with it")
         elif row["reason"]:

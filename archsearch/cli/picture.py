@@ -97,9 +97,11 @@ def _draw_points(
             alpha=0.35,
             zorder=2,
         )
-    for kind, marker, name in (("search", "o", "front"), ("reference", "D", "front, reference")):
+    for reference, marker, name in ((False, "o", "front"), (True, "D", "front, reference")):
         for confirmed, label in ((True, f"{name}, confirmed"), (False, f"{name}, unconfirmed")):
-            rows = [row for row in front if row["kind"] == kind and bool(row["confirmed"]) is confirmed]
+            rows = [
+                row for row in front if (row["kind"] == "reference", bool(row["confirmed"])) == (reference, confirmed)
+            ]
             _scatter(axes, rows, x, y, _Mark(marker, _FRONT, 46, label, filled=confirmed))
     within = [row for row in references if row["feasible"]]
     beyond = [row for row in references if not row["feasible"]]

@@ -48,11 +48,15 @@ def show(
         record = find_trial(store, trial)
         search = store.search(record.search_id)
         plugins = store.plugins(record.search_id)
+        by = [proposal.owner for proposal in store.proposals(search.id) if proposal.trial == record.id]
     if json:
         used = [dict(zip(("plugin", "distribution", "version"), plugin, strict=True)) for plugin in plugins]
-        print_json(_as_json(record, search) | {"plugins": used, "repeat": _known(lambda: repeat(record, search))})
+        beside = {"plugins": used, "repeat": _known(lambda: repeat(record, search)), "added_by": by[0] if by else None}
+        print_json(_as_json(record, search) | beside)
     else:
         _print(record, search, plugins)
+        if record.kind == "added" and by and by[0]:
+            console().print(f"added by {by[0]}", soft_wrap=True)
         again = _read("the command", lambda: repeat(record, search))
         console().print(f"to measure it again:\n  {again}", soft_wrap=True)
 
@@ -210,7 +214,7 @@ def _measurements(record: TrialRecord) -> Any:
                 data["steps"],
                 data["solved_at"] or "-",
                 f"{data['train_seconds']:.1f}",
-                f"taken from trial {measured.reused_from}" if measured.reused_from else data["reason"] or "",
+                record.origin(measured) or data["reason"] or "",
             ]
         )
     columns = [">test", ">validation", ">chance", ">rate", ">steps", ">solved at", ">seconds", "remark"]

@@ -30,6 +30,7 @@ from archsearch.errors import (
 )
 from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
+from archsearch.search.added import parts_beside
 from archsearch.search.failures import Failure, Place
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
@@ -42,6 +43,7 @@ from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import train
+from archsearch.source import Part
 from archsearch.storage import SearchRecord, Store
 from archsearch.training.checkpoint import check_store
 
@@ -275,7 +277,7 @@ class Drive:
             tasks={name: task.to_json() for name, task in self._problem.tasks.items()},
             recipe=self._problem.spec.recipe.model_dump(mode="json"),
             runs=[(run.task, run.seed) for run in order.runs],
-            parts=self._parts,
+            parts=self._parts + [(part.name, part.version, part.digest) for part in self._beside(order)],
             installed=self._registry.fingerprint(),
             plugins=self._plugins,
             impl=os.environ.get(IMPL_VARIABLE) or "auto",
@@ -290,6 +292,10 @@ class Drive:
         order = self._order(trial)
         if order is not None:
             self.campaign.placed(order, place.to_json())
+
+    def _beside(self, order: TrialOrder) -> list[Part]:
+        """The parts of source that only this candidate has, which somebody may have added."""
+        return parts_beside(order.arch, self._problem) if order.kind in ("added", "confirm") else []
 
     def reported(self, trial: int, result: dict[str, Any]) -> None:
         """Stores a measurement when the result has one; ends the trial with its last."""

@@ -97,12 +97,10 @@ class Ledger:
         )
         return Opened(trial=trial, order=order, reused_from=tuple(dict.fromkeys(sources)))
 
-    def refuse(self, arch: ArchSpec, verdict: Verdict, params: Mapping[str, Any]) -> int:
-        """Records a candidate that is not trained: why it cannot stand, what it exceeds, or what would not act."""
-        reasons = [] if verdict.refusal is None else [verdict.refusal]
-        reasons += [str(violation) for violation in verdict.violations]
-        reasons += [f"not exercised: {text}" for text in verdict.unexercised]
-        return self._add("search", "infeasible", arch, verdict, (), params=params, reason="; ".join(reasons))
+    def refuse(self, arch: ArchSpec, verdict: Verdict, params: Mapping[str, Any], *, kind: str = "search") -> int:
+        """Records a candidate that is not trained, with the reasons."""
+        reason = "; ".join(verdict.reasons)
+        return self._add(kind, "infeasible", arch, verdict, (), params=params, reason=reason)
 
     def reopen(self, trial: int) -> TrialOrder:
         """Queues a trial of an earlier run, or of a lost worker, again; what it has measured stays measured."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,12 +12,14 @@ from typing import Any, Literal
 
 from archsearch.analysis.running_front import FrontPoint, RunningFront
 from archsearch.arch import ArchSpec
+from archsearch.errors import ArchsearchError
+from archsearch.search.added import judge_candidate, parts_beside
 from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
-from archsearch.storage import Store, TrialRecord
+from archsearch.storage import ProposalRecord, Store, TrialRecord
 
 PATIENCE = 12
 """After so many draws in a row of candidates that are known, draws are random: a converged sampler repeats itself."""
@@ -26,6 +29,10 @@ BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 2.0, 60.0
 """Before a trial is tried again whose worker was lost, doubled each time."""
 PURE = 1000
 """Pure candidates that are tried where a sample of the space had nothing within the budget."""
+LOOK_SECONDS = 1.0
+"""Between two looks for candidates that people have added."""
+
+_log = logging.getLogger("archsearch.search")
 
 
 @dataclass(kw_only=True)
@@ -80,7 +87,9 @@ class Campaign:
         self._confirmed: set[str] = set()
         self._queue: deque[_Pending] = deque()
         self._later: list[_Pending] = []
-        self._superseded: dict[str, TrialRecord] = {}
+        self._again: dict[str, TrialRecord] = {}
+        self._unread: set[int] = set()
+        self._looks_next = 0.0
         self._running: dict[int, _Pending] = {}
         self._fruitless = self._stale = 0
         records = store.trials(search_id)
@@ -124,11 +133,14 @@ class Campaign:
         """An order to train, "wait" until a running one has ended (or until asked again), or "done"."""
         if len(self._running) >= self._settings.concurrency:
             return "wait"
+        self._take_added()
         self._take_back()
         if not self._queue and self._wants_more():
             self._draw()
         if not self._queue and not self._running and not self._later and not self._wants_more():
             self._confirm()
+            if not self._queue:
+                self._take_added(at_once=True)
         if self._queue:
             pending = self._queue.popleft()
             self._running[pending.order.trial] = pending
@@ -277,6 +289,45 @@ class Campaign:
             else:
                 self._answer(pending, self._close(pending.order.trial).values)
 
+    # -- what people add -------------------------------------------------------------------------------------
+
+    def _take_added(self, *, at_once: bool = False) -> None:
+        """Takes up the candidates that were added to the search since; looks now and then, or `at_once`."""
+        if not at_once and self._clock() < self._looks_next:
+            return
+        for proposal in self._store.proposals(self._ledger.search_id, waiting=True):
+            if proposal.id not in self._unread:
+                self._add(proposal)
+        self._looks_next = self._clock() + LOOK_SECONDS
+
+    def _add(self, proposal: ProposalRecord) -> None:
+        """Queues or refuses a candidate that was added; one that is known is linked to its trial, and one that cannot
+        be read here waits for a driver that can."""
+        try:
+            arch = ArchSpec.from_json(proposal.arch, self._registry)
+            known = self._known.get(arch.digest)
+            verdict = known.verdict if known is not None else judge_candidate(arch, self.problem)
+        except ArchsearchError as error:
+            self._unread.add(proposal.id)
+            _log.warning('"%s", which was added to the search, cannot be trained here: %s', proposal.pattern, error)
+            return
+        if known is None:
+            self._bring_in(arch, verdict)
+        self._store.link_proposal(proposal.id, self._known[arch.digest].trial)
+
+    def _bring_in(self, arch: ArchSpec, verdict: Verdict) -> None:
+        if verdict.trainable:
+            parts = [(part.name, part.version, part.digest) for part in parts_beside(arch, self.problem)]
+            if parts:
+                self._store.add_parts(self._ledger.search_id, parts)
+            queued = len(self._queue)
+            self._begin("added", arch, verdict)
+            self.progress.planned += len(self._queue) - queued
+            return
+        trial = self._ledger.refuse(arch, verdict, {}, kind="added")
+        self._known[arch.digest] = _Known(trial=trial, verdict=verdict, state="refused")
+        self.progress.refused += 1
+
     # -- trials ----------------------------------------------------------------------------------------------
 
     def _begin(
@@ -356,8 +407,8 @@ class Campaign:
             record = self._store.trial(record.id)  # with its measurements
         self._front.add(self._ledger.result(record, record.state))
         if record.state == "superseded":
-            if record.kind == "search":
-                self._superseded.setdefault(record.digest, record)
+            if record.kind in ("search", "added"):
+                self._again.setdefault(record.digest, record)
             return
         if record.kind == "search":
             self._drawn.add(record.digest)
@@ -369,13 +420,16 @@ class Campaign:
             self._recall(record)
 
     def _train_again(self) -> None:
-        """Queues what was measured with other source, unless a trial of this source has taken its place."""
-        for digest, record in self._superseded.items():
+        """Queues what was measured with other source, and what was added and is within a wider budget now, unless
+        another trial has taken its place."""
+        for digest, record in self._again.items():
             arch = ArchSpec.from_json(record.arch, self._registry)
-            verdict = self.problem.judge(arch)
-            if digest not in self._known and verdict.trainable:
+            verdict = judge_candidate(arch, self.problem)
+            if digest in self._known or not verdict.trainable:
+                continue
+            if record.kind == "search":
                 self._drawn.add(digest)
-                self._begin("search", arch, verdict, params=record.params)
+            self._begin(record.kind, arch, verdict, params=record.params)
 
     def _requeue(self, record: TrialRecord) -> None:
         order = self._ledger.reopen(record.id)
@@ -390,9 +444,11 @@ class Campaign:
 
     def _recall(self, record: TrialRecord) -> None:
         arch = ArchSpec.from_json(record.arch, self._registry)
-        verdict = self.problem.judge(arch)
+        verdict = judge_candidate(arch, self.problem) if record.kind == "added" else self.problem.judge(arch)
         if record.state == "infeasible" and verdict.trainable:  # the budget is wider now: it may be drawn anew
             self._drawn.discard(record.digest)
+            if record.kind == "added":
+                self._again.setdefault(record.digest, record)
             return
         values = self._ledger.values(record) if record.state == "complete" else None
         known = _Known(trial=record.id, verdict=verdict, state="failed", values=values)

@@ -45,6 +45,12 @@ class Verdict:
         lengths."""
         return self.refusal is None and not self.violations and not self.unexercised
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why it is not trained: why it cannot stand, what it exceeds, or what would not act."""
+        refused = [] if self.refusal is None else [self.refusal]
+        return [*refused, *map(str, self.violations), *(f"not exercised: {text}" for text in self.unexercised)]
+
 
 class Judge:
     """Costs and judges candidates by arithmetic alone."""
@@ -63,11 +69,12 @@ class Judge:
         a plugin finds impossible in this arrangement refuse it, as its `check` does."""
         try:
             refused = refusal(arch, self._registry)
-            return self._costed(arch) if refused is None else self._refused(refused)
+            return self._costed(arch) if refused is None else self.refused(refused)
         except OptionsError as error:
-            return self._refused(str(error))
+            return self.refused(str(error))
 
-    def _refused(self, reason: str) -> Verdict:
+    def refused(self, reason: str) -> Verdict:
+        """The verdict on a candidate that cannot stand, for `reason`."""
         slack = {str(term): 0.0 for term, _ in self._budget.limits}
         return Verdict(costs={}, violations=(), slack=slack, unexercised=(), refusal=reason)
 

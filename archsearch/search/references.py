@@ -55,18 +55,26 @@ def _full_by_name(registry: Registry) -> list[LayerSpec]:
 
 def _named(index: int, text: str, space: Space, registry: Registry) -> ArchSpec:
     try:
-        layers = ArchSpec.parse(text, registry, space.model).layers
+        arch = whole_pattern(text, space, registry)
     except SpecError as error:
         raise SpecError(f"search.references[{index}]: {error}") from None
-    if len(layers) == 1:
-        layers *= space.n_layers
-    if len(layers) != space.n_layers:
-        raise SpecError(
-            f'search.references[{index}] = "{text}" has {len(layers)} layers, and model.n_layers = {space.n_layers}: '
-            "write one layer, which is repeated, or all of them"
-        )
-    arch = ArchSpec(model=space.model, layers=layers)
     refused = _refusal(arch, registry)
     if refused is not None:
         raise SpecError(f'search.references[{index}] = "{text}": {refused}')
     return arch
+
+
+def whole_pattern(text: str, space: Space, registry: Registry) -> ArchSpec:
+    """The architecture of a pattern on the space's backbone; one layer alone is repeated.
+
+    Raises `NotationError` for a pattern that cannot be read, `SpecError` for one of another number of layers.
+    """
+    layers = ArchSpec.parse(text, registry, space.model).layers
+    if len(layers) == 1:
+        layers *= space.n_layers
+    if len(layers) != space.n_layers:
+        raise SpecError(
+            f'"{text}" has {len(layers)} layers, and model.n_layers = {space.n_layers}: write one layer, which is '
+            "repeated, or all of them"
+        )
+    return ArchSpec(model=space.model, layers=layers)

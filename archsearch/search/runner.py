@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from archsearch.arch import ArchSpec
+from archsearch.search.added import parts_beside
 from archsearch.search.changes import SourceChange, affected, check_growth, refuse_changed_source, source_changes
 from archsearch.search.drive import Drive, SearchOutcome
 from archsearch.search.problem import Problem
@@ -11,7 +13,7 @@ from archsearch.search.ray_session import check_room
 from archsearch.search.spec import SearchSpec
 from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import GuardedView, View
-from archsearch.storage import Driver, Lease, SearchRecord, Store
+from archsearch.storage import Driver, Lease, SearchRecord, Store, owner_here
 
 __all__ = ["SearchOutcome", "resume_search", "run_search"]
 
@@ -43,6 +45,7 @@ def run_search(
         plugins=[(report.name, report.distribution, report.version) for report in reports],
         parts=[(part.name, part.version, part.digest) for part in parts],
         driver=Driver.here(),
+        owner=owner_here(),
     )
     return Drive(problem, Lease(store, search_id), search_id, GuardedView(view or View()), address, limit=limit).run()
 
@@ -75,7 +78,7 @@ def resume_search(
     check_growth(stored, spec, allowed)
     has_grown = spec.to_json() != stored.to_json()
     check_room(spec.search.concurrency, address)
-    now = {part.name: (part.version, part.digest) for part in problem.parts()}
+    now = _parts(problem, store, record.id)
     changes = source_changes(store.parts(record.id), now)
     if not retrain:
         refuse_changed_source(spec.name, changes)
@@ -89,6 +92,13 @@ def resume_search(
         lease.set_spec(record.id, spec.to_json())
     before = None if changes or has_grown else record
     return Drive(problem, lease, record.id, view, address, before=before, limit=limit).run()
+
+
+def _parts(problem: Problem, store: Store, search_id: int) -> dict[str, tuple[str, str]]:
+    """What computes the results now, by name: of the spec's mixers, and of those that came with added candidates."""
+    archs = [ArchSpec.from_json(trial.arch, problem.registry) for trial in store.trials(search_id, kinds=["added"])]
+    parts = [*problem.parts(), *(part for arch in archs for part in parts_beside(arch, problem))]
+    return {part.name: (part.version, part.digest) for part in parts}
 
 
 def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange]) -> None:

@@ -144,6 +144,17 @@ MEASUREMENT = {
     "created_at": BEGUN,
 }
 
+PROPOSAL = {
+    "id": ID,
+    "search_id": ID,
+    "digest": NAME,
+    "arch": _needed(kinds.MAPPING),
+    "pattern": SAID,
+    "owner": OPTIONAL_NAME,
+    "created_at": BEGUN,
+    "trial_id": LINK,
+}
+
 METRIC = {
     "trial_id": ID,
     "name": NAME,

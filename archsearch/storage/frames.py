@@ -28,9 +28,13 @@ SEARCH_COLUMNS = (
     "created_at",
     "heartbeat_at",
     "finished_at",
+    "owner",
+    "tags",
+    "note",
+    "archived_at",
 )
 """One row a search: `state` as of now (a stale one is interrupted), `objectives` a list of their names, `trials` how
-many there are, then how many are in each state."""
+many there are, then how many are in each state; `tags` is a list, and `archived_at` NaT for one that is listed."""
 
 TRIAL_COLUMNS = (
     "trial",
@@ -82,10 +86,15 @@ def searches_frame(session: Session, remarks: Remarks) -> DataFrame:
             record.created_at,
             record.heartbeat_at,
             record.finished_at,
+            record.owner,
+            list(record.tags),
+            record.note,
+            record.archived_at,
         )
         for record in records
     ]
-    return _frame(rows, SEARCH_COLUMNS, dict.fromkeys(("created_at", "heartbeat_at", "finished_at"), _MOMENT))
+    moments = ("created_at", "heartbeat_at", "finished_at", "archived_at")
+    return _frame(rows, SEARCH_COLUMNS, dict.fromkeys(moments, _MOMENT))
 
 
 def trials_frame(

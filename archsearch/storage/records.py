@@ -16,7 +16,9 @@ TrialState = Literal[
 ]
 """A superseded trial was measured with source that has changed since: it stays to be read, and counts no more."""
 
-TrialKind = Literal["search", "reference", "confirm"]
+TrialKind = Literal["search", "reference", "confirm", "added"]
+"""An added trial is a candidate that somebody brought to the search; it counts beyond the trials that are asked for."""
+
 Split = Literal["validation", "test", "cost", "progress"]
 
 SEARCH_STATES: tuple[str, ...] = get_args(SearchState)
@@ -97,7 +99,8 @@ class MetricValue:
 class MeasurementRecord:
     """One measurement of a trial: `payload` is `Measurement.to_json()` with null for numbers that were not finite.
 
-    ``task`` is the label under which the search calls its task; ``reused_from`` the trial that it was trained in.
+    ``task`` is the label under which the search calls its task; ``reused_from`` the trial that it was trained in, the
+    measurement's own where that one is gone.
     """
 
     key: str
@@ -130,6 +133,29 @@ class NewTrial:
     reason: str = ""
     parent: int | None = None
     unexercised: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewProposal:
+    """A candidate that somebody adds to a search: `ArchSpec.to_json()`, its digest and its pattern."""
+
+    digest: str
+    arch: Mapping[str, Any]
+    pattern: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalRecord:
+    """A candidate that ``owner`` added to a search; ``trial`` is the id of the trial that it came to, None before."""
+
+    id: int
+    search_id: int
+    digest: str
+    arch: Mapping[str, Any]
+    pattern: str
+    owner: str | None
+    created_at: datetime
+    trial: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +198,14 @@ class TrialRecord:
     def exercised(self) -> bool:
         """Whether every layer's sparsity acted at the length that was trained and tested."""
         return not self.unexercised
+
+    def origin(self, measured: MeasurementRecord) -> str:
+        """Where one of its measurements was taken from, in words; "" where it was trained for this trial. A trial that
+        is gone, removed or left in another database, is told by the trial's own id."""
+        if measured.reused_from is None:
+            return ""
+        return (
+            "taken from a trial that is gone"
+            if measured.reused_from == self.id
+            else f"taken from trial {measured.reused_from}"
+        )

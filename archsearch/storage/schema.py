@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, func, inspect, select, text
+from sqlalchemy import Connection, Engine, func, inspect, select, text, update
 
 from archsearch.errors import StorageError
 from archsearch.storage.engine import WRITES, open_engine
 from archsearch.storage.failures import storage_errors
-from archsearch.storage.tables import VERSION_TABLE
+from archsearch.storage.tables import VERSION_TABLE, Search
 from archsearch.storage.url import ANOTHER, hide
 
 if TYPE_CHECKING:
@@ -50,6 +50,24 @@ def upgrade(url: str) -> str:
     return HEAD
 
 
+def make(url: str, version: str) -> None:
+    """Makes the tables of an earlier `version`, or of today's, in the empty database at `url`."""
+    from alembic import command
+
+    engine = open_engine(url)
+    try:
+        with storage_errors(url), engine.execution_options(**{WRITES: True}).begin() as connection:
+            command.upgrade(_config(connection), version)
+    finally:
+        engine.dispose()
+
+
+def check_known(engine: Engine, url: str) -> None:
+    """Raises `StorageError` for a schema that is newer than this archsearch."""
+    with engine.connect() as connection:
+        _refuse_newer(_version(connection) or HEAD, url)
+
+
 def migrate(engine: Engine, url: str) -> None:
     """`upgrade` on an open engine, in one transaction that holds the write lock: done wholly or not at all."""
     from alembic import command
@@ -65,6 +83,8 @@ def migrate(engine: Engine, url: str) -> None:
         elif connection.dialect.name == "sqlite":
             _refuse_foreign(connection, url)
         command.upgrade(_config(connection), "head")
+        if version is not None:  # a driver that has the older schema in mind may write no more
+            connection.execute(update(Search).where(Search.state == "running").values(fence=Search.fence + 1))
 
 
 def check(engine: Engine, url: str, *, make: bool) -> None:

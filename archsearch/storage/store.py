@@ -19,7 +19,8 @@ from archsearch.storage.clock import DatabaseNow, database_now
 from archsearch.storage.driver import Driver
 from archsearch.storage.engine import WRITES
 from archsearch.storage.failures import plain_data, storage_errors
-from archsearch.storage.reader import Reader, check, is_id
+from archsearch.storage.proposals import Proposals
+from archsearch.storage.reader import check, is_id
 from archsearch.storage.records import (
     OPEN_STATES,
     SEARCH_STATES,
@@ -45,7 +46,7 @@ FIRST_FENCE = 1
 """The number of the driver that a search is made by; each that takes it over counts on."""
 
 
-class Store(Reader):
+class Store(Proposals):
     """A database of searches; use it in a ``with``. Every method is one transaction and any thread may call it.
 
     All methods raise `StorageError` when the database cannot be read or written, or an id is not in it.
@@ -61,6 +62,7 @@ class Store(Reader):
         plugins: Iterable[tuple[str, str | None, str | None]] = (),
         parts: Iterable[tuple[str, str, str]] = (),
         driver: Driver | None = None,
+        owner: str | None = None,
     ) -> int:
         """A new search in state running, driven by `driver`; returns its id.
 
@@ -83,6 +85,7 @@ class Store(Reader):
                 finished_at=None,
                 driver=None if driver is None else driver.to_json(),
                 fence=FIRST_FENCE,
+                owner=owner,
             )
             session.add(row)
             try:

@@ -14,13 +14,14 @@ from ..boundary import part
 from ..connection import store
 from ..downloads import csv_button
 from ..navigation import go, no_search, state_of
-from ..queries.searches import alive, best_values, budget_of, planned, trained
+from ..queries.searches import alive, best_values, budget_of, listed, people, planned, trained
 from ..reading import answers
 from ..tables import chosen_row, forget_row
 from ..text import plain, shortened
 
 REFRESH_SECONDS = 5
 _PAGE = 20
+_ARCHIVED = "archived"
 
 
 def page() -> None:
@@ -29,17 +30,20 @@ def page() -> None:
     found = store().searches()
     if not found:
         no_search()
-    running = any(state_of(search) == "running" for search in found)
+    shown = listed(found)
+    running = any(state_of(search) == "running" for search in shown)
     st.caption(
-        f"{plain(store().url)} · {len(found)} {'search' if len(found) == 1 else 'searches'}, the newest first · "
+        f"{plain(store().url)} · {len(shown)} {'search' if len(shown) == 1 else 'searches'}, the newest first · "
         "choose a row to see its front (by keyboard: arrow keys, then Shift and Space)"
         + (f" · refreshed every {REFRESH_SECONDS} s" if running else "")
     )
+    if len(shown) < len(found):
+        st.toggle(f"Archived ones too ({len(found) - len(shown)})", key=_ARCHIVED, bind="query-params")
     part(_listed, REFRESH_SECONDS if running else None)()
 
 
 def _listed() -> None:
-    found = list(reversed(store().searches()))
+    found = list(reversed(listed(store().searches(), archived=bool(st.session_state.get(_ARCHIVED)))))
     pages = -(-len(found) // _PAGE)
     first = 0
     if pages > 1:
@@ -74,11 +78,16 @@ _COLUMNS = {
     ),
     "best": st.column_config.TextColumn("best on the front", width=365, help="Each objective by itself"),
     "budget": st.column_config.TextColumn(width=130),
+    "owner": st.column_config.TextColumn(width=90),
+    "tags": st.column_config.TextColumn(width=110),
+    "note": st.column_config.TextColumn(width=200),
 }
 
 
 def _table(searches: Sequence[SearchRecord]) -> pd.DataFrame:
-    table = pd.DataFrame([_row(search) for search in searches])
+    table = pd.DataFrame([{**_row(search), **people(search, searches)} for search in searches])
+    if not len(table):
+        return pd.DataFrame(columns=["search", "hypervolume"])
     return table if table["superseded"].any() else table.drop(columns="superseded")
 
 

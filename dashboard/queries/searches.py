@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,22 @@ from archsearch.analysis.answer import Answer
 from archsearch.storage import SearchRecord
 
 from ..text import cell
+
+
+def listed(found: Sequence[SearchRecord], *, archived: bool = False, wanted: str | None = None) -> list[SearchRecord]:
+    """The searches that are listed: those that nobody has archived, the one that is ``wanted`` by name, or all."""
+    return [search for search in found if archived or search.archived_at is None or search.name == wanted]
+
+
+def people(search: SearchRecord, beside: Sequence[SearchRecord]) -> dict[str, str]:
+    """Whose a search is, its tags and its note, as far as they tell it from those `beside` it."""
+    told = {"owner": search.owner or "", "tags": ", ".join(search.tags), "note": search.note}
+    shown = {
+        "owner": len({other.owner for other in beside}) > 1,
+        "tags": any(other.tags for other in beside),
+        "note": any(other.note for other in beside),
+    }
+    return {name: cell(text, 200) for name, text in told.items() if shown[name]}
 
 
 def age(moment: datetime, now: datetime) -> str:

@@ -174,7 +174,7 @@ def _seed_row(record: TrialRecord, index: int) -> tuple[Any, ...]:
     data = measured.payload
     metric = data["metric"]
     remarks = [
-        f"taken from trial {measured.reused_from}" if measured.reused_from else str(data.get("reason") or ""),
+        record.origin(measured) or str(data.get("reason") or ""),
         "judged by steps" if data.get("judged") == "steps" else "",
     ]
     return (

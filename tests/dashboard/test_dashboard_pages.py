@@ -201,3 +201,45 @@ def test_another_database_is_not_answered_from_memory(
         half_finished(store, "quick")
     monkeypatch.setenv("ARCHSEARCH_STORAGE", other)
     assert "(4 were drawn)" in texts(well(open_page("front")))
+
+
+def _archive(url: str, *names: str) -> None:
+    with Store.open(url) as store:
+        for search in store.searches():
+            if search.name in names:
+                store.set_search_state(search.id, "complete")
+                store.archive_search(search.name)
+
+
+def test_archived_searches_are_listed_when_asked_for(empty_url: str) -> None:
+    fill(empty_url)
+    _archive(empty_url, "quick", "one-trial")
+    app = well(open_page("searches"))
+    table = app.dataframe[0].value.set_index("search")
+    assert len(table) == 8
+    assert not {"quick", "one-trial"} & set(table.index)
+    app.toggle(key="archived").set_value(True)
+    assert len(well(app.run()).dataframe[0].value) == 10
+    assert well(open_page("front")).query_params["search"] != "quick"
+    assert "Front of quick" in texts(well(open_page("front", search="quick"))), "a link to it still leads there"
+
+
+def test_owners_tags_and_notes_are_shown_where_they_tell_searches_apart(empty_url: str) -> None:
+    fill(empty_url)
+    table = well(open_page("searches")).dataframe[0].value
+    assert not {"owner", "tags", "note"} & set(table.columns)
+    with Store.open(empty_url) as store:
+        store.edit_search("quick", owner="ada", tag=["paper", "gpu"], note="**figure 3**")
+    table = well(open_page("searches")).dataframe[0].value.set_index("search")
+    assert table.loc["quick", ["owner", "tags", "note"]].tolist() == ["ada", "paper, gpu", "**figure 3**"]
+    assert table.loc["half", "owner"] == ""
+
+
+def test_a_database_of_archived_searches_alone_can_be_looked_at(empty_url: str) -> None:
+    with Store.open(empty_url) as store:
+        store.set_search_state(store.create_search("old", {}, []), "complete")
+    _archive(empty_url, "old")
+    app = well(open_page("searches"))
+    assert len(app.dataframe[0].value) == 0
+    app.toggle(key="archived").set_value(True)
+    assert len(well(app.run()).dataframe[0].value) == 1

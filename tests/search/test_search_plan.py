@@ -11,14 +11,15 @@ from database_kinds import POSTGRESQL, SQLITE
 from search_fakes import fake_measurement, fake_registry, fake_spec
 from sqlalchemy import event
 
-from archsearch.analysis.answer import read_answer
-from archsearch.errors import NothingFeasibleError
+from archsearch.analysis.answer import marks, read_answer
+from archsearch.errors import NotationError, NothingFeasibleError, SpecError
+from archsearch.search.added import read_candidate
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
 from archsearch.search.spec import MAX_SEED, SearchSpec
 from archsearch.search.survey import survey
-from archsearch.storage import Store, TrialRecord
+from archsearch.storage import NewProposal, Store, TrialRecord
 from archsearch.storage import rows as rows_module
 from archsearch.storage.columns import sound
 
@@ -356,3 +357,169 @@ def test_what_is_read_after_a_trial_does_not_grow_with_the_trials(
         taken.append(reads.taken())
     assert len(set(taken)) == 1
     assert taken[0] < (20, 20)
+
+
+def _propose(bench: Bench, *patterns: str) -> list[int]:
+    """Adds candidates as `archsearch add` does; the ids of the proposals."""
+    archs = [read_candidate(pattern, bench.problem) for pattern in patterns]
+    new = [NewProposal(digest=arch.digest, arch=arch.to_json(), pattern=arch.pattern(REGISTRY)) for arch in archs]
+    return [proposal.id for proposal in bench.store.propose(bench.search, new, owner="ada")]
+
+
+def _linked(bench: Bench) -> list[TrialRecord]:
+    """The trials that proposals came to."""
+    found = [proposal.trial for proposal in bench.store.proposals(bench.search)]
+    return [bench.store.trial(trial) for trial in found if trial is not None]
+
+
+@on_every_database
+def test_an_added_candidate_is_trained_beyond_the_trials_that_are_asked_for(store: Store) -> None:
+    bench = Bench(store, search={"trials": 4}).prepare()
+    _propose(bench, "dense window recurrent", "deltanet dense dense")
+    bench.run()
+    added = bench.trials(kinds=["added"])
+    assert [(trial.pattern, trial.state) for trial in added] == [
+        ("dense window recurrent", "complete"),
+        ("deltanet dense*2", "complete"),
+    ]
+    assert [trial.id for trial in _linked(bench)] == [trial.id for trial in added]
+    new = [trial for trial in bench.trials(kinds=["search"]) if trial.state == "complete" and not trial.reason]
+    assert len(new) == 4
+    assert bench.campaign.progress.trained == 4
+    assert bench.campaign.progress.planned == bench.campaign.progress.finished
+
+
+def test_candidates_that_come_while_a_search_runs_are_taken_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archsearch.search.plan.LOOK_SECONDS", 0.0)
+    bench = Bench(store, search={"trials": 4}).prepare()
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    _propose(bench, "dense window recurrent")
+    bench.work(order)
+    bench.run()
+    assert [trial.state for trial in bench.trials(kinds=["added"])] == ["complete"]
+
+
+def test_a_candidate_that_comes_at_the_very_end_is_trained_before_it(store: Store) -> None:
+    """The driver looks once more before it ends, however lately it looked."""
+    bench = Bench(store, search={"trials": 2}).prepare()
+    while isinstance(order := bench.campaign.next(), TrialOrder):
+        bench.work(order)
+        if order.kind == "confirm" and not bench.trials(kinds=["added"]):
+            _propose(bench, "dense window recurrent")
+    assert order == "done"
+    assert [trial.state for trial in bench.trials(kinds=["added"])] == ["complete"]
+
+
+def test_an_added_candidate_of_the_front_is_confirmed_and_marked(store: Store) -> None:
+    bench = Bench(store, search={"trials": 2, "confirm_seeds": 2}).prepare()
+    _propose(bench, "dense dense window")
+    bench.run()
+    answer = read_answer(store, "fakes")
+    (row,) = answer.points[answer.points["pattern"] == "dense*2 window"].to_dict("records")
+    assert (row["kind"], row["confirmed"]) == ("added", True)
+    assert marks(row) == "confirmed, added"
+    (mine,) = [point for point in answer.to_json()["points"] if point["pattern"] == "dense*2 window"]
+    assert mine["kind"] == "added"
+
+
+def test_an_added_candidate_beyond_the_budget_is_infeasible_with_its_reason(store: Store) -> None:
+    bench = Bench(store, budget={"state_bytes": "40 KiB"}, search={"trials": 2, "references": False}).prepare()
+    _propose(bench, "dense", "window(window=64)")
+    bench.run()
+    dense, wide = _linked(bench)
+    assert (dense.kind, dense.state) == (wide.kind, wide.state) == ("added", "infeasible")
+    assert "exceeds 40 KiB" in dense.reason
+    assert "not exercised: window(window=64)" in wide.reason
+    assert not {dense.digest, wide.digest} & {digest for digest, _ in bench.trained}
+
+
+def test_a_wider_budget_lets_an_added_candidate_in(store: Store) -> None:
+    tables: dict[str, Any] = {"search": {"trials": 2, "references": False}}
+    bench = Bench(store, budget={"state_bytes": "40 KiB"}, **tables).prepare()
+    _propose(bench, "dense window window")
+    bench.run()
+    again = Bench(store, resume=True, budget={"state_bytes": "4 MiB"}, **tables).prepare().run()
+    assert [trial.state for trial in again.trials(kinds=["added"])] == ["infeasible", "complete"]
+
+
+def test_one_that_the_search_has_is_linked_to_its_trial(store: Store) -> None:
+    bench = Bench(store, search={"trials": 2}).prepare().run()
+    _propose(bench, "window")
+    again = Bench(store, resume=True, search={"trials": 2}).prepare().run()
+    (known,) = _linked(again)
+    assert (known.kind, known.pattern) == ("reference", "window*3")
+    assert not again.trained
+    assert not again.trials(kinds=["added"])
+
+
+def test_a_search_that_has_ended_takes_candidates_when_it_is_resumed(store: Store) -> None:
+    bench = Bench(store, search={"trials": 3}).prepare().run()
+    drawn = [trial.pattern for trial in bench.trials(kinds=["search"])]
+    _propose(bench, "dense window recurrent")
+    again = Bench(store, resume=True, search={"trials": 3}).prepare().run()
+    (added,) = again.trials(kinds=["added"])
+    assert {digest for digest, _ in again.trained} == {added.digest}
+    assert [trial.pattern for trial in again.trials(kinds=["search"])] == drawn
+    third = Bench(store, resume=True, search={"trials": 3}).prepare().run()
+    assert not third.trained
+
+
+def test_a_stop_leaves_an_added_candidate_to_be_gone_on_with(store: Store) -> None:
+    bench = Bench(store, search={"trials": 2, "references": False}).prepare()
+    _propose(bench, "dense window recurrent")
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    assert order.kind == "added"
+    bench.campaign.stopped("stopped")
+    again = Bench(store, resume=True, search={"trials": 2, "references": False}).prepare().run()
+    assert [trial.state for trial in again.trials(kinds=["added"])] == ["complete"]
+    assert again.campaign.progress.trained == 2
+
+
+def test_the_sampler_learns_of_an_added_candidate_when_it_draws_it(store: Store) -> None:
+    space = {"mixers": ["dense", "window"], "window": {"window": [8]}}
+    bench = Bench(store, space=space, search={"trials": 50, "references": False}).prepare()
+    _propose(bench, "dense window dense")
+    bench.run()
+    (added,) = bench.trials(kinds=["added"])
+    (repeat,) = [trial for trial in bench.trials(kinds=["search"]) if trial.digest == added.digest]
+    assert repeat.reason == f"repeat of trial {added.id}: answered from the store"
+    assert bench.trained.count((added.digest, added.seeds[0])) == 1
+
+
+def test_one_that_cannot_be_read_here_waits_and_ends_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(store, search={"trials": 2}).prepare()
+    foreign = {"model": {}, "layers": [{"mixer": "unheard-of", "options": {}}]}
+    store.propose(bench.search, [NewProposal(digest="d9", arch=foreign, pattern="unheard-of*3")])
+    bench.run()
+    assert [proposal.trial for proposal in store.proposals(bench.search)] == [None]
+    assert caplog.text.count('"unheard-of*3", which was added to the search, cannot be trained here') == 1
+
+
+def test_a_mixer_beside_the_space_is_recorded_with_its_source(store: Store) -> None:
+    space = {"mixers": ["dense", "window"], "window": {"window": [8]}}
+    bench = Bench(store, space=space, search={"trials": 2, "references": False}).prepare()
+    _propose(bench, "dense recurrent dense")
+    bench.run()
+    assert list(store.parts(bench.search)) == ["mixer:recurrent"]
+
+
+def test_changed_source_has_an_added_candidate_trained_again(store: Store) -> None:
+    bench = Bench(store, search={"trials": 2}).prepare()
+    _propose(bench, "dense window recurrent")
+    bench.run()
+    (added,) = bench.trials(kinds=["added"])
+    store.set_trial_state(added.id, "superseded", "other source")
+    again = Bench(store, resume=True, search={"trials": 2}).prepare().run()
+    assert [trial.state for trial in again.trials(kinds=["added"])] == ["superseded", "complete"]
+
+
+def test_a_bad_candidate_is_refused_in_the_words_of_the_notation(store: Store) -> None:
+    bench = Bench(store)
+    with pytest.raises(NotationError, match=r"expected a count of repeats"):
+        read_candidate("dense*x", bench.problem)
+    with pytest.raises(NotationError, match=r'unknown mixer "dens".*did you mean "dense"'):
+        read_candidate("dens", bench.problem)
+    with pytest.raises(SpecError, match=r'"dense\*2" has 2 layers, and model.n_layers = 3: write one layer'):
+        read_candidate("dense*2", bench.problem)
