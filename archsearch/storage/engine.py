@@ -26,6 +26,7 @@ from archsearch.errors import StorageError
 from archsearch.storage.clock import HOST_CLOCK, host_now
 from archsearch.storage.failures import BUSY_SECONDS, UnstorableError
 from archsearch.storage.kinds import Unreadable, read_json
+from archsearch.storage.mounts import network_kind
 from archsearch.storage.url import ANOTHER, hide, read_url, sqlite_path
 
 WRITES = "archsearch_writes"
@@ -71,6 +72,12 @@ def _check_path(path: Path, url: str, *, read_only: bool, create: bool) -> None:
         raise StorageError(f"{path} is empty: `archsearch run SPEC` fills one, or {ANOTHER}")
     if not os.path.isdir(path.parent):
         raise StorageError(f"{hide(url)}: there is no directory {path.parent}: make it, or {ANOTHER}")
+    kind = None if read_only else network_kind(path)
+    if kind is not None:
+        raise StorageError(
+            f"{path} lies on a network file system ({kind}), where SQLite loses what several machines write: name a "
+            "file on a disk of this machine with --storage or ARCHSEARCH_STORAGE, or a PostgreSQL database"
+        )
     target = path if os.path.exists(path) else path.parent
     if not read_only and not os.access(target, os.W_OK):
         raise StorageError(f"{hide(url)}: {target} is not writable: give write permission, or {ANOTHER}")

@@ -215,10 +215,6 @@ def test_a_driver_that_was_paused_while_another_took_over_writes_nothing(driven:
         after = store.trials_frame("tiny").to_dict("list"), store.metrics_frame("tiny").to_dict("list")
         assert repr(after) == repr(before)
         assert store.search("tiny") == record
-    assert driven.state() == "running"
-    with Store.open(driven.url) as store:
-        store.set_search_state(search, "cancelled")
-    driven.finish("resume")
 
 
 def test_a_killed_worker_and_a_killed_driver_cost_nothing(driven: Driven) -> None:
