@@ -53,7 +53,7 @@ def test_a_search_outlives_a_machine_that_is_cut_off(two_nodes: TwoNodes, tmp_pa
 
 
 def nodes(soak: Soak) -> set[str]:
-    return {trial.placement["node"] for trial in soak.trials("wide") if trial.state == "running" and trial.placement}
+    return {trial.placement["node"] for trial in soak.placed("wide") if trial.placement}
 
 
 def lost(soak: Soak) -> list[int]:

@@ -67,6 +67,7 @@ class TwoNodes:
         for name, link, last in ((self._near, near, 1), (self._far, far, 2)):
             _ip("-n", name, "addr", "add", f"{self._net}.{last}/24", "dev", link)
             _ip("-n", name, "link", "set", link, "up")
+            _ip("-n", name, "route", "add", "default", "dev", link)  # by its route Ray finds a machine's own address
         head = f"start --head --port=6379 --node-ip-address={self._net}.1 --include-dashboard=false"
         self._ray("near", self._near, f"{head} --num-cpus=1 --object-store-memory=80000000 --temp-dir={self._folder}")
         self._wait_for_head()
