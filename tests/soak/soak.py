@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,10 +91,10 @@ class Soak:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """`archsearch WORDS` in a process group of its own."""
         command = [*self.prefix, str(Path(sys.executable).with_name("archsearch")), *words]
-        log = (self.folder / f"{words[0]}.log").open("a")
-        return subprocess.Popen(
-            command, env=self.environ, cwd=self.folder, stdout=log, stderr=log, text=True, start_new_session=True
-        )
+        with (self.folder / f"{words[0]}.log").open("a") as log:
+            return subprocess.Popen(
+                command, env=self.environ, cwd=self.folder, stdout=log, stderr=log, text=True, start_new_session=True
+            )
 
     def trials(self, name: str) -> list[TrialRecord]:
         """The trials, with their measurements."""
@@ -109,9 +109,10 @@ class Soak:
 
     def training(self, name: str, process: subprocess.Popen[str]) -> TrialRecord:
         """A trial that a worker has."""
-        return waited_for(lambda: next(self._placed(name), None), process, f"{name}: no trial was given to a worker")
+        return waited_for(lambda: next(self.placed(name), None), process, f"{name}: no trial was given to a worker")
 
-    def _placed(self, name: str) -> Iterable[TrialRecord]:
+    def placed(self, name: str) -> Iterator[TrialRecord]:
+        """The trials that workers have; none of a search that is not there yet."""
         with suppress(StorageError):
             yield from (trial for trial in self.trials(name) if trial.state == "running" and trial.placement)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
     if fault:
         pytest.skip(fault)
     with tempfile.TemporaryDirectory(prefix="as-", dir="/tmp") as folder:  # Ray's sockets have short paths
-        cluster = TwoNodes(Path(folder), Soak(tmp_path, "").environ)
+        cluster = TwoNodes(Path(folder), dict(os.environ))
         try:
             cluster.start()
             yield cluster
@@ -31,7 +32,7 @@ def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
 
 def test_a_search_outlives_a_machine_that_is_cut_off(two_nodes: TwoNodes, tmp_path: Path) -> None:
     soak = Soak(tmp_path, f"sqlite:///{tmp_path}/search.db", steps=600)
-    soak.prefix = two_nodes.on_near()
+    soak.prefix, soak.environ["RAY_AUTH_MODE"] = two_nodes.on_near(), "disabled"
     process = soak.start("run", str(soak.spec("wide", WIDE)), "--address", two_nodes.address)
     try:
         waited_for(lambda: {"near", "far"} <= nodes(soak), process, "the machines do not both train")
@@ -52,7 +53,7 @@ def test_a_search_outlives_a_machine_that_is_cut_off(two_nodes: TwoNodes, tmp_pa
 
 
 def nodes(soak: Soak) -> set[str]:
-    return {trial.placement["node"] for trial in soak.trials("wide") if trial.state == "running" and trial.placement}
+    return {trial.placement["node"] for trial in soak.placed("wide") if trial.placement}
 
 
 def lost(soak: Soak) -> list[int]:

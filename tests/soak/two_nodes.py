@@ -48,7 +48,8 @@ class TwoNodes:
     """The head, "near", where drivers run, and one more machine, "far"; each trains one trial at a time."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
-        self._folder, self._environ = folder, {**environ, **_QUICK}
+        environ |= {"RAY_AUTH_MODE": "disabled"}  # nobody else reaches these namespaces
+        self._folder, self._environ = folder, environ | _QUICK
         self._near, self._far = (f"archsearch-{os.getpid()}-{name}" for name in ("near", "far"))
         self._links = [f"as{os.getpid() % 10**7}{end}" for end in "nf"]
         self._net = f"10.213.{os.getpid() % 250}"
@@ -66,13 +67,14 @@ class TwoNodes:
         for name, link, last in ((self._near, near, 1), (self._far, far, 2)):
             _ip("-n", name, "addr", "add", f"{self._net}.{last}/24", "dev", link)
             _ip("-n", name, "link", "set", link, "up")
-        head = f"ray start --head --port=6379 --node-ip-address={self._net}.1 --include-dashboard=false"
+            _ip("-n", name, "route", "add", "default", "dev", link)  # by its route Ray finds a machine's own address
+        head = f"start --head --port=6379 --node-ip-address={self._net}.1 --include-dashboard=false"
         self._ray("near", self._near, f"{head} --num-cpus=1 --object-store-memory=80000000 --temp-dir={self._folder}")
         self._wait_for_head()
         threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
 
     def _supervise(self) -> None:
-        joined = f"ray start --address={self.address} --node-ip-address={self._net}.2"
+        joined = f"start --address={self.address} --node-ip-address={self._net}.2"
         while not self._closing.is_set():
             process = self._ray("far", self._far, f"{joined} --num-cpus=1 --object-store-memory=80000000")
             process.wait()
@@ -80,8 +82,7 @@ class TwoNodes:
 
     def _ray(self, host: str, namespace: str, command: str) -> subprocess.Popen[bytes]:
         """A machine of its own host's name, whose processes end with the one that is returned."""
-        binary = Path(sys.executable).parent
-        inside = f"hostname {host}; exec {binary}/{command} --block"
+        inside = f"hostname {host}; exec {sys.executable} -P -m ray.scripts.scripts {command} --block"
         shut = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside]
         with (self._folder / f"{host}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -94,7 +95,8 @@ class TwoNodes:
         asked = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", "--address", self.address]
         until = time.monotonic() + START_SECONDS
         while subprocess.run(self.on_near(*asked), env=self._environ, capture_output=True, check=False).returncode:
-            assert time.monotonic() < until, (self._folder / "near.log").read_text()
+            ended = self._running[0].poll() is not None or time.monotonic() > until
+            assert not ended, (self._folder / "near.log").read_text()
             time.sleep(1.0)
 
     def on_near(self, *words: str) -> list[str]:
