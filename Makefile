@@ -36,7 +36,7 @@ test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 
 test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" -n 2 --dist worksteal tests/storage tests/cli tests/dashboard tests/search
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" -n 2 --dist worksteal tests/storage tests/cli tests/dashboard tests/search tests/jobs
 
 test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, installed by pip and trained
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field -n 2 --dist worksteal

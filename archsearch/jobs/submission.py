@@ -18,7 +18,17 @@ from archsearch.arch import digest_of
 from archsearch.errors import ClusterError, PluginError, UnknownNameError
 from archsearch.jobs.address import is_loopback
 from archsearch.jobs.asking import Part, ask, refuse
-from archsearch.jobs.cluster import ASKS_KEY, KEY_KEY, OWNER_KEY, SEARCH_KEY, Cluster, Job, JobExistsError, asks
+from archsearch.jobs.cluster import (
+    ASKS_KEY,
+    KEY_KEY,
+    OWNER_KEY,
+    SEARCH_KEY,
+    Cluster,
+    Job,
+    JobExistsError,
+    UnreachableError,
+    asks,
+)
 from archsearch.jobs.following import STOP_SECONDS, Tell
 from archsearch.jobs.plugins import Plugins
 from archsearch.jobs.question import Question
@@ -206,6 +216,11 @@ def submit(
                 rows.note(name, "failed", "the cluster has another job of that id")
                 raise
             return job, False
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{error} Whether the job {name} has arrived is not known: the same command finds out, and makes no "
+                "second one"
+            ) from None
     job = cluster.job(name)
     rows.heard(job)
     return job, True

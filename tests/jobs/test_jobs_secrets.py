@@ -7,21 +7,21 @@ import json
 import os
 import secrets
 import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from postgres_server import PostgresServer
 from ray_head import Head, ray_head
 from test_jobs_cluster import SPEC
 
-from archsearch.jobs import Cluster
-from archsearch.jobs.following import follow
 from archsearch.storage import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(1800)]
 
 CANARY = f"canary{secrets.token_hex(8)}"
 PAGES = (
@@ -59,18 +59,29 @@ def head(storage: Path) -> Iterator[Head]:
         yield found
 
 
-def answers(head: Head) -> dict[str, str]:
-    """What the cluster says on every page that tells of jobs, processes and nodes."""
+def asked(head: Head, page: str, body: dict[str, Any] | None = None) -> str:
+    """What the cluster answers to whoever has its token."""
     token = Path(head.client["RAY_AUTH_TOKEN_PATH"]).read_text()
-    found = {}
-    for page in PAGES:
-        asked = urllib.request.Request(head.address + page, headers={"Authorization": f"Bearer {token}"})
-        try:
-            with urllib.request.urlopen(asked, timeout=60) as answer:
-                found[page] = answer.read().decode("utf-8", "replace")
-        except urllib.error.HTTPError as error:
-            found[page] = error.read().decode("utf-8", "replace")
-    return found
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(head.address + page, data=data, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return str(answer.read().decode("utf-8", "replace"))
+    except urllib.error.HTTPError as error:
+        return error.read().decode("utf-8", "replace")
+
+
+def ended(head: Head, job: str, look: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """The job once it has finished; `look` is called while it runs."""
+    deadline = time.monotonic() + 900
+    while time.monotonic() < deadline:
+        found: dict[str, Any] = json.loads(asked(head, f"/api/jobs/{job}"))
+        if found["status"] in ("SUCCEEDED", "FAILED", "STOPPED"):
+            return found
+        look()
+        time.sleep(1)
+    raise AssertionError(f"{job} has not ended: {found}")
 
 
 def told_by_processes() -> list[str]:
@@ -105,10 +116,7 @@ def test_the_password_is_nowhere_but_in_its_file(
     postgres: PostgresServer,
     postgres_url: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in head.client.items():
-        monkeypatch.setenv(name, value)
     postgres.execute(f"CREATE ROLE canary LOGIN SUPERUSER PASSWORD '{CANARY}'")
     database = postgres_url.rpartition("/")[2]
     url = postgres.url(database, user="canary", password=CANARY)
@@ -117,27 +125,30 @@ def test_the_password_is_nowhere_but_in_its_file(
     spec = tmp_path / "watched.toml"
     spec.write_text(SPEC.format(name="watched", steps=40))
     said = head.archsearch("submit", str(spec), "--job-id", "watched")
-    cluster = Cluster(head.address)
     during: list[str] = []
-    job = follow(cluster, "watched", lambda text: during.extend(told_by_processes()), tell=during.append)
-    assert job.status == "SUCCEEDED", cluster.logs("watched")
+
+    def look() -> None:
+        during.extend(told_by_processes())
+        during.extend(map(str, told_by_files(head.folder / "tmp")))  # what Tune writes, which it removes in the end
+
+    job = ended(head, "watched", look)
     said += head.archsearch("logs", "watched") + head.archsearch("jobs") + head.archsearch("doctor")
+    assert job["status"] == "SUCCEEDED", said
     assert during == []
     assert CANARY not in said
-    assert CANARY not in cluster.logs("watched")
-    assert [page for page, text in answers(head).items() if CANARY in text] == []
-    assert CANARY not in _environment_of_a_job(cluster)
+    assert [page for page in PAGES if CANARY in asked(head, page)] == []
+    assert CANARY not in environment_of_a_job(head)
     assert told_by_files(head.folder, Path(head.client["XDG_STATE_HOME"]), tmp_path) == []
     with Store.open(url, read_only=True) as store:
         assert store.search("watched").state == "complete"
         assert CANARY not in json.dumps(store.search("watched").spec)
 
 
-def _environment_of_a_job(cluster: Cluster) -> str:
+def environment_of_a_job(head: Head) -> str:
     """What whoever may submit reads of the environment that Ray was started with."""
-    cluster.submit("curious", "env; echo the-end", metadata={}, runtime_env={})
-    follow(cluster, "curious", lambda text: None, tell=lambda text: None)
-    said = cluster.logs("curious")
+    asked(head, "/api/jobs/", {"entrypoint": "env; echo the-end", "submission_id": "curious"})
+    ended(head, "curious")
+    said = asked(head, "/api/jobs/curious/logs")
     assert "ARCHSEARCH_STORAGE_FILE=" in said
     assert "the-end" in said
     return said
