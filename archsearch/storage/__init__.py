@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from archsearch.storage.driver import Driver
+from archsearch.storage.reader import Reader
 from archsearch.storage.records import (
     STALE_AFTER,
     MeasurementRecord,
@@ -22,6 +23,7 @@ __all__ = [
     "MeasurementRecord",
     "MetricValue",
     "NewTrial",
+    "Reader",
     "SearchRecord",
     "Store",
     "TrialPage",
