@@ -216,7 +216,7 @@ def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
         monkeypatch.setitem(PROGRAMS, name, f'#!/usr/bin/env bash\necho "{name} $*" >> "$CALLS"\nexec {call} "$@"\n')
     monkeypatch.delitem(PROGRAMS, "hostname")
     url = f"sqlite:///{tmp_path}/searches.db"
-    more = {"ARCHSEARCH_STORAGE": url, "HEAD_IP": "127.0.0.1", "SLURM_CPUS_PER_TASK": "1", "NODES": "n1"}
+    more = {"ARCHSEARCH_STORAGE": url, "SLURM_CPUS_PER_TASK": "1", "NODES": "n1"}
 
     def begun(folder: str) -> Job:
         (tmp_path / folder).mkdir()
@@ -230,7 +230,7 @@ def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
             limit = time.monotonic() + 300
             while not (store.searches() and store.trials(store.searches()[0].id, states=["running"])):
                 assert time.monotonic() < limit
-                assert first.process.poll() is None, first.ended()
+                assert first.process.poll() is None, (first.ended(), first.said)
                 time.sleep(0.2)
             first.process.send_signal(signal.SIGUSR1)
             assert first.ended() == 130, first.said
