@@ -10,7 +10,12 @@ import pytest
 from house import ROOT
 from test_layering import FLOORS
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "plugins").glob("*/README.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(path for place in ("docs/*.md", "deploy/*.md", "plugins/*/README.md") for path in ROOT.glob(place)),
+    ]
+)
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 

@@ -50,6 +50,7 @@ OWNERS = {
     "triton": {"kernels", "ops"},
     "ray": {"search", "jobs"},
     "optuna": {"search", "analysis"},
+    "prometheus_client": {"search"},
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
     "typer": {"cli"},

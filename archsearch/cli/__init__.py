@@ -31,6 +31,7 @@ from archsearch.cli import (
     run,
     show,
 )
+from archsearch.cli.logs import Remarks
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
 from archsearch.cli.output import tell
 from archsearch.errors import ArchsearchError
@@ -85,7 +86,7 @@ class _UsageError(Protocol):
 def main() -> None:
     """Entry point of ``archsearch``: errors in one or two lines on stderr, with their stable exit codes."""
     prepare_streams()
-    logging.basicConfig(format="%(message)s", handlers=[_Remarks(logging.WARNING)])
+    logging.basicConfig(format="%(message)s", handlers=[Remarks()])
     logging.captureWarnings(True)
     try:
         code = app(standalone_mode=False) or 0
@@ -103,14 +104,6 @@ def main() -> None:
             raise
         code = _explain(error)
     sys.exit(code)
-
-
-class _Remarks(logging.Handler):
-    """Warnings and log records of libraries, on stderr: stdout is the answer's alone."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """A line or more."""
-        tell(self.format(record))
 
 
 def _explain(error: Exception) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +32,7 @@ StorageOption = Annotated[
 
 def print_json(data: Any, outlet: Outlet | None = None) -> None:
     """Plain data as JSON on stdout, or `outlet`, in ASCII; NaN and infinities become null."""
-    text = json.dumps(_finite(data), indent=2, allow_nan=False, default=str)
+    text = json.dumps(finite(data), indent=2, allow_nan=False, default=str)
     (outlet or Outlet()).write(
         text.replace("\x7f", r"\u007f") + "\n"
     )  # the one control character that json leaves as it is
@@ -43,9 +43,28 @@ def write(text: str) -> None:
     Outlet().write(printable(text))
 
 
+_formats: list[Callable[[str], str]] = []
+"""What makes a remark the line that is told; at most one, and text as it is without."""
+
+
 def tell(text: str) -> None:
     """A remark on stderr, a line or more, escaped too; one that cannot be written is lost."""
-    QuietOutlet(stderr=True).write(printable(text) + "\n")
+    tell_line(_formats[0](text) if _formats else printable(text))
+
+
+def tell_line(line: str) -> None:
+    """A line on stderr as it is."""
+    QuietOutlet(stderr=True).write(line + "\n")
+
+
+def tell_lines_with(format_line: Callable[[str], str] | None) -> None:
+    """From now on this makes each remark a line; None for text as it is."""
+    _formats[:] = [] if format_line is None else [format_line]
+
+
+def lines_are_told_with() -> Callable[[str], str] | None:
+    """What makes a remark a line, None for text as it is."""
+    return _formats[0] if _formats else None
 
 
 @contextlib.contextmanager
@@ -61,16 +80,21 @@ class _Aside(io.TextIOBase):
         self._outlet = QuietOutlet(stderr=True)
 
     def write(self, text: str) -> int:
+        if _formats:
+            if text.strip():
+                tell(text.strip())
+            return len(text)
         return self._outlet.write(printable(text))
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
+    """Plain data in which NaN and infinities are None."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, dict):
-        return {str(key): _finite(value) for key, value in data.items()}
+        return {str(key): finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return data
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsearch.cli.logs import LogFormatOption
 from archsearch.cli.outlet import QuietOutlet
 from archsearch.cli.output import JsonFlag, StorageOption, print_json, prints_told, quiet_console
+from archsearch.cli.watching import MetricsOption, Watching
 
 if TYPE_CHECKING:
     from archsearch.search import Problem, SearchOutcome, SearchSpec
-    from archsearch.search.view import View
     from archsearch.storage import Store
 
 EXIT_CODES = (
@@ -80,6 +81,8 @@ def run(
     retrain: RetrainOption = False,
     max_hours: HoursOption = None,
     until: UntilOption = None,
+    metrics: MetricsOption = None,
+    log_format: LogFormatOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs a search from its spec to its front.
@@ -103,7 +106,8 @@ def run(
         if go_on and problem.spec.name in [record.name for record in store.searches()]:
             allowed = _growing(grow=grow, trials=trials)
             search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
-        outcome = _watched(partial(search, limit=limit), problem, store, address, json=json)
+        watching = Watching(json=json, log_format=log_format, metrics=metrics)
+        outcome = _watched(partial(search, limit=limit), problem, store, address, watching)
         _finish(store, outcome, url, json=json)
 
 
@@ -119,6 +123,8 @@ def resume(
     retrain: RetrainOption = False,
     max_hours: HoursOption = None,
     until: UntilOption = None,
+    metrics: MetricsOption = None,
+    log_format: LogFormatOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Goes on with a search that was stopped or killed.
@@ -137,7 +143,8 @@ def resume(
         problem = _problem(SearchSpec.from_dict(store.search(name).spec), trials=trials, concurrency=concurrency)
         allowed = _growing(trials=trials, concurrency=concurrency)
         search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
-        outcome = _watched(partial(search, limit=limit), problem, store, address, json=json)
+        watching = Watching(json=json, log_format=log_format, metrics=metrics)
+        outcome = _watched(partial(search, limit=limit), problem, store, address, watching)
         _finish(store, outcome, url, json=json)
 
 
@@ -149,10 +156,9 @@ def _problem(spec: SearchSpec, **given: int | None) -> Problem:
     return Problem.of(_with(spec, **given), load_registry())
 
 
-def _watched(search: Search, problem: Problem, store: Store, address: str | None, *, json: bool) -> SearchOutcome:
+def _watched(search: Search, problem: Problem, store: Store, address: str | None, watching: Watching) -> SearchOutcome:
     """Runs a search to its end under the eyes of the user."""
-    view = _view(json=json)
-    with prints_told():
+    with watching.view(store, problem.spec.name) as view, prints_told():
         return search(problem, store=store, view=view, address=address)
 
 
@@ -164,13 +170,6 @@ def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int 
         return list(GROWING)
     given = {"search.trials": trials, "search.concurrency": concurrency}
     return [key for key, value in given.items() if value is not None]
-
-
-def _view(*, json: bool) -> View:
-    """The live view on a terminal, lines in a pipe; beside JSON it speaks on stderr."""
-    from archsearch.cli.live import make_view
-
-    return make_view(quiet_console(stderr=json))
 
 
 def _with(spec: SearchSpec, **given: int | None) -> SearchSpec:

@@ -102,3 +102,15 @@ class GuardedView(View):
         except (Exception, SystemExit) as error:  # rich ends the process where a reader has left
             self._view = None
             _log.warning("the search goes on unseen, its view failed: %s: %s", type(error).__name__, error)
+
+
+class Views(GuardedView):
+    """Several views; one that fails is given up alone."""
+
+    def __init__(self, *views: View) -> None:
+        super().__init__(View())
+        self._views = [GuardedView(view) for view in views]
+
+    def _tell(self, what: Callable[[View], None]) -> None:
+        for view in self._views:
+            what(view)

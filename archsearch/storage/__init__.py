@@ -5,6 +5,7 @@ from __future__ import annotations
 from archsearch.storage.driver import Driver
 from archsearch.storage.lease import Lease
 from archsearch.storage.owner import owner_here
+from archsearch.storage.reader import Reader
 from archsearch.storage.records import (
     STALE_AFTER,
     MeasurementRecord,
@@ -31,6 +32,7 @@ __all__ = [
     "NewProposal",
     "NewTrial",
     "ProposalRecord",
+    "Reader",
     "SearchRecord",
     "Store",
     "TrialPage",

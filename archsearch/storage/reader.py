@@ -159,6 +159,12 @@ class Reader:
         with self._reading() as session:
             return trial_records(session, and_(*where), self._remarks)
 
+    def trial_counts(self, search_id: int) -> dict[str, int]:
+        """How many trials of a search are in each state that any is in."""
+        query = select(Trial.state, func.count()).where(Trial.search_id == search_id).group_by(Trial.state)
+        with self._reading() as session:
+            return {str(state): count for state, count in session.execute(query)}
+
     def trial(self, trial_id: int) -> TrialRecord:
         """One trial, with its measurements by task and seed."""
         with self._reading() as session:

@@ -1,0 +1,72 @@
+"""The files of deploy/: where they are, and what is in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+SCRIPTS = sorted([*DEPLOY.rglob("*.sh"), *DEPLOY.rglob("*.sbatch")])
+FILES = sorted(
+    path
+    for path in DEPLOY.rglob("*")
+    if path.is_file() and path.parent.name != "secrets" and path.suffix not in (".sql", ".pyc") and path.name != ".env"
+)
+"""Files that were written by hand; secrets that somebody made here are not."""
+
+
+def ident(path: Path) -> str:
+    return str(path.relative_to(DEPLOY))
+
+
+def documents(path: Path) -> list[Any]:
+    """The documents of a YAML file."""
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def schema(name: str) -> Any:
+    return json.loads((Path(__file__).parent / "schemas" / f"{name}.json").read_text())
+
+
+def compose() -> Any:
+    return documents(DEPLOY / "compose" / "compose.yaml")[0]
+
+
+def manifests() -> list[tuple[str, Any]]:
+    """Every resource of Kubernetes, with a name to tell it by."""
+    return [
+        (f"{path.name}-{found['kind']}-{found['metadata']['name']}", found)
+        for path in sorted(KUBERNETES.glob("*.yaml"))
+        for found in documents(path)
+        if found["kind"] != "Kustomization"
+    ]
+
+
+def pods(node: Any) -> Iterator[dict[str, Any]]:
+    """The templates of pods, however deep they lie."""
+    if isinstance(node, dict):
+        if isinstance(node.get("spec"), dict) and "containers" in node["spec"]:
+            yield node
+        for value in node.values():
+            yield from pods(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from pods(value)
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def security_headers(text: str) -> dict[str, str]:
+    """The block `header` of a Caddyfile."""
+    block = text[re.search(r"\theader \{|    header \{", text).end() :]  # type: ignore[union-attr]
+    lines = [line.strip() for line in block[: block.index("}")].splitlines()]
+    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith(("#", "-")))

@@ -1,0 +1,135 @@
+"""The manifests for Kubernetes: valid, closed, and the same where they say the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from deploy_files import DEPLOY, KUBERNETES, containers, documents, manifests, pods, schema, security_headers
+from jsonschema import Draft202012Validator
+
+VERSION = "1.33"
+MANIFESTS = manifests()
+OURS = [pytest.param(found, id=name) for name, found in MANIFESTS if found["apiVersion"] == "ray.io/v1"]
+STANDARD = [pytest.param(found, id=name) for name, found in MANIFESTS if found["apiVersion"] != "ray.io/v1"]
+PODS = [pytest.param(pod, id=f"{name}-{number}") for name, found in MANIFESTS for number, pod in enumerate(pods(found))]
+
+
+@pytest.mark.parametrize("manifest", STANDARD)
+def test_a_manifest_is_what_kubernetes_publishes(manifest: Any) -> None:
+    assert kubernetes_validate.validate(manifest, VERSION, strict=True) == VERSION
+
+
+@pytest.mark.parametrize("manifest", OURS)
+def test_a_resource_of_kuberay_is_what_its_types_say(manifest: Any) -> None:
+    Draft202012Validator(schema("kuberay")).validate(manifest)
+
+
+def test_a_slip_in_a_resource_of_kuberay_is_seen() -> None:
+    cluster = documents(KUBERNETES / "raycluster.yaml")[0]
+    cluster["spec"]["authOption"] = cluster["spec"].pop("authOptions")
+    assert not Draft202012Validator(schema("kuberay")).is_valid(cluster)
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_a_pod_template_is_what_kubernetes_publishes(pod: dict[str, Any]) -> None:
+    whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **pod.get("metadata", {})}, **pod}
+    whole["metadata"] = {"name": "x", **pod.get("metadata", {})}
+    kubernetes_validate.validate(whole, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_a_pod_is_restricted(pod: dict[str, Any]) -> None:
+    """What the profile that namespace.yaml enforces asks for, and limits."""
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    context = pod["spec"]["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == 10001
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(pod):
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+        for kind in ("requests", "limits"):
+            assert set(container["resources"][kind]) >= {"cpu", "memory"}
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_secrets_come_by_reference_and_into_no_variable(pod: dict[str, Any]) -> None:
+    names = {volume["name"] for volume in pod["spec"].get("volumes", [])}
+    for container in containers(pod):
+        assert {mount["name"] for mount in container.get("volumeMounts", [])} <= names
+        for variable in container.get("env", []):
+            assert "secretKeyRef" not in str(variable)
+            assert ":" not in variable["value"].partition("//")[2].partition("@")[0], "a password in a URL"
+    assert not [found for _, found in MANIFESTS if found["kind"] == "Secret"]
+
+
+def test_clusters_ask_for_a_token() -> None:
+    specs = [found.value if hasattr(found, "value") else found.values[0]["spec"] for found in OURS]
+    clusters = [spec.get("rayClusterSpec", spec) for spec in specs]
+    assert [cluster["authOptions"] for cluster in clusters] == [{"mode": "token"}] * 2
+
+
+def test_a_job_s_cluster_is_the_shared_one_and_the_spec() -> None:
+    shared = documents(KUBERNETES / "raycluster.yaml")[0]["spec"]
+    spec, job = documents(KUBERNETES / "rayjob.yaml")
+    own = job["spec"]["rayClusterSpec"]
+    head = own["headGroupSpec"]["template"]["spec"]
+    head["containers"][0]["volumeMounts"].remove({"name": "spec", "mountPath": "/spec", "readOnly": True})
+    head["volumes"].remove({"name": "spec", "configMap": {"name": spec["metadata"]["name"]}})
+    assert own == shared
+
+
+def test_the_spec_of_the_job_is_one() -> None:
+    import tomllib
+
+    from archsearch.search import SearchSpec
+
+    spec, job = documents(KUBERNETES / "rayjob.yaml")
+    assert "/spec/spec.toml" in job["spec"]["entrypoint"]
+    read = SearchSpec.from_dict(tomllib.loads(spec["data"]["spec.toml"]))
+    assert read.name == job["metadata"]["name"]
+
+
+def test_nothing_comes_in_that_no_policy_names() -> None:
+    policies = {found["metadata"]["name"]: found["spec"] for found in documents(KUBERNETES / "network.yaml")}
+    assert policies["closed"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    for name in set(policies) - {"closed"}:
+        for rule in policies[name]["ingress"]:
+            assert rule["from"], "an empty list lets everybody in"
+    ray = policies["ray-among-itself"]
+    assert ray["podSelector"]["matchLabels"] == {"ray.io/is-ray-node": "yes"}
+    jobs_port = [rule for rule in ray["ingress"] if {"protocol": "TCP", "port": 8265} in rule.get("ports", [])]
+    names = [peer["namespaceSelector"]["matchLabels"] for peer in jobs_port[0]["from"] if "namespaceSelector" in peer]
+    assert names == [{"kubernetes.io/metadata.name": "kuberay-system"}]
+
+
+def test_the_dashboard_is_reached_through_its_login_alone() -> None:
+    found = {item["kind"]: item for item in documents(KUBERNETES / "dashboard.yaml")}
+    pod = found["Deployment"]["spec"]["template"]
+    ports = [port for container in containers(pod) for port in container.get("ports", [])]
+    assert ports == [{"name": "http", "containerPort": 8443}]
+    assert "--host" not in found["Deployment"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert found["Service"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert found["Service"]["spec"]["ports"][0]["targetPort"] == "http"
+    assert found["Ingress"]["spec"]["tls"]
+
+
+def test_the_headers_are_those_of_compose() -> None:
+    caddyfile = documents(KUBERNETES / "dashboard.yaml")[0]["data"]["Caddyfile"]
+    ours = (DEPLOY / "compose" / "caddy" / "Caddyfile").read_text()
+    assert security_headers(caddyfile) == security_headers(ours)
+    assert set(security_headers(ours)) >= {
+        "Content-Security-Policy",
+        "X-Frame-Options",
+        "X-Content-Type-Options",
+        "Referrer-Policy",
+        "Strict-Transport-Security",
+    }
+
+
+def test_kustomize_names_files_that_exist() -> None:
+    listed = documents(KUBERNETES / "kustomization.yaml")[0]["resources"]
+    assert [name for name in listed if not (KUBERNETES / name).is_file()] == []
+    assert {path.name for path in KUBERNETES.glob("*.yaml")} - set(listed) == {"kustomization.yaml", "rayjob.yaml"}
