@@ -18,7 +18,7 @@ def test_the_script_that_streamlit_runs_is_there() -> None:
 
 
 def test_what_is_read_ahead_is_what_pages_read(url: str) -> None:
-    assert serve.read_ahead() == len(store().searches())
+    assert serve.read_ahead(seconds=3600) == len(store().searches())
     newest = store().searches()[-1]
     kept = answers.hypervolume(newest)
     assert kept is answers.hypervolume(newest)
@@ -28,7 +28,7 @@ def test_what_is_read_ahead_is_what_pages_read(url: str) -> None:
 def test_a_database_that_is_not_there_is_left_to_the_page(empty_url: str) -> None:
     assert serve.read_ahead() == 0
     fill(empty_url)
-    assert serve.read_ahead() > 1
+    assert serve.read_ahead(seconds=3600) > 1
 
 
 @pytest.mark.parametrize("name", ["streamlit", "pandas", "plotly", "archsearch", "archsearch_dashboard", "script"])
