@@ -27,6 +27,7 @@ from archsearch.cli import (
     report,
     run,
     show,
+    survey,
 )
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
 from archsearch.cli.output import tell
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 for module in (
     run,
+    survey,
     pareto,
     show,
     cost,
