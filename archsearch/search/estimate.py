@@ -63,8 +63,9 @@ def _rates(problem: Problem, store: Store | None) -> Mapping[str, list[float]]:
     wanted = {task.name for task in problem.tasks.values()}
     for one in _measurements(store):
         name, rate = one.task.partition(":")[0], one.payload.get("tokens_per_second")
-        timed = isinstance(rate, int | float) and rate > 0
-        if timed and name in wanted and _alike(problem, one.payload.get("arch")):
+        if name not in wanted or not _alike(problem, one.payload.get("arch")):
+            continue
+        if isinstance(rate, int | float) and rate > 0:
             found.setdefault(name, []).append(float(rate))
     return found
 
