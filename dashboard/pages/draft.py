@@ -111,7 +111,7 @@ def _tell(fault: str) -> None:
 def _plain_table(draft: Draft, table: str) -> Draft:
     """A table by its schema, its usual keys first."""
     found = drafts.fields(drafts.TABLES[table])
-    usual = [field for field in found if field.name in _USUAL[table]]
+    usual = [field for name in _USUAL[table] for field in found if field.name == name]
     values = _fields(usual, draft, table)
     with st.popover("More", icon=":material/more_horiz:"):
         values |= _fields([field for field in found if field not in usual], draft, table)
@@ -156,7 +156,8 @@ def _space(draft: Draft, table: str) -> Draft:
     wanted = {"periodic": ("period",), "ratio": ("ratios", "costly")}.get(pattern or "free", ())
     values = _fields([by_name[name] for name in wanted], draft, table)
     kept = {name: None for name in given if name not in mixers}  # options of a mixer that is no longer there, too
-    options = {name: _narrowed(name, given.get(name)) for name in mixers if name in known}
+    with st.container(horizontal=True):
+        options = {name: _narrowed(name, given.get(name)) for name in mixers if name in known}
     unknown = {name: given[name] for name in mixers if name not in known and name in given}
     return drafts.with_table(
         draft, table, {**kept, "mixers": mixers, "pattern": pattern, **values, **options, **unknown}

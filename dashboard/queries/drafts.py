@@ -45,6 +45,8 @@ SMALL: Mapping[str, Any] = {
 }
 """A search of minutes, to begin with."""
 
+_SHORT = re.compile(r"= \[\n((?:    [^ \n].*,\n){1,8})\]$", re.MULTILINE)
+"""A list of plain values over several lines, of which a few fit into one."""
 _FIELD = re.compile(r"^``(\w+)``: ", re.MULTILINE)
 
 
@@ -230,9 +232,10 @@ def to_toml(draft: Mapping[str, Any]) -> str:
     order = ["name", "seed", "model", "space", "tasks", "recipe", "objectives", "budget", "search"]
     known = {key: draft[key] for key in order if key in draft}
     try:
-        return tomli_w.dumps({**known, **draft})
+        text = tomli_w.dumps({**known, **draft})
     except (TypeError, ValueError) as error:
         raise SpecError(f"this cannot be written as TOML: {error}") from None
+    return _SHORT.sub(lambda found: f"= [{', '.join(line.strip()[:-1] for line in found[1].splitlines())}]", text)
 
 
 def digest(*parts: str) -> str:

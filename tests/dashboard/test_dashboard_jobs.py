@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from archsearch_dashboard import command_line
 from archsearch_dashboard.pages import jobs as page
+from archsearch_dashboard.queries import drafts
 from archsearch_dashboard.queries.jobs import jobs_table, last_lines
 from dashboard_samples import open_page, texts, well
 from streamlit.testing.v1 import AppTest
@@ -269,3 +270,14 @@ def test_a_log_is_shown_by_its_end() -> None:
     assert left_out == 11
     assert len(shown.splitlines()[0]) == 401
     assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["a", "b"], ["],\n", '"', "    x,"], list(range(20)), [[1, 2], [3]], [{"name": "mqar"}, {"name": "copy"}], []],
+    ids=["short", "odd", "long", "nested", "tables", "empty"],
+)
+def test_a_list_is_read_as_it_was_written(values: list[Any]) -> None:
+    draft = {"name": "x", "space": {"mixers": values, "last": 1}, "tasks": values}
+    assert drafts.from_text(drafts.to_toml(draft)) == draft
+    assert 'mixers = ["full", "sliding", "linear"]' in drafts.to_toml(drafts.SMALL)
