@@ -1,10 +1,14 @@
-"""The server: Streamlit over the pages, which are imported, and the newest searches read, before it listens."""
+"""The server: Streamlit over the pages, which are imported, and the newest searches read, before it listens.
+
+Where reading takes long, it listens meanwhile: whoever asks for a search that is just being read waits for that.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 from streamlit.web import cli
 
@@ -21,7 +25,9 @@ READ_AHEAD_SECONDS = 5.0
 
 def main() -> None:
     """Runs Streamlit with the options of this process; the first viewer waits for no import."""
-    read_ahead()
+    reading = Thread(target=read_ahead, name="read ahead", daemon=True)
+    reading.start()
+    reading.join(READ_AHEAD_SECONDS)
     cli.main(prog_name="streamlit", args=["run", str(SCRIPT), f"--{ONE_WAY_OUT}=true", *sys.argv[1:]])
 
 

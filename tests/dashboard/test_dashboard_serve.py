@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 from archsearch_dashboard import serve
@@ -29,6 +30,22 @@ def test_a_database_that_is_not_there_is_left_to_the_page(empty_url: str) -> Non
     assert serve.read_ahead() == 0
     fill(empty_url)
     assert serve.read_ahead(seconds=3600) > 1
+
+
+def test_a_database_that_takes_long_keeps_nobody_from_the_door(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, listens = Event(), Event()
+
+    def read_ahead() -> int:
+        begun.set()
+        assert listens.wait(60)
+        return 0
+
+    monkeypatch.setattr(serve, "read_ahead", read_ahead)
+    monkeypatch.setattr(serve, "READ_AHEAD_SECONDS", 0.0)
+    monkeypatch.setattr(serve.cli, "main", lambda **_: listens.set())
+    serve.main()
+    assert begun.wait(60)
+    assert listens.is_set()
 
 
 @pytest.mark.parametrize("name", ["streamlit", "pandas", "plotly", "archsearch", "archsearch_dashboard", "script"])
