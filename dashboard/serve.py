@@ -16,7 +16,7 @@ from archsearch.errors import ArchsearchError
 
 from . import app
 from .connection import registry, store
-from .reading import answers, evidence
+from .reading import answers, evidence, front
 from .tables import ONE_WAY_OUT
 
 SCRIPT = Path(app.__file__).parent / "entry" / "script.py"
@@ -45,6 +45,7 @@ def read_ahead(seconds: float = READ_AHEAD_SECONDS) -> int:
             answers.hypervolume(search)
             answers.values(search)
             if not count:
+                front.read_front(search, [objective.name for objective in answers.answer(search).objectives[:3]])
                 evidence.evidence_of(search)
             count += 1
     except ArchsearchError:
