@@ -1,6 +1,6 @@
 """How long the dashboard's pages take over very many trials, beside optuna-dashboard on as many where it is installed.
 
-python benchmarks/dashboard.py [--trials 50000] [--repeats 3] [--database FILE]
+python benchmarks/dashboard.py [--trials 50000] [--repeats 3] [--database FILE] [--postgres]
 
 Seconds from the request of a fresh browser, which holds nothing of the dashboard yet, to a server that has just begun
 to listen. First paint: until what the page is for stands there in words or as a table; drawn: until every chart is
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,13 +29,15 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "dashboard")]
 
 from browser import chromium, served, settled, viewer, wait_for, window  # noqa: E402
-from dashboard_bulk import fill_many  # noqa: E402
-from playwright.sync_api import Browser, Page  # noqa: E402
+from dashboard_bulk import copy_into_postgres, fill_many  # noqa: E402
+from playwright.sync_api import Browser, Error, Page  # noqa: E402
 from ports import free_port  # noqa: E402
+from postgres_server import postgres_server  # noqa: E402
 from sqlalchemy import MetaData, create_engine, insert, select  # noqa: E402
 
 SEARCHES = 3
 PAINT_SECONDS, FILTER_SECONDS = 2.0, 0.5
+VIEWERS, VIEWERS_SECONDS = 5, 3.0
 OPTUNA_MS = 600_000
 ANSWERED = "[data-testid=stHeading]"
 EMPTY = """import streamlit as st
@@ -51,6 +53,7 @@ def main() -> None:
     reader.add_argument("--trials", type=int, default=50_000)
     reader.add_argument("--repeats", type=int, default=3)
     reader.add_argument("--database", type=Path, help="A file to fill, or one that was filled before.")
+    reader.add_argument("--postgres", action="store_true", help="Read them from a PostgreSQL server of its own.")
     given = reader.parse_args()
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         path = given.database or Path(folder) / "many.db"
@@ -59,9 +62,23 @@ def main() -> None:
         print(f"{given.trials:,} trials in {SEARCHES} searches, {given.repeats} repeats: median (least to greatest)")
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it", flush=True)
         empty(browser, Path(folder), given.repeats)
-        paints(browser, f"sqlite:///{path}", given.repeats)
-        filters(browser, f"sqlite:///{path}", given.repeats)
+        with database(path, postgres=given.postgres) as url:
+            paints(browser, url, given.repeats)
+            filters(browser, url, given.repeats)
+            viewers(browser, url, given.repeats)
         optuna(browser, Path(folder), given.trials, given.repeats)
+
+
+@contextmanager
+def database(path: Path, *, postgres: bool) -> Iterator[str]:
+    """The URL of the trials: the file's, or that of a role that may only read them on a PostgreSQL server."""
+    if not postgres:
+        yield f"sqlite:///{path}"
+        return
+    with postgres_server() as server:
+        name = server.new_database()
+        copy_into_postgres(str(path), server.url(name))
+        yield server.reader_url(name)
 
 
 def show(label: str, seconds: Sequence[float], target: float | None = None) -> None:
@@ -151,6 +168,38 @@ def filters(browser: Browser, url: str, repeats: int) -> None:
             words.append(timed(lambda: find(page, f"kda(key_dim=4) {('full', 'gla', 'moba')[index % 3]}")))  # noqa: B023
     show("Front: a group switched", chart, FILTER_SECONDS)
     show("All trials: a text that filters", words, FILTER_SECONDS)
+
+
+def viewers(browser: Browser, url: str, repeats: int) -> None:
+    """`VIEWERS` windows that open the front at the same time, in one browser on this machine."""
+    view = views()["Front"]
+    first, drawn = [], []
+    with served(url) as dashboard:
+        for _ in range(repeats):
+            with ExitStack() as windows:
+                pages = [windows.enter_context(window(browser)) for _ in range(VIEWERS)]
+                for page in pages:  # by a timer of its own, so that none waits for the one before
+                    page.evaluate(
+                        "where => { setTimeout(() => location.href = where, 0) }", f"{dashboard.address}/{view.address}"
+                    )
+                begun = time.perf_counter()
+                for kept, there in ((first, view.answered), (drawn, ".js-plotly-plot .main-svg")):
+                    kept.extend(_waits(pages, there, begun))
+    show(f"Front, {VIEWERS} viewers at once: first paint", first, VIEWERS_SECONDS)
+    show(f"Front, {VIEWERS} viewers at once: drawn", drawn)
+
+
+def _waits(pages: Sequence[Page], selector: str, begun: float) -> list[float]:
+    """Seconds since `begun` until each of `pages` shows what `selector` selects."""
+    left, found = list(pages), []
+    while left:
+        for page in list(left):
+            with suppress(Error):  # a page that is just being left for the next address has no document
+                if page.locator(selector).count():
+                    left.remove(page)
+                    found.append(time.perf_counter() - begun)
+        time.sleep(0.02)
+    return found
 
 
 def switch_group(page: Page) -> None:

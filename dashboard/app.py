@@ -18,9 +18,10 @@ import streamlit as st
 __package__ = "archsearch_dashboard"  # Streamlit runs this file as a script, which belongs to no package by itself
 
 from .boundary import guarded
+from .command_line import cluster
 from .login import admitted
 from .navigation import remember_pages
-from .pages import architecture, compare, front, matters, mixers, searches
+from .pages import architecture, compare, front, jobs, matters, mixers, searches
 from .remarks import remarks
 
 _SPACE = (
@@ -52,6 +53,8 @@ def main(start: str = "searches") -> None:
         ("matters", matters.page, "What matters", ":material/tune:"),
         ("mixers", mixers.page, "Mixers", ":material/category:"),
     ]
+    if cluster():
+        listed.append(("jobs", jobs.page, "Jobs", ":material/send:"))
     pages = {
         slug: st.Page(guarded(draw), title=title, icon=icon, url_path=slug, default=slug == start)
         for slug, draw, title, icon in listed

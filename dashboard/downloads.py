@@ -11,11 +11,13 @@ import streamlit as st
 from archsearch.analysis.csv_text import csv_bytes
 
 
-def csv_button(label: str, table: pd.DataFrame, file_name: str, *, small: bool = False) -> None:
-    """A button that downloads `table`; its cells cannot be taken for formulas by a spreadsheet."""
+def csv_button(
+    label: str, table: pd.DataFrame | Callable[[], pd.DataFrame], file_name: str, *, small: bool = False
+) -> None:
+    """A button that downloads `table`, or what it gives; its cells cannot be taken for formulas by a spreadsheet."""
     st.download_button(
         label,
-        lambda: csv_bytes(table),
+        lambda: csv_bytes(table() if callable(table) else table),
         file_name=safe_name(file_name),
         mime="text/csv",
         on_click="ignore",

@@ -31,6 +31,24 @@ def admitted() -> bool:
     return False
 
 
+def submitter() -> str | None:
+    """Who sends a search: the mail address of the login, "" without one; None for whoever may only read.
+
+    ``submitters`` in a section ``[archsearch]`` of the secrets lists who may, as ``viewers`` does; without it, whoever
+    may read.
+    """
+    if not st.secrets.load_if_toml_exists() or "auth" not in st.secrets:
+        return ""
+    user = st.user.to_dict()
+    allowed = st.secrets.get("archsearch", {}).get("submitters")
+    return str(user.get("email") or "") if admitted_as(user) and may_read(user, allowed) else None
+
+
+def admitted_as(user: Mapping[str, object]) -> bool:
+    """Whether somebody who is logged in as `user` may read."""
+    return bool(user.get("is_logged_in")) and may_read(user, st.secrets.get("archsearch", {}).get("viewers"))
+
+
 def _unreadable() -> bool:
     """Whether there are secrets that cannot be read: they may ask for a login, and so nothing is shown."""
     if not any(Path(path).exists() for path in st.get_option("secrets.files")):

@@ -48,6 +48,10 @@ class ShownStore(Store):
     def search(self, name: str | int) -> SearchRecord:
         return self._shown_search(super().search(name))
 
+    def stored_spec(self, name: str) -> Mapping[str, Any]:
+        """The spec of a search as it was stored, whatever it holds: to be read by `SearchSpec`, not to be shown."""
+        return super().search(name).spec
+
     def searches(self) -> list[SearchRecord]:
         return [self._shown_search(record) for record in super().searches()]
 

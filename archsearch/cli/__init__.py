@@ -30,6 +30,7 @@ from archsearch.cli import (
     report,
     run,
     show,
+    survey,
 )
 from archsearch.cli.logs import Remarks
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
@@ -53,6 +54,7 @@ app = typer.Typer(
 for module in (
     run,
     add,
+    survey,
     pareto,
     show,
     cost,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +16,8 @@ from archsearch.cli.output import StorageOption, console
 
 LOOPBACK = "127.0.0.1"
 PORT = 8501
+SUBMIT_TO = "ARCHSEARCH_SUBMIT_TO"
+"""Tells the pages which cluster they may send searches to."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,14 +39,30 @@ def dashboard(
             help="Another host name by which browsers may ask, beside the loopback ones; may be repeated.",
         ),
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Listen beyond this machine without a login, as behind a proxy that asks for one."
+        ),
+    ] = False,
+    allow_submit: Annotated[
+        bool,
+        typer.Option("--allow-submit", help="Show the page Jobs, by which viewers send searches to a cluster."),
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="URL", help="With --allow-submit: URL of the cluster's Ray dashboard."),
+    ] = None,
 ) -> None:
     """Shows searches, fronts and architectures in a browser.
 
-    Reads the database and never writes to it. On another address than the loopback one, anybody who reaches the port
-    reads along: docs/dashboard.md says how to ask for a login.
+    Reads the database and never writes to it. Beyond this machine it asks for a login: docs/dashboard.md says how.
     """
     from archsearch import storage as database
 
+    submit_to = submit_address(allow_submit, address)
+    if not insecure:
+        refuse_open_door(host)
     needed = ("streamlit", "plotly", "archsearch_dashboard")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
@@ -52,8 +73,55 @@ def dashboard(
     database.Store.open(url, read_only=True).close()
     shown = f"[{host}]" if ":" in host else host
     console().print(f"{database.hide(url)} at http://{shown}:{port} (Ctrl-C ends it)", soft_wrap=True)
-    environment = {**os.environ, "ARCHSEARCH_STORAGE": url}
+    environment = {**os.environ, "ARCHSEARCH_STORAGE": url, **submit_to}
+    if not submit_to:
+        environment.pop(SUBMIT_TO, None)
     os.execve(sys.executable, [sys.executable, *command(host, port, allow_host or [])], environment)
+
+
+def submit_address(allow_submit: bool, address: str | None) -> dict[str, str]:
+    """The variable that lets the pages submit; empty where they may not. Raises `ArchsearchError` for half of it."""
+    from archsearch.errors import ArchsearchError
+
+    if allow_submit != (address is not None):
+        raise ArchsearchError(
+            "--allow-submit and --address URL go together: the pages send searches to one cluster, by the URL of its "
+            "Ray dashboard, as http://127.0.0.1:8265"
+        )
+    return {SUBMIT_TO: address} if address is not None else {}
+
+
+def refuse_open_door(host: str) -> None:
+    """Raises `ArchsearchError` for an address beyond this machine while no login is configured."""
+    from archsearch.errors import ArchsearchError
+
+    if is_loopback(host) or asks_for_login():
+        return
+    raise ArchsearchError(
+        f"--host {host} shows everything to whoever reaches the port, and no login is configured: write [auth] into "
+        ".streamlit/secrets.toml (docs/dashboard.md), or give --insecure where a proxy in front asks for a login"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def asks_for_login() -> bool:
+    """Whether Streamlit's secrets, of the current folder or of the user, have a section ``[auth]``."""
+    for folder in (Path.cwd(), Path.home()):
+        try:
+            if "auth" in tomllib.loads((folder / ".streamlit" / "secrets.toml").read_text(encoding="utf-8")):
+                return True
+        except (OSError, ValueError):  # not there, or nothing that can be read: then it asks for nothing
+            continue
+    return False
 
 
 def command(host: str, port: int, allowed: list[str]) -> list[str]:

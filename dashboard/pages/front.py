@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
-from archsearch.analysis import front as front_of
 from archsearch.analysis.answer import Answer
 from archsearch.analysis.axes import choose_axes
-from archsearch.analysis.budget import best_within
-from archsearch.analysis.front import eligible
 from archsearch.analysis.objectives import Objective
 from archsearch.storage import SearchRecord
 
@@ -20,11 +16,12 @@ from ..address import clicked_trial, query
 from ..boundary import part
 from ..connection import registry, store
 from ..downloads import csv_button, html_button
-from ..figures.front import View, default_log, front_figure, off_scale
+from ..figures.front import View
 from ..figures.hypervolume import hypervolume_figure
 from ..navigation import chosen_search, go, link
 from ..queries import budgets, candidates
 from ..reading import answers
+from ..reading.front import Front, pick, picture, read_front
 from ..report.document import report
 from ..report.evidence import evidence_of
 from ..tables import chosen_row, forget_row
@@ -63,18 +60,17 @@ def _body(search: SearchRecord) -> None:
         return
     axes = _axes(answer)
     chosen = [item for item in axes if item is not None]
-    wanted = [given for given in answer.objectives if given in chosen]
-    whole = answer.points[eligible(answer.points, answer.objectives)]
-    answer = replace(answer, front=front_of(whole, wanted))
+    front = read_front(search, [given.name for given in chosen])
+    answer = front.answer
     st.markdown(_counts(answer))
     if not len(answer.front):
         st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
     left, right = st.columns([0.72, 0.28], gap="medium")
     with right:
-        best, limits = _budget(search, answer)
+        best, limits = _budget(search, front)
     with left:
-        part(_picture)(search, answer, axes, limits, best)
-    part(_tables)(search, answer)
+        part(_picture)(search, front, axes, limits, best)
+    part(_tables)(search, front)
 
 
 def _counts(answer: Answer) -> str:
@@ -109,19 +105,19 @@ def _axes(answer: Answer) -> Axes:
     return objectives[x], objectives[y], colour
 
 
-def _picture(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None) -> None:
+def _picture(search: SearchRecord, front: Front, axes: Axes, limits: dict[str, float], best: int | None) -> None:
     """The switches and the chart, which are drawn anew without the rest."""
-    _chart(search, answer, _view(search, answer, axes, limits, best))
+    _chart(search, front, _view(search, front, axes, limits, best))
 
 
-def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, float], best: int | None) -> View:
+def _view(search: SearchRecord, front: Front, axes: Axes, limits: dict[str, float], best: int | None) -> View:
     across, upwards, colour = axes
     switches = st.columns([0.68, 0.16, 0.16], vertical_alignment="bottom")
     show = switches[0].pills(
         "Beside the front",
         candidates.SHOWN,
         selection_mode="multi",
-        default=candidates.shown_first(answer),
+        default=candidates.shown_first(front.answer),
         key="show",
         bind="query-params",
     )
@@ -130,7 +126,7 @@ def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, fl
         for axis, objective, column in (("x", across, switches[1]), ("y", upwards, switches[2]))
         if column.toggle(
             f"log {'across' if axis == 'x' else 'upwards'}",
-            default_log(answer, objective),
+            objective.name in front.log,
             key=f"log{axis}",
             bind="query-params",
         )
@@ -139,10 +135,11 @@ def _view(search: SearchRecord, answer: Answer, axes: Axes, limits: dict[str, fl
     return View(x=across, y=upwards, z=colour, show=show, log=log, limits=drawn, best=best)
 
 
-def _chart(search: SearchRecord, answer: Answer, view: View) -> None:
+def _chart(search: SearchRecord, front: Front, view: View) -> None:
+    drawn = picture(front, view)
     left = st.session_state.get("front_left", 0)
     event = st.plotly_chart(
-        front_figure(answer, view),
+        drawn.figure,
         on_select="rerun",
         selection_mode="points",
         key=f"front_{left}",
@@ -152,8 +149,8 @@ def _chart(search: SearchRecord, answer: Answer, view: View) -> None:
     trial = clicked_trial(event)
     if trial is not None:
         _open(search, trial)
-    if lost := off_scale(answer, view):
-        st.caption(f"{lost:,} of these are not drawn: what is not above zero has no place on a logarithmic axis.")
+    if drawn.lost:
+        st.caption(f"{drawn.lost:,} of these are not drawn: what is not above zero has no place on a logarithmic axis.")
     st.caption(
         "Click a point, or choose a row below (by keyboard: arrow keys, then Shift and Space), to see the architecture "
         "and its evidence."
@@ -166,8 +163,9 @@ def _open(search: SearchRecord, trial: int) -> None:
     go("architecture", query(search=search.name, trial=trial))
 
 
-def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str, float]]:
+def _budget(search: SearchRecord, front: Front) -> tuple[int | None, dict[str, float]]:
     """The sliders and what they choose: the trial that is best, and the limits that are set."""
+    answer = front.answer
     wanted, limited = budgets.goals(search)
     st.subheader("My budget")
     if wanted is None or not limited:
@@ -178,23 +176,25 @@ def _budget(search: SearchRecord, answer: Answer) -> tuple[int | None, dict[str,
         return None, {}
     limits = {}
     for objective in limited[:2]:
-        limit = _slider(answer, objective)
+        limit = _slider(front, objective)
         if limit is not None:
             limits[objective.name] = limit
-    pick = best_within(answer.points, answers.values(search), answer.objectives, wanted.name, limits)
-    if pick.best is None:
+    found = pick(search, front, wanted.name, limits)
+    if found.best is None:
         st.info("No measured candidate is within this budget: raise it.", icon=":material/info:")
         _say(budgets.beyond(search, answer, wanted, limits, None))
         return None, limits
-    st.metric(plain(f"best {wanted.name} of {pick.candidates:,} within it"), wanted.show(float(pick.best[wanted.name])))
-    st.markdown(code(shortened(str(pick.best["pattern"]), 400)))
-    st.markdown("  \n".join(plain(f"{item.name} {candidates.value_text(item, pick.best)}") for item in limited))
-    best = float(pick.best[wanted.name])
-    _say([*budgets.sureness(pick, wanted), *budgets.beyond(search, answer, wanted, limits, best)])
-    trial = int(pick.best["trial"])
+    st.metric(
+        plain(f"best {wanted.name} of {found.candidates:,} within it"), wanted.show(float(found.best[wanted.name]))
+    )
+    st.markdown(code(shortened(str(found.best["pattern"]), 400)))
+    st.markdown("  \n".join(plain(f"{item.name} {candidates.value_text(item, found.best)}") for item in limited))
+    best = float(found.best[wanted.name])
+    _say([*budgets.sureness(found, wanted), *budgets.beyond(search, answer, wanted, limits, best)])
+    trial = int(found.best["trial"])
     link("architecture", query(search=search.name, trial=trial), f"Open trial {trial}", ":material/layers:")
-    if pick.next is not None:
-        both = (trial, int(pick.next["trial"]))
+    if found.next is not None:
+        both = (trial, int(found.next["trial"]))
         link("compare", query(search=search.name, trials=both), "Compare with the next", ":material/compare_arrows:")
     return trial, limits
 
@@ -204,9 +204,8 @@ def _say(sentences: Iterable[str]) -> None:
         st.markdown(plain(sentence))
 
 
-def _slider(answer: Answer, objective: Objective) -> float | None:
-    rungs = budgets.ladder(answer.points[objective.name].dropna().tolist(), objective.unit)
-    texts = {budgets.rung_text(value, objective.unit): value for value in rungs}
+def _slider(front: Front, objective: Objective) -> float | None:
+    texts = {budgets.rung_text(value, objective.unit): value for value in front.rungs[objective.name]}
     chosen = st.select_slider(
         plain(f"{objective.name} at most"),
         [*texts, "no limit"],
@@ -217,7 +216,7 @@ def _slider(answer: Answer, objective: Objective) -> float | None:
     return texts.get(chosen)
 
 
-def _tables(search: SearchRecord, answer: Answer) -> None:
+def _tables(search: SearchRecord, front: Front) -> None:
     names = ["The front", "Hypervolume", "All trials"]
     tab = st.segmented_control(
         "Below", names, default=names[0], key="below", bind="query-params", label_visibility="collapsed", required=True
@@ -227,21 +226,18 @@ def _tables(search: SearchRecord, answer: Answer) -> None:
     elif tab == names[2]:
         all_trials(search)
     else:
-        _front_table(search, answer)
+        _front_table(search, front)
 
 
-def _front_table(search: SearchRecord, answer: Answer) -> None:
-    rows = pd.concat([answer.front, answer.references], ignore_index=True) if len(answer.points) else answer.front
-    if not len(rows):
+def _front_table(search: SearchRecord, front: Front) -> None:
+    if not len(front.rows):
         return
-    table = candidates.candidates_table(rows, answer.objectives)
-    table["#"] = [str(index) if index <= len(answer.front) else "" for index in table["#"]]
-    row = chosen_row(table, "front_table", columns={"pattern": st.column_config.TextColumn(width="large")})
+    row = chosen_row(front.table, "front_table", columns={"pattern": st.column_config.TextColumn(width="large")})
     if row is not None:
-        _open(search, int(rows["trial"].iloc[row]))
+        _open(search, int(front.rows["trial"].iloc[row]))
     whole = answers.answer(search)
     with st.container(horizontal=True):
-        csv_button("Download every candidate", _download(search, answer), f"{search.name}-candidates.csv")
+        csv_button("Download every candidate", lambda: _download(search, front.answer), f"{search.name}-candidates.csv")
         html_button(
             "Download the report", lambda: report(whole, evidence_of(store(), whole, registry())), f"{search.name}.html"
         )

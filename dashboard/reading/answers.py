@@ -29,9 +29,9 @@ KEPT = 24
 
 def answer(search: SearchRecord) -> Answer:
     """The front of a search with all its candidates."""
-    opened = store()
-    found = _answer(key(), search.name, opened.revision(search.id), _store=opened)
-    return replace(found, search=search, state=state_of(search))
+    opened, state = store(), state_of(search)
+    revision = opened.revision(search.id)
+    return _answer_now(key(), search.name, revision, state, _search=search, _store=opened)
 
 
 def values(search: SearchRecord) -> pd.DataFrame:
@@ -53,6 +53,12 @@ def superseded(search: SearchRecord) -> int:
     """How many trials of a search were measured with source that has changed since."""
     opened = store()
     return _superseded(key(), search.name, opened.revision(search.id), _store=opened)
+
+
+@st.cache_resource(show_spinner=False, max_entries=KEPT)
+def _answer_now(database: str, name: str, revision: str, state: str, *, _search: SearchRecord, _store: Store) -> Answer:
+    """The answer with the state that the search has by now, which is found without reading it again."""
+    return replace(_answer(database, name, revision, _store=_store), search=_search, state=state)
 
 
 @st.cache_resource(show_spinner=False, max_entries=KEPT)

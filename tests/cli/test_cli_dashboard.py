@@ -72,12 +72,89 @@ def test_it_listens_on_loopback_and_tells_no_errors(
 def test_address_port_and_host_names(
     run: Run, trials: dict[str, int], started: list[tuple[list[str], dict[str, str]]]
 ) -> None:
-    run("dashboard", "--host", "0.0.0.0", "--port", "8601", "--allow-host", "lab.example.org")
+    run("dashboard", "--host", "0.0.0.0", "--port", "8601", "--allow-host", "lab.example.org", "--insecure")
     ((arguments, _),) = started
     assert "--server.address=0.0.0.0" in arguments
     assert "--server.port=8601" in arguments
     assert "--server.allowedHosts=lab.example.org" in arguments
     assert "--server.allowedHosts=*" not in arguments
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder without secrets."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "lab.example.org"])
+@pytest.mark.parametrize("secrets", [None, "[archsearch]\nviewers = []\n", "[auth"], ids=["none", "other", "broken"])
+def test_beyond_this_machine_it_wants_a_login(
+    run: Run,
+    trials: dict[str, int],
+    started: list[tuple[list[str], dict[str, str]]],
+    home: Path,
+    host: str,
+    secrets: str | None,
+) -> None:
+    write_secrets(home, secrets)
+    error = run("dashboard", "--host", host).exception
+    assert isinstance(error, ArchsearchError)
+    assert f"--host {host} shows everything to whoever reaches the port, and no login is configured" in str(error)
+    assert "--insecure" in str(error)
+    assert not started
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_on_this_machine_it_wants_none(
+    run: Run, trials: dict[str, int], started: list[tuple[list[str], dict[str, str]]], home: Path, host: str
+) -> None:
+    assert run("dashboard", "--host", host).exit_code == 0
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize("where", ["home", "folder"])
+def test_a_login_opens_it_to_others(
+    run: Run,
+    trials: dict[str, int],
+    started: list[tuple[list[str], dict[str, str]]],
+    home: Path,
+    where: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_secrets(home if where == "home" else tmp_path / "here", "[auth]\ncookie_secret = 'x'\n")
+    assert run("dashboard", "--host", "0.0.0.0").exit_code == 0
+    assert len(started) == 1
+
+
+def write_secrets(folder: Path, text: str | None) -> None:
+    """Streamlit's secrets of a folder; None for no file."""
+    if text is not None:
+        (folder / ".streamlit").mkdir()
+        (folder / ".streamlit" / "secrets.toml").write_text(text)
+
+
+def test_pages_submit_only_where_both_are_given(
+    run: Run,
+    trials: dict[str, int],
+    started: list[tuple[list[str], dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(command.SUBMIT_TO, "http://stale.example.org:8265")
+    for given in (["--allow-submit"], ["--address", "http://127.0.0.1:8265"]):
+        error = run("dashboard", *given).exception
+        assert isinstance(error, ArchsearchError)
+        assert "--allow-submit and --address URL go together" in str(error)
+    assert not started
+    run("dashboard")
+    run("dashboard", "--allow-submit", "--address", "http://127.0.0.1:8265")
+    environments = [environment for _, environment in started]
+    assert [one.get(command.SUBMIT_TO) for one in environments] == [None, "http://127.0.0.1:8265"]
 
 
 def test_every_flag_is_one_that_streamlit_knows() -> None:

@@ -14,7 +14,7 @@ from dashboard_samples import CONTEXT, MODEL, OBJECTIVES, PLUGINS, SPEC, TERMS, 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel
 from archsearch.layer import LayerSpec
-from archsearch.storage import Store
+from archsearch.storage import Store, upgrade
 from archsearch.units import parse_quantity
 
 LAYERS, CURVE_STEPS = 12, 6
@@ -106,6 +106,24 @@ def _fill_search(database: sqlite3.Connection, search: int, first: int, count: i
             status = "complete" if state == "complete" else "diverged"
             database.execute(_MEASUREMENT, (trial, f"key-{trial}", "mqar", 0, status, payload, None, when))
         database.executemany(_METRIC, metrics)
+
+
+def copy_into_postgres(path: str, url: str) -> None:
+    """Every row of the SQLite file at `path` into the PostgreSQL database at `url`, which gets its tables."""
+    import psycopg
+    from sqlalchemy.engine import make_url
+
+    upgrade(url)
+    place = make_url(url).translate_connect_args(username="user", database="dbname")
+    with sqlite3.connect(path) as source, psycopg.connect(**place) as target:
+        for table in ("search", "plugin_version", "part", "trial", "measurement", "metric"):
+            rows = source.execute(f"SELECT * FROM {table} ORDER BY id")
+            names = ", ".join(column[0] for column in rows.description)
+            with target.cursor().copy(f"COPY {table} ({names}) FROM STDIN".encode()) as copy:
+                for row in rows:
+                    copy.write_row(row)
+        target.execute("ANALYZE")
+    source.close()
 
 
 def _measured_metrics(trial: int, accuracy: float) -> list[tuple[Any, ...]]:

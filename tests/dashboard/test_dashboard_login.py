@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import streamlit as st
-from archsearch_dashboard.login import may_read
+from archsearch_dashboard.login import may_read, submitter
+from dashboard_samples import open_page
 from streamlit.testing.v1 import AppTest
 
 VIEWERS = ["ada@example.org", "@lab.example.org"]
@@ -55,3 +58,45 @@ def test_secrets_that_cannot_be_read_show_nothing(
     assert bool(app.dataframe) is shown
     assert [error.value for error in app.error] == ([] if shown else [app.error[0].value])
     assert not app.exception
+
+
+class Secrets(dict[str, Any]):
+    """Secrets as they were read."""
+
+    def load_if_toml_exists(self) -> bool:
+        return bool(self)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "user", "expected"),
+    [
+        ({}, {}, ""),
+        ({"auth": {}}, {}, None),
+        ({"auth": {}}, {"email": "ada@example.org"}, "ada@example.org"),
+        ({"auth": {}, "archsearch": {"submitters": ["ada@example.org"]}}, {"email": "bob@example.org"}, None),
+        ({"auth": {}, "archsearch": {"submitters": ["@example.org"]}}, {"email": "bob@example.org"}, "bob@example.org"),
+        (
+            {"auth": {}, "archsearch": {"viewers": ["ada@example.org"], "submitters": ["bob@example.org"]}},
+            {"email": "bob@example.org"},
+            None,
+        ),
+    ],
+    ids=["no-login", "not-in", "all", "not-listed", "listed", "no-viewer"],
+)
+def test_who_may_send(
+    monkeypatch: pytest.MonkeyPatch, secrets: dict[str, Any], user: dict[str, Any], expected: str | None
+) -> None:
+    known = {**user, "is_logged_in": bool(user)}
+    monkeypatch.setattr(st, "secrets", Secrets(secrets))
+    monkeypatch.setattr(st, "user", SimpleNamespace(to_dict=lambda: known))
+    assert submitter() == expected
+
+
+def test_who_may_only_read_is_shown_no_form(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_SUBMIT_TO", "http://127.0.0.1:8265")
+    monkeypatch.setattr("archsearch_dashboard.pages.jobs.submitter", lambda: None)
+    app = open_page("jobs")
+    assert not app.exception
+    assert "may read here and not send searches" in app.error[0].value
+    assert not app.text_input
+    assert not app.button

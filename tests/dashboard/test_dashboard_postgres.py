@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dashboard_samples import HTML_NAME, LONG_NAME, fill, half_finished, open_page, texts, well
+from dashboard_samples import HTML_NAME, LONG_NAME, add_trial, fill, half_finished, new_search, open_page, texts, well
 from postgres_server import PASSWORD, PostgresServer
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import make_url
@@ -26,6 +26,10 @@ SEARCHES = (
     HTML_NAME,
     LONG_NAME,
 )
+MOST_STATEMENTS = 40
+PER_SEARCH = 12
+"""Statements that one more search costs the list of searches, when it is read for the first time."""
+MANY = ("full(rope=0.0)*3", "linear(key_dim=4)*3", "full(rope=0.0) linear(key_dim=4)*2")
 _STATES = "SELECT DISTINCT state FROM pg_stat_activity WHERE datname = %s AND usename = 'archsearch_reader'"
 
 
@@ -141,3 +145,33 @@ def test_a_running_search_shows_what_was_added(
         assert "**1** of 2 measured candidates are on the front (4 were drawn)" in texts(app)
         store.set_trial_state(found["running"], "complete")
         assert "**2** of 3 measured candidates are on the front (4 were drawn)" in texts(well(app.run()))
+
+
+def test_the_next_viewers_read_a_front_no_more(reader_url: str, statements: list[str]) -> None:
+    """What five viewers ask of the server does not grow with the trials: searches by name, and whether they changed."""
+    well(open_page("front", search="quick"))
+    heard = len(statements)
+    well(open_page("front", search="quick"))
+    again = statements[heard:]
+    assert not [statement for statement in again if "FROM metric" in statement or "trial.pattern" in statement]
+    assert len(again) <= MOST_STATEMENTS
+
+
+@pytest.mark.parametrize("slug", ["searches", "front", "matters", "architecture"])
+def test_a_page_asks_as_often_of_many_trials_as_of_few(
+    postgres: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch, statements: list[str], slug: str
+) -> None:
+    asked = []
+    for count in (5, 40):
+        with Store.open(postgres_url) as store:
+            search = new_search(store, f"of-{count}")
+            for number in range(count):
+                add_trial(store, search, MANY[number % len(MANY)], (0.3 + number / 100,))
+            store.set_search_state(search, "complete")
+        monkeypatch.setenv("ARCHSEARCH_STORAGE", postgres.reader_url(make_url(postgres_url).database or ""))
+        before = len(statements)
+        well(open_page(slug, **({} if slug == "searches" else {"search": f"of-{count}"})))
+        asked.append(len(statements) - before)
+    few, many = asked
+    grown = PER_SEARCH if slug == "searches" else 0
+    assert many <= few + grown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
 import pytest
 from archsearch_dashboard import serve
@@ -18,7 +19,7 @@ def test_the_script_that_streamlit_runs_is_there() -> None:
 
 
 def test_what_is_read_ahead_is_what_pages_read(url: str) -> None:
-    assert serve.read_ahead() == len(store().searches())
+    assert serve.read_ahead(seconds=3600) == len(store().searches())
     newest = store().searches()[-1]
     kept = answers.hypervolume(newest)
     assert kept is answers.hypervolume(newest)
@@ -28,7 +29,23 @@ def test_what_is_read_ahead_is_what_pages_read(url: str) -> None:
 def test_a_database_that_is_not_there_is_left_to_the_page(empty_url: str) -> None:
     assert serve.read_ahead() == 0
     fill(empty_url)
-    assert serve.read_ahead() > 1
+    assert serve.read_ahead(seconds=3600) > 1
+
+
+def test_a_database_that_takes_long_keeps_nobody_from_the_door(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, listens = Event(), Event()
+
+    def read_ahead() -> int:
+        begun.set()
+        assert listens.wait(60)
+        return 0
+
+    monkeypatch.setattr(serve, "read_ahead", read_ahead)
+    monkeypatch.setattr(serve, "READ_AHEAD_SECONDS", 0.0)
+    monkeypatch.setattr(serve.cli, "main", lambda **_: listens.set())
+    serve.main()
+    assert begun.wait(60)
+    assert listens.is_set()
 
 
 @pytest.mark.parametrize("name", ["streamlit", "pandas", "plotly", "archsearch", "archsearch_dashboard", "script"])

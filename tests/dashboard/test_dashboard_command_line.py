@@ -1,0 +1,108 @@
+"""The command line as the pages call it: its answers, its errors in their own sentence, and its limits of time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from archsearch_dashboard import command_line
+from archsearch_dashboard.queries import drafts
+from ports import free_port
+
+from archsearch.errors import ArchsearchError
+
+
+@pytest.fixture
+def standing_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A script that stands in for ``archsearch``; it is written by the test."""
+    script = tmp_path / "archsearch.py"
+    monkeypatch.setattr(command_line, "_START", (sys.executable, str(script)))
+    command_line.flags.cache_clear()
+    yield script
+    command_line.flags.cache_clear()
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(command_line.SUBMIT_TO, f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ArchsearchError, match="cannot reach a Ray cluster at") as found:
+        command_line.jobs()
+    assert "Traceback" not in str(found.value)
+
+
+def test_a_draft_is_surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", f"sqlite:///{tmp_path}/none.db")
+    found = command_line.survey(drafts.to_toml(drafts.SMALL))
+    assert (found["name"], found["taken"]) == ("my-search", False)
+    assert found["space"]["trainable"] > 0
+    unknown = drafts.to_toml({**drafts.SMALL, "space": {"mixers": ["ful"]}})
+    with pytest.raises(ArchsearchError, match='did you mean "full"'):
+        command_line.survey(unknown)
+
+
+def test_what_does_not_end_is_ended_with_what_it_started(standing_in: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    standing_in.write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(child)!r}, 'w').write(str(child.pid))\ntime.sleep(600)\n"
+    )
+    with pytest.raises(ArchsearchError, match=r"`archsearch jobs` gave no answer in \d+ s"):
+        command_line.ask(["jobs"], 5.0)
+    if child.exists():  # a busy machine may not have come so far
+        assert not _lives(int(child.read_text()))
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("import sys; print('a remark\\nerror: no room\\n  for it', file=sys.stderr); sys.exit(5)", "no room for it"),
+        ("import sys; sys.exit(3)", "ended with 3"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("print('nothing')", "printed no answer that can be read"),
+        ("print('[]')", "printed no answer that can be read"),
+    ],
+    ids=["told", "silent", "broken", "text", "list"],
+)
+def test_a_failure_is_one_sentence(standing_in: Path, script: str, said: str) -> None:
+    standing_in.write_text(script)
+    with pytest.raises(ArchsearchError, match=said) as found:
+        command_line.ask(["jobs"])
+    assert "Traceback" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("known", "sent"),
+    [("", []), ("--key TEXT", ["--key", "k"]), ("--key TEXT --owner NAME", ["--key", "k", "--owner", "ada"])],
+    ids=["neither", "key", "both"],
+)
+def test_a_submission_names_what_the_command_knows(
+    standing_in: Path, monkeypatch: pytest.MonkeyPatch, known: str, sent: list[str]
+) -> None:
+    monkeypatch.setenv(command_line.SUBMIT_TO, "http://127.0.0.1:1")
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://reader@db/x")
+    monkeypatch.setenv(command_line.SUBMIT_STORAGE, "postgresql://writer@db/x")
+    standing_in.write_text(
+        f"import json, os, sys\nif '--help' in sys.argv: print({known!r}); sys.exit()\n"
+        "print(json.dumps({'words': sys.argv[1:], 'spec': open(sys.argv[2]).read(),"
+        " 'storage': os.environ['ARCHSEARCH_STORAGE']}))\n"
+    )
+    found = command_line.submit("name = 'x'", "k", "ada")
+    assert found["words"][0] == "submit"
+    assert found["words"][2:] == ["--address", "http://127.0.0.1:1", "--json", *sent]
+    assert found["spec"] == "name = 'x'"
+    assert found["storage"] == "postgresql://writer@db/x"
+    assert not os.path.exists(found["words"][1])
+
+
+def test_a_job_cannot_be_taken_for_an_option(standing_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    standing_in.write_text("import json, sys\nprint(json.dumps({'logs': ' '.join(sys.argv[1:])}))\n")
+    assert command_line.logs("--follow").endswith("--json -- --follow")
