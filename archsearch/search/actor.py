@@ -19,6 +19,7 @@ from archsearch.registry import Registry, load_registry
 from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
 from archsearch.training import Evaluation, Recipe
+from archsearch.training.group import ALONE, Group
 
 SLICE_SECONDS = 1.0
 """Training between two reports: long beside the cost of a report, short for a person who waits for Ctrl-C."""
@@ -77,6 +78,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     _evaluation: Evaluation | None
     _tasks: dict[str, Task]
     _plugins: str | None = None
+    _group: Group = ALONE
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the assignment of `config`; the first step begins with it, as what is raised here would look to the
@@ -155,6 +157,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             seed,
             registry=self._registry,
             checkpoint=folder / f"{self._assignment.trial}-{digest_of([name, seed])}.pt",
+            group=self._group,
         )
 
     def _task(self, name: str) -> Task:

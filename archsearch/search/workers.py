@@ -47,14 +47,14 @@ class TrialSource(Protocol):
         ...
 
 
-def train(source: TrialSource, stop: threading.Event, *, device: str) -> None:
-    """Has the orders of `source` trained until it is done or `stop` is set; each takes one CPU, and a GPU where the
-    `device` is "cuda". Everything that Tune writes goes to a folder that is removed.
+def train(source: TrialSource, stop: threading.Event, *, device: str, workers: int = 1) -> None:
+    """Has the orders of `source` trained until it is done or `stop` is set, each by `workers` processes, which take one
+    CPU, and a GPU where the `device` is "cuda". Everything that Tune writes goes to a folder that is removed.
     Raises `ClusterError` when Ray itself fails, but not after a signal, which may have killed it."""
     folder = passing_folder()
     try:
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, _resources(device)),
+            _trainable(workers, _resources(device)),
             tune_config=tune.TuneConfig(
                 search_alg=_OrderSearcher(source, stop),
                 num_samples=-1,
@@ -78,6 +78,15 @@ def train(source: TrialSource, stop: threading.Event, *, device: str) -> None:
             raise ClusterError(f"Ray failed: {describe(error)}: resume the search to go on") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trainable(workers: int, demand: dict[str, float]) -> Any:
+    """Trains a trial in one process, or in as many as `workers`."""
+    if workers == 1:
+        return tune.with_resources(TrialActor, demand)
+    from archsearch.search.data_parallel import data_parallel  # Ray Train, which takes a second to import
+
+    return data_parallel(workers, demand)
 
 
 def _resources(device: str) -> dict[str, float]:
