@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from archsearch.errors import ArchsearchError, ClusterError
 from archsearch.search.actor import Assignment, TrialActor
+from archsearch.search.data_parallel import data_parallel
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.ray_session import passing_folder
 
@@ -82,11 +83,7 @@ def train(source: TrialSource, stop: threading.Event, *, device: str, workers: i
 
 def _trainable(workers: int, demand: dict[str, float]) -> Any:
     """Trains a trial in one process, or in as many as `workers`."""
-    if workers == 1:
-        return tune.with_resources(TrialActor, demand)
-    from archsearch.search.data_parallel import data_parallel  # Ray Train, which takes a second to import
-
-    return data_parallel(workers, demand)
+    return tune.with_resources(TrialActor, demand) if workers == 1 else data_parallel(workers, demand)
 
 
 def _resources(device: str) -> dict[str, float]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+_MEETING = timedelta(minutes=5)
+_PATIENCE = timedelta(days=1)
+"""How long one process waits for the numbers of another: to be slow is no fault, and who dies is noticed."""
 
 _BUCKET = 2**24
 """Numbers that are sent at once: enough to be fast, few beside a model."""
@@ -91,6 +96,19 @@ class Group:
 
 ALONE = Group()
 """One process, which asks nobody."""
+
+
+def meeting_point(host: str, port: int | None = None) -> dist.TCPStore:
+    """Where processes find each other: opened on this machine by the first, at a ``port`` that others are told."""
+    first = port is None
+    return dist.TCPStore(host, port or 0, is_master=first, wait_for_workers=False, timeout=_MEETING)
+
+
+def join(store: dist.TCPStore, rank: int, size: int, *, cards: bool) -> Group:
+    """Becomes the `rank`-th of `size` processes that meet at `store`, through NCCL too where they train on `cards`."""
+    backend = "cpu:gloo,cuda:nccl" if cards else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    return Group.here()
 
 
 def merge(model: nn.Module, figures: Tensor, seen: Sequence[tuple[Tensor, int]], group: Group) -> None:
