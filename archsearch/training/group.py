@@ -98,13 +98,14 @@ ALONE = Group()
 """One process, which asks nobody."""
 
 
-def meeting_point(host: str, port: int | None = None) -> dist.TCPStore:
-    """Where processes find each other: opened on this machine by the first, at a ``port`` that others are told."""
-    first = port is None
-    return dist.TCPStore(host, port or 0, is_master=first, wait_for_workers=False, timeout=_MEETING)
+def meeting_point(host: str, port: int | None = None) -> Any:
+    """Where processes find each other, torch's `TCPStore`: opened on this machine by the first, at a ``port`` that
+    others are told."""
+    kind: Any = dist.TCPStore  # type: ignore[attr-defined]
+    return kind(host, port or 0, is_master=port is None, wait_for_workers=False, timeout=_MEETING)
 
 
-def join(store: dist.TCPStore, rank: int, size: int, *, cards: bool) -> Group:
+def join(store: Any, rank: int, size: int, *, cards: bool) -> Group:
     """Becomes the `rank`-th of `size` processes that meet at `store`, through NCCL too where they train on `cards`."""
     backend = "cpu:gloo,cuda:nccl" if cards else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
