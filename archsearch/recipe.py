@@ -14,6 +14,10 @@ from archsearch.numbers import Numbers, Whole
 MAX_STEPS = 100_000_000
 """The most optimiser steps of a run."""
 
+_SAME_NUMBERS = ("checkpoint_activations",)
+_SINCE_ADDED = ("accumulate", "compile")
+"""Settings that a key names only where they are not the default."""
+
 _Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -32,6 +36,10 @@ class Recipe(Numbers):
     ``weight_decay``: of AdamW, on matrices.
     ``clip``: the largest norm of the gradient; a larger one is scaled down to it.
     ``dtype``: of the products (autocast); parameters stay in float32.
+    ``accumulate``: parts that the sequences of a step are split into, one after the other in memory; their gradients
+    add up to those of the whole batch. Workers that train one trial together share the parts.
+    ``compile``: compile each layer by `torch.compile`, for training; needs a C++ compiler on the CPU.
+    ``checkpoint_activations``: keep the input of each layer alone, and compute the rest again for the backward pass.
     ``stop_at``: a run ends early once the task's primary metric on validation reaches this (metrics to be maximised
     only); 0 for never.
     ``eval_every``: steps from one look at validation to the next.
@@ -53,6 +61,9 @@ class Recipe(Numbers):
     weight_decay: float = Field(default=0.1, ge=0.0)
     clip: float = Field(default=1.0, gt=0.0)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    accumulate: Whole = Field(default=1, ge=1, le=2**20)
+    compile: bool = False
+    checkpoint_activations: bool = False
     stop_at: float = Field(default=0.995, ge=0.0)
     eval_every: Whole = Field(default=50, ge=1, le=MAX_STEPS)
     seeds: Whole = Field(default=1, ge=1, le=1000)
@@ -67,7 +78,32 @@ class Recipe(Numbers):
             raise ValueError(f"learning_rates: {bad[0]} is not above 0")
         if len(set(self.learning_rates)) < len(self.learning_rates):
             raise ValueError("learning_rates: a rate is given twice")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate: {self.accumulate} parts of batch_size = {self.batch_size} sequences")
         return self
+
+    @property
+    def rows(self) -> int:
+        """Sequences that go through a model at once: those of the largest part of a batch."""
+        return -(-self.batch_size // self.accumulate)
+
+    def for_workers(self, count: int) -> Recipe:
+        """The recipe of a trial that `count` workers train together, each taking as many parts of a batch.
+
+        A recipe that splits no batch is given a part for each. Raises `SpecError` where the parts cannot be shared.
+        """
+        if self.accumulate == 1 and count <= self.batch_size:
+            return self.model_copy(update={"accumulate": count})
+        self.check_workers(count)
+        return self
+
+    def check_workers(self, count: int) -> None:
+        """Raises `SpecError` where `count` workers cannot take as many parts of a batch each."""
+        if self.accumulate % count:
+            raise SpecError(
+                f"recipe.accumulate = {self.accumulate} parts of {self.batch_size} sequences cannot be shared by "
+                f"{count} workers: make it a multiple of {count}, and batch_size at least that"
+            )
 
     def steps_for(self, seq_len: int) -> int:
         """Optimiser steps on sequences of `seq_len` tokens; raises `SpecError` for more than `MAX_STEPS`."""
@@ -82,8 +118,17 @@ class Recipe(Numbers):
         return steps
 
     def trained(self) -> dict[str, Any]:
-        """The settings that a result depends on: not how many seeds, nor how often a checkpoint is written."""
-        return self.model_dump(mode="json", exclude={"seeds", "device", "checkpoint_seconds"})
+        """The settings that a result depends on, as they stand in a measurement's key.
+
+        Left out are the seeds, how often a checkpoint is written, and ``checkpoint_activations``, by which the same
+        operations run again on the same numbers. ``accumulate`` is in: a loss that a mixer adds of a batch as a whole
+        (the balance of experts) is taken of each part, and random numbers are drawn for each. So is ``compile``, which
+        fuses operations and rounds otherwise. Both are named only where they are not the default, so that keys of
+        plain recipes are those of before there was either. How many workers shared the parts is in no key.
+        """
+        kept = self.model_dump(mode="json", exclude={"seeds", "device", "checkpoint_seconds", *_SAME_NUMBERS})
+        plain = {name for name in _SINCE_ADDED if kept[name] == type(self).model_fields[name].default}
+        return {name: value for name, value in kept.items() if name not in plain}
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:

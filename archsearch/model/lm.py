@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
@@ -20,6 +21,9 @@ from archsearch.model.foreign import Place, told
 from archsearch.model.meta_tokens import MetaTokens
 from archsearch.model.mixer import Mixer, MixerState
 from archsearch.ops.short_conv import ShortConv, next_tail
+
+BlockCall = Callable[[Tensor, Context], Tensor]
+"""A block without a state: `[B, T, D]` to `[B, T, D]`."""
 
 _BUILT: WeakSet[nn.Module] = WeakSet()
 """Mixers, and their parts that hold weights, of every model that lives."""
@@ -128,6 +132,8 @@ class HybridLM(nn.Module):
             Block(build_mixer(arch, index, resolver), model, place_of(arch, index)) for index in range(len(arch.layers))
         )
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
+        self.training_calls: Sequence[BlockCall] | None = None
+        """How each block is run where gradients are taken and nothing is kept; plainly where None."""
 
     def forward(self, tokens: Tensor, *, ctx: Context | None = None) -> Tensor:
         """Logits `[B, T, V]` of tokens `[B, T]`; with ``ctx.cu_seqlens``, B = 1 and sequences lie end to end."""
@@ -208,6 +214,10 @@ class HybridLM(nn.Module):
     def _through(self, x: Tensor, states: list[BlockState] | None, ctx: Context) -> tuple[Tensor, list[BlockState]]:
         """`x` `[B, T, D]` through all blocks in one pass, in which layers may share."""
         ctx, after = replace(ctx, shared={}), []
+        if self.training_calls is not None and self.training and torch.is_grad_enabled() and states is None:
+            for call in self.training_calls:
+                x = call(x, ctx)
+            return x, []
         for index, block in enumerate(self.blocks):
             x, state = block(x, state=states[index] if states is not None else None, ctx=ctx)
             after.append(state)

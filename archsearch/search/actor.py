@@ -22,6 +22,7 @@ from archsearch.search.last_words import LastWords
 from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
 from archsearch.training import Evaluation, Recipe
+from archsearch.training.group import ALONE, Group
 from archsearch.training.key import device_name
 
 SLICE_SECONDS = 1.0
@@ -84,6 +85,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     _plugins: str | None = None
     _words: LastWords | None = None
     _placed = False
+    _group: Group = ALONE
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the assignment of `config`; the first step begins with it, as what is raised here would look to the
@@ -181,6 +183,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             seed,
             registry=self._registry,
             checkpoint=f"{folder}/{self._assignment.trial}-{digest_of([name, seed])}.pt",
+            group=self._group,
         )
 
     def _task(self, name: str) -> Task:

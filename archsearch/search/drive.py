@@ -170,7 +170,7 @@ class Drive:
             return "cancelled", self._stop_reason
         with (
             workers(
-                math.ceil(spec.search.concurrency * spec.resources.cpu),
+                math.ceil(spec.search.concurrency * spec.resources.workers * spec.resources.cpu),
                 self._address,
                 device=spec.recipe.device,
                 stop=self._stop,

@@ -277,10 +277,10 @@ class SearchTable(Table):
 class ResourcesTable(Table):
     """What a trial may take of the machines; none of it is part of a measurement's key.
 
-    ``cpu``: CPUs that are kept for a trial; below 1, several trials share one.
-    ``gpu``: GPUs of a trial: a whole number, or a share below 1, as 0.25 for four trials on one card; left out, 1 where
-    trials are trained on GPUs.
-    ``workers``: processes that train one candidate together.
+    ``cpu``: CPUs that are kept for each process of a trial; below 1, several trials share one.
+    ``gpu``: GPUs of each process of a trial: a whole number, or a share below 1, as 0.25 for four trials on one card;
+    left out, 1 where trials are trained on GPUs.
+    ``workers``: processes that train one candidate together, each on its part of the batch.
     ``max_seconds``: seconds that a worker may take for a trial, 0 for any number.
     ``max_silence``: seconds that may pass without a step of a trial, 0 for any number; the first step, in which kernels
     are compiled, and the last test count as one.
@@ -300,8 +300,6 @@ class ResourcesTable(Table):
     def _check(self) -> Self:
         if self.gpu is not None and self.gpu > 1 and self.gpu != int(self.gpu):
             raise SpecError(f"resources.gpu = {self.gpu:g}: a share of a GPU is below 1, and more is a whole number")
-        if self.workers > 1:
-            raise SpecError(f"resources.workers = {self.workers}: a trial is trained by one process so far: use 1")
         check_place(self.checkpoints)
         return self
 
@@ -358,6 +356,7 @@ class SearchSpec(Table):
             raise SpecError(
                 f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
             )
+        self.recipe.check_workers(self.resources.workers)
         return self
 
     @classmethod

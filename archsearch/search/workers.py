@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from archsearch.errors import ClusterError
 from archsearch.search.actor import Assignment, TrialActor
 from archsearch.search.cluster_watch import watching
+from archsearch.search.data_parallel import data_parallel
 from archsearch.search.failures import Failure, Place, classify, describe, died
 from archsearch.search.last_words import hear
 from archsearch.search.ledger import TrialOrder
@@ -76,7 +77,7 @@ def train(source: TrialSource, stop: threading.Event, *, device: str, resources:
     limits = Limits(max_seconds=resources.max_seconds, max_silence=resources.max_silence)
     try:
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, demand),
+            _trainable(resources.workers, demand),
             tune_config=tune.TuneConfig(
                 search_alg=_OrderSearcher(source, stop),
                 num_samples=-1,
@@ -103,9 +104,14 @@ def train(source: TrialSource, stop: threading.Event, *, device: str, resources:
 
 
 def demand_of(resources: ResourcesTable, device: str) -> dict[str, float]:
-    """What a trial takes of a node, in Ray's words."""
+    """What each process of a trial takes of a node, in Ray's words."""
     gpu = (1.0 if resources.gpu is None else resources.gpu) if device == "cuda" else 0.0
     return {"cpu": resources.cpu, "gpu": gpu} if gpu else {"cpu": resources.cpu}
+
+
+def _trainable(count: int, demand: dict[str, float]) -> Any:
+    """Trains a trial in one process, or in as many as `count`."""
+    return tune.with_resources(TrialActor, demand) if count == 1 else data_parallel(count, demand)
 
 
 def check_fits(demand: Mapping[str, float]) -> None:

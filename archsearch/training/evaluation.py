@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import torch
 
 from archsearch.arch import ArchSpec
 from archsearch.costs import CostModel
-from archsearch.errors import SpecError
+from archsearch.errors import SpecError, listing
 from archsearch.exercise import unexercised_layers
 from archsearch.laws import judged_by_steps, untrainable
 from archsearch.measurement import Measurement
@@ -24,6 +26,7 @@ from archsearch.tasks import CheckedTask, Task
 from archsearch.training.blame import first_fault
 from archsearch.training.checkpoint import Checkpoint, told
 from archsearch.training.fit import Fit
+from archsearch.training.group import ALONE, Group
 from archsearch.training.judge import Judge, NotFiniteError, autocast
 from archsearch.training.key import device_kind, key_of_run, parts_versions, runtime_versions
 from archsearch.training.memory import check_memory
@@ -31,6 +34,9 @@ from archsearch.training.promises import check_promises, check_restored
 
 _ENTRY = {"learning_rate", "status", "reason", "steps", "solved_at", "validation", "seconds", "curve"}
 """What is kept of each learning rate."""
+
+_COMPILERS = ("g++", "clang++", "c++")
+"""Any of these compiles what `torch.compile` makes for the CPU."""
 
 _REASONS = 10
 """Learning rates whose reasons are told where all diverged."""
@@ -54,6 +60,10 @@ class Evaluation:
     exists and holds the same evaluation; `discard` removes it. A file that cannot be read or written is logged, and
     ends nothing.
 
+    Several processes of one ``group`` train it together: each makes the same evaluation, advances it until it is done,
+    for whatever seconds, and asks for the measurement, which all have. The first reads and writes the checkpoint; one
+    of any number of processes goes on in any other.
+
     Raises `SpecError` for a device that is not there, for an architecture that cannot be trained, and for one that
     needs more memory than there is; `PluginError` for a task that is not what it says.
     """
@@ -67,10 +77,13 @@ class Evaluation:
         *,
         registry: Registry,
         checkpoint: Path | str | None = None,
+        group: Group = ALONE,
     ) -> None:
+        recipe.check_workers(group.size)
+        self._group = group
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
-        self._judge = _checked_judge(arch, task, recipe, seed, registry, self.device)
+        self._judge = _checked_judge(arch, task, recipe, seed, registry, self.device, group)
         self.key = key_of_run(arch, task, recipe, seed, registry)
         self._checkpoint = Checkpoint(checkpoint) if checkpoint is not None else None
         self._saved_at = time.monotonic()
@@ -126,7 +139,7 @@ class Evaluation:
 
     def discard(self) -> None:
         """Removes the checkpoint."""
-        if self._checkpoint is not None:
+        if self._checkpoint is not None and self._group.leads:
             self._checkpoint.remove()
 
     def _new_fit(self) -> Fit:
@@ -206,8 +219,12 @@ class Evaluation:
             tokens_per_second=tokens / seconds if seconds else 0.0,
             train_seconds=seconds,
             peak_memory_bytes=_peak_memory(self.device),
-            versions={**runtime_versions(self.device), **parts_versions(self.arch, self.task, self.registry)},
+            versions={**self._runtime(), **parts_versions(self.arch, self.task, self.registry)},
         )
+
+    def _runtime(self) -> dict[str, str]:
+        workers = {"workers": str(self._group.size)} if self._group.size > 1 else {}
+        return {**runtime_versions(self.device), **workers}
 
     def _reasons(self) -> str:
         told = [f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep[:_REASONS]]
@@ -230,20 +247,23 @@ class Evaluation:
 
     def _save(self) -> None:
         due = time.monotonic() - self._saved_at >= self.recipe.checkpoint_seconds
-        if self._checkpoint is None or not due or self.done:
+        if self._checkpoint is None or not due or self.done or not self._group.leads:
             return
         fit = self._fit.state_dict() if self._fit else None
         self._checkpoint.write({"key": self.key, "sweep": self._sweep, "best": self._best, "fit": fit})
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
-        content = self._checkpoint.read(self.key, self.device) if self._checkpoint is not None else None
-        if self._checkpoint is None or content is None:
+        leads = self._checkpoint is not None and self._group.leads
+        content = self._checkpoint.read(self.key, self.device) if self._checkpoint is not None and leads else None
+        content = self._group.tell(content, self.device)
+        if content is None:
             return
         try:
             self._go_on(content)
         except Exception as error:  # foreign data: a file of any content, each of which is refused in its own way
-            self._checkpoint.ignore(told(error))
+            if self._checkpoint is not None and leads:
+                self._checkpoint.ignore(told(error))
 
     def _go_on(self, content: Mapping[str, Any]) -> None:
         """Takes up what `_save` wrote, all of it or nothing."""
@@ -286,9 +306,11 @@ def evaluate(
 
 
 def _checked_judge(
-    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry, device: torch.device
+    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry, device: torch.device, group: Group
 ) -> Judge:
     """How `arch` is judged on `task`, once both are known to be such as can be trained on this machine."""
+    if recipe.compile:
+        check_compiler(device)
     refused = untrainable(arch, registry)
     if refused is not None:
         raise SpecError(refused)
@@ -297,13 +319,23 @@ def _checked_judge(
     scored = checked.check_draws(seed=seed, batch_size=recipe.batch_size)
     check_memory(arch, task, recipe, registry, device, scored=scored)
     by_steps = judged_by_steps(arch, registry) is not None
-    return Judge(task=checked, recipe=recipe, device=device, by="steps" if by_steps else "forward")
+    return Judge(task=checked, recipe=recipe, device=device, by="steps" if by_steps else "forward", group=group)
 
 
 def _device(recipe: Recipe) -> torch.device:
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise SpecError('recipe.device = "cuda", but torch finds no CUDA device here: use "cpu" or "auto"')
     return torch.device(device_kind(recipe.device))
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises `SpecError` where `torch.compile` would find no compiler for its code on the CPU."""
+    named = os.environ.get("CXX")
+    if device.type == "cpu" and not any(map(shutil.which, [named] if named else _COMPILERS)):
+        raise SpecError(
+            f"recipe.compile = true needs a C++ compiler, and {named or listing(_COMPILERS)} is not to be found here: "
+            "install g++, let CXX name one, or leave compile out"
+        )
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -16,11 +16,14 @@ from archsearch.composition import mixers_of
 from archsearch.errors import foreign_code
 from archsearch.mixer import Resolver
 from archsearch.model import Context, HybridLM
+from archsearch.model.block_calls import training_calls
 from archsearch.model.foreign import memory_told
 from archsearch.recipe import Recipe
 from archsearch.tasks import IGNORE
 from archsearch.training.blame import faulty_weights, first_fault
+from archsearch.training.group import merge, versions_of
 from archsearch.training.judge import Judge, NotFiniteError, autocast, on_device
+from archsearch.training.parts import Part, draw_for, parts_of
 
 CUDA_LOOK = 16
 """On CUDA the losses are read (a host synchronisation) once in so many steps."""
@@ -30,12 +33,13 @@ class Fit:
     """Trains a fresh `HybridLM` on a judge's task; equal arguments give equal steps, interrupted or not.
 
     ``diverged_at`` is the first step at which something was not finite, told in ``reason``; ``solved_at`` the step at
-    which validation reached the recipe's ``stop_at``; either ends the run.
+    which validation reached the recipe's ``stop_at``; either ends the run. Where the judge's group has several
+    processes each makes the same `Fit`, which trains on its share of every batch and stays equal to the others.
     """
 
     def __init__(self, arch: ArchSpec, judge: Judge, *, seed: int, rate: float, resolver: Resolver) -> None:
         self.judge, self.seed, self.rate = judge, seed, rate
-        self.task, self.recipe, self.device = judge.task, judge.recipe, judge.device
+        self.task, self.recipe, self.device, self.group = judge.task, judge.recipe, judge.device, judge.group
         self.total_steps = self.recipe.steps_for(self.task.seq_len)
         self.mixers = ", ".join(f'mixer "{name}"' for name in mixers_of(arch.layers, resolver))
         with torch.random.fork_rng(), memory_told("building the model"):
@@ -44,6 +48,10 @@ class Fit:
             with foreign_code(self.mixers, "to"):
                 self.model = self.model.to(self.device)
             self._rng = torch.get_rng_state()
+        self.group.hand_out([*self.model.parameters(), *self.model.buffers()])
+        self.model.training_calls = training_calls(
+            self.model, compiled=self.recipe.compile, checkpointed=self.recipe.checkpoint_activations
+        )
         self.optimizer = _adamw(self.model, self.recipe, rate)
         self.step = 0
         self.diverged_at: int | None = None
@@ -91,31 +99,41 @@ class Fit:
             self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * schedule(self.step, self.total_steps, self.recipe)
-        ctx = Context(progress=self.progress)
         with memory_told(f"training step {self.step + 1}"):
-            loss = self._loss(ctx)
-            total: Tensor = sum(ctx.losses.values(), loss)
             self.optimizer.zero_grad(set_to_none=True)
-            with foreign_code(self.mixers, "backward"), memory_told("the backward pass"):
-                total.backward()
+            figures, seen = torch.zeros(2, device=self.device), versions_of(self.model)
+            batch = self.task.train_batch(seed=self.seed, step=self.step, batch_size=self.recipe.batch_size)
+            for part in parts_of(batch, self.recipe, self.group):
+                figures += self._gradients_of(part)
+            merge(self.model, figures, seen, self.group)
             with foreign_code(self.mixers, "the step of the optimiser over its parameters"):
-                return self._update(loss, total)
+                return self._update(figures)
 
-    def _update(self, loss: Tensor, total: Tensor) -> Tensor:
+    def _gradients_of(self, part: Part) -> Tensor:
+        """Adds a part's gradients to those that there are; its share of the task's loss and of all losses, `[2]`."""
+        draw_for(part, self.recipe, seed=self.seed, step=self.step)
+        ctx = Context(progress=self.progress)
+        loss = self._loss(part, ctx)
+        total: Tensor = sum((added * part.rows for added in ctx.losses.values()), loss)
+        with foreign_code(self.mixers, "backward"), memory_told("the backward pass"):
+            total.backward()
+        return torch.stack([loss.detach().float(), total.detach().float()])
+
+    def _update(self, losses: Tensor) -> Tensor:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        figures = torch.stack([loss.detach().float(), total.detach().float(), norm.float()])
+        figures = torch.cat([losses, norm.float()[None]])
         # AdamW skips a step so marked, as `torch.amp.GradScaler` has it: the weights that gave NaN stay to be seen
-        self.optimizer.found_inf = (~figures[:2].isfinite().all() | norm.isnan()).float()  # type: ignore[attr-defined]
+        self.optimizer.found_inf = (~losses.isfinite().all() | norm.isnan()).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         return figures
 
-    def _loss(self, ctx: Context) -> Tensor:
-        batch = self.task.train_batch(seed=self.seed, step=self.step, batch_size=self.recipe.batch_size)
-        tokens, targets = on_device(batch, self.device)
+    def _loss(self, part: Part, ctx: Context) -> Tensor:
+        """The part's share of the loss, which is a mean over the scored positions of the whole batch."""
+        tokens, targets = on_device(part.batch, self.device)
         scored = targets != IGNORE
         with autocast(self.recipe, self.device):
             logits = self.model.logits_at(tokens, scored, ctx=ctx)
-            return F.cross_entropy(logits.float(), targets[scored])
+            return F.cross_entropy(logits.float(), targets[scored], reduction="sum") / part.scored
 
     def _read_losses(self) -> None:
         first = self.step - len(self._unread) + 1
@@ -152,8 +170,10 @@ class Fit:
         """Ends the run; the reason names the layer that one more pass over `tokens` `[B, T]` finds, if any."""
         self.diverged_at, self.reason = step, f"{what} at step {step}"
         progress, by_steps = step / self.total_steps, self.judge.by == "steps"
-        with torch.random.fork_rng(), autocast(self.recipe, self.device):
-            fault = first_fault(self.model, tokens, progress=progress, by_steps=by_steps)
+        fault = None
+        for part in tokens.split(self.recipe.rows):
+            with torch.random.fork_rng(), autocast(self.recipe, self.device):
+                fault = fault or first_fault(self.model, part, progress=progress, by_steps=by_steps)
         if fault is not None:
             self.reason += f": {fault}"
 

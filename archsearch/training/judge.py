@@ -13,6 +13,7 @@ from archsearch.errors import foreign_code
 from archsearch.model import Context, HybridLM
 from archsearch.recipe import Recipe
 from archsearch.tasks import IGNORE, Batch, CheckedTask
+from archsearch.training.group import ALONE, Group
 
 _FEW = 4
 """Rows of `Judge.sample`."""
@@ -31,13 +32,15 @@ class Judge:
     """How models are judged: on `task`, in the recipe's batches, ``by`` "forward" or "steps".
 
     By steps, the tokens before the first that is scored are a prompt, and from there to the last that is scored each
-    is read by `HybridLM.step`: what a mixer keeps of the past is all that it answers from.
+    is read by `HybridLM.step`: what a mixer keeps of the past is all that it answers from. The processes of a group
+    share the batches, and each has the metrics of all.
     """
 
     task: CheckedTask
     recipe: Recipe
     device: torch.device
     by: Literal["forward", "steps"]
+    group: Group = ALONE
 
     @torch.no_grad()
     def metrics(
@@ -57,18 +60,31 @@ class Judge:
     def _scores(self, model: HybridLM, batch: Batch, split: str, progress: float) -> tuple[Any, Any]:
         """Negative log-likelihoods `[B, T]` (nats; 0 where ignored) and predictions `[B, T]`, as numpy arrays."""
         losses, chosen = torch.zeros(batch.tokens.shape), torch.full(batch.tokens.shape, -1)
-        for start in range(0, len(batch.tokens), self.recipe.batch_size):
-            rows = slice(start, start + self.recipe.batch_size)
-            tokens, targets = on_device(batch.take(rows), self.device)
-            scored = targets != IGNORE
-            with autocast(self.recipe, self.device):
-                logits = self._logits(model, tokens, scored, progress).float()
-            if not logits.isfinite().all():
-                raise NotFiniteError(split, tokens)
-            mask = scored.cpu()
-            losses[rows][mask] = F.cross_entropy(logits, targets[scored], reduction="none").cpu()
-            chosen[rows][mask] = logits.argmax(-1).cpu()
-        return losses.numpy(), chosen.numpy()
+        parts = [slice(start, start + self.recipe.rows) for start in range(0, len(batch.tokens), self.recipe.rows)]
+        faulty = len(parts)
+        for index in range(self.group.rank, len(parts), self.group.size):
+            if not self._score(model, batch.take(parts[index]), progress, losses[parts[index]], chosen[parts[index]]):
+                faulty = index
+                break
+        faulty = self.group.least(faulty)
+        if faulty < len(parts):
+            raise NotFiniteError(split, on_device(batch.take(parts[faulty]), self.device)[0])
+        chosen += 1  # what others scored is 0 here
+        self.group.add_up([losses, chosen])
+        return losses.numpy(), (chosen - 1).numpy()
+
+    def _score(self, model: HybridLM, batch: Batch, progress: float, losses: Tensor, chosen: Tensor) -> bool:
+        """Writes the `losses` and the `chosen` tokens `[b, T]` of a batch; whether all its logits are finite."""
+        tokens, targets = on_device(batch, self.device)
+        scored = targets != IGNORE
+        with autocast(self.recipe, self.device):
+            logits = self._logits(model, tokens, scored, progress).float()
+        if not logits.isfinite().all():
+            return False
+        mask = scored.cpu()
+        losses[mask] = F.cross_entropy(logits, targets[scored], reduction="none").cpu()
+        chosen[mask] = logits.argmax(-1).cpu()
+        return True
 
     def _to_eval(self, model: HybridLM) -> None:
         with foreign_code("a mixer of the model", "eval"):

@@ -64,9 +64,9 @@ def _compare(arch: ArchSpec, task: Task, recipe: Recipe, needed: int, there: int
 def _training_bytes(arch: ArchSpec, task: Task, recipe: Recipe, resolver: Resolver, scored: int | None) -> int:
     model = arch.model.model_copy(update={"vocab_size": task.vocab_size})
     params = CostModel(resolver).cost(ArchSpec(model=model, layers=arch.layers), task.seq_len).params
-    rows, positions = recipe.batch_size, recipe.batch_size * task.seq_len
-    logits = (rows if scored is None else scored) * task.vocab_size
-    kept = positions * model.d_model * len(arch.layers)  # one output of each layer, for the backward pass
+    positions = recipe.batch_size * task.seq_len
+    logits = (recipe.rows if scored is None else -(-scored // recipe.accumulate)) * task.vocab_size
+    kept = recipe.rows * task.seq_len * model.d_model * len(arch.layers)  # one output of each layer, for the backward
     return params * _STATE_BYTES + 4 * (logits + kept) + positions * _TOKEN_BYTES
 
 

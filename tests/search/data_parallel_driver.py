@@ -1,0 +1,95 @@
+"""Trains orders on a local Ray, a process or two to a trial, and writes what was reported, as ``COUNT FOLDER``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from hostile_mixers import Hostile
+
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.recipe import Recipe
+from archsearch.registry import load_registry
+from archsearch.search.actor import Assignment, pack_plugins
+from archsearch.search.ledger import Run, TrialOrder
+from archsearch.search.ray_session import workers
+from archsearch.search.workers import train
+from archsearch.tasks import resolve_task
+
+LAYERS = {1: "sliding(window=8) full", 2: "hostile(way=raises)", 3: "hostile(way=exits)", 4: "full"}
+ENDLESS = 4
+"""The trial after whose first result the driver is told to stop."""
+
+
+class Orders:
+    """A source of one trial after another."""
+
+    def __init__(self, count: int, folder: Path) -> None:
+        self.registry = load_registry()
+        self.registry.add(Hostile())
+        self.task = resolve_task("mqar:easy", self.registry)
+        self.count, self.folder, self.left, self.running = count, folder, list(LAYERS), 0
+        self.results: dict[int, list[dict[str, Any]]] = {trial: [] for trial in LAYERS}
+        self.failures: dict[int, str] = {}
+        self.stop = threading.Event()
+
+    def arch(self, trial: int) -> ArchSpec:
+        model = ModelSpec(d_model=16, n_heads=1, channel_mixer="none", vocab_size=self.task.vocab_size)
+        return ArchSpec.parse(LAYERS[trial], self.registry, model)
+
+    def next(self) -> TrialOrder | None:
+        if self.running or not self.left:
+            return None
+        self.running = trial = self.left.pop(0)
+        return TrialOrder(trial=trial, kind="search", arch=self.arch(trial), pattern="", runs=(Run("mqar", 0),))
+
+    @property
+    def done(self) -> bool:
+        return not self.left and not self.running
+
+    def assignment(self, order: TrialOrder) -> Assignment:
+        steps = 100_000 if order.trial == ENDLESS else 4
+        recipe = Recipe.read({"steps": steps, "batch_size": 8, "eval_every": 2, "stop_at": 0.0, "accumulate": 2})
+        mixers = [layer.mixer for layer in order.arch.layers]
+        return Assignment(
+            trial=order.trial,
+            arch=order.arch.to_json(),
+            tasks={"mqar": self.task.to_json()},
+            recipe=recipe.for_workers(self.count).model_dump(mode="json"),
+            runs=[("mqar", 0), ("mqar", 1)],
+            parts=[astuple(part) for part in self.registry.parts(mixers, ["mqar"])],
+            installed=self.registry.fingerprint(),
+            plugins=pack_plugins(self.registry),
+            impl="auto",
+            checkpoints=str(self.folder / "checkpoints"),
+        )
+
+    def reported(self, trial: int, result: dict[str, Any]) -> None:
+        kept = ("task", "seed", "step", "total_steps", "measurement", "done")
+        self.results[trial].append({name: result[name] for name in kept if name in result})
+        if result["done"]:
+            self.running = 0
+        if trial == ENDLESS:
+            self.stop.set()
+
+    def failed(self, trial: int, reason: str, error: BaseException | None) -> None:
+        self.failures[trial] = reason
+        self.running = 0
+
+    def stopped(self) -> None:
+        """The results are written anyway."""
+
+
+def main(count: int, folder: Path) -> None:
+    orders = Orders(count, folder)
+    with workers(2, None, device="cpu", stop=orders.stop, tell=print):
+        train(orders, orders.stop, device="cpu", resources=ResourcesTable(workers=count))
+    (folder / f"{count}.json").write_text(json.dumps({"results": orders.results, "failures": orders.failures}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

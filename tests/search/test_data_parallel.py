@@ -1,0 +1,104 @@
+"""A trial that two workers of a real local Ray train gives what one gives: records, progress, failures, a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from data_parallel_driver import ENDLESS
+
+from archsearch.errors import SpecError
+from archsearch.measurement import Measurement
+from archsearch.search.data_parallel import telling
+
+DRIVER = Path(__file__).with_name("data_parallel_driver.py")
+SECONDS = 1500
+"""Far beyond the half minute that a driver takes where the machine does nothing else."""
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    """What the driver was told, by the number of workers to a trial."""
+    folder = tmp_path_factory.mktemp("trials")
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(DRIVER.parent), "TMPDIR": str(folder)}
+    for count in (1, 2):
+        command = [sys.executable, str(DRIVER), str(count), str(folder)]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return {count: json.loads((folder / f"{count}.json").read_text()) for count in (1, 2)}
+
+
+def measurements(report: Any, trial: int) -> list[Measurement]:
+    """Those of a trial."""
+    told = [result["measurement"] for result in report["results"][str(trial)] if "measurement" in result]
+    return [Measurement.from_json(json.loads(text)) for text in told]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
+def test_two_workers_give_the_records_of_one(reports: dict[int, Any]) -> None:
+    one, two = (measurements(reports[count], 1) for count in (1, 2))
+    assert [found.seed for found in two] == [0, 1]
+    for alone, shared in zip(one, two, strict=True):
+        assert shared.key == alone.key
+        assert shared.status == alone.status == "complete"
+        assert shared.validation == pytest.approx(alone.validation, abs=1e-4)
+        assert shared.test == pytest.approx(alone.test, abs=1e-4)
+        assert [look["loss"] for look in shared.curve] == pytest.approx(
+            [look["loss"] for look in alone.curve], rel=1e-4
+        )
+        assert (shared.versions.pop("workers"), alone.versions.get("workers")) == ("2", None)
+        assert shared.versions == alone.versions
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
+def test_two_workers_report_as_one(reports: dict[int, Any]) -> None:
+    for count in (1, 2):
+        first, last = (reports[count]["results"]["1"][at] for at in (0, -1))
+        assert (first["done"], last["done"]) == (False, True)
+        assert (last["task"], last["seed"], last["step"], last["total_steps"]) == ("mqar", 1, 4, 4)
+        endless = reports[count]["results"][str(ENDLESS)]
+        assert endless
+        assert not any(result["done"] for result in endless)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
+def test_a_failure_in_a_group_is_told_as_in_one_worker(reports: dict[int, Any]) -> None:
+    assert reports[2]["failures"] == reports[1]["failures"]
+    assert "a kernel failed" in reports[2]["failures"]["2"]
+    assert set(reports[2]["failures"]) == {"2", "3"}
+
+
+class PackedError(Exception):
+    """An error as Ray hands it on."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__("packed")
+        self.cause = cause
+
+
+OWN, DEAD, RESET = SpecError("own"), ray.exceptions.RayActorError(), RuntimeError("Connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    ("errors", "found"),
+    [
+        ([PackedError(RESET), PackedError(OWN)], OWN),
+        ([OWN], OWN),
+        ([PackedError(RESET), DEAD], DEAD),
+        ([PackedError(RESET)], RESET),
+    ],
+    ids=["another-raised", "itself", "another-died", "only-this"],
+)
+def test_of_all_that_a_group_raised_the_telling_error_is_taken(
+    errors: list[BaseException], found: BaseException
+) -> None:
+    assert telling(errors) is found
