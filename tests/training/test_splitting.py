@@ -130,6 +130,7 @@ def test_a_compiled_block_gives_the_same_loss(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler imports what torch deprecates
 def test_blocks_compiled_for_the_cpu_give_the_same_loss() -> None:
     torch._dynamo.reset()
     run = partial(begun, RunningMean, "full linear sliding", model=SMALL, accumulate=2)
