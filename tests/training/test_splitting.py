@@ -130,9 +130,11 @@ def test_a_compiled_block_gives_the_same_loss(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler imports what torch deprecates
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 def test_blocks_compiled_for_the_cpu_give_the_same_loss() -> None:
     torch._dynamo.reset()
-    run = partial(begun, RunningMean, "full linear sliding", model=SMALL, accumulate=2)
+    run = partial(begun, RunningMean, "full sliding", model=SMALL, accumulate=2, steps=2)
     check_same(finished(run(compile=True, checkpoint_activations=True)), finished(run()), rtol=1e-3)
 
 
