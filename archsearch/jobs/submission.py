@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import shlex
 import shutil
 import sys
@@ -35,11 +33,11 @@ from archsearch.jobs.question import Question
 from archsearch.jobs.rows import Rows
 from archsearch.registry import UNPACKAGED, load_registry
 from archsearch.search import SearchSpec
-from archsearch.storage import hide
+from archsearch.storage import hide, owner_here
 from archsearch.storage.jobs import NewJob
+from archsearch.storage.owner import VARIABLE as OWNER_VARIABLE
 
 SPEC_FILE, QUESTION_FILE = "search.toml", "question.json"
-OWNER_VARIABLE = "ARCHSEARCH_OWNER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +243,7 @@ def _row(submission: Submission, address: str, name: str, key: str) -> NewJob:
         key=key,
         search=submission.search,
         address=address,
-        owner=owner(),
+        owner=owner_here(),
         spec=submission.read.to_json(),
         plugins=submission.plugins.to_json(),
     )
@@ -253,7 +251,7 @@ def _row(submission: Submission, address: str, name: str, key: str) -> NewJob:
 
 def _send(cluster: Cluster, submission: Submission, name: str, key: str, runtime_env: Mapping[str, Any]) -> None:
     wishes = submission.wishes
-    metadata = {SEARCH_KEY: submission.search, KEY_KEY: key, OWNER_KEY: owner() or ""}
+    metadata = {SEARCH_KEY: submission.search, KEY_KEY: key, OWNER_KEY: owner_here() or ""}
     asked = asks(wishes.cpus, wishes.gpus)
     cluster.submit(
         name,
@@ -282,7 +280,7 @@ def _packed(submission: Submission) -> Iterator[dict[str, Any]]:
 def environment(folder: Path, requirements: Sequence[str] = ()) -> dict[str, Any]:
     """Ray's ``runtime_env`` of a job in `folder`, the same for its workers."""
     variables = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
-    submitter = owner()
+    submitter = owner_here()
     runtime_env: dict[str, Any] = {
         "working_dir": str(folder),
         "env_vars": variables if submitter is None else {**variables, OWNER_VARIABLE: submitter},
@@ -290,17 +288,6 @@ def environment(folder: Path, requirements: Sequence[str] = ()) -> dict[str, Any
     if requirements:
         runtime_env["pip"] = list(requirements)
     return runtime_env
-
-
-def owner() -> str | None:
-    """Who submits: ``ARCHSEARCH_OWNER``, else the login, where there is one."""
-    named = os.environ.get(OWNER_VARIABLE)
-    if named:
-        return named
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return None
 
 
 def put(cluster: Cluster, question: Question, tell: Tell) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Ledger:
         self._store.set_trial_state(trial, state, reason)
 
     def _key(self, arch: ArchSpec, task: Task, seed: int) -> str:
-        recipe = self._problem.spec.recipe
+        recipe = self._problem.spec.training
         return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=self._form)
 
     def _add(

@@ -109,20 +109,22 @@ def _workers(local: bool, device: str) -> Workers:
     return Workers(local=local, device="cuda" if usable else "cpu")
 
 
-def check_room(concurrency: int, address: str | None) -> None:
-    """Raises `SpecError` for more workers than this machine has memory for, where they would run on it alone.
+def check_room(concurrency: int, address: str | None, *, workers: int = 1) -> None:
+    """Raises `SpecError` for more trials at a time, each of so many workers, than this machine has memory for, where
+    they would run on it alone.
 
     To be asked before anything of a search is stored: what is refused here must not become the search's own spec.
     """
     if ray.is_initialized() or cluster_address(address) is not None:
         return
-    needed = concurrency * WORKER_BYTES
+    needed = concurrency * workers * WORKER_BYTES
     held = machine_bytes()
     if needed > held:
+        each = f" of resources.workers = {workers} each" if workers > 1 else ""
         raise SpecError(
-            f"search.concurrency = {concurrency} needs at least {format_quantity(needed, unit='bytes')} of memory for "
-            f"its workers, and this machine has {format_quantity(held, unit='bytes')}: "
-            f"at most {max(1, held // WORKER_BYTES)} at a time"
+            f"search.concurrency = {concurrency}{each} needs at least {format_quantity(needed, unit='bytes')} of memory "
+            f"for its workers, and this machine has {format_quantity(held, unit='bytes')}: "
+            f"at most {max(1, held // (workers * WORKER_BYTES))} at a time"
         )
 
 

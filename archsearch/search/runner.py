@@ -35,7 +35,7 @@ def run_search(
     `ClusterError` when workers cannot be used. After any end no trial is left queued or running in the store.
     """
     spec = problem.spec
-    check_room(spec.search.concurrency, address)
+    check_room(spec.search.concurrency, address, workers=spec.resources.workers)
     reports = [report for report in problem.registry.reports() if report.status == "ok"]
     parts = problem.parts()
     search_id = store.create_search(
@@ -77,7 +77,7 @@ def resume_search(
     stored = SearchSpec.from_dict(record.spec)
     check_growth(stored, spec, allowed)
     has_grown = spec.to_json() != stored.to_json()
-    check_room(spec.search.concurrency, address)
+    check_room(spec.search.concurrency, address, workers=spec.resources.workers)
     now = _parts(problem, store, record.id)
     changes = source_changes(store.parts(record.id), now)
     if not retrain:

@@ -356,8 +356,13 @@ class SearchSpec(Table):
             raise SpecError(
                 f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
             )
-        self.recipe.check_workers(self.resources.workers)
+        self.recipe.for_workers(self.resources.workers)
         return self
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe as a trial is trained by it, whose batch is split between the processes of a trial."""
+        return self.recipe.for_workers(self.resources.workers)
 
     @classmethod
     def load(cls, path: str | Path) -> SearchSpec:

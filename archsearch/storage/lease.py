@@ -10,7 +10,7 @@ from sqlalchemy import TextClause, select
 from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError
-from archsearch.storage import at_once
+from archsearch.storage import at_once, schema
 from archsearch.storage.claims import taken_over
 from archsearch.storage.failures import plain_data, storage_errors
 from archsearch.storage.reader import check, is_id
@@ -104,6 +104,7 @@ class Lease(Store):
         with super()._writing() as session:
             held = select(Search.id).where(Search.id == self.search_id, Search.fence == self.fence)
             if session.scalar(held.with_for_update(key_share=True)) is None:
+                schema.check(self._engine, self._url, make=False)  # an upgrade cuts drivers off as well
                 raise taken_over(self._search(session, super()._search_row(session, self.search_id).id))
             yield session
 

@@ -15,8 +15,10 @@ from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.recipe import Recipe
 from archsearch.registry import load_registry
 from archsearch.search.actor import Assignment, pack_plugins
+from archsearch.search.failures import Failure, Place
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.ray_session import workers
+from archsearch.search.spec import ResourcesTable
 from archsearch.search.workers import train
 from archsearch.tasks import resolve_task
 
@@ -35,6 +37,7 @@ class Orders:
         self.count, self.folder, self.left, self.running = count, folder, list(LAYERS), 0
         self.results: dict[int, list[dict[str, Any]]] = {trial: [] for trial in LAYERS}
         self.failures: dict[int, str] = {}
+        self.places: dict[int, dict[str, Any]] = {}
         self.stop = threading.Event()
 
     def arch(self, trial: int) -> ArchSpec:
@@ -76,9 +79,15 @@ class Orders:
         if trial == ENDLESS:
             self.stop.set()
 
-    def failed(self, trial: int, reason: str, error: BaseException | None) -> None:
-        self.failures[trial] = reason
+    def placed(self, trial: int, place: Place) -> None:
+        self.places[trial] = place.to_json()
+
+    def failed(self, trial: int, failure: Failure) -> None:
+        self.failures[trial] = failure.reason
         self.running = 0
+
+    def gone(self, fault: str) -> None:
+        raise AssertionError(fault)
 
     def stopped(self) -> None:
         """The results are written anyway."""

@@ -248,7 +248,7 @@ def test_a_driver_that_waits_hears_by_its_heartbeat_that_it_was_replaced(
 ) -> None:
     monkeypatch.setattr("archsearch.search.presence.HEARTBEAT_SECONDS", 0.05)
 
-    def hang(source: Any, stop: threading.Event, *, device: str) -> None:
+    def hang(source: Any, stop: threading.Event, **how: Any) -> None:
         source.next()
         take_over(store)
         assert stop.wait(240)
@@ -368,7 +368,7 @@ def test_a_signal_while_a_cluster_is_waited_for_cancels_the_search(
 def test_a_time_limit_ends_a_search_in_order(
     problem: Problem, shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(source: Any, stop: threading.Event, *, device: str) -> None:
+    def train(source: Any, stop: threading.Event, **how: Any) -> None:
         assert source.next() is not None
         assert stop.wait(120), "the time limit stopped nothing"
         source.stopped()

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from archsearch.errors import StorageError
-from archsearch.storage import Store, current, head, schema, upgrade
+from archsearch.storage import Lease, Store, current, head, schema, upgrade
 from archsearch.storage.engine import WRITES, open_engine
 
 WHEN = "2026-01-02 03:04:05.000006+00:00"
@@ -144,3 +144,26 @@ def test_what_a_driver_of_an_older_schema_writes_meanwhile_is_kept(blank_url: st
         assert store.trials(1)[1].attempts == 0
         assert (store.search(1).tags, store.search(1).fence) == ((), 1)
         assert store.remarks() == []
+
+
+def test_a_driver_that_an_upgrade_cut_off_writes_nothing_and_is_told_why(
+    blank_url: str, tomorrow: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade(blank_url)
+    with Store.open(blank_url) as store:
+        search = store.create_search("running", {}, [])
+        driver = Lease(store, search)
+        driver.heartbeat(search)
+        beats = store.search(search).beats
+        tomorrow()
+        upgrade(blank_url)
+        monkeypatch.undo()
+        for write in (
+            lambda: driver.heartbeat(search),
+            lambda: driver.set_search_state(search, "failed"),
+            lambda: driver.link_proposal(1, 1),
+            lambda: driver.add_parts(search, [("core", "1", "c")]),
+        ):
+            with pytest.raises(StorageError, match=r"schema 0004, which is newer than .* knows \(0003\)"):
+                write()
+        assert (store.search(search).beats, store.search(search).state, store.parts(search)) == (beats, "running", {})
