@@ -95,8 +95,8 @@ class Lease(Store):
         if self._single is None:
             return None
         with storage_errors(self._url), self._single.connect() as connection:
-            held = {"search": self.search_id, "fence": self.fence}
-            found: int | None = connection.execute(statement, held | values).scalar()
+            held = {"search": self.search_id, "fence": self.fence, **values}
+            found: int | None = connection.execute(statement, held).scalar()
             return found
 
     @contextmanager
