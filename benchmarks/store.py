@@ -133,6 +133,9 @@ def one_round(write: Write, url: str, writers: int, size: Size) -> Round:
     found = [answers.get() for _ in processes]
     for process in processes:
         process.join()
+    failed = [answer for answer in found if isinstance(answer, str)]
+    if failed:
+        raise SystemExit("\n".join(failed))
     begun, ended = min(begun for begun, _, _ in found), max(ended for _, ended, _ in found)
     return Round(
         rate=writers * size.trials / (ended - begun), seconds=tuple(second for _, _, each in found for second in each)
@@ -140,11 +143,15 @@ def one_round(write: Write, url: str, writers: int, size: Size) -> Round:
 
 
 def _write(write: Write, url: str, name: str, size: Size, ready: Any, answers: Any) -> None:
-    write(url, f"warm {name}", replace(size, trials=8))
-    ready.wait()
-    begun = time.time()
-    each = write(url, name, size)
-    answers.put((begun, time.time(), each))
+    try:
+        write(url, f"warm {name}", replace(size, trials=8))
+        ready.wait()
+        begun = time.time()
+        each = write(url, name, size)
+        answers.put((begun, time.time(), each))
+    except Exception as error:  # the others and the report wait for this one
+        ready.abort()
+        answers.put(f"{name}: {type(error).__name__}: {error}")
 
 
 @contextmanager
