@@ -19,6 +19,7 @@ _QUICK = {
     "RAY_health_check_timeout_ms": "3000",
     "RAY_health_check_failure_threshold": "5",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "240",
 }
 """A head that gives up a machine after a quarter of a minute; 5 failures in a row, as by default."""
 
@@ -70,8 +71,9 @@ class TwoNodes:
             _ip("-n", name, "route", "add", "default", "dev", link)  # by its route Ray finds a machine's own address
         head = f"start --head --port=6379 --node-ip-address={self._net}.1 --include-dashboard=false"
         self._ray("near", self._near, f"{head} --num-cpus=1 --object-store-memory=80000000 --temp-dir={self._folder}")
-        self._wait_for_head()
+        self._wait_for("near")
         threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
+        self._wait_for("far")
 
     def _supervise(self) -> None:
         joined = f"start --address={self.address} --node-ip-address={self._net}.2"
@@ -91,13 +93,13 @@ class TwoNodes:
         self._running.append(process)
         return process
 
-    def _wait_for_head(self) -> None:
-        asked = [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", "--address", self.address]
-        until = time.monotonic() + START_SECONDS
-        while subprocess.run(self.on_near(*asked), env=self._environ, capture_output=True, check=False).returncode:
-            ended = self._running[0].poll() is not None or time.monotonic() > until
-            assert not ended, (self._folder / "near.log").read_text()
-            time.sleep(1.0)
+    def _wait_for(self, host: str) -> None:
+        """Until the machine's Ray has started; its port answers before that."""
+        log, until = self._folder / f"{host}.log", time.monotonic() + START_SECONDS
+        while not log.exists() or "Ray runtime started" not in log.read_text(errors="replace"):
+            assert self._running[0].poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < until, f"{host} does not start"
+            time.sleep(0.5)
 
     def on_near(self, *words: str) -> list[str]:
         """A command as it is run on the head's machine."""
