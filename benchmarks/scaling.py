@@ -1,7 +1,7 @@
 """What a driver and its database cost for each trial, and trials an hour against workers, with trials that sleep.
 
 python benchmarks/scaling.py driver [--trials 1000] [--sampler nsga2] [--database URL]
-python benchmarks/scaling.py workers [--workers 1,2,4,8] [--seconds 2] [--each 20] [--database URL]
+python benchmarks/scaling.py workers [--workers 1,2,4,8] [--seconds 2] [--reports 1] [--each 20] [--database URL]
 
 `driver`: trials that take no time, without Ray: what drawing, judging and storing cost, as CPU seconds of the process,
 and as statements and round trips of the database. `workers`: the whole driver with Ray Tune on this machine, whose
@@ -36,6 +36,8 @@ from archsearch.storage import Store
 from archsearch.training import form_of, measurement_key
 
 LAYERS = 12
+SLEEP = (1.0, 1)
+"""Seconds of a run, and reports in it; pickled with the actor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class Told:
 
 
 class SleepingActor(tune.Trainable):  # type: ignore[misc]
-    """In place of `TrialActor`: each run of a trial is a sleep."""
+    """In place of `TrialActor`: each run of a trial is a sleep, with as many reports as are asked for."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the assignment."""
@@ -58,15 +60,18 @@ class SleepingActor(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turns to another trial."""
-        self._runs = list(json.loads(new_config["assignment"])["runs"])
+        seconds, reports = SLEEP
+        runs = json.loads(new_config["assignment"])["runs"]
+        self._slices = [(task, seed, number == reports) for task, seed in runs for number in range(1, reports + 1)]
+        self._seconds = seconds / reports
         return True
 
     def step(self) -> dict[str, Any]:
-        """One run."""
-        task, seed = self._runs.pop(0)
-        time.sleep(float(os.environ["ARCHSEARCH_BENCH_SLEEP"]))
+        """A slice of a run."""
+        task, seed, ended = self._slices.pop(0)
+        time.sleep(self._seconds)
         told = {"task": task, "seed": seed, "step": 1, "total_steps": 1, "value": 0.5, "note": ""}
-        return {**told, "measurement": "", "done": not self._runs}
+        return {**told, **({"measurement": ""} if ended else {}), "done": not self._slices}
 
 
 def problem(name: str, *, trials: int, concurrency: int, sampler: str) -> Problem:
@@ -174,14 +179,15 @@ def without_ray(posed: Problem, database: str) -> Told:
         return searched(posed, database)
 
 
-def with_ray(posed: Problem, database: str, seconds: float) -> Told:
+def with_ray(posed: Problem, database: str, seconds: float, reports: int) -> Told:
     """The driver with Ray Tune, whose workers sleep; the measurement is made here, where its key is known."""
-    os.environ["ARCHSEARCH_BENCH_SLEEP"] = str(seconds)
+    global SLEEP
+    SLEEP = (seconds, reports)
     report = Drive.reported
 
     def reported(self: Drive, trial: int, result: dict[str, Any]) -> None:
         order = next((one for one in self.campaign.running if one.trial == trial), None)
-        if order is not None:
+        if order is not None and "measurement" in result:
             result = {**result, "measurement": json.dumps(measured(posed, order, Run(result["task"], result["seed"])))}
         report(self, trial, result)
 
@@ -210,7 +216,7 @@ def show_workers(options: argparse.Namespace, database: str) -> None:
     print("|---|---|---|---|---|---|")
     for count in map(int, options.workers.split(",")):
         posed = problem(f"workers-{count}", trials=options.each * count, concurrency=count, sampler=options.sampler)
-        told = with_ray(posed, database, options.seconds)
+        told = with_ray(posed, database, options.seconds, options.reports)
         ideal = count * 3600 / options.seconds
         rate = 3600 * told.trials / told.wall
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -229,6 +235,7 @@ def main() -> None:
     parser.add_argument("--sampler", default="nsga2")
     parser.add_argument("--workers", default="1,2,4,8")
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--reports", type=int, default=1, help="reports of a trial")
     parser.add_argument("--each", type=int, default=20, help="trials for each worker")
     parser.add_argument("--database", help="URL; a new SQLite file by default")
     options = parser.parse_args()

@@ -133,3 +133,17 @@ def test_no_secret_can_be_committed() -> None:
         ["git", "ls-files", "deploy/compose/secrets"], cwd=DEPLOY.parent, capture_output=True, text=True, check=True
     )
     assert tracked.stdout.split() in ([], ["deploy/compose/secrets/.gitignore"])
+
+
+def test_the_roles_get_their_passwords_by_no_argument(tmp_path: Path) -> None:
+    """psql reads each password itself, from the mounted file, and quotes it."""
+    program = tmp_path / "psql"
+    program.write_text('#!/usr/bin/env bash\necho "arguments: $*"\n[[ "$*" == *--file* ]] || cat\n')
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = ["bash", str(COMPOSE / "roles.sh")]
+    said = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "--file /roles/roles.sql" in said
+    for role in ("migrator", "writer", "reader"):
+        assert f"\\set password `cat /run/secrets/{role}_password`\n" in said
+        assert f"ALTER ROLE archsearch_{role} LOGIN PASSWORD :'password';\n" in said
