@@ -36,18 +36,14 @@ Axes = tuple[Objective, Objective, Objective | None]
 
 def page() -> None:
     """Draws the page; that of a running search is refreshed by itself."""
-    head = st.container()
+    title, caption = st.empty(), st.empty()
+    title.title("Front")  # which stands where there is no search, too
     search = chosen_search()
     answer = answers.answer(search)
-    with head:
-        _head(search, answer)
+    title.title(f"Front of {plain(shortened(search.name, 80))}")
+    caption.caption(plain(capitalised(answer.validity.sentence)))
     running = answer.state == "running"
     part(_body, REFRESH_SECONDS if running else None)(search)
-
-
-def _head(search: SearchRecord, answer: Answer) -> None:
-    st.title(f"Front of {plain(shortened(search.name, 80))}")
-    st.caption(plain(capitalised(answer.validity.sentence)))
 
 
 def _body(search: SearchRecord) -> None:

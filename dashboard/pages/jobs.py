@@ -130,7 +130,7 @@ def _send(toml: str, key: str, who: str, *, ready: bool) -> None:
         f"{plain(str(job.get('reason') or ''))}",
         icon=":material/check:",
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         link("jobs", {"view": _WATCH}, "Watch it", ":material/visibility:")
         st.button("Another draft", on_click=begin_anew, icon=":material/add:")
 
@@ -178,7 +178,7 @@ def _one(job: Mapping[str, Any]) -> None:
     name, status = str(job.get("id")), str(job.get("status"))
     if job.get("reason"):
         st.warning(plain(str(job["reason"])), icon=":material/info:")
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         search = job.get("search")
         if search in [one.name for one in store().searches()]:
             link("front", query(search=str(search)), f"The front of {shortened(str(search))}", ":material/show_chart:")
@@ -215,7 +215,7 @@ def _confirm(name: str) -> None:
         f"Stop job {code(name)}? What is being trained is broken off; the search can be gone on with later.",
         icon=":material/help:",
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.button("Yes, stop it", type="primary", on_click=_wish, args=(_TO_STOP, name))
         st.button("No", on_click=_wish, args=("", name))
 

@@ -39,6 +39,7 @@ def test_a_database_without_searches_says_how_to_make_one(empty_url: str) -> Non
     for slug in ("searches", "front"):
         app = well(open_page(slug))
         assert "holds no search yet" in texts(app)
+        assert [title.value for title in app.title] == [slug.capitalize()]
         assert "archsearch run" in app.code[0].value
 
 
