@@ -122,8 +122,8 @@ def check_room(concurrency: int, address: str | None, *, workers: int = 1) -> No
     if needed > held:
         each = f" of resources.workers = {workers} each" if workers > 1 else ""
         raise SpecError(
-            f"search.concurrency = {concurrency}{each} needs at least {format_quantity(needed, unit='bytes')} of memory "
-            f"for its workers, and this machine has {format_quantity(held, unit='bytes')}: "
+            f"search.concurrency = {concurrency}{each} needs at least {format_quantity(needed, unit='bytes')} of "
+            f"memory for its workers, and this machine has {format_quantity(held, unit='bytes')}: "
             f"at most {max(1, held // (workers * WORKER_BYTES))} at a time"
         )
 
