@@ -16,7 +16,7 @@ from archsearch.training.memory import machine_bytes
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 DRIVER = Path(__file__).parents[1] / "search" / "search_driver.py"
 HOSTILE = (
-    SPEC.replace('mixers = ["full", "sliding"]', 'mixers = ["hostile(way={way})", "sliding"]')
+    SPEC.replace('mixers = ["full", "sliding"]', 'mixers = ["hostile", "sliding"]\n[space.hostile]\nway = ["{way}"]')
     .replace("trials = 2", 'trials = 1\nreferences = ["hostile(way={way})", "sliding(window=8)"]\nretries = {retries}')
     .replace("n_layers = 2", "n_layers = 1")
 )
