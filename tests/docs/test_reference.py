@@ -125,7 +125,7 @@ def _split_by_heading(page: str) -> list[str]:
 def test_every_exit_code_has_a_meaning() -> None:
     assert set(errors_by_code()) <= set(exit_codes())
     assert {0, 6, 130} <= set(exit_codes())
-    assert "| 4 | the database | `StorageError` |" in exit_reference()
+    assert "| 4 | the database | `StorageError`, `TakenOverError` |" in exit_reference()
 
 
 def test_every_hook_is_on_the_page() -> None:
