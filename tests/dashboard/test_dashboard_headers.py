@@ -9,7 +9,9 @@ import pytest
 from browser import chromium, served, settled, window
 from playwright.sync_api import Route
 
-GUIDE = Path(__file__).parents[2] / "docs" / "dashboard.md"
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "dashboard.md"
+PROXY = ROOT / "deploy" / "compose" / "caddy" / "Caddyfile"
 
 
 def headers() -> dict[str, str]:
@@ -24,6 +26,12 @@ def headers() -> dict[str, str]:
 def test_the_guide_names_the_headers() -> None:
     assert {"X-Frame-Options", "X-Content-Type-Options", "Content-Security-Policy", "Referrer-Policy"} <= set(headers())
     assert "frame-ancestors 'none'" in headers()["Content-Security-Policy"]
+
+
+def test_the_proxy_sets_them() -> None:
+    words = PROXY.read_text()
+    for name, value in headers().items():
+        assert re.search(rf'{name} "?{re.escape(value)}"?\n', words), name
 
 
 @pytest.mark.browser
