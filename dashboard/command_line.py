@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ SUBMIT_TO = "ARCHSEARCH_SUBMIT_TO"
 """The cluster that searches may be sent to; without it nothing is sent. `archsearch dashboard` sets it."""
 SUBMIT_STORAGE = "ARCHSEARCH_SUBMIT_STORAGE"
 """The database that commands note jobs in, where the pages' own may only be read."""
+OWNER = "ARCHSEARCH_OWNER"
+"""Whose searches those are that a command sends."""
 ASK_SECONDS, SEND_SECONDS = 60.0, 540.0
 """For a question, and for what waits for a job to start or to stop."""
 _START = (sys.executable, "-P", "-c", "from archsearch.cli import main; main()")
@@ -40,12 +41,10 @@ def survey(toml: str) -> dict[str, Any]:
 
 
 def submit(toml: str, key: str, owner: str = "") -> dict[str, Any]:
-    """Sends a spec and returns the job; one `key` is one job where the command knows keys."""
-    known = flags("submit")
-    named = ["--key", key] if "--key" in known else []
-    named += ["--owner", owner] if owner and "--owner" in known else []
+    """Sends a spec and returns the job; one `key` is one job. The search is the `owner`'s, else this process's."""
     with _spec_file(toml) as path:
-        return ask(["submit", path, "--address", cluster(), "--json", *named], SEND_SECONDS, writes=True)
+        words = ["submit", path, "--address", cluster(), "--json", "--key", key]
+        return ask(words, SEND_SECONDS, writes=True, owner=owner)
 
 
 def jobs() -> list[dict[str, Any]]:
@@ -64,19 +63,12 @@ def stop(job: str) -> dict[str, Any]:
     return ask(["stop", "--address", cluster(), "--json", "--", job], SEND_SECONDS, writes=True)
 
 
-@cache
-def flags(command: str) -> frozenset[str]:
-    """The options that a command knows."""
-    done = _run([command, "--help"], ASK_SECONDS, dict(os.environ))
-    return frozenset(word.strip(",[]") for word in done.stdout.split() if word.startswith("--"))
-
-
-def ask(words: Sequence[str], seconds: float = ASK_SECONDS, *, writes: bool = False) -> dict[str, Any]:
+def ask(words: Sequence[str], seconds: float = ASK_SECONDS, *, writes: bool = False, owner: str = "") -> dict[str, Any]:
     """The JSON that a command prints.
 
     Raises `ArchsearchError` with the command's own sentence where it fails, and for one that does not end in time.
     """
-    environment = dict(os.environ)
+    environment = {**os.environ, OWNER: owner} if owner else dict(os.environ)
     if writes and os.environ.get(SUBMIT_STORAGE):
         environment["ARCHSEARCH_STORAGE"] = os.environ[SUBMIT_STORAGE]
     done = _run(words, seconds, environment)
