@@ -119,11 +119,10 @@ def test_a_full_disk_is_told_and_resume_goes_on_once_there_is_room(small_disk: P
     ballast = small_disk / "ballast"
     try:
         soak.training("full", process)
-        with ballast.open("wb") as file:
+        with ballast.open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(2**12))
-                    file.flush()
             except OSError:
                 pass
         assert process.wait(LIMIT) == 4
