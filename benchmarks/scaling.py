@@ -79,7 +79,7 @@ def problem(name: str, *, trials: int, concurrency: int, sampler: str) -> Proble
     spec = {
         "name": name,
         "model": {"d_model": 64, "n_layers": LAYERS, "n_heads": 2},
-        "space": {"mixers": ["full", "sliding", "linear"]},
+        "space": {"mixers": ["full", "sliding", "linear"], "sliding": {"window": [4, 8, 16]}},  # all act on 48 tokens
         "tasks": [{"name": "mqar", "setting": "easy"}],
         "objectives": {"maximize": ["recall"], "minimize": ["state_bytes"], "context": 32768},
         "search": {"trials": trials, "concurrency": concurrency, "sampler": sampler},

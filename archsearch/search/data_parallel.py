@@ -15,6 +15,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from archsearch.errors import ArchsearchError
 from archsearch.search.actor import TrialActor
+from archsearch.search.failures import CrashError, died
+from archsearch.search.last_words import hear
 from archsearch.training.group import join, meeting_point
 
 GRACE_SECONDS = 5.0
@@ -51,9 +53,10 @@ class Member(TrialActor):
         store = self._store or meeting_point(host, port)
         self._group = join(store, rank, size, cards=bool(ray.get_gpu_ids()))
 
-    def take(self, config: dict[str, Any]) -> None:
-        """Turns to a trial."""
+    def take(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Turns to a trial, and says where this worker is."""
         self.setup(config)
+        return self._place()
 
     def follow(self) -> None:
         """Does all of the trial that the first worker does step by step."""
@@ -69,6 +72,7 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
     _waiting: dict[str, Any] | None
     _members: Sequence[Any] = ()
     _following: Sequence[Any] = ()
+    _places: Sequence[dict[str, Any]] = ()
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the assignment of `config`; the first step begins with it."""
@@ -85,12 +89,13 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
             if not self._members:
                 self._members = self._gathered()
             if self._waiting is not None:
-                ray.get([member.take.remote(self._waiting) for member in self._members])
+                self._places = ray.get([member.take.remote(self._waiting) for member in self._members])
                 self._following = [member.follow.remote() for member in self._members[1:]]
                 self._waiting = None
             return self._next()
         except (ArchsearchError, ray.exceptions.RayError) as error:
-            raise telling([error, *self._failures()]) from None
+            told = telling([error, *self._failures()])
+            raise self._crash(told) if died(told) else told from None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune keeps no checkpoints: an evaluation writes its own."""
@@ -133,6 +138,14 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
             except (ArchsearchError, ray.exceptions.RayError) as error:
                 found.append(error)
         return found
+
+    def _crash(self, error: BaseException) -> BaseException:
+        """What a worker that died has left to say, else the error as it is; any of them may have been the first."""
+        for place in self._places:
+            words = hear(place["node_id"], place["words"])
+            if words is not None and words.said:
+                return CrashError(words.said)
+        return error
 
 
 def telling(errors: Sequence[BaseException]) -> BaseException:

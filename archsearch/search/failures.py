@@ -62,6 +62,17 @@ class Failure:
         return self.kind != "own"
 
 
+class CrashError(ray.exceptions.RayActorError):  # type: ignore[misc]
+    """The death of one of several workers of a trial, with its last words."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(error_msg=said)
+        self.said = said
+
+    def __reduce__(self) -> tuple[type[CrashError], tuple[str]]:
+        return CrashError, (self.said,)
+
+
 def died(error: BaseException | None) -> bool:
     """Whether it was the worker that ended, not the code that it ran that raised."""
     if isinstance(error, ray.exceptions.RayActorError):
@@ -78,6 +89,8 @@ def classify(error: BaseException | None, place: Place | None, words: Words | No
     if memory := _out_of_memory(error, place):
         return Failure(kind="crashed", reason=memory, error=error)
     where = f" on {place}" if place else ""
+    if isinstance(error, CrashError):
+        return Failure(kind="crashed", reason=f"{error.said}{where}", error=error)
     if getattr(error, "preempted", False):
         return Failure(kind="lost", reason=f"the machine was taken back{where}", error=error)
     if not node_alive:
