@@ -22,6 +22,7 @@ _USUAL = {
     "model": ("n_layers", "d_model", "n_heads", "channel_mixer"),
     "recipe": ("steps", "batch_size", "learning_rates", "seeds", "device"),
     "search": ("trials", "concurrency", "sampler", "confirm_seeds"),
+    "resources": ("cpu", "gpu", "workers"),
 }
 """The keys of a table that are shown at once; the others are below "More"."""
 
@@ -92,7 +93,7 @@ def _asked(base: Draft) -> tuple[Draft, str]:
     draft.pop("seed", None)
     if seed.strip():
         draft["seed"] = drafts.read_value(seed, Field(name="seed", kind="value", default=0, help=""))
-    for table in ("model", "space", "tasks", "recipe", "objectives", "budget", "search"):
+    for table in ("model", "space", "tasks", "recipe", "objectives", "budget", "search", "resources"):
         with st.expander(f"[{table}]", expanded=table in ("space", "tasks", "objectives"), icon=":material/tune:"):
             draft = _TABLES.get(table, _plain_table)(draft, table)
             places[table] = st.container()

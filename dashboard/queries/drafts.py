@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
-from archsearch.search.spec import BackboneTable, ObjectivesTable, SearchSpec, SearchTable, SpaceTable
+from archsearch.search.spec import BackboneTable, ObjectivesTable, ResourcesTable, SearchSpec, SearchTable, SpaceTable
 
 Draft = dict[str, Any]
 MOST_CHARACTERS = 200_000
@@ -32,6 +32,7 @@ TABLES: Mapping[str, type[BaseModel]] = {
     "recipe": Recipe,
     "objectives": ObjectivesTable,
     "search": SearchTable,
+    "resources": ResourcesTable,
 }
 """The tables of a spec that the form shows by their schema, by name."""
 SMALL: Mapping[str, Any] = {
@@ -229,7 +230,7 @@ def place_of(fault_text: str) -> str:
 
 def to_toml(draft: Mapping[str, Any]) -> str:
     """The draft as the file that is sent; raises `SpecError` for what TOML cannot hold."""
-    order = ["name", "seed", "model", "space", "tasks", "recipe", "objectives", "budget", "search"]
+    order = ["name", "seed", "model", "space", "tasks", "recipe", "objectives", "budget", "search", "resources"]
     known = {key: draft[key] for key in order if key in draft}
     try:
         text = tomli_w.dumps({**known, **draft})

@@ -90,7 +90,7 @@ def test_what_was_saved_is_read_and_gone_on_with(saved_url: str) -> None:
         assert (quick.name, quick.state, quick.reason) == ("quick", "complete", "3 candidates were trained")
         assert quick.spec == {"name": "quick", "seed": 0, "search": {"trials": 3}}
         assert (lost.name, lost.state, lost.state_now()) == ("lost", "running", "interrupted")
-        assert (lost.beats, lost.fence, lost.owner, lost.tags) == (int(has_drivers), 0, None, ())
+        assert (lost.beats, lost.fence, lost.owner, lost.tags) == (int(has_drivers), 1, None, ())
         assert (lost.driver is not None, len(store.parts(quick.id))) == (has_drivers, 2 * has_drivers)
         assert store.plugins(quick.id) == [("full", "archsearch", "0.1.0"), ("sliding", "archsearch", "0.1.0")]
         _check_trials(store, quick.id)
