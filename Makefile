@@ -22,7 +22,7 @@ demo: $(STAMP)  ## search hybrid attention on this machine and show the front
 	$(BIN)/archsearch run examples/quickstart.toml
 
 test: $(STAMP)  ## the default tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 25 --durations-min 5
 
 test-slow: $(STAMP)  ## long searches and full grids
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not postgres" --timeout 1800 -n 2 --dist worksteal
@@ -42,7 +42,7 @@ test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, ins
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field -n 2 --dist worksteal
 
 test-door: $(STAMP)  ## new plugins of every kind, installed, checked and searched over
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli -n 2 --dist worksteal
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

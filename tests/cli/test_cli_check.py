@@ -90,6 +90,7 @@ def test_a_law_that_does_not_hold_is_told_in_a_line(install: Callable[..., Path]
     assert "\n" not in told
 
 
+@pytest.mark.door
 def test_a_law_that_is_declared_broken_is_told_with_its_reason(install: Callable[..., Path]) -> None:
     mixes = LAYER.replace("ctx=ctx)", "ctx=__import__('dataclasses').replace(ctx, cu_seqlens=None))").format(y="y")
     more = 'broken_laws = {"packed": "it averages over the whole row"}'
@@ -99,6 +100,7 @@ def test_a_law_that_is_declared_broken_is_told_with_its_reason(install: Callable
     assert any("it averages over the whole row" in text for text in declared)
 
 
+@pytest.mark.door
 def test_what_is_declared_broken_and_holds_is_told(install: Callable[..., Path]) -> None:
     more = 'broken_laws = {"packed": "nothing is"}'
     status, report, _ = check("mine", install(HEAD + PLUGIN.format(more=more)))
@@ -118,6 +120,7 @@ def test_a_name_that_two_plugins_claim_is_told(install: Callable[..., Path]) -> 
     assert '"full" is claimed by' in failed(report)["full"]
 
 
+@pytest.mark.door
 def test_a_layer_that_raises_is_told_by_every_part_that_runs_it(install: Callable[..., Path]) -> None:
     status, report, _ = check("mine", install(HEAD + PLUGIN.format(more=""), LAYER.format(y="1 / 0")))
     assert status == 1
@@ -125,6 +128,7 @@ def test_a_layer_that_raises_is_told_by_every_part_that_runs_it(install: Callabl
     assert "raised ZeroDivisionError" in failed(report)["training"]
 
 
+@pytest.mark.door
 def test_a_plugin_of_the_current_folder_alone_is_told_apart(install: Callable[..., Path]) -> None:
     site = install(HEAD + PLUGIN.format(more=""))
     status, report, _ = check("mine", ".", cwd=site)
@@ -140,6 +144,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
     assert isinstance(CliRunner().invoke(app, ["check", "nobody"]).exception, UnknownNameError)
 
 
+@pytest.mark.door
 def test_a_layer_in_notation_and_an_implementation_are_tried() -> None:
     done = CliRunner().invoke(app, ["check", "sliding(window=6)", "--impl", "reference", "--impl", "chunkwise"])
     assert done.exit_code == 0, done.output
