@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, select, true, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from archsearch.storage.clock import database_now
 from archsearch.storage.columns import JOB
-from archsearch.storage.engine import WRITES
-from archsearch.storage.failures import storage_errors
-from archsearch.storage.reader import Reader
 from archsearch.storage.rows import finite, read_columns
 from archsearch.storage.tables import JobRow
+from archsearch.storage.writer import Writer
 
 PREPARING = "preparing"
 """The state of a job that the cluster has not confirmed yet."""
@@ -57,7 +53,7 @@ class JobRecord(NewJob):
         return self.state in ENDED
 
 
-class Jobs(Reader):
+class Jobs(Writer):
     """The jobs of a database. Every method is one transaction, and raises `StorageError` where that cannot be."""
 
     def begin(self, job: NewJob) -> tuple[JobRecord, bool]:
@@ -79,7 +75,7 @@ class Jobs(Reader):
         return found, made
 
     def _added(self, row: JobRow) -> bool:
-        with self._changing() as session:
+        with self._writing() as session:
             taken = select(JobRow.id).where((JobRow.key == row.key) | (JobRow.name == row.name))
             if session.scalar(taken) is not None:
                 return False
@@ -94,7 +90,7 @@ class Jobs(Reader):
 
     def note(self, name: str, state: str, reason: str = "") -> None:
         """What was heard of a job; an end is noted with its moment."""
-        with self._changing() as session:
+        with self._writing() as session:
             now = database_now(session)
             heard = {"state": state, "reason": reason, "updated_at": now}
             session.execute(
@@ -105,7 +101,7 @@ class Jobs(Reader):
 
     def release(self, record: JobRecord) -> None:
         """Gives the key of a job that has ended free for another submission of the same."""
-        with self._changing() as session:
+        with self._writing() as session:
             chosen = update(JobRow).where(JobRow.name == record.name, JobRow.key == record.key)
             session.execute(chosen.values(key=f"{record.name} {record.key}"[:128]))
 
@@ -127,9 +123,3 @@ class Jobs(Reader):
             found = read_columns(session, query, "job", JOB, self._remarks)
         rows = (dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True))
         return [JobRecord(**{name: value for name, value in row.items() if name != "id"}) for row in rows]
-
-    @contextmanager
-    def _changing(self) -> Iterator[Session]:
-        engine = self._engine.execution_options(**{WRITES: True})
-        with storage_errors(self._url), Session(engine) as session, session.begin():
-            yield session

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,9 +11,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from archsearch.errors import StorageError
 from archsearch.storage.clock import database_now
-from archsearch.storage.reader import Reader
 from archsearch.storage.records import SearchRecord
 from archsearch.storage.tables import MeasurementRow, Metric, Part, PluginVersion, Proposal, Search, Trial
+from archsearch.storage.writer import Writer
 
 LONGEST_TAG, LONGEST_NOTE = 50, 10_000
 _NUMBERS_BYTES = 40
@@ -39,11 +38,8 @@ class Holding:
     size_bytes: int
 
 
-class Sharing(Reader):
+class Sharing(Writer):
     """The half of `Store` for the people who share a database."""
-
-    def _writing(self) -> AbstractContextManager[Session]:
-        raise NotImplementedError
 
     def edit_search(
         self,

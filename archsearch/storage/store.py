@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,8 +16,7 @@ from archsearch.errors import StorageError
 from archsearch.storage.claims import Watch, ignore, taken
 from archsearch.storage.clock import DatabaseNow, database_now
 from archsearch.storage.driver import Driver
-from archsearch.storage.engine import WRITES
-from archsearch.storage.failures import plain_data, storage_errors
+from archsearch.storage.failures import plain_data
 from archsearch.storage.proposals import Proposals
 from archsearch.storage.reader import check, is_id
 from archsearch.storage.records import (
@@ -252,12 +250,6 @@ class Store(Proposals):
                 _set_trial_state(row, "preempted", reason, now)
             session.flush()
             return trial_records(session, Trial.id.in_([row.id for row in rows]), self._remarks)
-
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        engine = self._engine.execution_options(**{WRITES: True})
-        with storage_errors(self._url), Session(engine, expire_on_commit=False) as session, session.begin():
-            yield session
 
     def _taken(self, name: str) -> StorageError:
         return StorageError(
