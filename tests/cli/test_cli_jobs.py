@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clocks import Time
 from typer.testing import Result
 
 from archsearch.errors import ArchsearchError, ClusterError
@@ -92,19 +93,6 @@ def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Client:
         {"seconds": 300.0, "tell": lambda text: None, "clock": time.clock, "sleep": time.sleep},
     )
     return made
-
-
-class Time:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from deploy_files import DEPLOY, KUBERNETES, documents, security_headers
+from ports import free_port
 
 from archsearch.storage import Store
 
@@ -70,11 +71,6 @@ def test_pages_may_be_framed_and_scripted_by_nobody() -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "*" not in policy
     assert "http:" not in policy
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def answer(port: int, path: str, **headers: str) -> HTTPResponse:

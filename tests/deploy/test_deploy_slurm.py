@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from deploy_files import DEPLOY
+from ports import free_port
+from tiny_spec import tiny_spec
 
 SCRIPT = DEPLOY / "slurm" / "archsearch.sbatch"
 SRUN = r"""#!/usr/bin/env bash
@@ -170,39 +171,6 @@ def test_without_a_database_that_stays_nothing_starts(job: Job) -> None:
     assert job.calls() == []
 
 
-TINY = """
-name = "tiny"
-[model]
-d_model = 16
-n_layers = 2
-n_heads = 1
-channel_mixer = "none"
-[space]
-mixers = ["full", "sliding"]
-[space.sliding]
-window = [8]
-sinks = [0]
-[[tasks]]
-name = "mqar"
-setting = "easy"
-[recipe]
-steps = 1000
-eval_every = 1000
-[objectives]
-maximize = ["recall"]
-minimize = ["state_bytes"]
-context = 1024
-[search]
-trials = 2
-concurrency = 1
-"""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
@@ -220,7 +188,7 @@ def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
 
     def begun(folder: str) -> Job:
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "spec.toml").write_text(TINY)
+        (tmp_path / folder / "spec.toml").write_text(tiny_spec(1000))
         monkeypatch.chdir(tmp_path / folder)
         return Job(tmp_path / folder, **more, RAY_PORT=str(free_port()), OMP_NUM_THREADS="1")
 

@@ -141,16 +141,3 @@ class FakeClient:
         """The statuses and further logs of a job, look by look; the last stays."""
         self.jobs.setdefault(job_id, Details(job_id, metadata={"archsearch": "quick"}))
         self.scripts[job_id] = [(*look, None)[:3] for look in looks]  # type: ignore[misc]
-
-
-class Time:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import free_ports
 
 BIN = Path(sys.executable).parent
 
@@ -58,7 +58,7 @@ class Head:
 @contextmanager
 def ray_head(*, cpus: int = 2, **variables: str) -> Iterator[Head]:
     """A head with `variables` in the environment of its processes, which ends with them all."""
-    port, dashboard, client, agent, grpc, metrics = _free_ports(6)
+    port, dashboard, client, agent, grpc, metrics = free_ports(6)
     with tempfile.TemporaryDirectory(prefix="ar-", dir="/tmp") as named:
         folder = Path(named)
         for name in ("tmp", "bin", "state"):
@@ -111,15 +111,3 @@ def _script(path: Path) -> None:
     """The command as an installation has it, for this interpreter."""
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m archsearch.cli "$@"\n')
     path.chmod(0o755)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Between those of Ray's workers and those that the system hands out, so that nothing takes one before Ray does."""
-    found = []
-    for port in random.sample(range(20_000, 30_000), 200):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        found.append(port)
-    return found[:count]

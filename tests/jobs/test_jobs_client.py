@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from jobs_fakes import Details, FakeClient, Time
+from clocks import Time
+from jobs_fakes import Details, FakeClient
 from ray.exceptions import AuthenticationError
 
 from archsearch.errors import ClusterError, SpecError

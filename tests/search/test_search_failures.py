@@ -56,7 +56,7 @@ CASES: dict[str, tuple[BaseException, Words | None, bool, str, str]] = {
     "node": (dead(END_OF_FILE), None, False, "lost", "the machine was lost on gpu7 (node 8bf45dfc)"),
     "link": (AWAY, None, True, "lost", "can no longer be reached on gpu7"),
     "ours": (ray.exceptions.ObjectLostError("a" * 40, None, ""), None, True, "lost", "the worker was lost on gpu7"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

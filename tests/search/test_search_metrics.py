@@ -9,6 +9,7 @@ from typing import Any, cast
 from urllib.request import urlopen
 
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from search_fakes import fake_registry, fake_spec
 
@@ -62,11 +63,6 @@ def scrape(metrics: SearchMetrics) -> dict[tuple[str, str], float]:
             assert sample.labels["search"] == "toy"
             found[sample.name, sample.labels.get("state", "")] = sample.value
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_trials_by_state_the_queue_and_the_heartbeat_come_from_the_store(store: Store) -> None:

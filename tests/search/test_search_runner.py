@@ -17,37 +17,12 @@ from pathlib import Path
 import pytest
 from database_kinds import SLOW_POSTGRESQL, SQLITE
 from heartbeats import move
+from tiny_spec import tiny_spec
 
 from archsearch.search.drive import checkpoint_folder
 from archsearch.storage import Driver, Store
 
 DRIVER = Path(__file__).with_name("search_driver.py")
-SPEC = """
-name = "tiny"
-[model]
-d_model = 16
-n_layers = 2
-n_heads = 1
-channel_mixer = "none"
-[space]
-mixers = ["full", "sliding"]
-[space.sliding]
-window = [8]
-sinks = [0]
-[[tasks]]
-name = "mqar"
-setting = "easy"
-[recipe]
-steps = {steps}
-eval_every = 1000
-[objectives]
-maximize = ["recall"]
-minimize = ["state_bytes"]
-context = 1024
-[search]
-trials = 2
-concurrency = 1
-"""
 
 
 class Driven:
@@ -66,7 +41,7 @@ class Driven:
 
     def command(self, verb: str, steps: int) -> list[str]:
         spec = self.folder / "tiny.toml"
-        spec.write_text(SPEC.format(steps=steps))
+        spec.write_text(tiny_spec(steps))
         return [sys.executable, str(DRIVER), verb, str(spec) if verb == "run" else "tiny", self.url]
 
     def finish(self, verb: str, steps: int = 3) -> str:

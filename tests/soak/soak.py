@@ -16,41 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from postgres_server import PostgresServer
+from tiny_spec import tiny_spec
 
 from archsearch.errors import StorageError
 from archsearch.storage import Store, TrialRecord
 
 LIMIT = 600.0
 """Seconds after which a search that does not end is a fault."""
-SPEC = """
-name = "{name}"
-seed = {seed}
-[model]
-d_model = 16
-n_layers = 2
-n_heads = 1
-channel_mixer = "none"
-[space]
-mixers = ["full", "sliding"]
-[space.sliding]
-window = [8]
-sinks = [0]
-[[tasks]]
-name = "mqar"
-setting = "easy"
-[recipe]
-steps = {steps}
-eval_every = 1000
-checkpoint_seconds = 1
-[objectives]
-maximize = ["recall"]
-minimize = ["state_bytes"]
-context = 1024
-[search]
-trials = 2
-concurrency = 1
-confirm_seeds = 0
-"""
+SPEC = tiny_spec("{steps}", name="{name}", seed="{seed}", recipe="checkpoint_seconds = 1", search="confirm_seeds = 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from alembic import command
+from raw_rows import insert, writing
 from sqlalchemy import Connection, text
 
 from archsearch.exercise import Unexercised
 from archsearch.storage import Driver, Store, current, head, schema, upgrade
-from archsearch.storage.engine import WRITES, open_engine
 
 CURVE = [{"step": 1, "loss": 2.5}]
 WHEN = "2026-01-02 03:04:05.000006+00:00"
@@ -21,22 +19,8 @@ SEEN = "sliding(window=64) sees all of up to 64 tokens, measured on 48"
 BLOCKS = "moba(block_size=8, label=a by b) sees all of up to 128 tokens, measured on 64"
 
 
-@contextmanager
-def _writing(url: str) -> Iterator[Connection]:
-    engine = open_engine(url)
-    with engine.execution_options(**{WRITES: True}).begin() as connection:
-        yield connection
-    engine.dispose()
-
-
-def _insert(connection: Connection, table: str, **values: Any) -> None:
-    plain = {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in values.items()}
-    names, marks = ", ".join(plain), ", ".join(f":{name}" for name in plain)
-    connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), plain)
-
-
 def _trial(connection: Connection, number: int, unexercised: list[Any]) -> None:
-    _insert(
+    insert(
         connection,
         "trial",
         id=number,
@@ -57,7 +41,7 @@ def _trial(connection: Connection, number: int, unexercised: list[Any]) -> None:
 
 
 def _measurement(connection: Connection, number: int, payload: dict[str, Any] | list[Any]) -> None:
-    _insert(
+    insert(
         connection,
         "measurement",
         trial_id=number,
@@ -89,9 +73,9 @@ EXPECTED: list[list[tuple[str, str, int, int]]] = [
 @pytest.fixture
 def old_url(blank_url: str) -> str:
     """A database of schema 0001 that holds a search with trials and measurements."""
-    with _writing(blank_url) as connection:
+    with writing(blank_url) as connection:
         command.upgrade(schema._config(connection), "0001")
-        _insert(
+        insert(
             connection,
             "search",
             id=1,
@@ -147,18 +131,18 @@ def test_what_was_stored_before_stays_and_goes_on(old_url: str) -> None:
 
 @pytest.mark.parametrize("payload", [["no mapping"], {"unexercised": "no list"}, {"unexercised": {"a": 1}}, {}])
 def test_a_payload_of_another_shape_stops_no_upgrade(old_url: str, payload: dict[str, Any] | list[Any]) -> None:
-    with _writing(old_url) as connection:
+    with writing(old_url) as connection:
         connection.execute(
             text("UPDATE measurement SET payload = :payload WHERE id = 1"), {"payload": json.dumps(payload)}
         )
     assert upgrade(old_url) == head()
-    with _writing(old_url) as connection:
+    with writing(old_url) as connection:
         stored = connection.scalar(text("SELECT CAST(payload AS TEXT) FROM measurement WHERE id = 1"))
     assert json.loads(str(stored)) == payload
 
 
 def test_more_rows_than_are_read_at_once(old_url: str) -> None:
-    with _writing(old_url) as connection:
+    with writing(old_url) as connection:
         for number in range(10, 2010):
             _trial(connection, number, [SEEN])
     upgrade(old_url)
@@ -169,7 +153,7 @@ def test_more_rows_than_are_read_at_once(old_url: str) -> None:
 
 def test_back_to_the_schema_before(old_url: str) -> None:
     upgrade(old_url)
-    with _writing(old_url) as connection:
+    with writing(old_url) as connection:
         command.downgrade(schema._config(connection), "0001")
         stored = connection.execute(text("SELECT CAST(unexercised AS TEXT) FROM trial ORDER BY id")).scalars().all()
         payload = connection.scalar(text("SELECT CAST(payload AS TEXT) FROM measurement ORDER BY id LIMIT 1 OFFSET 1"))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_rows import insert, writing
 from sqlalchemy import Connection, text
 
 from archsearch.errors import StorageError
 from archsearch.storage import Lease, Store, current, head, schema, upgrade
-from archsearch.storage.engine import WRITES, open_engine
 
 WHEN = "2026-01-02 03:04:05.000006+00:00"
 NEXT = '''"""A schema of tomorrow."""
@@ -32,22 +30,8 @@ def upgrade():
 '''
 
 
-@contextmanager
-def _writing(url: str) -> Iterator[Connection]:
-    engine = open_engine(url)
-    with engine.execution_options(**{WRITES: True}).begin() as connection:
-        yield connection
-    engine.dispose()
-
-
-def _insert(connection: Connection, table: str, **values: Any) -> None:
-    plain = {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in values.items()}
-    names, marks = ", ".join(plain), ", ".join(f":{name}" for name in plain)
-    connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), plain)
-
-
 def _search(connection: Connection, number: int, state: str) -> None:
-    _insert(
+    insert(
         connection,
         "search",
         id=number,
@@ -63,7 +47,7 @@ def _search(connection: Connection, number: int, state: str) -> None:
 
 def _trial(connection: Connection, number: int) -> None:
     """A trial with the columns that every schema has."""
-    _insert(
+    insert(
         connection,
         "trial",
         search_id=1,
@@ -132,11 +116,11 @@ def test_a_driver_of_the_schema_before_opens_no_newer_database(
 @pytest.mark.parametrize("version", ["0001", "0002"])
 def test_what_a_driver_of_an_older_schema_writes_meanwhile_is_kept(blank_url: str, version: str) -> None:
     schema.make(blank_url, version)
-    with _writing(blank_url) as connection:
+    with writing(blank_url) as connection:
         _search(connection, 1, "running")
         _trial(connection, 0)
     upgrade(blank_url)
-    with _writing(blank_url) as connection:  # the driver has not been stopped, and knows nothing of it
+    with writing(blank_url) as connection:  # the driver has not been stopped, and knows nothing of it
         _trial(connection, 1)
         connection.execute(text("UPDATE search SET heartbeat_at = :now WHERE id = 1"), {"now": WHEN})
     with Store.open(blank_url) as store:
