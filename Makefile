@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow soak test-browser test-postgres test-field test-door docs kernels check bench bench-dashboard bench-store screenshots gpu clean
+.PHONY: help install demo test test-slow soak test-browser test-postgres test-field test-door test-arena docs kernels check bench bench-dashboard bench-store screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, ins
 
 test-door: $(STAMP)  ## new plugins of every kind, installed, checked and searched over
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli -n 2 --dist worksteal
+
+test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m arena tests/plugins -n 2 --dist worksteal
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
