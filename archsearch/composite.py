@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from archsearch.amounts import Flops, Traffic
 from archsearch.errors import PluginError
-from archsearch.figures import Figures
+from archsearch.figures import Figures, part_shape_of
 from archsearch.layer import LayerInfo
 from archsearch.mixer import MixerPlugin, OptionsT, Phase
 from archsearch.shapes import ModelShape, StateTensor
@@ -79,4 +79,5 @@ class CompositePlugin(MixerPlugin[OptionsT]):
     def _figures(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> Iterator[Figures]:
         for index, part in enumerate(self.parts(options)):
             plugin: MixerPlugin[Any] = layer.plugin_of(part)
-            yield Figures(plugin, part.options, shape, layer.part_at(index))
+            share = part_shape_of(self, options, shape, index)
+            yield Figures(plugin, part.options, share, layer.part_at(index))

@@ -15,7 +15,7 @@ from typing import Any
 
 from archsearch.amounts import Flops, Traffic
 from archsearch.arch import ArchSpec, ModelSpec
-from archsearch.composition import reads_pattern
+from archsearch.composition import reads_pattern, short_conv_of
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.figures import Figures
 from archsearch.layer import LayerSpec
@@ -220,15 +220,16 @@ def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: R
     mixer_params = plugin.params()
     channel_params, active_params, channel = channel_cost(model)
     norms = 1 if model.channel_mixer == "none" else 2
-    tail_bytes = max(0, model.short_conv - 1) * model.d_model * shape.dtype_bytes
-    conv = Flops(elementwise=2.0 * model.short_conv * model.d_model)
+    width = short_conv_of(layer, model, resolver)
+    tail_bytes = max(0, width - 1) * model.d_model * shape.dtype_bytes
+    conv = Flops(elementwise=2.0 * width * model.d_model)
     per_token = channel + _norm_flops(model) * norms + conv
 
     def forward(phase: Phase) -> Flops:
         return plugin.flops(phase=phase, context=context) + per_token * (1.0 if phase == "decode" else float(context))
 
     state = plugin.state()
-    other_params = (norms + model.short_conv) * model.d_model
+    other_params = (norms + width) * model.d_model
     return LayerCost(
         mixer_params=mixer_params,
         params=mixer_params + channel_params + other_params,

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from archsearch.arch import ArchSpec
-from archsearch.composition import figures_at, placed
+from archsearch.composition import placed
 from archsearch.layer import Resolver
 from archsearch.notation import format_layer
 
@@ -63,5 +63,4 @@ def unexercised_layers(arch: ArchSpec, task: str, seq_len: int, resolver: Resolv
 def dense_up_to(arch: ArchSpec, index: int, resolver: Resolver) -> int:
     """The longest sequence on which the sparsity of layer `index`, or of one of the mixers that it is made of, drops
     nothing; 0 where it always acts or there is none."""
-    parts = placed(arch.layers[index], arch.layer_info(index, resolver), resolver)
-    return max(figures_at(part, info, arch.model.shape, resolver).dense_up_to() for part, info in parts)
+    return max(part.figures(resolver).dense_up_to() for part in placed(arch, index, resolver))

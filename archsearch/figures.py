@@ -165,6 +165,16 @@ def parts_of(plugin: MixerPlugin[Any], options: MixerOptions) -> tuple[LayerSpec
     return found
 
 
+def part_shape_of(plugin: MixerPlugin[Any], options: MixerOptions, shape: ModelShape, index: int) -> ModelShape:
+    """`MixerPlugin.part_shape`, checked: a shape of the same width and dtype."""
+    what = f'mixer "{plugin.name}"'
+    with foreign_code(what, "part_shape()"):
+        found: object = plugin.part_shape(options, shape, index)
+    if not isinstance(found, ModelShape) or (found.d_model, found.dtype) != (shape.d_model, shape.dtype):
+        raise PluginError(f"{what}: part_shape() gave {_shown(found)}: must be a ModelShape of d_model and dtype alike")
+    return found
+
+
 def whole(value: object) -> int | None:
     """An int, from numpy too; None for anything else, a bool among it."""
     if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):

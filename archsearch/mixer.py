@@ -70,6 +70,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
       not taken for the new one's.
     - ``family`` groups mixers on pages, and names the costly ones of a pattern of ratios (those of "full").
     - ``broken_laws``: laws that the mixer breaks by design, each with the reason.
+    - ``short_conv``: the backbone's short convolution, where it has one, stands in front of the mixer.
     - ``reads_pattern``: the plugin asks `LayerInfo.pattern` for the layers around its own.
     - ``conformance``: knobs of the suite that the mixer needs, by the names of `archsearch.testing.MixerConformance`,
       such as ``{"traffic_slack": 0.05}``; ``cases`` are more options that it is tried with.
@@ -81,6 +82,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     options: ClassVar[type[MixerOptions]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     broken_laws: ClassVar[Mapping[Law, str]] = {}
+    short_conv: ClassVar[bool] = True
     reads_pattern: ClassVar[bool] = False
     conformance: ClassVar[Mapping[str, Any]] = {}
     api_version: ClassVar[int] = 1
@@ -120,6 +122,10 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     def parts(self, options: OptionsT) -> tuple[LayerSpec, ...]:
         """The mixers that this one is made of; by default those that its options hold."""
         return tuple(layers_in(options))
+
+    def part_shape(self, options: OptionsT, shape: ModelShape, index: int) -> ModelShape:
+        """The sizes that part `index` is built for: the layer's own, unless parts share out its heads."""
+        return shape
 
     def dense_up_to(self, options: OptionsT, layer: LayerInfo) -> int:
         """The longest sequence on which the mixer's own sparsity drops nothing, 0 when it always acts or has none.

@@ -28,6 +28,7 @@ _CALLS: Mapping[str, _Bind] = {
     "build": lambda call: call.bind("options", "shape", "layer"),
     "check": lambda call: call.bind("options", "shape", "layer"),
     "parts": lambda call: call.bind("options"),
+    "part_shape": lambda call: call.bind("options", "shape", 0),
     "dense_up_to": lambda call: call.bind("options", "layer"),
     "parse_options": lambda call: call.bind({}, None),
 }
@@ -115,7 +116,8 @@ def _check_said(mixer: MixerPlugin[Any], what: str) -> None:
     for preset, values in _mapping(mixer.presets, what, "presets").items():
         _check_name(preset, "mixer")
         _mapping(values, what, f'presets["{preset}"]')
-    _check(isinstance(mixer.reads_pattern, bool), what, "reads_pattern", mixer.reads_pattern, "True or False")
+    for name in ("short_conv", "reads_pattern"):
+        _check(isinstance(getattr(mixer, name), bool), what, name, getattr(mixer, name), "True or False")
     _check_measuring(mixer, what)
 
 

@@ -39,6 +39,12 @@ def registry() -> Registry:
 
 
 @pytest.fixture(scope="session")
+def installed() -> Registry:
+    """Every plugin of this project."""
+    return load_registry()
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, for the tests marked `postgres`."""
     with postgres_server() as server:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from archsearch.errors import PluginError
+from archsearch.figures import part_shape_of
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model.context import Context
 from archsearch.model.foreign import told
@@ -66,7 +67,8 @@ class CompositeMixer(Mixer):
         part = self.plugin.parts(self.options)[index]
         plugin = self.layer.plugin_of(part)
         place = self.layer.part_at(index).told_to(plugin, part.options)
-        built: object = plugin.build(part.options, self.shape, place)
+        shape = part_shape_of(self.plugin, self.options, self.shape, index)
+        built: object = plugin.build(part.options, shape, place)
         if not isinstance(built, Mixer):
             raise PluginError(f'"{part.mixer}", a part: build gave {told(built)}, wanted an archsearch.model.Mixer')
         return built

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from archsearch.arch import ArchSpec, ModelSpec
-from archsearch.composition import check_arrangement
+from archsearch.composition import check_arrangement, short_conv_of
 from archsearch.errors import PluginError, SpecError
 from archsearch.layer import Resolver
 from archsearch.model.channel import build_channel_mixer
@@ -49,14 +49,15 @@ class BlockState:
 
 
 class Block(nn.Module):
-    """``x + mixer(conv(norm(x)))``, then ``x + channel(norm(x))``; the backbone may have neither conv nor channel
-    mixer. Errors name the mixer's `place`; inside `torch.compile` nothing is checked, so that a block is one graph."""
+    """``x + mixer(conv(norm(x)))``, then ``x + channel(norm(x))``; the backbone may have no channel mixer, and no
+    convolution, of ``short_conv`` tokens, stands before a mixer that wants none. Errors name the mixer's `place`;
+    inside `torch.compile` nothing is checked, so that a block is one graph."""
 
-    def __init__(self, mixer: Mixer, model: ModelSpec, place: Place) -> None:
+    def __init__(self, mixer: Mixer, model: ModelSpec, place: Place, short_conv: int) -> None:
         super().__init__()
         self.place = place
         self.mixer_norm = nn.RMSNorm(model.d_model, eps=1e-6)
-        self.conv = ShortConv(model.d_model, model.short_conv) if model.short_conv else None
+        self.conv = ShortConv(model.d_model, short_conv) if short_conv else None
         self.mixer = mixer
         self.channel = build_channel_mixer(model)
         self.channel_norm = nn.RMSNorm(model.d_model, eps=1e-6) if self.channel is not None else None
@@ -129,7 +130,13 @@ class HybridLM(nn.Module):
         nn.init.normal_(self.embedding.weight, std=model.d_model**-0.5)
         self.meta = MetaTokens(model.meta_tokens, model.d_model) if model.meta_tokens else None
         self.blocks = nn.ModuleList(
-            Block(build_mixer(arch, index, resolver), model, place_of(arch, index)) for index in range(len(arch.layers))
+            Block(
+                build_mixer(arch, index, resolver),
+                model,
+                place_of(arch, index),
+                short_conv_of(layer, model, resolver),
+            )
+            for index, layer in enumerate(arch.layers)
         )
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
         self.training_calls: Sequence[BlockCall] | None = None

@@ -161,6 +161,11 @@ class Case:
         plugin = self.layer.resolver.resolve(spec.mixer).plugin
         return Figures(plugin, spec.options, self.shape, replace(self.layer, index=index))
 
+    def one_head(self) -> ModelShape:
+        """The shape with one head, or as it is where the plugin refuses that: heads may drop different tokens."""
+        shape = replace(self.shape, n_heads=1, n_kv_heads=1)
+        return shape if self.figures(shape).refusal() is None else self.shape
+
     def mixer(self, shape: ModelShape | None = None) -> Mixer:
         """The layer as it is run: with those before it where it reads the pattern, as it may need what they share."""
         pattern, resolver = self.layer.pattern, self.layer.resolver

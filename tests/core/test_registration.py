@@ -114,6 +114,7 @@ FAULTS = [
     ("    # more\n", "    version = 2**63\n", "version = 9223372036854775808: write a whole number"),
     ("    # more\n", "    api_version = '1'\n", "speaks contract version '1', this core 1"),
     ("    # more\n", "    broken_laws = {'stepp': 'why'}\n", "broken_laws names 'stepp' (did you mean \"step\"?)"),
+    ("    # more\n", "    short_conv = 4\n", "short_conv = 4: True or False"),
     ("    # more\n", "    broken_laws = ['step']\n", "broken_laws = ['step']: write a dict"),
     ("    # more\n", "    broken_laws = {'step': None}\n", "write the reason as text"),
     ("    # more\n", "    op_names = 'mine'\n", "op_names = 'mine': write a tuple"),

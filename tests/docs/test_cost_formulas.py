@@ -25,6 +25,7 @@ FORMULAS = {
     "moba": ["moba", "softmax", "moba more"],
     "nsa": ["nsa", "softmax", "nsa more"],
     "linear": ["linear", "linear more"],
+    "conv": ["conv"],
 }
 """The blocks that tell a mixer's costs, in their order."""
 
@@ -41,6 +42,7 @@ LAYERS = [
     "nsa(block_size=32, top_k=2, window=400)",
     *("linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"),
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
+    *("conv", "conv(width=1)"),
 ]
 CONTEXTS = [1, 15, 16, 64, 65, 130, 1000]
 PHASES = {"prefill": "forward", "train": "forward", "decode": "decode"}
@@ -70,10 +72,10 @@ def evaluated(blocks: list[str], names: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", MODELS, ids=MODEL_IDS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_formulas_of_a_mixer_give_what_its_plugin_gives(layer: str, model: ModelSpec, registry: Registry) -> None:
-    arch = ArchSpec.parse(layer, registry, model)
+def test_the_formulas_of_a_mixer_give_what_its_plugin_gives(layer: str, model: ModelSpec, installed: Registry) -> None:
+    arch = ArchSpec.parse(layer, installed, model)
     spec = arch.layers[0]
-    figures = figures_of(spec, arch, 0, registry)
+    figures = figures_of(spec, arch, 0, installed)
     for tokens in CONTEXTS:
         for phase, kind in PHASES.items():
             names = {**symbols(model, tokens), **spec.options.model_dump(), "phase": phase}

@@ -62,7 +62,7 @@ def _no_less(seen: StepReads, said: Traffic, context: int, slack: float) -> None
 )
 def no_step_moves_more_than_the_peak(case: Case) -> None:
     """A stretch of steps; it may hold one costly step more than its share."""
-    shape = replace(case.shape, n_heads=1, n_kv_heads=1)
+    shape = case.one_head()
     mixer, figures = case.mixer(shape), case.figures(shape)
     contexts = range(FIRST + 1, FIRST + STRETCH + 1)
     seen = stretch_reads(mixer, case.inputs(1, FIRST + STRETCH), STRETCH)
@@ -91,7 +91,7 @@ def dense_up_to_is_true(case: Case) -> None:
     longest = case.figures().dense_up_to()
     if not 0 < longest <= LONGEST_DENSE:
         raise NothingToTry(f"dense_up_to() = {longest}: nothing to try")
-    mixer = case.mixer(replace(case.shape, n_heads=1, n_kv_heads=1))
+    mixer = case.mixer(case.one_head())
     dropped = _dropped(case, mixer, longest)
     if dropped:
         raise LawBroken(f"on {longest} tokens, dense_up_to(), token {dropped[0]} is dropped already")

@@ -1,0 +1,77 @@
+"""Mixers side by side in one layer, on the same input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from archsearch import hookimpl
+from archsearch.composite import CompositePlugin
+from archsearch.errors import OptionsError
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase
+
+from .heads import shared_out
+from .options import ParallelOptions
+
+if TYPE_CHECKING:
+    from .layer import ParallelMixer
+
+
+class ParallelPlugin(CompositePlugin[ParallelOptions]):
+    """Any mixers, whose costs and states are the sums of theirs."""
+
+    name = "parallel"
+    api_version = 2
+    family = "hybrid"
+    summary = "mixers side by side on the same input, averaged, summed or gated"
+    options = ParallelOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "hymba": {"a": "sliding", "b": "mamba2", "join": "mean"},
+        "falcon-h1": {"a": "full(rope=1.0)", "b": "mamba2", "join": "sum"},
+    }
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "default": {"a": "sliding(window=8)"},
+            "gate": {"a": "sliding(window=8)", "b": "retnet", "join": "gate"},
+            "heads-apart": {"a": "full", "b": "retnet", "join": "sum", "share": 0.5},
+            "three": {"a": "full", "b": "retnet", "more": ["conv"]},
+        }
+    }
+
+    def check(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        try:
+            for index in range(len(self.parts(options))):
+                self.part_shape(options, shape, index)
+        except OptionsError as error:
+            return str(error)
+        return None
+
+    def part_shape(self, options: ParallelOptions, shape: ModelShape, index: int) -> ModelShape:
+        return shared_out(options.share, shape, index, len(self.parts(options)))
+
+    def own_params(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return 0 if options.join == "sum" else len(self.parts(options)) * shape.d_model
+
+    def own_flops(
+        self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
+    ) -> Flops:
+        width, count = float(shape.d_model), len(self.parts(options))
+        joined = Flops(elementwise=(count - 1) * width)
+        if options.join != "sum":
+            joined = joined + Flops(elementwise=4.0 * count * width)  # a norm is 4 an element
+        if options.join == "mean":
+            joined = joined + Flops(elementwise=width)
+        if options.join == "gate":
+            joined = joined + Flops(exp=(count - 1) * width)
+        return joined if phase == "decode" else joined * float(context)
+
+    def build(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> ParallelMixer:
+        from .layer import ParallelMixer
+
+        return ParallelMixer(self, options, shape, layer)
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "parallel"."""
+    register(ParallelPlugin())

@@ -1,0 +1,61 @@
+"""The layer of mixers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
+from archsearch.model import Context, MixerState
+from archsearch.model.composite import CompositeMixer
+
+from .options import Join, ParallelOptions
+
+
+class ParallelMixer(CompositeMixer):
+    """Each part has the whole input, and its own heads and state; their outputs are joined.
+
+    ``scales`` `[n, D]` are those of the norms of the n parts' outputs; there are none where outputs are summed.
+    """
+
+    def __init__(self, plugin: MixerPlugin[Any], options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> None:
+        super().__init__(plugin, options, shape, layer)
+        self.join: Join = options.join
+        self.scales = None if self.join == "sum" else nn.Parameter(torch.ones(len(self.parts), shape.d_model))
+
+    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        """`[B, T, D]` to `[B, T, D]`; raises what its parts do, and `SpecError` for packed ones with a state."""
+        state = self.state_for(x, state, ctx)
+        outputs, tensors = [], dict[str, Tensor]()
+        for index in range(len(self.parts)):
+            y, own = self.run(index, x, state=state, ctx=ctx)
+            outputs.append(y)
+            tensors |= own
+        return self.joined(outputs), None if state is None else state.after(tensors, x.shape[1])
+
+    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        """One token, `[B, D]` to `[B, D]`."""
+        outputs, tensors = [], dict[str, Tensor]()
+        for index in range(len(self.parts)):
+            y, own = self.run_step(index, x_t, state=state, ctx=ctx)
+            outputs.append(y)
+            tensors |= own
+        return self.joined(outputs), state.after(tensors, 1)
+
+    def joined(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The parts' outputs `[..., D]` as one `[..., D]`."""
+        if self.scales is None:
+            return torch.stack(tuple(outputs)).sum(0)
+        normed = [
+            F.rms_norm(y, y.shape[-1:], scale.to(y.dtype), 1e-6) for y, scale in zip(outputs, self.scales, strict=True)
+        ]
+        if self.join == "mean":
+            return torch.stack(normed).mean(0)
+        first, *gates = normed
+        for gate in gates:
+            first = first * torch.sigmoid(gate)
+        return first

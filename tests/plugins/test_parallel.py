@@ -1,0 +1,87 @@
+"""Mixers side by side: what they are joined to, heads that are shared out, and shares that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from archsearch import cost
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.errors import SpecError
+from archsearch.model import Context, HybridLM
+from archsearch.registry import load_registry
+
+_REGISTRY = load_registry()
+_MODEL = ModelSpec(d_model=24, n_heads=6, n_kv_heads=2, head_dim=4, channel_mixer="none")
+
+
+def arch_of(text: str, model: ModelSpec = _MODEL) -> ArchSpec:
+    return ArchSpec(model=model, layers=(_REGISTRY.layer(text),))
+
+
+def layer_of(text: str, model: ModelSpec = _MODEL) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return HybridLM(arch_of(text, model), _REGISTRY, vocab_size=11).blocks[0].mixer  # type: ignore[union-attr, return-value]
+
+
+def norm(y: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return scale * y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+@pytest.mark.parametrize("join", ["mean", "sum", "gate"])
+@pytest.mark.parametrize("more", ["", ", more=[retnet conv]"], ids=["two", "four"])
+def test_outputs_are_joined_as_it_says(join: str, more: str) -> None:
+    layer, x = layer_of(f"parallel(a=full, b=sliding(window=3), join={join}{more})"), torch.randn(2, 7, 24)
+    outputs = [part(x, ctx=Context())[0] for part in layer.parts]  # type: ignore[union-attr]
+    if join == "sum":
+        wanted = sum(outputs, torch.zeros(2, 7, 24))
+    else:
+        torch.nn.init.normal_(layer.scales)  # type: ignore[arg-type]
+        first, *others = (norm(y, s) for y, s in zip(outputs, layer.scales, strict=True))  # type: ignore[arg-type]
+        wanted = first
+        for other in others:
+            wanted = wanted * torch.sigmoid(other) if join == "gate" else wanted + other
+        wanted = wanted / len(outputs) if join == "mean" else wanted
+    torch.testing.assert_close(layer(x, ctx=Context())[0], wanted)
+
+
+def test_heads_that_are_shared_out_are_those_of_one_layer() -> None:
+    """Half of the heads in each of two full layers, summed, is the full layer of all heads."""
+    whole, split = layer_of("full"), layer_of("parallel(a=full, b=full, join=sum, share=0.5)")
+    heads, keys, values = whole.qkv.weight.unflatten(0, (-1, 4)).split([6, 2, 2])  # type: ignore[union-attr, operator]
+    with torch.no_grad():
+        for index, part in enumerate(split.parts):  # type: ignore[arg-type]
+            own = (heads[3 * index : 3 * index + 3], keys[index : index + 1], values[index : index + 1])
+            part.qkv.weight.copy_(torch.cat(own).flatten(0, 1))
+            part.out.weight.copy_(whole.out.weight[:, 12 * index : 12 * index + 12])  # type: ignore[union-attr, index]
+    x = torch.randn(2, 7, 24)
+    torch.testing.assert_close(split(x, ctx=Context())[0], whole(x, ctx=Context())[0])
+    one, two = (cost(arch_of(text), context=64) for text in ("full", "parallel(a=full, b=full, join=sum, share=0.5)"))
+    assert (two.params, two.state_bytes, two.decode_read_bytes) == (one.params, one.state_bytes, one.decode_read_bytes)
+
+
+@pytest.mark.parametrize(
+    ("share", "remedy"),
+    [(0.25, "n_heads = 6 between 2 mixers leaves 1.5"), (1 / 3, "n_kv_heads = 2 between 2 mixers leaves 0.666667")],
+)
+def test_a_share_of_no_whole_heads_is_refused_before_training(share: float, remedy: str) -> None:
+    with pytest.raises(SpecError, match=remedy):
+        HybridLM(arch_of(f"parallel(share={share})"), _REGISTRY, vocab_size=11)
+
+
+def test_costs_and_state_are_the_sums_of_the_parts() -> None:
+    parts = [cost(arch_of(text), context=500) for text in ("full", "sliding(window=64)")]
+    said = cost(arch_of("parallel(a=full, b=sliding(window=64), join=sum)"), context=500)
+    assert said.state_bytes == sum(part.state_bytes for part in parts)
+    assert said.decode_read_bytes == sum(part.decode_read_bytes for part in parts)
+    mixers = sum(part.layers[0].mixer_params for part in parts)
+    assert said.layers[0].mixer_params == mixers
+    normed = cost(arch_of("parallel(a=full, b=sliding(window=64), join=mean)"), context=500)
+    assert normed.layers[0].mixer_params == mixers + 2 * 24
+
+
+def test_falcon_h1_and_hymba_are_what_they_say() -> None:
+    for preset, join in (("falcon-h1", "sum"), ("hymba", "mean")):
+        options = _REGISTRY.layer(preset).options
+        assert options.join == join  # type: ignore[attr-defined]
+        assert options.b == _REGISTRY.layer("mamba2")  # type: ignore[attr-defined]
