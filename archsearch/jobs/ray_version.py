@@ -46,7 +46,7 @@ class RayVersions:
             return ""
         needed = ", ".join(sorted(map(str, supported()), reverse=True))
         if self.there == UNKNOWN:
-            return f"the cluster does not tell which Ray it has: a search needs {needed}, and this machine has {self.here}"
+            return f"the cluster does not tell which Ray it has: a search needs {needed}; this machine has {self.here}"
         both = f"the cluster has Ray {self.there} and this machine {self.here}"
         if self.unusable:
             return (

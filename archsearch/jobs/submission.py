@@ -101,6 +101,8 @@ class Submission:
             allowed=GROWING if wishes.grow else (),
             wait=wishes.wait,
             retrain=wishes.retrain,
+            cpus=wishes.cpus,
+            gpus=wishes.gpus,
         )
 
     def key(self, address: str) -> str:

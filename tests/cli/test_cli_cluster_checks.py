@@ -80,7 +80,7 @@ OPEN = [["0.0.0.0", "6379", "gcs_server"], ["::", "8265", "dashboard.py"]]
     [
         (answer(archsearch="9.9"), {}, "archsearch", "broken", f"9.9 there and {__version__} here"),
         (answer(), {"version": "2.999.1"}, "ray", "note", "`pip install 'ray[default,tune]==2.999.1'` here"),
-        (answer(), {"version": "unknown"}, "ray", "note", f"needs >=2.60, <3, and this machine has {HERE}"),
+        (answer(), {"version": "unknown"}, "ray", "note", f"needs >=2.60, <3; this machine has {HERE}"),
         (answer(), {"token": False}, "authentication", "note", "every user of this machine"),
         (answer(), {"token": False, "address": "http://192.0.2.1:1"}, "authentication", "broken", "whoever reaches"),
         (answer(broken=[["mine", "1", "no\ntorch"]]), {}, "plugin mine", "broken", "1: no torch"),
