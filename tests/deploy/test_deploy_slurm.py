@@ -184,7 +184,7 @@ def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
         monkeypatch.setitem(PROGRAMS, name, f'#!/usr/bin/env bash\necho "{name} $*" >> "$CALLS"\nexec {call} "$@"\n')
     monkeypatch.delitem(PROGRAMS, "hostname")
     url = f"sqlite:///{tmp_path}/searches.db"
-    more = {"ARCHSEARCH_STORAGE": url, "SLURM_CPUS_PER_TASK": "1", "NODES": "n1"}
+    more = {"ARCHSEARCH_STORAGE": url, "SLURM_CPUS_PER_TASK": "1", "NODES": "n1", "RAY_raylet_start_wait_time_s": "240"}
 
     def begun(folder: str) -> Job:
         (tmp_path / folder).mkdir()
