@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow soak test-browser test-postgres test-field test-door test-arena docs kernels check bench bench-dashboard bench-store screenshots gpu clean
+.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena docs kernels check bench bench-dashboard bench-store screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,9 +27,13 @@ test: $(STAMP)  ## the default tests
 test-slow: $(STAMP)  ## long searches and full grids
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not postgres" --timeout 1800 -n 2 --dist worksteal
 
-soak: $(STAMP)  ## kill drivers, workers, raylets and the database at random moments (apt-get install postgresql)
+test-slow-postgres: $(STAMP)  ## the slow ones that ask for a PostgreSQL server (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s tests/soak
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and postgres" --timeout 1800 -n 2 --dist worksteal tests/storage tests/search
+
+soak: $(STAMP)  ## kill drivers, workers, raylets and the database at random moments; ONLY=sqlite, postgresql or faults
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s tests/soak $(if $(ONLY),-k $(ONLY))
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -m browser tests/dashboard

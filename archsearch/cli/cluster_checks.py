@@ -5,10 +5,13 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archsearch.cli.machine import Check
 from archsearch.cli.output import tell
+
+if TYPE_CHECKING:
+    from archsearch.jobs import RayVersions
 
 MOST_SKEW_SECONDS = 5.0
 """Clocks that differ by less mislead nobody who reads moments of one database."""
@@ -16,12 +19,16 @@ MOST_SKEW_SECONDS = 5.0
 
 def cluster_checks(address: str, storage: str | None) -> Iterator[Check]:
     """Versions, authentication, ports, the database, clocks, and every node; raises `ClusterError` where nothing
-    answers."""
-    from archsearch.jobs import Cluster, Question, put
+    answers. A cluster whose Ray can run no search is asked nothing more."""
+    from archsearch.jobs import Cluster, Question, RayVersions, put
 
     cluster = Cluster(address)
+    versions = RayVersions(there=cluster.ray_version())
+    yield _ray(versions)
     token = cluster.authenticates()
     yield _authentication(cluster.address, token)
+    if versions.unusable:
+        return
     began = time.time()
     answer = put(cluster, Question(storage=storage, look=True), tell)
     ended = time.time()
@@ -54,13 +61,16 @@ def _authentication(address: str, token: bool) -> Check:
     )
 
 
-def _versions(answer: Mapping[str, Any]) -> Iterator[Check]:
-    from importlib.metadata import version
+def _ray(versions: RayVersions) -> Check:
+    if versions.same:
+        return Check(name="ray", status="ok", detail=versions.there)
+    return Check(name="ray", status="broken" if versions.unusable else "note", detail=versions.sentence)
 
+
+def _versions(answer: Mapping[str, Any]) -> Iterator[Check]:
     from archsearch.version import __version__
 
     yield _same("archsearch", __version__, str(answer["archsearch"]), "broken")
-    yield _same("ray", version("ray"), str(answer["ray"]), "note")
     yield _same("python", platform.python_version(), str(answer["python"]), "note")
 
 

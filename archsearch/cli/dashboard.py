@@ -73,9 +73,10 @@ def dashboard(
     database.Store.open(url, read_only=True).close()
     shown = f"[{host}]" if ":" in host else host
     console().print(f"{database.hide(url)} at http://{shown}:{port} (Ctrl-C ends it)", soft_wrap=True)
-    environment = {**os.environ, "ARCHSEARCH_STORAGE": url, **submit_to}
+    environment = {**os.environ, **submit_to}
     if not submit_to:
         environment.pop(SUBMIT_TO, None)
+    name_database(environment, url, given=storage)
     os.execve(sys.executable, [sys.executable, *command(host, port, allow_host or [])], environment)
 
 
@@ -89,6 +90,22 @@ def submit_address(allow_submit: bool, address: str | None) -> dict[str, str]:
             "Ray dashboard, as http://127.0.0.1:8265"
         )
     return {SUBMIT_TO: address} if address is not None else {}
+
+
+def name_database(environment: dict[str, str], url: str, *, given: str | None) -> None:
+    """Has a process of that environment read the database at `url`; a password is in a file, not in the environment.
+
+    A file that names the database already is read there again, unless another database was `given`.
+    """
+    from archsearch.secrets_file import handed_on
+    from archsearch.storage import hide
+    from archsearch.storage.url import FILE_VARIABLE, VARIABLE
+
+    if hide(url) == url:
+        environment[VARIABLE] = url
+    elif given or environment.get(VARIABLE):
+        environment.pop(VARIABLE, None)
+        environment[FILE_VARIABLE] = str(handed_on(url))
 
 
 def refuse_open_door(host: str) -> None:

@@ -9,6 +9,7 @@ from archsearch.jobs.following import NotScheduledError, follow, stop, wait_for_
 from archsearch.jobs.listeners import is_open
 from archsearch.jobs.plugins import Plugins, packed
 from archsearch.jobs.question import MARK, Question, answer
+from archsearch.jobs.ray_version import RayVersions
 from archsearch.jobs.rows import Rows, open_rows
 from archsearch.jobs.submission import Submission, Wishes, check_open, prepare, put, submit
 
@@ -21,6 +22,7 @@ __all__ = [
     "NotScheduledError",
     "Plugins",
     "Question",
+    "RayVersions",
     "Rows",
     "Submission",
     "Wishes",

@@ -11,7 +11,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.jobs.listeners import listeners
+from archsearch.jobs.placement import ELSEWHERE, database_fault, has_room, placement_faults
 from archsearch.registry import Registry, load_registry
 from archsearch.search import SearchSpec
 from archsearch.storage import Store, hide, storage_url
@@ -37,7 +38,7 @@ class Question:
     """What is asked: of a spec, whether it would run; of a search, how it stands; the ports and the cards when `look`.
 
     ``spec`` is a file of the job's folder; ``allowed``, ``wait`` and ``retrain`` are what a search that goes on
-    (``resume``) is allowed.
+    (``resume``) is allowed; ``cpus`` and ``gpus`` are what its own process asks of one node.
     """
 
     spec: str | None = None
@@ -48,6 +49,8 @@ class Question:
     wait: bool = False
     retrain: bool = False
     look: bool = False
+    cpus: float = 0.0
+    gpus: float = 0.0
 
     def to_text(self) -> str:
         """As a file of the job's folder holds it."""
@@ -81,10 +84,11 @@ def answer(question: Question) -> dict[str, Any]:
         "plugins": registry.fingerprint(),
         "broken": [[report.name, report.version, report.error or ""] for report in broken],
         "database": database,
-        "nodes": _nodes([name for name, _, _ in parts], look=question.look),
+        "nodes": _nodes([name for name, _, _ in parts], question),
         "ports": listeners() if question.look else [],
         "faults": faults,
     }
+    faults += [(4, text) for text in placement_faults(found["nodes"], question.cpus, question.gpus)]
     if wants_gpu and not any(node.get("gpus") for node in found["nodes"]):
         faults.append((2, 'recipe.device = "cuda", but the cluster has no GPU: use "cpu" or "auto"'))
     return found
@@ -156,10 +160,13 @@ def _check_name(question: Question, spec: SearchSpec, store: Store, parts: list[
         refuse_changed_source(spec.name, source_changes(store.parts(record.id), now))
 
 
-def _nodes(names: list[str], *, look: bool) -> list[dict[str, Any]]:
-    """What every node of the cluster says; one that does not answer in time says so."""
+def _nodes(names: list[str], question: Question) -> list[dict[str, Any]]:
+    """What every node of the cluster says; one that does not answer in time says so.
 
-    def describe(names: list[str], look: bool) -> dict[str, Any]:  # travels by value: a node may have no archsearch
+    Those on which the search's own process may run, too, are asked for its database.
+    """
+
+    def describe(names: list[str], how: dict[str, Any]) -> dict[str, Any]:  # by value: a node may have no archsearch
         import platform
         import socket
         import time
@@ -168,7 +175,7 @@ def _nodes(names: list[str], *, look: bool) -> list[dict[str, Any]]:
         try:
             from archsearch.jobs.question import here
 
-            return {**said, **here(names, look=look)}
+            return {**said, **here(names, **how)}
         except ImportError as error:
             return {**said, "fault": f"archsearch cannot be imported there ({error})"}
 
@@ -176,14 +183,27 @@ def _nodes(names: list[str], *, look: bool) -> list[dict[str, Any]]:
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         task = ray.remote(num_cpus=0, max_retries=0)(describe)
-        asked = {}
+        asked, head, database = {}, ray.get_runtime_context().get_node_id(), _places(question)
         for node in nodes:
             place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[task.options(scheduling_strategy=place).remote(names, look)] = node
+            how: dict[str, Any] = {"look": question.look}
+            if database and node["NodeID"] != head and has_room(node["Resources"], question.cpus, question.gpus):
+                how["database"] = database
+            asked[task.options(scheduling_strategy=place).remote(names, how)] = node
         ray.wait(list(asked), num_returns=len(asked), timeout=NODE_SECONDS)
         return [_said(reference, node) for reference, node in asked.items()]
     finally:
         ray.shutdown()
+
+
+def _places(question: Question) -> list[str | None]:
+    """What names the database: the command line's and the spec's; nothing where the search runs on the head node."""
+    if not (question.cpus or question.gpus) or question.spec is None:
+        return []
+    try:
+        return [question.storage, SearchSpec.load(question.spec).storage.url]
+    except ArchsearchError:
+        return []  # told by whoever poses the problem
 
 
 def _said(reference: Any, node: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,8 +223,9 @@ def _said(reference: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         return {**known, "silent": lines[-1] if lines else type(error).__name__}
 
 
-def here(names: list[str], *, look: bool) -> dict[str, Any]:
-    """What is installed on this node: the parts of `names` by version and digest, and its cards when `look`."""
+def here(names: list[str], *, look: bool, database: Sequence[str | None] = ()) -> dict[str, Any]:
+    """What is installed on this node: the parts of `names` by version and digest, and its cards when `look`; what
+    stands between it and a `database`, which the command line and the spec name so."""
     registry = load_registry()
     told: dict[str, Any] = {"archsearch": __version__, "ray": ray.__version__, "parts": []}
     for name in names:
@@ -215,6 +236,8 @@ def here(names: list[str], *, look: bool) -> dict[str, Any]:
         except ArchsearchError as error:
             told["parts"].append([name, "none", str(error)])
     told["plugins"] = registry.fingerprint()
+    if database:
+        told[ELSEWHERE] = database_fault(*database)
     return {**told, "cards": _cards()} if look else told
 
 

@@ -30,6 +30,7 @@ from archsearch.jobs.cluster import (
 from archsearch.jobs.following import STOP_SECONDS, Tell
 from archsearch.jobs.plugins import Plugins
 from archsearch.jobs.question import Question
+from archsearch.jobs.ray_version import check_ray
 from archsearch.jobs.rows import Rows
 from archsearch.registry import UNPACKAGED, load_registry
 from archsearch.search import SearchSpec
@@ -100,6 +101,8 @@ class Submission:
             allowed=GROWING if wishes.grow else (),
             wait=wishes.wait,
             retrain=wishes.retrain,
+            cpus=wishes.cpus,
+            gpus=wishes.gpus,
         )
 
     def key(self, address: str) -> str:
@@ -201,6 +204,7 @@ def submit(
     found, number = _earlier(cluster, rows, used, given=key is not None)
     if found is not None:
         return found, False
+    check_ray(cluster, tell)
     name = job_id or rows.name_for(used, f"{submission.search}-{digest_of([used])[:6]}", number)
     with _packed(submission) as runtime_env:
         command = shlex.join([*submission.command, "question", QUESTION_FILE])

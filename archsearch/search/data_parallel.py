@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from archsearch.errors import ArchsearchError
 from archsearch.search.actor import TrialActor
 from archsearch.search.failures import CrashError, died
+from archsearch.search.interfaces import listen_at
 from archsearch.search.last_words import hear
 from archsearch.training.group import join, meeting_point
 
@@ -51,6 +52,7 @@ class Member(TrialActor):
     def join(self, rank: int, size: int, host: str, port: int) -> None:
         """Becomes one of `size`; ends when all have."""
         store = self._store or meeting_point(host, port)
+        listen_at(ray.util.get_node_ip_address())
         self._group = join(store, rank, size, cards=bool(ray.get_gpu_ids()))
 
     def take(self, config: dict[str, Any]) -> dict[str, Any]:

@@ -94,9 +94,12 @@ SELECT id FROM done""",
 )
 
 ADD_MEASUREMENT = _statement(
-    f"""{_HELD}, made AS (
+    f"""{_HELD}, source AS (
+    SELECT id FROM trial WHERE id = :reused_from FOR KEY SHARE
+), made AS (
     INSERT INTO measurement (trial_id, key, task, seed, status, payload, reused_from, created_at)
-    SELECT trial.id, :key, :task, :seed, :status, :payload, :reused_from, statement_timestamp()
+    SELECT trial.id, :key, :task, :seed, :status, :payload,
+        CASE WHEN :reused_from IS NOT NULL THEN coalesce((SELECT id FROM source), trial.id) END, statement_timestamp()
     FROM held JOIN trial ON trial.search_id = held.id WHERE trial.id = :trial
     ON CONFLICT ON CONSTRAINT uq_measurement_trial_id_task_seed DO NOTHING
     RETURNING id, trial_id

@@ -102,8 +102,11 @@ class Sharing(Writer):
         with self._writing() as session:
             records = [self._named(session, name) for name in dict.fromkeys(names)]
             self._refuse_running(records, "remove")
+            ids = [record.id for record in records]
+            # who is just taking a result from one of these trials ends first, or finds it gone
+            session.execute(select(Trial.id).where(Trial.search_id.in_(ids)).order_by(Trial.id).with_for_update())
             held = _holding(session, records)
-            _remove(session, [record.id for record in records])
+            _remove(session, ids)
             return held
 
     def _named(self, session: Session, name: str) -> SearchRecord:

@@ -212,7 +212,8 @@ class Store(Proposals):
         ``metrics`` maps "validation" and "test" to values by name ("mqar.accuracy"); ``task`` is the label under
         which the search calls its task (the measurement's own name by default). The curve is stored too, as metrics
         of the split "progress" named by label and key. A measurement that the trial has of this task and seed is
-        replaced. Numbers that are not finite become NULL: the measurement's status and reason say why.
+        replaced; one whose ``reused_from`` was removed meanwhile counts as the trial's own. Numbers that are not finite
+        become NULL: the measurement's status and reason say why.
         """
         with self._writing() as session:
             with plain_data():
@@ -221,6 +222,9 @@ class Store(Proposals):
             for table in (MeasurementRow, Metric):
                 mine = (table.trial_id == trial_id, table.task == values["task"], table.seed == values["seed"])
                 session.execute(delete(table).where(*mine))
+            if reused_from is not None:
+                source = select(Trial.id).where(Trial.id == reused_from).with_for_update(read=True, key_share=True)
+                reused_from = session.scalar(source) or trial_id
             now = database_now(session)
             row = MeasurementRow(**values, trial_id=trial_id, reused_from=reused_from, created_at=now)
             session.add(row)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Subquery, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Subquery, and_, case, collate, func, or_, select
 from sqlalchemy.orm import Session
 
 from archsearch.errors import StorageError, listing, nearest
@@ -72,9 +72,7 @@ def trial_page(
     """The trials that `query` chooses, with the mean over seeds of `metrics` on `split` (a cost is what it is)."""
     import pandas as pd
 
-    chosen = _chosen(search_id, query)
-    total = session.scalar(select(func.count()).select_from(Trial).where(*chosen)) or 0
-    ids = _ids(session, chosen, query, metrics, split)
+    total, ids = _counted(session, _chosen(session, search_id, query), query, metrics, split)
     rows = select(*(getattr(Trial, name) for name in _COLUMNS)).where(Trial.id.in_(ids))
     found = read_columns(session, rows, "trial", _COLUMNS, remarks)
     frame = pd.DataFrame(dict(zip(PAGE_COLUMNS, found.values(), strict=True)))
@@ -87,23 +85,26 @@ def trial_page(
     return TrialPage(total=total, rows=frame)
 
 
-def _chosen(search_id: int, query: TrialQuery) -> list[ColumnElement[bool]]:
+def _chosen(session: Session, search_id: int, query: TrialQuery) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = [Trial.search_id == search_id]
     if query.states:
         found.append(Trial.state.in_(query.states))
     if query.kinds:
         found.append(Trial.kind.in_(query.kinds))
     if query.text:
-        columns = (Trial.pattern, Trial.reason)
+        columns: tuple[ColumnElement[str], ...] = (Trial.pattern.expression, Trial.reason.expression)
+        if session.get_bind().dialect.name == "postgresql":
+            columns = tuple(collate(column, "C") for column in columns)  # ASCII's cases, as in a file; half the time
         found.append(or_(*(column.icontains(query.text, autoescape=True) for column in columns)))
     return found
 
 
-def _ids(
+def _counted(
     session: Session, chosen: Sequence[ColumnElement[bool]], query: TrialQuery, metrics: Sequence[str], split: str
-) -> list[int]:
-    """The ids of one page in the order that is asked for, the number settling what is equal."""
-    wanted = select(Trial.id).where(*chosen)
+) -> tuple[int, list[int]]:
+    """How many there are, and the ids of one page in the order that is asked for, the number settling what is equal;
+    by one statement, since a text is looked for in every trial."""
+    wanted = select(func.count().over(), Trial.id).where(*chosen)
     key: Any
     if query.order in metrics:
         means = _means(chosen, query.order, split)
@@ -115,7 +116,12 @@ def _ids(
         raise StorageError(f'trials have no order "{query.order}"{nearest(query.order, known)}: {listing(known)}')
     key = key.desc() if query.descending else key.asc()
     ordered = wanted.order_by(key.nulls_last(), Trial.number.desc())
-    return list(session.scalars(ordered.limit(_bounded(query.limit)).offset(_bounded(query.offset))))
+    page = session.execute(ordered.limit(_bounded(query.limit)).offset(_bounded(query.offset))).all()
+    if page:
+        return page[0][0], [trial for _, trial in page]
+    if query.offset <= 0:
+        return 0, []
+    return session.scalar(select(func.count()).select_from(Trial).where(*chosen)) or 0, []  # beyond the last page
 
 
 def _bounded(rows: int) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import ray
 from typer.testing import Result
 
 from archsearch import jobs
@@ -16,6 +17,7 @@ from archsearch.registry import load_registry
 from archsearch.version import __version__
 
 Run = Callable[..., Result]
+HERE = ray.__version__
 PLUGINS = [list(one) for one in load_registry().fingerprint()]
 
 
@@ -45,9 +47,13 @@ def checks(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str,
     """What doctor says of each thing, for a cluster that answers so."""
 
     def checked(
-        answered: dict[str, Any], *, address: str = "http://127.0.0.1:8265", token: bool = True
+        answered: dict[str, Any], *, address: str = "http://127.0.0.1:8265", token: bool = True, version: str = HERE
     ) -> dict[str, tuple[str, str]]:
-        client = type("Client", (), {"ask": lambda self, page: {"authentication_mode": "token" if token else "none"}})()
+        pages = {
+            "/api/authentication_mode": {"authentication_mode": "token" if token else "none"},
+            "/api/version": {"ray_version": version},
+        }
+        client = type("Client", (), {"ask": lambda self, page: pages[page]})()
         monkeypatch.setattr(cluster_module.Cluster.__init__, "__kwdefaults__", {"connect": lambda address: client})
         monkeypatch.setattr(jobs, "put", lambda cluster, question, tell: answered)
         result = run("doctor", "--address", address, "--json")
@@ -73,7 +79,8 @@ OPEN = [["0.0.0.0", "6379", "gcs_server"], ["::", "8265", "dashboard.py"]]
     ("answered", "how", "name", "status", "told"),
     [
         (answer(archsearch="9.9"), {}, "archsearch", "broken", f"9.9 there and {__version__} here"),
-        (answer(ray="2.59.0"), {}, "ray", "note", "2.59.0 there"),
+        (answer(), {"version": "2.999.1"}, "ray", "note", "`pip install 'ray[default,tune]==2.999.1'` here"),
+        (answer(), {"version": "unknown"}, "ray", "note", f"needs >=2.60, <3; this machine has {HERE}"),
         (answer(), {"token": False}, "authentication", "note", "every user of this machine"),
         (answer(), {"token": False, "address": "http://192.0.2.1:1"}, "authentication", "broken", "whoever reaches"),
         (answer(broken=[["mine", "1", "no\ntorch"]]), {}, "plugin mine", "broken", "1: no torch"),
@@ -107,3 +114,14 @@ def test_what_is_not_in_order_is_told(
     found = checks(answered, **how)[name]
     assert found[0] == status
     assert told in found[1]
+
+
+def test_a_cluster_whose_ray_runs_no_search_is_asked_nothing_more(
+    checks: Callable[..., dict[str, tuple[str, str]]],
+) -> None:
+    found = checks({}, version="2.40.0")
+    assert list(found) == ["ray", "authentication"]
+    status, told = found["ray"]
+    assert status == "broken"
+    assert f"the cluster has Ray 2.40.0 and this machine {HERE}, and a search needs >=2.60, <3" in told
+    assert f"install Ray {HERE} on every node of the cluster" in told

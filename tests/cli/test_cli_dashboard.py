@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,43 @@ def test_it_listens_on_loopback_and_tells_no_errors(
         assert flag in arguments
     assert environment["ARCHSEARCH_STORAGE"] == url
     assert not any("searches.db" in argument for argument in arguments)
+
+
+SERVER = "postgresql://me:canary@db.example.org/searches"
+TAKES_OVER = """
+import os, sys
+from archsearch.cli.dashboard import name_database
+environment = dict(os.environ)
+name_database(environment, sys.argv[1], given=sys.argv[1])
+os.execve(sys.executable, [sys.executable, "-P", "-c", sys.argv[2]], environment)
+"""
+ASKS = """
+import os, subprocess, sys
+from archsearch.storage import storage_url
+twice = "from archsearch.storage import storage_url; print(storage_url())"
+print(storage_url(), storage_url(), "canary" in str(os.environ), flush=True)
+subprocess.run([sys.executable, "-P", "-c", twice], check=True)
+"""
+
+
+def test_a_password_goes_on_by_a_file_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TAKES_OVER, SERVER, ASKS], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{SERVER} {SERVER} False\n{SERVER}\n"
+
+
+def test_a_file_that_names_the_database_is_read_there_again(tmp_path: Path) -> None:
+    file = {"ARCHSEARCH_STORAGE_FILE": str(tmp_path / "storage")}
+    environment = dict(file)
+    command.name_database(environment, SERVER, given=None)
+    assert environment == file
+    command.name_database(environment, SERVER, given=SERVER)
+    assert environment["ARCHSEARCH_STORAGE_FILE"] != file["ARCHSEARCH_STORAGE_FILE"]
+    assert Path(environment["ARCHSEARCH_STORAGE_FILE"]).stat().st_mode & 0o077 == 0
+    environment = {"ARCHSEARCH_STORAGE": SERVER}
+    command.name_database(environment, SERVER, given=None)
+    assert list(environment) == ["ARCHSEARCH_STORAGE_FILE"]
 
 
 def test_address_port_and_host_names(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
+from browser import served as dashboard
 from dashboard_samples import HTML_NAME, LONG_NAME, add_trial, fill, half_finished, new_search, open_page, texts, well
 from postgres_server import PASSWORD, PostgresServer
 from sqlalchemy import Engine, event
@@ -133,6 +136,16 @@ def test_a_server_that_is_away_is_one_sentence_and_a_second_try(postgres: Postgr
         assert [button.label for button in app.button] == ["Try again"]
     well(app.button[0].click().run())
     assert "Front of quick" in texts(app)
+
+
+def test_the_password_is_in_no_argument_and_no_environment(reader_url: str) -> None:
+    password = make_url(reader_url).password or ""
+    with dashboard(reader_url) as found:
+        shown = [(Path("/proc") / str(found.process.pid) / name).read_bytes() for name in ("cmdline", "environ")]
+    assert b"archsearch_dashboard.serve" in shown[0]
+    assert b"ARCHSEARCH_STORAGE_FILE=/proc/" in shown[1]
+    for form in (password, quote(password), quote_plus(password)):
+        assert not [text for text in shown if form.encode() in text]
 
 
 def test_a_running_search_shows_what_was_added(

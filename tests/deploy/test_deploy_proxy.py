@@ -21,6 +21,9 @@ from ports import free_port
 from archsearch.storage import Store
 
 CADDY = DEPLOY / "compose" / "caddy"
+HASHED = "$2a$14$TIz88mwnGH4cr3Ybe/nbye8Noll6EC/TiLQL/OyT6Sd.lksyKUOri"
+"""What `caddy hash-password` makes of "secret", for which it takes a second or more."""
+CLOSED = ("/_stcore/metrics", "/_stcore/health", "/healthz")
 
 
 def program() -> str:
@@ -33,8 +36,7 @@ def program() -> str:
 def readable(folder: Path, caddy: str, login: str, *, site: str | None = None) -> dict[str, str]:
     """The files of the proxy in `folder`, as this Caddy reads them; the environment that goes with them."""
     version = tuple(map(int, re.findall(r"\d+", subprocess.check_output([caddy, "version"], text=True))[:2]))
-    hashed = subprocess.check_output([caddy, "hash-password", "--plaintext", "secret"], text=True).strip()
-    (folder / "users.caddy").write_text(f"ada {hashed}\n")
+    (folder / "users.caddy").write_text(f"ada {HASHED}\n")
     for path in CADDY.iterdir():
         text = path.read_text().replace("/run/secrets/users.caddy", str(folder / "users.caddy"))
         if version < (2, 8):  # the name that the directive had
@@ -94,6 +96,28 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.2)
 
 
+@pytest.mark.parametrize("place", ["password", "oidc", "kubernetes"])
+def test_metrics_and_health_are_closed_before_anybody_is_asked(place: str, tmp_path: Path) -> None:
+    """Caddy alone, with nothing behind it."""
+    caddy, port = program(), free_port()
+    if place == "kubernetes":
+        environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+        text = documents(KUBERNETES / "dashboard.yaml")[0]["data"]["Caddyfile"].replace(":8443", f":{port}")
+    else:
+        environment = readable(tmp_path, caddy, place, site=f"http://localhost:{port}")
+        text = (tmp_path / "Caddyfile").read_text().replace("http_port 8080", f"http_port {free_port()}")
+    (tmp_path / "Caddyfile").write_text(text)
+    command = [caddy, "run", "--config", str(tmp_path / "Caddyfile"), "--adapter", "caddyfile"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        await_port(port, process)
+        assert {answer(port, path).status for path in CLOSED} == {404}
+        assert answer(port, "/").status in (401, 502)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[int]:
     """A dashboard with the proxy before it; the proxy's port."""
@@ -134,7 +158,7 @@ def test_the_proxy_before_a_dashboard(served: int) -> None:
     assert page.status == 200
     for name, value in security_headers((CADDY / "Caddyfile").read_text()).items():
         assert page.headers[name] == value.strip('"')
-    for path in ("/_stcore/metrics", "/_stcore/health", "/healthz"):
+    for path in CLOSED:
         assert answer(served, path, Authorization=login).status == 404
     upgrade = {
         "Authorization": login,

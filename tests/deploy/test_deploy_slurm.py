@@ -172,7 +172,7 @@ def test_without_a_database_that_stays_nothing_starts(job: Job) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,11 +184,11 @@ def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
         monkeypatch.setitem(PROGRAMS, name, f'#!/usr/bin/env bash\necho "{name} $*" >> "$CALLS"\nexec {call} "$@"\n')
     monkeypatch.delitem(PROGRAMS, "hostname")
     url = f"sqlite:///{tmp_path}/searches.db"
-    more = {"ARCHSEARCH_STORAGE": url, "SLURM_CPUS_PER_TASK": "1", "NODES": "n1"}
+    more = {"ARCHSEARCH_STORAGE": url, "SLURM_CPUS_PER_TASK": "1", "NODES": "n1", "RAY_raylet_start_wait_time_s": "240"}
 
     def begun(folder: str) -> Job:
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "spec.toml").write_text(tiny_spec(1000))
+        (tmp_path / folder / "spec.toml").write_text(tiny_spec(200))
         monkeypatch.chdir(tmp_path / folder)
         return Job(tmp_path / folder, **more, RAY_PORT=str(free_port()), OMP_NUM_THREADS="1")
 
@@ -208,7 +208,7 @@ def test_a_real_ray_runs_a_search_that_goes_on_after_preemption(
         first.close()
     second = begun("second")
     try:
-        assert second.ended(seconds=600) == 0, second.said
+        assert second.ended(seconds=1200) == 0, second.said
         with Store.open(url) as store:
             assert store.search("tiny").state == "complete"
         assert not any("requeue" in call for call in second.calls())

@@ -12,6 +12,7 @@ from jobs_fakes import SPEC
 from archsearch.errors import SpecError
 from archsearch.jobs import Question, answer
 from archsearch.jobs import question as question_module
+from archsearch.jobs.placement import has_room
 from archsearch.registry import load_registry
 from archsearch.search import Problem, SearchSpec
 from archsearch.storage import Driver, Store
@@ -23,7 +24,9 @@ Ask = Callable[..., dict[str, Any]]
 def ask(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """The answer of a cluster whose only node is this process."""
     monkeypatch.setattr(
-        question_module, "_nodes", lambda names, look: [question_module.here(list(names), look=look) | {"gpus": 0.0}]
+        question_module,
+        "_nodes",
+        lambda names, question: [question_module.here(list(names), look=question.look) | {"gpus": 0.0}],
     )
     monkeypatch.chdir(tmp_path)
 
@@ -143,3 +146,52 @@ def test_a_question_of_another_version_is_told(tmp_path: Path) -> None:
 def test_a_plugin_that_is_not_there_is_told_by_a_node() -> None:
     (part,) = question_module.here(["mixer:none"], look=False)["parts"]
     assert part[:2] == ["mixer:none", "none"]
+
+
+SERVER = "postgresql://me:s3cret@127.0.0.1:1/none"
+
+
+@pytest.mark.parametrize(
+    ("given", "spec", "told"),
+    [
+        ("sqlite:////data/a.db", None, "sqlite:////data/a.db would be another file than on the head node"),
+        (None, None, "sqlite:///archsearch.db would be another file than on the head node"),
+        (None, SERVER, "127.0.0.1"),
+    ],
+    ids=["file", "none", "server"],
+)
+def test_a_node_that_would_write_elsewhere_says_so(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, spec: str | None, told: str
+) -> None:
+    monkeypatch.delenv("ARCHSEARCH_STORAGE_FILE", raising=False)
+    said = question_module.here([], look=False, database=[given, spec])["database_fault"]
+    assert told in said or "driver is not installed" in said
+    assert "s3cret" not in said
+
+
+@pytest.mark.postgres
+def test_a_node_that_reaches_the_database_has_no_fault(postgres_url: str) -> None:
+    assert question_module.here([], look=False, database=[postgres_url, None])["database_fault"] == ""
+
+
+def test_a_place_without_the_database_is_a_fault(ask: Ask, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"host": "head"},
+        {"host": "far", "database_fault": "there is none"},
+        {"host": "low", "database_fault": ""},
+    ]
+    monkeypatch.setattr(question_module, "_nodes", lambda names, question: nodes)
+    ((code, text),) = ask(storage=url, cpus=2.0, gpus=0.5)["faults"]
+    assert code == 4
+    assert text.startswith(
+        "the search's own process asks for 2 CPUs and 0.5 GPUs and may start on node far, where there is none: "
+    )
+    assert "leave out --cpus and --gpus" in text
+
+
+@pytest.mark.parametrize(
+    ("resources", "room"),
+    [({"CPU": 2.0}, False), ({"CPU": 2.0, "GPU": 1.0}, True), ({"GPU": 1.0}, False), ({}, False)],
+)
+def test_room_is_of_one_node(resources: dict[str, float], room: bool) -> None:
+    assert has_room(resources, 2.0, 0.5) is room

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from jobs_fakes import SPEC, Details, FakeClient, good_answer
 
 from archsearch.errors import ArchsearchError, ClusterError, SpecError, StorageError
@@ -313,13 +314,35 @@ def test_what_ends_nothing_is_told(spec: Path, send: Send, client: FakeClient) -
     silent = {"host": "third", "silent": "it did not answer in 60 s"}
     there = good_answer(core)
     database = {**there["database"], "secret_in_environment": True}
-    client.answer = {**there, "ray": "2.59.0", "nodes": [*there["nodes"], silent], "database": database}
+    client.answer = {**there, "nodes": [*there["nodes"], silent], "database": database}
     told: list[str] = []
     send(submission, tell=told.append)
     assert "node third could not be asked: it did not answer in 60 s" in told
-    assert any("the cluster has Ray 2.59.0 and this is" in text for text in told)
     assert any("another source of archsearch" in text for text in told)
     assert any("the database's password stands in the environment" in text for text in told)
+
+
+def test_a_ray_of_another_version_is_told_before_anything_is_sent(spec: Path, send: Send, client: FakeClient) -> None:
+    client.pages["/api/version"] = {"ray_version": "2.999.1"}
+    client.answer = {**good_answer([]), "archsearch": "9.9"}
+    told: list[str] = []
+    with pytest.raises(ClusterError, match=r"archsearch 9\.9"):
+        send(prepare(spec), tell=told.append)
+    assert told[0] == (
+        f"the cluster has Ray 2.999.1 and this machine {ray.__version__}: jobs are read by either; "
+        "`pip install 'ray[default,tune]==2.999.1'` here makes them one"
+    )
+
+
+@pytest.mark.parametrize("version", ["2.40.0", "3.0.0", "2.60.0rc1"])
+def test_a_ray_that_runs_no_search_is_sent_nothing(spec: Path, send: Send, client: FakeClient, version: str) -> None:
+    client.pages["/api/version"] = {"ray_version": version}
+    with pytest.raises(ClusterError) as caught:
+        send(prepare(spec))
+    assert f"the cluster has Ray {version} and this machine {ray.__version__}, and a search needs >=2.60, <3" in str(
+        caught.value
+    )
+    assert (client.questions, client.jobs) == ({}, {})
 
 
 @pytest.mark.parametrize(

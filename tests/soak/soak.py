@@ -52,6 +52,7 @@ class Soak:
             "XDG_CACHE_HOME": str(folder / "cache"),
             "TMPDIR": str(folder),
             "OMP_NUM_THREADS": "1",
+            "RAY_raylet_start_wait_time_s": "240",  # a machine that is busy with killing and starting
         }
 
     def spec(self, name: str, text: str = SPEC) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer
-from soak import Soak, report
+from soak import Round, Soak, report
 
 ROUNDS = int(os.environ.get("ARCHSEARCH_SOAK_ROUNDS", "5"))
 
@@ -15,7 +17,12 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(ROUNDS * 4 * 1200)]
 
 
 def soaked(soak: Soak, targets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    rounds = [soak.round(f"{target}-{number}", target) for number in range(ROUNDS) for target in targets]
+    rounds: list[Round] = []
+    for number, target in itertools.product(range(ROUNDS), targets):
+        begun = time.monotonic()
+        rounds.append(soak.round(f"{target}-{number}", target))
+        with capsys.disabled():
+            print(f"round {number + 1}, {target}: {time.monotonic() - begun:.0f} s, {rounds[-1]}", flush=True)
     with capsys.disabled():
         print(f"\n{soak.url.partition(':')[0]}\n{report(rounds)}")
     assert [round for round in rounds if round.lost or round.running or round.retrained] == []

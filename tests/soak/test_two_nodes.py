@@ -14,6 +14,8 @@ from two_nodes import TwoNodes, why_not
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 WIDE = SPEC.replace("concurrency = 1", "concurrency = 2").replace("trials = 2", "trials = 4")
+PARTS = SPEC.replace("checkpoint_seconds = 1", "accumulate = 2")
+"""A batch in two parts, whoever trains them."""
 
 
 @pytest.fixture
@@ -50,6 +52,33 @@ def test_a_search_outlives_a_machine_that_is_cut_off(two_nodes: TwoNodes, tmp_pa
     assert len(trials) == 6
     keys = [found.key for trial in trials for found in trial.measurements]
     assert len(keys) == len(set(keys))
+
+
+def test_a_candidate_trained_over_both_machines_gives_the_record_of_one(two_nodes: TwoNodes, tmp_path: Path) -> None:
+    records, places = {}, {}
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        soak = Soak(folder, f"sqlite:///{folder}/search.db", steps=20)
+        soak.prefix, soak.environ["RAY_AUTH_MODE"] = two_nodes.on_near(), "disabled"
+        spec = soak.spec("shared", f"{PARTS}[resources]\nworkers = {workers}\n")
+        process = soak.start("run", str(spec), "--address", two_nodes.address)
+        try:
+            assert process.wait(LIMIT) == 0, soak.log()
+        finally:
+            end(process)
+        trials = soak.trials("shared")
+        assert {trial.state for trial in trials} == {"complete"}
+        records[workers] = {found.key: found for trial in trials for found in trial.measurements}
+        places[workers] = [trial.placement or {} for trial in trials]
+    assert {place["node"] for place in places[2]} <= {"near", "far"}
+    assert {found.payload["versions"].get("workers") for found in records[2].values()} == {"2"}
+    assert records[1].keys() == records[2].keys()
+    for key, alone in records[1].items():
+        shared = records[2][key]
+        assert shared.payload["test"] == pytest.approx(alone.payload["test"], abs=1e-4)
+        losses = [[look["loss"] for look in found.payload["curve"]] for found in (shared, alone)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def nodes(soak: Soak) -> set[str]:

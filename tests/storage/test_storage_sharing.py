@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from storage_samples import OBJECTIVES, measurement
 
 from archsearch.errors import StorageError
-from archsearch.storage import Driver, NewProposal, NewTrial, Store, outdated, owner_here
+from archsearch.storage import Driver, Lease, NewProposal, NewTrial, Store, outdated, owner_here
 from archsearch.storage.owner import VARIABLE
 
 Add = Callable[..., int]
@@ -163,6 +165,47 @@ def test_what_others_took_stays_and_may_be_taken_again(store: Store, search_id: 
     found = store.find_measurement("k0")
     assert found is not None
     assert found[0] == borrower
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["store", "driver"])
+def test_a_result_whose_source_is_gone_is_kept_as_ones_own(
+    store: Store, search_id: int, add_trial: Add, at_once: bool
+) -> None:
+    origin = add_trial(state="complete")
+    _measured(store, origin)
+    _ended(store, search_id)
+    second, borrower = _second(store)
+    store.remove_searches(["first"])
+    _measured(Lease(store, second) if at_once else store, borrower, reused_from=origin)
+    (measured,) = store.trial(borrower).measurements
+    assert measured.reused_from == borrower
+    _measured(Lease(store, second) if at_once else store, borrower, seed=1)
+    assert [found.reused_from for found in store.trial(borrower).measurements] == [borrower, None]
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["store", "driver"])
+def test_a_driver_that_takes_a_result_while_its_source_is_removed(
+    url: str, store: Store, search_id: int, add_trial: Add, at_once: bool
+) -> None:
+    """The driver writes after the removal has seen to what others took, and before the trials are gone."""
+    origin = add_trial(state="complete")
+    _measured(store, origin)
+    _ended(store, search_id)
+    second, borrower = _second(store)
+    with Store.open(url) as another:
+        driver = Lease(another, second) if at_once else another
+        writing = Thread(target=_measured, args=(driver, borrower), kwargs={"reused_from": origin})
+
+        def between(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith("DELETE FROM metric") and not writing.is_alive():
+                writing.start()
+                writing.join(0.5)  # it waits for the removal to end, where it must
+
+        event.listen(store._engine, "before_cursor_execute", between)
+        store.remove_searches(["first"])
+        writing.join()
+    (measured,) = store.trial(borrower).measurements
+    assert measured.reused_from == borrower
 
 
 def test_a_removed_name_is_free(store: Store, search_id: int) -> None:
