@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -15,6 +16,10 @@ pytest_plugins = ["archsearch.testing.recording"]
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which is later than this
+    if find_spec("triton") is not None:
+        import quick_interpreter
+
+        quick_interpreter.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
