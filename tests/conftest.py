@@ -20,6 +20,10 @@ if not torch.cuda.is_available():
         import quick_interpreter
 
         quick_interpreter.install()
+if find_spec("alembic") is not None:  # a machine with a card may have no SQL at all
+    import quick_databases
+
+    quick_databases.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,7 +57,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres: PostgresServer) -> str:
     """The name of a database with the tables and nothing in them, to be copied."""
-    from archsearch.storage import upgrade  # a machine with a card may have no SQL at all
+    from archsearch.storage import upgrade
 
     name = postgres.new_database()
     upgrade(postgres.url(name))
