@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -15,6 +16,14 @@ pytest_plugins = ["archsearch.testing.recording"]
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which is later than this
+    if find_spec("triton") is not None:
+        import quick_interpreter
+
+        quick_interpreter.install()
+if find_spec("alembic") is not None:  # a machine with a card may have no SQL at all
+    import quick_databases
+
+    quick_databases.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +63,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def postgres_template(postgres: PostgresServer) -> str:
     """The name of a database with the tables and nothing in them, to be copied."""
-    from archsearch.storage import upgrade  # a machine with a card may have no SQL at all
+    from archsearch.storage import upgrade
 
     name = postgres.new_database()
     upgrade(postgres.url(name))

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import quick_databases
+from alembic import command
 from database_kinds import POSTGRESQL, SQLITE
 from storage_samples import OBJECTIVES
 
 from archsearch.storage import NewTrial, Store
+
+
+@pytest.fixture
+def migrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New databases are made by the migrations, as users' are."""
+    monkeypatch.setattr(command, "upgrade", quick_databases.migrate)
 
 
 @pytest.fixture(params=[SQLITE, POSTGRESQL])

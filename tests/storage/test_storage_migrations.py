@@ -13,6 +13,8 @@ from sqlalchemy import Connection, text
 from archsearch.exercise import Unexercised
 from archsearch.storage import Driver, Store, current, head, schema, upgrade
 
+pytestmark = pytest.mark.usefixtures("migrated")
+
 CURVE = [{"step": 1, "loss": 2.5}]
 WHEN = "2026-01-02 03:04:05.000006+00:00"
 SEEN = "sliding(window=64) sees all of up to 64 tokens, measured on 48"

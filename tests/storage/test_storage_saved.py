@@ -24,6 +24,8 @@ from archsearch.errors import StorageError
 from archsearch.storage import Lease, Store, current, head, schema, upgrade
 from archsearch.storage.engine import open_engine
 
+pytestmark = pytest.mark.usefixtures("migrated")
+
 SAVED = Path(__file__).with_name("saved")
 VERSIONS = sorted({path.name.partition(".")[0] for path in SAVED.glob("*.sql")})
 

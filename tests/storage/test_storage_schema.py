@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import quick_databases
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -18,6 +20,8 @@ from archsearch.errors import StorageError
 from archsearch.storage import Store, current, head, schema, upgrade
 from archsearch.storage.engine import WRITES, open_engine
 from archsearch.storage.tables import VERSION_TABLE, Base
+
+pytestmark = pytest.mark.usefixtures("migrated")
 
 
 def _execute(url: str, statement: str) -> None:
@@ -34,6 +38,18 @@ def test_migrated_schema_equals_the_tables(blank_url: str) -> None:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
+
+
+def test_other_tests_have_the_tables_that_the_migrations_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgrade(f"sqlite:///{tmp_path}/migrated.db")
+    monkeypatch.setattr(command, "upgrade", quick_databases.make_tables)
+    upgrade(f"sqlite:///{tmp_path}/made.db")
+    dumps = []
+    for name in ("migrated", "made"):
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as connection:
+            dumps.append(list(connection.iterdump()))
+    assert dumps[0] == dumps[1]
+    assert len(dumps[0]) > 10
 
 
 def test_head_is_the_newest_migration() -> None:

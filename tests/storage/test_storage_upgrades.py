@@ -14,6 +14,8 @@ from archsearch.errors import StorageError
 from archsearch.storage import Lease, Store, current, head, schema, upgrade
 
 WHEN = "2026-01-02 03:04:05.000006+00:00"
+pytestmark = pytest.mark.usefixtures("migrated")
+
 NEXT = '''"""A schema of tomorrow."""
 
 import sqlalchemy as sa
