@@ -1,0 +1,58 @@
+"""State space mixers: a diagonal recurrence for each channel, chosen by the token or fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from archsearch import hookimpl
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
+
+from . import cost
+from .options import PRESETS, SsmOptions
+
+if TYPE_CHECKING:
+    from archsearch.model import Mixer
+
+
+class SsmPlugin(MixerPlugin[SsmOptions]):
+    """Mamba-1's selective scan, and S4D before it; its presets are the published mixers."""
+
+    name = "ssm"
+    api_version = 2
+    family = "linear"
+    summary = "a diagonal recurrence for each channel, whose steps, writes and reads follow the token (Mamba-1) or not"
+    options = SsmOptions
+    presets = PRESETS
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "other-sizes": {"expand": 3, "state_dim": 5, "dt_rank": 3, "conv": 2},
+            "no-conv": {"conv": 0, "state_dim": 4},
+            "fixed-inv": {"rule": "fixed", "start": "inv", "state_dim": 6},
+        }
+    }
+
+    def params(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return cost.params(options, shape)
+
+    def flops(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int) -> Flops:
+        return cost.flops(options, shape, phase=phase, context=context)
+
+    def traffic(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        moved = float(sum(tensor.nbytes(context) for tensor in cost.state(options, shape)))
+        return Traffic(read_bytes=moved, written_bytes=moved)
+
+    def state(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return cost.state(options, shape)
+
+    def build(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> Mixer:
+        from .layer import FixedSpace, SelectiveSpace
+
+        built = SelectiveSpace if options.rule == "selective" else FixedSpace
+        return built(self, options, shape, layer)
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "ssm" and its presets."""
+    register(SsmPlugin())

@@ -1,0 +1,155 @@
+"""The layers of the state space mixers: Mamba's block around the selective scan, S4D's around the fixed recurrence."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
+from archsearch.model import Context, Mixer, MixerState
+from archsearch.ops.bounds import LOG_RATE_MOST, STEP_MOST
+from archsearch.ops.padded import PaddedRows
+from archsearch.ops.short_conv import ShortConv, next_tail
+
+from .fixed import Modes, fixed_recurrence, fixed_step
+from .ops import Selected, scan_step, selective_scan
+from .options import SsmOptions
+
+_STEPS = (1e-3, 0.1)
+"""Between which step sizes start, log-uniform (Mamba, arXiv 2312.00752, section 3.6; S4D's code)."""
+
+
+class SelectiveSpace(Mixer):
+    """Mamba's block (arXiv 2312.00752, section 3.4): projection, convolution, the scan, skip, gate, projection."""
+
+    options: SsmOptions
+
+    def __init__(
+        self, plugin: MixerPlugin[SsmOptions], options: SsmOptions, shape: ModelShape, layer: LayerInfo
+    ) -> None:
+        super().__init__(plugin, options, shape, layer)
+        inner, rank = options.inner(shape), options.rank(shape)
+        self.sizes = [rank, options.state_dim, options.state_dim]
+        self.proj = nn.Linear(shape.d_model, 2 * inner, bias=False)
+        self.conv = ShortConv(inner, options.conv) if options.conv else None
+        self.conv_bias = nn.Parameter(torch.zeros(inner)) if options.conv else None
+        self.select = nn.Linear(inner, sum(self.sizes), bias=False)
+        self.dt = nn.Linear(rank, inner)
+        with torch.no_grad():
+            steps = _start_of_steps(inner)
+            self.dt.weight.uniform_(-(rank**-0.5), rank**-0.5)
+            self.dt.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # whose softplus they are
+        self.A_log = nn.Parameter(torch.arange(1.0, options.state_dim + 1).log()[:, None].repeat(1, inner))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.out = nn.Linear(inner, shape.d_model, bias=False)
+
+    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        """`x` `[B, T, D]` to `[B, T, D]`; raises `SpecError` for packed tokens with a state."""
+        state = self.state_for(x, state, ctx)
+        places = None if ctx.cu_seqlens is None else ctx.order_of(x)
+        u, gate = self.proj(x).chunk(2, dim=-1)
+        mixed, tail = self._mix(u, None if state is None else state.tensors.get("conv"), places)
+        given = self._selected(mixed)
+        held = given.u.new_zeros(len(x), *given.rate.shape) if state is None else state.tensors["recurrent"][:, 0]
+        y, last = selective_scan(given, held.to(given.u.dtype), None if places is None else places == 0)
+        return self._output(y, mixed, gate), None if state is None else _after(state, last, tail, x.shape[1])
+
+    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        """One token, `[B, D]` to `[B, D]`, by the recurrence."""
+        u, gate = self.proj(x_t[:, None]).chunk(2, dim=-1)
+        mixed, tail = self._mix(u, state.tensors.get("conv"), None)
+        given = self._selected(mixed[:, 0])
+        y, last = scan_step(given, state.tensors["recurrent"][:, 0].to(given.u.dtype))
+        return self._output(y[:, None], mixed, gate)[:, 0], _after(state, last, tail, 1)
+
+    def _mix(self, u: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """u `[B, T, C]` through convolution and silu, and the tail after it."""
+        if self.conv is None or self.conv_bias is None:
+            return F.silu(u), None
+        mixed = self.conv(u, tail=tail, positions=places) + self.conv_bias
+        return F.silu(mixed), None if tail is None else next_tail(tail, u)
+
+    def _selected(self, u: Tensor) -> Selected:
+        """Of inputs `[..., C]`, in float32 at least; bounded so that decays and writes stay finite."""
+        low, b, c = torch.split(self.select(u), self.sizes, dim=-1)
+        dtype = torch.promote_types(u.dtype, torch.float32)
+        dt = F.softplus(self.dt(low).to(dtype).clamp(max=STEP_MOST))
+        rate = -self.A_log.to(dtype).clamp(max=LOG_RATE_MOST).exp()
+        return Selected(u=u.to(dtype), dt=dt, b=b.to(dtype), c=c.to(dtype), rate=rate)
+
+    def _output(self, y: Tensor, u: Tensor, gate: Tensor) -> Tensor:
+        """Outputs and inputs of the scan `[B, T, C]` to `[B, T, D]`."""
+        out: Tensor = self.out((y + self.skip.to(y.dtype) * u).to(gate.dtype) * F.silu(gate))
+        return out
+
+
+class FixedSpace(Mixer):
+    """S4D's layer (arXiv 2206.11893 and its code): the recurrence on the model's channels, skip, GELU, GLU."""
+
+    options: SsmOptions
+
+    def __init__(
+        self, plugin: MixerPlugin[SsmOptions], options: SsmOptions, shape: ModelShape, layer: LayerInfo
+    ) -> None:
+        super().__init__(plugin, options, shape, layer)
+        channels, states = shape.d_model, options.state_dim // 2 if options.complex else options.state_dim
+        rate, angle = _start_of_modes(options.start, states)
+        self.log_dt = nn.Parameter(_start_of_steps(channels).log())
+        self.log_rate = nn.Parameter(rate.log().repeat(channels, 1))
+        self.angle = nn.Parameter(angle.repeat(channels, 1)) if options.complex else None
+        pair = (2,) if options.complex else ()
+        self.read = nn.Parameter(torch.randn(channels, states, *pair) * (0.5**0.5 if options.complex else 1.0))
+        self.skip = nn.Parameter(torch.randn(channels))
+        self.out = nn.Linear(channels, 2 * channels)
+
+    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        """`x` `[B, T, D]` to `[B, T, D]`; raises `SpecError` for packed tokens with a state."""
+        state = self.state_for(x, state, ctx)
+        rows = None if ctx.cu_seqlens is None else PaddedRows.of(ctx.cu_seqlens, x.shape[1])
+        u = x.to(torch.promote_types(x.dtype, torch.float32))
+        u = u if rows is None else rows.pad(u)
+        held = None if state is None else state.tensors["recurrent"][:, 0]
+        y, last = fixed_recurrence(u, held, self._modes(), want_state=state is not None)
+        y = y if rows is None else rows.unpad(y)
+        return self._output(y, x), None if state is None else _after(state, last, None, x.shape[1])
+
+    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        """One token, `[B, D]` to `[B, D]`, by the recurrence."""
+        u = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
+        y, last = fixed_step(u, state.tensors["recurrent"][:, 0], self._modes())
+        return self._output(y, x_t), _after(state, last, None, 1)
+
+    def _modes(self) -> Modes:
+        return Modes(log_dt=self.log_dt, log_rate=self.log_rate, angle=self.angle, read=self.read)
+
+    def _output(self, y: Tensor, x: Tensor) -> Tensor:
+        """Outputs and inputs of the recurrence `[..., D]` to `[..., D]`."""
+        out: Tensor = F.glu(self.out(F.gelu(y + self.skip.to(y.dtype) * x).to(x.dtype)), dim=-1)
+        return out
+
+
+def _start_of_steps(channels: int) -> Tensor:
+    low, high = (math.log(bound) for bound in _STEPS)
+    return torch.empty(channels).uniform_(low, high).exp()
+
+
+def _start_of_modes(start: str, states: int) -> tuple[Tensor, Tensor]:
+    """Rates and angles `[states]` (arXiv 2206.11893, section 4: S4D-Real, S4D-Lin, S4D-Inv)."""
+    n = torch.arange(float(states))
+    if start == "real":
+        return n + 1, torch.zeros(states)
+    half = torch.full((states,), 0.5)
+    if start == "lin":
+        return half, math.pi * n
+    whole = 2 * states  # of the states that come in pairs
+    return half, whole / math.pi * (whole / (2 * n + 1) - 1)
+
+
+def _after(state: MixerState, last: Tensor, tail: Tensor | None, count: int) -> MixerState:
+    tensors = {"recurrent": last[:, None]}
+    if tail is not None:
+        tensors["conv"] = tail
+    return state.after(tensors, count)

@@ -1,0 +1,14 @@
+"""The state space mixers keep the laws of the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from archsearch.registry import load_registry
+from archsearch.testing import MixerConformance
+
+
+@pytest.mark.arena
+class TestSsm(MixerConformance):
+    plugin = load_registry().mixer("ssm")
+    impls = ("chunkwise", "reference")
