@@ -32,6 +32,8 @@ from archsearch.mixer import MixerPlugin
 OPTION = "--write-conformance"
 DEVICE = "--conformance-device"
 FOLDER = "--conformance-folder"
+LEFT_OUT = ("slow", "arena")
+"""Markers of cases that a run may leave out."""
 KERNELS = "triton"
 """The implementation that a device is named for."""
 
@@ -193,7 +195,7 @@ def _case(item: pytest.Item) -> Case | None:
         return None
     if getattr(owner, law) is not getattr(MixerConformance, law, None):
         return None
-    slow = item.get_closest_marker("slow") is not None
+    slow = any(item.get_closest_marker(name) for name in LEFT_OUT)
     return Case(plugin=owner.plugin, law=law, form=_form(item), slow=slow)
 
 

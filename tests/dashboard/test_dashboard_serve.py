@@ -48,10 +48,11 @@ def test_a_database_that_takes_long_keeps_nobody_from_the_door(url: str, monkeyp
     assert listens.is_set()
 
 
-@pytest.mark.parametrize("name", ["streamlit", "pandas", "plotly", "archsearch", "archsearch_dashboard", "script"])
-def test_nothing_is_imported_from_the_folder_it_is_started_in(url: str, tmp_path: Path, name: str) -> None:
+def test_nothing_is_imported_from_the_folder_it_is_started_in(url: str, tmp_path: Path) -> None:
     """Neither when the server starts nor when its script runs: ``-P`` keeps the folder away, and nothing adds it."""
-    (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('taken').write_text('')\n")
+    names = {f"{name}.py" for name in ("streamlit", "pandas", "plotly", "archsearch", "archsearch_dashboard", "script")}
+    for name in names:
+        (tmp_path / name).write_text(f"from pathlib import Path\nPath('taken-{name}').write_text('')\n")
     code = (
         "import sys\nfrom unittest import mock\nfrom streamlit.web import cli\n"
         "with mock.patch.object(cli, 'main') as started:\n"
@@ -62,5 +63,5 @@ def test_nothing_is_imported_from_the_folder_it_is_started_in(url: str, tmp_path
         "assert '--client.disableDataExport=true' in started.call_args.kwargs['args']\n"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == names, done.stderr
     assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "taken").exists()

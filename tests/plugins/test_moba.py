@@ -193,10 +193,12 @@ class TestMobaConformance(MixerConformance):
         "block-longer-than-sequence": {"block_size": 128, "top_k": 2, "rope": 0.25},
     }
     drops_beyond = False  # what one query head drops, another may choose
+    quick: ClassVar = tuple(cases)
 
 
 class TestMobaConformanceTiled(TestMobaConformance):
     cases: ClassVar = {"blocks-of-8": {"block_size": 8, "top_k": 3}}
+    quick: ClassVar = tuple(cases)
 
     @pytest.fixture(autouse=True)
     def _tiled(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +208,7 @@ class TestMobaConformanceTiled(TestMobaConformance):
 class TestMobaConformanceOfOneHead(MixerConformance):
     plugin = MobaPlugin()
     cases: ClassVar = {"blocks-of-8": {"block_size": 8, "top_k": 3}, "own-block-only": {"block_size": 16, "top_k": 1}}
+    quick: ClassVar = tuple(cases)
     shape = ModelShape(d_model=16, n_heads=1, n_kv_heads=1, head_dim=8, dtype="float32")
 
 

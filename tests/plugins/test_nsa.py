@@ -226,11 +226,13 @@ class TestNsaConformance(MixerConformance):
         "block-longer-than-sequence": {"block_size": 128, "top_k": 2, "window": 70, "rope": 0.25},
     }
     drops_beyond = False  # every token is in the mean of a block that is seen
+    quick: ClassVar = tuple(cases)
     traffic_contexts = (2, 17, 48)  # where the window holds none of the blocks that are chosen by their keys
 
 
 class TestNsaConformanceTiled(TestNsaConformance):
     cases: ClassVar = {"blocks-of-8": {"block_size": 8, "top_k": 3, "window": 8}}
+    quick: ClassVar = tuple(cases)
 
     @pytest.fixture(autouse=True)
     def _tiled(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +241,7 @@ class TestNsaConformanceTiled(TestNsaConformance):
 
 class TestNsaConformanceOfWideWindow(TestNsaConformance):
     cases: ClassVar = {"window-20": {"block_size": 8, "top_k": 4, "window": 20}}
+    quick: ClassVar = tuple(cases)
     traffic_slack = 1.0  # blocks that were chosen by their keys may lie in the window, and are then read once
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grids import grid
 from search_fakes import fake_measurement, fake_registry, fake_spec
 
 from archsearch.errors import ClusterError, NothingFeasibleError, PluginError, SpecError, StorageError, TakenOverError
@@ -142,12 +143,18 @@ VIEW_ERRORS: list[BaseException] = [
 ]
 
 
-@pytest.mark.parametrize("error", VIEW_ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("method", ["begun", "trial_started", "trial_progressed", "trial_ended", "advanced", "ended"])
+VIEW_METHODS = ("begun", "trial_started", "trial_progressed", "trial_ended", "advanced", "ended")
+VIEW_FAULTS = {f"{method}-{type(error).__name__}": (method, error) for method in VIEW_METHODS for error in VIEW_ERRORS}
+ONE_OF_EACH = [f"{method}-OSError" for method in VIEW_METHODS] + [
+    f"advanced-{type(one).__name__}" for one in VIEW_ERRORS
+]
+
+
+@pytest.mark.parametrize("fault", grid(VIEW_FAULTS, ONE_OF_EACH))
 def test_a_view_that_fails_ends_nothing(
-    problem: Problem, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, method: str, error: BaseException
+    problem: Problem, shop: Shop, store: Store, caplog: pytest.LogCaptureFixture, fault: tuple[str, BaseException]
 ) -> None:
-    view = FailingView(method, error)
+    view = FailingView(*fault)
     outcome = run_search(problem, store=store, view=view)
     assert outcome.state == store.search("fakes").state == "complete"
     assert states(store) <= {"complete", "infeasible"}
