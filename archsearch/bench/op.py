@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from archsearch.bench.results.work import Shape, Work
+from archsearch.kernels.launches import StandIn
 
 Inputs: TypeAlias = Mapping[str, Tensor]
 Outputs: TypeAlias = tuple[Tensor, ...]
@@ -63,7 +64,7 @@ class BenchOp:
     forward pass. ``head_axes`` names the axis of heads of each tensor that has one, so that the reference can run on
     one group of heads. ``agreeing`` is the share of the outputs' rows that must agree with the reference, below 1 where
     the op ranks blocks, so that rounding moves some choices. ``forms``: the implementations that are measured on a
-    CUDA device and elsewhere.
+    CUDA device and elsewhere. ``stand_ins`` fill what kernels choose where launches are listed and none is run.
     """
 
     name: str
@@ -79,6 +80,7 @@ class BenchOp:
     agreeing: float = 1.0
     forms: tuple[str, str] = ("triton", "chunkwise")
     peers: Sequence[Peer] = ()
+    stand_ins: Mapping[str, StandIn] = field(default_factory=dict)
 
     @property
     def phases(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archsearch.cli import kernels_model
 from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 ArchOption = Annotated[list[str], typer.Option("--arch", metavar="ARCH", help="Architecture; may be repeated.")]
 _BOTH = ["sm_90", "sm_80"]
 
-app = typer.Typer(help="Triton kernels: compile them ahead of time, list what was verified on a card.")
+app = typer.Typer(help="Triton kernels: compile them ahead of time, model them, list what was verified.")
 
 
 def register(parent: typer.Typer) -> None:
     """Adds the group."""
+    kernels_model.register(app)
     parent.add_typer(app, name="kernels")
 
 

@@ -31,13 +31,18 @@ def compile_build(build: Build, arch: str, cache: Path | None = None) -> Compile
     kept = None if cache is None else cache / f"{digest}-{'-'.join(compiler_versions())}.json"
     if kept is not None and kept.is_file():
         return Compiled.model_validate_json(kept.read_bytes()).model_copy(update={"kernel": build.label})
-    compiled = _compiled(build, arch, digest)
+    compiled = report_on(build, arch, translate(build, arch))
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(compiled.model_dump_json())
-        partial.replace(kept)
+        keep(kept, compiled.model_dump_json().encode())
     return compiled
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Writes a file of the cache whole, whoever else writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 def digest_of(build: Build, arch: str) -> str:
@@ -99,14 +104,19 @@ def _check_arguments(build: Build) -> None:
         raise KernelUnavailableError(f"{build.label}: its build and the kernel disagree on the arguments {odd}")
 
 
-def _compiled(build: Build, arch: str, digest: str) -> Compiled:
+def translate(build: Build, arch: str) -> Any:
+    """The kernel as Triton compiles it: its text on every level in ``asm``, and its cubin."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    config = build.config
-    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    options = {"num_warps": build.config.num_warps, "num_stages": build.config.num_stages}
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
-    kernel = triton.compile(_source(build), target=target, options=options)
+    return triton.compile(_source(build), target=target, options=options)
+
+
+def report_on(build: Build, arch: str, kernel: Any) -> Compiled:
+    """What a translated kernel takes, and what did not become what it should."""
+    config = build.config
     registers, spill = _usage(kernel.asm["cubin"])
     scalar, turned = (
         sum(map(bool, map(wrong.search, kernel.asm["ttgir"].splitlines()))) for wrong in (_SCALAR, _TURNED)
@@ -123,7 +133,7 @@ def _compiled(build: Build, arch: str, digest: str) -> Compiled:
         products=len(_PRODUCT.findall(kernel.asm["ttir"])),
         scalar=scalar,
         turned=turned,
-        digest=digest,
+        digest=digest_of(build, arch),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from archsearch.attention_cost import projection_flops
+from archsearch.bench.choices import stand_in_choices
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import block_mask, flex_peer, sdpa_peers, tiles_of
 from archsearch.bench.results.work import Shape, Work, softmax_io, token_io
@@ -46,6 +47,7 @@ def bench_ops() -> Iterator[BenchOp]:
             reference=partial(_reference, block),
             work=partial(moba_work, block, TOP),
             agreeing=AGREEING,
+            stand_ins={"choose_past": stand_in_choices},
             trained=("q", "k", "v"),
             head_axes={"q": 2, "k": 2, "v": 2},
             peers=(*sdpa_peers(same=False), flex_peer(partial(chosen_mask, block, TOP))),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from archsearch.attention_cost import projection_flops
+from archsearch.bench.choices import stand_in_choices
 from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Outputs, reference_form
 from archsearch.bench.peers import sdpa_peers
 from archsearch.bench.results.work import Shape, Work, softmax_io, token_io
@@ -48,6 +49,7 @@ def bench_ops() -> Iterator[BenchOp]:
             reference=partial(_reference, options),
             work=partial(nsa_work, options),
             agreeing=AGREEING,
+            stand_ins={"choose_important": stand_in_choices},
             trained=("q", "k", "v", "gates"),
             head_axes={"q": 2, "k": 2, "v": 2, "gates": 2},
             peers=sdpa_peers(same=False),

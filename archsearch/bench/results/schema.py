@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +68,13 @@ class Measured(Strict):
     peak_bytes: int = 0
 
 
+def shape_text(batch: int, tokens: int, heads: int, kv_heads: int, head_dim: int, sizes: Mapping[str, int]) -> str:
+    """A shape for people: batch x tokens, heads (of queries/of keys), head dim, and the op's own sizes."""
+    both = f"H{heads}" if heads == kv_heads else f"H{heads}/{kv_heads}"
+    own = "".join(f" {name}={size}" for name, size in sizes.items())
+    return f"{batch}x{tokens} {both} D{head_dim}{own}"
+
+
 class KernelRow(Strict):
     """One op at one shape in one phase, by one contender."""
 
@@ -92,10 +100,8 @@ class KernelRow(Strict):
 
     @property
     def shape(self) -> str:
-        """The shape for people: batch x tokens, heads (of queries/of keys), head dim, and the op's own sizes."""
-        heads = f"H{self.heads}" if self.heads == self.kv_heads else f"H{self.heads}/{self.kv_heads}"
-        sizes = "".join(f" {name}={size}" for name, size in self.sizes.items())
-        return f"{self.batch}x{self.tokens} {heads} D{self.head_dim}{sizes}"
+        """The shape for people (`shape_text`)."""
+        return shape_text(self.batch, self.tokens, self.heads, self.kv_heads, self.head_dim, self.sizes)
 
 
 class ModelRow(Strict):

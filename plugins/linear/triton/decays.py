@@ -25,21 +25,27 @@ def channel_gates(log_decay, first, count, heads, head, c, K: tl.constexpr, C: t
 
 
 @triton.jit
-def sums(chosen, x, like, PARTS: tl.constexpr):
-    """`chosen` `[C, C]`, which rows are summed, times `x` `[C, BK]` float32, in products of the dtype of `like`.
+def summed(rows, x, PARTS: tl.constexpr):
+    """`rows` `[C, C]`, ones and zeros, times `x` `[C, BK]` float32, in products of the dtype of `rows`.
 
     In 16 bits x is taken in as many parts: of its magnitude one leaves 2^-9 in bfloat16 (2^-12 in float16), which will
     do for a gradient, and two leave 2^-17 (2^-23), which an exponent needs.
     """
-    if like.dtype == tl.float32:
-        found = tl.dot(chosen.to(tl.float32), x, input_precision="ieee")
+    if rows.dtype == tl.float32:
+        found = tl.dot(rows, x, input_precision="ieee")
     else:
-        high = x.to(like.dtype)
-        found = tl.dot(chosen.to(like.dtype), high)
+        high = x.to(rows.dtype)
+        found = tl.dot(rows, high)
         if PARTS == 2:
-            low = (x - high.to(tl.float32)).to(like.dtype)
-            found = tl.dot(chosen.to(like.dtype), low, found)
+            low = (x - high.to(tl.float32)).to(rows.dtype)
+            found = tl.dot(rows, low, found)
     return found
+
+
+@triton.jit
+def sums(chosen, x, like, PARTS: tl.constexpr):
+    """`summed` over the rows that are `chosen` `[C, C]`, in products of the dtype of `like`."""
+    return summed(chosen.to(like.dtype), x, PARTS)
 
 
 @triton.jit
@@ -67,46 +73,57 @@ def within(begin, end, C: tl.constexpr):
 
 
 @triton.jit
-def meeting(gates, like, level, C: tl.constexpr):
-    """Decays `[C, BK]` from and to the anchors of one level, all at most 1.
+def level_masks(masks, C: tl.constexpr):
+    """Writes which log decays `meeting` sums, and which pairs meet: masks `[2, LEVELS, C, C]` of ones and zeros, 1
+    where token j is summed for token i, and where query i meets key j.
+
+    One program a level. What these tiles hold is the same in every chunk: in memory a program reads them, where it
+    would find 4096 truth values anew for each level and block of channels.
+    """
+    level, levels = tl.program_id(0), tl.num_programs(0)
+    i, j = tl.arange(0, C), tl.arange(0, C)
+    right, half = (i >> level) & 1 == 1, i >> level
+    begin, end = tl.where(right, half << level, i + 1), tl.where(right, i + 1, (half + 1) << level)
+    tile = i[:, None] * C + j[None, :]
+    tl.store(masks + level * C * C + tile, within(begin, end, C).to(masks.dtype.element_ty))
+    tl.store(masks + (levels + level) * C * C + tile, meets(level, C, 0).to(masks.dtype.element_ty))
+
+
+@triton.jit
+def _mask(masks, level, C: tl.constexpr, AXIS: tl.constexpr):
+    """The tile of one level: `[i, j]`, or `[j, i]` for AXIS = 1."""
+    i, j = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    tile = i * C + j if AXIS == 0 else j * C + i
+    return tl.load(masks + level * C * C + tile)
+
+
+@triton.jit
+def meeting(gates, masks, level, C: tl.constexpr):
+    """Decays `[C, BK]` from and to the anchors of one level, all at most 1; `masks` are `level_masks`'.
 
     Tokens stand in blocks of 2^(level + 1). The anchor is the last token of the left half: a token of the right half
     decays from the anchor to itself, one of the left half from itself to the anchor.
     """
-    begin, end = _spans_of(level, C)
-    return tl.exp(sums(within(begin, end, C), gates, like, 2))
+    return tl.exp(summed(_mask(masks, level, C, 0), gates, 2))
 
 
 @triton.jit
-def meeting_across(gates, like, level, C: tl.constexpr):
+def meeting_across(gates, masks, level, C: tl.constexpr):
     """`meeting` with tokens along the second axis, `[BK, C]`, so that no rounded accumulator need be transposed."""
-    begin, end = _spans_of(level, C)
-    j = tl.arange(0, C)[:, None]
-    summed = ((j >= begin[None, :]) & (j < end[None, :])).to(like.dtype)
-    if like.dtype == tl.float32:
-        found = tl.dot(gates, summed, input_precision="ieee")
+    chosen = _mask(masks, level, C, 1)
+    if chosen.dtype == tl.float32:
+        found = tl.dot(gates, chosen, input_precision="ieee")
     else:
-        high = gates.to(like.dtype)
-        found = tl.dot(high, summed)
-        found = tl.dot((gates - high.to(tl.float32)).to(like.dtype), summed, found)
+        high = gates.to(chosen.dtype)
+        found = tl.dot(high, chosen)
+        found = tl.dot((gates - high.to(tl.float32)).to(chosen.dtype), chosen, found)
     return tl.exp(found)
 
 
 @triton.jit
-def _spans_of(level, C: tl.constexpr):
-    """The tokens whose log decays `meeting` sums for each token: the first, and the one after the last."""
-    i = tl.arange(0, C)
-    right, half = (i >> level) & 1 == 1, i >> level
-    return tl.where(right, half << level, i + 1), tl.where(right, i + 1, (half + 1) << level)
-
-
-@triton.jit
-def meeting_gradient(d_sums, like, level, C: tl.constexpr):
+def meeting_gradient(d_sums, masks, level, C: tl.constexpr):
     """Gradient of the log decays `[C, BK]` from that of the sums of `meeting`, by its transpose."""
-    i = tl.arange(0, C)
-    right, half = (i >> level) & 1 == 1, i >> level
-    summed = within(tl.where(right, i, half << level), tl.where(right, (half + 1) << level, i), C)
-    return sums(summed, d_sums, like, 1)
+    return summed(_mask(masks, level, C, 1), d_sums, 1)
 
 
 @triton.jit

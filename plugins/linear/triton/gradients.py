@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from .decays import channel_gates, from_start, head_gates, meeting, meeting_gradient, meets, spans, sums, to_end
+from .decays import channel_gates, from_start, head_gates, meeting, meeting_gradient, spans, sums, to_end
 from .places import chunk_tokens
 
 
@@ -167,14 +167,12 @@ def d_solve(
 
 
 @triton.jit
-def _met(at, live, level, C: tl.constexpr, AXIS: tl.constexpr):
-    """Of a chunk's pairs `[C, C]` those that meet at a level, zeros for others.
+def _met(at, live, mask):
+    """Of a chunk's pairs `[C, C]` those that meet at a level, zeros for others; `mask` is where its ones and zeros are.
 
-    Whole rows are loaded: a mask by pair would load numbers one by one. The offset of 0 makes the load depend on the
-    level: the compiler would bring all of them before the loop, and find no registers to hold them.
+    Whole rows are loaded: where pairs were left out, numbers would be loaded one by one.
     """
-    pairs = tl.load(at + tl.minimum(level, 0) * 16, mask=live, other=0.0)
-    return tl.where(meets(level, C, AXIS), pairs, 0.0)
+    return tl.load(at, mask=live, other=0.0) * tl.load(mask)
 
 
 @triton.jit(do_not_specialize=["N", "T", "chunks", "H", "HV", "gate_stride"])
@@ -183,6 +181,7 @@ def d_inputs(
     k,
     log_decay,
     beta,
+    masks,
     befores,
     d_afters,
     writes,
@@ -215,7 +214,8 @@ def d_inputs(
     PRECISION: tl.constexpr,
 ):
     """Writes for each value head d_q and d_k `[N, HV, K]`, in float32 d_gates (by channel `[N, HV, K]`, by head the
-    share of each of the program's key channels `[K / BK, N, HV]`) and such shares of d_beta. C = 2^LEVELS."""
+    share of each of the program's key channels `[K / BK, N, HV]`) and such shares of d_beta. C = 2^LEVELS; by channel
+    `masks` are those of `level_masks`."""
     chunk, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
     if count <= 0:
@@ -292,26 +292,28 @@ def d_inputs(
         own = tl.load(d_weights + row * C + i * (HV * C + 1), mask=live, other=0.0) * scale
         d_query += own[:, None] * key
         d_key += own[:, None] * query
+        tile, turned = i[:, None] * C + i[None, :], i[None, :] * C + i[:, None]
         for level in tl.range(0, LEVELS, num_stages=1, disable_licm=True):
-            decay = meeting(gates, key, level, C)
+            met_by = masks + (LEVELS + level) * C * C
+            decay = meeting(gates, masks, level, C)
             near_query = (query * decay).to(query.dtype)
             near_key = (key * decay).to(key.dtype)
-            met = _met(d_weights + row * C + along, live[None, :], level, C, 0)
+            met = _met(d_weights + row * C + along, live[None, :], met_by + tile)
             d_near = tl.dot(met, near_key, input_precision=PRECISION) * scale
             d_query += d_near * decay
             d_sums = d_near * near_query
-            met = _met(d_weights + row * C + across, live[:, None], level, C, 1)
+            met = _met(d_weights + row * C + across, live[:, None], met_by + turned)
             d_near = tl.dot(met, near_query, input_precision=PRECISION) * scale
             if DELTA:
-                met = _met(d_overlaps + row * C + along, live[None, :], level, C, 1)
+                met = _met(d_overlaps + row * C + along, live[None, :], met_by + turned)
                 met = (met * rate[None, :]).to(key.dtype)
                 d_near = tl.dot(met, near_key, d_near, input_precision=PRECISION)
-                met = _met(d_overlaps + row * C + across, live[:, None], level, C, 0)
+                met = _met(d_overlaps + row * C + across, live[:, None], met_by + tile)
                 d_pull = tl.dot(met, near_key, input_precision=PRECISION)
                 d_rate += tl.sum(d_pull * near_key, 1)
                 d_near += d_pull * rate[:, None]
             d_key += d_near * decay
-            d_gate += meeting_gradient(d_sums + d_near * near_key, key, level, C)
+            d_gate += meeting_gradient(d_sums + d_near * near_key, masks, level, C)
     else:
         by_key = tl.load(d_weights + row * C + across, mask=live[:, None], other=0.0)
         by_query = tl.load(d_weights + row * C + along, mask=live[None, :], other=0.0)

@@ -56,6 +56,7 @@ def channel_scores(
     k,
     log_decay,
     beta,
+    masks,
     starts,
     ends,
     scores,
@@ -74,7 +75,7 @@ def channel_scores(
     PRECISION: tl.constexpr,
 ):
     """Writes scale q_i k_j exp(span), j <= i, in k's dtype, and for the delta rule what `head_overlaps` writes, with a
-    gate for each channel: both `[N, HV, C]`. C = 2^LEVELS.
+    gate for each channel: both `[N, HV, C]`. C = 2^LEVELS, and `masks` are those of `level_masks`.
 
     A product of 64 tokens reads its second operand from shared memory, where it may lie either way. A smaller one has
     it in registers: there it is made transposed, as rounded accumulators that are turned in registers are what some
@@ -99,12 +100,12 @@ def channel_scores(
         own = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1)
         seen += tl.where(i[:, None] == i[None, :], own[:, None], 0.0)
         for level in range(LEVELS):
-            decay = meeting(gates, key, level, C)
+            decay = meeting(gates, masks, level, C)
             met = meets(level, C, 0)
             near_query = (query * decay).to(query.dtype)
             near_key = (key * decay).to(key.dtype)
             if C < 64:
-                at_anchor = (tl.trans(key) * meeting_across(tl.trans(gates), key, level, C)).to(key.dtype)
+                at_anchor = (tl.trans(key) * meeting_across(tl.trans(gates), masks, level, C)).to(key.dtype)
             else:
                 at_anchor = tl.trans(near_key)
             seen += tl.where(met, tl.dot(near_query, at_anchor, input_precision=PRECISION), 0.0)

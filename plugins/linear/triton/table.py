@@ -19,6 +19,10 @@ FEWEST_SEGMENTS = 4
 """Segments: cutting a sequence doubles (delta rule: triples) the work of the pass, so fewer gain nothing."""
 
 
+MASKS = Config(tiles={}, num_warps=4, num_stages=1)
+"""How the masks of a chunk's levels are written."""
+
+
 def _rows(arch: str) -> dict[Key, dict[str, Config]]:
     return {
         (arch, 32, 64): _row(arch, keys=32, values=32, state=32, warps=4),

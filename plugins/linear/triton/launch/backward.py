@@ -9,7 +9,20 @@ from torch import Tensor
 
 from ..gradients import d_inputs, d_scores, d_solve
 from ..states import d_states
-from .forward import Memory, Operands, Within, empty, operands_of, or_q, run_scan, run_states, segment_sizes, shared
+from .forward import (
+    Memory,
+    Operands,
+    Within,
+    empty,
+    levels,
+    operands_of,
+    or_q,
+    run_level_masks,
+    run_scan,
+    run_states,
+    segment_sizes,
+    shared,
+)
 from .plan import Inputs, Plan, launch
 
 
@@ -233,6 +246,7 @@ def _d_inputs(
         "k": inputs.k,
         "log_decay": or_q(inputs, inputs.log_decay),
         "beta": or_q(inputs, inputs.beta),
+        "masks": run_level_masks(inputs, plan) if inputs.gates == "channel" else inputs.q,
         "befores": memory.befores,
         "d_afters": inner.afters,
         "writes": memory.writes,
@@ -248,7 +262,7 @@ def _d_inputs(
         "N": _rows(plan),
         "BK": config.tiles["K"],
         "BV": config.tiles["V"],
-        "LEVELS": plan.chunk.bit_length() - 1,
+        "LEVELS": levels(plan),
         "DELTA": inputs.delta,
     }
     launch(d_inputs, (plan.all_chunks, _key_blocks(inputs, plan), heads), config, arguments)

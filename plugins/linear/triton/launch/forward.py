@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..decays import level_masks
 from ..outputs import outputs
 from ..scores import channel_scores, head_overlaps
 from ..solve import operands, solve
 from ..states import scan, states
+from ..table import MASKS
 from .plan import Inputs, Plan, launch
 
 
@@ -59,7 +61,7 @@ def within_chunks(inputs: Inputs, plan: Plan) -> Within:
         scores = empty(inputs, plan.tokens, heads, plan.chunk)
         config = plan.config("channel_scores")
         own = {"q": inputs.q, "scores": scores, "scale": inputs.scale, "DELTA": inputs.delta}
-        own |= {"LEVELS": plan.chunk.bit_length() - 1}
+        own |= {"LEVELS": levels(plan), "masks": run_level_masks(inputs, plan)}
         kernel, drop = channel_scores, ["gate_stride", "V", "DECAY"]
     else:
         config = plan.config("head_overlaps")
@@ -69,6 +71,18 @@ def within_chunks(inputs: Inputs, plan: Plan) -> Within:
     arguments |= {"log_decay": or_q(inputs, inputs.log_decay), "beta": or_q(inputs, inputs.beta)}
     launch(kernel, grid, config, arguments | {"overlaps": or_q(inputs, overlaps)})
     return Within(scores=scores, inverses=None if overlaps is None else _inverses(inputs, plan, overlaps))
+
+
+def run_level_masks(inputs: Inputs, plan: Plan) -> Tensor:
+    """`decays.level_masks` of a chunk, `[2, LEVELS, C, C]` in q's dtype."""
+    masks = empty(inputs, 2, levels(plan), plan.chunk, plan.chunk)
+    launch(level_masks, (levels(plan),), MASKS, {"masks": masks, "C": plan.chunk})
+    return masks
+
+
+def levels(plan: Plan) -> int:
+    """Levels at which the tokens of a chunk meet."""
+    return plan.chunk.bit_length() - 1
 
 
 def _inverses(inputs: Inputs, plan: Plan, overlaps: Tensor) -> Tensor:

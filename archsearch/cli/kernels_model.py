@@ -1,0 +1,216 @@
+"""``archsearch kernels model``: what the compiler already tells of the kernels that an op launches, without a card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
+
+if TYPE_CHECKING:
+    from archsearch.bench.bounds import OpBound
+    from archsearch.bench.results.work import Shape
+    from archsearch.kernels.machine.cards import Card
+    from archsearch.kernels.machine.code import Code
+
+_ARCH, _NONE = ["sm_90"], list[str]()
+_NO_PATHS: list[Path] = []
+_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)(?:/(\d+))?x(\d+)")
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the command."""
+    parent.command("model")(model_kernels)
+
+
+def model_kernels(
+    arch: Annotated[list[str], typer.Option("--arch", metavar="ARCH", help="Architecture; may be repeated.")] = _ARCH,
+    op: Annotated[str, typer.Option(metavar="TEXT", help="Only ops whose name contains this.")] = "",
+    shape: Annotated[
+        list[str], typer.Option("--shape", metavar="BxTxH/KVxD", help="Instead of the grid's; may be repeated.")
+    ] = _NONE,
+    full: Annotated[bool, typer.Option("--full", help="Every shape of the grid, not one an op.")] = False,
+    only: Annotated[
+        str, typer.Option(metavar="TEXT", help="No ops, but the loops of compiled kernels whose label contains this.")
+    ] = "",
+    results: Annotated[
+        list[Path], typer.Option("--results", metavar="PATH", help="Measured rows to compare the order with.")
+    ] = _NO_PATHS,
+    short: Annotated[bool, typer.Option("--short", help="Only what cannot reach a third of its bound.")] = False,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON, a line an op.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Says what the kernels of each op can reach at best, from their machine code and the launches of a call.
+
+    Each launch is listed as a card would get it, and its programs' loops are followed: matrix instructions,
+    instructions, bytes of memory and of L2, programs that an SM holds, and the times that these take at least. Beside
+    them stands the bound of the op, which no implementation can come below. Figures are of a card's data, not measured.
+    """
+    from archsearch.kernels.machine.cards import card_of
+
+    cards = [card_of(name) for name in arch]
+    if only:
+        _show_code([code for card in cards for code in _codes(card.arch, only)], json=json)
+        return
+    found = [(card, bound) for card in cards for bound in _bounds(card, op, shape, full=full)]
+    shown = [(card, bound) for card, bound in found if bound.short or not short]
+    if write is not None:
+        _write(write, shown)
+    if json:
+        print_json({"ops": [_data(card, bound) for card, bound in shown]})
+    else:
+        _show_bounds(shown)
+        _compare([bound for _, bound in found], results)
+
+
+def _bounds(card: Card, op: str, shapes: Sequence[str], *, full: bool) -> Iterator[OpBound]:
+    from archsearch.bench.bounds import bound_op
+    from archsearch.bench.kernels import ops_of
+    from archsearch.bench.op import FULL, QUICK
+    from archsearch.kernels.compiler import cache_folder
+    from archsearch.registry import load_registry
+
+    out = quiet_console(stderr=True)
+    for each in ops_of(load_registry(), op):
+        if each.forms[0] != "triton":
+            continue
+        grid = [_shape(text) for text in shapes] or each.grids[FULL if full else QUICK]
+        for shape in grid:
+            for phase in each.phases:
+                if out.is_terminal:
+                    out.print(f"{each.name} {phase}", end="\r", markup=False)
+                yield bound_op(each, shape, phase, card, cache_folder())
+
+
+def _shape(text: str) -> Shape:
+    from archsearch.bench.results.work import Shape
+    from archsearch.errors import SpecError
+
+    found = _SHAPE.fullmatch(text)
+    if found is None:
+        raise SpecError(
+            f"--shape {text}: write batch x tokens x heads x head dim, as 1x8192x64x128 or 1x8192x64/16x128"
+        )
+    batch, tokens, heads, _, dim = (int(part or 0) for part in found.groups())
+    return Shape(batch=batch, tokens=tokens, heads=heads, kv_heads=int(found[4] or heads), head_dim=dim)
+
+
+def _codes(arch: str, only: str) -> Iterator[Code]:
+    from archsearch.bench.builds import all_builds
+    from archsearch.kernels.compiler import cache_folder
+    from archsearch.kernels.machine.code import code_of
+    from archsearch.registry import load_registry
+
+    for build in all_builds(load_registry(), arch):
+        if only in f"{build.label} {arch}":
+            yield code_of(build, arch, cache_folder())
+
+
+def _data(card: Card, bound: OpBound) -> dict[str, Any]:
+    return {
+        "op": bound.op,
+        "phase": bound.phase,
+        "shape": bound.shape_text,
+        "arch": card.arch,
+        "op_ms": round(bound.op_seconds * 1e3, 4),
+        "kernels_ms": round(bound.seconds * 1e3, 4),
+        "share": round(bound.share, 3),
+        "launches": [
+            {
+                "kernel": launch.kernel,
+                "ms": round(launch.seconds * 1e3, 4),
+                "limit": launch.limit,
+                "reason": launch.reason,
+                "registers": launch.registers,
+                "shared_bytes": launch.shared_bytes,
+                "warps": launch.num_warps,
+                "resident": launch.resident,
+                "by": {name: round(seconds * 1e3, 4) for name, seconds in launch.seconds_by.items()},
+                "uncertain": launch.uncertain,
+            }
+            for launch in bound.launches
+        ],
+    }
+
+
+def _write(path: Path, found: Sequence[tuple[Card, OpBound]]) -> None:
+    from json import dumps
+
+    from archsearch.errors import SpecError
+    from archsearch.kernels.compiler import compiler_versions
+
+    triton, ptxas = compiler_versions()
+    lines = ",\n".join(f"    {dumps(_data(card, bound))}" for card, bound in found)
+    try:
+        path.write_text(f'{{\n  "triton": "{triton}",\n  "ptxas": "{ptxas}",\n  "ops": [\n{lines}\n  ]\n}}\n')
+    except OSError as error:
+        raise SpecError(f"cannot write {path}: {error.strerror or error}: name another file") from None
+
+
+def _show_bounds(found: Sequence[tuple[Card, OpBound]]) -> None:
+    out = console()
+    columns = ["op", "phase", "shape", "arch", ">bound ms", ">kernels ms", ">share", "longest launches"]
+    rows = [
+        [
+            bound.op,
+            bound.phase,
+            bound.shape_text,
+            card.arch,
+            f"{bound.op_seconds * 1e3:.3f}",
+            f"{bound.seconds * 1e3:.3f}",
+            f"{bound.share:.0%}",
+            "; ".join(f"{one.kernel} {one.seconds * 1e3:.3f} ms, {one.limit}: {one.reason}" for one in bound.worst),
+        ]
+        for card, bound in found
+    ]
+    out.print(table(columns, rows))
+    count = sum(bound.short for _, bound in found)
+    out.print(f"{count} of {len(found)} cannot reach a third of their bound. Nothing here was measured on a card.")
+
+
+def _compare(bounds: Sequence[OpBound], results: Sequence[Path]) -> None:
+    from archsearch.bench.bounds import rank_correlation
+    from archsearch.bench.results import read_results
+    from archsearch.cli.bench import RESULTS
+
+    paths = [*results] or ([RESULTS] if RESULTS.is_dir() else [])
+    found = rank_correlation(bounds, read_results(paths)) if paths else None
+    if found is None:
+        console().print("Fewer than three of them were measured: the order is unproven (--results FILE).")
+    else:
+        console().print(f"Rank correlation with {found[1]} measured times: {found[0]:.2f}")
+
+
+def _show_code(codes: Sequence[Code], *, json: bool) -> None:
+    if json:
+        print_json({"kernels": [code.model_dump(mode="json", exclude={"ptx", "format"}) for code in codes]})
+        return
+    from archsearch.kernels.machine.cards import card_of
+
+    columns = [
+        "kernel",
+        "arch",
+        ">registers",
+        ">shared KiB",
+        ">an SM",
+        ">depth",
+        ">instructions",
+        ">MFLOP",
+        ">loaded B",
+    ]
+    rows = []
+    for code in codes:
+        made = code.compiled
+        resident, held_by = card_of(made.arch).resident(
+            registers=made.registers, shared_bytes=made.shared_bytes, num_warps=made.num_warps
+        )
+        for body in code.bodies:
+            products = " ".join(f"{count} {name}" for name, count in body.matrix.items())
+            sizes = [str(made.registers), f"{made.shared_bytes / 1024:.0f}", f"{resident} ({held_by})"]
+            amounts = [body.depth, body.instructions, f"{body.flops / 1e6:.2f}", body.loaded, body.stored, products]
+            rows.append([made.kernel, made.arch, *sizes, *map(str, amounts)])
+    console().print(table([*columns, ">stored B", "matrix instructions"], rows))
