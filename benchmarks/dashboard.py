@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -174,7 +175,9 @@ def viewers(browser: Browser, url: str, repeats: int) -> None:
     """`VIEWERS` windows that open the front at the same time, in one browser on this machine."""
     view = views()["Front"]
     first, drawn = [], []
+    taken: dict[str, list[float]] = {"server": [], "browser": []}
     with served(url) as dashboard:
+        server = dashboard.process.pid
         for _ in range(repeats):
             with ExitStack() as windows:
                 pages = [windows.enter_context(window(browser)) for _ in range(VIEWERS)]
@@ -182,11 +185,35 @@ def viewers(browser: Browser, url: str, repeats: int) -> None:
                     page.evaluate(
                         "where => { setTimeout(() => location.href = where, 0) }", f"{dashboard.address}/{view.address}"
                     )
-                begun = time.perf_counter()
-                for kept, there in ((first, view.answered), (drawn, ".js-plotly-plot .main-svg")):
-                    kept.extend(_waits(pages, there, begun))
+                begun, before = time.perf_counter(), (cpu_seconds(server), cpu_seconds(os.getpid(), server))
+                first.extend(_waits(pages, view.answered, begun))
+                after = (cpu_seconds(server), cpu_seconds(os.getpid(), server))
+                drawn.extend(_waits(pages, ".js-plotly-plot .main-svg", begun))
+                for kept, until, since in zip(taken.values(), after, before, strict=True):
+                    kept.append(until - since)
     show(f"Front, {VIEWERS} viewers at once: first paint", first, VIEWERS_SECONDS)
+    for name, seconds in taken.items():
+        show(f"Front, {VIEWERS} viewers: CPU of the {name} until then", seconds)
     show(f"Front, {VIEWERS} viewers at once: drawn", drawn)
+
+
+def cpu_seconds(root: int, without: int = 0) -> float:
+    """CPU seconds of a process and of all that come from it, but for those of `without`: they say the same on a machine
+    that is busy."""
+    children, seconds = defaultdict(list), {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            _, _, told = (folder / "stat").read_text().rpartition(") ")
+            fields = told.split()  # from the state on, as proc_pid_stat(5) has them
+            children[int(fields[1])].append(int(folder.name))
+            seconds[int(folder.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    total, left = 0.0, [root]
+    while left:
+        process = left.pop()
+        if process != without:
+            total += seconds.get(process, 0.0)
+            left += children[process]
+    return total
 
 
 def _waits(pages: Sequence[Page], selector: str, begun: float) -> list[float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
+from ray import tune
 
 from archsearch.errors import ArchsearchError
 from archsearch.search.last_words import Words
@@ -16,6 +17,7 @@ Kind = Literal["own", "crashed", "lost"]
 _LONGEST = 400
 """Characters of a sentence that another program wrote."""
 
+_LOW_MEMORY = "running low on memory"
 _CODE = re.compile(r"exit code (-?\d+)")
 _MEMORY = re.compile(r"was ([\d.]+ ?[KMGT]?B) used / ([\d.]+ ?[KMGT]?B) limit")
 _HELD = re.compile(r"pid=(\d+), actual memory used=([\d.]+ ?[KMGT]?B)")
@@ -121,7 +123,7 @@ def _exited(code: int, text: str, where: str, error: BaseException) -> Failure:
 def _out_of_memory(error: BaseException, place: Place | None) -> str:
     """The sentence where Ray's memory monitor ended the worker, with the figures out of Ray's kilobytes of text."""
     text = str(error)
-    if not isinstance(error, ray.exceptions.OutOfMemoryError) and "running low on memory" not in text:
+    if not isinstance(error, ray.exceptions.OutOfMemoryError) and _LOW_MEMORY not in text:
         return ""
     pid = str(place.pid) if place else next(iter(_PID.findall(text)), "")
     held = dict(_HELD.findall(text))
@@ -132,6 +134,14 @@ def _out_of_memory(error: BaseException, place: Place | None) -> str:
     if figures:
         parts.append(f"{figures[1]} of {figures[2]} were in use{f' on {place.node}' if place else ''}")
     return f"{sentence}: {', '.join(parts)}" if parts else sentence
+
+
+def said_of(text: str) -> BaseException | None:
+    """The error that Tune's file of errors tells of last, by its text; None where it tells nothing."""
+    said = text.rpartition("Failure # ")[2].partition("\n")[2].strip()
+    kind = ray.exceptions.OutOfMemoryError if _LOW_MEMORY in said else tune.TuneError
+    error: BaseException | None = kind(said) if said else None
+    return error
 
 
 def describe(error: BaseException | None) -> str:

@@ -19,7 +19,7 @@ from archsearch.errors import ClusterError
 from archsearch.search.actor import Assignment, TrialActor
 from archsearch.search.cluster_watch import watching
 from archsearch.search.data_parallel import data_parallel
-from archsearch.search.failures import Failure, Place, classify, describe, died
+from archsearch.search.failures import Failure, Place, classify, describe, died, said_of
 from archsearch.search.last_words import hear
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.limits import Limits
@@ -278,10 +278,12 @@ def _failure(error: BaseException | None, place: Place | None) -> Failure:
 
 
 def _error_of(trial: Any) -> BaseException | None:
-    """What the worker raised; Tune keeps it in a file beside the trial."""
+    """What the worker raised; Tune keeps it in a file beside the trial, and of what is no actor's or task's own error,
+    as that of the memory monitor may come, the text alone."""
     file = trial.pickled_error_file
     if file is None or not Path(file).exists():
-        return None
+        text = trial.error_file
+        return said_of(Path(text).read_text(errors="replace")) if text is not None and Path(text).exists() else None
     try:
         error: BaseException = cloudpickle.loads(Path(file).read_bytes())
     except Exception as unread:  # an exception of foreign code, whose class may be known on the worker alone

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -13,6 +15,7 @@ from archsearch.errors import PluginError
 from archsearch.search.failures import Failure, Place, classify, describe
 from archsearch.search.last_words import Words, kernel_kills, understand
 from archsearch.search.limits import Limits
+from archsearch.search.workers import _error_of
 
 DIED = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: TrialActor\n\tpid: 41\n\tip: 10.0.0.7\n"
@@ -72,6 +75,34 @@ def test_every_end_of_a_worker_has_a_sentence_of_its_own(case: str) -> None:
 def test_the_figures_of_a_lack_of_memory_are_of_the_worker_and_its_node() -> None:
     reason = classify(memory(), PLACE, None, node_alive=True).reason
     assert reason.endswith("it held 0.20GB, 2.87GB of 23.54GB were in use on gpu7")
+
+
+@pytest.fixture
+def errors(tmp_path: Path) -> Callable[[str], BaseException | None]:
+    """What a trial has raised of which Tune keeps the text alone; it pickles the errors of tasks and actors."""
+
+    def kept(text: str) -> BaseException | None:
+        file = tmp_path / "error.txt"
+        file.write_text(text)
+        return _error_of(SimpleNamespace(pickled_error_file=None, error_file=str(file)))
+
+    return kept
+
+
+def test_a_lack_of_memory_is_known_by_its_text(errors: Callable[[str], BaseException | None]) -> None:
+    found = errors(f"Failure # 1 (occurred at 2026-11-29_12-00-00)\nother\nFailure # 2 (occurred at x)\n{MEMORY}\n")
+    failure = classify(found, PLACE, None, node_alive=True)
+    assert (failure.kind, failure.again) == ("crashed", True)
+    assert failure.reason.endswith("it held 0.20GB, 2.87GB of 23.54GB were in use on gpu7")
+
+
+def test_another_text_is_told_as_it_is(errors: Callable[[str], BaseException | None]) -> None:
+    failure = classify(
+        errors("Failure # 1 (occurred at x)\nIt began\nNo room was left\n"), PLACE, None, node_alive=True
+    )
+    assert (failure.kind, failure.reason) == ("own", "TuneError: No room was left")
+    assert errors("") is None
+    assert _error_of(SimpleNamespace(pickled_error_file=None, error_file=None)) is None
 
 
 def test_a_worker_that_could_not_begin_says_why_and_is_not_tried_again() -> None:

@@ -69,7 +69,8 @@ def test_a_forward_that_hangs_is_ended_and_told_as_such(soak: Soak) -> None:
 
 def test_a_worker_out_of_memory_fails_alone_with_its_figure(soak: Soak) -> None:
     used = machine_bytes() - available_bytes()
-    threshold = (used + 4 * 2**30) / machine_bytes()
+    room = max(4 * 2**30, available_bytes() // 3)  # others may take some meanwhile
+    threshold = (used + room) / machine_bytes()
     if threshold > 0.9:
         pytest.skip(f"this machine has too little memory to spare ({available_bytes() / 2**30:.1f} GiB)")
     limits = {"RAY_memory_usage_threshold": f"{threshold:.3f}", "RAY_memory_monitor_refresh_ms": "250"}
