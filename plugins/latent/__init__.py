@@ -23,12 +23,14 @@ class LatentPlugin(MixerPlugin[LatentOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far, keys and values made from one latent a token (MLA)"
     options = LatentOptions
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"mla": {"rope": 1.0}, "mla-nope": {"rope": 0.0}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mla": {"shared_dim": 16, "rope": 1.0},
+        "mla-nope": {"shared_dim": 16, "rope": 0.0},
+    }
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
-            "rank-6": {"kv_rank": 6, "shared_dim": 4},
-            "low-rank-queries": {"kv_rank": 24, "shared_dim": 6, "q_rank": 12},
-            "nothing-shared": {"kv_rank": 12, "shared_dim": 0},
+            "rank-6": {"kv_rank": 6, "shared_dim": 4, "rope": 1.0},
+            "low-rank-queries": {"kv_rank": 24, "shared_dim": 6, "rope": 0.7, "q_rank": 12},
         }
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from archsearch import MixerOptions, Tunable
 
@@ -20,10 +20,16 @@ class LatentOptions(MixerOptions):
     """
 
     kv_rank: Annotated[int, Field(ge=1, le=2**16), Tunable(32, 64, 128)] = 64
-    shared_dim: Annotated[int, Field(ge=0, le=2**16), Tunable(16, 32)] = 16
-    rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 1.0
+    shared_dim: Annotated[int, Field(ge=0, le=2**16), Tunable(0, 16, 32)] = 0
+    rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 0.0
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)
     q_rank: int = Field(default=0, ge=0, le=2**16)
+
+    @model_validator(mode="after")
+    def _turns_something(self) -> LatentOptions:
+        if self.rope and not self.shared_dim:
+            raise ValueError(f"rope={self.rope} turns the shared key: use shared_dim above 0, or rope=0")
+        return self
 
     @property
     def row(self) -> int:

@@ -62,7 +62,7 @@ def report_of(registry: Registry, name: str) -> PluginReport:
 def test_built_ins_come_by_the_same_door() -> None:
     registry = load()
     ours = {report.name: report for report in registry.reports() if report.distribution == "archsearch"}
-    assert set(ours) == {"full", "sliding", "linear", "moba", "nsa", "latent", "tasks"}
+    assert set(ours) == {"full", "sliding", "linear", "moba", "nsa", "latent", "indexed", "tasks"}
     assert {report.status for report in ours.values()} == {"ok"}
     assert ours["linear"].version == "0.1.0"
     assert {"kda", "retnet", "gated-deltanet"} <= set(ours["linear"].presets)

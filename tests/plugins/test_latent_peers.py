@@ -50,7 +50,7 @@ def our_layer(theirs: torch.nn.Module, **values: Any) -> torch.nn.Module:
     for weights in theirs.parameters():
         torch.nn.init.normal_(weights, std=0.3)
     plugin = LatentPlugin()
-    options = plugin.parse_options({"kv_rank": 12, "shared_dim": 6, **values})
+    options = plugin.parse_options({"kv_rank": 12, "shared_dim": 6, "rope": 1.0, **values})
     ours = plugin.build(options, SHAPE, LayerInfo()).eval()
     copied(theirs, ours)
     return ours
