@@ -48,8 +48,7 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
             "mean-keys": {**_BLOCKS, "scorer": "attention", "summary": "mean", "learn": "none", "rope": 0.5},
             "keys-of-blocks": {"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "learn": "none"},
         },
-        "traffic_slack": 0.5,  # a key that is scored is not seen to be read where the choice stays
-        "drops_beyond": False,  # what one query head drops, another may choose
+        "traffic_slack": 0.05,  # the position of a block's first token is written with every token, mostly as it was
     }
 
     def params(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> int:

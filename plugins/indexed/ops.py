@@ -70,13 +70,13 @@ def indexed_attention(
     if choice.gated or choice.rule.block_size < SHORTEST_TILE:
         return _piecewise(q, k, v, positions, choice)
     with torch.no_grad():
-        parts = pieces(q.shape[1], q.shape[0] * choice.choosers * k.shape[1])
+        parts = pieces(q.shape[1], q.shape[0] * choice.choosers * k.shape[1], longest=PIECE_TOKENS)
         found = [chosen_blocks(_asked(choice, part), positions[:, part], choice.rule) for part in parts]
         blocks = _for_key_heads(torch.cat(found, dim=2), k.shape[2])
     return attend_blocks(q, k, v, blocks, positions, block_size=choice.rule.block_size, scale=scale_of(q, None))
 
 
-def pieces(tokens: int, elements: int, longest: int = 2**62) -> list[slice]:
+def pieces(tokens: int, elements: int, longest: int) -> list[slice]:
     """Slices of `tokens`, of each of which `elements` are held at a time, and of `longest` tokens at most."""
     step = min(longest, max(1, PIECE_ELEMENTS // max(1, elements)))
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]

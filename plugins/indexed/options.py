@@ -43,13 +43,16 @@ class IndexedOptions(MixerOptions):
     ``block_size``: tokens of a block, the unit that is chosen; 1 chooses tokens.
     ``top_k``: blocks that are chosen by score, beside those that are always in.
     ``own``: "block": a token's own block is always in; "tail": only while it is incomplete, then it must be chosen.
-    ``local``, ``first``: blocks before the own one, and at the start of the sequence, that are always in.
-    ``scorer``: "attention": each query head by its own products with the keys; "relu": ``index_heads`` small heads,
-    rectified and summed with weights; "relu-sum": summed without; "group": one small head for each key head.
+    ``local``: blocks before the own one that are always in.
+    ``first``: blocks at the start of the sequence that are always in.
+    ``scorer``: "attention": each query head by its own products with the keys; "relu": small heads, rectified and
+    summed with weights; "relu-sum": summed without; "group": one small head for each key head.
+    ``index_heads``: small heads of "relu" and "relu-sum".
     ``index_dim``: channels of a small head and of the one index key that they share.
     ``summary``: what stands for the keys of a block: "none": each key, the best counts; "mean"; "minmax": the least and
-    greatest of each channel; "softmax": a mean with learned weights; "representative": the ``representatives`` keys
-    that the next block asked most for.
+    greatest of each channel; "softmax": a mean with learned weights; "representative": the keys that the next block
+    asked most for.
+    ``representatives``: how many those are.
     ``learn``: how a scorer learns: "distilled" from attention; "gates": the logits of a chosen block get the logarithm
     of the sigmoid of its score; "none".
     ``rope``: share of a head's channels that are rotated by their position, of small heads too.
