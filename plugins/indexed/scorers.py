@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from archsearch.mixer import ModelShape
+from archsearch.model.attention import normed
 from archsearch.ops.block_sparse import block_scores
 from archsearch.ops.cache import write_rows
 from archsearch.ops.rotary import Rotary
@@ -141,7 +142,7 @@ class Indexer(Scorer):
         x = self._seen(new)
         queries = torch.unflatten(self.query(x), -1, (self.heads, -1))
         if self.query_norm is not None:
-            queries = self.query_norm(queries).to(queries.dtype)
+            queries = normed(self.query_norm, queries)
         queries = self.rotary(new.positions, queries)
         return (queries,) if self.weights is None else (queries, self.weights(x) * self.heads**-0.5)
 
@@ -157,7 +158,9 @@ class Indexer(Scorer):
 
     def finished(self, keys: Tensor, positions: Tensor) -> Tensor:
         """Keys `[B, n, I]`, normed and turned by `positions` `[B, n]`."""
-        turned: Tensor = self.rotary(positions, self.key_norm(keys).to(keys.dtype)[:, :, None])[:, :, 0]
+        norm = self.key_norm
+        even = normed(norm, keys) if isinstance(norm, nn.RMSNorm) else norm(keys).to(keys.dtype)
+        turned: Tensor = self.rotary(positions, even[:, :, None])[:, :, 0]
         return turned
 
     def _seen(self, new: Tokens) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
-from archsearch.model.attention import token_indices
+from archsearch.model.attention import normed, token_indices
 from archsearch.ops.cache import write_rows
 from archsearch.ops.host import readable
 from archsearch.ops.masks import earlier_in_sequence
@@ -62,13 +62,13 @@ class LatentAttention(Mixer):
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """q `[B, T, H, D + R]` and the rows `[B, T, C + R]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
-        low = x if self.q_down is None or self.q_norm is None else self.q_norm(self.q_down(x)).to(x.dtype)
+        low = x if self.q_down is None or self.q_norm is None else normed(self.q_norm, self.q_down(x))
         q = torch.unflatten(self.q_up(low), -1, (self.heads, -1))
         latent, shared = self.kv_down(x).tensor_split([self.rank], dim=-1)
         plain, asked = q.tensor_split([self.width], dim=-1)
         turned = self.rotary(positions, torch.cat((asked, shared[:, :, None]), dim=2))
         q = torch.cat((plain, turned[:, :, :-1]), dim=-1)
-        return q, torch.cat((self.kv_norm(latent).to(q.dtype), turned[:, :, -1]), dim=-1)
+        return q, torch.cat((normed(self.kv_norm, latent), turned[:, :, -1]), dim=-1)
 
     def up(self, like: Tensor) -> Tensor:
         """The weights `[H, 2, D, C]` that multiply latents out, in the dtype of `like`."""
