@@ -98,7 +98,7 @@ class AttentionMixer(Mixer):
         turned, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = turned.split([self.n_heads, self.n_kv_heads], dim=2)
-            turned = torch.cat((_normed(self.q_norm, q), _normed(self.k_norm, k)), dim=2)
+            turned = torch.cat((normed(self.q_norm, q), normed(self.k_norm, k)), dim=2)
         q, k = self.rotary(positions, turned).split([self.n_heads, self.n_kv_heads], dim=2)
         return q, k, v
 
@@ -124,6 +124,6 @@ def token_indices(state: MixerState, count: int) -> Tensor:
     return state.lengths[:, None] + torch.arange(count, device=state.lengths.device)
 
 
-def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """In the dtype of `x`, which under autocast is not the weight's."""
+def normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """x `[..., D]` normed, in its own dtype, which under autocast is not the weight's."""
     return nn.functional.rms_norm(x, (x.shape[-1],), norm.weight.to(x.dtype), norm.eps)

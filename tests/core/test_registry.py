@@ -59,7 +59,7 @@ def report_of(registry: Registry, name: str) -> PluginReport:
     return report
 
 
-MIXERS = {"conv", "full", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"}
+MIXERS = {"conv", "full", "indexed", "latent", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"}
 """The built-in plugins of mixers."""
 
 

@@ -1,0 +1,80 @@
+"""Attention over what an index chooses: the tokens or blocks of highest score, beside those that are always in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from archsearch import hookimpl
+from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
+
+from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, indexed_traffic
+from .options import IndexedOptions
+
+if TYPE_CHECKING:
+    from .layer import IndexedAttention
+
+_BLOCKS = {"block_size": 8, "top_k": 3, "own": "block"}
+
+
+class IndexedPlugin(MixerPlugin[IndexedOptions]):
+    """DSA, QSA, MiniMax-M3's lightning indexer, exact top-k, Quest and InfLLM: one engine, by how blocks are scored."""
+
+    name = "indexed"
+    api_version = 2
+    family = "sparse"
+    summary = "softmax attention over the tokens or blocks that an index chooses (DSA, QSA, M3, Quest, InfLLM)"
+    options = IndexedOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "dsa": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5},
+        "qsa": {"block_size": 8, "top_k": 4, "scorer": "relu-sum", "summary": "mean"},
+        "m3": {**_BLOCKS, "scorer": "group"},
+        "topk": {"block_size": 1, "top_k": 32, "scorer": "attention", "learn": "none"},
+        "quest": {**_BLOCKS, "scorer": "attention", "summary": "minmax", "learn": "none"},
+        "infllm": {
+            **_BLOCKS,
+            "local": 1,
+            "first": 1,
+            "scorer": "attention",
+            "summary": "representative",
+            "learn": "none",
+        },
+    }
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "cases": {
+            "dsa-8": {"top_k": 8, "index_heads": 2, "index_dim": 6},
+            "gated-blocks": {**_BLOCKS, "scorer": "attention", "summary": "softmax", "learn": "gates"},
+            "gated-tokens": {"top_k": 8, "learn": "gates", "first": 2, "local": 3},
+            "mean-keys": {**_BLOCKS, "scorer": "attention", "summary": "mean", "learn": "none", "rope": 0.5},
+            "keys-of-blocks": {"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "learn": "none"},
+        },
+        "traffic_slack": 0.05,  # the position of a block's first token is written with every token, mostly as it was
+    }
+
+    def params(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return indexed_params(options, shape)
+
+    def flops(
+        self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
+    ) -> Flops:
+        return indexed_flops(options, shape, phase=phase, context=context)
+
+    def traffic(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        return indexed_traffic(options, shape, context=context)
+
+    def state(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return indexed_state(options, shape)
+
+    def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> IndexedAttention:
+        from .layer import IndexedAttention
+
+        return IndexedAttention(self, options, shape, layer)
+
+    def dense_up_to(self, options: IndexedOptions, layer: LayerInfo) -> int:
+        return dense_up_to(options)
+
+
+@hookimpl
+def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
+    """Registers "indexed"."""
+    register(IndexedPlugin())

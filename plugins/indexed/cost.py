@@ -1,0 +1,185 @@
+"""Costs of attention over what an index chooses."""
+
+from __future__ import annotations
+
+from archsearch.attention_cost import (
+    kv_cache,
+    kv_traffic,
+    projection_flops,
+    projection_params,
+    rotary_dim,
+    softmax_flops,
+    visible_pairs,
+)
+from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
+
+from .options import IndexedOptions
+
+
+def index_heads(options: IndexedOptions, shape: ModelShape) -> int:
+    """Small heads: one for each key head where these choose apart."""
+    return shape.n_kv_heads if options.scorer == "group" else options.index_heads
+
+
+def choosers(options: IndexedOptions, shape: ModelShape) -> int:
+    """Choices that a token makes."""
+    return {"attention": shape.n_heads, "group": shape.n_kv_heads}.get(options.scorer, 1)
+
+
+def indexed_params(options: IndexedOptions, shape: ModelShape) -> int:
+    """Projections, and what scores: small heads with their key, weights and norms, or the weights of a pooling."""
+    pool = shape.n_kv_heads * shape.head_dim if options.summary == "softmax" else 0
+    return projection_params(shape) + _index_weights(options, shape) + 2 * options.index_dim * options.indexes + pool
+
+
+def indexed_flops(options: IndexedOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
+    """Projections, summaries, scores where there is a choice (in training always, where they are learnt), and softmax
+    over the chosen keys; in training the divergence, and the dense weights that are its target."""
+    token = projection_flops(shape, rope=options.rope) + _index_token(options, shape) + _summary_token(options, shape)
+    scored = _scored(options, phase, context)
+    found = _score_flops(options, shape) * scored
+    if phase == "decode":
+        return token + found + softmax_flops(seen_keys(options, context), shape)
+    found += token * context + softmax_flops(chosen_pairs(options, context), shape)
+    if phase == "train" and options.learn == "distilled":
+        dense = visible_pairs(context)
+        found += Flops(matmul=2.0 * shape.head_dim, elementwise=5.0, exp=1.0) * (dense * shape.n_heads)
+        found += Flops(elementwise=6.0, exp=1.0) * (scored * choosers(options, shape))
+    return found
+
+
+def indexed_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
+    """Keys and values, and what is scored: index keys, or summaries of blocks with the sums that they grow from."""
+    kv, width, size = kv_cache(shape), options.index_dim, options.block_size
+    if options.indexes:
+        stride = size if options.summary == "mean" else 1
+        index = StateTensor(name="index", row_shape=(width,), dtype=shape.dtype, role="index", stride=stride)
+        if stride == 1:
+            return (*kv, index)
+        sums = StateTensor(name="sum", row_shape=(width,), dtype="float32", role="recurrent", base=1)
+        return (*kv, index, sums, StateTensor(name="place", row_shape=(1,), dtype="int64", role="recurrent", base=1))
+    heads = (shape.n_kv_heads, shape.head_dim)
+    row = {"none": None, "minmax": (2, *heads)}.get(options.summary, heads)
+    if row is None:
+        return kv
+    summary = StateTensor(name="summary", row_shape=row, dtype=shape.dtype, role="summary", stride=size)
+    if options.summary != "representative":
+        return (*kv, summary)
+    return (*kv, summary, StateTensor(name="asked", row_shape=heads, dtype="float32", role="recurrent", base=1))
+
+
+def indexed_traffic(options: IndexedOptions, shape: ModelShape, *, context: int) -> Traffic:
+    """Rows that a decoded token sees, what it scores where it has a choice, and what it writes.
+
+    The query heads of a key head may all choose apart: it is counted so, up to all blocks that there are.
+    """
+    size, ranked = options.block_size, _ranked(options, context)
+    there = _candidates(options, context)
+    apart = shape.n_heads // shape.n_kv_heads if options.scorer == "attention" else 1
+    chosen = min(there, apart * options.top_k)
+    always = seen_keys(options, context) - min(there, options.top_k) * size
+    kv = kv_traffic(always + chosen * size, shape)
+    state = {row.name: row.row_bytes for row in indexed_state(options, shape)}
+    completes = context % size == 0
+    if "index" in state:
+        rows = ranked if "sum" in state else ranked * size
+        read = rows * state["index"] + state.get("sum", 0) + state.get("place", 0)
+        written = (
+            state.get("sum", 0) + state.get("place", 0) + (state["index"] if "sum" not in state or completes else 0)
+        )
+    elif "summary" in state:
+        read = ranked * state["summary"] + state.get("asked", 0)
+        written = state.get("asked", 0) + (state["summary"] if completes else 0)
+    else:  # keys are scored themselves, and those of what is not chosen are read for no more than that
+        read, written = (max(0, ranked - chosen) if ranked else 0) * size * state["k"], 0
+    return kv + Traffic(read_bytes=float(read), written_bytes=float(written))
+
+
+def dense_up_to(options: IndexedOptions) -> int:
+    """Tokens of which none is dropped yet."""
+    rule = options.rule
+    return (rule.most + rule.local + 1) * rule.block_size - rule.tail
+
+
+def seen_keys(options: IndexedOptions, context: int) -> int:
+    """Keys that the last of `context` tokens sees."""
+    rule = options.rule
+    return context - rule.block_size * max(0, rule.edge(context - 1) - rule.most)
+
+
+def chosen_pairs(options: IndexedOptions, context: int) -> float:
+    """Pairs of query and seen key in a sequence: the half of the square, without what is dropped."""
+    rule = options.rule
+    return visible_pairs(context) - rule.block_size * _beyond(options, context, rule.most)
+
+
+def _beyond(options: IndexedOptions, context: int, most: int) -> float:
+    """Sum over the tokens of how many blocks before their edge are more than `most`."""
+    rule = options.rule
+    blocks, rest = divmod(context + rule.tail, rule.block_size)
+    over = max(0, blocks - rule.local - most)
+    return over * (over - 1) / 2 * rule.block_size + rest * over
+
+
+def _candidates(options: IndexedOptions, context: int) -> int:
+    rule = options.rule
+    return max(0, rule.edge(context - 1) - rule.first)
+
+
+def _ranked(options: IndexedOptions, context: int) -> int:
+    """Blocks that the last token scores: none where it takes them all."""
+    there = _candidates(options, context)
+    return there if there > options.top_k or (options.learn == "gates" and there) else 0
+
+
+def _scored(options: IndexedOptions, phase: Phase, context: int) -> float:
+    """Blocks that are scored, by one token or all of a sequence."""
+    if phase == "decode":
+        return _ranked(options, context)
+    rule = options.rule
+    if options.learn == "gates" or (phase == "train" and options.trains):
+        return _beyond(options, context, rule.first)
+    late = max(0, context + rule.tail - rule.block_size * (rule.most + rule.local + 1))
+    return _beyond(options, context, rule.most) + rule.top_k * late
+
+
+def _score_flops(options: IndexedOptions, shape: ModelShape) -> Flops:
+    """Of the scores of one block by one token."""
+    if not options.indexes:
+        products = {"none": options.block_size, "minmax": 2}.get(options.summary, 1)
+        return Flops(matmul=2.0 * products * shape.head_dim, elementwise=products) * shape.n_heads
+    heads, keys = index_heads(options, shape), options.block_size if options.summary == "none" else 1
+    weighted = 1 if options.scorer == "relu" else 0
+    return Flops(matmul=2.0 * (options.index_dim + weighted), elementwise=2.0) * (heads * keys)
+
+
+def _index_weights(options: IndexedOptions, shape: ModelShape) -> int:
+    if not options.indexes:
+        return 0
+    heads = index_heads(options, shape)
+    weights = heads if options.scorer == "relu" else 0
+    return shape.d_model * ((heads + 1) * options.index_dim + weights)
+
+
+def _index_token(options: IndexedOptions, shape: ModelShape) -> Flops:
+    """What a token costs the indexer before a score: projections, norms (4 an element), rotation (3 an element)."""
+    if not options.indexes:
+        return Flops()
+    heads, width = index_heads(options, shape), options.index_dim
+    normed = 1 if options.scorer == "relu" else heads + 1
+    turned = 3.0 * (heads + 1) * rotary_dim(options.rope, width)
+    return Flops(matmul=2.0 * _index_weights(options, shape), elementwise=4.0 * normed * width + turned)
+
+
+def _summary_token(options: IndexedOptions, shape: ModelShape) -> Flops:
+    """What a token adds to the summary of its block."""
+    if options.indexes:
+        return Flops(elementwise=float(options.index_dim) if options.summary == "mean" else 0.0)
+    key = float(shape.n_kv_heads * shape.head_dim)
+    return {
+        "none": Flops(),
+        "mean": Flops(elementwise=key),
+        "minmax": Flops(elementwise=2 * key),
+        "softmax": Flops(matmul=4 * key, elementwise=4.0 * shape.n_kv_heads, exp=float(shape.n_kv_heads)),
+        "representative": Flops(matmul=2 * key, elementwise=key + shape.n_heads * shape.head_dim),
+    }[options.summary]

@@ -1,0 +1,136 @@
+"""The layer of attention over what an index chooses, and its cache: keys, values, and what is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
+from archsearch.model import Context, MixerState
+from archsearch.model.attention import AttentionMixer, token_indices
+from archsearch.ops.cache import write_rows
+from archsearch.ops.host import readable
+from archsearch.ops.laid_out import packed_lengths
+
+from .cost import choosers
+from .distil import dense_weights, divergence
+from .ops import Choice, indexed_attention
+from .options import IndexedOptions
+from .scorers import Tokens, scorer_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """T tokens at ``order`` `[B, T]` of their sequences: what they ask, and the cache with them.
+
+    ``q`` `[B, T, Hq, D]`; ``k``, ``v`` `[B, S, Hkv, D]` of the rows that are filled; ``asked`` of the scorer, and
+    ``units``, what it scores, of the blocks that may be chosen; ``after``: the state after them.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    asked: tuple[Tensor, ...]
+    units: Tensor
+    order: Tensor
+    after: MixerState
+
+
+class IndexedAttention(AttentionMixer):
+    """Scores, the blocks that they choose, and attention over these alone, in every form.
+
+    With ``learn="distilled"`` no gradient of the output reaches the scorer, and none of the scorer's loss the input.
+    """
+
+    def __init__(self, plugin: MixerPlugin[Any], options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> None:
+        super().__init__(plugin, options, shape, layer, rope=options.rope)
+        self.rule, self.choosers, self.learn = options.rule, choosers(options, shape), options.learn
+        self.scorer = scorer_of(options, shape)
+
+    def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
+        """`[B, T, D]` to `[B, T, D]`; raises `SpecError` past the capacity, or for packed sequences with a state."""
+        empty = state is None
+        state = self.state_for(x, state, ctx)
+        if state is None:
+            return self.output(self._sequences(x, ctx)), None
+        if not empty:
+            state.check_room(x.shape[1], ctx.held)
+        read = self._read(x, ctx.positions_of(x, state.lengths), state)
+        return self.output(self._attend(read)), read.after
+
+    def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        """One token, `[B, D]` to `[B, D]`. On a card, and inside `torch.compile`, it is the caller who keeps within the
+        capacity."""
+        if readable(x_t):
+            state.check_room(1, ctx.held)
+        x = x_t[:, None]
+        read = self._read(x, ctx.positions_of(x, state.lengths), state)
+        return self.output(self._attend(read))[:, 0], read.after
+
+    def _sequences(self, x: Tensor, ctx: Context) -> Tensor:
+        """Outputs `[B, T, Hq, D]` of whole sequences, packed ones each by itself; in training the loss is added."""
+        positions, tokens = ctx.positions_of(x), x.shape[1]
+        lengths = [tokens] if ctx.cu_seqlens is None else packed_lengths(ctx.cu_seqlens, tokens)
+        learning = self.training and self.learn == "distilled"
+        taught = ctx.teacher.attention(self.layer.index) if learning and ctx.teacher is not None else None
+        outputs, losses, end = list[Tensor](), list[Tensor](), 0
+        for length in filter(None, lengths):
+            span, end = slice(end, end + length), end + length
+            read = self._read(x[:, span], positions[:, span], None)
+            outputs.append(self._attend(read))
+            if learning:
+                losses.append(self._loss(read, None if taught is None else taught[:, None, span, span]))
+        if losses:
+            ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
+        return torch.cat(outputs, dim=1) if outputs else x.new_zeros(x.shape[0], 0, self.n_heads, self.head_dim)
+
+    def _read(self, x: Tensor, positions: Tensor, state: MixerState | None) -> _Read:
+        """`x` `[B, T, D]` at `positions` `[B, T]`, after a state or, without one, as whole sequences."""
+        q, k, v = self.project(x, positions)
+        fresh, count = state is None, x.shape[1]
+        state = self.init_state(len(x), count, dtype=x.dtype, device=x.device) if state is None else state
+        order, kept = token_indices(state, count), state.tensors
+        tensors = {name: rows if fresh else write_rows(kept[name], order, rows) for name, rows in (("k", k), ("v", v))}
+        new = Tokens(x, q, tensors["k"], positions=positions, order=order, lengths=state.lengths, fresh=fresh)
+        with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
+            asked = self.scorer.ask(new)
+            scored = self.scorer.remember(new, kept) if count else {}
+        after = state.after({**kept, **tensors, **scored}, count)
+        k, v = (after.tensors[name][:, : after.most].to(q.dtype) for name in ("k", "v"))
+        units = self.scorer.units(after.tensors, self.rule.edge(after.most - 1)).to(q.dtype)
+        return _Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after)
+
+    def _attend(self, read: _Read) -> Tensor:
+        """`[B, T, Hq, D]`; nothing is scored where every candidate is taken as it is."""
+        there, gated = self.rule.edge(read.after.most - 1) - self.rule.first, self.learn == "gates"
+        ranked = there > (0 if gated else self.rule.top_k)
+        asked, *more = read.asked
+        before = read.after.most - read.q.shape[1]
+        scores = (lambda part: self._score(part, before, asked, read.units, *more)) if ranked else None
+        choice = Choice(rule=self.rule, scores=scores, choosers=self.choosers if ranked else 1, gated=gated)
+        return indexed_attention(read.q, read.k, read.v, read.order, choice)
+
+    def _score(self, part: slice, before: int, asked: Tensor, units: Tensor, *more: Tensor) -> Tensor:
+        """Scores of a slice of the tokens that come after `before` others at most, of the blocks that those may see."""
+        rows = self.scorer.rows(self.rule.edge(before + part.stop - 1))
+        scores: Tensor = self.scorer.score(part, asked, units[:, :rows], *more)
+        return scores
+
+    def _loss(self, read: _Read, taught: Tensor | None) -> Tensor:
+        """The divergence of what the scorer says from what is `taught` `[B, 1, T, T]`, else from what the layer's own
+        queries and keys attend to where nothing is dropped; of whole sequences, summed over the tokens."""
+        q, k = read.q.detach(), read.k.detach()
+
+        def target(part: slice) -> Tensor:
+            if taught is not None:
+                return taught[:, :, part, : part.stop].float()
+            return dense_weights(q[:, part], k[:, : part.stop], read.order[:, part], self.choosers)
+
+        def score(part: slice, *leaves: Tensor) -> Tensor:
+            return self._score(part, 0, *leaves)
+
+        asked, *more = read.asked
+        return divergence(score, (asked, read.units, *more), target, read.order, self.rule)

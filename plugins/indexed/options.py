@@ -1,0 +1,131 @@
+"""Options of attention over what an index chooses, and the rule of a choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from archsearch import MixerOptions, Tunable
+
+Scorer = Literal["attention", "relu", "relu-sum", "group"]
+Summary = Literal["none", "mean", "minmax", "softmax", "representative"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Which blocks of ``block_size`` tokens a token sees: those that are always in, and the ``top_k`` best of the rest.
+
+    Always in are the ``first`` blocks of the sequence, the token's own block with ``local`` blocks before it, and of a
+    ``tail`` the own block only while it is incomplete.
+    """
+
+    block_size: int
+    top_k: int
+    tail: bool
+    local: int
+    first: int
+
+    def edge(self, position: int) -> int:
+        """Blocks before those that are always in at the end, for the token at `position`; candidates are among them."""
+        return max(0, (position + self.tail) // self.block_size - self.local)
+
+    @property
+    def most(self) -> int:
+        """Blocks before those at the end of which none is dropped."""
+        return self.first + self.top_k
+
+
+class IndexedOptions(MixerOptions):
+    """Options of the mixer `indexed`.
+
+    ``block_size``: tokens of a block, the unit that is chosen; 1 chooses tokens.
+    ``top_k``: blocks that are chosen by score, beside those that are always in.
+    ``own``: "block": a token's own block is always in; "tail": only while it is incomplete, then it must be chosen.
+    ``local``: blocks before the own one that are always in.
+    ``first``: blocks at the start of the sequence that are always in.
+    ``scorer``: "attention": each query head by its own products with the keys; "relu": small heads, rectified and
+    summed with weights; "relu-sum": summed without; "group": one small head for each key head.
+    ``index_heads``: small heads of "relu" and "relu-sum".
+    ``index_dim``: channels of a small head and of the one index key that they share.
+    ``summary``: what stands for the keys of a block: "none": each key, the best counts; "mean"; "minmax": the least and
+    greatest of each channel; "softmax": a mean with learned weights; "representative": the keys that the next block
+    asked most for.
+    ``representatives``: how many those are.
+    ``learn``: how a scorer learns: "distilled" from attention; "gates": the logits of a chosen block get the logarithm
+    of the sigmoid of its score; "none".
+    ``rope``: share of a head's channels that are rotated by their position, of small heads too.
+    """
+
+    block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(1, 8, 16)] = 1
+    top_k: Annotated[int, Field(ge=1, le=2**24), Tunable(8, 16, 32)] = 32
+    own: Literal["block", "tail"] = "tail"
+    local: int = Field(default=0, ge=0, le=2**16)
+    first: int = Field(default=0, ge=0, le=2**16)
+    scorer: Scorer = "relu"
+    index_heads: Annotated[int, Field(ge=1, le=2**10), Tunable(2, 4)] = 4
+    index_dim: Annotated[int, Field(ge=1, le=2**16), Tunable(16, 32)] = 16
+    summary: Summary = "none"
+    representatives: int = Field(default=2, ge=1, le=2**16)
+    learn: Literal["none", "gates", "distilled"] = "distilled"
+    rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 1.0
+
+    @property
+    def rule(self) -> Rule:
+        """The rule of the choice."""
+        return Rule(
+            block_size=self.block_size,
+            top_k=self.top_k,
+            tail=self.own == "tail",
+            local=self.local,
+            first=self.first,
+        )
+
+    @property
+    def indexes(self) -> bool:
+        """Whether small heads score, by keys of their own."""
+        return self.scorer != "attention"
+
+    @property
+    def trains(self) -> bool:
+        """Whether training needs every score, for a loss or a gate."""
+        return self.learn != "none"
+
+    @model_validator(mode="after")
+    def _fit(self) -> IndexedOptions:
+        """Refuses options that make no sense together, with the remedy."""
+        learned = self.indexes or self.summary == "softmax"
+        for wrong, why in (
+            (
+                self.block_size == 1 and self.summary != "none",
+                f'summary="{self.summary}" of blocks of one token: use summary="none", or block_size above 1',
+            ),
+            (
+                self.indexes and self.summary not in ("none", "mean"),
+                f'summary="{self.summary}" is of keys of attention: use scorer="attention", or summary="mean"',
+            ),
+            (
+                not self.indexes and self.block_size > 1 and self.own == "tail",
+                'own="tail" of blocks needs the keys of an index: use own="block", or block_size=1',
+            ),
+            (
+                self.summary == "representative" and (self.local < 1 or self.representatives > self.block_size),
+                'summary="representative" needs local of 1 at least, and no more representatives than block_size',
+            ),
+            (
+                learned and self.learn == "none",
+                'learn="none" leaves the weights of the scorer as they were drawn: use learn="distilled" or "gates"',
+            ),
+            (
+                not self.indexes and self.learn == "distilled",
+                'learn="distilled" needs a scorer with weights of its own: use learn="none", or scorer="relu"',
+            ),
+            (
+                self.learn == "gates" and self.summary in ("minmax", "representative"),
+                f'learn="gates" with summary="{self.summary}", whose scores are no logits: use learn="none"',
+            ),
+        ):
+            if wrong:
+                raise ValueError(why)
+        return self

@@ -1,0 +1,212 @@
+"""Scorers: what each keeps of the keys, asks of it, and how well it says that a block fits."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from archsearch.mixer import ModelShape
+from archsearch.model.attention import normed
+from archsearch.ops.block_sparse import block_scores
+from archsearch.ops.cache import write_rows
+from archsearch.ops.rotary import Rotary
+
+from .choice import best_of_block, bound_scores, group_scores, relu_scores
+from .cost import index_heads
+from .options import IndexedOptions
+from .summaries import (
+    block_sums,
+    bounds,
+    first_positions,
+    means,
+    pooled,
+    representatives,
+    touched,
+    write_blocks,
+    write_complete,
+)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """T new tokens: ``x`` `[B, T, D]`, ``q`` `[B, T, Hq, D]` and ``positions`` `[B, T]`, after ``lengths`` `[B]` others
+    at ``order`` `[B, T]` of their sequences; ``k`` `[B, S, Hkv, D]`: the cache of keys with theirs. ``fresh``: they are
+    whole sequences, so that what is kept of each token needs no cache."""
+
+    x: Tensor
+    q: Tensor
+    k: Tensor
+    _: KW_ONLY
+    positions: Tensor
+    order: Tensor
+    lengths: Tensor
+    fresh: bool
+
+
+class Scorer(nn.Module):
+    """By the products of a query head with the keys themselves, of which a block counts with its best: exact top-k."""
+
+    def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
+        super().__init__()
+        self.block_size = options.block_size
+
+    def ask(self, new: Tokens) -> tuple[Tensor, ...]:
+        """What `score` needs of the queries, each `[B, T, ...]`; of them the first has its heads in axis 2."""
+        return (new.q,)
+
+    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The scorer's tensors of the state, `kept`, with the new tokens; T is 1 at least."""
+        return {}
+
+    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
+        """What is scored of the first `blocks` blocks, `[B, rows(blocks), ...]` of the state's tensors."""
+        return tensors["k"][:, : self.rows(blocks)]
+
+    def rows(self, blocks: int) -> int:
+        """Rows of `units` of so many blocks."""
+        return blocks * self.block_size
+
+    def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
+        """Scores `[B, Hc, t, n]` of blocks for a slice of what `ask` gave, q and `more`."""
+        return best_of_block(block_scores(q[:, part], units), self.block_size)
+
+
+class SummaryScorer(Scorer):
+    """By the products of a query head with one summary of each block, or with its bounds (Quest)."""
+
+    def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
+        super().__init__(options, shape)
+        self.summary, heads = options.summary, (shape.n_kv_heads, shape.head_dim)
+        self.pool = nn.Parameter(torch.zeros(heads)) if self.summary == "softmax" else None
+
+    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        written = write_blocks(kept["summary"], new.k, new.lengths, new.order.shape[1], self.block_size, self._of)
+        return {"summary": written}
+
+    def _of(self, keys: Tensor) -> Tensor:
+        if self.pool is not None:
+            return pooled(keys, self.pool)
+        return bounds(keys) if self.summary == "minmax" else means(keys)
+
+    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
+        return tensors["summary"][:, :blocks]
+
+    def rows(self, blocks: int) -> int:
+        return blocks
+
+    def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
+        return bound_scores(q[:, part], units) if self.summary == "minmax" else block_scores(q[:, part], units)
+
+
+class RepresentativeScorer(SummaryScorer):
+    """By the keys of a block that the next one asked most for (InfLLM): their sum, in the row of the next block."""
+
+    def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
+        super().__init__(options, shape)
+        self.count = options.representatives
+
+    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        asked = new.q.unflatten(2, (new.k.shape[2], -1)).sum(3)
+        sums, last = block_sums(kept["asked"], asked, new.lengths, self.block_size)
+
+        def of(keys: Tensor) -> Tensor:
+            return representatives(keys, sums[:, : keys.shape[1]], self.count)
+
+        count = new.order.shape[1]
+        written = write_blocks(kept["summary"], new.k, new.lengths, count, self.block_size, of, of_block_before=True)
+        return {"summary": written, "asked": last}
+
+    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
+        return tensors["summary"][:, 1 : blocks + 1]
+
+
+class Indexer(Scorer):
+    """By small heads and one key a token that they share: of DSA ("relu": heads are weighted, the key has a LayerNorm),
+    "relu-sum" and MiniMax-M3 ("group": a head for each key head), where queries and keys have an RMSNorm."""
+
+    def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
+        super().__init__(options, shape)
+        width, self.heads, self.grouped = options.index_dim, index_heads(options, shape), options.scorer == "group"
+        self.detached = options.learn == "distilled"
+        self.query = nn.Linear(shape.d_model, self.heads * width, bias=False)
+        self.key = nn.Linear(shape.d_model, width, bias=False)
+        weighted = options.scorer == "relu"
+        self.weights = nn.Linear(shape.d_model, self.heads, bias=False) if weighted else None
+        self.query_norm = None if weighted else nn.RMSNorm(width, eps=1e-6)
+        self.key_norm = nn.LayerNorm(width, eps=1e-6) if weighted else nn.RMSNorm(width, eps=1e-6)
+        self.rotary = Rotary(width, fraction=options.rope)
+
+    def ask(self, new: Tokens) -> tuple[Tensor, ...]:
+        x = self._seen(new)
+        queries = torch.unflatten(self.query(x), -1, (self.heads, -1))
+        if self.query_norm is not None:
+            queries = normed(self.query_norm, queries)
+        queries = self.rotary(new.positions, queries)
+        return (queries,) if self.weights is None else (queries, self.weights(x) * self.heads**-0.5)
+
+    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        keys = self.finished(self.key(self._seen(new)), new.positions)
+        return {"index": keys if new.fresh else write_rows(kept["index"], new.order, keys)}
+
+    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
+        return tensors["index"][:, : self.rows(blocks)]
+
+    def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
+        return best_of_block(self._products(part, q, units, *more), self.block_size)
+
+    def finished(self, keys: Tensor, positions: Tensor) -> Tensor:
+        """Keys `[B, n, I]`, normed and turned by `positions` `[B, n]`."""
+        norm = self.key_norm
+        even = normed(norm, keys) if isinstance(norm, nn.RMSNorm) else norm(keys).to(keys.dtype)
+        turned: Tensor = self.rotary(positions, even[:, :, None])[:, :, 0]
+        return turned
+
+    def _seen(self, new: Tokens) -> Tensor:
+        return new.x.detach() if self.detached else new.x
+
+    def _products(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
+        scale = float(units.shape[-1] ** -0.5)
+        if self.grouped:
+            return group_scores(q[:, part], units) * scale
+        return relu_scores(q[:, part], units, *(weights[:, part] for weights in more)) * scale
+
+
+class BlockIndexer(Indexer):
+    """The same over the mean key of a block, normed after and turned by the position of the block's first token (QSA).
+
+    No index key of a token is kept, but the sum of those of the incomplete block, and its first position.
+    """
+
+    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        keys, count, size = self.key(self._seen(new)), new.order.shape[1], self.block_size
+        sums, last = block_sums(kept["sum"], keys, new.lengths, size)
+        places = first_positions(kept["place"][:, :, 0], new.positions, new.lengths, size)
+        of_last = ((new.lengths % size + count - 1) // size)[:, None]
+        where = touched(new.lengths, count, size)
+        found = where[0].shape[1]
+        index = self.finished((sums[:, :found] / size).to(keys.dtype), places[:, :found])
+        return {
+            "index": write_complete(kept["index"], *where, index),
+            "sum": last,
+            "place": places.gather(1, of_last)[..., None],
+        }
+
+    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
+        return tensors["index"][:, :blocks]
+
+    def rows(self, blocks: int) -> int:
+        return blocks
+
+    def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
+        return self._products(part, q, units, *more)
+
+
+def scorer_of(options: IndexedOptions, shape: ModelShape) -> Scorer:
+    """The scorer that the options ask for."""
+    if options.scorer != "attention":
+        return (BlockIndexer if options.summary == "mean" else Indexer)(options, shape)
+    if options.summary == "representative":
+        return RepresentativeScorer(options, shape)
+    return (Scorer if options.summary == "none" else SummaryScorer)(options, shape)

@@ -1,0 +1,108 @@
+"""Summaries of blocks, as they are cached: what stands for the keys of a block is written when the block is complete.
+
+A cache of summaries is `[B, rows, ...]`, a row a block; T new tokens come after `lengths` `[B]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from archsearch.ops.cache import write_rows
+
+
+def touched(lengths: Tensor, count: int, block_size: int) -> tuple[Tensor, Tensor]:
+    """Blocks `[B, m]` among which are those that `count` new tokens complete, and whether they do."""
+    index = torch.arange((count + block_size - 1) // block_size, device=lengths.device)
+    blocks = (lengths // block_size)[:, None] + index
+    return blocks, (blocks + 1) * block_size <= (lengths + count)[:, None]
+
+
+def write_complete(cache: Tensor, blocks: Tensor, complete: Tensor, new: Tensor) -> Tensor:
+    """`cache` with `new` `[B, m, ...]` at `blocks` `[B, m]` where `complete`; other rows stay as they are."""
+    old = cache[torch.arange(len(cache), device=cache.device)[:, None], blocks]
+    where = complete.view(*complete.shape, *[1] * (new.dim() - 2))
+    return write_rows(cache, blocks, torch.where(where, new.to(cache.dtype), old))
+
+
+def rows_of(x: Tensor, blocks: Tensor, block_size: int) -> Tensor:
+    """The rows `[B, m, block_size, ...]` of x `[B, S, ...]` of `blocks` `[B, m]`; past its end the last again."""
+    rows = blocks[..., None] * block_size + torch.arange(block_size, device=x.device)
+    sequence = torch.arange(len(x), device=x.device)[:, None, None]
+    return x[sequence, rows.clamp(0, x.shape[1] - 1)]
+
+
+def write_blocks(
+    cache: Tensor,
+    k: Tensor,
+    lengths: Tensor,
+    count: int,
+    block_size: int,
+    summary: Callable[[Tensor], Tensor],
+    *,
+    of_block_before: bool = False,
+) -> Tensor:
+    """`cache` with the `summary` of the keys of each block that `count` tokens complete, or of the block before it.
+
+    k `[B, S, H, D]` holds the keys of all tokens; `summary` makes `[B, m, ...]` of `[B, m, block_size, H, D]`. What is
+    made of the block before the first is of no block.
+    """
+    blocks, complete = touched(lengths, count, block_size)
+    return write_complete(cache, blocks, complete, summary(rows_of(k, blocks - int(of_block_before), block_size)))
+
+
+def means(keys: Tensor) -> Tensor:
+    """`[B, m, H, D]` of `[B, m, b, H, D]`."""
+    return keys.mean(2)
+
+
+def bounds(keys: Tensor) -> Tensor:
+    """The least and the greatest of each channel, `[B, m, 2, H, D]` (Quest, arXiv 2406.10774, section 3.3)."""
+    return torch.stack((keys.amin(2), keys.amax(2)), dim=2)
+
+
+def pooled(keys: Tensor, pool: Tensor) -> Tensor:
+    """Means `[B, m, H, D]` weighted by softmax(pool . key) over the block, `pool` `[H, D]`."""
+    weights = torch.einsum("bmshd,hd->bmsh", keys, pool.to(keys.dtype)).softmax(2)
+    return torch.einsum("bmsh,bmshd->bmhd", weights, keys)
+
+
+def representatives(keys: Tensor, asked: Tensor, count: int) -> Tensor:
+    """Sums `[B, m, H, D]` of the `count` keys of `[B, m, b, H, D]` that fit `asked` `[B, m, H, D]` best.
+
+    A query's products with them add up to its product with their sum (InfLLM, arXiv 2402.04617, section 3.2).
+    """
+    dtype = torch.promote_types(keys.dtype, torch.float32)
+    scores = torch.einsum("bmshd,bmhd->bmhs", keys.to(dtype), asked.to(dtype))
+    best = scores.topk(count, dim=-1).indices
+    heads = keys.transpose(2, 3)
+    return heads.gather(3, best[..., None].expand(*best.shape, keys.shape[-1])).sum(3)
+
+
+def block_sums(pool: Tensor, new: Tensor, lengths: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+    """Sums over each block that the tokens touch, `[B, m + 1, ...]`, and the sum of the last, `[B, 1, ...]`.
+
+    ``pool`` `[B, 1, ...]` is the sum over the tokens of an incomplete block before, ``new`` `[B, T, ...]` are added, in
+    the dtype of `pool`; T is 1 at least.
+    """
+    batch, count = new.shape[:2]
+    index = ((lengths % block_size)[:, None] + torch.arange(count, device=new.device)) // block_size
+    sums = pool.new_zeros(batch, (count + block_size - 1) // block_size + 1, *new.shape[2:])
+    where = index.view(batch, count, *[1] * (new.dim() - 2)).expand_as(new)
+    sums = sums.scatter_add(1, where, new.to(pool.dtype))
+    begun = (lengths % block_size > 0).view(batch, *[1] * (new.dim() - 1))
+    sums = torch.cat((sums[:, :1] + torch.where(begun, pool, 0.0), sums[:, 1:]), dim=1)
+    return sums, sums[torch.arange(batch, device=new.device), index[:, -1]][:, None]
+
+
+def first_positions(place: Tensor, positions: Tensor, lengths: Tensor, block_size: int) -> Tensor:
+    """Positions of the first token of each touched block, `[B, m + 1]`; ``place`` `[B, 1]` is that of one begun before.
+
+    positions `[B, T]` of the new tokens, T at least 1.
+    """
+    count = positions.shape[1]
+    index = torch.arange((count + block_size - 1) // block_size + 1, device=positions.device)
+    start = index * block_size - (lengths % block_size)[:, None]
+    return torch.where(start < 0, place, positions.gather(1, start.clamp(0, count - 1)))
