@@ -20,12 +20,6 @@ if not torch.cuda.is_available():
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gpu", "tests on a card (-m gpu)")
     group.addoption(
-        "--write-proofs",
-        action="store_true",
-        help="List the rows of tables whose checks all passed in verified.json of their packages.",
-    )
-    group.addoption("--proofs-folder", metavar="FOLDER", help="Write those lists below a folder, by package.")
-    group.addoption(
         "--interpreted",
         action="store_true",
         help="Run them on the CPU in float32 under Triton's interpreter: tries the tests, proves nothing.",
