@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from archsearch.errors import KernelUnavailableError, OptionsError, listing, nearest
 from archsearch.evidence.kept import kept
-from archsearch.evidence.proofs import Machine, Proofs, proofs, proven_source
+from archsearch.evidence.proofs import Machine, Proof, Proofs, proofs, proven_source
+from archsearch.kernels import device as devices
 from archsearch.kernels import machine as machines
 from archsearch.kernels.config import Key, Table
 from archsearch.kernels.device import arch_of, obstacle
@@ -147,24 +148,28 @@ def _use(table: Table, key: Key, dtype: str) -> Use:
 
 
 def proven_here(packages: Iterable[str], device: torch.device) -> frozenset[Use]:
-    """The rows of some packages, and of those below them, that "auto" takes on a device as it is now."""
-    machine = machines.machine_of(device)
-    if policy() == "never" or machine is None:
+    """The rows of some packages, and of those below them, that "auto" takes on a device as it is now: of their lists,
+    and of what was proven here."""
+    if policy() == "never":
         return frozenset()
-    found: set[Use] = set()
+    machine = machines.machine_of(device) if devices.takes_kernels(device) else None
+    known: dict[Use, bool] = {}
     for package in packages:
-        listed = [(holder, proof) for holder in Proofs.holders(package) for proof in proofs(holder)]
-        here = [(proof.package, proof) for proof in kept() if _below(proof.package, package)]
-        known = {
-            (owner, proof.op, proof.key, proof.dtype, proof.config): proof.passed
-            for owner, proof in (*listed, *here)
-            if proof.source == proven_source(owner) and (proof.machine == machine or not proof.package)
-        }
-        found |= {use for use, passed in known.items() if passed}
-    return frozenset(found)
+        for holder in Proofs.holders(package):
+            known |= {_use_of(holder, proof): True for proof in proofs(holder)}
+        for proof in kept():
+            held_here = proof.machine == machine and below(proof.package, package)
+            if held_here and proof.source == proven_source(proof.package):
+                known[_use_of(proof.package, proof)] = proof.passed
+    return frozenset(use for use, passed in known.items() if passed)
 
 
-def _below(package: str, other: str) -> bool:
+def _use_of(package: str, proof: Proof) -> Use:
+    return package, proof.op, proof.key, proof.dtype, proof.config
+
+
+def below(package: str, other: str) -> bool:
+    """Whether a package is another, or lies in it."""
     return package == other or package.startswith(f"{other}.")
 
 

@@ -35,6 +35,7 @@ LEFT_OUT: Mapping[str, str] = {
     "archsearch.tasks.resolve": "names of tasks",
     "archsearch.training": "names only",
     "archsearch.training.blame": "what a user is told of a run that diverged",
+    "archsearch.training.forms": "which form runs, which stands in the key",
     "archsearch.training.key": "the key itself",
     "archsearch.training.memory": "refuses a training, and computes nothing of one",
     "archsearch.training.promises": "refuses a training, and computes nothing of one",

@@ -386,6 +386,7 @@ def test_the_core_leaves_out_only_what_is_listed() -> None:
         "archsearch.tasks.resolve",
         "archsearch.training",
         "archsearch.training.blame",
+        "archsearch.training.forms",
         "archsearch.training.key",
         "archsearch.training.memory",
         "archsearch.training.promises",
