@@ -77,7 +77,7 @@ bench-store: $(STAMP)  ## rates and latency of the store's writers on both datab
 screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickstart's result
 	$(BIN)/python benchmarks/screenshots.py
 
-gpu: $(STAMP)  ## on a card: prove the kernels, measure ops and models, report
+gpu: $(STAMP)  ## on a card, in nine minutes: prove the kernels, measure ops and models, report
 	$(BIN)/python benchmarks/gpu.py
 
 clean:  ## remove what was installed and built

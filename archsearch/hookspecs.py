@@ -12,6 +12,7 @@ from archsearch.mixer import MixerPlugin
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
+    from archsearch.proving import Check
 
 PROJECT = "archsearch"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -38,8 +39,11 @@ class RegisterOps(Protocol):
 class RegisterKernels(Protocol):
     """What `register_kernels` is given."""
 
-    def __call__(self, mixer: str, builds: Callable[[str], Iterable[Build]]) -> None:
-        """``builds(arch)`` gives the Triton kernels of a mixer of this plugin as they run on ``"sm_90"``, ..."""
+    def __call__(
+        self, mixer: str, builds: Callable[[str], Iterable[Build]], *, checks: Callable[[], Iterable[Check]] = ...
+    ) -> None:
+        """``builds(arch)`` gives the Triton kernels of a mixer of this plugin as they run on ``"sm_90"``, ...;
+        ``checks()`` what every row of their tables is asked before "auto" takes it: without, none is taken."""
         ...
 
 
@@ -60,7 +64,7 @@ def register_ops(register: RegisterOps) -> None:
 
 @hookspec
 def register_kernels(register: RegisterKernels) -> None:
-    """Call ``register(mixer, builds)`` for each mixer whose kernels ``archsearch kernels compile`` shall compile."""
+    """Call ``register(mixer, builds)`` for each mixer whose kernels ``archsearch kernels`` shall compile and prove."""
 
 
 HOOKS = ("register_mixers", "register_tasks", "register_ops", "register_kernels")

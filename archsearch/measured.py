@@ -13,6 +13,7 @@ from archsearch.version1 import Version1
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
+    from archsearch.proving import Check
 
 
 def _no_builds(arch: str) -> Iterable[Build]:
@@ -22,11 +23,12 @@ def _no_builds(arch: str) -> Iterable[Build]:
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """``ops()`` are the pure ops of a mixer, ``names`` those of ops that are named neither as it nor as a preset;
-    ``builds(arch)`` its kernels on an architecture."""
+    ``builds(arch)`` its kernels on an architecture, ``checks()`` what proves the rows of their tables."""
 
     ops: Callable[[], Iterable[BenchOp]] = tuple
     names: tuple[str, ...] = ()
     builds: Callable[[str], Iterable[Build]] = _no_builds
+    checks: Callable[[], Iterable[Check]] = tuple
 
 
 class Measuring:
@@ -43,11 +45,15 @@ class Measuring:
             raise PluginError(f'register_ops of "{mixer}": names = {names!r}: write a tuple of names')
         self.found[mixer] = replace(self.found[mixer], ops=ops, names=names)
 
-    def kernels(self, mixer: str, builds: Callable[[str], Iterable[Build]]) -> None:
+    def kernels(
+        self, mixer: str, builds: Callable[[str], Iterable[Build]], *, checks: Callable[[], Iterable[Check]] = tuple
+    ) -> None:
         """What the hook `register_kernels` is given."""
         taken = self._of(mixer, "register_kernels").builds is not _no_builds
         self._check("register_kernels", mixer, builds, taken=taken)
-        self.found[mixer] = replace(self.found[mixer], builds=builds)
+        if not callable(checks):
+            raise PluginError(f'register_kernels of "{mixer}": checks = {checks!r}: pass a function')
+        self.found[mixer] = replace(self.found[mixer], builds=builds, checks=checks)
 
     def _of(self, mixer: str, hook: str) -> Measured:
         if mixer not in self.found:

@@ -1,11 +1,12 @@
-"""Everything that needs a card, in one command: prove the kernels, measure ops and models, report.
+"""What a card is for, in one command of at most nine minutes: prove the kernels, measure ops and models, report.
 
-python benchmarks/gpu.py [--jobs N] [--minutes M] [--quick] [--skip-tests] [--out FOLDER] [--proofs-folder FOLDER]
+python benchmarks/gpu.py [--minutes M] [--jobs N] [--out FOLDER] [--skip-proofs] [--laws]
 
-The checks run as one process for each test file and head dim, several at a time, since most of their time is
-compilation. What passed is listed in verified.json of each package; what the conformance suite finds of each mixer with
-its kernels on the card is kept in conformance.json beside that; figures go to benchmarks/results. A step that fails
-does not keep the others from running; the exit status is 1 when one did.
+Rows are proven over the cases of a first use, several at a time, those that most models use first; what passed is kept
+in this user's cache, and `auto` takes it. Then the ops, in the order of worth, peers beside, and one model in two
+patterns. Everything is written as it comes: what was measured before time ran out stays. A step that fails or is ended
+does not keep the others from running; the exit status is 1 when one did. --laws instead runs the conformance suite of
+every mixer with its kernels on the card, which takes longer, and keeps its records in the packages.
 """
 
 from __future__ import annotations
@@ -13,134 +14,112 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests" / "gpu"
-DIMS = (16, 32, 64, 128, 256)
-WHOLE = ("test_gpu_fused.py",)
-"""Files whose rows are few and small: one process each."""
+CLI = (sys.executable, "-c", "from archsearch.cli import main; main()")
+WORTH = "gated-deltanet,kda,window,mamba2,moba,nsa,retnet,gla,packed,full"
+"""Ops by what a figure of theirs would decide: first those whose peers' figures are known."""
 
+PATTERNS = ("full*8", "[kda kda kda full]*2")
+BACKBONE = ("--d-model", "2048", "--heads", "16", "--head-dim", "128")
+CONTEXTS = ("--train", "8k", "--prefill", "32k", "--decode", "32k,128k")
 LAWS = ROOT / "tests" / "plugins" / "test_builtin_conformance.py"
 MIXERS = ("TestLinear", "TestNsa", "TestMoba", "TestSliding", "TestFull")
-
-NO_TESTS = 5
-"""pytest's exit status where a file has no row of a head dim."""
-
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
-CLI = (sys.executable, "-c", "from archsearch.cli import main; main()")
-PATTERNS = ("full*8", "[kda kda kda full]*2", "[kda kda kda moba]*2", "[mamba2 mamba2 mamba2 full]*2")
-BACKBONE = ("--d-model", "2048", "--heads", "16", "--head-dim", "128")
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Some of the checks: a test file, and one head dim of its rows, 0 for all."""
+class Step:
+    """A command, the share of the time that it may take, and the words that say what it is."""
 
-    file: Path
-    dim: int = 0
-
-    @property
-    def command(self) -> list[str]:
-        """pytest on them."""
-        chosen = ["-k", f"D{self.dim}-C"] if self.dim else []
-        return [*PYTEST, "-m", "gpu", "--write-proofs", str(self.file), *chosen]
-
-    def into(self, folder: str) -> list[str]:
-        """Where the lists of what passed go."""
-        return ["--proofs-folder", folder]
-
-    def __str__(self) -> str:
-        return f"{self.file.stem}{f' D{self.dim}' if self.dim else ''}"
+    name: str
+    command: Sequence[str]
+    share: float
 
 
-@dataclass(frozen=True)
-class Laws:
-    """The conformance suite over one mixer, by the class of its tests."""
+def steps(slug: str, out: Path, *, minutes: float, jobs: int) -> list[Step]:
+    """What proves, measures and reports, in order, in so many minutes altogether."""
+    kernels, model = out / f"{slug}-kernels.json", out / f"{slug}-model.json"
+    prove = ["kernels", "prove", "--quick", "--missing", "--jobs", str(jobs), "--minutes", f"{0.30 * minutes:.2f}"]
+    ops = [
+        "bench",
+        "kernels",
+        "--peers",
+        "--first",
+        WORTH,
+        "--json",
+        str(kernels),
+        "--minutes",
+        f"{0.40 * minutes:.2f}",
+    ]
+    models = ["bench", "model", "--patterns", *PATTERNS, *BACKBONE, *CONTEXTS, "--json", str(model)]
+    report = ["bench", "report", str(kernels), str(model), "--png", str(out / f"{slug}.png")]
+    return [
+        Step("proofs", [*CLI, *prove], 0.35),
+        Step("ops", [*CLI, *ops], 0.45),
+        Step("models", [*CLI, *models], 0.15),
+        Step("report", [*CLI, *report], 0.05),
+    ]
 
-    mixer: str
 
-    @property
-    def command(self) -> list[str]:
-        """pytest on its laws with kernels on the card."""
-        return [*PYTEST, f"{LAWS}::{self.mixer}", "--conformance-device", "cuda", "--write-conformance"]
-
-    def into(self, folder: str) -> list[str]:
-        """Where the records go."""
-        return ["--conformance-folder", folder]
-
-    def __str__(self) -> str:
-        return f"{LAWS.stem} {self.mixer}"
+def laws() -> list[Step]:
+    """The conformance suite over every mixer, recorded."""
+    tried = [*PYTEST, "--conformance-device", "cuda", "--write-conformance"]
+    return [Step(f"laws {mixer}", [*tried, f"{LAWS}::{mixer}"], 1 / len(MIXERS)) for mixer in MIXERS]
 
 
-def shards() -> list[Shard]:
-    """Every file and head dim, the widest first: they compile longest."""
-    files = sorted(TESTS.glob("test_gpu_*.py"))
-    by_dim = [Shard(file, dim) for dim in reversed(DIMS) for file in files if file.name not in WHOLE]
-    return [*by_dim, *(Shard(file) for file in files if file.name in WHOLE)]
-
-
-def prove(jobs: int, folder: Path | None) -> bool:
-    """Runs all shards and laws; prints the end of what each said, and what failed. Proofs and records go to the
-    packages or to `folder`."""
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    checks: list[Shard | Laws] = [*shards(), *map(Laws, MIXERS)]
-
-    def run(check: Shard | Laws) -> subprocess.CompletedProcess[str]:
-        where = [] if folder is None else check.into(str(folder.resolve()))
-        return subprocess.run(
-            [*check.command, *where], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
-        )
-
-    fine = True
-    with ThreadPoolExecutor(jobs) as pool:
-        for shard, done in zip(checks, pool.map(run, checks), strict=True):
-            if done.returncode == NO_TESTS:
-                continue
-            passed = done.returncode == 0
-            fine &= passed
-            lines = (done.stdout + done.stderr).strip().splitlines()
-            print(f"{shard}: {lines[-1] if lines else done.returncode}", flush=True)
-            for line in lines if not passed else ():
-                if line.startswith(("E  ", "FAILED", "ERROR")):
-                    print(f"    {line[:300]}")
+def run(planned: Sequence[Step], seconds: float, *, clock: Callable[[], float] = time.monotonic) -> bool:
+    """Runs steps one after the other, each within its share and what is left of the time; whether all went well. What
+    a step leaves of its share falls to those after it."""
+    end, fine, before = clock() + seconds, True, 1.0
+    for step in planned:
+        before -= step.share
+        left = end - clock() - max(before, 0.0) * seconds
+        print("$", step.name, *step.command[-1:], f"({left:.0f} s at most)", flush=True)
+        fine &= ended_well(step.command, max(left, 1.0))
     return fine
 
 
-def commands(slug: str, out: Path, *, minutes: float, quick: bool) -> list[list[str]]:
-    """What measures and reports, in order."""
-    kernels, model = out / f"{slug}-kernels.json", out / f"{slug}-model.json"
-    short = ["--quick"] if quick else []
-    return [
-        [*CLI, "bench", "kernels", "--peers", "--json", str(kernels), "--minutes", str(minutes), *short],
-        [*CLI, "bench", "model", "--patterns", *PATTERNS, *BACKBONE, "--json", str(model)],
-        [*CLI, "bench", "report", str(kernels), str(model), "--png", str(out / f"{slug}.png")],
-    ]
+def ended_well(command: Sequence[str], seconds: float) -> bool:
+    """Whether a command ended with 0 in so many seconds; afterwards it and all that it started are gone."""
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
+    try:
+        return child.wait(seconds) == 0
+    except subprocess.TimeoutExpired:
+        print(f"ended: it took longer than {seconds:.0f} s; what it wrote so far stays", flush=True)
+        return False
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The steps in order; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="test processes at a time")
-    parser.add_argument("--minutes", type=float, default=9.0, help="for the ops")
-    parser.add_argument("--quick", action="store_true", help="one shape an op")
-    parser.add_argument("--skip-tests", action="store_true", help="prove nothing")
-    parser.add_argument("--proofs-folder", type=Path, help="where proofs and records go, if not into the packages")
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="rows proven at a time")
+    parser.add_argument("--minutes", type=float, default=8.5, help="for everything")
+    parser.add_argument("--skip-proofs", action="store_true", help="prove nothing: rows were proven before")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result files")
+    parser.add_argument("--laws", action="store_true", help="only the laws of every mixer, in an hour at most")
     options = parser.parse_args(arguments)
     slug = card_slug()
     if slug is None:
         print("no CUDA device here: nothing can be proven or measured", file=sys.stderr)
         return 1
-    fine = options.skip_tests or prove(options.jobs, options.proofs_folder)
-    for command in commands(slug, options.out, minutes=options.minutes, quick=options.quick):
-        print("$", "archsearch", *command[len(CLI) :], flush=True)
-        fine &= subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    if options.laws:
+        return 0 if run(laws(), 3600.0) else 1
+    planned = steps(slug, options.out, minutes=options.minutes, jobs=options.jobs)
+    fine = run(planned[options.skip_proofs :], 60 * options.minutes)
     return 0 if fine else 1
 
 

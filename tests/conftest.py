@@ -29,12 +29,6 @@ if find_spec("alembic") is not None:  # a machine with a card may have no SQL at
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("gpu", "tests on a card (-m gpu)")
     group.addoption(
-        "--write-proofs",
-        action="store_true",
-        help="List the rows of tables whose checks all passed in verified.json of their packages.",
-    )
-    group.addoption("--proofs-folder", metavar="FOLDER", help="Write those lists below a folder, by package.")
-    group.addoption(
         "--interpreted",
         action="store_true",
         help="Run them on the CPU in float32 under Triton's interpreter: tries the tests, proves nothing.",

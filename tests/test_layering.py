@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"storage", "analysis", "bench.results"},
     {"ops"},
     {"model", "tasks"},
-    {"training", "bench"},
+    {"training", "bench", "proving"},
     {"search"},
     {"jobs"},
     {"api", "testing"},
@@ -46,8 +46,8 @@ NOT_A_ROOM = {"testing", ""}
 """`testing` imports as a plugin author does, the root among it, whose names are for users."""
 
 OWNERS = {
-    "torch": {"kernels", "ops", "model", "training", "bench", "testing"},
-    "triton": {"kernels", "ops"},
+    "torch": {"kernels", "ops", "model", "training", "bench", "proving", "testing"},
+    "triton": {"kernels", "ops", "proving"},
     "ray": {"search", "jobs"},
     "optuna": {"search", "analysis"},
     "prometheus_client": {"search"},
@@ -87,6 +87,10 @@ TYPES_ABOVE: Mapping[tuple[str, str], str] = {
     **{
         (f"archsearch.{module}", "archsearch.bench.op"): "ops that are measured come in by a hook"
         for module in ("hookspecs", "measured", "version1")
+    },
+    **{
+        (f"archsearch.{module}", "archsearch.proving"): "checks of kernels come in by a hook"
+        for module in ("hookspecs", "measured")
     },
     **{
         (f"archsearch.analysis.{module}", "archsearch.storage"): "analyses records that the store gives"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from archsearch.evidence.compiled import Compiled, Report
 from archsearch.kernels import Build
-from archsearch.kernels.compiler import compile_build, compiler_versions, digest_of
+from archsearch.kernels.compiler import compile_build, digest_of
+from archsearch.kernels.machine import compiler_versions
 from archsearch.ops.triton.builds import builds as core_builds
 from archsearch.registry import Registry, load_registry
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from archsearch.bench.compare import OUTPUT, Verdict, agreeing_rows, judge, limit_of, worst
 from archsearch.bench.op import BenchOp, Draw, Inputs, Outputs
 from archsearch.bench.results.work import Shape, Work
+from archsearch.proving.compare import OUTPUT, Verdict, agreeing_rows, judge, limit_of, worst
 
 
 @dataclass(frozen=True, kw_only=True)

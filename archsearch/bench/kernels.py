@@ -13,7 +13,6 @@ import torch
 
 from archsearch.bench.case import Case, Contender
 from archsearch.bench.clock import Clock, Timed, captured
-from archsearch.bench.compare import Verdict
 from archsearch.bench.device import dtype_of
 from archsearch.bench.fused import fused_ops
 from archsearch.bench.op import BenchOp, Draw, Peer
@@ -21,6 +20,7 @@ from archsearch.bench.results.schema import OURS, KernelRow, Measured, Rates, Sp
 from archsearch.bench.results.work import Ceilings, Shape
 from archsearch.bench.timing import Timing, measure
 from archsearch.errors import ArchsearchError, KernelUnavailableError, SpecError, listing
+from archsearch.proving.compare import Verdict
 from archsearch.registry import Registry
 
 _LONGEST_REASON = 300
@@ -52,15 +52,16 @@ class Bench:
         return dtype_of(self.device)
 
 
-def ops_of(registry: Registry, only: str = "") -> list[BenchOp]:
-    """The ops that the registered plugins and the core offer and whose name contains `only`; raises `SpecError` for
-    none."""
+def ops_of(registry: Registry, only: str = "", first: str = "") -> list[BenchOp]:
+    """The ops that the registered plugins and the core offer and whose name contains `only`, those whose name contains
+    a word of `first` before all others, in the order of the words; raises `SpecError` for none."""
     offered = [op for mixer in registry.mixers() for op in registry.measured(mixer.name).ops()]
     offered += fused_ops()
     chosen = [op for op in offered if only in op.name]
     if not chosen:
         raise SpecError(f"--only {only}: no op is named so; there are {listing({op.name for op in offered})}")
-    return chosen
+    words = [word.strip() for word in first.split(",") if word.strip()]
+    return sorted(chosen, key=lambda op: next((rank for rank, word in enumerate(words) if word in op.name), len(words)))
 
 
 def bench_ops(ops: Sequence[BenchOp], grid: str, bench: Bench) -> Iterator[KernelRow]:

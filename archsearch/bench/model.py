@@ -15,7 +15,6 @@ from torch import Tensor
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.bench.clock import Clock, Timed, captured
-from archsearch.bench.compare import ratio
 from archsearch.bench.kernels import spread_of
 from archsearch.bench.results.schema import ModelRow, Rates, Status
 from archsearch.bench.results.work import Ceilings, Work
@@ -24,6 +23,7 @@ from archsearch.costs import ArchCost, CostModel
 from archsearch.model import HybridLM
 from archsearch.model.lm import BlockState
 from archsearch.ops.impl import VARIABLE
+from archsearch.proving.compare import ratio
 from archsearch.registry import Registry
 
 CHECKED_TOKENS, LIMIT = 192, 5e-2

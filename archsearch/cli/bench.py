@@ -39,6 +39,9 @@ def bench_kernels(
     ] = False,
     json: JsonFile = None,
     only: Annotated[str, typer.Option(metavar="OP", help="Only ops whose name contains this.")] = "",
+    first: Annotated[
+        str, typer.Option(metavar="OPS", help="Ops that are measured first, by commas: those whose names contain it.")
+    ] = "",
     quick: Annotated[bool, typer.Option("--quick", help="One shape an op.")] = False,
     tiny: Annotated[
         bool, typer.Option("--tiny", help="Shapes that a CPU runs in seconds; without CUDA always.")
@@ -64,7 +67,7 @@ def bench_kernels(
     from archsearch.registry import load_registry
 
     place = device_named(device)
-    ops = ops_of(load_registry(), only)
+    ops = ops_of(load_registry(), only, first)
     clock = clock_for(place)
     rates = measure_ceilings(place, clock)
     bench = Bench(device=place, clock=clock, ceilings=rates, peers=peers, minutes=minutes, form=impl)

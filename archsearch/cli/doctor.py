@@ -73,6 +73,7 @@ def _checks(storage: str | None) -> Iterator[Check]:
     yield Check(name="python", status="ok", detail=f"{platform.python_version()} on {platform.platform()}")
     yield from _libraries()
     yield from _plugins()
+    yield from _kernels()
     yield _database(storage)
     yield from machine_checks(LEAST_DISK_BYTES, LEAST_SHM_BYTES)
 
@@ -127,6 +128,30 @@ def _plugins() -> Iterator[Check]:
         if report.status in ("ok", "blocked"):
             status = "ok" if report.status == "ok" else "note"
         yield Check(name=f"plugin {report.name}", status=status, detail=detail)
+
+
+def _kernels() -> Iterator[Check]:
+    """For each op whose kernels were put to the proof here: which form its rows run in, and why PyTorch does."""
+    from archsearch.errors import ArchsearchError
+    from archsearch.evidence.kept import kept, kept_path
+    from archsearch.evidence.standing import is_installed, standings
+    from archsearch.kernels.forms import policy
+
+    try:
+        rule = policy()
+    except ArchsearchError as error:
+        yield Check(name="kernels", status="broken", detail=str(error))
+        return
+    packages = dict.fromkeys(proof.package for proof in kept() if is_installed(proof.package))
+    known = standings(packages)
+    told = f"{len(known)} rows were put to the proof ({kept_path()})" if known else "none was put to the proof here yet"
+    yield Check(name="kernels", status="ok", detail=f"{told}; ARCHSEARCH_PROVE={rule}")
+    for op in dict.fromkeys(row.op for row in known):
+        rows = [row for row in known if row.op == op]
+        good = [f"{row.row} {row.dtype} on {row.card}, proven {row.proven}" for row in rows if row.form == "triton"]
+        bad = [f"{row.row} {row.dtype} on {row.card}: {row.why}" for row in rows if row.form != "triton"]
+        detail = "; ".join([*(f"Triton for {text}" for text in good), *(f"PyTorch for {text}" for text in bad)])
+        yield Check(name=f"kernel {op}", status="note" if bad else "ok", detail=detail)
 
 
 def _database(storage: str | None) -> Check:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from archsearch.evidence.folder import VARIABLE, cache_folder
 from archsearch.ray_settings import address_fault, token_exposed, token_fault
 from archsearch.units import format_quantity
 
@@ -42,9 +43,9 @@ def machine_checks(least_disk_bytes: int, least_shm_bytes: int) -> Iterator[Chec
 
 def _cache() -> Check:
     """Where kernels and libraries keep what they compile."""
-    remedy = "set XDG_CACHE_HOME, or HOME, to a folder that can be written"
+    remedy = f"set XDG_CACHE_HOME, or HOME, to a folder that can be written, or {VARIABLE} to one of its own"
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache_folder()
     except RuntimeError:
         return Check(name="cache folder", status="broken", detail=f"there is no home folder: {remedy}")
     fault = _write_fault(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar
@@ -14,10 +15,31 @@ SHARED = "archsearch.ops.triton"
 """Device code that plugins share, and that each of their proofs covers too."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What decides, beside the source, whether a kernel computes what it should: the card and its driver, and the
+    versions that compile for it."""
+
+    card: str
+    arch: str
+    driver: str
+    torch: str
+    triton: str
+    ptxas: str
+
+
 class Proof(Record):
-    """A row that passed: on which card, with which versions, and the digest of the source that ran."""
+    """A row that was put to the proof in a dtype: on which card, with which versions, the digest of the source that
+    ran, and what came of it.
+
+    ``package`` is that of the kernels, empty in a package's own list,
+    ``config`` is the digest of configurations other than the table's own, ``cases`` how many were tried, ``whole``
+    whether those were all that there are, ``error`` the largest ratio of root mean squares, None where it is not
+    finite, ``fault`` what was wrong, empty for a row that passed.
+    """
 
     op: str
+    package: str = ""
     arch: str
     head_dim: int
     chunk: int
@@ -28,6 +50,12 @@ class Proof(Record):
     triton: str
     ptxas: str
     date: str
+    dtype: str = "bfloat16"
+    config: str = ""
+    cases: int = 0
+    whole: bool = True
+    error: float | None = 0.0
+    fault: str = ""
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -35,9 +63,27 @@ class Proof(Record):
         return self.arch, self.head_dim, self.chunk
 
     @property
-    def identity(self) -> tuple[str, tuple[str, int, int], str]:
-        """The row of its op, and the Triton."""
-        return self.op, self.key, self.triton
+    def passed(self) -> bool:
+        """Whether nothing was wrong."""
+        return not self.fault
+
+    @property
+    def machine(self) -> Machine:
+        """Where it was proven."""
+        return Machine(
+            card=self.card,
+            arch=self.arch,
+            driver=self.driver,
+            torch=self.torch,
+            triton=self.triton,
+            ptxas=self.ptxas,
+        )
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The row of its op, the dtype and the configuration, and the machine."""
+        row = f"{self.head_dim:04}", f"{self.chunk:04}", self.dtype, self.config
+        return (self.op, self.arch, *row, self.triton, self.card, self.driver, self.torch, self.ptxas)
 
 
 class Proofs(Records[Proof]):
@@ -45,7 +91,7 @@ class Proofs(Records[Proof]):
 
     FILE: ClassVar[str] = "verified.json"
     HOLDS: ClassVar[str] = "proofs of kernels"
-    REMEDY: ClassVar[str] = "delete it and prove the rows on a card again (make gpu)"
+    REMEDY: ClassVar[str] = "delete it and prove the rows on a card again (archsearch kernels prove)"
 
 
 @cache
@@ -55,7 +101,8 @@ def proofs(package: str) -> Sequence[Proof]:
     A miscompilation comes and goes with the version of Triton, so a proof under another one proves nothing here.
     """
     source, installed = proven_source(package), triton_version()
-    return [proof for proof in Proofs.listed(package) if proof.source == source and proof.triton == installed]
+    listed = Proofs.listed(package)
+    return [proof for proof in listed if proof.passed and proof.source == source and proof.triton == installed]
 
 
 def proven_source(package: str) -> str:

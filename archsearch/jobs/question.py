@@ -244,8 +244,9 @@ def here(names: list[str], *, look: bool, database: Sequence[str | None] = ()) -
 def _cards() -> list[str]:
     """The first card of this node, and whether kernels run on it, in words; none where there is no card."""
     from archsearch.bench.device import device_named
-    from archsearch.bench.environment import card_of, driver_of
+    from archsearch.bench.environment import card_of
     from archsearch.kernels.device import obstacle
+    from archsearch.kernels.machine import driver_of
 
     device = device_named("")
     if device.type != "cuda":

@@ -15,6 +15,7 @@ from archsearch.errors import KernelUnavailableError, SpecError
 from archsearch.evidence.compiled import SHARED_LIMIT, Compiled
 from archsearch.kernels.build import Build
 from archsearch.kernels.device import interpreting
+from archsearch.kernels.machine import compiler_versions
 
 _PRODUCT = re.compile(r"\btt\.dot\b(?!_)")
 _SCALAR = re.compile(r"\btt\.dot\b(?!_).*parent = #blocked")
@@ -77,18 +78,6 @@ def sources_of(fn: Any) -> list[tuple[str, str]]:
             elif isinstance(used, tl.constexpr):
                 found[f"{module}.{word}", repr(used.value)] = None
     return sorted(found)
-
-
-def compiler_versions() -> tuple[str, str]:
-    """Of Triton and of the ptxas that comes with it."""
-    import triton
-
-    return triton.__version__, str(triton.knobs.nvidia.ptxas.version)
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/archsearch/kernels``, by default in ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "archsearch" / "kernels"
 
 
 def _require_compiler(arch: str) -> None:

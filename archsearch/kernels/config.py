@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
 from archsearch.errors import KernelUnavailableError
-from archsearch.evidence.proofs import Proof, proofs
+from archsearch.evidence.kept import kept_here
+from archsearch.evidence.proofs import Machine, Proof, proofs
 
 Key: TypeAlias = tuple[str, int, int]
 """Architecture ("sm_90"), the largest head dim that the row serves, and the chunk (0 where an op has none)."""
@@ -28,17 +30,31 @@ class Config:
         return cls(tiles=tiles, num_warps=num_warps, num_stages=num_stages)
 
 
+Configs: TypeAlias = Mapping[str, Config]
+"""Of each kernel of a row, by its name."""
+
+
+def digest_of_configs(configs: Configs) -> str:
+    """8 hexadecimal digits."""
+    text = repr(sorted((name, asdict(config)) for name, config in configs.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
     """The rows of one op: for each key the configuration of each of its kernels, by the kernel's name.
 
-    ``package`` is the plugin's import package, whose ``verified.json`` lists the rows that passed on a card.
+    ``package`` is the import package of the kernels, whose ``verified.json`` lists rows that passed on a card.
+    ``candidates`` are other configurations of a row, each of some or all of its kernels, among which
+    ``archsearch kernels tune`` finds the fastest.
     """
 
     op: str
     package: str
-    rows: Mapping[Key, Mapping[str, Config]]
+    rows: Mapping[Key, Configs]
+    candidates: Mapping[Key, Sequence[Configs]] = field(default_factory=dict)
     _forced: list[Key] = field(default_factory=list, init=False, repr=False)
+    _used: dict[Key, int | None] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         tables[self.op] = self
@@ -61,13 +77,43 @@ class Table:
         chunks = sorted(key[2] for key in of_arch if key[1] == wide)
         return (arch, wide, max((size for size in chunks if size <= chunk), default=chunks[0]))
 
-    def pick(self, arch: str, head_dim: int, chunk: int = 0) -> Mapping[str, Config]:
-        """The configurations of `key`'s row."""
-        return self.rows[self.key(arch, head_dim, chunk)]
+    def pick(self, arch: str, head_dim: int, chunk: int = 0) -> Configs:
+        """The configurations of `key`'s row, as `row` has them."""
+        return self.row(self.key(arch, head_dim, chunk))
 
-    def proof(self, key: Key) -> Proof | None:
-        """The proof on a card that covers a row with today's source and Triton, if there is one."""
-        return next((proof for proof in proofs(self.package) if proof.key == key and proof.op == self.op), None)
+    def row(self, key: Key) -> Configs:
+        """The configurations that a row runs with: the table's own, or those of the candidate in `use`."""
+        return self.configs(key, self.candidate(key))
+
+    def configs(self, key: Key, candidate: int | None = None) -> Configs:
+        """The table's own configurations of a row, or those that the candidate of that number makes of them."""
+        return self.rows[key] if candidate is None else {**self.rows[key], **self.candidates[key][candidate]}
+
+    def candidate(self, key: Key) -> int | None:
+        """The number of the candidate that a row runs with, None for the table's own configurations."""
+        return self._used.get(key)
+
+    def use(self, key: Key, candidate: int | None) -> None:
+        """From now on the row runs with that candidate; None: with the table's own configurations."""
+        self._used[key] = candidate
+
+    def digest(self, key: Key, candidate: int | None) -> str:
+        """Of a candidate's configurations, empty for the table's own."""
+        return "" if candidate is None else digest_of_configs(self.configs(key, candidate))
+
+    def proof(self, key: Key, dtype: str = "bfloat16", machine: Machine | None = None) -> Proof | None:
+        """The proof that covers a row in a dtype with today's source and Triton, if there is one: of the package's
+        list, or of what was proven on `machine`."""
+        found = self.tried(key, dtype, machine, self.candidate(key))
+        return found if found is not None and found.passed else None
+
+    def tried(self, key: Key, dtype: str, machine: Machine | None, candidate: int | None) -> Proof | None:
+        """`proof`, or what a row came to that failed on `machine`."""
+        wanted = self.op, key, dtype, self.digest(key, candidate)
+        records = (*proofs(self.package), *(kept_here(self.package, machine) if machine else ()))
+        found = [proof for proof in records if (proof.op, proof.key, proof.dtype, proof.config) == wanted]
+        # what failed here counts, whatever is listed of other cards; of several that passed the last was proven here
+        return next((proof for proof in found if not proof.passed), found[-1] if found else None)
 
     @contextmanager
     def forced(self, key: Key) -> Iterator[None]:

@@ -53,3 +53,8 @@ def obstacle(device: torch.device) -> str | None:
     if device.type != "cuda" and not interpreting() and not _standing_in.get():
         return f"tensors are on the device {device.type}, not on cuda (TRITON_INTERPRET=1 interprets kernels there)"
     return None
+
+
+def takes_kernels(device: torch.device) -> bool:
+    """Whether "auto" may run a kernel on a device."""
+    return device.type == "cuda"

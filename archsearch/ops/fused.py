@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import Table
-from archsearch.ops.impl import choose_impl
+from archsearch.ops.impl import Served, choose_impl
 
 
 def fused(table: Table, x: Tensor, size: int) -> bool:
@@ -16,8 +16,8 @@ def fused(table: Table, x: Tensor, size: int) -> bool:
     """
     double = x.dtype == torch.float64
     why = "float64 needs PyTorch" if double else "separate operations in PyTorch"
-    chosen = choose_impl(table.op, "auto", why=why, table=None if double else table, device=x.device, head_dim=size)
-    return chosen == "triton"
+    served = None if double else Served(table=table, device=x.device, dtype=x.dtype, head_dim=size)
+    return choose_impl(table.op, "auto", why=why, served=served) == "triton"
 
 
 def trained(*tensors: Tensor | None) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError, OptionsError, nearest
-from archsearch.kernels import Table, arch_of, obstacle
+from archsearch.kernels import Table, arch_of, forms, obstacle
+from archsearch.kernels import device as devices
 from archsearch.kernels.config import tables
 
 IMPLS = ("reference", "chunkwise", "triton")
@@ -25,47 +28,57 @@ KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _log = logging.getLogger("archsearch.impl")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A call that a Triton kernel may serve: by the row of ``table`` for ``head_dim`` and ``chunk``, on ``device``,
+    with operands in ``dtype``."""
+
+    table: Table
+    device: torch.device
+    dtype: torch.dtype
+    head_dim: int
+    chunk: int = 0
+
+
 def choose_impl(
     op: str,
     impl: str,
     *,
     why: str = "the fast form in PyTorch",
-    table: Table | None = None,
-    device: torch.device | None = None,
-    head_dim: int = 0,
-    chunk: int = 0,
+    served: Served | None = None,
     wanted: bool = True,
 ) -> str:
     """The implementation of `op` that a call with ``impl=impl`` runs: the one named, or for "auto" the Triton kernel
-    where the row of `table` that serves `head_dim` and `chunk` on a CUDA `device` was verified there, else the
-    PyTorch form, which is `why`. An op without a `table` has no Triton kernel; one that is not `wanted` runs only where
-    it is named, in the call or by ``ARCHSEARCH_IMPL``.
+    where the row that serves the call on a CUDA device was proven there, else the PyTorch form, which is `why`. An op
+    that is not `served` has no Triton kernel; one that is not `wanted` runs only where it is named, in the call or by
+    ``ARCHSEARCH_IMPL``.
 
     ``ARCHSEARCH_IMPL`` stands in for "auto"; "triton" there leaves an op without any Triton kernel at its PyTorch
-    form. What "auto" came to, and why, is logged once for each op and device. Inside `torch.compile` the choice is
-    made when the graph is traced. Raises `OptionsError` for a name that is no implementation,
-    `KernelUnavailableError` for one that cannot run here.
+    form. ``ARCHSEARCH_PROVE`` says whether a row of which nothing is known is proven at its first use. What "auto"
+    came to, and why, is logged once for each op and device. Inside `torch.compile` the choice is made when the graph
+    is traced. Raises `OptionsError` for a name that is no implementation, `KernelUnavailableError` for one that cannot
+    run here.
     """
-    has_kernel = table is not None and device is not None
-    place = str(device) if device is not None else ""
-    chosen: str = _choose(op, impl, why, has_kernel, wanted, place, head_dim, chunk)
+    call = None if served is None else (str(served.device), served.dtype, served.head_dim, served.chunk)
+    chosen: str = _choose(op, impl, why, wanted, call, torch.compiler.is_compiling())
     return chosen
 
 
 def choose_attention(table: Table, q: Tensor, v: Tensor, impl: str, *, why: str, wanted: bool = True) -> str:
     """`choose_impl` for softmax attention of q `[..., D]` and v `[..., Dv]` by the op and the kernels of `table`."""
-    return choose_impl(
-        table.op,
-        impl,
-        why=why,
-        table=table if q.dtype in KERNEL_DTYPES else None,
-        device=q.device,
-        head_dim=max(q.shape[-1], v.shape[-1]),
-        wanted=wanted,
-    )
+    kind = q.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+    head_dim = max(q.shape[-1], v.shape[-1])
+    served = Served(table=table, device=q.device, dtype=dtype, head_dim=head_dim)
+    return choose_impl(table.op, impl, why=why, served=served if q.dtype in KERNEL_DTYPES else None, wanted=wanted)
 
 
-def _choose(op: str, impl: str, why: str, has_kernel: bool, wanted: bool, place: str, head_dim: int, chunk: int) -> str:
+_Call: TypeAlias = tuple[str, torch.dtype, int, int]
+"""Device, dtype, head dim and chunk: constants, as a compiled graph can hold them."""
+
+
+def _choose(op: str, impl: str, why: str, wanted: bool, call: _Call | None, traced: bool) -> str:
+    place, has_kernel = "" if call is None else call[0], call is not None
     source = f'{op}(impl="{impl}")'
     override = os.environ.get(VARIABLE) or "auto"
     if impl != "auto":
@@ -75,16 +88,14 @@ def _choose(op: str, impl: str, why: str, has_kernel: bool, wanted: bool, place:
     elif override != "auto":
         source = f"{op}: {VARIABLE}={override}"
         chosen = _say(op, place, override, f"{VARIABLE} is set")
+    elif call is not None and wanted and devices.takes_kernels(torch.device(place)):
+        return _proven(op, why, call, traced)
     else:
-        considered = place.startswith("cuda") and has_kernel and wanted
-        refusal = _unverified(op, place, head_dim, chunk) if considered else ""
-        if refusal is None:
-            return _say(op, place, "triton", "its configuration was verified on this architecture")
-        return _say(op, place, "chunkwise", f"{why} ({refusal})" if refusal else why)
+        return _say(op, place, "chunkwise", why)
     if chosen not in IMPLS:
         raise OptionsError(f"{source}: unknown implementation{nearest(chosen, IMPLS)}; use {_offered(has_kernel)}")
     if chosen == "triton":
-        _require(source, op, has_kernel, place, head_dim, chunk)
+        _require(source, op, call)
     return chosen
 
 
@@ -92,25 +103,21 @@ def _choose(op: str, impl: str, why: str, has_kernel: bool, wanted: bool, place:
 _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _unverified(op: str, place: str, head_dim: int, chunk: int) -> str | None:
-    """Why "auto" does not take the Triton kernel on a CUDA device, None where it does."""
-    device, table = torch.device(place), tables[op]
-    hindrance = obstacle(device)
-    if hindrance:
-        return hindrance
-    try:
-        key = table.key(arch_of(device), head_dim, chunk)
-    except KernelUnavailableError as error:
-        return str(error)
-    if table.proof(key) is None:
-        return f"the Triton kernel of {key[0]}, head dim {key[1]}, chunk {key[2]} is not verified with this Triton"
-    return None
+def _proven(op: str, why: str, call: _Call, traced: bool) -> str:
+    """The kernel, or the form in PyTorch where its row is not proven."""
+    place, dtype, head_dim, chunk = call
+    named = str(dtype).removeprefix("torch.")
+    refusal = forms.refusal(tables[op], torch.device(place), head_dim, chunk, named, traced=traced)
+    if refusal is None:
+        return _say(op, place, "triton", f"its configuration was proven on this card in {named}")
+    return _say(op, place, "chunkwise", f"{why} ({refusal})")
 
 
-def _require(source: str, op: str, has_kernel: bool, place: str, head_dim: int, chunk: int) -> None:
+def _require(source: str, op: str, call: _Call | None) -> None:
     """Raises `KernelUnavailableError` unless the Triton kernel can run."""
-    if not has_kernel:
-        raise KernelUnavailableError(f"{source} cannot run here: {op} has no such form; use {_offered(has_kernel)}")
+    if call is None:
+        raise KernelUnavailableError(f"{source} cannot run here: {op} has no such form; use {_offered(False)}")
+    place, _, head_dim, chunk = call
     device = torch.device(place)
     hindrance = obstacle(device)
     if hindrance:

@@ -32,6 +32,7 @@ from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
 from archsearch.search.added import parts_beside
 from archsearch.search.failures import Failure, Place
+from archsearch.search.kernels_ahead import proven_ahead
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.presence import LeaveAtOnce, StopSignals, heartbeat
@@ -42,7 +43,7 @@ from archsearch.search.scraps import passing_folder
 from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import Briefing, TrialProgress, View
-from archsearch.search.workers import train
+from archsearch.search.workers import demand_of, train
 from archsearch.source import Part
 from archsearch.storage import SearchRecord, Store
 from archsearch.training.checkpoint import check_store
@@ -214,10 +215,17 @@ class Drive:
                 f"{listing(unpackaged)} is not installed as a package, and the workers of a cluster could not "
                 "import it: package it, or run the search on this machine"
             )
-        self._campaign = Campaign(self._problem, store=self._store, search_id=self._search_id, device=found.device)
+        self._plugins = pack_plugins(self._registry)
+        demand = demand_of(spec.resources, found.device)
+        self._campaign = Campaign(
+            self._problem,
+            store=self._store,
+            search_id=self._search_id,
+            device=found.device,
+            proven=proven_ahead(self._problem, demand, self._plugins, tell=self._view.noted),
+        )
         self.campaign.prepare(looked)
         self._view.begun(self._briefing(looked))
-        self._plugins = pack_plugins(self._registry)
         self._parts = [(part.name, part.version, part.digest) for part in self._problem.parts()]
         self._checkpoints = self._checkpoint_place(local=found.local)
         train(self, self._stop, device=found.device, resources=spec.resources)

@@ -11,10 +11,12 @@ from typing import Any
 from archsearch.analysis.objectives import Objective
 from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
+from archsearch.kernels.forms import Use
 from archsearch.search.problem import RECALL, Problem, Verdict
 from archsearch.storage import MetricValue, NewTrial, Store, TrialRecord
 from archsearch.tasks import Task
 from archsearch.training import form_of, measurement_key
+from archsearch.training.forms import of_arch
 
 SPLITS = ("validation", "test")
 
@@ -62,10 +64,19 @@ class Ending:
 class Ledger:
     """Writes the trials of one search."""
 
-    def __init__(self, problem: Problem, store: Store, search_id: int, *, device: str = "cpu") -> None:
-        """``device`` is the kind that workers train on: results of another kind are not taken for theirs."""
+    def __init__(
+        self,
+        problem: Problem,
+        store: Store,
+        search_id: int,
+        *,
+        device: str = "cpu",
+        proven: frozenset[Use] = frozenset(),
+    ) -> None:
+        """``device`` is the kind that workers train on, and ``proven`` the rows of kernels that they take: results of
+        other kinds and forms are not taken for theirs."""
         self._problem, self._registry, self._store, self.search_id = problem, problem.registry, store, search_id
-        self._device, self._form = device, form_of(device)
+        self._device, self._proven = device, proven
 
     def open(
         self,
@@ -182,7 +193,8 @@ class Ledger:
 
     def _key(self, arch: ArchSpec, task: Task, seed: int) -> str:
         recipe = self._problem.spec.training
-        return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=self._form)
+        form = form_of(self._device, of_arch(self._proven, arch, self._registry))
+        return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=form)
 
     def _add(
         self,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from archsearch.analysis.running_front import FrontPoint, RunningFront
 from archsearch.arch import ArchSpec
 from archsearch.errors import ArchsearchError
+from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
 from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
 from archsearch.search.problem import Problem, Verdict
@@ -74,12 +75,13 @@ class Campaign:
         store: Store,
         search_id: int,
         device: str = "cpu",
+        proven: frozenset[Use] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``clock``, in seconds, is for tests."""
+        """``proven`` are the rows of kernels that workers take; ``clock``, in seconds, is for tests."""
         self.problem, self.progress, self._clock = problem, Progress(), clock
         self._registry, self._store = problem.registry, store
-        self._ledger = Ledger(problem, store, search_id, device=device)
+        self._ledger = Ledger(problem, store, search_id, device=device, proven=proven)
         self._settings = problem.spec.search
         self._front = RunningFront(problem.objectives)
         self._known: dict[str, _Known] = {}

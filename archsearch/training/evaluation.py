@@ -6,7 +6,8 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from archsearch.arch import ArchSpec
 from archsearch.costs import CostModel
 from archsearch.errors import SpecError, listing
 from archsearch.exercise import unexercised_layers
+from archsearch.kernels.forms import held
 from archsearch.laws import judged_by_steps, untrainable
 from archsearch.measurement import Measurement
 from archsearch.model.process_settings import usual_settings
@@ -26,6 +28,7 @@ from archsearch.tasks import CheckedTask, Task
 from archsearch.training.blame import first_fault
 from archsearch.training.checkpoint import Checkpoint, told
 from archsearch.training.fit import Fit
+from archsearch.training.forms import settled_forms
 from archsearch.training.group import ALONE, Group
 from archsearch.training.judge import Judge, NotFiniteError, autocast
 from archsearch.training.key import device_kind, key_of_run, parts_versions, runtime_versions
@@ -84,14 +87,15 @@ class Evaluation:
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
         self._judge = _checked_judge(arch, task, recipe, seed, registry, self.device, group)
-        self.key = key_of_run(arch, task, recipe, seed, registry)
+        self._forms = settled_forms(arch, recipe, registry, device=self.device, by_steps=self._judge.by == "steps")
+        self.key = key_of_run(arch, task, recipe, seed, registry, self._forms)
         self._checkpoint = Checkpoint(checkpoint) if checkpoint is not None else None
         self._saved_at = time.monotonic()
         self._sweep: list[dict[str, Any]] = []
         self._best: dict[str, Any] | None = None
         self._fit: Fit | None = None
         self._promised = False
-        with usual_settings(recipe.threads):
+        with self._settings():
             self._restore()
 
     @property
@@ -117,7 +121,7 @@ class Evaluation:
 
     def advance(self, seconds: float) -> Progress:
         """Trains for about `seconds`, at least one step; stops early when a learning rate is done."""
-        with usual_settings(self.recipe.threads):
+        with self._settings():
             fit = self._fit = self._fit or self._new_fit()
             start = time.perf_counter()
             while not fit.done:
@@ -134,13 +138,19 @@ class Evaluation:
         """The result; raises `SpecError` before `done`."""
         if not self.done:
             raise SpecError("the evaluation is not done: advance it until `done`")
-        with usual_settings(self.recipe.threads):
+        with self._settings():
             return self._measurement()
 
     def discard(self) -> None:
         """Removes the checkpoint."""
         if self._checkpoint is not None and self._group.leads:
             self._checkpoint.remove()
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        """What is the same in every part of the trial, whatever happens around it."""
+        with usual_settings(self.recipe.threads), held(self._forms):
+            yield
 
     def _new_fit(self) -> Fit:
         return self._fit_at(self.recipe.learning_rates[len(self._sweep)])
@@ -224,7 +234,8 @@ class Evaluation:
 
     def _runtime(self) -> dict[str, str]:
         workers = {"workers": str(self._group.size)} if self._group.size > 1 else {}
-        return {**runtime_versions(self.device), **workers}
+        kernels = {} if self._forms is None else {"kernels": self._forms.told}
+        return {**runtime_versions(self.device), **workers, **kernels}
 
     def _reasons(self) -> str:
         told = [f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep[:_REASONS]]

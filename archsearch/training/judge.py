@@ -103,10 +103,10 @@ class Judge:
         """Logits `[n, V]` at the scored positions, row by row."""
         if self.by == "forward":
             return model.logits_at(tokens, scored, ctx=Context(progress=progress))
-        return _stepped(model, tokens, scored, progress)
+        return stepped(model, tokens, scored, progress)
 
 
-def _stepped(model: HybridLM, tokens: Tensor, scored: Tensor, progress: float) -> Tensor:
+def stepped(model: HybridLM, tokens: Tensor, scored: Tensor, progress: float) -> Tensor:
     """Logits `[n, V]` at the `scored` `[B, T]` positions, each read by a step after a prompt."""
     places = scored.any(0).nonzero()[:, 0].tolist()
     if not places:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-from functools import cache
-from importlib.metadata import entry_points
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from archsearch.arch import ArchSpec, digest_of
 from archsearch.composition import mixers_of
-from archsearch.evidence.proofs import SHARED, Proofs, proofs
+from archsearch.kernels.forms import Forms, Use, proven_here
+from archsearch.kernels.forms import digest_of as digest_of_uses
 from archsearch.ops.impl import VARIABLE
 from archsearch.recipe import Recipe
-from archsearch.registry import GROUP, Registry
+from archsearch.registry import Registry
 from archsearch.tasks import Task
+from archsearch.training.forms import packages_of
 
 
 def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
@@ -52,28 +52,14 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
-def form_of(device: str) -> str:
+def form_of(device: str, proven: Iterable[Use] = ()) -> str:
     """The form in which ops run on a kind of device: ``ARCHSEARCH_IMPL``, else "auto".
 
-    On "cuda" "auto" has a digest of the kernels that are verified, since those run there and others do not.
+    On "cuda" "auto" has a digest of the rows of kernels that are `proven`, since those run there and others do not.
     """
     form = os.environ.get(VARIABLE) or "auto"
-    if form != "auto" or device != "cuda":
-        return form
-    return f"auto {_verified(frozenset(package for package in _packages() if package in sys.modules))}"
-
-
-@cache
-def _packages() -> frozenset[str]:
-    """The packages of plugins; those that were loaded may bring verified kernels."""
-    return frozenset(entry.module for entry in entry_points(group=GROUP))
-
-
-@cache
-def _verified(packages: frozenset[str]) -> str:
-    plugins = {package for package in packages if hasattr(sys.modules[package], "__path__")}
-    holders = {holder for package in plugins | {SHARED} for holder in Proofs.holders(package)}
-    return digest_of(sorted((proof.op, *proof.key) for holder in holders for proof in proofs(holder)))
+    proven = list(proven)
+    return form if form != "auto" or not (proven or device == "cuda") else f"auto {digest_of_uses(proven)}"
 
 
 def measurement_key(
@@ -103,7 +89,11 @@ def device_kind(wanted: str) -> str:
     return wanted
 
 
-def key_of_run(arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry) -> str:
-    """`measurement_key` on the device that the recipe comes to in this process."""
+def key_of_run(
+    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry, forms: Forms | None = None
+) -> str:
+    """`measurement_key` on the device that the recipe comes to in this process, with the `forms` of the trial, or those
+    that are proven now."""
     device = device_kind(recipe.device)
-    return measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device))
+    proven = proven_here(packages_of(arch, registry), torch.device(device)) if forms is None else forms.proven
+    return measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device, proven))

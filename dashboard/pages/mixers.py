@@ -19,7 +19,7 @@ from ..figures.costs import cost_curves
 from ..option_state import adopt, keep
 from ..queries.compare import UNITS, WITH_UNITS
 from ..queries.conformance import COMMAND, conformance_of
-from ..queries.kernels import held_results, kernel_figures, proofs_table
+from ..queries.kernels import forms_table, held_results, kernel_figures
 from ..queries.mixers import (
     LABELS,
     MEASURED,
@@ -168,11 +168,13 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
         st.code(COMMAND, language="sh")
     else:
         table(found.table, "conformance_table", file=f"conformance_{mixer.name}.csv", height="content")
-    proofs = proofs_table(mixer)
-    if proofs.empty:
-        st.caption("No kernel configuration of this plugin has passed the checks on a card yet.")
+    st.subheader("Kernels")
+    forms = forms_table(mixer)
+    if forms.empty:
+        st.caption("PyTorch runs its ops: none of its kernels was put to the proof on a card here yet.")
     else:
-        table(proofs, "proofs_table", file=f"{mixer.name}_proofs.csv")
+        table(forms, "forms_table", file=f"{mixer.name}_kernels.csv")
+        st.caption("A row of which nothing is known is proven at its first use on a card; PyTorch runs elsewhere.")
 
 
 def _figures() -> None:

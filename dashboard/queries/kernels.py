@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from archsearch.bench.results.frames import kernel_frame
 from archsearch.bench.results.schema import Environment, Results
 from archsearch.errors import SpecError
 from archsearch.evidence.conformance import package_of
-from archsearch.evidence.proofs import Proofs
+from archsearch.evidence.standing import standings
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
 
@@ -91,8 +92,8 @@ def _versions(found: Environment) -> str:
     return f"archsearch {found.archsearch}, torch {found.torch}, Triton {found.triton}, driver {found.driver}"
 
 
-def proofs_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
-    """The kernel configurations of the mixer's plugin that passed every check on a card, stale ones too."""
+def forms_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
+    """Which form the kernels of the mixer's plugin run in, row by row and dtype by dtype: why, on which card, and
+    proven when; of what was put to the proof here or is listed by the plugin."""
     package = package_of(mixer)
-    holders = Proofs.holders(package) if package else []
-    return pd.DataFrame([proof.model_dump() for holder in holders for proof in Proofs.listed(holder)])
+    return pd.DataFrame([asdict(row) for row in standings([package] if package else [])])

@@ -15,6 +15,7 @@ from .options import PRESETS, LinearOptions
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
+    from archsearch.proving import Check
 
     from .layer import LinearMixer
 
@@ -77,11 +78,16 @@ def register_ops(register: RegisterOps) -> None:
 
 @hookimpl
 def register_kernels(register: RegisterKernels) -> None:
-    """The kernels that are compiled ahead of time."""
+    """The kernels that are compiled ahead of time, and what proves them."""
 
     def kernels(arch: str) -> Iterable[Build]:
         from .triton.builds import builds
 
         return builds(arch)
 
-    register("linear", kernels)
+    def checks() -> Iterable[Check]:
+        from .triton.checks import checks
+
+        return checks()
+
+    register("linear", kernels, checks=checks)

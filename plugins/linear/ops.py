@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
-from archsearch.ops.impl import choose_impl
+from archsearch.ops.impl import Served, choose_impl
 
 from .checks import OP, check_sequence, check_step
 from .chunk.form import chunkwise
@@ -51,10 +51,7 @@ def linear_attention(
         OP,
         impl,
         why="the chunkwise form in PyTorch",
-        table=None if torch.float64 in (q.dtype, v.dtype) else TABLE,
-        device=q.device,
-        head_dim=max(q.shape[-1], v.shape[-1]),
-        chunk=chunk_size,
+        served=None if torch.float64 in (q.dtype, v.dtype) else _served(q, v, chunk_size),
     )
     given = _Given(tokens=tokens, decay=decay, initial_state=initial_state, cu_seqlens=cu_seqlens)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -62,6 +59,20 @@ def linear_attention(
         return _by_kernel(given, scale=scale, chunk_size=chunk_size, want_state=want_state)
     chunks = 0 if chosen == "reference" else chunk_size
     return _in_pytorch(given, scale=scale, chunk_size=chunks, want_state=want_state)
+
+
+def _served(q: Tensor, v: Tensor, chunk_size: int) -> Served:
+    return Served(
+        table=TABLE,
+        device=q.device,
+        dtype=torch.promote_types(q.dtype, v.dtype),
+        head_dim=max(q.shape[-1], v.shape[-1]),
+        chunk=chunk_size,
+    )
+
+
+def _served_step(q: Tensor) -> Served:
+    return Served(table=STEP_TABLE, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +131,7 @@ def linear_attention_step(
         STEP_TABLE.op,
         impl,
         why="the recurrence in PyTorch",
-        table=None if q.dtype == torch.float64 else STEP_TABLE,
-        device=q.device,
-        head_dim=q.shape[-1],
+        served=None if q.dtype == torch.float64 else _served_step(q),
     )
     decay = check_step(tokens, state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

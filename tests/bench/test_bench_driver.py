@@ -1,4 +1,4 @@
-"""`make gpu`: which tests it runs, and that its commands exist."""
+"""`make gpu`: its commands exist, and it ends in time with what it has."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from archsearch.bench.builds import all_builds
+from archsearch.bench.kernels import ops_of
 from archsearch.cli import app
-from archsearch.kernels.config import tables
 from archsearch.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -31,24 +31,14 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_every_test_file_and_every_head_dim_of_a_plugins_table_is_run(driver: ModuleType, registry: Registry) -> None:
-    list(all_builds(registry, "sm_90"))  # imports the tables
-    shards = driver.shards()
-    assert {shard.file for shard in shards} == set((ROOT / "tests" / "gpu").glob("test_gpu_*.py"))
-    dims = {key[1] for table in tables.values() if table.package.startswith("archsearch_plugins") for key in table.rows}
-    assert dims <= set(driver.DIMS)
-    assert all("--write-proofs" in shard.command for shard in shards)
-    assert all(not shard.dim for shard in shards if shard.file.name in driver.WHOLE)
-
-
 def test_the_laws_are_tried_on_every_built_in_mixer(driver: ModuleType) -> None:
     assert set(driver.MIXERS) == set(
         re.findall(r"^class (\w+)\(MixerConformance", driver.LAWS.read_text(), re.MULTILINE)
     )
-    command = driver.Laws("TestFull").command
-    assert command[-3:] == ["--conformance-device", "cuda", "--write-conformance"]
+    command = next(step.command for step in driver.laws() if step.name == "laws TestFull")
+    tried = ["cpu" if word == "cuda" else word for word in command]
     listed = subprocess.run(
-        [*command[:-2], "cpu", "--collect-only", *driver.Laws("TestFull").into("elsewhere")],
+        [*tried, "--collect-only", "--conformance-folder", "elsewhere"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -59,11 +49,42 @@ def test_the_laws_are_tried_on_every_built_in_mixer(driver: ModuleType) -> None:
     assert all("triton" in law for law in laws)
 
 
-def test_its_commands_exist(driver: ModuleType) -> None:
-    for command in driver.commands("h200", Path("out"), minutes=9.0, quick=True):
-        arguments = command[len(driver.CLI) :]
+def test_its_commands_exist_and_share_the_time(driver: ModuleType) -> None:
+    planned = driver.steps("h200", Path("out"), minutes=8.5, jobs=14)
+    assert [step.name for step in planned] == ["proofs", "ops", "models", "report"]
+    assert sum(step.share for step in planned) == pytest.approx(1.0)
+    for step in planned:
+        arguments = step.command[len(driver.CLI) :]
         told = CliRunner().invoke(app, [*arguments[:2], "--help"], env={"COLUMNS": "200"}).output
         assert all(argument in told for argument in arguments if argument.startswith("--"))
+
+
+def test_the_order_of_worth_names_ops_that_there_are(driver: ModuleType, registry: Registry) -> None:
+    ops = [op.name for op in ops_of(registry, first=driver.WORTH)]
+    words = driver.WORTH.split(",")
+    assert ops[0] == words[0]
+    assert [next((word for word in words if word in name), "") for name in ops[: len(words)]] != [""] * len(words)
+    assert set(words) <= set(ops)
+    assert ops.index("kda") < ops.index("nsa") < ops.index("short conv")
+
+
+def test_a_step_that_takes_too_long_is_ended_and_the_next_one_runs(
+    driver: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stand_in(name: str, code: str, share: float) -> Any:
+        return driver.Step(name, [sys.executable, "-c", code], share)
+
+    note = "import pathlib, sys; pathlib.Path({!r}).write_text('there')"
+    endless = f"{note.format(str(tmp_path / 'first'))}; import time; time.sleep(1000)"
+    planned = [
+        stand_in("endless", endless, 0.2),
+        stand_in("broken", "raise SystemExit(3)", 0.2),
+        stand_in("good", note.format(str(tmp_path / "last")), 0.6),
+    ]
+    assert not driver.run(planned, 15.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "last"]
+    assert "what it wrote so far stays" in capsys.readouterr().out
+    assert driver.run(planned[2:], 60.0)
 
 
 def test_without_a_card_it_says_so(

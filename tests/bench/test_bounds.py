@@ -25,7 +25,7 @@ from archsearch.bench.bounds.tracing import trace
 from archsearch_plugins.sliding.bench import bench_ops
 from archsearch.bench.results.work import Shape
 from archsearch.kernels.launches import listed_launches
-from archsearch.kernels.machine.cards import CARDS
+from archsearch.kernels.machine_code.cards import CARDS
 a, b = (torch.empty(64, 256, dtype=torch.bfloat16) for _ in range(2))
 out = torch.empty(64, 256)
 with listed_launches("sm_90") as found:

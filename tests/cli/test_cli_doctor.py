@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from typer.testing import Result
 
 from archsearch.cli import doctor, machine
 from archsearch.cli.dashboard import command
+from archsearch.evidence.kept import keep
+from archsearch.evidence.proofs import Proof, proven_source
 
 Run = Callable[..., Result]
 NOT_WRITABLE = "/proc/archsearch"
@@ -53,7 +56,7 @@ def test_an_empty_address_is_none_as_it_is_for_a_search(
     ("variables", "name", "told"),
     [
         ({"XDG_CACHE_HOME": NOT_WRITABLE}, "cache folder", "set XDG_CACHE_HOME, or HOME, to a folder"),
-        ({"XDG_CACHE_HOME": "", "HOME": NOT_WRITABLE}, "cache folder", "/proc/archsearch/.cache: "),
+        ({"XDG_CACHE_HOME": "", "HOME": NOT_WRITABLE}, "cache folder", "/proc/archsearch/.cache/archsearch: "),
         ({"RAY_ADDRESS": "host:port"}, "RAY_ADDRESS", "is no address of a Ray cluster"),
         ({"RAY_ADDRESS": "head"}, "RAY_ADDRESS", "has no host and port"),
         ({"RAY_ADDRESS": "ray://a..b:1"}, "RAY_ADDRESS", "nothing listens at"),
@@ -164,3 +167,24 @@ def test_doctor_imports_nothing_of_the_current_folder(poisoned: Path) -> None:
     assert not (poisoned / "imported").exists()
     found = {one["name"]: one["status"] for one in json.loads(done.stdout)["checks"]}
     assert (found["torch"], found["ray"]) == ("ok", "ok"), done.stdout
+
+
+def test_a_kernel_that_failed_here_is_named_with_its_figure(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    assert "none was put to the proof here yet" in check(run, "kernels", 0)["detail"]
+    package = "archsearch_plugins.full.triton"
+    row = {"op": "full_attention", "arch": "sm_90", "chunk": 0, "card": "H200", "driver": "580", "ptxas": "12.8"}
+    now = {**row, "package": package, "torch": version("torch"), "triton": version("triton"), "date": "2026-01-01"}
+    passed = Proof(**now, head_dim=64, source=proven_source(package))
+    keep([passed, passed.model_copy(update={"head_dim": 128, "fault": "lengths tokens=65: output 0 is off by 0.5"})])
+    found = check(run, "kernel full_attention", 0)
+    assert found["status"] == "note"
+    assert found["detail"] == (
+        "Triton for sm_90 D=64 bfloat16 on H200, driver 580, proven 2026-01-01; PyTorch for sm_90 D=128 bfloat16 on "
+        "H200, driver 580: failed: lengths tokens=65: output 0 is off by 0.5"
+    )
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "sometimes")
+    assert check(run, "kernels", 1)["detail"].startswith("ARCHSEARCH_PROVE=sometimes: unknown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,17 @@ from archsearch_dashboard.queries.kernels import (
     CORE,
     FIGURE_COLUMNS,
     RESULTS,
+    forms_table,
     held_results,
     kernel_figures,
     owners_of_ops,
-    proofs_table,
 )
 from dashboard_samples import open_page, registry
 from results_samples import kernel_results, kernel_row
 
 from archsearch.bench.results import write_results
-from archsearch.evidence.proofs import Proof, Proofs
+from archsearch.evidence.kept import kept_path
+from archsearch.evidence.proofs import Proof, Proofs, proven_source
 
 
 @pytest.fixture
@@ -61,17 +63,31 @@ def test_the_ops_of_every_mixer_are_known() -> None:
         assert {owners.get(op.name) for op in loaded.measured(mixer.name).ops()} == {mixer.name}
 
 
-def test_proofs_are_found_in_the_folder_of_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert proofs_table(registry().mixer("full")).empty
-    (tmp_path / "proven" / "triton").mkdir(parents=True)
-    for folder in ("proven", "proven/triton"):
-        (tmp_path / folder / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("archsearch_dashboard.queries.kernels.package_of", lambda mixer: "proven")
-    row = {"op": "op", "arch": "sm_90", "head_dim": 64, "chunk": 0, "source": "", "card": "H200", "driver": "580"}
-    proof = Proof(**row, torch="2.11.0", triton="3.6.0", ptxas="12.8", date="2026-01-01")
-    Proofs(records=(proof,)).write(tmp_path / "proven" / "triton" / Proofs.FILE)
-    assert proofs_table(registry().mixer("full"))["head_dim"].tolist() == [64]
+def test_the_form_of_every_row_that_was_put_to_the_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    full = registry().mixer("full")
+    assert forms_table(full).empty
+    package = "archsearch_plugins.full.triton"
+    row = {"op": "op", "arch": "sm_90", "head_dim": 64, "chunk": 0, "card": "H200", "driver": "580", "ptxas": "12.8"}
+    now = {"package": package, "torch": version("torch"), "triton": version("triton"), "date": "2026-01-01", **row}
+    passed = Proof(**now, source=proven_source(package), cases=9)
+    failed = passed.model_copy(update={"dtype": "float32", "fault": "lengths: output 0 is off by 0.5"})
+    stale = passed.model_copy(update={"head_dim": 128, "source": "other"})
+    other = passed.model_copy(update={"package": "archsearch_plugins.moba.triton"})
+    Proofs(records=(passed, failed, stale, other)).write(kept_path())
+    found = forms_table(full)
+    assert found[["row", "dtype", "form", "why", "proven"]].to_numpy().tolist() == [
+        ["sm_90 D=64", "bfloat16", "triton", "passed 9 cases", "2026-01-01"],
+        ["sm_90 D=64", "float32", "pytorch", "failed: lengths: output 0 is off by 0.5", "2026-01-01"],
+        [
+            "sm_90 D=128",
+            "bfloat16",
+            "pytorch",
+            "the kernels have changed: it is proven again at its next use",
+            "2026-01-01",
+        ],
+    ]
+    assert set(found["card"]) == {"H200, driver 580"}
 
 
 def test_the_page_shows_figures_and_names_a_broken_file(folder: Path, empty_url: str) -> None:

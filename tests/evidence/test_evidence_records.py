@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from archsearch.errors import SpecError
+from archsearch.evidence import proofs
 from archsearch.evidence.compiled import Report
 from archsearch.evidence.conformance import ConformanceRecords
 from archsearch.evidence.digests import source_digest
 from archsearch.evidence.proofs import Proof, Proofs, proven_source
 from archsearch.evidence.records import Records
-from archsearch.training import key
+from archsearch.kernels.forms import proven_here
 
 KINDS: list[type[Records[Any]]] = [Proofs, ConformanceRecords, Report]
 BROKEN = {
@@ -122,20 +124,18 @@ def test_a_digest_is_of_every_python_file_of_all_the_packages(package: str, tmp_
     assert digest(package, "archsearch.evidence") != both
 
 
-def test_the_form_of_ops_on_a_card_knows_the_proofs_in_a_plugins_folders(
+def test_rows_that_a_packages_list_proves_are_known_where_there_is_no_card(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     __import__(package)
-    monkeypatch.setattr(key, "_packages", lambda: frozenset({package}))
-    monkeypatch.setattr("archsearch.evidence.proofs.triton_version", lambda: "3.6.0")
-    monkeypatch.delenv(key.VARIABLE, raising=False)
-    forms = []
+    monkeypatch.setattr(proofs, "triton_version", lambda: "3.6.0")
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "cache"))
+    holder, found = f"{package}.triton", []
     source_digest.cache_clear()
-    for records in ((), (proof(source="other"),), (proof(source=proven_source(f"{package}.triton")),)):
+    for records in ((), (proof(source="other"),), (proof(source=proven_source(holder)),)):
         Proofs(records=records).write(tmp_path / package / "triton" / Proofs.FILE)
-        key.proofs.cache_clear()
-        key._verified.cache_clear()
-        forms.append(key.form_of("cuda"))
-    key.proofs.cache_clear()
-    key._verified.cache_clear()
-    assert forms[0] == forms[1] != forms[2]
+        proofs.proofs.cache_clear()
+        found.append(proven_here([package], torch.device("cpu")))
+    proofs.proofs.cache_clear()
+    row = holder, "op", ("sm_90", 64, 0), "bfloat16", ""
+    assert found == [frozenset(), frozenset(), frozenset({row})]

@@ -1,69 +1,45 @@
-"""Tests on a card; with --write-proofs the rows whose checks all passed are listed.
+"""The checks that prove rows on a card, as tests: there over every row and case (-m gpu).
 
 Where there is no card, one case of each check runs in the default run under Triton's interpreter, in the first and
-smallest row of its table, so that no check is first tried on a card; all others are skipped.
+smallest row of its table, so that no check is first tried on a card.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from gpu_proofs import Ledger, refuse_partial_runs, write_proofs
-from gpu_samples import samples
+from known_checks import DEVICE, known_checks
 
-NO_CARD = "no CUDA device here: a kernel is proven on a card only (--interpreted tries the tests on the CPU)"
-_HERE = Path(__file__).parent
-sys.path += [str(_HERE.parent / room) for room in ("plugins", "model")]  # whose cases are shared
-_ledger = Ledger()
+from archsearch.kernels import arch_of
+from archsearch.proving import Check
+from archsearch.proving.rows import DTYPES, ON_THE_CPU, dtype_named
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    refuse_partial_runs(config)
+NO_CARD = "no CUDA device here: a kernel is proven on a card only (--interpreted tries the checks on the CPU)"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Before any is deselected: a row is proven by all of its checks, or not at all."""
-    here = [item for item in items if _HERE in item.path.parents and item.path.name.startswith("test_gpu_")]
-    every = torch.cuda.is_available() or config.getoption("--interpreted")
-    sampled = [] if every else samples(here)
-    for item in here:
-        _ledger.plan(item)
-        if item in sampled:
-            continue
-        item.add_marker(pytest.mark.gpu)
-        if not every:
-            item.add_marker(pytest.mark.skip(reason=NO_CARD))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "check" in metafunc.fixturenames:
+        every = DEVICE.type == "cuda" or metafunc.config.getoption("--interpreted")
+        found = [case for checks in known_checks().values() for check in checks for case in _cases(check, every=every)]
+        metafunc.parametrize(("check", "case", "key", "dtype"), found)
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _ledger.record(report)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    folder = session.config.getoption("--proofs-folder")
-    if session.config.getoption("--write-proofs") and torch.cuda.is_available():
-        write_proofs(_ledger, Path(folder) if folder else None)
+def _cases(check: Check, *, every: bool) -> Iterator[Any]:
+    arch = arch_of(DEVICE)
+    keys = [key for key in check.table.rows if key[0] == arch][: None if every else 1]
+    for key in keys:
+        for name in DTYPES if DEVICE.type == "cuda" else ON_THE_CPU:
+            for case in check.cases if every else check.samples[:1]:
+                label = f"{check.table.op}-D{key[1]}-C{key[2]}-{name}-{check.label(case)}"
+                marks = [pytest.mark.gpu] if every else []
+                yield pytest.param(check, case, key, dtype_named(name), id=label.replace(" ", "-"), marks=marks)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     config = terminalreporter.config
-    if not (torch.cuda.is_available() or config.getoption("--interpreted")) and "gpu" in config.option.markexpr.split():
+    asked = config.option.markexpr == "gpu"
+    if asked and not (torch.cuda.is_available() or config.getoption("--interpreted")):
         terminalreporter.write_line(NO_CARD)
-
-
-@pytest.fixture(autouse=True)
-def _poisoned() -> Iterator[None]:
-    """What is allocated next holds NaN until it is written: the memory of small and of large tensors that were."""
-    if torch.cuda.is_available():
-        held = [torch.full((2**17,), torch.nan, device="cuda") for _ in range(256)]
-        held += [torch.full((2**26,), torch.nan, device="cuda") for _ in range(4)]
-        torch.cuda.synchronize()
-        del held
-    yield
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

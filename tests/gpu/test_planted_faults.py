@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-import test_gpu_full
-import test_gpu_full_ranges
-import test_gpu_fused
-import test_gpu_linear
-import test_gpu_moba
-import test_gpu_nsa
-import test_gpu_window
 import torch
+from known_checks import known_checks
 from triton.runtime.interpreter import InterpretedFunction
 
-from archsearch.kernels import Key
+from archsearch.proving import Attempt
+from archsearch.proving.attempt import attempt_row
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="faults are planted in interpreted kernels")
-SMALL: Key = ("sm_90", 16, 0)
-
-
-def _moba() -> None:
-    test_gpu_moba.test_lengths(SMALL, 65)
-
-
-def _nsa() -> None:
-    test_gpu_nsa.test_lengths(SMALL, 15)
-
-
-def _window() -> None:
-    test_gpu_window.test_lengths(SMALL, 33, 7, 5)
-
-
-def _ranges() -> None:
-    test_gpu_full_ranges.test_lengths(SMALL, 33, (4, 2))
-
-
-def _linear() -> None:
-    test_gpu_linear.test_lengths(("sm_90", 16, 16), "delta", "channel", 33)
-
-
-FAULTS: dict[tuple[str, str], Callable[[], None]] = {
-    ("range_forward", "o"): _ranges,
-    ("range_grad_query", "dq"): _ranges,
-    ("range_grad_keys", "dk"): _ranges,
-    ("chosen_forward", "parts"): _moba,
-    ("chosen_grad_keys", "dv"): _moba,
-    ("chosen_grad_query", "parts"): _moba,
-    ("selection_forward", "o"): _nsa,
-    ("selection_grad_query", "dq"): _nsa,
-    ("attention_forward", "o"): _window,
-    ("queries_backward", "dq"): _window,
-    ("keys_backward", "dv"): _window,
-    ("outputs", "o"): _linear,
-    ("d_inputs", "d_k"): _linear,
-    ("decode_splits", "partial"): lambda: test_gpu_full.test_lengths(SMALL, 65, (4, 2)),
-    ("conv_forward", "y"): lambda: test_gpu_fused.test_conv(("sm_90", 4, 0), 33, "silu"),
-    ("gated_backward", "d_gate"): lambda: test_gpu_fused.test_gated_norm(SMALL, 19, "silu"),
-    ("unit_forward", "unit"): lambda: test_gpu_fused.test_unit_length(SMALL, 19),
-    ("gate_forward", "out"): lambda: test_gpu_fused.test_plain_gates(("sm_90", 1, 0), "sigmoid"),
+FAULTS: dict[tuple[str, str], tuple[str, str]] = {
+    ("range_forward", "o"): ("full_attention", "lengths"),
+    ("range_grad_query", "dq"): ("full_attention", "lengths"),
+    ("range_grad_keys", "dk"): ("full_attention", "lengths"),
+    ("chosen_forward", "parts"): ("moba_attention", "packed"),
+    ("chosen_grad_keys", "dv"): ("moba_attention", "packed"),
+    ("chosen_grad_query", "parts"): ("moba_attention", "packed"),
+    ("selection_forward", "o"): ("nsa_attention", "narrower heads in a group of 3"),
+    ("selection_grad_query", "dq"): ("nsa_attention", "narrower heads in a group of 3"),
+    ("attention_forward", "o"): ("window_attention", "narrower heads"),
+    ("queries_backward", "dq"): ("window_attention", "narrower heads"),
+    ("keys_backward", "dv"): ("window_attention", "narrower heads"),
+    ("outputs", "o"): ("linear_attention", "gates that forget"),
+    ("d_inputs", "d_k"): ("linear_attention", "gates that forget"),
+    ("decode_splits", "partial"): ("full_attention", "step"),
+    ("conv_forward", "y"): ("short_conv", "lengths"),
+    ("gated_backward", "d_gate"): ("gated_norm", "lengths"),
+    ("unit_forward", "unit"): ("unit_length", "lengths"),
+    ("gate_forward", "out"): ("gates", "plain gates"),
 }
-"""By kernel and what it writes: a check of a row that runs it."""
+"""By kernel and what it writes: the op and a check of its rows that runs it."""
 
 
 @pytest.mark.parametrize(("kernel", "output"), FAULTS, ids=[f"{kernel}-{output}" for kernel, output in FAULTS])
@@ -79,11 +50,11 @@ def test_a_wrong_result_of_a_kernel_is_caught(kernel: str, output: str, monkeypa
         return result
 
     monkeypatch.setattr(InterpretedFunction, "run", run_wrongly)
-    with pytest.raises(AssertionError, match=r"is off by|not close"):
-        FAULTS[kernel, output]()
+    op, name = FAULTS[kernel, output]
+    check = next(check for check in known_checks()[op] if check.name == name)
+    key = next(key for key in check.table.rows if key[0] == "sm_90")
+    attempt = Attempt(key=key, device=torch.device("cpu"), dtype=torch.float32)
+    found = attempt_row(attempt, [check])
     assert planted, "the check ran another kernel"
-
-
-@pytest.mark.parametrize("check", [_ranges, _window, test_gpu_fused.test_conv_of_packed_sequences_and_one_token])
-def test_right_results_pass_the_same_checks(check: Callable[..., None]) -> None:
-    check() if check in (_ranges, _window) else check(("sm_90", 4, 0))
+    assert "is off by" in found.fault
+    assert found.fault.startswith(name)

@@ -12,7 +12,7 @@ import torch
 from archsearch.errors import KernelUnavailableError
 from archsearch.evidence import proofs
 from archsearch.evidence.digests import source_digest
-from archsearch.kernels import Config, Table, arch_of
+from archsearch.kernels import Config, Table, arch_of, forms
 from archsearch.ops import impl
 
 ROWS = {
@@ -21,6 +21,13 @@ ROWS = {
     ("sm_90", 128, 32): {"forward": Config(tiles={"M": 16})},
     ("sm_80", 64, 64): {"forward": Config(tiles={"M": 8})},
 }
+
+
+MACHINE = proofs.Machine(card="H200", arch="sm_90", driver="570", torch="2.11.0", triton="3.6.0", ptxas="12.8")
+
+
+def served(table: Table, head_dim: int, chunk: int = 64, device: str = "cpu") -> impl.Served:
+    return impl.Served(table=table, device=torch.device(device), dtype=torch.bfloat16, head_dim=head_dim, chunk=chunk)
 
 
 @pytest.fixture
@@ -109,12 +116,13 @@ def test_a_changed_kernel_makes_the_proof_stale(plugin: str, tmp_path: Path) -> 
 
 def test_auto_takes_triton_on_a_card_only_where_it_was_verified(plugin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(op="proved", package=plugin, rows=ROWS)
-    monkeypatch.setattr(impl, "arch_of", lambda device: "sm_90")
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "listed")
+    monkeypatch.setattr(forms, "arch_of", lambda device: "sm_90")
+    monkeypatch.setattr(forms.machines, "machine_of", lambda device: MACHINE)
+    forms.forget()
 
     def chosen(head_dim: int, chunk: int, device: str = "cuda") -> str:
-        return impl.choose_impl(
-            "proved", "auto", table=table, device=torch.device(device), head_dim=head_dim, chunk=chunk
-        )
+        return impl.choose_impl("proved", "auto", served=served(table, head_dim, chunk, device))
 
     assert chosen(64, 64) == "triton"
     assert chosen(64, 32) == "chunkwise"
@@ -125,14 +133,13 @@ def test_auto_takes_triton_on_a_card_only_where_it_was_verified(plugin: str, mon
 def test_triton_by_name_runs_under_the_interpreter_and_else_says_why_not(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu = torch.device("cpu")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert impl.choose_impl("tabled", "triton", table=table, device=cpu, head_dim=64, chunk=64) == "triton"
+    assert impl.choose_impl("tabled", "triton", served=served(table, 64)) == "triton"
     with pytest.raises(KernelUnavailableError, match="head_dim = 512"):
-        impl.choose_impl("tabled", "triton", table=table, device=cpu, head_dim=512, chunk=64)
+        impl.choose_impl("tabled", "triton", served=served(table, 512))
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(KernelUnavailableError, match="tensors are on the device cpu, not on cuda"):
-        impl.choose_impl("tabled", "triton", table=table, device=cpu, head_dim=64, chunk=64)
+        impl.choose_impl("tabled", "triton", served=served(table, 64))
 
 
 def test_the_environment_leaves_ops_without_a_kernel_at_their_pytorch_form(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +151,7 @@ def test_the_choice_leaves_no_break_in_a_compiled_graph(table: Table, monkeypatc
     monkeypatch.setenv("TRITON_INTERPRET", "1")
 
     def double_or_triple(x: torch.Tensor, wanted: str) -> torch.Tensor:
-        chosen = impl.choose_impl("tabled", wanted, table=table, device=x.device, head_dim=x.shape[-1], chunk=64)
+        chosen = impl.choose_impl("tabled", wanted, served=served(table, x.shape[-1]))
         return x * 3 if chosen == "triton" else x * 2
 
     compiled = torch.compile(double_or_triple, fullgraph=True, backend="eager")

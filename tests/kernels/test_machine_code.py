@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from archsearch.errors import ArchsearchError, SpecError
-from archsearch.kernels.machine.arithmetic import evaluate
-from archsearch.kernels.machine.cards import CARDS, card_of
-from archsearch.kernels.machine.emulation import Buffer, emulate
-from archsearch.kernels.machine.ptx import parse
-from archsearch.kernels.machine.sass import bodies, matrix_flops
+from archsearch.kernels.machine_code.arithmetic import evaluate
+from archsearch.kernels.machine_code.cards import CARDS, card_of
+from archsearch.kernels.machine_code.emulation import Buffer, emulate
+from archsearch.kernels.machine_code.ptx import parse
+from archsearch.kernels.machine_code.sass import bodies, matrix_flops
 
 SASS = """
         /*0000*/                   LDC R1, c[0x0][0x28] ;

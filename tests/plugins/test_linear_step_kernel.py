@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from archsearch_plugins.linear.ops import linear_attention_step
 from archsearch_plugins.linear.tokens import Tokens
+from archsearch_plugins.linear.triton import table
 from archsearch_plugins.linear.triton.launch import step as launch_step
 from archsearch_plugins.linear.triton.table import STEP_TABLE
 from linear_cases import Inputs, step
@@ -161,7 +162,7 @@ ROWS = [
 @pytest.mark.parametrize("crowd", [1, 10**6], ids=["wide", "narrow"])
 @pytest.mark.parametrize("key", ROWS)
 def test_every_configuration(key: tuple[str, int, int], crowd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch_step, "STEP_CROWD", crowd)
+    monkeypatch.setattr(table, "STEP_CROWD", crowd)
     draw = torch.Generator().manual_seed(5)
     shapes = {"q": (2, 1, key[1]), "k": (2, 1, key[1]), "v": (2, 2, 70), "state": (2, 2, key[1], 70)}
     inputs: Inputs = {name: torch.randn(shape, generator=draw) / key[1] ** 0.25 for name, shape in shapes.items()}

@@ -208,7 +208,7 @@ def test_every_row_of_the_table(key: tuple[str, int, int]) -> None:
 
 @pytest.mark.parametrize("case", [Case(200, 9, 5, 4, 2), Case(150, 1, 1, queries=101), Case(230, 40, 70)], ids=str)
 def test_queries_of_the_sinks_in_parts(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
-    monkeypatch.setattr(launch, "_FEWEST_ROWS", 32)
+    monkeypatch.setattr(launch, "FEWEST_ROWS", 32)
     assert launch._parts(case.queries or case.tokens, case.window, case.sinks) > 1
     check_case(case)
 
@@ -219,7 +219,7 @@ def test_queries_of_the_sinks_in_parts(monkeypatch: pytest.MonkeyPatch, case: Ca
     ids=str,
 )
 def test_queries_of_the_sinks_in_parts_over_filled_rows(monkeypatch: pytest.MonkeyPatch, held: Held) -> None:
-    monkeypatch.setattr(launch, "_FEWEST_ROWS", 32)
+    monkeypatch.setattr(launch, "FEWEST_ROWS", 32)
     assert launch._parts(held.case.queries, held.case.window, held.case.sinks) > 1
     check_held(held)
 

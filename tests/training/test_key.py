@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.kernels.forms import Use
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry, load_registry
 from archsearch.source import core_digest
 from archsearch.tasks import resolve_task
 from archsearch.testing.toy import ToyPlugin
-from archsearch.training import key as keys
 from archsearch.training.key import form_of, key_of_run, measurement_key, parts_versions
 
 RECIPE = Recipe.read({"steps": 2, "device": "cpu"})
@@ -71,29 +67,13 @@ def test_the_form_is_the_variable_or_auto(monkeypatch: pytest.MonkeyPatch) -> No
     assert form_of("cpu") == form_of("cuda") == "reference"
 
 
-@pytest.fixture
-def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Says how many rows are verified in every package."""
-    monkeypatch.delenv("ARCHSEARCH_IMPL", raising=False)
-
-    def verify(count: int) -> None:
-        rows: list[Any] = [SimpleNamespace(op="op", key=("sm_90", number, 0)) for number in range(count)]
-        monkeypatch.setattr(keys.Proofs, "holders", lambda package: [package])
-        monkeypatch.setattr(keys, "proofs", lambda package: rows)
-        keys._verified.cache_clear()
-
-    return verify
-
-
-def test_on_cuda_the_form_knows_which_kernels_are_verified(verify: Callable[[int], None]) -> None:
-    forms = []
-    for count in (0, 1, 2):
-        verify(count)
-        forms.append(form_of("cuda"))
-        assert form_of("cpu") == "auto"
+def test_on_cuda_the_form_knows_which_kernels_are_proven() -> None:
+    rows: list[Use] = [("package", "op", ("sm_90", number, 0), "bfloat16", "") for number in range(2)]
+    forms = [form_of("cuda", rows[:count]) for count in range(3)]
     assert len(set(forms)) == 3
     assert all(form.startswith("auto ") for form in forms)
-    keys._verified.cache_clear()
+    assert form_of("cuda", reversed(rows)) == forms[2]
+    assert form_of("cpu") == "auto"
 
 
 def test_the_key_of_a_run_is_that_of_the_device_it_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,5 +81,6 @@ def test_the_key_of_a_run_is_that_of_the_device_it_comes_to(monkeypatch: pytest.
     arch, task = ArchSpec.parse("toy", registry, ModelSpec()), resolve_task("mqar", registry)
     assert key_of_run(arch, task, RECIPE, 0, registry) == key_with(registry)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("archsearch.training.key.proven_here", lambda packages, device: frozenset())
     auto = RECIPE.model_copy(update={"device": "auto"})
     assert key_of_run(arch, task, auto, 0, registry) == key_with(registry, device="cuda", form=form_of("cuda"))

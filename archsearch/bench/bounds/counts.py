@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from archsearch.kernels.launches import Launch
-from archsearch.kernels.machine.cards import Card
-from archsearch.kernels.machine.code import Code
-from archsearch.kernels.machine.emulation import Buffer, Touched, Trace, emulate
-from archsearch.kernels.machine.ptx import Block
+from archsearch.kernels.machine_code.cards import Card
+from archsearch.kernels.machine_code.code import Code
+from archsearch.kernels.machine_code.emulation import Buffer, Touched, Trace, emulate
+from archsearch.kernels.machine_code.ptx import Block
 
 _SAMPLES = 12
 _GOLDEN = 0.6180339887498949

@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 
 from archsearch.bench.bounds.counts import Counts, count, size_of
 from archsearch.kernels.launches import Launch
-from archsearch.kernels.machine.cards import Card
-from archsearch.kernels.machine.code import Code, code_of
+from archsearch.kernels.machine_code.cards import Card
+from archsearch.kernels.machine_code.code import Code, code_of
 
 Limit: TypeAlias = Literal["memory", "cache", "matrix", "issue", "special", "waiting"]
 _SM_BYTES_A_CLOCK = 64

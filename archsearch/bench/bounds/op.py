@@ -13,7 +13,7 @@ from archsearch.bench.bounds.tracing import trace
 from archsearch.bench.op import BenchOp
 from archsearch.bench.results.schema import OURS, KernelRow, Results, shape_text
 from archsearch.bench.results.work import Ceilings, Shape
-from archsearch.kernels.machine.cards import Card
+from archsearch.kernels.machine_code.cards import Card
 
 THIRD = 1 / 3
 _PART = 0.2

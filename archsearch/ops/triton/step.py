@@ -7,6 +7,7 @@ table, and `step_builds` lists what it launches.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,17 @@ _INTERPRETED_PROCESSORS = 2
 _LOG2_E = 1.4426950408889634
 
 
+@contextmanager
+def rows_a_program(most: int) -> Iterator[None]:
+    """While the block runs, a program reads so many rows at most, so that short sequences too are split."""
+    global MOST_ROWS
+    before, MOST_ROWS = MOST_ROWS, most
+    try:
+        yield
+    finally:
+        MOST_ROWS = before
+
+
 def attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, op: str, scale: float) -> Tensor:
     """softmax(scale q k^T) v over the first ``lengths`` rows of each sequence, `[B, Hq, Dv]`, in the dtype of q.
 
@@ -49,7 +61,7 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
     batch, heads, dim = q.shape
     rows, kv_heads, value_dim = v.shape[1:]
     row = tables[op].key(arch_of(q.device), max(dim, value_dim))
-    config = tables[op].rows[row]
+    config = tables[op].row(row)
     decode, merge = config["decode"], config["merge"]
     o = torch.empty(batch, heads, value_dim, dtype=q.dtype, device=q.device)
     if not o.numel():

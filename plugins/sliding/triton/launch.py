@@ -18,7 +18,7 @@ from .forward import attention_forward
 from .table import TABLE
 
 _LOG2_E = 1.4426950408889634
-_FEWEST_ROWS = 1024
+FEWEST_ROWS = 1024
 """Queries that a program takes at least, where those of the sinks are divided."""
 
 
@@ -77,7 +77,7 @@ class _Call:
         """The configuration of a kernel, the sizes that it is called with, and its constants."""
         dim, value_dim = self.q.shape[3], self.v.shape[3]
         row = TABLE.key(arch_of(self.q.device), max(dim, value_dim))
-        config = TABLE.rows[row][kernel]
+        config = TABLE.row(row)[kernel]
         steps = [x.stride(axis) // x.shape[3] for x in (self.q, self.k, self.v) for axis in (0, 1)]
         lengths, heads = (self.q.shape[1], self.k.shape[1]), (self.q.shape[2], self.k.shape[2])
         constants = {
@@ -192,7 +192,7 @@ def _backward_fake(q: Tensor, k: Tensor, v: Tensor, *_rest: Any) -> tuple[Tensor
 def _parts(queries: int, window: int, sinks: int) -> int:
     """Among how many programs the queries of a sink are divided, 1 for those of its block of keys alone: every query
     sees it, so that it would take T / window times as long as any other key."""
-    return triton.cdiv(queries, max(2 * window, _FEWEST_ROWS)) if sinks else 1
+    return triton.cdiv(queries, max(2 * window, FEWEST_ROWS)) if sinks else 1
 
 
 def _queries_backward(call: _Call, given: _Gradient, o: Tensor, dq: Tensor) -> None:

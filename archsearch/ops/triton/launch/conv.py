@@ -22,7 +22,7 @@ def conv(x: Tensor, weight: Tensor, tail: Tensor | None, positions: Tensor | Non
         return y
     x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
     positions = None if positions is None else _dense_channels(positions)
-    config = CONV.rows[key]["forward"]
+    config = CONV.row(key)["forward"]
     tiles = config.tiles
     conv_forward[(batch * triton.cdiv(tokens, tiles["R"]), triton.cdiv(channels, tiles["C"]))](
         x,
@@ -60,7 +60,7 @@ def conv_gradients(
         return d_x, torch.zeros_like(weight)
     x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
     positions = None if positions is None else _dense_channels(positions)
-    config = CONV.rows[key]["backward"]
+    config = CONV.row(key)["backward"]
     tiles = config.tiles
     programs = batch * triton.cdiv(tokens, tiles["R"])
     d_weight = torch.empty((programs, *weight.shape), dtype=torch.float32, device=x.device)
@@ -96,7 +96,7 @@ def conv_token(x: Tensor, weight: Tensor, tail: Tensor, activation: str) -> Tens
     if y.numel() == 0:
         return y
     x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
-    config = CONV.rows[key]["step"]
+    config = CONV.row(key)["step"]
     columns = config.tiles["C"]
     conv_step[(x.shape[0], triton.cdiv(x.shape[1], columns))](
         x,

@@ -28,7 +28,7 @@ def write_mean(means: Tensor, x: Tensor, lengths: Tensor, block_size: int, op: s
         *places,
         D=x.shape[3],
         WIDTH=key[1],
-        **options(table.rows[key]["mean_step"]),
+        **options(table.row(key)["mean_step"]),
     )
     if written is not means:
         means.copy_(written)

@@ -25,7 +25,7 @@ def unit_length(x: Tensor) -> tuple[Tensor, Tensor]:
     if unit.numel() == 0:
         return unit, inverse
     key = UNIT.key(arch_of(x.device), dim)
-    config = UNIT.rows[key]["forward"]
+    config = UNIT.row(key)["forward"]
     unit_forward[(triton.cdiv(rows, config.tiles["R"]),)](
         x,
         unit,
@@ -48,7 +48,7 @@ def unit_length_gradient(unit: Tensor, inverse: Tensor, d_unit: Tensor) -> Tenso
     if d_x.numel() == 0:
         return d_x
     key = UNIT.key(arch_of(unit.device), unit.shape[-1])
-    config = UNIT.rows[key]["backward"]
+    config = UNIT.row(key)["backward"]
     unit_backward[(triton.cdiv(inverse.shape[0], config.tiles["R"]),)](
         unit,
         inverse,
@@ -94,7 +94,7 @@ def gated_norm(x: Tensor, weight: Tensor, gate: Tensor | None, activation: str, 
         return out
     x, gates = x.contiguous(), _gates(x, gate)
     key = GATED.key(arch_of(x.device), x.shape[-1])
-    config = GATED.rows[key]["forward"]
+    config = GATED.row(key)["forward"]
     rows = out.numel() // x.shape[-1]
     gated_forward[(triton.cdiv(rows, config.tiles["R"]),)](
         x,
@@ -124,7 +124,7 @@ def gated_norm_gradients(
         return d_x, torch.zeros_like(weight), d_gate
     x, gates = x.contiguous(), _gates(x, gate)
     key = GATED.key(arch_of(x.device), x.shape[-1])
-    config = GATED.rows[key]["backward"]
+    config = GATED.row(key)["backward"]
     rows = x.numel() // x.shape[-1]
     programs = triton.cdiv(rows, config.tiles["R"])
     d_weight = torch.empty((programs, x.shape[-1]), dtype=torch.float32, device=x.device)

@@ -80,7 +80,7 @@ class Plan:
 
     def config(self, kernel: str) -> Config:
         """How a kernel is compiled."""
-        return table.TABLE.rows[self.row][kernel]
+        return table.TABLE.row(self.row)[kernel]
 
 
 def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size: int) -> Plan:
@@ -98,7 +98,7 @@ def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size:
     else:
         chunks = (length + sequences * (size - 1)) // size
         starts, ends, firsts = _places(cu_seqlens, size, chunks)
-    tile = table.TABLE.rows[row]["states"].tiles["V"]
+    tile = table.TABLE.row(row)["states"].tiles["V"]
     segments = _segments(sequences * heads * -(-value_dim // tile), chunks)
     stride = max(-(-chunks // segments), 1)
     return Plan(

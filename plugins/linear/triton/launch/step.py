@@ -10,8 +10,9 @@ from torch import Tensor
 
 from archsearch.kernels import arch_of
 
+from .. import table
 from ..step import step_kernel
-from ..table import STEP_CROWD, STEP_TABLE
+from ..table import STEP_TABLE
 
 
 @torch.library.custom_op("archsearch::linear_attention_step", mutates_args=())
@@ -148,8 +149,8 @@ def _launch(
     if state.numel() == 0:
         return o.zero_()
     key = STEP_TABLE.key(arch_of(q.device), key_dim)
-    row = STEP_TABLE.rows[key]
-    crowded = batch * value_heads * triton.cdiv(value_dim, row["wide"].tiles["V"]) >= STEP_CROWD
+    row = STEP_TABLE.row(key)
+    crowded = batch * value_heads * triton.cdiv(value_dim, row["wide"].tiles["V"]) >= table.STEP_CROWD
     config = row["wide" if crowded else "narrow"]
     q, k, v = _dense_rows(q), _dense_rows(k), _dense_rows(v)
     decays = q if log_decay is None else log_decay.contiguous() if decay == "constant" else _dense_rows(log_decay)

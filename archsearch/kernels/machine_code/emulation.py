@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsearch.errors import ArchsearchError
-from archsearch.kernels.machine.arithmetic import Value, evaluate
-from archsearch.kernels.machine.ptx import Block, Instruction, Program
+from archsearch.kernels.machine_code.arithmetic import Value, evaluate
+from archsearch.kernels.machine_code.ptx import Block, Instruction, Program
 
 SECTOR = 32
 """Bytes that memory moves at least."""

@@ -11,6 +11,9 @@ from torch import Tensor
 OUTPUT, GRADIENT, GATE = 5e-3, 8e-3, 2e-2
 """Largest RMS(difference) / RMS(reference) of bfloat16 outputs, gradients, and gradients of decays and of beta."""
 
+FULL = 1e-5
+"""The same of anything in float32."""
+
 _GATES = {"log_decay", "beta", "gates"}
 _ROW = 0.05
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from archsearch.evidence.compiled import Compiled
 from archsearch.kernels.build import Build
 from archsearch.kernels.compiler import compiler_versions, digest_of, keep, report_on, translate
-from archsearch.kernels.machine.ptx import Program, parse
-from archsearch.kernels.machine.sass import Body, bodies, disassemble
+from archsearch.kernels.machine_code.ptx import Program, parse
+from archsearch.kernels.machine_code.sass import Body, bodies, disassemble
 
 FORMAT: Literal[1] = 1
 """Of the kept files; those of another are made anew."""

@@ -1,4 +1,4 @@
-"""``archsearch kernels``: the Triton kernels, compiled ahead of time without a GPU, and their proofs on one."""
+"""``archsearch kernels compile``: the Triton kernels, compiled ahead of time without a GPU."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archsearch.cli import kernels_model
 from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
 
 if TYPE_CHECKING:
     from archsearch.evidence.compiled import Compiled, Report
-    from archsearch.kernels import Table
 
 ArchOption = Annotated[list[str], typer.Option("--arch", metavar="ARCH", help="Architecture; may be repeated.")]
-_BOTH = ["sm_90", "sm_80"]
-
-app = typer.Typer(help="Triton kernels: compile them ahead of time, model them, list what was verified.")
+BOTH = ["sm_90", "sm_80"]
 
 
-def register(parent: typer.Typer) -> None:
-    """Adds the group."""
-    kernels_model.register(app)
-    parent.add_typer(app, name="kernels")
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("compile")(compile_kernels)
 
 
-@app.command("compile")
 def compile_kernels(
-    arch: ArchOption = _BOTH,
+    arch: ArchOption = BOTH,
     only: Annotated[
         str, typer.Option(metavar="TEXT", help="Only kernels whose label, architecture included, contains this.")
     ] = "",
@@ -54,7 +48,7 @@ def compile_kernels(
     """
     from archsearch.bench.builds import compile_all, digests
     from archsearch.evidence.compiled import Report, differences, drift
-    from archsearch.kernels.compiler import cache_folder
+    from archsearch.evidence.folder import cache_folder
     from archsearch.registry import load_registry
 
     registry = load_registry()
@@ -65,7 +59,7 @@ def compile_kernels(
         found = digests(registry, arch)
     else:
         with _progress() as done:
-            report = compile_all(registry, arch, cache_folder(), only=only, jobs=jobs, done=done)
+            report = compile_all(registry, arch, cache_folder() / "kernels", only=only, jobs=jobs, done=done)
         found = {compiled.label: compiled.digest for compiled in report.records}
     faults = report.faults(reasons)
     if held is not None:
@@ -75,44 +69,6 @@ def compile_kernels(
     _show(report, faults, json=json)
     if faults:
         raise typer.Exit(1)
-
-
-@app.command("list")
-def list_kernels(arch: ArchOption = _BOTH, json: JsonFlag = False) -> None:
-    """Lists the rows of every table, and whether each was verified on a card with this source and this Triton."""
-    from archsearch.bench.builds import all_builds
-    from archsearch.kernels.config import tables
-    from archsearch.registry import load_registry
-
-    registry = load_registry()
-    for name in arch:
-        all_builds(registry, name)  # imports the tables
-    rows = [row for _, held in sorted(tables.items()) for row in _rows(held, arch)]
-    if json:
-        print_json({"kernels": rows})
-    else:
-        columns = ["op", "arch", ">head dim", ">chunk", "status", "card", "triton"]
-        console().print(table(columns, [["" if cell is None else cell for cell in row.values()] for row in rows]))
-
-
-def _rows(held: Table, archs: list[str]) -> Iterator[dict[str, str | int | None]]:
-    from archsearch.evidence.proofs import Proofs
-
-    stale = {proof.key for proof in Proofs.listed(held.package) if proof.op == held.op}
-    for key in held.rows:
-        if key[0] not in archs:
-            continue
-        proof = held.proof(key)
-        status = "verified" if proof else "verified with another source or Triton" if key in stale else "not verified"
-        yield {
-            "op": held.op,
-            "arch": key[0],
-            "head_dim": key[1],
-            "chunk": key[2],
-            "status": status,
-            "card": proof.card if proof else None,
-            "triton": proof.triton if proof else None,
-        }
 
 
 @contextmanager

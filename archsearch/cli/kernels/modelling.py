@@ -14,8 +14,8 @@ from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, 
 if TYPE_CHECKING:
     from archsearch.bench.bounds import OpBound
     from archsearch.bench.results.work import Shape
-    from archsearch.kernels.machine.cards import Card
-    from archsearch.kernels.machine.code import Code
+    from archsearch.kernels.machine_code.cards import Card
+    from archsearch.kernels.machine_code.code import Code
 
 _ARCH, _NONE = ["sm_90"], list[str]()
 _NO_PATHS: list[Path] = []
@@ -50,7 +50,7 @@ def model_kernels(
     instructions, bytes of memory and of L2, programs that an SM holds, and the times that these take at least. Beside
     them stands the bound of the op, which no implementation can come below. Figures are of a card's data, not measured.
     """
-    from archsearch.kernels.machine.cards import card_of
+    from archsearch.kernels.machine_code.cards import card_of
 
     cards = [card_of(name) for name in arch]
     if only:
@@ -102,7 +102,7 @@ def _shape(text: str) -> Shape:
 def _codes(arch: str, only: str) -> Iterator[Code]:
     from archsearch.bench.builds import all_builds
     from archsearch.kernels.compiler import cache_folder
-    from archsearch.kernels.machine.code import code_of
+    from archsearch.kernels.machine_code.code import code_of
     from archsearch.registry import load_registry
 
     for build in all_builds(load_registry(), arch):
@@ -189,7 +189,7 @@ def _show_code(codes: Sequence[Code], *, json: bool) -> None:
     if json:
         print_json({"kernels": [code.model_dump(mode="json", exclude={"ptx", "format"}) for code in codes]})
         return
-    from archsearch.kernels.machine.cards import card_of
+    from archsearch.kernels.machine_code.cards import card_of
 
     columns = [
         "kernel",

@@ -1,0 +1,16 @@
+"""``archsearch kernels``: the Triton kernels, compiled ahead of time without a card, and proven on the one there is."""
+
+from __future__ import annotations
+
+import typer
+
+from archsearch.cli.kernels import compiling, listing, modelling, proving
+
+app = typer.Typer(help="Triton kernels: compile them ahead of time, model them, prove them on the card that is here.")
+for module in (compiling, modelling, proving, listing):
+    module.register(app)
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the group."""
+    parent.add_typer(app, name="kernels")

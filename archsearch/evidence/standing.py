@@ -1,0 +1,77 @@
+"""Standing: which form the rows of kernels run in here, why, and since when; told without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from archsearch.evidence.kept import kept
+from archsearch.evidence.proofs import Proof, Proofs, proven_source, triton_version
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A row in a dtype as it was last put to the proof on a card: the form that runs there, "triton" or "pytorch", why,
+    and the day."""
+
+    op: str
+    row: str
+    dtype: str
+    form: str
+    why: str
+    card: str
+    proven: str
+
+
+def standings(packages: Iterable[str]) -> list[Standing]:
+    """Of every proof of some packages, and of those below them: in their lists, then those of this user's cache."""
+    packages = list(packages)
+    listed = [holder for package in packages for holder in Proofs.holders(package)]
+    found = [_standing(holder, proof) for holder in listed for proof in Proofs.listed(holder)]
+    owned = [proof for proof in kept() if any(f"{proof.package}.".startswith(f"{package}.") for package in packages)]
+    return [*found, *(_standing(proof.package, proof) for proof in owned)]
+
+
+def _standing(package: str, proof: Proof) -> Standing:
+    stale = _stale(package, proof)
+    if stale:
+        form, why = "pytorch", f"{stale}: it is proven again at its next use"
+    elif proof.passed:
+        form, why = "triton", f"passed {proof.cases} cases" if proof.cases else "passed"
+    else:
+        form, why = "pytorch", f"failed: {proof.fault}"
+    chunk = f" chunk {proof.chunk}" if proof.chunk else ""
+    tuned = f" tuned {proof.config}" if proof.config else ""
+    row = f"{proof.arch} D={proof.head_dim}{chunk}{tuned}"
+    card = f"{proof.card}, driver {proof.driver}"
+    return Standing(op=proof.op, row=row, dtype=proof.dtype, form=form, why=why, card=card, proven=proof.date)
+
+
+def _stale(package: str, proof: Proof) -> str:
+    """What has changed since a proof was made, as far as it can be told without a card."""
+    if not is_installed(package):
+        return f"{package} is not installed any more"
+    if proof.source != proven_source(package):
+        return "the kernels have changed"
+    if proof.triton != triton_version():
+        return f"Triton was {proof.triton}"
+    if proof.package and proof.torch.partition("+")[0] != _torch_version():
+        return f"torch was {proof.torch}"
+    return ""
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be found here."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _torch_version() -> str | None:
+    try:
+        return version("torch").partition("+")[0]
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,95 @@
+"""Children: a process that may crash, hang or eat memory, and takes nothing of its caller with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_POLL_SECONDS = 0.05
+_OUR_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""What ends a child from outside, and says nothing of what it ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The most that a child may take: seconds of the clock, and bytes of the host's memory."""
+
+    seconds: float
+    host_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a child ended: what it wrote to stdout; why it went wrong, empty where it did not; and whether that may be
+    put down to what it ran, and not to who ended it or to what it lacked."""
+
+    output: str
+    reason: str = ""
+    own: bool = False
+
+
+def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> Ended:
+    """Runs a command in a process group of its own, which ends with this call whatever happens."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=dict(environ), start_new_session=True
+        )
+        try:
+            reason = _watched(child, limits)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        out.seek(0)
+        errors.seek(0)
+        output = out.read()
+        if reason:
+            return Ended(output=output, reason=reason, own=True)
+        return _ended(child.returncode, output, errors.read())
+
+
+def python_here() -> tuple[list[str], dict[str, str]]:
+    """Python and its environment, so that a child imports what this process can, and nothing of the folder where it
+    happens to start."""
+    paths = os.pathsep.join(dict.fromkeys(path for path in sys.path if path))
+    return [sys.executable, "-P"], {**os.environ, "PYTHONPATH": paths}
+
+
+def _watched(child: subprocess.Popen[bytes], limits: Limits) -> str:
+    """Waits for its end, or for what it may not take: then why it must end."""
+    start = time.monotonic()
+    while child.poll() is None:
+        if time.monotonic() - start > limits.seconds:
+            return f"it took longer than {limits.seconds:g} s"
+        taken = _host_bytes(child.pid)
+        if taken > limits.host_bytes:
+            return f"it took {taken / 2**30:.1f} GiB of memory, of {limits.host_bytes / 2**30:.1f} that it may"
+        time.sleep(_POLL_SECONDS)
+    return ""
+
+
+def _host_bytes(pid: int) -> int:
+    """Memory of a process that lies in the machine's, 0 where nobody tells."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _ended(code: int, output: str, errors: str) -> Ended:
+    if code == 0:
+        return Ended(output=output)
+    last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "")
+    if code > 0:
+        return Ended(output=output, reason=last or f"its process ended with {code}")
+    name = signal.Signals(-code).name
+    return Ended(output=output, reason=f"its process ended by {name}", own=signal.Signals(-code) not in _OUR_SIGNALS)

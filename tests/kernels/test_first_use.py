@@ -1,0 +1,279 @@
+"""A row is proven at its first use: what "auto" takes, what it waits for, and what it never takes again.
+
+The interpreter plays the card, and most children are stand-ins that answer what a test has them answer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from archsearch.errors import OptionsError
+from archsearch.evidence.kept import kept, kept_path
+from archsearch.evidence.proofs import Machine, Proofs
+from archsearch.kernels import Config, Table, forms
+from archsearch.kernels import device as devices
+from archsearch.kernels.child import Limits
+from archsearch.kernels.prove import Prover, Row
+from archsearch.ops.impl import Served, choose_impl
+from archsearch.proving.__main__ import answer
+
+MACHINE = Machine(card="H200", arch="sm_90", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
+KEY = ("sm_90", 64, 0)
+PASSED = {"cases": 3, "error": 1e-3, "fault": ""}
+FAILED = {"cases": 1, "error": 0.5, "fault": "lengths tokens=65: output 0 is off by 0.5, allowed are 0.005"}
+LIMITS = Limits(seconds=100.0, host_bytes=2**33)
+
+
+class Children:
+    """Stand-ins for the child: each notes that it was started, and runs the `code` that it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self._notes = folder / "started"
+
+    def run(self, code: str, limits: Limits = LIMITS) -> None:
+        note = f"import sys; open({str(self._notes)!r}, 'a').write(sys.argv[1] + '\\n')"
+        forms.prover = Prover(limits=limits, command=("-c", f"{note}\n{code}"))
+
+    def answer(self, told: dict[str, Any]) -> None:
+        self.run(f"print({json.dumps(told)!r})")
+
+    @property
+    def started(self) -> list[dict[str, Any]]:
+        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+    """A card, as far as "auto" can tell, and an empty cache."""
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ARCHSEARCH_PROVE", raising=False)
+    monkeypatch.delenv("ARCHSEARCH_IMPL", raising=False)
+    monkeypatch.setattr(devices, "takes_kernels", lambda device: True)
+    monkeypatch.setattr(forms.machines, "machine_of", lambda device: MACHINE)
+    monkeypatch.setattr(forms, "prover", Prover())
+    forms.forget()
+    found = Children(tmp_path)
+    found.answer(PASSED)
+    yield found
+    forms.forget()
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table(op="proven_op", package="archsearch_plugins.full.triton", rows={KEY: {"forward": Config(tiles={})}})
+
+
+def chosen(table: Table, dtype: torch.dtype = torch.bfloat16) -> str:
+    served = Served(table=table, device=torch.device("cpu"), dtype=dtype, head_dim=64)
+    return choose_impl(table.op, "auto", why="PyTorch", served=served)
+
+
+def test_the_first_call_proves_a_row_and_later_processes_know_it(
+    children: Children, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "archsearch.impl")
+    assert [chosen(table) for _ in range(3)] == ["triton"] * 3
+    forms.forget()  # as another process
+    assert chosen(table) == "triton"
+    assert len(children.started) == 1
+    asked = children.started[0]
+    assert (asked["op"], asked["key"], asked["dtype"], asked["whole"]) == ("proven_op", list(KEY), "bfloat16", False)
+    assert [message for message in caplog.messages if "is proven before its first use" in message] == [
+        "proven_op sm_90 D=64 bfloat16 is proven before its first use, in a process of its own"
+    ]
+    (proof,) = kept()
+    assert (proof.passed, proof.cases, proof.whole, proof.machine) == (True, 3, False, MACHINE)
+
+
+def test_each_dtype_is_proven_apart(children: Children, table: Table) -> None:
+    assert chosen(table) == "triton"
+    children.answer(FAILED)
+    assert chosen(table, torch.float32) == "chunkwise"
+    assert chosen(table) == "triton"
+
+
+def test_a_row_that_fails_is_named_with_its_figure_and_not_tried_again(
+    children: Children, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "archsearch.impl")
+    children.answer(FAILED)
+    assert chosen(table) == "chunkwise"
+    forms.forget()
+    children.answer(PASSED)
+    assert chosen(table) == "chunkwise"
+    assert len(children.started) == 1
+    assert any("failed on this card: lengths tokens=65: output 0 is off by 0.5" in text for text in caplog.messages)
+
+
+@pytest.mark.parametrize("change", [{"driver": "590"}, {"card": "A100"}, {"triton": "3.7.1"}, {"source": "other"}])
+def test_a_proof_of_another_machine_or_source_counts_for_nothing(
+    children: Children, table: Table, change: dict[str, str]
+) -> None:
+    assert chosen(table) == "triton"
+    (proof,) = kept()
+    Proofs(records=(proof.model_copy(update=change),)).write(kept_path())
+    forms.forget()
+    assert chosen(table) == "triton"
+    assert len(children.started) == 2
+
+
+def test_what_the_policy_says(children: Children, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "listed")
+    assert chosen(table) == "chunkwise"
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "frist-use")
+    forms.forget()
+    with pytest.raises(OptionsError, match=r'ARCHSEARCH_PROVE=frist-use: unknown \(did you mean "first-use"\?\)'):
+        chosen(table)
+    assert children.started == []
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "first-use")
+    assert chosen(table) == "triton"
+    for policy, expected in (("listed", "triton"), ("never", "chunkwise")):
+        monkeypatch.setenv("ARCHSEARCH_PROVE", policy)
+        forms.forget()
+        assert chosen(table) == expected
+
+
+def test_a_cache_that_cannot_be_read_is_put_aside(
+    children: Children, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept_path().parent.mkdir(parents=True)
+    kept_path().write_text('{"version": 1, "rec')
+    assert chosen(table) == "triton"
+    assert len(kept()) == 1
+    assert kept_path().with_suffix(".unreadable").read_text() == '{"version": 1, "rec'
+    assert "holds no proofs of kernels" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_leaves_pytorch_and_says_where(
+    children: Children, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO, "archsearch.impl")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "file"))
+    assert chosen(table) == "chunkwise"
+    assert "name another in ARCHSEARCH_CACHE" in caplog.text
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.{})"
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "kept_as"),
+    [
+        (KILL.format("SIGKILL"), LIMITS, None),
+        ("raise SystemExit('no such plugin')", LIMITS, None),
+        ('print(\'{"untried": "the card has no memory left for it"}\')', LIMITS, None),
+        (KILL.format("SIGSEGV"), LIMITS, "its process ended by SIGSEGV"),
+        (f'print(\'{{"doing": "packed", "cases": 2}}\', flush=True); {KILL.format("SIGABRT")}', LIMITS, "in packed"),
+        ("import time; time.sleep(1000)", Limits(seconds=0.5, host_bytes=2**33), "it took longer than 0.5 s"),
+        (
+            "x = bytearray(2**29); import time; time.sleep(1000)",
+            Limits(seconds=100.0, host_bytes=2**28),
+            "GiB of memory",
+        ),
+    ],
+    ids=["killed", "cannot-start", "no-room", "crashed", "crashed-in-a-case", "too-long", "too-much-memory"],
+)
+def test_how_a_child_ends(children: Children, table: Table, code: str, limits: Limits, kept_as: str | None) -> None:
+    """What is the row's own doing is kept; what befell the child is not, and a new process tries again."""
+    children.run(code, limits)
+    assert [chosen(table) for _ in range(2)] == ["chunkwise"] * 2
+    assert len(children.started) == 1
+    assert [kept_as in proof.fault for proof in kept() if kept_as] == [True] * bool(kept_as)
+    forms.forget()
+    children.answer(PASSED)
+    assert chosen(table) == ("triton" if kept_as is None else "chunkwise")
+
+
+def test_nothing_is_proven_while_a_graph_is_traced_or_captured(
+    children: Children, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def double_or_triple(x: torch.Tensor) -> torch.Tensor:
+        return x * 3 if chosen(table) == "triton" else x * 2
+
+    ones = torch.ones(2)
+    compiled = torch.compile(double_or_triple, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(ones), 2 * ones)
+    with monkeypatch.context() as patch:
+        patch.setattr(forms, "_capturing", lambda device: True)
+        assert chosen(table) == "chunkwise"
+    assert children.started == []
+    assert chosen(table) == "triton"
+    again = torch.compile(lambda x: double_or_triple(x) + 1, fullgraph=True, backend="eager")
+    assert torch.equal(again(ones), 3 * ones + 1)
+
+
+def test_of_eight_processes_one_proves_and_the_others_wait(children: Children, tmp_path: Path) -> None:
+    children.run(f"import time; time.sleep(0.5); print({json.dumps(PASSED)!r})")
+    code = f"""
+from archsearch.evidence.proofs import Machine
+from archsearch.kernels import Config, Table
+from archsearch.kernels.prove import Prover, Row
+rows = {{{KEY!r}: {{"forward": Config(tiles={{}})}}}}
+table = Table(op="shared", package="archsearch_plugins.full.triton", rows=rows)
+row = Row(table=table, key={KEY!r}, dtype="bfloat16", device="cpu", machine={MACHINE!r})
+print(Prover(command={tuple(forms.prover.command)!r}).prove(row).passed)
+"""
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    assert [process.communicate(timeout=200)[0].strip() for process in started] == ["True"] * 8
+    assert len(children.started) == 1
+
+
+def test_in_a_trial_the_forms_stay_what_they_were_when_it_began(children: Children, table: Table) -> None:
+    before = forms.Forms(proven=forms.proven_here([table.package], torch.device("cpu")))
+    assert chosen(table) == "triton"  # proven meanwhile, by somebody else
+    with forms.held(before):
+        assert chosen(table) == "chunkwise"
+    after = forms.Forms(proven=forms.proven_here([table.package], torch.device("cpu")))
+    children.answer(FAILED)
+    assert chosen(table, torch.float32) == "chunkwise"
+    with forms.held(after):
+        assert chosen(table) == "triton"
+    assert before.digest != after.digest
+    assert (before.told, after.told) == ("none", "proven_op sm_90 D=64 bfloat16")
+    assert chosen(table) == "triton"
+
+
+def test_a_table_without_checks_is_never_taken() -> None:
+    told = answer({"op": "of nobody", "key": KEY, "dtype": "float32", "device": "cpu", "whole": False}, print)
+    assert told["fault"].startswith("nothing proves it: its plugin hands no checks to register_kernels")
+
+
+PLANTED = """
+import sys
+from triton.runtime.interpreter import InterpretedFunction
+run = InterpretedFunction.run
+def run_wrongly(self, *args, **options):
+    result = run(self, *args, **options)
+    if self.fn.__name__ == "unit_forward":
+        (dict(zip(self.arg_names, args)) | options)["unit"].mul_(1.05)
+    return result
+InterpretedFunction.run = run_wrongly
+from archsearch.proving.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("command", "fault"), [(("-m", "archsearch.proving"), ""), (("-c", PLANTED), "is off by")])
+def test_the_child_proves_a_right_kernel_and_refuses_a_wrong_one(
+    command: tuple[str, ...], fault: str, children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from archsearch.ops.triton.table import UNIT
+
+    monkeypatch.setenv("ARCHSEARCH_LOAD_PLUGINS", "tasks")
+    row = Row(table=UNIT, key=("sm_90", 16, 0), dtype="float32", device="cpu", machine=MACHINE)
+    proof = Prover(limits=LIMITS, command=command).prove(row)
+    assert proof.passed == (not fault)
+    assert fault in proof.fault
+    assert proof.cases == 1
+    assert row.tried() == proof
