@@ -22,14 +22,14 @@ class PaddedRows:
 
     @classmethod
     def of(cls, cu_seqlens: Tensor, tokens: int) -> PaddedRows:
-        """The rows of sequences with bounds ``cu_seqlens`` `[N + 1]`, which are read. Raises `ShapeError` unless they
-        rise from 0 to `tokens`."""
-        known = packed_lengths(cu_seqlens, tokens)
-        lengths = torch.tensor(known, device=cu_seqlens.device, dtype=torch.int64)
-        row = torch.repeat_interleave(torch.arange(len(known), device=lengths.device), lengths)
-        starts = lengths.cumsum(0) - lengths
-        place = torch.arange(tokens, device=lengths.device) - starts[row]
-        return cls(row=row, place=place, rows=len(known), longest=max(known, default=0))
+        """The rows of sequences with bounds ``cu_seqlens`` `[N + 1]`, which are read: raises `ShapeError` unless they
+        rise from 0 to `tokens`. Inside `torch.compile`, where nothing may be read, every row has places for all."""
+        longest = tokens
+        if not torch.compiler.is_compiling():
+            longest = max(packed_lengths(cu_seqlens, tokens), default=0)
+        order = torch.arange(tokens, device=cu_seqlens.device)
+        row = torch.searchsorted(cu_seqlens[1:], order, right=True)
+        return cls(row=row, place=order - cu_seqlens[row], rows=len(cu_seqlens) - 1, longest=longest)
 
     def pad(self, x: Tensor) -> Tensor:
         """Packed `[1, T, ...]` as `[N, longest, ...]`, zeros after the last token of each."""

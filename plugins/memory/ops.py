@@ -75,7 +75,7 @@ def learning_memory(
     ``lengths`` `[B]`: tokens that each sequence has seen, by which mini-batches go on; None for none, at the start.
     ``impl`` is "auto", "chunkwise", or "reference", token by token. Raises `KernelUnavailableError`.
     """
-    chosen = choose_impl(OP, impl, why="mini-batches in PyTorch", table=None, device=tokens.q.device)
+    chosen = choose_impl(OP, impl, why="mini-batches in PyTorch")
     if tokens.q.numel() == 0:
         return tokens.q + 0 * (tokens.k + tokens.v), held
     if want_state and lengths is None:

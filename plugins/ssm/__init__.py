@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class SsmPlugin(MixerPlugin[SsmOptions]):
-    """Mamba-1's selective scan, and S4D before it; its presets are the published mixers."""
+    """S4D, Mamba-1's selective scan and Mamba-3's rule; its presets are the published mixers."""
 
     name = "ssm"
     api_version = 2
     family = "linear"
-    summary = "a diagonal recurrence for each channel, whose steps, writes and reads follow the token (Mamba-1) or not"
+    summary = "a diagonal recurrence for each channel or head, whose steps, writes and reads follow the token or not"
     options = SsmOptions
     presets = PRESETS
     conformance: ClassVar[Mapping[str, Any]] = {
@@ -29,6 +29,7 @@ class SsmPlugin(MixerPlugin[SsmOptions]):
             "other-sizes": {"expand": 3, "state_dim": 5, "dt_rank": 3, "conv": 2},
             "no-conv": {"conv": 0, "state_dim": 4},
             "fixed-inv": {"rule": "fixed", "start": "inv", "state_dim": 6},
+            "trapezoidal-8": {"rule": "trapezoidal", "expand": 1, "state_dim": 8},
         }
     }
 
@@ -45,7 +46,20 @@ class SsmPlugin(MixerPlugin[SsmOptions]):
     def state(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return cost.state(options, shape)
 
+    def check(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        inner = options.inner(shape)
+        if options.rule == "trapezoidal" and inner % shape.head_dim:
+            return (
+                f"expand * d_model = {inner} channels are no whole heads of head_dim = {shape.head_dim}: "
+                "choose another expand or head_dim"
+            )
+        return None
+
     def build(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> Mixer:
+        if options.rule == "trapezoidal":
+            from .heads import TrapezoidalSpace
+
+            return TrapezoidalSpace(self, options, shape, layer)
         from .layer import FixedSpace, SelectiveSpace
 
         built = SelectiveSpace if options.rule == "selective" else FixedSpace

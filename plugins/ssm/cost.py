@@ -23,6 +23,8 @@ def projected(options: SsmOptions, shape: ModelShape) -> int:
     inner, d_model = options.inner(shape), shape.d_model
     if options.rule == "fixed":
         return 2 * d_model * d_model
+    if options.rule == "trapezoidal":
+        return d_model * (3 * inner + 2 * options.state_dim + 3 * options.heads(shape) + options.angles)
     return inner * (3 * d_model + 2 * options.rank(shape) + 2 * options.state_dim)
 
 
@@ -31,6 +33,9 @@ def params(options: SsmOptions, shape: ModelShape) -> int:
     inner, cells = options.inner(shape), options.inner(shape) * options.state_dim
     if options.rule == "fixed":  # rates (half as many complex ones, of two numbers), reads; steps and skips; biases
         return projected(options, shape) + 2 * cells + 2 * inner + 2 * shape.d_model
+    if options.rule == "trapezoidal":  # biases of keys and queries, norms; biases of steps, and skips
+        heads = options.heads(shape)
+        return projected(options, shape) + 2 * (heads + 1) * options.state_dim + 2 * heads
     convolved = (options.conv + 1) * inner if options.conv else 0
     return projected(options, shape) + convolved + cells + 2 * inner  # biases of the steps, and skips
 
@@ -39,6 +44,17 @@ def state(options: SsmOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
     """The recurrent state, float32 at least, and the convolution's last inputs in the model's dtype."""
     dtype: Dtype = "float64" if shape.dtype == "float64" else "float32"
     inner = options.inner(shape)
+    if options.rule == "trapezoidal":
+        heads, width = options.heads(shape), shape.head_dim
+        rows = {
+            "recurrent": (heads, options.state_dim, width),
+            "key": (heads, options.state_dim),
+            "value": (heads, width),
+            "angle": (heads, options.angles),
+        }
+        return tuple(
+            StateTensor(name=name, row_shape=row, dtype=dtype, role="recurrent", base=1) for name, row in rows.items()
+        )
     row = (options.state_dim, inner)
     recurrent = StateTensor(name="recurrent", row_shape=row, dtype=dtype, role="recurrent", base=1)
     if options.conv < 2:
@@ -51,6 +67,8 @@ def flops(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int)
     """Operations of the forward pass over `context` tokens, or of one decoded token."""
     inner, cells = float(options.inner(shape)), float(options.inner(shape) * options.state_dim)
     around = Flops(matmul=2.0 * projected(options, shape))
+    if options.rule == "trapezoidal":
+        return _heads(options, shape, phase=phase, context=context, around=around)
     if options.rule == "fixed":
         around += (_GELU + _SILU + Flops(elementwise=4)) * inner
         if phase == "decode":
@@ -63,6 +81,29 @@ def flops(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int)
     return token * (1.0 if phase == "decode" else float(context))
 
 
+def _heads(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int, around: Flops) -> Flops:
+    """Of the trapezoidal rule, whose chunks multiply pairs, read a state but in the first, and write one but, in
+    training, in the last."""
+    inner, heads = float(options.inner(shape)), float(options.heads(shape))
+    cells, keys = inner * options.state_dim, heads * options.state_dim
+    token = around + (_SILU + Flops(elementwise=3)) * inner + (_SOFTPLUS * 2.0 + Flops(elementwise=8, exp=1)) * heads
+    token += Flops(elementwise=8 * keys + 8 * options.state_dim, exp=2 * heads * options.angles)
+    if phase == "decode":
+        return token + Flops(matmul=2 * cells, elementwise=7 * cells, exp=heads)
+    first, final = min(CHUNK, context), (context - 1) % CHUNK + 1
+    reading, writing = context - first, context if phase == "prefill" else context - final
+    pairs = _pairs(context)
+    products = 2.0 * pairs * (keys + inner) + 2.0 * cells * (reading + writing)
+    weighting = Flops(matmul=products, elementwise=4 * pairs * heads + 2 * keys * context, exp=pairs * heads)
+    return token * float(context) + weighting + Flops(elementwise=2 * cells * writing / CHUNK)
+
+
+def _pairs(context: int) -> float:
+    """Pairs of a token and one no later in its chunk."""
+    full, rest = divmod(context, CHUNK)
+    return full * CHUNK * (CHUNK + 1) / 2 + rest * (rest + 1) / 2
+
+
 def _kernel(options: SsmOptions, length: int) -> Flops:
     """Powers of one channel's decays, and what is made of them for so many tokens."""
     kinds = 1.5 if options.complex else 1.0  # exp, sine and cosine for a pair
@@ -73,8 +114,6 @@ def _chunks(options: SsmOptions, context: int, *, last: bool) -> Flops:
     """A sequence of one channel in chunks; `last`: with the state after it."""
     first, final = min(CHUNK, context), (context - 1) % CHUNK + 1
     reading, writing = context - first, context if last else context - final
-    full, rest = divmod(context, CHUNK)
-    pairs = full * CHUNK * (CHUNK + 1) / 2 + rest * (rest + 1) / 2
-    products = Flops(matmul=2.0 * pairs + 2.0 * options.state_dim * (reading + writing))
+    products = Flops(matmul=2.0 * _pairs(context) + 2.0 * options.state_dim * (reading + writing))
     carried = Flops(elementwise=(4.0 if options.complex else 2.0) * options.state_dim * writing / CHUNK)
     return products + carried + _kernel(options, first)

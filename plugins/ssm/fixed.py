@@ -83,7 +83,7 @@ def fixed_recurrence(
 
     ``impl`` is "auto", "chunkwise", or "reference", token by token. Raises `KernelUnavailableError`.
     """
-    chosen = choose_impl(OP, impl, why="chunks in PyTorch", table=None, device=u.device)
+    chosen = choose_impl(OP, impl, why="chunks in PyTorch")
     if u.shape[0] == 0 or u.shape[1] == 0:
         return u, u if state is None else state
     if chosen == "reference":

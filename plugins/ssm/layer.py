@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,9 +15,7 @@ from archsearch.ops.short_conv import ShortConv, next_tail
 from .fixed import Modes, fixed_recurrence, fixed_step
 from .ops import Selected, scan_step, selective_scan
 from .options import SsmOptions
-
-_STEPS = (1e-3, 0.1)
-"""Between which step sizes start, log-uniform (Mamba, arXiv 2312.00752, section 3.6; S4D's code)."""
+from .starts import start_of_modes, start_of_steps
 
 
 class SelectiveSpace(Mixer):
@@ -39,7 +35,7 @@ class SelectiveSpace(Mixer):
         self.select = nn.Linear(inner, sum(self.sizes), bias=False)
         self.dt = nn.Linear(rank, inner)
         with torch.no_grad():
-            steps = _start_of_steps(inner)
+            steps = start_of_steps(inner)
             self.dt.weight.uniform_(-(rank**-0.5), rank**-0.5)
             self.dt.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # whose softplus they are
         self.A_log = nn.Parameter(torch.arange(1.0, options.state_dim + 1).log()[:, None].repeat(1, inner))
@@ -54,7 +50,8 @@ class SelectiveSpace(Mixer):
         mixed, tail = self._mix(u, None if state is None else state.tensors.get("conv"), places)
         given = self._selected(mixed)
         held = given.u.new_zeros(len(x), *given.rate.shape) if state is None else state.tensors["recurrent"][:, 0]
-        y, last = selective_scan(given, held.to(given.u.dtype), None if places is None else places == 0)
+        with torch.autocast(x.device.type, enabled=False):
+            y, last = selective_scan(given, held.to(given.u.dtype), None if places is None else places == 0)
         return self._output(y, mixed, gate), None if state is None else _after(state, last, tail, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
@@ -62,7 +59,8 @@ class SelectiveSpace(Mixer):
         u, gate = self.proj(x_t[:, None]).chunk(2, dim=-1)
         mixed, tail = self._mix(u, state.tensors.get("conv"), None)
         given = self._selected(mixed[:, 0])
-        y, last = scan_step(given, state.tensors["recurrent"][:, 0].to(given.u.dtype))
+        with torch.autocast(x_t.device.type, enabled=False):
+            y, last = scan_step(given, state.tensors["recurrent"][:, 0].to(given.u.dtype))
         return self._output(y[:, None], mixed, gate)[:, 0], _after(state, last, tail, 1)
 
     def _mix(self, u: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -96,8 +94,8 @@ class FixedSpace(Mixer):
     ) -> None:
         super().__init__(plugin, options, shape, layer)
         channels, states = shape.d_model, options.state_dim // 2 if options.complex else options.state_dim
-        rate, angle = _start_of_modes(options.start, states)
-        self.log_dt = nn.Parameter(_start_of_steps(channels).log())
+        rate, angle = start_of_modes(options.start, states)
+        self.log_dt = nn.Parameter(start_of_steps(channels).log())
         self.log_rate = nn.Parameter(rate.log().repeat(channels, 1))
         self.angle = nn.Parameter(angle.repeat(channels, 1)) if options.complex else None
         pair = (2,) if options.complex else ()
@@ -112,14 +110,16 @@ class FixedSpace(Mixer):
         u = x.to(torch.promote_types(x.dtype, torch.float32))
         u = u if rows is None else rows.pad(u)
         held = None if state is None else state.tensors["recurrent"][:, 0]
-        y, last = fixed_recurrence(u, held, self._modes(), want_state=state is not None)
+        with torch.autocast(x.device.type, enabled=False):
+            y, last = fixed_recurrence(u, held, self._modes(), want_state=state is not None)
         y = y if rows is None else rows.unpad(y)
         return self._output(y, x), None if state is None else _after(state, last, None, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         u = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
-        y, last = fixed_step(u, state.tensors["recurrent"][:, 0], self._modes())
+        with torch.autocast(x_t.device.type, enabled=False):
+            y, last = fixed_step(u, state.tensors["recurrent"][:, 0], self._modes())
         return self._output(y, x_t), _after(state, last, None, 1)
 
     def _modes(self) -> Modes:
@@ -129,23 +129,6 @@ class FixedSpace(Mixer):
         """Outputs and inputs of the recurrence `[..., D]` to `[..., D]`."""
         out: Tensor = F.glu(self.out(F.gelu(y + self.skip.to(y.dtype) * x).to(x.dtype)), dim=-1)
         return out
-
-
-def _start_of_steps(channels: int) -> Tensor:
-    low, high = (math.log(bound) for bound in _STEPS)
-    return torch.empty(channels).uniform_(low, high).exp()
-
-
-def _start_of_modes(start: str, states: int) -> tuple[Tensor, Tensor]:
-    """Rates and angles `[states]` (arXiv 2206.11893, section 4: S4D-Real, S4D-Lin, S4D-Inv)."""
-    n = torch.arange(float(states))
-    if start == "real":
-        return n + 1, torch.zeros(states)
-    half = torch.full((states,), 0.5)
-    if start == "lin":
-        return half, math.pi * n
-    whole = 2 * states  # of the states that come in pairs
-    return half, whole / math.pi * (whole / (2 * n + 1) - 1)
 
 
 def _after(state: MixerState, last: Tensor, tail: Tensor | None, count: int) -> MixerState:

@@ -65,7 +65,7 @@ def selective_scan(
     token. Raises `KernelUnavailableError`.
     """
     u = given.u
-    chosen = choose_impl(OP, impl, why="chunks in PyTorch", table=None, device=u.device)
+    chosen = choose_impl(OP, impl, why="chunks in PyTorch")
     if u.shape[1] == 0 or u.shape[0] == 0:
         return u + 0 * given.dt, state
     if chosen == "reference":

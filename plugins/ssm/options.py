@@ -9,19 +9,21 @@ from pydantic import Field, model_validator
 
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
-Rule = Literal["selective", "fixed"]
+Rule = Literal["selective", "fixed", "trapezoidal"]
 Start = Literal["real", "lin", "inv"]
 
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "selective": {"state_dim": 16, "expand": 2, "conv": 4, "start": "real"},
     "fixed": {"state_dim": 64, "expand": 1, "conv": 0, "start": "lin"},
+    "trapezoidal": {"state_dim": 64, "expand": 2, "conv": 0, "start": "real"},
 }
 
 
 class SsmOptions(MixerOptions):
     """Options of the `ssm` mixer; its README has the maths. Those left out follow from ``rule``.
 
-    ``rule``: selective: steps, writes and reads follow the token (Mamba-1); fixed: they do not (S4D).
+    ``rule``: selective: steps, writes and reads follow the token (Mamba-1); fixed: they do not (S4D); trapezoidal:
+    heads with one decay each, turned as the token says, with writes in two parts (Mamba-3).
     ``state_dim``: real numbers kept for each channel.
     ``expand``: inner channels a channel of the model; 1 for fixed, which runs on the model's own.
     ``dt_rank``: width of the map to the step sizes of selective; 0 for a 16th of the model's channels.
@@ -29,7 +31,7 @@ class SsmOptions(MixerOptions):
     ``start``: of the rates: real -(n + 1); for fixed also the complex lin -1/2 + i pi n, or inv.
     """
 
-    rule: Annotated[Rule, Tunable("selective", "fixed")] = "selective"
+    rule: Annotated[Rule, Tunable("selective", "fixed", "trapezoidal")] = "selective"
     state_dim: Annotated[int, Field(ge=1, le=2**12), Tunable(16, 64)] = 16
     expand: Annotated[int, Field(ge=1, le=64)] = 2
     dt_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
@@ -50,12 +52,17 @@ class SsmOptions(MixerOptions):
             if self.start != "real":
                 raise ValueError(f"start = {self.start} with rule = selective: its rates are real, set start = real")
             return self
-        for name, taken in (("expand", 1), ("dt_rank", 0), ("conv", 0)):
-            if getattr(self, name) != taken:
+        taken = {"dt_rank": 0, "conv": 0, **({"expand": 1} if self.rule == "fixed" else {"start": "real"})}
+        for name, value in taken.items():
+            if getattr(self, name) != value:
                 raise ValueError(
-                    f"{name} = {getattr(self, name)} with rule = fixed, which runs on the model's own channels alone: "
-                    f"leave {name} out"
+                    f"{name} = {getattr(self, name)} with rule = {self.rule}, which has none: leave {name} out"
                 )
+        if self.rule == "trapezoidal" and self.state_dim % 4:
+            raise ValueError(
+                f"state_dim = {self.state_dim} with rule = trapezoidal: half of it is turned in pairs, "
+                "choose a multiple of 4"
+            )
         if self.start != "real" and self.state_dim % 2:
             raise ValueError(
                 f"state_dim = {self.state_dim} with start = {self.start}: complex states are pairs of numbers, "
@@ -72,6 +79,15 @@ class SsmOptions(MixerOptions):
         """Channels of the recurrence."""
         return self.expand * shape.d_model
 
+    def heads(self, shape: ModelShape) -> int:
+        """Heads of the trapezoidal rule, as wide as the backbone's."""
+        return self.inner(shape) // shape.head_dim
+
+    @property
+    def angles(self) -> int:
+        """Pairs of states that the trapezoidal rule turns: half of them."""
+        return self.state_dim // 4
+
     def rank(self, shape: ModelShape) -> int:
         """Width of the map to the step sizes."""
         return self.dt_rank or -(-shape.d_model // 16)
@@ -79,6 +95,7 @@ class SsmOptions(MixerOptions):
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "mamba1": {"rule": "selective"},
+    "mamba3": {"rule": "trapezoidal"},
     "s4d": {"rule": "fixed"},
     "s4d-real": {"rule": "fixed", "start": "real"},
 }

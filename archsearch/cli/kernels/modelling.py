@@ -71,7 +71,7 @@ def _bounds(card: Card, op: str, shapes: Sequence[str], *, full: bool) -> Iterat
     from archsearch.bench.bounds import bound_op
     from archsearch.bench.kernels import ops_of
     from archsearch.bench.op import FULL, QUICK
-    from archsearch.kernels.compiler import cache_folder
+    from archsearch.evidence.folder import cache_folder
     from archsearch.registry import load_registry
 
     out = quiet_console(stderr=True)
@@ -83,7 +83,7 @@ def _bounds(card: Card, op: str, shapes: Sequence[str], *, full: bool) -> Iterat
             for phase in each.phases:
                 if out.is_terminal:
                     out.print(f"{each.name} {phase}", end="\r", markup=False)
-                yield bound_op(each, shape, phase, card, cache_folder())
+                yield bound_op(each, shape, phase, card, cache_folder() / "kernels")
 
 
 def _shape(text: str) -> Shape:
@@ -101,13 +101,13 @@ def _shape(text: str) -> Shape:
 
 def _codes(arch: str, only: str) -> Iterator[Code]:
     from archsearch.bench.builds import all_builds
-    from archsearch.kernels.compiler import cache_folder
+    from archsearch.evidence.folder import cache_folder
     from archsearch.kernels.machine_code.code import code_of
     from archsearch.registry import load_registry
 
     for build in all_builds(load_registry(), arch):
         if only in f"{build.label} {arch}":
-            yield code_of(build, arch, cache_folder())
+            yield code_of(build, arch, cache_folder() / "kernels")
 
 
 def _data(card: Card, bound: OpBound) -> dict[str, Any]:
