@@ -28,6 +28,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "hymba": {"a": "sliding", "b": "mamba2", "join": "mean"},
         "falcon-h1": {"a": "full(rope=1.0)", "b": "mamba2", "join": "sum"},
+        "titans-mag": {"a": "sliding", "b": "titans", "join": "gate"},
     }
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {

@@ -141,7 +141,7 @@ def _write(path: Path, found: Sequence[tuple[Card, OpBound]]) -> None:
     from json import dumps
 
     from archsearch.errors import SpecError
-    from archsearch.kernels.compiler import compiler_versions
+    from archsearch.kernels.machine import compiler_versions
 
     triton, ptxas = compiler_versions()
     lines = ",\n".join(f"    {dumps(_data(card, bound))}" for card, bound in found)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from archsearch.evidence.compiled import Compiled
 from archsearch.kernels.build import Build
-from archsearch.kernels.compiler import compiler_versions, digest_of, keep, report_on, translate
+from archsearch.kernels.compiler import digest_of, keep, report_on, translate
+from archsearch.kernels.machine import compiler_versions
 from archsearch.kernels.machine_code.ptx import Program, parse
 from archsearch.kernels.machine_code.sass import Body, bodies, disassemble
 
