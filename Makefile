@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena docs kernels check bench bench-dashboard bench-store screenshots gpu clean
+.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena docs kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -73,6 +73,16 @@ bench-dashboard: $(STAMP)  ## the dashboard over 50,000 trials, beside optuna-da
 bench-store: $(STAMP)  ## rates and latency of the store's writers on both databases, beside Optuna's
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
 	$(BIN)/python benchmarks/store.py
+
+.venv-peers-%/.installed: pyproject.toml constraints.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[peers-$*]'
+	touch $@
+
+bench-peers: .venv-peers-transformers/.installed .venv-peers-fla/.installed  ## ops and decoding on one thread of the CPU, beside public forms
+	.venv-peers-transformers/bin/python benchmarks/peers.py --json benchmarks/results/cpu-peers.json
 
 screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickstart's result
 	$(BIN)/python benchmarks/screenshots.py

@@ -11,6 +11,7 @@ from archsearch.attention_cost import kv_heads_of
 from archsearch.mixer import LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model.context import Context
 from archsearch.model.mixer import Mixer, MixerState
+from archsearch.ops.cache import head_major
 from archsearch.ops.host import readable
 from archsearch.ops.rotary import Rotary
 
@@ -51,6 +52,12 @@ class AttentionMixer(Mixer):
         self.q_norm = nn.RMSNorm(self.head_dim, eps=1e-6) if qk_norm else None
         self.k_norm = nn.RMSNorm(self.head_dim, eps=1e-6) if qk_norm else None
         self.rotary = Rotary(self.head_dim, fraction=rope, base=rope_base)
+
+    def new_rows(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """On a CPU rows of heads lie head by head; kernels take them token by token."""
+        if device.type == "cpu" and len(shape) == 4:
+            return head_major(*shape, dtype=dtype, device=device)
+        return super().new_rows(shape, dtype=dtype, device=device)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """q `[B, T, Hq, D]`, k and v `[B, T, Hkv, D]` to `[B, T, Hq, D]`, each token seeing none after it."""
@@ -95,11 +102,11 @@ class AttentionMixer(Mixer):
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q `[B, T, Hq, D]`, k and v `[B, T, Hkv, D]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        turned, v = heads.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
+        turned, v = torch.split_with_sizes(heads, [self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = turned.split([self.n_heads, self.n_kv_heads], dim=2)
             turned = torch.cat((normed(self.q_norm, q), normed(self.k_norm, k)), dim=2)
-        q, k = self.rotary(positions, turned).split([self.n_heads, self.n_kv_heads], dim=2)
+        q, k = torch.split_with_sizes(self.rotary(positions, turned), [self.n_heads, self.n_kv_heads], dim=2)
         return q, k, v
 
     def filled(self, tensors: dict[str, Tensor], state: MixerState, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +128,8 @@ class AttentionMixer(Mixer):
 
 def token_indices(state: MixerState, count: int) -> Tensor:
     """Index in its sequence of each of `count` tokens after the state, `[B, count]`."""
+    if count == 1:
+        return state.lengths[:, None]
     return state.lengths[:, None] + torch.arange(count, device=state.lengths.device)
 
 

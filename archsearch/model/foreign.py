@@ -54,9 +54,13 @@ class Place:
     @contextmanager
     def calling(self, call: str) -> Iterator[None]:
         """Around a call of the mixer's code: what it raises names the mixer, the layer and the call."""
-        where = f'layer {self.layer} (mixer "{self.mixer}", {call})'
-        with settings_kept(f"{self}: {call}"), foreign_code(str(self), call), memory_told(where):
-            yield
+        with settings_kept(f"{self}: {call}"):
+            try:
+                yield
+            except (Exception, SystemExit):
+                where = f'layer {self.layer} (mixer "{self.mixer}", {call})'
+                with foreign_code(str(self), call), memory_told(where):
+                    raise
 
     def checked(self, call: str, x: Tensor, result: Any, *, stateful: bool) -> tuple[Tensor, Any]:
         """What `forward` or `step` made of `x`: an output like `x`, and a state of as many sequences if `stateful`.

@@ -182,8 +182,8 @@ class HybridLM(nn.Module):
     ) -> tuple[Tensor, list[BlockState]]:
         """`step` by a caller who knows that the states have room: nothing is asked of the device, as a CUDA graph
         needs it."""
-        ctx = replace(ctx or Context(want_state=True), shared={})
         x, after = self.embedding(token), []
+        ctx = _one_pass(ctx or Context(want_state=True), x[:, None], states)
         for block, state in zip(self.blocks, states, strict=True):
             x, state = block.step(x, state=state, ctx=ctx)  # type: ignore[operator]
             after.append(state)
@@ -220,11 +220,13 @@ class HybridLM(nn.Module):
 
     def _through(self, x: Tensor, states: list[BlockState] | None, ctx: Context) -> tuple[Tensor, list[BlockState]]:
         """`x` `[B, T, D]` through all blocks in one pass, in which layers may share."""
-        ctx, after = replace(ctx, shared={}), []
+        after: list[BlockState] = []
         if self.training_calls is not None and self.training and torch.is_grad_enabled() and states is None:
+            ctx = replace(ctx, shared={})
             for call in self.training_calls:
                 x = call(x, ctx)
             return x, []
+        ctx = _one_pass(ctx, x, states)
         for index, block in enumerate(self.blocks):
             x, state = block(x, state=states[index] if states is not None else None, ctx=ctx)
             after.append(state)
@@ -267,6 +269,13 @@ def _check_fresh(built: Mixer, place: Place) -> None:
             raise PluginError(f"{place}: build gave the parameter {name} without a shape: give its layer all sizes")
         if weights.requires_grad and not weights.is_floating_point():
             raise PluginError(f"{place}: build gave the parameter {name}, {told(weights)}, wanted floating point")
+
+
+def _one_pass(ctx: Context, x: Tensor, states: list[BlockState] | None) -> Context:
+    """For the layers that `x` `[B, T, D]` passes: nothing is shared yet, and positions are one tensor for all of them,
+    so that what follows from it is computed once."""
+    lengths = states[0].mixer.lengths if states else None
+    return replace(ctx, shared={}, positions=ctx.positions_of(x, lengths))
 
 
 def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

@@ -59,7 +59,10 @@ class MixerState:
 
     def after(self, tensors: dict[str, Tensor], count: int) -> MixerState:
         """The state after `count` more tokens of each sequence, which left `tensors`."""
-        state, known = replace(self, tensors=tensors, lengths=self.lengths + count), self._known()
+        made: dict[str, Any] = {"tensors": tensors, "lengths": self.lengths + count}
+        plain = type(self) is MixerState  # which is made many times a token
+        state = MixerState(**made, capacity=self.capacity) if plain else replace(self, **made)
+        known = self._known()
         if known is not None:
             state.longest = known + count
         return state
@@ -116,14 +119,18 @@ class Mixer(nn.Module):
         """An empty state for `batch` sequences of up to `capacity` tokens, by default in the parameters' dtype."""
         like = next(self.parameters(), torch.empty(0))
         name = cast(Dtype, str(dtype or like.dtype).removeprefix("torch."))
-        device = device or like.device
+        device = torch.device(device or like.device)
         tensors = {
-            row.name: torch.zeros(
-                batch, row.rows(capacity), *row.row_shape, dtype=getattr(torch, row.dtype), device=device
+            row.name: self.new_rows(
+                (batch, row.rows(capacity), *row.row_shape), dtype=getattr(torch, row.dtype), device=device
             )
             for row in self.plugin.state(self.options, replace(self.shape, dtype=name), self.layer)
         }
         return MixerState.empty(tensors, torch.zeros(batch, dtype=torch.int64, device=device), capacity)
+
+    def new_rows(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Zeros `[B, rows, *row_shape]` of one tensor of a state; how they lie in memory is the mixer's own."""
+        return torch.zeros(shape, dtype=dtype, device=device)
 
     def state_for(self, x: Tensor, state: MixerState | None, ctx: Context) -> MixerState | None:
         """The state to fill: the one given, a new one for `x` `[B, T, D]` when the context wants one, or None.

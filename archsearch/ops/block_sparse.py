@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from archsearch.ops.block_tiles import attend_blocks
+from archsearch.ops.host import readable
 from archsearch.ops.softmax import masked_attention
 
-MASKED_UP_TO = 512
-"""Keys up to which a mask over all of them costs less than gathering the chosen blocks, on a CPU."""
+MASKED_UP_TO = 1024
+"""Keys up to which masks over all of those before a query cost less than gathering the chosen blocks, on a CPU."""
 
-
-def few_keys(k: Tensor) -> bool:
-    """Whether a mask over the keys `[B, S, Hkv, D]` is cheaper than gathering blocks of them."""
-    return k.shape[1] <= MASKED_UP_TO
+STRIP = 256
+"""Queries under one such mask."""
 
 
 def block_means(x: Tensor, block_size: int) -> Tensor:
@@ -71,10 +70,16 @@ def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
 def attend_chosen(
     q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, positions: Tensor, *, block_size: int, scale: float
 ) -> Tensor:
-    """`attend_blocks` by whichever form costs less: up to `MASKED_UP_TO` keys, a mask over all of them."""
-    if not few_keys(k):
+    """`attend_blocks` by whichever form costs less: up to `MASKED_UP_TO` keys, masks of strips of queries."""
+    if k.shape[1] > MASKED_UP_TO:
         return attend_blocks(q, k, v, chosen, positions, block_size=block_size, scale=scale)
-    visible = visible_keys(chosen, positions, k.shape[1], block_size)
-    heads = q.shape[2] // chosen.shape[1]
-    visible = visible.repeat_interleave(heads, 1) if heads > 1 else visible
-    return masked_attention(q, k, v, additive_mask(visible, q.dtype), scale)
+    size = STRIP if readable(positions) else max(1, q.shape[1])
+    strips = (torch.split(q, size, 1), torch.split(chosen, size, 2), torch.split(positions, size, 1))
+    outputs = []
+    for rows, choice, at in zip(*strips, strict=True):
+        seen = int(at.max()) + 1 if readable(at) else k.shape[1]
+        visible = visible_keys(choice, at, seen, block_size)
+        heads = q.shape[2] // chosen.shape[1]
+        visible = visible.repeat_interleave(heads, 1) if heads > 1 else visible
+        outputs.append(masked_attention(rows, k[:, :seen], v[:, :seen], additive_mask(visible, q.dtype), scale))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)

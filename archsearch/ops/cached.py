@@ -7,7 +7,7 @@ from torch import Tensor
 
 from archsearch.kernels import Table
 from archsearch.ops.impl import choose_attention, choose_impl
-from archsearch.ops.softmax import ShapeError, explicit_attention, masked_attention, scale_of
+from archsearch.ops.softmax import ShapeError, all_rows_attention, explicit_attention, masked_attention, scale_of
 
 
 def cached_attention(
@@ -35,14 +35,20 @@ def cached_attention(
         from archsearch.ops.triton.step import attention_step
 
         return attention_step(q, k, v, lengths, op=op, scale=scale)
-    filled = min(max(lengths.tolist(), default=0), k.shape[1])
-    keys, values = (x[:, :filled].to(q.dtype) for x in (k, v))
+    known = [min(length, k.shape[1]) for length in lengths.tolist()]
+    filled = max(known, default=0)
+    keys, values = (x.to(q.dtype) if filled == x.shape[1] else x[:, :filled].to(q.dtype) for x in (k, v))
+    if chosen != "reference" and known and min(known) == filled:
+        return all_rows_attention(q, keys, values, scale)
     visible = torch.arange(filled, device=q.device) < lengths[:, None, None]
     form = explicit_attention if chosen == "reference" else masked_attention
     return form(q[:, None], keys, values, visible, scale)[:, 0]
 
 
 def _check(op: str, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
+    fits = q.dim() == 3 and k.dim() == v.dim() == 4 and k.shape[:3] == v.shape[:3] and lengths.shape == q.shape[:1]
+    if fits and q.shape[0] == k.shape[0] and q.shape[2] == k.shape[3] and k.shape[2] and q.shape[1] % k.shape[2] == 0:
+        return
     shown = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}, lengths {list(lengths.shape)}"
     if q.dim() != 3 or k.dim() != 4 or v.dim() != 4:
         raise ShapeError(f"{op}: {shown}: q must be [batch, heads, head_dim], k and v [batch, rows, heads, head_dim]")
@@ -50,5 +56,4 @@ def _check(op: str, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:
         raise ShapeError(f"{op}: {shown}: batch, rows, key heads and head_dim must agree")
     if lengths.shape != q.shape[:1]:
         raise ShapeError(f"{op}: {shown}: lengths must be [batch]")
-    if k.shape[2] == 0 or q.shape[1] % k.shape[2]:
-        raise ShapeError(f"{op}: {shown}: the query heads must be a multiple of the key heads")
+    raise ShapeError(f"{op}: {shown}: the query heads must be a multiple of the key heads")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from archsearch.ops.fused import fused
+from archsearch.ops.fused import fused, trained
 from archsearch.ops.triton.table import GATED
 
 GateActivation = Literal["none", "silu", "sigmoid"]
@@ -29,7 +29,8 @@ def gated_norm(
 
         out: Tensor = kernel(x, weight, gate, activation, eps)
         return out
-    if gate is not None and activation != "none" and x.dtype == weight.dtype == gate.dtype:
+    alike = gate is not None and activation != "none" and x.dtype == weight.dtype == gate.dtype
+    if gate is not None and alike and trained(x, weight, gate):
         gated: Tensor = _GatedNorm.apply(x, weight, gate, activation, eps)  # type: ignore[no-untyped-call]
         return gated
     out = F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps).flatten(-2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor, nn
 
@@ -23,12 +25,17 @@ class Rotary(nn.Module):
         """`heads` `[B, T, H, D]`, each token turned by its place in `positions` `[B, T]` int64."""
         if not self.turned:
             return heads
+        dtype = torch.complex128 if heads.dtype == torch.float64 else torch.complex64
+        if torch.compiler.is_compiling():
+            turns = self.turns(positions).to(dtype)
+        else:
+            turns = _kept.turns(self, positions, dtype)
         if self.turned == heads.shape[-1]:
-            return _turn(heads, self._turns(positions))
+            return _turn(heads, turns)
         part, rest = torch.split(heads, [self.turned, heads.shape[-1] - self.turned], dim=-1)
-        return torch.cat((_turn(part.contiguous(), self._turns(positions)), rest), dim=-1)
+        return torch.cat((_turn(part.contiguous(), turns), rest), dim=-1)
 
-    def _turns(self, positions: Tensor) -> Tensor:
+    def turns(self, positions: Tensor) -> Tensor:
         """Unit complex numbers `[B or 1, T, 1, R/2]`; in float32 the angle would be off by 0.05 rad at 1M tokens."""
         if positions.stride(0) == 0:
             positions = positions[:1]
@@ -37,11 +44,33 @@ class Rotary(nn.Module):
         return torch.polar(torch.ones_like(angles), angles)
 
 
+class _Kept(threading.local):
+    """The turns of one tensor of positions, which the layers of a pass share, so that they are computed once."""
+
+    positions: Tensor | None = None
+    version = 0
+    known: dict[tuple[int, float, torch.dtype], Tensor]
+
+    def turns(self, rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """Of a CPU alone: what a replayed CUDA graph writes into positions goes unseen."""
+        if positions.device.type != "cpu" or torch.is_inference_mode_enabled():
+            return rotary.turns(positions).to(dtype)
+        if positions is not self.positions or positions._version != self.version:
+            self.positions, self.version, self.known = positions, positions._version, {}
+        key = (rotary.turned, rotary.base, dtype)
+        if key not in self.known:
+            self.known[key] = rotary.turns(positions).to(dtype)
+        return self.known[key]
+
+
+_kept = _Kept()
+
+
 def _turn(x: Tensor, turns: Tensor) -> Tensor:
     # one complex product: on a CPU several times faster than the four real ones that it stands for
     wide = _paired(x.to(torch.promote_types(x.dtype, torch.float32)))
     pairs = torch.view_as_complex(torch.unflatten(wide, -1, (-1, 2)))
-    return torch.view_as_real(pairs * turns.to(pairs.dtype)).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def _paired(x: Tensor) -> Tensor:

@@ -62,8 +62,13 @@ class ShortConv(nn.Module):
             from archsearch.ops.triton.launch.conv import conv_token
 
             return conv_token(x_t, self.weight, tail, activation), tail
-        out = self(x_t[:, None], tail=tail, activation=activation)
-        return out[:, 0], next_tail(tail, x_t[:, None])
+        if self._fused(x_t) or not self.tail_rows:
+            out = self(x_t[:, None], tail=tail, activation=activation)
+            return out[:, 0], next_tail(tail, x_t[:, None])
+        joined = torch.cat([tail.to(x_t.dtype), x_t[:, None]], dim=1)
+        mixed = (joined * self.weight.flip(0).to(x_t.dtype)).sum(1)
+        after = joined[:, 1:].contiguous().to(tail.dtype)
+        return nn.functional.silu(mixed) if activation == "silu" else mixed, after
 
     def _fused(self, x: Tensor) -> bool:
         return fused(CONV, x, self.weight.shape[0])

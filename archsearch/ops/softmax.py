@@ -53,6 +53,13 @@ def masked_attention(
     return out.transpose(1, 2)
 
 
+def all_rows_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One query a sequence, q `[B, Hq, D]`, over all rows of k and v, `[B, Hq, Dv]`."""
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    out = F.scaled_dot_product_attention(q[:, :, None], k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    return out[:, :, 0]
+
+
 def scale_of(q: Tensor, scale: float | None) -> float:
     """``scale``, or D^-0.5 of queries `[..., D]` where none is given (arXiv 1706.03762, equation 1)."""
     return float(q.shape[-1] ** -0.5) if scale is None else scale

@@ -101,7 +101,10 @@ class _Probe:
     def _disturbed(self, name: str, by: float) -> tuple[MixerState, Tensor, dict[str, Tensor]]:
         """A state with a copy of the sequence for each unit, in which that unit is disturbed, and the step from it."""
         count = _units(self.before.tensors[name]).shape[1]
-        tensors = {key: value.expand(count, *value.shape[1:]).clone() for key, value in self.before.tensors.items()}
+        tensors = {
+            key: value.expand(count, *value.shape[1:]).clone(memory_format=torch.contiguous_format)
+            for key, value in self.before.tensors.items()
+        }
         _own(_units(tensors[name])).add_(by)
         lengths = self.before.lengths.repeat(count)
         state = MixerState(tensors=tensors, lengths=lengths, capacity=self.before.capacity)

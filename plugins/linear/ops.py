@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
+from archsearch.ops.host import without_autocast
 from archsearch.ops.impl import Served, choose_impl
 
 from .checks import OP, check_sequence, check_step
@@ -87,7 +88,7 @@ class _Given:
 
 def _in_pytorch(given: _Given, *, scale: float, chunk_size: int, want_state: bool) -> tuple[Tensor, Tensor]:
     """Token by token where `chunk_size` is 0."""
-    with torch.autocast(given.tokens.q.device.type, enabled=False):
+    with without_autocast(given.tokens.q.device.type):
         tokens = canonical(given.tokens, given.decay)
         layout = None
         if given.cu_seqlens is not None:
@@ -142,7 +143,7 @@ def linear_attention_step(
 
 def _step_in_pytorch(tokens: Tokens, decay: Decay, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     q, k, v, log_decay, beta = tokens.flat
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device.type):
         if log_decay is not None and decay != "constant":
             log_decay = log_decay[:, None]
         beta = None if beta is None else beta[:, None]

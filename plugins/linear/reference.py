@@ -15,7 +15,7 @@ def advance(token: CanonicalTokens, state: Tensor, scale: float) -> tuple[Tensor
     v = token.v
     if token.beta is not None:
         v = token.beta[..., None] * (v - _read(state, token.k))
-    state = state + token.k[..., None] * v[..., None, :]
+    state = torch.addcmul(state, token.k[..., None], v[..., None, :])
     return scale * _read(state, token.q), state
 
 

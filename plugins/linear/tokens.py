@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
@@ -67,6 +68,17 @@ class CanonicalTokens:
         beta = None if self.beta is None else change(self.beta)
         q, k, v = change(self.q), change(self.k), change(self.v)
         return CanonicalTokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=self.decay)
+
+    def split(self, size: int) -> list[CanonicalTokens]:
+        """Runs of `size` tokens, the last one perhaps shorter; views."""
+        if self.q.shape[1] <= size:
+            return [self]
+        given = (self.q, self.k, self.v, self.log_decay, self.beta)
+        runs = (itertools.repeat(None) if x is None else torch.split(x, size, dim=1) for x in given)
+        return [
+            CanonicalTokens(q=q, k=k, v=v, log_decay=log_decay, beta=beta, decay=self.decay)
+            for q, k, v, log_decay, beta in zip(*runs, strict=False)
+        ]
 
 
 def canonical(tokens: Tokens, decay: Decay) -> CanonicalTokens:

@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from archsearch.ops.band import band_attention
 from archsearch.ops.block_cache import BLOCKS_IN_PYTORCH
-from archsearch.ops.block_sparse import additive_mask, attend_chosen, best_blocks, block_means, few_keys
-from archsearch.ops.block_tiles import attend_blocks
+from archsearch.ops.block_sparse import additive_mask, attend_chosen, best_blocks, block_means
 from archsearch.ops.impl import choose_attention
 from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError, masked_attention, scale_of
@@ -67,7 +67,7 @@ def _chunkwise(q: Tensor, k: Tensor, v: Tensor, gates: Tensor, *, sizes: NsaSize
         gates,
         _attend_means(q, *means, positions, sizes.block_size, scale),
         attend_chosen(q, k, v, chosen, positions, block_size=sizes.block_size, scale=scale),
-        _attend_window(q, k, v, positions, sizes.window, scale),
+        band_attention(q, k, v, window=sizes.window, scale=scale),
     )
 
 
@@ -135,24 +135,6 @@ def _complete(means: Tensor, positions: Tensor, block_size: int) -> Tensor:
     """Mask `[B, T, n]` of the blocks whose last token is at `positions` `[B, T]` or before."""
     ends = torch.arange(1, means.shape[1] + 1, device=positions.device) * block_size - 1
     return ends <= positions[..., None]
-
-
-def _attend_window(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, window: int, scale: float) -> Tensor:
-    """Branch 2, `[B, T, Hq, D]`: the last `window` tokens, in blocks of a size that suits the window."""
-    if few_keys(k):
-        near = _in_window(torch.arange(k.shape[1], device=q.device), positions, window)
-        return masked_attention(q, k, v, additive_mask(near, q.dtype), scale)
-    size = max(16, min(128, window))
-    at = positions[:, None, :, None].expand(-1, k.shape[2], -1, -1)
-    blocks = at // size - torch.arange((window + size - 2) // size + 1, device=q.device)
-    chosen = torch.where((blocks >= 0) & ((blocks + 1) * size > at - window + 1), blocks, -1)
-    return attend_blocks(q, k, v, chosen, positions, block_size=size, scale=scale, window=window)
-
-
-def _in_window(keys: Tensor, positions: Tensor, window: int) -> Tensor:
-    """Mask `[B, T, S]` of the keys that are among the last `window` tokens at `positions` `[B, T]`."""
-    at = positions[..., None]
-    return (keys <= at) & (keys > at - window)
 
 
 def _wide(x: Tensor) -> torch.dtype:

@@ -44,7 +44,8 @@ class SlidingAttention(AttentionMixer):
         tensors, index = dict(state.tensors), token_indices(state, k.shape[1])
         last = max(0, k.shape[1] - self.window)
         # what is not a sink of its sequence in the first part is overwritten by the last window of tokens
-        for part in (slice(0, min(last, self.sinks)), slice(last, None)):
+        sinks = (slice(0, min(last, self.sinks)),) if last and self.sinks else ()
+        for part in (*sinks, slice(last, None)):
             rows = self._rows(index[:, part])
             for name, new in (("k", k), ("v", v)):
                 tensors[name] = write_rows(tensors[name], rows, new[:, part])
@@ -78,4 +79,6 @@ class SlidingAttention(AttentionMixer):
 
     def _rows(self, index: Tensor) -> Tensor:
         """The cache's row of the tokens of that index."""
+        if not self.sinks:
+            return index % self.window
         return torch.where(index < self.sinks, index, self.sinks + (index - self.sinks) % self.window)

@@ -26,3 +26,16 @@ def test_heads_that_were_swapped_are_turned() -> None:
     rotary, positions = Rotary(4), torch.arange(7).expand(2, 7)
     heads = torch.randn(2, 7, 4, 3).transpose(2, 3)
     assert_close(rotary(positions, heads), rotary(positions, heads.contiguous()))
+
+
+def test_positions_that_were_written_to_turn_anew() -> None:
+    """Turns are kept for the layers of a pass, by the tensor of positions."""
+    first, second, positions = Rotary(4), Rotary(4, base=100.0), torch.arange(7).expand(2, 7).clone()
+    heads = torch.randn(2, 7, 3, 4)
+    assert_close(first(positions, heads), first(positions.clone(), heads))
+    assert_close(second(positions, heads), second(positions.clone(), heads))
+    assert not torch.equal(first(positions, heads), second(positions, heads))
+    before = first(positions, heads)
+    positions.add_(5)
+    assert_close(first(positions, heads), first(positions.clone(), heads))
+    assert not torch.equal(first(positions, heads), before)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from archsearch_plugins.linear.chunk import gate_sums
+from archsearch_plugins.linear.chunk import form, gate_sums
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
 from archsearch_plugins.linear.tokens import Tokens
 from linear_cases import DECAYS, RULES, assert_near, attend, make_inputs, results, step
@@ -254,3 +254,15 @@ def test_choice_of_the_implementation(caplog: pytest.LogCaptureFixture) -> None:
         linear_attention(Tokens(x, x, x), impl="chunked")
     with pytest.raises(OptionsError, match="chunk_size = 0"):
         linear_attention(Tokens(x, x, x), chunk_size=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("T", [64, 70])
+def test_tokens_worked_on_in_short_runs(monkeypatch: pytest.MonkeyPatch, T: int, decay: str, rule: str) -> None:
+    """A chunk at a time, as long sequences are in pieces that a cache holds; and two, whose last one is short."""
+    for cached in (1, 2 * 2 * 2 * 16 * 16):
+        monkeypatch.setattr(form, "_CACHED", cached)
+        inputs = make_inputs(T=T, decay=decay, rule=rule)
+        expected = results(inputs, dtype=torch.float64, impl="reference")
+        assert_near(results(inputs, dtype=torch.float32, impl="chunkwise", chunk_size=16), expected, 1e-5)

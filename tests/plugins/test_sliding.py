@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
+from archsearch.ops import band
 from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError
 
@@ -64,7 +65,7 @@ def test_op_equals_token_by_token(form: str, window: int, sinks: int, queries: i
     tensors = _qkv(queries, keys)
     expected = _token_by_token(*tensors, window, sinks)
     if form.startswith("_"):
-        actual = getattr(ops, form)(*tensors, window, sinks, None)
+        actual = getattr(band, form)(*tensors, window, sinks, None)
     else:
         actual = window_attention(LaidOut(*tensors), window=window, sinks=sinks, impl=form)
     weights = torch.randn_like(expected)

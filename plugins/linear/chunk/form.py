@@ -12,15 +12,19 @@ delta rule. The README derives it.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..tokens import CanonicalTokens
+from .chunks import chunked
 from .decay import decayed_products
 from .ends import ChunkEnds
+from .hebbian import hebbian
 from .triangular import unit_lower_solve
 
 _LONGEST = 128  # the constants of a chunk of C tokens hold C^3 numbers
+
+_CACHED = 1 << 18
+"""Numbers of one tensor that are worked on together on a CPU, so that products find them in its cache."""
 
 
 def chunkwise(
@@ -31,13 +35,34 @@ def chunkwise(
     if length == 0:
         return tokens.no_outputs(), tokens.empty_state() if state is None else state
     size = chunk_length(length, chunk_size)
-    chunks = tokens.map(lambda x: _to_chunks(x, size))
-    q = chunks.q * scale
+    runs = tokens.split(_run_length(tokens, size))
+    outputs, last = [], state
+    for index, run in enumerate(runs):
+        o, last = _run(run, last, scale, size, want_state or index + 1 < len(runs))
+        outputs.append(o)
+    o = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    return o, o.new_zeros(0) if last is None else last
+
+
+def _run_length(tokens: CanonicalTokens, size: int) -> int:
+    """Tokens that are worked on together, whole chunks: on a CPU as many as have `_CACHED` numbers in one tensor."""
+    batch, length, heads, key_dim = tokens.q.shape
+    if tokens.q.device.type != "cpu" or torch.compiler.is_compiling():
+        return length
+    widest = max(size, key_dim, tokens.v.shape[-1])
+    return max(1, _CACHED // max(1, batch * heads * size * widest)) * size
+
+
+def _run(
+    tokens: CanonicalTokens, state: Tensor | None, scale: float, size: int, want_state: bool
+) -> tuple[Tensor, Tensor]:
+    chunks = chunked(tokens, size, scale)
+    q = chunks.q
     if chunks.beta is None:
         o, last = _hebbian(q, chunks, state, want_state)
     else:
         o, last = _delta(q, chunks, chunks.beta, state, want_state)
-    return _from_chunks(o, length), last
+    return _from_chunks(o, tokens.q.shape[1]), last
 
 
 def chunk_length(length: int, chunk_size: int) -> int:
@@ -49,17 +74,12 @@ def chunk_length(length: int, chunk_size: int) -> int:
 
 
 def _hebbian(q: Tensor, chunks: CanonicalTokens, state: Tensor | None, want_state: bool) -> tuple[Tensor, Tensor]:
-    v = chunks.v
     (weights,), decay = decayed_products((q,), chunks.k, chunks.log_decay, chunks.decay)
-    o = weights @ v
-    count = len(q)
-    if count == 1 and state is None and not want_state:
-        return o, o.new_zeros(0)
-    ends: list[Tensor] = []
-    for written, left in zip((decay.to_end().mT @ v).unbind(), decay.left(count), strict=True):
-        before = ends[-1] if ends else state
-        ends.append(_carry(before, left, written))
-    return o + _read(state, ends, decay), ends[-1]
+    v = chunks.v
+    if len(q) == 1 and state is None and not want_state:
+        return weights @ v, v.new_zeros(0)
+    left = None if decay.whole is None else decay.whole.mT
+    return hebbian(weights, v, decay.from_start(0), decay.to_end(), left, state)
 
 
 def _delta(
@@ -92,16 +112,6 @@ def _read(state: Tensor | None, ends: list[Tensor], decay: ChunkEnds) -> Tensor:
     """What the tokens of each chunk read of the state that it starts with, given the states at the chunks' ends."""
     first = torch.zeros_like(ends[0]) if state is None else state
     return decay.from_start(0) @ torch.stack([first, *ends[:-1]])
-
-
-def _to_chunks(x: Tensor, size: int) -> Tensor:
-    """`[B, T, H, ...]` to `[N, B, H, C, ...]`, zeros after the last token."""
-    batch, length, heads = x.shape[:3]
-    short = -length % size
-    if short:
-        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, short))
-    x = x.reshape(batch, (length + short) // size, size, heads, *x.shape[3:])
-    return x.transpose(2, 3).transpose(0, 1).contiguous()
 
 
 def _from_chunks(x: Tensor, length: int) -> Tensor:
