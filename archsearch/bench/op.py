@@ -63,7 +63,7 @@ class BenchOp:
     forward pass. ``head_axes`` names the axis of heads of each tensor that has one, so that the reference can run on
     one group of heads. ``agreeing`` is the share of the outputs' rows that must agree with the reference, below 1 where
     the op ranks blocks, so that rounding moves some choices. ``forms``: the implementations that are measured on a
-    CUDA device and elsewhere.
+    CUDA device and elsewhere. ``table`` is the op of the table whose kernels run, where they can be tuned by it.
     """
 
     name: str
@@ -78,6 +78,7 @@ class BenchOp:
     head_axes: Mapping[str, int]
     agreeing: float = 1.0
     forms: tuple[str, str] = ("triton", "chunkwise")
+    table: str = ""
     peers: Sequence[Peer] = ()
 
     @property

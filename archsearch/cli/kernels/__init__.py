@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from archsearch.cli.kernels import compiling, listing, proving
+from archsearch.cli.kernels import compiling, listing, proving, tuning
 
 app = typer.Typer(help="Triton kernels: compile them ahead of time, prove them on the card that is here.")
-for module in (compiling, proving, listing):
+for module in (compiling, proving, tuning, listing):
     module.register(app)
 
 
