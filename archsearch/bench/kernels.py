@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,9 +19,13 @@ from archsearch.bench.op import BenchOp, Draw, Peer
 from archsearch.bench.results.schema import OURS, KernelRow, Measured, Rates, Spread, Status
 from archsearch.bench.results.work import Ceilings, Shape
 from archsearch.bench.timing import Timing, measure
+from archsearch.bench.tune import tuned_run
 from archsearch.errors import ArchsearchError, KernelUnavailableError, SpecError, listing
 from archsearch.proving.compare import Verdict
 from archsearch.registry import Registry
+
+TUNED = f"{OURS}, tuned"
+"""Ours with the configurations that ``archsearch kernels tune`` found fastest, beside the table's own."""
 
 _LONGEST_REASON = 300
 
@@ -182,6 +186,9 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
         )
 
     yield OURS, ours
+    tuned = tuned_run(op, case.shape.head_dim, bench.device, form)
+    if tuned is not None:
+        yield TUNED, partial(replace, ours(), name=TUNED, run=tuned)
     for peer in op.peers if bench.peers else ():
         yield peer.name, partial(theirs, peer)
 

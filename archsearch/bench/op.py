@@ -65,6 +65,7 @@ class BenchOp:
     one group of heads. ``agreeing`` is the share of the outputs' rows that must agree with the reference, below 1 where
     the op ranks blocks, so that rounding moves some choices. ``forms``: the implementations that are measured on a
     CUDA device and elsewhere. ``stand_ins`` fill what kernels choose where launches are listed and none is run.
+    ``table`` is the op of the table whose kernels run, where they can be tuned by it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class BenchOp:
     head_axes: Mapping[str, int]
     agreeing: float = 1.0
     forms: tuple[str, str] = ("triton", "chunkwise")
+    table: str = ""
     peers: Sequence[Peer] = ()
     stand_ins: Mapping[str, StandIn] = field(default_factory=dict)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from archsearch.errors import KernelUnavailableError, OptionsError, listing, nearest
 from archsearch.evidence.kept import kept
 from archsearch.evidence.proofs import Machine, Proof, Proofs, proofs, proven_source
+from archsearch.evidence.tuned import tuned_row
 from archsearch.kernels import device as devices
 from archsearch.kernels import machine as machines
 from archsearch.kernels.config import Key, Table
@@ -129,7 +130,9 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
 
 def tuned(table: Table, key: Key, machine: Machine) -> int | None:
     """The candidate that `archsearch kernels tune` found fastest on a machine, None where the table's own row is."""
-    return None
+    found = tuned_row(table.op, table.package, key, machine)
+    numbers = range(len(table.candidates.get(key, ()))) if found is not None and found.config else ()
+    return next((number for number in numbers if found and table.digest(key, number) == found.config), None)
 
 
 def _capturing(device: torch.device) -> bool:

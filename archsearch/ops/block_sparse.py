@@ -21,6 +21,11 @@ STRIP = 256
 """Queries under one such mask."""
 
 
+def few_keys(k: Tensor) -> bool:
+    """Whether masks over the keys `[B, S, Hkv, D]` are cheaper than gathering blocks of them."""
+    return k.shape[1] <= MASKED_UP_TO
+
+
 def block_means(x: Tensor, block_size: int) -> Tensor:
     """Means `[B, S // block_size, H, D]` of the complete blocks of `x` `[B, S, H, D]`."""
     count, rest = divmod(x.shape[1], block_size)
@@ -71,7 +76,7 @@ def attend_chosen(
     q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, positions: Tensor, *, block_size: int, scale: float
 ) -> Tensor:
     """`attend_blocks` by whichever form costs less: up to `MASKED_UP_TO` keys, masks of strips of queries."""
-    if k.shape[1] > MASKED_UP_TO:
+    if not few_keys(k):
         return attend_blocks(q, k, v, chosen, positions, block_size=block_size, scale=scale)
     size = STRIP if readable(positions) else max(1, q.shape[1])
     strips = (torch.split(q, size, 1), torch.split(chosen, size, 2), torch.split(positions, size, 1))

@@ -38,8 +38,9 @@ def answer(asked: dict[str, Any], say: Any) -> dict[str, Any]:
         return {"cases": 0, "error": None, "fault": f"nothing proves it: {NO_CHECKS}"}
     device, whole, key = torch.device(asked["device"]), bool(asked["whole"]), key_of(asked["key"])
     if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.cuda.set_per_process_memory_fraction(CARD_SHARE, device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_device(index)
+        torch.cuda.set_per_process_memory_fraction(CARD_SHARE, index)
     checks[0].table.use(key, asked["candidate"])
     found = attempt_row(
         Attempt(key=key, device=device, dtype=dtype_named(asked["dtype"]), whole=whole),

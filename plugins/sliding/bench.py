@@ -35,6 +35,7 @@ def bench_ops() -> Iterator[BenchOp]:
             work=partial(causal_work, window=window),
             trained=("q", "k", "v"),
             head_axes={"q": 2, "k": 2, "v": 2},
+            table="window_attention",
             peers=(flex_peer(partial(window_mask, window)),),
         )
     yield BenchOp(
@@ -45,6 +46,7 @@ def bench_ops() -> Iterator[BenchOp]:
         reference=partial(_step, impl="reference"),
         work=cache_work,
         head_axes={"q": 1, "k": 2, "v": 2},
+        table="window_attention",
         peers=(sdpa_step_peer(),),
         grids={FULL: [_shape(32, WINDOW), _shape(1, WINDOW)], QUICK: [_shape(32, WINDOW)], TINY: [_tiny(24)]},
     )

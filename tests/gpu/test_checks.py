@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from known_checks import DEVICE, known_checks
+from typing import Any
 
+import pytest
+import torch
+from known_checks import BUILT_IN, DEVICE, known_checks
+from triton.runtime.interpreter import InterpretedFunction
+
+from archsearch.bench.builds import all_builds
 from archsearch.kernels import Key
 from archsearch.kernels.config import tables
 from archsearch.proving import Attempt, Case, Check
-from archsearch.proving.attempt import poisoned
+from archsearch.proving.attempt import attempt_row, poisoned
+from archsearch.registry import load_registry
 
 
 def test_a_check_of_a_row(check: Check, case: Case, key: Key, dtype: torch.dtype) -> None:
@@ -27,3 +33,22 @@ def test_a_first_use_tries_every_check_with_cases_that_there_are() -> None:
         for check in checks:
             assert [case for case in check.samples if case not in check.cases] == [], check.name
             assert len({check.label(case) for case in check.cases}) == len(check.cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", sorted(known_checks()))
+def test_a_first_use_launches_every_kernel_of_a_row(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreted, in the smallest row: a kernel that no first use meets would be taken unproven."""
+    run, launched = InterpretedFunction.run, set()
+
+    def noting(self: Any, *args: Any, **options: Any) -> Any:
+        launched.add(self.fn.__name__)
+        return run(self, *args, **options)
+
+    monkeypatch.setattr(InterpretedFunction, "run", noting)
+    checks = known_checks()[op]
+    key = next(key for key in checks[0].table.rows if key[0] == "sm_90")
+    found = attempt_row(Attempt(key=key, device=torch.device("cpu"), dtype=torch.float32), checks)
+    assert found.fault == ""
+    builds = all_builds(load_registry(environ=BUILT_IN), "sm_90")
+    assert {build.fn.fn.__name__ for build in builds if build.op == op} <= launched

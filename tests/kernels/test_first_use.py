@@ -264,7 +264,13 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize(("command", "fault"), [(("-m", "archsearch.proving"), ""), (("-c", PLANTED), "is off by")])
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        pytest.param(("-m", "archsearch.proving"), "", id="right", marks=pytest.mark.slow),
+        pytest.param(("-c", PLANTED), "is off by", id="wrong"),
+    ],
+)
 def test_the_child_proves_a_right_kernel_and_refuses_a_wrong_one(
     command: tuple[str, ...], fault: str, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:

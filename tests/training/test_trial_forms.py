@@ -22,6 +22,7 @@ from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.tasks import resolve_task
 from archsearch.training import Evaluation
+from archsearch.training.forms import of_arch
 
 PASSED = """print('{"cases": 1, "error": 0.0, "fault": ""}')"""
 TAKEN = "window_attention sm_90 D=16 float32"
@@ -77,3 +78,12 @@ def test_a_proof_that_lands_while_a_trial_runs_changes_nothing_of_it(
     before, after = met(trial), met(begin())
     assert (before[1], after[1]) == ("none", TAKEN)
     assert before[0] != after[0]
+
+
+def test_rows_of_other_mixers_change_no_key_of_an_architecture(registry: Registry) -> None:
+    arch = ArchSpec.parse("sliding", registry, ModelSpec())
+    key = ("sm_90", 64, 0)
+    mine = {(f"archsearch_plugins.{name}.triton", name, key, "bfloat16", "") for name in ("sliding",)}
+    core = {("archsearch.ops.triton", "short_conv", key, "bfloat16", "")}
+    others = {(f"archsearch_plugins.{name}.triton", name, key, "bfloat16", "") for name in ("sliding2", "moba")}
+    assert of_arch(mine | core | others, arch, registry) == mine | core

@@ -1,0 +1,123 @@
+"""Tuning: of a row's candidate configurations the fastest on this card, at a few sizes, among those that are proven."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import torch
+
+from archsearch.bench.op import FULL, TINY, BenchOp, Draw, Inputs, Outputs
+from archsearch.bench.timing import Stopwatch, measure
+from archsearch.evidence.proofs import proven_source
+from archsearch.evidence.tuned import Tuned, named
+from archsearch.kernels import Key, Table
+from archsearch.kernels.config import tables
+from archsearch.kernels.forms import tuned
+from archsearch.kernels.machine import machine_of
+from archsearch.kernels.prove import NotTriedError, Prover, Row
+
+SIZES = 3
+"""Shapes that a candidate is timed at."""
+
+LEAST_GAIN = 1.03
+"""A candidate must be so many times as fast as the table's own: less is noise."""
+
+Call: TypeAlias = Callable[[], object]
+Run: TypeAlias = Callable[[Inputs], Outputs]
+
+
+@contextmanager
+def using(table: Table, key: Key, candidate: int | None) -> Iterator[None]:
+    """While the block runs, the row runs with that candidate, with the table's own configurations for None."""
+    before = table.candidate(key)
+    table.use(key, candidate)
+    try:
+        yield
+    finally:
+        table.use(key, before)
+
+
+def calls_of(ops: Sequence[BenchOp], table: Table, key: Key, device: torch.device, dtype: torch.dtype) -> list[Call]:
+    """What runs the kernels of a row, of the ops that measure them at `SIZES` sizes; none where no size has its head
+    dim."""
+    grid = FULL if device.type == "cuda" else TINY
+    fitting = [
+        (op, shape) for op in ops if op.table == table.op for shape in op.grids[grid] if shape.head_dim == key[1]
+    ]
+    return [_call(op, op.inputs(shape, Draw.on(device, dtype))) for op, shape in fitting[:SIZES]]
+
+
+def _call(op: BenchOp, inputs: Mapping[str, torch.Tensor]) -> Call:
+    return lambda: op.run(inputs, "triton")
+
+
+def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Run | None:
+    """The op with the configurations that were found fastest for its row on this device; None where the table's own
+    are, or nothing was tuned."""
+    table, machine = tables.get(op.table), machine_of(device)
+    if table is None or machine is None or form != "triton":
+        return None
+    key = table.key(machine.arch, head_dim)
+    number = tuned(table, key, machine)
+    if number is None:
+        return None
+
+    def run(inputs: Inputs) -> Outputs:
+        with using(table, key, number):
+            return op.run(inputs, form)
+
+    return run
+
+
+def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stopwatch, seconds: float = 0.5) -> Tuned:
+    """Times the table's own configurations and each candidate that passes its checks, and says which to run with."""
+    table, key = row.table, row.key
+    passed = [None, *(number for number in range(len(table.candidates.get(key, ()))) if _passes(row, number, prover))]
+    times: dict[str, tuple[float, ...]] = {table.digest(key, number): () for number in passed}
+    for call in calls:
+        timed = measure(
+            {table.digest(key, number): _with(table, key, number, call) for number in passed},
+            stopwatch=stopwatch,
+            seconds=seconds,
+        )
+        times = {digest: (*times[digest], timed[digest].median) for digest in times}
+    best = min(times, key=lambda digest: _mean(times[digest]))
+    gained = _mean(times[""]) / _mean(times[best])
+    arch, head_dim, chunk = key
+    return Tuned(
+        package=table.package,
+        op=table.op,
+        arch=arch,
+        head_dim=head_dim,
+        chunk=chunk,
+        source=proven_source(table.package),
+        machine=named(row.machine),
+        config=best if gained >= LEAST_GAIN else "",
+        seconds=times,
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
+    )
+
+
+def _passes(row: Row, number: int, prover: Prover) -> bool:
+    other = Row(table=row.table, key=row.key, dtype=row.dtype, device=row.device, machine=row.machine, candidate=number)
+    try:
+        return prover.prove(other).passed
+    except NotTriedError:
+        return False
+
+
+def _with(table: Table, key: Key, number: int | None, call: Call) -> Call:
+    def run() -> object:
+        with using(table, key, number):
+            return call()
+
+    return run
+
+
+def _mean(seconds: Sequence[float]) -> float:
+    """The geometric one, so that no size counts for more than another."""
+    return math.exp(sum(map(math.log, seconds)) / len(seconds)) if seconds else 1.0

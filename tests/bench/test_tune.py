@@ -1,0 +1,120 @@
+"""Candidates of a row: proven, timed, and the fastest kept for "auto"; by a clock that says what a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from archsearch_plugins.sliding.triton.table import TABLE as WINDOW
+
+from archsearch.bench.clock import WallClock
+from archsearch.bench.kernels import TUNED, Bench, bench_case, ops_of
+from archsearch.bench.op import TINY
+from archsearch.bench.results.schema import OURS, Rates
+from archsearch.bench.tune import calls_of, tune_row, using
+from archsearch.evidence.proofs import Machine
+from archsearch.evidence.tuned import keep_tuned
+from archsearch.kernels import Config, Table
+from archsearch.kernels.forms import tuned
+from archsearch.kernels.machine import machine_of
+from archsearch.kernels.prove import Prover, Row
+from archsearch.registry import Registry
+
+KEY = ("sm_90", 64, 0)
+MACHINE = Machine(card="H200", arch="sm_90", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
+ANSWER = """
+import json, sys
+wrong = json.loads(sys.argv[1])["candidate"] == 1
+print(json.dumps({"cases": 1, "error": 0.0, "fault": "is off by 0.5" if wrong else ""}))
+"""
+
+
+@pytest.fixture
+def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
+    """Of a table with three candidates, of which the second computes something else."""
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    tiles = [{"forward": Config(tiles={"M": size})} for size in (16, 32, 64, 128)]
+    table = Table(
+        op="tuned_op", package="archsearch_plugins.full.triton", rows={KEY: tiles[0]}, candidates={KEY: tiles[1:]}
+    )
+    return Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+
+
+def stopwatch(row: Row, by_tile: dict[int, float]) -> Callable[[Callable[[], object]], float]:
+    """Seconds of a call by the tile that it runs with."""
+
+    def seconds(call: Callable[[], object]) -> float:
+        tile = call()
+        assert isinstance(tile, int)
+        return by_tile[tile]
+
+    return seconds
+
+
+def tile_of(row: Row) -> Callable[[], object]:
+    return lambda: row.table.row(KEY)["forward"].tiles["M"]
+
+
+@pytest.mark.parametrize(
+    ("by_tile", "best"),
+    [
+        ({16: 1.0, 32: 0.9, 128: 0.5}, 2),
+        ({16: 1.0, 32: 0.8, 128: 0.9}, 0),
+        ({16: 1.0, 32: 0.99, 128: 2.0}, None),
+    ],
+    ids=["the-last", "the-first", "gains-too-little"],
+)
+def test_the_fastest_of_those_that_are_right_is_kept(row: Row, by_tile: dict[int, float], best: int | None) -> None:
+    calls = [tile_of(row), tile_of(row)]
+    found = tune_row(row, calls, Prover(command=("-c", ANSWER)), stopwatch=stopwatch(row, by_tile))
+    assert found.config == row.table.digest(KEY, best)
+    assert len(found.seconds) == 3  # the wrong one was never timed
+    assert found.seconds[""] == (1.0, 1.0)
+    keep_tuned(found)
+    assert tuned(row.table, KEY, MACHINE) == best
+    assert row.table.candidate(KEY) is None
+    other = Machine(card="A100", arch="sm_90", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
+    assert tuned(row.table, KEY, other) is None
+
+
+def test_a_candidate_runs_only_while_it_is_used(row: Row) -> None:
+    with using(row.table, KEY, 2):
+        assert tile_of(row)() == 128
+    assert tile_of(row)() == 16
+
+
+def test_the_ops_that_measure_a_table_run_its_rows(registry: Registry) -> None:
+    calls = calls_of(ops_of(registry), WINDOW, ("sm_90", 16, 0), torch.device("cpu"), torch.float32)
+    assert len(calls) == 2
+    assert calls_of(ops_of(registry), WINDOW, ("sm_90", 32, 0), torch.device("cpu"), torch.float32) == []
+    (out,) = calls[1]()  # type: ignore[misc]
+    assert out.isfinite().all()
+
+
+def test_every_candidate_names_kernels_of_its_row() -> None:
+    for key, candidates in WINDOW.candidates.items():
+        assert all(set(configs) <= set(WINDOW.rows[key]) for configs in candidates)
+        digests = {WINDOW.digest(key, number) for number in range(len(candidates))}
+        assert len(digests) == len(candidates)
+
+
+def test_bench_kernels_shows_the_tables_own_beside_what_was_tuned(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    machine, device = machine_of(torch.device("cpu")), torch.device("cpu")
+    assert machine is not None
+    key = ("sm_90", 16, 0)
+    row = Row(table=WINDOW, key=key, dtype="float32", device="cpu", machine=machine)
+    times = iter([2.0**-turn for turn in range(500)])
+    prover = Prover(command=("-c", ANSWER.replace("== 1", "== 7")))
+    keep_tuned(tune_row(row, [lambda: None], prover, stopwatch=lambda call: next(times)))
+    assert tuned(WINDOW, key, machine) is not None
+    op = next(op for op in ops_of(registry, "window") if op.step)
+    rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
+    bench = Bench(device=device, clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton")
+    rows = bench_case(op, op.grids[TINY][0], "decode", bench)
+    assert [(found.contender, found.status) for found in rows] == [(OURS, "measured"), (TUNED, "measured")]
+    assert WINDOW.candidate(key) is None

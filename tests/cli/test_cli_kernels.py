@@ -1,0 +1,74 @@
+"""``kernels prove``, ``list`` and ``tune``: what they say and how they exit; children are stand-ins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from archsearch.evidence.kept import kept
+from archsearch.kernels import prove
+from archsearch.kernels.child import Ended, Limits
+
+Run = Callable[..., Result]
+ONE = ("kernels", "prove", "--mixer", "sliding", "--only", "D=16 ", "--json")
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    """What the children of a command answer, the last one again and again; the cache is empty."""
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    told: list[dict[str, Any]] = []
+
+    def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> Ended:
+        return Ended(output=json.dumps(told[0] if len(told) == 1 else told.pop(0)))
+
+    monkeypatch.setattr(prove, "run_child", run_child)
+    return told
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(result.stdout)["rows"]
+    return found
+
+
+def test_a_row_that_passes_is_kept_and_no_longer_missing(run: Run, answers: list[dict[str, Any]]) -> None:
+    answers.append({"cases": 7, "error": 0.001, "fault": ""})
+    result = run(*ONE)
+    assert result.exit_code == 0, result.output
+    (row,) = rows(result)
+    assert (row["row"], row["status"], row["cases"]) == ("window_attention sm_90 D=16 float32", "passed", 7)
+    assert [proof.whole for proof in kept()] == [True]
+    assert rows(run(*ONE, "--missing")) == []
+    assert len(rows(run(*ONE))) == 1  # asked for by name it is proven again
+
+
+def test_a_row_that_fails_exits_with_1_and_is_listed(run: Run, answers: list[dict[str, Any]]) -> None:
+    answers.append({"cases": 1, "error": None, "fault": "packed: output 0 is off by 0.5"})
+    result = run(*ONE)
+    assert result.exit_code == 1
+    assert rows(result)[0]["fault"] == "packed: output 0 is off by 0.5"
+    listed = json.loads(run("kernels", "list", "--arch", "sm_90", "--json").stdout)["kernels"]
+    (row,) = [row for row in listed if row["status"] != "not proven"]
+    assert row["status"] == "failed: packed: output 0 is off by 0.5"
+
+
+def test_a_row_that_cannot_be_tried_is_no_failure_of_its_own(run: Run, answers: list[dict[str, Any]]) -> None:
+    answers.append({"untried": "the card has no memory left for it"})
+    result = run(*ONE)
+    assert result.exit_code == 1
+    assert rows(result)[0]["status"] == "not tried"
+    assert "no memory left" in rows(result)[0]["reason"]
+    assert kept() == ()
+
+
+def test_where_there_is_no_card_a_sentence_says_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    for command in ("prove", "tune"):
+        result = run("kernels", command)
+        assert result.exit_code == 1
+        assert "torch finds no CUDA device. Run it where the card is" in str(result.exception or result.output)
