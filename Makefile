@@ -43,7 +43,7 @@ test-postgres: $(STAMP)  ## the store, the command line and the dashboard on Pos
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "postgres and not slow" -n 2 --dist worksteal tests/storage tests/cli tests/dashboard tests/search tests/jobs
 
 test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, installed by pip and trained
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field tests/search/test_search_runner.py -n 2 --dist worksteal
 
 test-door: $(STAMP)  ## new plugins of every kind, installed, checked and searched over
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli -n 2 --dist worksteal

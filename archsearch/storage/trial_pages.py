@@ -119,9 +119,11 @@ def _counted(
     page = session.execute(ordered.limit(_bounded(query.limit)).offset(_bounded(query.offset))).all()
     if page:
         return page[0][0], [trial for _, trial in page]
-    if query.offset <= 0:
+    if query.offset <= 0 < query.limit:
         return 0, []
-    return session.scalar(select(func.count()).select_from(Trial).where(*chosen)) or 0, []  # beyond the last page
+    return session.scalar(
+        select(func.count()).select_from(Trial).where(*chosen)
+    ) or 0, []  # no page, or beyond the last
 
 
 def _bounded(rows: int) -> int:

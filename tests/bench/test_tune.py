@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from archsearch.bench.tune import calls_of, tune_row, using
 from archsearch.evidence.proofs import Machine
 from archsearch.evidence.tuned import keep_tuned
 from archsearch.kernels import Config, Table
+from archsearch.kernels.config import tables
 from archsearch.kernels.forms import tuned
 from archsearch.kernels.machine import machine_of
 from archsearch.kernels.prove import Prover, Row
@@ -32,14 +33,15 @@ print(json.dumps({"cases": 1, "error": 0.0, "fault": "is off by 0.5" if wrong el
 
 
 @pytest.fixture
-def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
+def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Row]:
     """Of a table with three candidates, of which the second computes something else."""
     monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
     tiles = [{"forward": Config(tiles={"M": size})} for size in (16, 32, 64, 128)]
     table = Table(
         op="tuned_op", package="archsearch_plugins.full.triton", rows={KEY: tiles[0]}, candidates={KEY: tiles[1:]}
     )
-    return Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    yield Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    del tables[table.op]
 
 
 def stopwatch(row: Row, by_tile: dict[int, float]) -> Callable[[Callable[[], object]], float]:

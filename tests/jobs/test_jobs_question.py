@@ -144,8 +144,8 @@ def test_a_question_of_another_version_is_told(tmp_path: Path) -> None:
 
 
 def test_a_plugin_that_is_not_there_is_told_by_a_node() -> None:
-    (part,) = question_module.here(["mixer:none"], look=False)["parts"]
-    assert part[:2] == ["mixer:none", "none"]
+    (part,) = question_module.here(["mixer:nobody"], look=False)["parts"]
+    assert part[:2] == ["mixer:nobody", "none"]
 
 
 SERVER = "postgresql://me:s3cret@127.0.0.1:1/none"

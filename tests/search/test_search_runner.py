@@ -249,6 +249,7 @@ confirm_seeds = 0
 """
 
 
+@pytest.mark.field
 def test_mixers_that_raise_crash_and_lie_take_only_their_own_trials(driven: Driven) -> None:
     """The first reference is the one that raises: the driver itself never trains."""
     command = driven.command("run", 3)
