@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -24,6 +25,13 @@ if find_spec("alembic") is not None:  # a machine with a card may have no SQL at
     import quick_databases
 
     quick_databases.install()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was imported lives to the end: the collector of cycles need not look at it after every few objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -39,7 +39,7 @@ def test_pages_draw_under_them(filled: tuple[str, dict[str, int]]) -> None:
     said: list[str] = []
 
     def add(route: Route) -> None:
-        answer = route.fetch()
+        answer = route.fetch(max_retries=5)
         route.fulfill(response=answer, headers={**answer.headers, **headers()})
 
     # what a test answers itself comes from no network, from which a page may not ask this machine
