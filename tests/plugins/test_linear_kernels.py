@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
 from archsearch_plugins.linear.triton import table
+from archsearch_plugins.linear.triton.checks import draw_inputs
 from archsearch_plugins.linear.triton.launch import sequences as launch
 from archsearch_plugins.linear.triton.table import TABLE
 from linear_cases import attend
@@ -22,24 +22,8 @@ SEGMENTED = (("channel", "delta"), ("head", "hebbian"))
 def make_inputs(
     decay: str, rule: str, *, T: int, H: int = 1, HV: int = 2, K: int = 32, B: int = 1
 ) -> dict[str, Tensor]:
-    """Signed float32 inputs `[B, T, ...]` with an initial state."""
-    generator = torch.Generator().manual_seed(T)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    gates = {"constant": (HV,), "head": (B, T, HV), "channel": (B, T, HV, K)}
-    inputs = {
-        "q": normal(B, T, H, K),
-        "k": F.normalize(normal(B, T, H, K), dim=-1),
-        "v": normal(B, T, HV, K),
-        "initial_state": normal(B, HV, K, K),
-    }
-    if decay != "none":
-        inputs["log_decay"] = -2 * torch.rand(gates[decay], generator=generator)
-    if rule == "delta":
-        inputs["beta"] = torch.rand(B, T, HV, generator=generator)
-    return inputs
+    """What the checks of a row draw, by the names of shapes."""
+    return draw_inputs(decay, rule, tokens=T, dim=K, batch=B, heads=(H, HV))
 
 
 def run(

@@ -38,7 +38,7 @@ def checks() -> Iterator[Check]:
     yield Check(table=STEP_TABLE, name="step", run=_step, cases=steps, first=steps)
 
 
-def _drawn(
+def draw_inputs(
     decay: str, rule: str, *, tokens: int, dim: int, batch: int = 1, heads: tuple[int, int] = (1, 2)
 ) -> dict[str, Tensor]:
     """Signed float32 inputs `[B, T, ...]` of so many heads of keys and of values, with an initial state."""
@@ -78,38 +78,38 @@ def _whole(
 
 
 def _every_kind(attempt: Attempt, rule: str, decay: str) -> Verdict:
-    return _whole(attempt, _drawn(decay, rule, tokens=attempt.many(150, 40), dim=attempt.dim, batch=2))
+    return _whole(attempt, draw_inputs(decay, rule, tokens=attempt.many(150, 40), dim=attempt.dim, batch=2))
 
 
 def _narrower(attempt: Attempt, rule: str, decay: str) -> Verdict:
-    return _whole(attempt, _drawn(decay, rule, tokens=attempt.many(70, 40), dim=attempt.dim - 4))
+    return _whole(attempt, draw_inputs(decay, rule, tokens=attempt.many(70, 40), dim=attempt.dim - 4))
 
 
 def _lengths(attempt: Attempt, rule: str, decay: str, tokens: int) -> Verdict:
-    return _whole(attempt, _drawn(decay, rule, tokens=tokens, dim=attempt.dim, batch=2))
+    return _whole(attempt, draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim, batch=2))
 
 
 def _long(attempt: Attempt, rule: str, decay: str) -> Verdict:
-    return _whole(attempt, _drawn(decay, rule, tokens=attempt.long, dim=attempt.dim), exact="chunkwise")
+    return _whole(attempt, draw_inputs(decay, rule, tokens=attempt.long, dim=attempt.dim), exact="chunkwise")
 
 
 def _packed(attempt: Attempt, rule: str, decay: str) -> Verdict:
     count, tokens = attempt.crowd
-    drawn = _drawn(decay, rule, tokens=tokens, dim=attempt.dim)
+    drawn = draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim)
     draw = torch.Generator().manual_seed(2)
     drawn["initial_state"] = torch.randn(count, 2, attempt.dim, attempt.dim, generator=draw)
     return _whole(attempt, drawn, bounds=attempt.uneven(), exact="chunkwise")
 
 
 def _forgetful(attempt: Attempt, decay: str) -> Verdict:
-    drawn = _drawn(decay, "delta", tokens=attempt.many(90, 40), dim=attempt.dim)
+    drawn = draw_inputs(decay, "delta", tokens=attempt.many(90, 40), dim=attempt.dim)
     drawn["log_decay"][:, 3] = -1000.0
     drawn["log_decay"][:, 20:30] = 0.0
     return _whole(attempt, drawn)
 
 
 def _future(attempt: Attempt, rule: str, decay: str) -> Verdict:
-    inputs = attempt.held(_drawn(decay, rule, tokens=attempt.many(150, 50), dim=attempt.dim), LOW)
+    inputs = attempt.held(draw_inputs(decay, rule, tokens=attempt.many(150, 50), dim=attempt.dim), LOW)
     return future_unseen(_op("triton"), inputs, inputs.keys() - {"initial_state"}, attempt.many(77, 37))
 
 
@@ -128,13 +128,13 @@ def _told(**limits: int) -> Iterator[None]:
 
 def _segments(attempt: Attempt, rule: str, decay: str) -> Verdict:
     """As sequences are that are long, and too few to keep a card busy."""
-    drawn = _drawn(decay, rule, tokens=attempt.key[2] * attempt.many(9, 4) + 3, dim=attempt.dim)
+    drawn = draw_inputs(decay, rule, tokens=attempt.key[2] * attempt.many(9, 4) + 3, dim=attempt.dim)
     with _told(SHORTEST_SEGMENT=1, FEWEST_SEGMENTS=2):
         return _whole(attempt, drawn)
 
 
 def _step(attempt: Attempt, rule: str, decay: str, crowd: int) -> Verdict:
-    drawn = _drawn(decay, rule, tokens=1, dim=attempt.dim, batch=3, heads=(2, 4))
+    drawn = draw_inputs(decay, rule, tokens=1, dim=attempt.dim, batch=3, heads=(2, 4))
     token = {name: x if name == "initial_state" or x.dim() == 1 else x[:, 0] for name, x in drawn.items()}
     token["state"] = token.pop("initial_state")
     inputs = attempt.held(token, LOW)
