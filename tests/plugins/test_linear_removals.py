@@ -79,7 +79,7 @@ def graded(given: Drawn, dtype: torch.dtype, run: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("T", [1, 65, 150])
+@pytest.mark.parametrize("T", [1, 90, *(pytest.param(T, marks=pytest.mark.arena) for T in (65, 150))])
 def test_chunkwise_in_float32_equals_the_recurrence_in_float64(T: int, decay: str, kind: str) -> None:
     apart, early = KINDS[kind]
     given = drawn(T, decay, apart)
