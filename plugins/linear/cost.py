@@ -49,14 +49,14 @@ def params(options: LinearOptions, shape: ModelShape) -> int:
     count += value_dim if options.output_norm == "rms" else 0
     if options.update == "delta":
         count += options.rule.params(dims) + options.rule.rank(dims) * heads * key_dim
-    count += shift_kinds(options, shape) * shape.d_model + (heads * key_dim if options.bonus else 0)
+    count += shift_kinds(options, shape) * shape.d_model + (heads * key_dim if options.output_bonus else 0)
     count += heads * key_dim * value_dim if options.initial_state == "learned" else 0
     return count
 
 
 def shift_kinds(options: LinearOptions, shape: ModelShape) -> int:
     """Kinds of features that the token shift has shares of its own for: q, k, v, and those of gates that there are."""
-    return 3 + sum(bool(kind) for kind in projected(options, shape)[1:]) if options.token_shift else 0
+    return 3 + sum(bool(kind) for kind in projected(options, shape)[1:]) if options.static_shift else 0
 
 
 def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
@@ -66,7 +66,10 @@ def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
     recurrent = StateTensor(
         name="recurrent", row_shape=(heads, key_dim, value_dim), dtype=dtype, role="recurrent", base=1
     )
-    rows = {"conv": (max(0, options.conv - 1), channels(options, shape)), "shift": (options.token_shift, shape.d_model)}
+    rows = {
+        "conv": (max(0, options.conv - 1), channels(options, shape)),
+        "shift": (options.static_shift, shape.d_model),
+    }
     return recurrent, *(
         StateTensor(name=name, row_shape=(width,), dtype=shape.dtype, role="conv", base=int(count))
         for name, (count, width) in rows.items()
@@ -99,7 +102,7 @@ def _around(options: LinearOptions, shape: ModelShape) -> Flops:
         done += Flops(elementwise=3 * keys)
     if options.skip:
         done += Flops(elementwise=2 * values)
-    if options.bonus:
+    if options.output_bonus:
         done += Flops(elementwise=3 * heads * key_dim + 2 * values)
     if options.output_norm == "rms":
         done += Flops(elementwise=4 * values)

@@ -19,7 +19,7 @@ from .cost import projected
 from .gates import decay_gate
 from .ops import linear_attention, linear_attention_step
 from .options import LinearOptions
-from .shifted import TokenShift
+from .shifted import StaticShift
 from .substeps import interleaved, steps_of
 from .tokens import Tokens
 from .unit_length import unit_length
@@ -61,13 +61,13 @@ class LinearMixer(Mixer):
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
         keys, steps = self.heads * self.key_dim, options.steps
         kinds = (keys, steps * keys, steps * values, *self.sizes[1:])
-        self.shift = TokenShift(shape.d_model, kinds) if options.token_shift else None
+        self.shift = StaticShift(shape.d_model, kinds) if options.static_shift else None
         self.conv = ShortConv(self.sizes[0], options.conv) if options.conv else None
         delta = options.update == "delta"
         self.write = WRITES[options.removal](options.rule, dims, options.beta_range) if delta else None
         self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
         self.skip = nn.Parameter(torch.ones(self.heads)) if options.skip else None
-        self.bonus = nn.Parameter(torch.full((self.heads, self.key_dim), _BONUS)) if options.bonus else None
+        self.bonus = nn.Parameter(torch.full((self.heads, self.key_dim), _BONUS)) if options.output_bonus else None
         learned = options.initial_state == "learned"
         self.first = nn.Parameter(_FIRST * torch.randn(dims)) if learned else None
         self.norm = nn.RMSNorm(self.value_dim, eps=_EPS) if options.output_norm == "rms" else None

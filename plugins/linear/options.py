@@ -42,8 +42,8 @@ class LinearOptions(MixerOptions):
     ``removal``: what the delta rule takes away before it writes.
     ``beta_range``: what the strength of the delta rule stays below; above 1 eigenvalues may be negative.
     ``steps``: delta steps a token, each with a key and a value of its own; the decay is of the first.
-    ``token_shift``: mixes each token with the one before it, by learned shares, in front of the projections.
-    ``bonus``: adds each head's value to the normed output, weighed by query and written key.
+    ``static_shift``: mixes each token with the one before it, by learned shares, in front of the projections.
+    ``output_bonus``: adds each head's value to the normed output, weighed by query and written key.
     ``initial_state``: what a sequence starts with: zeros, or a learned state a head.
     """
 
@@ -64,8 +64,8 @@ class LinearOptions(MixerOptions):
     removal: RemovalName = "key"
     beta_range: Literal[1, 2] = 1
     steps: Annotated[int, Field(ge=1, le=8)] = 1
-    token_shift: bool = False
-    bonus: bool = False
+    static_shift: bool = False
+    output_bonus: bool = False
     initial_state: Literal["zero", "learned"] = "zero"
 
     @model_validator(mode="before")
@@ -109,7 +109,7 @@ class LinearOptions(MixerOptions):
             ranging = listing([form.name for form in REMOVALS.values() if form.ranges])
             raise ValueError(f"beta_range = 2 with removal = {self.removal} is not stable: choose removal = {ranging}")
         if self.steps > 1:
-            taken = {"removal": "key", "write": "plain", "skip": False, "bonus": False}
+            taken = {"removal": "key", "write": "plain", "skip": False, "output_bonus": False}
             for name, value in taken.items():
                 if getattr(self, name) != value:
                     raise ValueError(
@@ -176,8 +176,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "conv": 0,
         "output_gate": "sigmoid",
         "low_rank_gate": True,
-        "token_shift": True,
-        "bonus": True,
+        "static_shift": True,
+        "output_bonus": True,
     },
 }
 """Named points of the table of update rule by decay, each with the projections, gates and norms of its paper."""

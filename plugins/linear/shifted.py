@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archsearch.ops.short_conv import next_tail
 
 
-class TokenShift(nn.Module):
+class StaticShift(nn.Module):
     """x W with x_t + mu (x_(t-1) - x_t) for x, mu of each of the ``kinds`` of features (RWKV-7, arXiv 2503.14456,
     section 4, "token shift"); a sequence starts after zeros."""
 

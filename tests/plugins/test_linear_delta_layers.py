@@ -234,7 +234,7 @@ def test_no_decay_of_the_bounded_gate_is_below_its_bound() -> None:
     assert ((start <= -0.99e-3) & (start >= -1.61)).all()
 
 
-LEARNED = {"update": "delta", "decay": "channel", "initial_state": "learned", "token_shift": True}
+LEARNED = {"update": "delta", "decay": "channel", "initial_state": "learned", "static_shift": True}
 
 
 def test_every_sequence_starts_with_the_learned_state() -> None:
