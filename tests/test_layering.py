@@ -18,7 +18,7 @@ from house import Import, imports, modules, modules_of, parsed
 
 FLOORS: list[set[str]] = [
     {"errors", "numbers", "units", "printable", "ray_settings", "secrets_file", "streams", "version", "waiting"},
-    {"shapes", "amounts", "options"},
+    {"shapes", "amounts", "options", "systems"},
     {"layer"},
     {"mixer", "evidence"},
     {"kernels"},
