@@ -21,8 +21,8 @@ BACKBONE = ModelSpec(d_model=2048, n_heads=16, head_dim=128)
 class Entry:
     """A preset of ``mixer``, or the mixer with its defaults.
 
-    ``rule`` and ``source`` are those of the system that it stands for, else the mixer's summary and ""; ``growth`` is of
-    its state with the number T of tokens, "" where it cannot stand alone.
+    ``rule`` and ``source`` are those of the system that it stands for, else the mixer's summary and ""; ``growth`` is
+    of its state with the number T of tokens, "" where it cannot stand alone.
     """
 
     name: str
