@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import SpecError, listing
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
@@ -13,6 +15,9 @@ from archsearch.search.choices import Draw, MixerChoices, distinct
 from archsearch.search.spec import SpaceTable
 
 Layers = tuple[LayerSpec, ...]
+
+LISTED = "architecture"
+"""The parameter by which one of a list of architectures is drawn."""
 
 
 class Pattern(ABC):
@@ -29,6 +34,10 @@ class Pattern(ABC):
     @abstractmethod
     def all(self) -> Iterator[Layers]:
         """Every distinct candidate once."""
+
+    def in_order(self) -> Iterator[Mapping[str, Any]]:
+        """The choices of the candidates that somebody has put into an order, in which they are tried."""
+        return iter(())
 
 
 def draw_layer(trial: Draw, prefix: str, entries: Mapping[str, MixerChoices]) -> LayerSpec:
@@ -138,8 +147,65 @@ class Ratio(Pattern):
         return iter(dict.fromkeys(every))
 
 
-def pattern_of(table: SpaceTable, entries: Mapping[str, MixerChoices], n_layers: int, registry: Registry) -> Pattern:
+class Listed(Pattern):
+    """The architectures that somebody has written down, in their order."""
+
+    def __init__(self, architectures: Mapping[str, Layers]) -> None:
+        self._architectures = architectures
+
+    @classmethod
+    def of(cls, texts: Sequence[str], model: ModelSpec, n_layers: int, registry: Registry) -> Listed:
+        """Raises `SpecError` for a pattern that cannot be read, has another number of layers, or is listed twice."""
+        found: dict[str, Layers] = {}
+        for index, text in enumerate(texts):
+            try:
+                layers = whole_pattern(text, model, n_layers, registry).layers
+            except SpecError as error:
+                raise SpecError(f"space.architectures[{index}]: {error}") from None
+            twin = next((other for other, its in found.items() if its == layers), None)
+            if twin is not None:
+                raise SpecError(f'space.architectures[{index}] = "{text}" is "{twin}" again: drop one')
+            found[text] = layers
+        return cls(found)
+
+    def draw(self, trial: Draw) -> Layers:
+        names = tuple(self._architectures)
+        name = names[0] if len(names) == 1 else trial.suggest_categorical(LISTED, names)
+        return self._architectures[name]
+
+    def count(self) -> int:
+        return len(self._architectures)
+
+    def all(self) -> Iterator[Layers]:
+        return iter(self._architectures.values())
+
+    def in_order(self) -> Iterator[Mapping[str, Any]]:
+        names = tuple(self._architectures)
+        return iter([{}] if len(names) == 1 else [{LISTED: name} for name in names])
+
+
+def whole_pattern(text: str, model: ModelSpec, n_layers: int, registry: Registry) -> ArchSpec:
+    """The architecture of a pattern on a backbone; one layer alone is repeated.
+
+    Raises `NotationError` for a pattern that cannot be read, `SpecError` for one of another number of layers.
+    """
+    layers = ArchSpec.parse(text, registry, model).layers
+    if len(layers) == 1:
+        layers *= n_layers
+    if len(layers) != n_layers:
+        raise SpecError(
+            f'"{text}" has {len(layers)} layers, and model.n_layers = {n_layers}: write one layer, which is '
+            "repeated, or all of them"
+        )
+    return ArchSpec(model=model, layers=layers)
+
+
+def pattern_of(
+    table: SpaceTable, entries: Mapping[str, MixerChoices], model: ModelSpec, n_layers: int, registry: Registry
+) -> Pattern:
     """The pattern of ``[space]``; raises `SpecError` naming the key."""
+    if table.pattern == "listed":
+        return Listed.of(table.architectures, model, n_layers, registry)
     if table.pattern == "free":
         return Free(entries, n_layers)
     if table.pattern == "periodic":

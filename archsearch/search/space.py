@@ -39,7 +39,10 @@ class Space:
 
         entries = {name: mixer_choices(name, table.options.get(name, {}), registry, accepts) for name in table.mixers}
         return cls(
-            model=model, n_layers=n_layers, entries=entries, pattern=pattern_of(table, entries, n_layers, registry)
+            model=model,
+            n_layers=n_layers,
+            entries=entries,
+            pattern=pattern_of(table, entries, model, n_layers, registry),
         )
 
     def draw(self, trial: Draw) -> ArchSpec:
@@ -57,6 +60,17 @@ class Space:
     def all(self) -> Iterator[ArchSpec]:
         """Every candidate once."""
         return (ArchSpec(model=self.model, layers=layers) for layers in self.pattern.all())
+
+    @property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """Every layer that a candidate may have, the one that stands for an entry before its others."""
+        drawn = [layer for entry in self.entries.values() for layer in (entry.reference, *entry.layers)]
+        listed = (layer for layers in self.pattern.all() for layer in layers) if not drawn else ()
+        return tuple(dict.fromkeys((*drawn, *listed)))
+
+    def in_order(self) -> Iterator[Mapping[str, Any]]:
+        """The choices that lead to the candidates which are tried in an order that is given, none of a drawn space."""
+        return self.pattern.in_order()
 
     def pure(self) -> Iterator[dict[str, Any]]:
         """The choices that lead to candidates of one layer repeated, for each layer of the space: where the pattern
