@@ -46,7 +46,7 @@ test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, ins
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field tests/search/test_search_runner.py -n 2 --dist worksteal
 
 test-door: $(STAMP)  ## new plugins of every kind, installed, checked and searched over
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli tests/testing -n 2 --dist worksteal
 
 test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m arena tests/plugins -n 2 --dist worksteal
