@@ -41,6 +41,9 @@ LAYERS = [
     "nsa(block_size=16, top_k=1, window=8)",
     "nsa(block_size=32, top_k=2, window=400)",
     *("linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"),
+    *("kda-bounded", "olmo-hybrid", "gated-deltaproduct", "gated-deltanet-2", "comba", "rwkv7"),
+    "linear(update=delta, steps=3, static_shift=true, initial_state=learned)",
+    "linear(decay=head, output_bonus=true, static_shift=true, initial_state=learned, output_gate=none)",
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
     *("conv", "conv(width=1)"),
 ]
@@ -66,7 +69,7 @@ def symbols(model: ModelSpec, tokens: int) -> dict[str, Any]:
 def evaluated(blocks: list[str], names: dict[str, Any]) -> dict[str, Any]:
     """The names after the blocks have run."""
     for block in blocks:
-        exec(BLOCKS[block], {}, names)
+        exec(BLOCKS[block], names)
     return names
 
 
