@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
+from archsearch.attention_cost import kv_cache, kv_traffic
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
-from .cost import attention_flops
+from .cost import attention_flops, attention_params
 from .options import FullOptions
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class FullPlugin(MixerPlugin[FullOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far"
     options = FullOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "qwen3-next-full": {"rope": 0.25, "qk_norm": True, "output_gate": True},
+    }
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "nope": {"rope": 0.0},
@@ -39,7 +42,7 @@ class FullPlugin(MixerPlugin[FullOptions]):
     }
 
     def params(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)
+        return attention_params(options, shape)
 
     def flops(self, options: FullOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int) -> Flops:
         return attention_flops(options, shape, phase=phase, context=context)

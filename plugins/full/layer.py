@@ -32,6 +32,8 @@ class FullAttention(AttentionMixer):
             qk_norm=options.qk_norm,
             n_kv_heads=options.n_kv_heads,
         )
+        if options.output_gate:
+            self.add_gate()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         return full_attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens))

@@ -16,9 +16,11 @@ class FullOptions(MixerOptions):
     ``rope_base``: base of the rotation's frequencies.
     ``qk_norm``: RMSNorm of each head of q and k, before the rotation.
     ``n_kv_heads``: key heads; 0 for the backbone's.
+    ``output_gate``: each channel of each head times a sigmoid made from the token.
     """
 
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.25, 1.0)] = 0.0
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)
     qk_norm: bool = False
     n_kv_heads: int = Field(default=0, ge=0, le=2**16)
+    output_gate: bool = False
