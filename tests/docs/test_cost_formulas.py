@@ -22,6 +22,7 @@ BLOCKS: dict[str, str] = dict(
 FORMULAS = {
     "full": ["full", "softmax"],
     "sliding": ["sliding", "softmax"],
+    "static": ["static", "softmax"],
     "moba": ["moba", "softmax", "moba more"],
     "nsa": ["nsa", "softmax", "nsa more"],
     "linear": ["linear", "linear more"],
@@ -35,6 +36,7 @@ LAYERS = [
     "sliding(window=7, sinks=3)",
     "sliding(window=300)",
     *("qwen3-next-full", "sliding-sink(window=7, output_gate=true)"),
+    *("longformer", "bigbird", "static(block_size=4, local=3, dilation=2, random=2)"),
     "moba(block_size=16, top_k=3)",
     "moba(block_size=16, top_k=1)",
     "moba(block_size=64, top_k=8)",
