@@ -14,8 +14,20 @@ from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.masks import earlier_in_sequence
 from archsearch.ops.weights import mean_weights
 
+from .delta import DeltaAttention
 from .ops import full_attention, full_attention_step
 from .options import FullOptions
+from .path_layer import PathAttention
+from .rows import WeightedAttention
+
+
+def layer_of(options: FullOptions) -> type[AttentionMixer]:
+    """The layer of a weighting."""
+    if options.weighting == "softmax":
+        return FullAttention
+    if options.weighting == "delta":
+        return DeltaAttention
+    return PathAttention if options.reflects else WeightedAttention
 
 
 class FullAttention(AttentionMixer):

@@ -20,7 +20,7 @@ BLOCKS: dict[str, str] = dict(
 )
 
 FORMULAS = {
-    "full": ["full", "softmax"],
+    "full": ["full", "softmax", "full more"],
     "sliding": ["sliding", "softmax"],
     "static": ["static", "softmax"],
     "moba": ["moba", "softmax", "moba more"],
@@ -35,6 +35,7 @@ LAYERS = [
     "full(rope=0.3, qk_norm=true)",
     "sliding(window=7, sinks=3)",
     "sliding(window=300)",
+    *("forgetting", "sigmoid", "stick-breaking", "deltaformer"),
     *("qwen3-next-full", "sliding-sink(window=7, output_gate=true)"),
     *("longformer", "bigbird", "static(block_size=4, local=3, dilation=2, random=2)"),
     "moba(block_size=16, top_k=3)",
