@@ -61,7 +61,7 @@ def report_of(registry: Registry, name: str) -> PluginReport:
 
 MIXERS = {
     *("conv", "full", "indexed", "latent", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"),
-    "static",
+    *("static", "simplicial"),
 }
 """The built-in plugins of mixers."""
 
