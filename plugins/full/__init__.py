@@ -11,6 +11,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import attention_flops, attention_params, attention_state, attention_traffic
 from .options import FullOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -36,6 +37,7 @@ class FullPlugin(MixerPlugin[FullOptions]):
         "path-fox": {"weighting": "path-forgetting"},
         "deltaformer": {"weighting": "delta"},
     }
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "nope": {"rope": 0.0},

@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import simplicial_flops, simplicial_params, simplicial_state, simplicial_traffic
 from .options import SimplicialOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import SimplicialAttention
@@ -23,6 +24,7 @@ class SimplicialPlugin(MixerPlugin[SimplicialOptions]):
     family = "sliding"
     summary = "softmax attention to pairs of tokens, each of a window, by three-way products"
     options = SimplicialOptions
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "8-by-3": {"window": 8, "second_window": 3},

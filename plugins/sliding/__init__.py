@@ -12,6 +12,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import attention_flops, attention_params
 from .options import SlidingOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -30,6 +31,7 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
     summary = "softmax attention over the last tokens of a window, and the first of the sequence"
     options = SlidingOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sliding-sink": {"sink_logit": True}}
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "window-8": {"window": 8},

@@ -11,6 +11,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import dense_up_to, static_flops, static_state, static_traffic
 from .options import StaticOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import StaticAttention
@@ -24,6 +25,7 @@ class StaticPlugin(MixerPlugin[StaticOptions]):
     family = "sparse"
     summary = "softmax attention under a fixed pattern of blocks: window, first and random ones (Longformer, BigBird)"
     options = StaticOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "longformer": {"block_size": 8, "local": 3, "first": 1},
         "bigbird": {"block_size": 8, "local": 1, "first": 2, "random": 3},
