@@ -70,7 +70,7 @@ def _op(name: str, q: Tensor, k: Tensor, v: Tensor, forget: Tensor, impl: str = 
 
 @pytest.mark.parametrize("form", ["auto", "strips", "made-again", "reference"])
 @pytest.mark.parametrize("name", NAIVE)
-@pytest.mark.parametrize(("queries", "keys"), [(2, 2), (1, 9), (23, 23), (7, 20)])
+@pytest.mark.parametrize(("queries", "keys"), [(2, 2), (1, 9), (13, 13), (7, 14)])
 def test_op_equals_token_by_token(
     name: str, form: str, queries: int, keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
