@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from archsearch.model import Context, MixerState
+from archsearch.model import MixerState
 from archsearch.ops.impl import choose_impl
 from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import scale_of
 
 from .ops import full_attention, full_attention_step
-from .rows import RowsAttention, written
+from .rows import RowsAttention, order_in, written
 
 OP = "delta_values"
 WHY = "blocks of tokens, a triangular system each, in PyTorch"
@@ -52,7 +52,7 @@ class DeltaAttention(RowsAttention):
     """The cache of values has u instead: a token writes its value less what its key would read there."""
 
     def read(self, q: Tensor, new: dict[str, Tensor], state: MixerState | None) -> tuple[Tensor, dict[str, Tensor]]:
-        k, v, order = new["k"], new["v"], Context().order_of(q, None if state is None else state.lengths)
+        k, v, order = new["k"], new["v"], order_in(q, state)
         with torch.autocast(q.device.type, enabled=False):
             if state is None:
                 u = delta_values(k.to(q.dtype), v, order, v[:, :0])

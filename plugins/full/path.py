@@ -59,9 +59,11 @@ def path_attention(
     past: Moved | None,
     *,
     decays: Decays | None = None,
+    keep: bool = True,
     impl: str = "auto",
-) -> tuple[Tensor, Tensor]:
-    """Outputs `[B, T, Hq, D]`, and the keys `[B, S + T, G, D]` as they stand after the last token.
+) -> tuple[Tensor, Tensor | None]:
+    """Outputs `[B, T, Hq, D]`, and where they are to be kept the keys `[B, S + T, G, D]` as they stand after the last
+    token.
 
     q `[B, T, Hq, D]`, T > 0; ``new`` has "k", "v" and unit vectors "w" `[B, T, G, D]`, and "beta" `[B, T, G]`. Token t
     makes H_t = I - beta_t w_t w_t^T; the score of query i and key j is q_i . (H_i .. H_(j+1) k_j) D^-0.5 (PaTH, arXiv
@@ -74,7 +76,8 @@ def path_attention(
     groups = new["k"].shape[2]
     rows = (q * scale_of(q, None)).to(wide).unflatten(2, (groups, -1))
     k, v, w, beta = (new[name].to(wide) for name in ("k", "v", "w", "beta"))
-    blocks = _blocks(*(_split(x, size) for x in (rows, k, w, beta)))
+    alone = past is None and size == tokens and not keep
+    blocks = _blocks(*(_split(x, size) for x in (rows, k, w, beta)), alone=alone)
     values = v.transpose(1, 2)
     keys = k.new_zeros(len(k), groups, 0, k.shape[3])
     hidden = 0
@@ -95,6 +98,8 @@ def path_attention(
         shared = weights.shape[2:4]
         summed = (weights.flatten(2, 3) @ values[:, :, : weights.shape[-1]]).unflatten(2, shared)
         outputs.append(summed.permute(0, 3, 1, 2, 4).flatten(2, 3))
+        if not keep and start + size >= tokens:
+            return torch.cat(outputs, dim=1).to(q.dtype), None
         if keys.shape[2]:
             keys = _along(keys, blocks.left[:, index], blocks.right[:, index])
         keys = torch.cat((keys, blocks.keys[:, index]), dim=2)
@@ -107,8 +112,9 @@ def _split(x: Tensor, size: int) -> Tensor:
     return torch.unflatten(padded, 1, (-1, size)).transpose(2, 3)
 
 
-def _blocks(q: Tensor, k: Tensor, w: Tensor, beta: Tensor) -> _Blocks:
-    """Of q `[B, n, G, C, R, D]`, k and w `[B, n, G, C, D]`, beta `[B, n, G, C]`.
+def _blocks(q: Tensor, k: Tensor, w: Tensor, beta: Tensor, *, alone: bool) -> _Blocks:
+    """Of q `[B, n, G, C, R, D]`, k and w `[B, n, G, C, D]`, beta `[B, n, G, C]`; of a block that is `alone` nothing but
+    the scores.
 
     The product of the reflections j + 1 .. i is I - W^T A W over those tokens, with A = (I + L)^-1 diag(beta) and L the
     part of diag(beta) W W^T below the diagonal: A of a part is that part of A.
@@ -118,8 +124,10 @@ def _blocks(q: Tensor, k: Tensor, w: Tensor, beta: Tensor) -> _Blocks:
     mixed = torch.linalg.solve_triangular(lower, torch.diag_embed(beta), upper=False, unitriangular=True)
     met = (q.flatten(3, 4) @ w.mT).unflatten(3, q.shape[3:5]).tril()
     moves = mixed @ (w @ k.mT).tril(-1)
-    right = mixed @ w
     inner = (q.flatten(3, 4) @ k.mT - met.flatten(3, 4) @ moves).unflatten(3, q.shape[3:5])
+    if alone:
+        return _Blocks(scores=inner, queries=q, keys=k, left=w, right=w)
+    right = mixed @ w
     back = q - (met.flatten(3, 4) @ right).unflatten(3, q.shape[3:5])
     return _Blocks(scores=inner, queries=back, keys=k - moves.mT @ w, left=right, right=w)
 

@@ -54,7 +54,7 @@ class PathAttention(RowsAttention):
             if state is None:
                 forget = new.get("forget")
                 decays = None if forget is None else Decays(new=running(forget), past=forget[:, :0].double())
-                return path_attention(q, new, None, decays=decays)[0], {}
+                return path_attention(q, new, None, decays=decays, keep=False)[0], {}
             return self._read_after(q, new, state)
 
     def _read_after(self, q: Tensor, new: dict[str, Tensor], state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,6 +67,7 @@ class PathAttention(RowsAttention):
             of_new = sums.gather(1, index[..., None].expand(-1, -1, sums.shape[2]))
             decays = Decays(new=of_new, past=sums[:, :held])
         o, moved = path_attention(q, new, Moved(k=k, v=v, lengths=state.lengths), decays=decays)
+        assert moved is not None
         rows = torch.arange(held, device=q.device).expand(len(q), -1)
         keys = write_rows(kept["k"], rows, moved[:, :held]) if held else kept["k"]
         kept["k"] = write_rows(keys, index, moved[:, held:])

@@ -82,6 +82,13 @@ class RowsAttention(AttentionMixer):
         return q, {"k": k, "v": v, **self.rows(x, state, ctx)}
 
 
+def order_in(q: Tensor, state: MixerState | None) -> Tensor:
+    """The place `[B, T]` of each query `[B, T, ...]` in its sequence, at its start or after a state."""
+    if state is not None:
+        return token_indices(state, q.shape[1])
+    return torch.arange(q.shape[1], device=q.device).expand(len(q), -1)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32, or in float64 as it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -103,7 +110,7 @@ class WeightedAttention(RowsAttention):
 
     def read(self, q: Tensor, new: dict[str, Tensor], state: MixerState | None) -> tuple[Tensor, dict[str, Tensor]]:
         tensors, seen = {}, new
-        order = Context().order_of(q, None if state is None else state.lengths)
+        order = order_in(q, state)
         if state is not None:
             tensors = written(new, state)
             seen = {name: rows[:, : state.most + q.shape[1]] for name, rows in tensors.items()}

@@ -46,7 +46,12 @@ def _token_by_token(x: Inputs, forget: bool = False) -> Tensor:
 def _op(x: Inputs, forget: bool = False, impl: str = "auto") -> tuple[Tensor, Tensor]:
     sums = running(x["forget"])
     decays = Decays(new=sums, past=sums[:, :0]) if forget else None
-    return path_attention(x["q"], x, None, decays=decays, impl=impl)
+    out, keys = path_attention(x["q"], x, None, decays=decays, impl=impl)
+    assert keys is not None
+    alone, none = path_attention(x["q"], x, None, decays=decays, keep=False, impl=impl)
+    assert none is None
+    assert_close(alone, out)
+    return out, keys
 
 
 @pytest.mark.parametrize("forget", [False, True], ids=["path", "path-fox"])
@@ -80,6 +85,7 @@ def test_keys_go_along_from_piece_to_piece() -> None:
         piece = {name: one[:, start:stop] for name, one in x.items()}
         out, moved = path_attention(piece["q"], piece, past)
         outputs.append(out)
+        assert moved is not None
         past = Moved(k=moved, v=x["v"][:, :stop], lengths=torch.full((2,), stop))
     assert_close(torch.cat(outputs, 1), whole)
     assert_close(past.k, keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from archsearch_plugins.full.weights import weighing, weighted_attention
 from torch import Tensor
 from torch.testing import assert_close
 
-from archsearch.errors import KernelUnavailableError
+from archsearch.errors import KernelUnavailableError, OptionsError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
 from archsearch.ops.laid_out import LaidOut
@@ -174,3 +175,17 @@ def test_ragged_sequences_go_on_from_their_caches(name: str) -> None:
             for row, start in enumerate(at):
                 assert_close(found[row], whole[row, start : start + count], rtol=1e-4, atol=1e-5)
             at = [start + count for start in at]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sigmoid_length": 9}, 'sigmoid_length=9 says nothing of weighting="softmax"'),
+        ({"weighting": "sigmoid", "reflection_rank": 0}, 'use weighting="path", or reflection_rank=32'),
+        ({"weighting": "delta", "reflection_conv": 1}, 'reflection_conv=1 says nothing of weighting="delta"'),
+        ({"weighting": "soft"}, "weighting='soft'"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionsError, match=re.escape(said)):
+        PLUGIN.parse_options(options)
