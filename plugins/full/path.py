@@ -11,7 +11,7 @@ from torch import Tensor
 from archsearch.ops.impl import choose_impl
 from archsearch.ops.softmax import scale_of
 
-from .weights import forgotten
+from .weights import FAINT, forgotten
 
 OP = "path_attention"
 WHY = "blocks of tokens, keys moved from block to block, in PyTorch"
@@ -94,6 +94,8 @@ def path_attention(
             unseen = torch.arange(scores.shape[-1], device=q.device) >= past.lengths[:, None]
             unseen = unseen & (torch.arange(scores.shape[-1], device=q.device) < hidden)
             scores = scores.masked_fill(unseen[:, None, None, None], -torch.inf)
+        if decays is not None:
+            scores = scores.masked_fill(scores < scores.detach().amax(-1, keepdim=True) + FAINT, -torch.inf)
         weights = scores.softmax(-1)
         shared = weights.shape[2:4]
         summed = (weights.flatten(2, 3) @ values[:, :, : weights.shape[-1]]).unflatten(2, shared)

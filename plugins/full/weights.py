@@ -23,6 +23,10 @@ STRIP_ELEMENTS = 2**20
 HELD_ELEMENTS = 2**25
 """Scores up to which those of all strips are held for the backward pass; beyond, each strip is made again."""
 
+FAINT = -80.0
+"""Logarithm of a weight that is taken for 0: on a CPU products with numbers just above those that float32 has not take
+many times as long."""
+
 Weigh = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Weights of scores `[B, G, R, t, S]`, the keys that are seen `[B, 1, 1, t, S]`, the queries' order `[B, t]`."""
 
@@ -97,7 +101,8 @@ def stick_weights(scores: Tensor, seen: Tensor, order: Tensor) -> Tensor:
     earlier = seen & (torch.arange(scores.shape[-1], device=scores.device) < order[:, None, None, :, None])
     scores = scores.masked_fill(~earlier, -torch.inf)
     left = F.softplus(scores).flip(-1).cumsum(-1).flip(-1)
-    return (scores - left).exp()
+    logs = scores - left
+    return logs.masked_fill(logs < FAINT, -torch.inf).exp()
 
 
 def weighing(name: str, length: int = 0) -> Weigh:
