@@ -12,11 +12,12 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
+from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
 
 from .cost import choosers
-from .distil import dense_weights, divergence
+from .distil import divergence
 from .ops import Choice, indexed_attention
 from .options import IndexedOptions
 from .scorers import Tokens, scorer_of
@@ -127,7 +128,8 @@ class IndexedAttention(AttentionMixer):
         def target(part: slice) -> Tensor:
             if taught is not None:
                 return taught[:, :, part, : part.stop].float()
-            return dense_weights(q[:, part], k[:, : part.stop], read.order[:, part], self.choosers)
+            seen = torch.arange(part.stop, device=q.device) <= read.order[:, None, part, None]
+            return dense_weights(q[:, part], k[:, : part.stop], seen, self.choosers)
 
         def score(part: slice, *leaves: Tensor) -> Tensor:
             return self._score(part, 0, *leaves)

@@ -11,22 +11,14 @@ from archsearch.mixer import ModelShape
 from archsearch.model.attention import normed
 from archsearch.ops.block_sparse import block_scores
 from archsearch.ops.cache import write_rows
+from archsearch.ops.completed import first_positions, touched, write_complete
+from archsearch.ops.index_scores import relu_scores
 from archsearch.ops.rotary import Rotary
 
-from .choice import best_of_block, bound_scores, group_scores, relu_scores
+from .choice import best_of_block, bound_scores, group_scores
 from .cost import index_heads
 from .options import IndexedOptions
-from .summaries import (
-    block_sums,
-    bounds,
-    first_positions,
-    means,
-    pooled,
-    representatives,
-    touched,
-    write_blocks,
-    write_complete,
-)
+from .summaries import block_sums, bounds, means, pooled, representatives, write_blocks
 
 
 @dataclass(frozen=True)

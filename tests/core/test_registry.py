@@ -59,7 +59,21 @@ def report_of(registry: Registry, name: str) -> PluginReport:
     return report
 
 
-MIXERS = {"conv", "full", "indexed", "latent", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"}
+MIXERS = {
+    "compressed",
+    "conv",
+    "full",
+    "indexed",
+    "latent",
+    "linear",
+    "memory",
+    "moba",
+    "none",
+    "nsa",
+    "parallel",
+    "sliding",
+    "ssm",
+}
 """The built-in plugins of mixers."""
 
 

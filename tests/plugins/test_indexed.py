@@ -9,12 +9,10 @@ import pytest
 import torch
 from archsearch_plugins.indexed import IndexedPlugin, ops
 from archsearch_plugins.indexed.choice import (
-    best_mask,
     best_of_block,
     bound_scores,
     chosen_blocks,
     group_scores,
-    relu_scores,
 )
 from archsearch_plugins.indexed.cost import chosen_pairs, indexed_flops, seen_keys
 from archsearch_plugins.indexed.ops import Choice, indexed_attention
@@ -29,6 +27,7 @@ from archsearch.errors import OptionsError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
 from archsearch.ops import block_sparse
+from archsearch.ops.index_scores import best_mask, relu_scores
 from archsearch.ops.laid_out import LaidOut
 from archsearch.testing import MixerConformance
 from archsearch.testing.case import Case
