@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from archsearch.model.attention import normed
 from archsearch.ops.completed import first_positions, touched, write_complete
 from archsearch.ops.host import readable
+from archsearch.ops.rings import in_order, written
 from archsearch.ops.rotary import Rotary
 
 from .options import CompressedOptions
-from .rings import in_order, written
 
 
 class Compressor(nn.Module):
@@ -35,8 +35,8 @@ class Compressor(nn.Module):
 
     def raw(self, x: Tensor) -> tuple[Tensor, ...]:
         """Contents and gates `[B, T, parts, width]` of x `[B, T, d_model]`, of each series."""
-        made: Tensor = self.project(x)
-        return made.unflatten(-1, (self.series, self.parts, self.width)).unbind(2)
+        made: Tensor = self.project(x).unflatten(-1, (self.series, self.parts, self.width))
+        return tuple(made.unbind(2))
 
     def whole(self, raw: tuple[Tensor, ...], positions: Tensor) -> Tensor:
         """Entries `[B, T // block_size, width]` of whole sequences at `positions` `[B, T]`."""

@@ -14,13 +14,13 @@ from archsearch.model import Context, Mixer, MixerState
 from archsearch.model.attention import normed, token_indices
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
+from archsearch.ops.rings import in_order, written
 from archsearch.ops.rotary import Rotary
 
 from .compressor import Compressor, block_positions, kept_rows, last_place
 from .index import Asked, Index
 from .ops import Seen, compressed_attention
 from .options import CompressedOptions
-from .rings import in_order, written
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def _complete(part: slice, entries: int, seen: Seen) -> Tensor:
 
 def _last(part: slice, entries: Tensor, seen: Seen) -> int:
     """Entries that some query of the slice may see."""
-    after = seen.order.shape[1] - part.stop
+    after: int = seen.order.shape[1] - part.stop
     return max(0, int(entries.shape[1]) - after // seen.block_size)
 
 

@@ -71,6 +71,7 @@ MIXERS = {
     "none",
     "nsa",
     "parallel",
+    "shared",
     "sliding",
     "ssm",
 }
