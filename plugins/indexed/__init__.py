@@ -12,7 +12,7 @@ from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, ind
 from .options import IndexedOptions
 
 if TYPE_CHECKING:
-    from .layer import IndexedAttention
+    from .layer import Indexed
 
 _BLOCKS = {"block_size": 8, "top_k": 3, "own": "block"}
 
@@ -27,6 +27,8 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     options = IndexedOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "dsa": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5},
+        "dsa-mla": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5, "kv_rank": 64, "shared_dim": 16},
+        "glm5-next": {"block_size": 4, "top_k": 8, "scorer": "relu", "summary": "gated", "rope": 0.0, "kv_rank": 64},
         "qsa": {"block_size": 8, "top_k": 4, "scorer": "relu-sum", "summary": "mean"},
         "m3": {**_BLOCKS, "scorer": "group"},
         "topk": {"block_size": 1, "top_k": 32, "scorer": "attention", "learn": "none"},
@@ -45,6 +47,8 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
             "dsa-8": {"top_k": 8, "index_heads": 2, "index_dim": 6},
             "gated-blocks": {**_BLOCKS, "scorer": "attention", "summary": "softmax", "learn": "gates"},
             "gated-tokens": {"top_k": 8, "learn": "gates", "first": 2, "local": 3},
+            "latents-4": {"top_k": 4, "index_heads": 2, "index_dim": 6, "kv_rank": 6, "shared_dim": 4},
+            "pools-of-8": {"block_size": 8, "top_k": 2, "summary": "gated", "rope": 0.0, "own": "block", "local": 1},
             "mean-keys": {**_BLOCKS, "scorer": "attention", "summary": "mean", "learn": "none", "rope": 0.5},
             "keys-of-blocks": {"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "learn": "none"},
         },
@@ -65,10 +69,12 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     def state(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return indexed_state(options, shape)
 
-    def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> IndexedAttention:
+    def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> Indexed:
+        from .latents import IndexedLatents
         from .layer import IndexedAttention
 
-        return IndexedAttention(self, options, shape, layer)
+        kind = IndexedLatents if options.kv_rank else IndexedAttention
+        return kind(self, options, shape, layer)
 
     def dense_up_to(self, options: IndexedOptions, layer: LayerInfo) -> int:
         return dense_up_to(options)
