@@ -62,6 +62,7 @@ def report_of(registry: Registry, name: str) -> PluginReport:
 MIXERS = {
     "compressed",
     "conv",
+    "evicting",
     "full",
     "indexed",
     "latent",
