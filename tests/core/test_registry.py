@@ -75,6 +75,7 @@ MIXERS = {
     "shared",
     "sliding",
     "ssm",
+    "zorder",
 }
 """The built-in plugins of mixers."""
 
