@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import compressed_flops, compressed_params, compressed_state, compressed_traffic, dense_up_to
 from .options import CompressedOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import CompressedAttention
@@ -23,6 +24,7 @@ class CompressedPlugin(MixerPlugin[CompressedOptions]):
     family = "sparse"
     summary = "softmax attention over one entry for each block of tokens, and a window beside them (HCA, CSA)"
     options = CompressedOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "hca": {"block_size": 32, "window": 32},
         "csa": {"block_size": 4, "overlap": True, "top_k": 16, "window": 32},

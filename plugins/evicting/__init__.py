@@ -11,6 +11,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import evicting_flops, evicting_state, evicting_traffic
 from .options import EvictingOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import EvictingAttention
@@ -24,6 +25,7 @@ class EvictingPlugin(MixerPlugin[EvictingOptions]):
     family = "sparse"
     summary = "softmax attention whose cache keeps the last tokens and those that were attended to most (H2O)"
     options = EvictingOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"h2o": {"heavy": 32, "recent": 32}}
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {"4-and-8": {"heavy": 4, "recent": 8}, "1-and-1": {"heavy": 1, "recent": 1, "rope": 0.0}},

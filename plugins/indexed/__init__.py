@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, indexed_traffic
 from .options import IndexedOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import Indexed
@@ -25,6 +26,7 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     family = "sparse"
     summary = "softmax attention over the tokens or blocks that an index chooses (DSA, QSA, M3, Quest, InfLLM)"
     options = IndexedOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "dsa": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5},
         "dsa-mla": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5, "kv_rank": 64, "shared_dim": 16},

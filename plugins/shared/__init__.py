@@ -19,6 +19,7 @@ from .cost import (
     writer_token,
 )
 from .options import SharedOptions
+from .systems import READER_SYSTEMS, WRITER_SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import Reader, Writer
@@ -34,6 +35,7 @@ class WriterPlugin(MixerPlugin[SharedOptions]):
     family = "full"
     summary = "softmax attention whose keys and values the layers after it read (YOCO, Gemma-3n)"
     options = SharedOptions
+    systems = WRITER_SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"yoco-kv": {}}
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {"window-8": {"window": 8}, "no-positions": {"rope": 0.0, "qk_norm": True}}
@@ -78,6 +80,7 @@ class ReaderPlugin(MixerPlugin[SharedOptions]):
     family = "full"
     summary = "softmax attention over the keys and values of an earlier layer, whose bytes count once"
     options = SharedOptions
+    systems = READER_SYSTEMS
     reads_pattern = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"yoco": {}}
     conformance: ClassVar[Mapping[str, Any]] = {"pattern": f"{WRITER} shared shared"}

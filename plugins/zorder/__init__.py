@@ -11,6 +11,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import dense_up_to, zorder_flops, zorder_params, zorder_state, zorder_traffic
 from .options import ZOrderOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import ZOrderAttention
@@ -24,6 +25,7 @@ class ZOrderPlugin(MixerPlugin[ZOrderOptions]):
     family = "sparse"
     summary = "attention by distance to the keys that lie nearest along a Z-order curve (ZETA)"
     options = ZOrderOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"zeta": {"top_k": 32, "chunk": 8, "own": False}}
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
