@@ -253,7 +253,6 @@ QUICK = (
     "gradients_are_finite_and_reach_every_parameter",
     "state_allocates_the_bytes_it_promises",
     "params_equal_what_is_built",
-    "decode_reads_what_traffic_says",
 )
 """Laws of the default run; all are tried with every preset by `make test-arena`."""
 

@@ -157,7 +157,6 @@ QUICK = (
     "packed_sequences_are_apart",
     "no_token_sees_the_future",
     "gradients_are_finite_and_reach_every_parameter",
-    "decode_reads_what_traffic_says",
 )
 """Laws of the default run; all are tried with every preset by `make test-arena`."""
 
