@@ -134,7 +134,6 @@ QUICK = (
     "ragged_lengths_decode_as_each_alone",
     "packed_sequences_are_apart",
     "no_token_sees_the_future",
-    "declared_laws_are_broken",
     "decode_reads_what_traffic_says",
 )
 """Laws of the default run; all are tried with every preset by `make test-arena`."""

@@ -150,7 +150,6 @@ QUICK = (
     "packed_sequences_are_apart",
     "gradients_are_finite_and_reach_every_parameter",
     "params_equal_what_is_built",
-    "decode_reads_what_traffic_says",
 )
 """Laws of the default run; all are tried with every preset by `make test-arena`."""
 
