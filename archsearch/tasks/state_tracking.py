@@ -105,7 +105,8 @@ def elements(group: Group) -> Ints:
 def moves(group: Group) -> Ints:
     """How many points each element moves `[n]`."""
     found = elements(group)
-    return (found != np.arange(found.shape[1])).sum(1)
+    moved: Ints = (found != np.arange(found.shape[1])).sum(1)
+    return moved
 
 
 @cache
@@ -114,7 +115,8 @@ def products(group: Group) -> Ints:
     found = elements(group)
     digits = found.shape[1] ** np.arange(found.shape[1])[::-1]
     codes = found @ digits  # ascending, as permutations come in the order of their digits
-    return np.searchsorted(codes, found[:, found] @ digits)
+    table: Ints = np.searchsorted(codes, found[:, found] @ digits)
+    return table
 
 
 def running_products(tokens: Ints, group: Group) -> Ints:
@@ -132,4 +134,5 @@ def running_products(tokens: Ints, group: Group) -> Ints:
 def _even(found: Ints) -> NDArray[np.bool_]:
     """Which permutations have an even number of pairs out of order."""
     above = found[:, :, None] > found[:, None, :]
-    return np.triu(above, 1).sum((1, 2)) % 2 == 0
+    even: NDArray[np.bool_] = np.triu(above, 1).sum((1, 2)) % 2 == 0
+    return even
