@@ -13,7 +13,7 @@ from archsearch.errors import SpecError
 from archsearch.model import HybridLM
 from archsearch.registry import Registry
 from archsearch.tasks import CheckedTask
-from archsearch.training.checkpoint import Checkpoint
+from archsearch.training.checkpoint import Checkpoint, told
 from archsearch.training.group import ALONE, Group
 from archsearch.training.judge import Judge, on_device
 from archsearch.training.teacher_arch import teacher_arch
@@ -104,12 +104,12 @@ class Lessons:
             return
         training.advance(seconds)
         if training.done:
-            weights, told = training.trained()
+            weights, quality = training.trained()
             self._steps = training.progress.total_steps
             if self._store is not None and self._group.leads:
-                self._store.write({"key": training.key, "model": weights, "told": told})
+                self._store.write({"key": training.key, "model": weights, "told": quality})
             training.discard()
-            self._take(weights, told)
+            self._take(weights, quality)
 
     def _look_for(self, training: Training, checkpoint: Path | str | None, judge: Judge) -> None:
         """Takes the stored teacher, or else the `training` to be done."""
@@ -117,18 +117,21 @@ class Lessons:
         self._store, self._group = None if place is None else Checkpoint(place), judge.group
         leads = self._store is not None and self._group.leads
         stored = self._store.read(training.key, judge.device) if self._store is not None and leads else None
-        stored = self._group.tell(stored, judge.device)
+        stored, self._training = self._group.tell(stored, judge.device), training
         if stored is None:
-            self._training = training
-        else:
-            self._take(stored["model"], stored["told"])
+            return
+        try:
+            self._take(stored["model"], str(stored["told"]))
+        except Exception as error:  # foreign data: a file of any content, each of which is refused in its own way
+            if self._store is not None and leads:
+                self._store.ignore(told(error))
 
-    def _take(self, weights: Mapping[str, Any], told: str) -> None:
+    def _take(self, weights: Mapping[str, Any], quality: str) -> None:
         assert self.teaching is not None
         assert self.teaching.model is not None
         self.teaching.model.load_state_dict(weights)
         self.teaching.model.eval().requires_grad_(False)
-        self.told, self._training = told, None
+        self.told, self._training = quality, None
 
 
 def beside(checkpoint: Path | str | None, what: str) -> Path | str | None:

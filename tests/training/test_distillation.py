@@ -114,10 +114,17 @@ def test_a_file_that_is_no_teacher_is_left_alone(
 ) -> None:
     found = finished(begun(known, DSA, tmp_path / "1.pt", **FULL))
     [stored] = tmp_path.iterdir()
-    stored.write_bytes(b"no teacher")
-    with caplog.at_level(logging.WARNING):
-        assert same(finished(begun(known, DSA, tmp_path / "2.pt", **FULL)), found)
-    assert "is left alone" in caplog.text
+    whole = torch.load(stored, weights_only=True)
+    spoilt = tmp_path / "spoilt"
+    torch.save({**whole, "model": {}}, spoilt)
+    for content in (b"no teacher", spoilt.read_bytes()):
+        stored.write_bytes(content)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            evaluation = begun(known, DSA, tmp_path / "2.pt", **FULL)
+        assert "is left alone" in caplog.text
+        assert not evaluation.progress.step
+        assert same(finished(evaluation), found)
 
 
 def test_in_the_first_stage_only_the_indexer_learns_in_its_teacher_s_place(known: Registry) -> None:
