@@ -39,6 +39,7 @@ def measured(layer: str, teacher: str | None, seed: int, folder: Path) -> dict[s
     while not evaluation.done:
         evaluation.advance(5.0)
     found = evaluation.measurement()
+    evaluation.discard()
     return {
         "layer": layer,
         "teacher": teacher or "",
