@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -44,7 +44,8 @@ class Indexed(Mixer):
     """Scores, the blocks that they choose, and attention over these alone, in every form; a subclass says what is
     attended to, by `made`, `attended`, `mixed` and `output`.
 
-    With ``learn="distilled"`` no gradient of the output reaches the scorer, and none of the scorer's loss the input.
+    With ``learn="distilled"`` no gradient of the output reaches the scorer, and none of the scorer's loss the input;
+    while a teacher has the dense stage on, training attends to everything.
     """
 
     def choose_by(self, options: IndexedOptions, shape: ModelShape) -> None:
@@ -93,12 +94,13 @@ class Indexed(Mixer):
         positions, tokens = ctx.positions_of(x), x.shape[1]
         lengths = [tokens] if ctx.cu_seqlens is None else packed_lengths(ctx.cu_seqlens, tokens)
         learning = self.training and self.learn == "distilled"
+        dense = learning and ctx.teacher is not None and ctx.teacher.dense
         taught = ctx.teacher.attention(self.layer.index) if learning and ctx.teacher is not None else None
         outputs, losses, end = list[Tensor](), list[Tensor](), 0
         for length in filter(None, lengths):
             span, end = slice(end, end + length), end + length
             read = self._read(x[:, span], positions[:, span], None)
-            outputs.append(self._attend(read))
+            outputs.append(self._attend(read, dense=dense))
             if learning:
                 losses.append(self._loss(read, None if taught is None else taught[:, None, span, span]))
         if losses:
@@ -121,14 +123,15 @@ class Indexed(Mixer):
         units = self.scorer.units(after.tensors, self.rule.edge(after.most - 1)).to(q.dtype)
         return Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after)
 
-    def _attend(self, read: Read) -> Tensor:
-        """`[B, T, Hq, D]`; nothing is scored where every candidate is taken as it is."""
-        there, gated = self.rule.edge(read.after.most - 1) - self.rule.first, self.learn == "gates"
-        ranked = there > (0 if gated else self.rule.top_k)
+    def _attend(self, read: Read, *, dense: bool = False) -> Tensor:
+        """`[B, T, Hq, D]`; nothing is scored where every candidate is taken as it is, as in the `dense` stage."""
+        rule = replace(self.rule, top_k=max(self.rule.top_k, read.after.most)) if dense else self.rule
+        there, gated = rule.edge(read.after.most - 1) - rule.first, self.learn == "gates"
+        ranked = there > (0 if gated else rule.top_k)
         asked, *more = read.asked
         before = read.after.most - read.q.shape[1]
         scores = (lambda part: self._score(part, before, asked, read.units, *more)) if ranked else None
-        choice = Choice(rule=self.rule, scores=scores, choosers=self.choosers if ranked else 1, gated=gated)
+        choice = Choice(rule=rule, scores=scores, choosers=self.choosers if ranked else 1, gated=gated)
         return self.mixed(indexed_attention(read.q, read.k, read.v, read.order, choice), read)
 
     def _score(self, part: slice, before: int, asked: Tensor, units: Tensor, *more: Tensor) -> Tensor:

@@ -220,10 +220,10 @@ def test_exact_top_k_loses_the_least_weight() -> None:
 
 
 class FakeTeacher:
-    """Attends to the first token of a row, half, and evenly to the rest."""
+    """Says what it is given, of every layer."""
 
-    def __init__(self, weights: Tensor | None) -> None:
-        self.weights, self.asked = weights, []
+    def __init__(self, weights: Tensor | None, *, dense: bool = False) -> None:
+        self.weights, self.asked, self.dense = weights, [], dense
 
     def attention(self, layer: int) -> Tensor | None:
         self.asked.append(layer)
