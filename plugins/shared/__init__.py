@@ -83,7 +83,10 @@ class ReaderPlugin(MixerPlugin[SharedOptions]):
     systems = READER_SYSTEMS
     reads_pattern = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"yoco": {}}
-    conformance: ClassVar[Mapping[str, Any]] = {"pattern": f"{WRITER} shared shared"}
+    conformance: ClassVar[Mapping[str, Any]] = {
+        "pattern": f"{WRITER} {WRITER}(window=8) shared shared",
+        "cases": {"window-8": {"window": 8}},
+    }
 
     def check(self, options: SharedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
         if writer_before(options, layer) is not None:
