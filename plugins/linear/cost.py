@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor
 
+from .additive.features import core_features, more_flops, more_params, more_state
 from .options import LinearOptions
 
 CHUNK = 64
@@ -25,14 +26,20 @@ _ACTIVATION = {
 def channels(options: LinearOptions, shape: ModelShape) -> int:
     """Features of q, k and v together, which the short convolution runs over."""
     heads, key_dim, value_dim = options.dims(shape)
-    return heads * (2 * key_dim + value_dim)
+    return heads * ((1 if options.key == "forget" else 2) * key_dim + value_dim)
 
 
-def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int]:
-    """Features that one token is projected to: q, k and v; output gate; decay; beta."""
+def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int, int]:
+    """Features that one token is projected to: q, k and v; output gate; decay; beta; what the core needs."""
     heads, _, value_dim = dims = options.dims(shape)
     gate = 0 if options.output_gate == "none" else value_dim if options.low_rank_gate else heads * value_dim
-    return channels(options, shape), gate, options.form.features(dims), heads if options.update == "delta" else 0
+    beta = heads if options.update == "delta" else 0
+    return channels(options, shape), gate, options.form.features(dims), beta, core_features(options, shape)
+
+
+def roles(options: LinearOptions, shape: ModelShape) -> int:
+    """Projections that may read tokens apart: q, k, v, and each of the others."""
+    return (2 if options.key == "forget" else 3) + sum(size > 0 for size in projected(options, shape)[1:])
 
 
 def params(options: LinearOptions, shape: ModelShape) -> int:
@@ -45,27 +52,28 @@ def params(options: LinearOptions, shape: ModelShape) -> int:
     count += (value_dim + 1) * values if options.low_rank_gate else 0
     count += heads if options.skip else 0
     count += value_dim if options.output_norm == "rms" else 0
-    return count
+    return count + more_params(options, shape, roles(options, shape))
 
 
 def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
     """The recurrent state, float32 at least, and the convolution's last inputs in the model's dtype."""
-    heads, key_dim, value_dim = options.dims(shape)
+    heads, key_dim, value_dim = options.state_dims(shape)
     dtype: Dtype = "float64" if shape.dtype == "float64" else "float32"
     recurrent = StateTensor(
         name="recurrent", row_shape=(heads, key_dim, value_dim), dtype=dtype, role="recurrent", base=1
     )
+    more = more_state(options, shape)
     if options.conv < 2:
-        return (recurrent,)
+        return recurrent, *more
     tail = StateTensor(
         name="conv", row_shape=(channels(options, shape),), dtype=shape.dtype, role="conv", base=options.conv - 1
     )
-    return recurrent, tail
+    return recurrent, tail, *more
 
 
 def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
     """Operations of the forward pass over `context` tokens, or of one decoded token."""
-    token = _around(options, shape) + _gates(options, shape)
+    token = _around(options, shape) + _gates(options, shape) + more_flops(options, shape, roles(options, shape))
     heads = float(shape.n_heads)
     if phase == "decode":
         return token + _step(options, shape) * heads
@@ -75,7 +83,8 @@ def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: i
 def _around(options: LinearOptions, shape: ModelShape) -> Flops:
     """One token's projections, convolution, activations, norms and output gate."""
     heads, key_dim, value_dim = dims = options.dims(shape)
-    keys, values = float(2 * heads * key_dim), float(heads * value_dim)
+    values = float(heads * value_dim)
+    keys = channels(options, shape) - values
     low_rank = (value_dim if options.low_rank_gate else 0) + options.form.rank(dims) * key_dim / value_dim
     done = Flops(
         matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values,
@@ -107,7 +116,7 @@ def _gates(options: LinearOptions, shape: ModelShape) -> Flops:
 
 def _step(options: LinearOptions, shape: ModelShape) -> Flops:
     """One token of one head through the recurrence: decay, (for the delta rule) recall, write, read."""
-    _, key_dim, value_dim = options.dims(shape)
+    _, key_dim, value_dim = options.state_dims(shape)
     cells = float(key_dim * value_dim)
     delta = options.update == "delta"
     decays = {"none": 0, "constant": 0, "head": 1, "channel": key_dim}[options.decay]
@@ -120,7 +129,7 @@ def _step(options: LinearOptions, shape: ModelShape) -> Flops:
 
 def _chunks(options: LinearOptions, shape: ModelShape, context: int, *, last: bool) -> Flops:
     """A sequence of one head through the chunkwise form; `last`: with the state after it."""
-    _, key_dim, value_dim = options.dims(shape)
+    _, key_dim, value_dim = options.state_dims(shape)
     first, final = min(CHUNK, context), (context - 1) % CHUNK + 1
     pairs, reading, writing = _pairs(context), context - first, context if last else context - final
     cells, kinds = key_dim * value_dim, 1

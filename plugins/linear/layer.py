@@ -14,8 +14,11 @@ from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.gated_norm import gated_norm
 from archsearch.ops.short_conv import Activation, ShortConv, next_tail
 
+from .additive.build import core_of, features_of
+from .additive.features import core_features
+from .additive.shift import TokenShift, token_before
+from .core import Call
 from .gates import decay_gate, write_strength
-from .ops import linear_attention, linear_attention_step
 from .options import LinearOptions
 from .tokens import Tokens
 from .unit_length import unit_length
@@ -26,12 +29,13 @@ _EPS = 1e-6
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
     """Those of the op, whose v is what is written; the values `[B, T, H, V]` of the skip; the features of the output
-    gate; and the convolution's last inputs."""
+    gate, and ``more`` of the core; and what projection and convolution leave in the state."""
 
     tokens: Tokens
     v: Tensor
     gate: Tensor
-    tail: Tensor | None
+    more: Tensor | None
+    tails: dict[str, Tensor]
 
 
 class LinearMixer(Mixer):
@@ -47,15 +51,23 @@ class LinearMixer(Mixer):
         self.scale = 1.0 if options.write == "dt" else self.key_dim**-0.5
         self.decay = decay_gate(options.form, options.dims(shape), layer)
         values = self.heads * self.value_dim
-        channels = 2 * self.heads * self.key_dim + values
+        self.keys = (1 if options.key == "forget" else 2) * self.heads * self.key_dim
+        channels = self.keys + values
         gate = 0 if options.output_gate == "none" else self.value_dim if options.low_rank_gate else values
         self.sizes = [
             channels,
             gate,
             self.decay.features if self.decay is not None else 0,
             self.heads if options.update == "delta" else 0,
+            core_features(options, shape),
         ]
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
+        each = self.heads * self.key_dim
+        self.roles = [size for size in (*[each] * (self.keys // each), values, *self.sizes[1:]) if size]
+        place = layer.index / max(layer.depth, 1)
+        self.shift = TokenShift(shape.d_model, len(self.roles), place) if options.token_shift else None
+        self.features = features_of(options, shape, layer)
+        self.core = core_of(options, shape, self.scale)
         self.conv = ShortConv(channels, options.conv) if options.conv else None
         self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
         self.skip = nn.Parameter(torch.ones(self.heads)) if options.skip else None
@@ -67,21 +79,24 @@ class LinearMixer(Mixer):
         state = self.state_for(x, state, ctx)
         places = None if ctx.cu_seqlens is None else ctx.order_of(x)
         inputs = self._inputs(x, state, places)
-        o, last = linear_attention(
-            inputs.tokens,
-            scale=self.scale,
-            initial_state=None if state is None else state.tensors["recurrent"][:, 0],
+        call = Call(
+            more=inputs.more,
+            state=None if state is None else state.tensors,
+            lengths=None if state is None else state.lengths,
+            fresh=state is None or (not torch.compiler.is_compiling() and state.longest == 0),
             cu_seqlens=ctx.cu_seqlens,
-            want_state=state is not None,
+            places=places,
         )
-        return self._output(o, inputs), None if state is None else _advance(state, inputs, last, x.shape[1])
+        o, after = self.core(inputs.tokens, call)
+        return self._output(o, inputs), None if state is None else state.after(after | inputs.tails, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         inputs = self._inputs(x_t[:, None], state, None)
-        before = state.tensors["recurrent"][:, 0]
-        o, last = linear_attention_step(self._only(inputs.tokens), before, scale=self.scale, in_place=True)
-        return self._output(o[:, None], inputs)[:, 0], _advance(state, inputs, last, 1)
+        more = None if inputs.more is None else inputs.more[:, 0]
+        call = Call(more=more, state=state.tensors, lengths=state.lengths, fresh=False)
+        o, after = self.core.step(self._only(inputs.tokens), call)
+        return self._output(o[:, None], inputs)[:, 0], state.after(after | inputs.tails, 1)
 
     def _only(self, tokens: Tokens) -> Tokens:
         """Of sequences of one token that token."""
@@ -92,16 +107,29 @@ class LinearMixer(Mixer):
         return Tokens(q[:, 0], k[:, 0], v[:, 0], log_decay=log_decay, beta=beta)
 
     def _inputs(self, x: Tensor, state: MixerState | None, places: Tensor | None) -> _Inputs:
-        qkv, gate, decay, beta = torch.split(self.proj(x), self.sizes, dim=-1)
-        mixed, tail = self._mix(qkv, None if state is None else state.tensors.get("conv"), places)
-        q, k, v = self._activate(mixed)
+        before = {} if state is None else state.tensors
+        projected, tails = self._project(x, before.get("shift"), places)
+        qkv, gate, decay, beta, more = torch.split(projected, self.sizes, dim=-1)
+        mixed, tail = self._mix(qkv, before.get("conv"), places)
+        if state is not None:
+            tails |= {} if tail is None else {"conv": tail}
         log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
+        q, k, v = self._activate(mixed, log_decay)
         written = v
         if self.options.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)
         strength = write_strength(beta) if self.options.update == "delta" else None
         tokens = Tokens(q, k, written, log_decay=log_decay, beta=strength)
-        return _Inputs(tokens=tokens, v=v, gate=gate, tail=tail)
+        return _Inputs(tokens=tokens, v=v, gate=gate, more=more if self.sizes[-1] else None, tails=tails)
+
+    def _project(self, x: Tensor, last: Tensor | None, places: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """`x` `[B, T, D]` to all features, and the last token, where tokens are mixed with the one before."""
+        if self.shift is None:
+            return self.proj(x), {}
+        mixed = self.shift(x, token_before(x, last, places))
+        weights = self.proj.weight.split(self.roles)
+        projected = torch.cat([F.linear(part, weight) for part, weight in zip(mixed, weights, strict=True)], dim=-1)
+        return projected, {} if last is None else {"shift": next_tail(last, x)}
 
     def _mix(self, qkv: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """q, k and v `[B, T, C]` through the convolution, and the tail after them."""
@@ -119,19 +147,24 @@ class LinearMixer(Mixer):
         alike = self.conv is not None and self.options.activation == self.options.value_activation == "silu"
         return "silu" if alike else "none"
 
-    def _activate(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keys = 2 * self.heads * self.key_dim
-        sizes = [keys, mixed.shape[-1] - keys]
+    def _activate(self, mixed: Tensor, log_decay: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = [self.keys, mixed.shape[-1] - self.keys]
         if self.options.activation == self.options.value_activation:
             alike = mixed if self._shared != "none" else _ACTIVATIONS[self.options.activation](mixed)
             qk, v = torch.split(alike, sizes, dim=-1)
         else:
             qk, v = torch.split(mixed, sizes, dim=-1)
             qk, v = _ACTIVATIONS[self.options.activation](qk), _ACTIVATIONS[self.options.value_activation](v)
-        qk = torch.unflatten(qk, -1, (2 * self.heads, self.key_dim))
+        qk = torch.unflatten(qk, -1, (-1, self.key_dim))
         if self.options.norm == "l2":
             qk = unit_length(qk)
-        q, k = qk.chunk(2, dim=-2)
+        if self.options.key == "forget":
+            assert log_decay is not None
+            q, k = qk, -torch.expm1(log_decay).to(qk.dtype)
+        else:
+            q, k = qk.chunk(2, dim=-2)
+        if self.features is not None:
+            q, k = self.features(q, k)
         return q, k, torch.unflatten(v, -1, (self.heads, self.value_dim))
 
     def _output(self, o: Tensor, inputs: _Inputs) -> Tensor:
@@ -147,13 +180,6 @@ class LinearMixer(Mixer):
             o = o.flatten(2) if gate is None else o.flatten(2) * _ACTIVATIONS[activation](gate)
         out: Tensor = self.out(o)
         return out
-
-
-def _advance(state: MixerState, inputs: _Inputs, last: Tensor, count: int) -> MixerState:
-    tensors = {"recurrent": last[:, None]}
-    if inputs.tail is not None:
-        tensors["conv"] = inputs.tail
-    return state.after(tensors, count)
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

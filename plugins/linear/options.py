@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from archsearch.errors import listing
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
+from .additive.rules import check_additive
 from .decays import FORMS, Decay, DecayForm, Dims, Update, default_form, forms_of
 
 if TYPE_CHECKING:
@@ -31,11 +32,19 @@ class LinearOptions(MixerOptions):
     ``norm``: of q and k; l2 makes them of length 1, which the delta rule needs.
     ``value_activation``: of v.
     ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
-    ``write``: dt scales what is written by the step size of the mamba2 decay.
+    ``write``: dt scales what is written by the step size of the mamba2 decay, exp by the exponential of a gate a head,
+    stabilised.
     ``output_norm``: of each head's output, its weight shared by the heads.
     ``output_gate``: activation of a projection that multiplies the normed output.
     ``low_rank_gate``: passes the output gate through value_dim features.
     ``skip``: adds each head's value, by a learned factor.
+    ``key``: a projection, or what the forget gate of a channel leaves: 1 - exp(log decay).
+    ``bonus``: a token reads the state before its own write, and its own value by a learned weight a key channel.
+    ``token_shift``: every projection reads a mixture of a token and the one before, which both decide.
+    ``normalizer``: divides what is read: sum by what the same query reads of ones, max by that or by 1, whichever is
+    more.
+    ``feature_map``: favor makes positive random features of q and k, whose products estimate exp(q . k / sqrt(K)).
+    ``features``: their number; 0 for 4 key_dim.
     """
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
@@ -47,11 +56,17 @@ class LinearOptions(MixerOptions):
     norm: Literal["none", "l2"] = "l2"
     value_activation: Literal["none", "silu"] = "silu"
     conv: Annotated[int, Field(ge=0, le=16)] = 4
-    write: Literal["plain", "dt"] = "plain"
+    write: Literal["plain", "dt", "exp"] = "plain"
     output_norm: Literal["none", "rms"] = "rms"
     output_gate: Literal["none", "silu", "sigmoid"] = "silu"
     low_rank_gate: bool = False
     skip: bool = False
+    key: Literal["projected", "forget"] = "projected"
+    bonus: bool = False
+    token_shift: bool = False
+    normalizer: Literal["none", "sum", "max"] = "none"
+    feature_map: Literal["none", "favor"] = "none"
+    features: Annotated[int, Field(ge=0, le=2**16)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +94,7 @@ class LinearOptions(MixerOptions):
             raise ValueError(f"write = dt needs decay_form = {stepping}, whose step size it is, not {self.decay_form}")
         if self.low_rank_gate and self.output_gate == "none":
             raise ValueError("low_rank_gate = true needs an output_gate: silu or sigmoid")
+        check_additive(dict(self))
         return self
 
     @property
@@ -90,6 +106,15 @@ class LinearOptions(MixerOptions):
         """Heads, key dim and value dim of one head in a model of `shape`."""
         return Dims(shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim)
 
+    def state_dims(self, shape: ModelShape) -> Dims:
+        """Heads, and rows and columns of the state of one: features of keys, values and the normaliser's ones."""
+        heads, key_dim, value_dim = self.dims(shape)
+        rows = key_dim if self.feature_map == "none" else self.features or 4 * key_dim
+        return Dims(heads, rows, value_dim + (self.normalizer != "none"))
+
+
+_BARE = {"activation": "none", "norm": "none", "value_activation": "none", "conv": 0}
+"""Nothing between the projections and the recurrence."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "linear": {},
@@ -103,6 +128,31 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "lightning": {"decay": "constant", "decay_form": "lightning", "norm": "none", "conv": 0, "output_gate": "sigmoid"},
     "mamba2": {"decay": "head", "norm": "none", "write": "dt"},
     "gla": {"decay": "channel", "activation": "none", "norm": "none", "value_activation": "none", "conv": 0},
+    "gated-retention": {**_BARE, "decay": "head", "decay_form": "gated-retention"},
+    "hgrn2": {
+        **_BARE,
+        "decay": "channel",
+        "decay_form": "hgrn2",
+        "activation": "silu",
+        "key": "forget",
+        "output_gate": "none",
+    },
+    "rwkv6": {**_BARE, "decay": "channel", "decay_form": "rwkv6", "bonus": True, "token_shift": True},
+    "mlstm": {
+        **_BARE,
+        "decay": "head",
+        "decay_form": "mlstm",
+        "write": "exp",
+        "normalizer": "max",
+        "output_gate": "sigmoid",
+    },
+    "performer": {
+        **_BARE,
+        "feature_map": "favor",
+        "normalizer": "sum",
+        "output_norm": "none",
+        "output_gate": "none",
+    },
     "deltanet": {"update": "delta", "output_gate": "none"},
     "gated-deltanet": {"update": "delta", "decay": "head"},
     "kda": {"update": "delta", "decay": "channel", "output_gate": "sigmoid", "low_rank_gate": True},

@@ -41,6 +41,7 @@ LAYERS = [
     "nsa(block_size=16, top_k=1, window=8)",
     "nsa(block_size=32, top_k=2, window=400)",
     *("linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"),
+    *("gated-retention", "hgrn2", "rwkv6", "mlstm", "performer"),
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
     *("conv", "conv(width=1)"),
 ]

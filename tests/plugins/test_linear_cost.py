@@ -22,7 +22,7 @@ CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGI
     "conv-1": {"conv": 1, "decay": "head"},
     "bare": {"conv": 0, "output_norm": "none", "output_gate": "none", "norm": "none"},
 }
-PROJECTIONS = ("proj", "out", "gate_up", "decay.up")
+PROJECTIONS = ("proj", "out", "gate_up", "decay.up", "shift.down")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -52,7 +52,7 @@ def test_matrix_products_of_a_sequence(case: str, context: int, phase: Any) -> N
 def test_matrix_products_of_a_decoded_token(case: str) -> None:
     """A write is an outer product, a read or a recall a matrix by a vector: 2 K V each."""
     options = PLUGIN.parse_options(CASES[case])
-    heads, key_dim, value_dim = options.dims(SHAPE)
+    heads, key_dim, value_dim = options.state_dims(SHAPE)
     state, key, value = (
         torch.randn(heads, key_dim, value_dim),
         torch.randn(heads, key_dim, 1),
@@ -71,6 +71,8 @@ def projection_flops(case: str) -> int:
     """Multiplications and additions of one token by the built layer's projections."""
     mixer = PLUGIN.build(PLUGIN.parse_options(CASES[case]), SHAPE, LAYER)
     weights = [mixer.get_submodule(name).weight for name in PROJECTIONS if has(mixer, name)]
+    weights += [] if mixer.shift is None else [mixer.shift.up]
+    weights += [] if mixer.features is None else [mixer.features.directions] * 2 * mixer.heads
     return sum(2 * weight.numel() for weight in weights)  # type: ignore[misc, operator]
 
 

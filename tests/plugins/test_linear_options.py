@@ -15,7 +15,8 @@ from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 
 PLUGIN = LinearPlugin()
-PRESETS = ["linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"]
+HEBBIAN = ["linear", "retnet", "lightning", "mamba2", "gla", "gated-retention", "hgrn2", "rwkv6", "mlstm", "performer"]
+PRESETS = [*HEBBIAN, "deltanet", "gated-deltanet", "kda"]
 
 
 def test_presets_are_these() -> None:
@@ -61,7 +62,10 @@ def test_form_of_the_decay_follows_from_the_decay(values: dict[str, Any], form: 
     ("values", "message"),
     [
         ({"update": "delta", "norm": "none"}, "set norm = l2"),
-        ({"decay": "head", "decay_form": "kda"}, "decay_form = kda is no form of decay = head: choose mamba2"),
+        (
+            {"decay": "head", "decay_form": "kda"},
+            "decay_form = kda is no form of decay = head: choose gated-retention, mamba2",
+        ),
         ({"decay": "constant", "write": "dt"}, "write = dt needs decay_form = mamba2"),
         ({"output_gate": "none", "low_rank_gate": True}, "low_rank_gate = true needs an output_gate"),
         ({"decay": "heads"}, r"decay='heads'.*'head'"),
