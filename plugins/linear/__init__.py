@@ -46,8 +46,7 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         return cost.flops(options, shape, phase=phase, context=context)
 
     def traffic(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
-        moved = float(sum(tensor.nbytes(context) for tensor in cost.state(options, shape)))
-        return Traffic(read_bytes=moved, written_bytes=moved)
+        return cost.traffic(options, shape, context=context)
 
     def state(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return cost.state(options, shape)

@@ -8,9 +8,11 @@ multiplications, divisions and roots are elementwise; exponentials and logarithm
 
 from __future__ import annotations
 
-from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor
+from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor, Traffic
 
 from .additive.features import core_features, more_flops, more_params, more_state
+from .additive.levels_cost import more_chunk_flops, rows_of, step_flops
+from .additive.levels_cost import traffic as levels_traffic
 from .options import LinearOptions
 
 CHUNK = 64
@@ -62,6 +64,8 @@ def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
     recurrent = StateTensor(
         name="recurrent", row_shape=(heads, key_dim, value_dim), dtype=dtype, role="recurrent", base=1
     )
+    if options.levels:
+        recurrent = rows_of(recurrent)
     more = more_state(options, shape)
     if options.conv < 2:
         return recurrent, *more
@@ -76,8 +80,23 @@ def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: i
     token = _around(options, shape) + _gates(options, shape) + more_flops(options, shape, roles(options, shape))
     heads = float(shape.n_heads)
     if phase == "decode":
-        return token + _step(options, shape) * heads
-    return token * float(context) + _chunks(options, shape, context, last=phase == "prefill") * heads
+        step = step_flops(options, shape, context) if options.levels else _step(options, shape)
+        return token + step * heads
+    done = _chunks(options, shape, context, last=phase == "prefill")
+    if options.levels:
+        done += more_chunk_flops(options, shape, context, chunk=CHUNK, last=phase == "prefill")
+    return token * float(context) + done * heads
+
+
+def traffic(options: LinearOptions, shape: ModelShape, *, context: int) -> Traffic:
+    """What one decoded token reads and writes: all that is kept, but of a hierarchy the rows that are held."""
+    first, *rest = state(options, shape)
+    moved = float(sum(tensor.nbytes(context) for tensor in rest))
+    same = Traffic(read_bytes=moved, written_bytes=moved)
+    if options.levels:
+        return same + levels_traffic(options, first, context)
+    whole = float(first.nbytes(context))
+    return same + Traffic(read_bytes=whole, written_bytes=whole)
 
 
 def _around(options: LinearOptions, shape: ModelShape) -> Flops:

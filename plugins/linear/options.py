@@ -45,6 +45,7 @@ class LinearOptions(MixerOptions):
     more.
     ``feature_map``: favor makes positive random features of q and k, whose products estimate exp(q . k / sqrt(K)).
     ``features``: their number; 0 for 4 key_dim.
+    ``levels``: weights of a hierarchy of states, each of a power of 2 tokens; 0 for one state of all.
     """
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
@@ -67,6 +68,7 @@ class LinearOptions(MixerOptions):
     normalizer: Literal["none", "sum", "max"] = "none"
     feature_map: Literal["none", "favor"] = "none"
     features: Annotated[int, Field(ge=0, le=2**16)] = 0
+    levels: Annotated[int, Field(ge=0, le=40)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -153,8 +155,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "output_norm": "none",
         "output_gate": "none",
     },
+    "log-linear-mamba2": {"decay": "head", "norm": "none", "write": "dt", "levels": 15},
     "deltanet": {"update": "delta", "output_gate": "none"},
     "gated-deltanet": {"update": "delta", "decay": "head"},
+    "log-linear-gated-deltanet": {"update": "delta", "decay": "head", "levels": 15},
     "kda": {"update": "delta", "decay": "channel", "output_gate": "sigmoid", "low_rank_gate": True},
 }
 """Named points of the table of update rule by decay, each with the projections, gates and norms of its paper."""

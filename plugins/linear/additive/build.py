@@ -8,6 +8,7 @@ from ..core import Core
 from ..options import LinearOptions
 from .bonus import BonusCore
 from .favor import Favor
+from .levels import LevelsCore
 from .normalised import ExponentialCore, NormalisedCore
 
 
@@ -20,6 +21,8 @@ def core_of(options: LinearOptions, shape: ModelShape, scale: float) -> Core:
         return ExponentialCore(scale)
     if options.normalizer == "sum":
         return NormalisedCore(scale)
+    if options.levels:
+        return LevelsCore(scale, heads, options.levels)
     return Core(scale)
 
 

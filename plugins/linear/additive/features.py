@@ -14,14 +14,14 @@ SHIFT_RANK = 32
 
 
 def core_features(options: LinearOptions, shape: ModelShape) -> int:
-    """Numbers that the layer's projection makes of each token for its core: gates of writes."""
-    return shape.n_heads * (options.write == "exp")
+    """Numbers that the layer's projection makes of each token for its core: gates of writes, weights of levels."""
+    return shape.n_heads * ((options.write == "exp") + options.levels)
 
 
 def more_params(options: LinearOptions, shape: ModelShape, roles: int) -> int:
-    """Trained parameters of token shift, for so many ``roles``, and bonus."""
+    """Trained parameters of token shift, for so many ``roles``, bonus and levels."""
     heads, key_dim, _ = options.state_dims(shape)
-    count = heads * key_dim * options.bonus
+    count = heads * key_dim * options.bonus + heads * options.levels
     if options.token_shift:
         count += shape.d_model * (1 + roles + 2 * roles * SHIFT_RANK)
     return count
@@ -45,7 +45,7 @@ def more_flops(options: LinearOptions, shape: ModelShape, roles: int) -> Flops:
         done += Flops(elementwise=values + 2.0 * heads)
     if options.write == "exp":
         done += Flops(elementwise=values + 7.0 * heads, exp=2.0 * heads)
-    return done
+    return done + Flops(elementwise=2, exp=2) * float(heads * options.levels)
 
 
 def more_state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:

@@ -13,6 +13,11 @@ def check_additive(options: Chosen) -> None:
     """Raises `ValueError` that names the options, their values and the remedy."""
     _check_key(options)
     _check_write(options)
+    if options["levels"] and (options["bonus"] or options["normalizer"] != "none"):
+        raise ValueError(
+            f"{_said(options, 'levels', 'bonus', 'normalizer')}: a hierarchy of states is read by weights of its own, "
+            "set bonus = false and normalizer = none"
+        )
 
 
 def _said(options: Chosen, *names: str) -> str:
@@ -24,8 +29,8 @@ def _check_key(options: Chosen) -> None:
     hebbian, decay = options["update"] == "hebbian", options["decay"]
     if options["key"] == "forget" and not (hebbian and decay == "channel"):
         raise ValueError(
-            f"{_said(options, 'key', 'update', 'decay')}: such a key is 1 - the forget gate of its channel, set update = "
-            "hebbian and decay = channel"
+            f"{_said(options, 'key', 'update', 'decay')}: such a key is 1 - the forget gate of its channel, set update "
+            "= hebbian and decay = channel"
         )
     if options["feature_map"] == "favor" and (not hebbian or decay == "channel"):
         raise ValueError(
