@@ -10,6 +10,7 @@ from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from . import cost
+from .additive import memories_cost
 from .options import PRESETS, LinearOptions
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return cost.params(options, shape)
 
+    def active_params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return cost.params(options, shape) - memories_cost.idle_params(options, shape)
+
     def flops(
         self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
     ) -> Flops:
@@ -52,9 +56,10 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         return cost.state(options, shape)
 
     def build(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> LinearMixer:
+        from .additive.memories import MemoriesMixer
         from .layer import LinearMixer
 
-        return LinearMixer(self, options, shape, layer)
+        return (MemoriesMixer if options.memories else LinearMixer)(self, options, shape, layer)
 
 
 @hookimpl

@@ -16,7 +16,8 @@ Tensors = dict[str, Tensor]
 class Call:
     """Beside tokens: ``more`` `[B, T, features]`, numbers that the layer's projection makes for the core, or None; the
     tensors of the ``state`` to go on from, or None, and the tokens that it has seen, ``lengths`` `[B]`, none of them
-    where it is ``fresh``; bounds of packed sequences, and the ``places`` `[1, T]` of their tokens, or None."""
+    where it is ``fresh``; bounds of packed sequences, and the ``places`` `[1, T]` of their tokens, or None; and the
+    tokens of a chunk, at most."""
 
     more: Tensor | None = None
     state: Tensors | None = None
@@ -24,6 +25,7 @@ class Call:
     fresh: bool = True
     cu_seqlens: Tensor | None = None
     places: Tensor | None = None
+    chunk_size: int = 64
 
 
 class Core(nn.Module):
@@ -51,6 +53,7 @@ class Core(nn.Module):
             scale=self.scale,
             initial_state=None if call.state is None else call.state["recurrent"][:, 0],
             cu_seqlens=call.cu_seqlens,
+            chunk_size=call.chunk_size,
             want_state=call.state is not None,
         )
 

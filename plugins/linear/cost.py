@@ -13,6 +13,8 @@ from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor, Traff
 from .additive.features import core_features, more_flops, more_params, more_state
 from .additive.levels_cost import more_chunk_flops, rows_of, step_flops
 from .additive.levels_cost import traffic as levels_traffic
+from .additive.memories_cost import count as memories
+from .additive.memories_cost import memory_flops, memory_params, met, of_all, sequences
 from .options import LinearOptions
 
 CHUNK = 64
@@ -54,7 +56,7 @@ def params(options: LinearOptions, shape: ModelShape) -> int:
     count += (value_dim + 1) * values if options.low_rank_gate else 0
     count += heads if options.skip else 0
     count += value_dim if options.output_norm == "rms" else 0
-    return count + more_params(options, shape, roles(options, shape))
+    return count + more_params(options, shape, roles(options, shape)) + memory_params(options, shape)
 
 
 def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
@@ -66,52 +68,51 @@ def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
     )
     if options.levels:
         recurrent = rows_of(recurrent)
-    more = more_state(options, shape)
+    more, recurrent = more_state(options, shape), of_all(recurrent, options)
     if options.conv < 2:
         return recurrent, *more
     tail = StateTensor(
         name="conv", row_shape=(channels(options, shape),), dtype=shape.dtype, role="conv", base=options.conv - 1
     )
-    return recurrent, tail, *more
+    return recurrent, of_all(tail, options), *more
 
 
 def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
     """Operations of the forward pass over `context` tokens, or of one decoded token."""
-    token = _around(options, shape) + _gates(options, shape) + more_flops(options, shape, roles(options, shape))
-    heads = float(shape.n_heads)
+    written = _prepared(options, shape) + _gates(options, shape)
+    token = _around(options, shape) + written + more_flops(options, shape, roles(options, shape))
+    token += memory_flops(options, shape, written)
+    heads, last = float(shape.n_heads), phase == "prefill"
     if phase == "decode":
         step = step_flops(options, shape, context) if options.levels else _step(options, shape)
-        return token + step * heads
-    done = _chunks(options, shape, context, last=phase == "prefill")
+        return token + step * heads * float(met(options))
+    done = Flops()
+    for count, length in sequences(options, context):
+        done += _chunks(options, shape, length, last=last) * float(count)
     if options.levels:
-        done += more_chunk_flops(options, shape, context, chunk=CHUNK, last=phase == "prefill")
+        done += more_chunk_flops(options, shape, context, chunk=CHUNK, last=last)
     return token * float(context) + done * heads
 
 
 def traffic(options: LinearOptions, shape: ModelShape, *, context: int) -> Traffic:
-    """What one decoded token reads and writes: all that is kept, but of a hierarchy the rows that are held."""
+    """What one decoded token reads and writes: all that is kept, but of a hierarchy the rows that are held,
+    and of memories those that it meets."""
     first, *rest = state(options, shape)
-    moved = float(sum(tensor.nbytes(context) for tensor in rest))
+    share = met(options) / memories(options)
+    moved = share * sum(tensor.nbytes(context) for tensor in rest)
     same = Traffic(read_bytes=moved, written_bytes=moved)
     if options.levels:
         return same + levels_traffic(options, first, context)
-    whole = float(first.nbytes(context))
+    whole = share * first.nbytes(context)
     return same + Traffic(read_bytes=whole, written_bytes=whole)
 
 
 def _around(options: LinearOptions, shape: ModelShape) -> Flops:
-    """One token's projections, convolution, activations, norms and output gate."""
+    """One token's projections, and what follows the recurrence."""
     heads, key_dim, value_dim = dims = options.dims(shape)
     values = float(heads * value_dim)
-    keys = channels(options, shape) - values
     low_rank = (value_dim if options.low_rank_gate else 0) + options.form.rank(dims) * key_dim / value_dim
-    done = Flops(
-        matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values,
-        elementwise=2.0 * options.conv * (keys + values),
-    )
-    done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * values
-    if options.norm == "l2":
-        done += Flops(elementwise=3 * keys)
+    done = Flops(matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values)
     if options.skip:
         done += Flops(elementwise=2 * values)
     if options.output_norm == "rms":
@@ -120,6 +121,15 @@ def _around(options: LinearOptions, shape: ModelShape) -> Flops:
         bias = float(options.low_rank_gate)
         done += (_ACTIVATION[options.output_gate] + Flops(elementwise=1 + bias)) * values
     return done
+
+
+def _prepared(options: LinearOptions, shape: ModelShape) -> Flops:
+    """One token's convolution of q, k and v, their activations and norms."""
+    values = float(shape.n_heads * options.dims(shape).value_dim)
+    keys = channels(options, shape) - values
+    done = Flops(elementwise=2.0 * options.conv * (keys + values))
+    done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * values
+    return done + Flops(elementwise=3 * keys * (options.norm == "l2"))
 
 
 def _gates(options: LinearOptions, shape: ModelShape) -> Flops:

@@ -113,14 +113,18 @@ class LinearMixer(Mixer):
         mixed, tail = self._mix(qkv, before.get("conv"), places)
         if state is not None:
             tails |= {} if tail is None else {"conv": tail}
+        tokens, v = self._made(mixed, decay, beta)
+        return _Inputs(tokens=tokens, v=v, gate=gate, more=more if self.sizes[-1] else None, tails=tails)
+
+    def _made(self, mixed: Tensor, decay: Tensor, beta: Tensor) -> tuple[Tokens, Tensor]:
+        """Tokens of what the convolution gave and of the features of gates, and their values as they are."""
         log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
         q, k, v = self._activate(mixed, log_decay)
         written = v
         if self.options.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)
         strength = write_strength(beta) if self.options.update == "delta" else None
-        tokens = Tokens(q, k, written, log_decay=log_decay, beta=strength)
-        return _Inputs(tokens=tokens, v=v, gate=gate, more=more if self.sizes[-1] else None, tails=tails)
+        return Tokens(q, k, written, log_decay=log_decay, beta=strength), v
 
     def _project(self, x: Tensor, last: Tensor | None, places: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """`x` `[B, T, D]` to all features, and the last token, where tokens are mixed with the one before."""
@@ -171,9 +175,13 @@ class LinearMixer(Mixer):
         """Outputs of the op `[B, T, H, V]` to `[B, T, D]`."""
         if self.skip is not None:
             o = o + self.skip[:, None].to(o.dtype) * inputs.v
+        return self._gated(o, inputs.gate)
+
+    def _gated(self, o: Tensor, features: Tensor) -> Tensor:
+        """What is read `[B, T, H, V]` through norm, gate and the last projection."""
         gate, activation = None, self.options.output_gate
         if activation != "none":
-            gate = inputs.gate if self.gate_up is None else self.gate_up(inputs.gate)
+            gate = features if self.gate_up is None else self.gate_up(features)
         if self.norm is not None:
             o = gated_norm(o, self.norm.weight, gate, activation=activation, eps=_EPS)
         else:

@@ -46,6 +46,9 @@ class LinearOptions(MixerOptions):
     ``feature_map``: favor makes positive random features of q and k, whose products estimate exp(q . k / sqrt(K)).
     ``features``: their number; 0 for 4 key_dim.
     ``levels``: weights of a hierarchy of states, each of a power of 2 tokens; 0 for one state of all.
+    ``memories``: states among which tokens are routed, each written by keys and values of its own; 0 for one of all.
+    ``memories_used``: how many of them a token writes and reads; 0 where there are none.
+    ``shared_memory``: one more that every token writes and reads.
     """
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
@@ -69,6 +72,9 @@ class LinearOptions(MixerOptions):
     feature_map: Literal["none", "favor"] = "none"
     features: Annotated[int, Field(ge=0, le=2**16)] = 0
     levels: Annotated[int, Field(ge=0, le=40)] = 0
+    memories: Annotated[int, Field(ge=0, le=256)] = 0
+    memories_used: Annotated[int, Field(ge=0, le=256)] = 0
+    shared_memory: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -159,6 +165,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "deltanet": {"update": "delta", "output_gate": "none"},
     "gated-deltanet": {"update": "delta", "decay": "head"},
     "log-linear-gated-deltanet": {"update": "delta", "decay": "head", "levels": 15},
+    "mom": {"update": "delta", "decay": "head", "memories": 4, "memories_used": 2, "shared_memory": True},
     "kda": {"update": "delta", "decay": "channel", "output_gate": "sigmoid", "low_rank_gate": True},
 }
 """Named points of the table of update rule by decay, each with the projections, gates and norms of its paper."""

@@ -99,7 +99,7 @@ def test_gated_retention_is_retention_with_a_decay_that_tokens_say() -> None:
 
 @pytest.mark.parametrize("index", [0, 1, 3])
 def test_hgrn2_writes_what_its_forget_gate_leaves(index: int) -> None:
-    """HGRN2, arXiv 2404.07904, equations 5 to 7: S = Diag(f) S + (1 - f) v^T, f at least l / L in layer l of L."""
+    """HGRN2, arXiv 2404.07904, section 3: S = Diag(f) S + (1 - f) v^T, f at least l / L in layer l of L."""
     mixer, x = build("hgrn2", index=index), 3 * torch.randn(2, 9, 24)
     tokens, forget = mixer._inputs(x, None, None).tokens, F.linear(x, mixer.proj.weight).split(mixer.sizes, -1)[2]
     expected = index / 4 + (1 - index / 4) * forget.sigmoid().unflatten(-1, (3, 8))
@@ -132,7 +132,7 @@ def test_rwkv6_with_a_bonus_of_1_and_no_decay_is_linear_attention() -> None:
 
 
 def test_rwkv6_mixes_each_token_with_the_one_before_as_both_say() -> None:
-    """Arithmetic of ddlerp, arXiv 2404.05892, section 4.1, a role at a time."""
+    """Arithmetic of ddlerp, arXiv 2404.05892, section 4, a role at a time."""
     torch.manual_seed(0)
     shift, x = TokenShift(6, 2, 0.25), torch.randn(1, 5, 6)
     earlier = token_before(x, None, None)
@@ -178,7 +178,7 @@ def test_mlstm_with_gates_that_are_the_same_averages() -> None:
 
 
 def test_performer_estimates_softmax_attention_the_better_the_more_features() -> None:
-    """Performer, arXiv 2009.14794, equation 5 and theorem 2: random features of softmax attention."""
+    """Performer, arXiv 2009.14794, lemma 1: random features of softmax attention."""
     q, k, v = (torch.randn(1, 40, 2, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
     q, k = q / 4, k / 4
     wanted = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True).transpose(1, 2)

@@ -22,8 +22,8 @@ CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGI
     "conv-1": {"conv": 1, "decay": "head"},
     "bare": {"conv": 0, "output_norm": "none", "output_gate": "none", "norm": "none"},
 }
-FIXED = [name for name, values in CASES.items() if not values.get("levels")]
-"""Of one state, which does not grow."""
+FIXED = [name for name, values in CASES.items() if not (values.get("levels") or values.get("memories"))]
+"""Of one state."""
 PROJECTIONS = ("proj", "out", "gate_up", "decay.up", "shift.down")
 
 

@@ -67,7 +67,7 @@ def told(inputs: Drawn) -> Tensor:
 
 @pytest.mark.parametrize("kind", ["hebbian-head", "delta-head", "hebbian-channel", "delta-channel"])
 def test_the_hierarchy_weighs_states_of_a_fenwick_tree(kind: str) -> None:
-    """Log-linear attention, arXiv 2506.04761, equations 4 to 8: outputs and gradients, within 1e-5 (RMS ratio)."""
+    """Log-linear attention, arXiv 2506.04761, section 3: outputs and gradients, within 1e-5 (RMS ratio)."""
     inputs = drawn(150, delta="delta" in kind, channel="channel" in kind)
     weight = torch.randn(B, 150, H, V, generator=torch.Generator().manual_seed(1)).double()
     results = []

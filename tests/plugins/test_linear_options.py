@@ -16,7 +16,7 @@ from archsearch.registry import Registry
 
 PLUGIN = LinearPlugin()
 HEBBIAN = ["linear", "retnet", "lightning", "mamba2", "gla", "gated-retention", "hgrn2", "rwkv6", "mlstm", "performer"]
-PRESETS = [*HEBBIAN, "log-linear-mamba2", "deltanet", "gated-deltanet", "log-linear-gated-deltanet", "kda"]
+PRESETS = [*HEBBIAN, "log-linear-mamba2", "deltanet", "gated-deltanet", "log-linear-gated-deltanet", "mom", "kda"]
 
 
 def test_presets_are_these() -> None:

@@ -14,7 +14,7 @@ _MOST = 40.0
 
 class Favor(nn.Module):
     """phi(x)_i = (exp(w_i . x' - |x'|^2 / 2) + 1e-6) / sqrt(M) with x' = x K^-1/4 (Performer, arXiv 2009.14794,
-    equation 5 and section 2.4), so that phi(q) . phi(k) estimates exp(q . k / sqrt(K)).
+    lemma 1 and section 2.4), so that phi(q) . phi(k) estimates exp(q . k / sqrt(K)).
 
     w_i, drawn once of ``seed`` and not trained, are orthogonal within each K of them, and as long as normal vectors.
     Queries are scaled so that the largest of their features is about 1: the normaliser takes that out again.

@@ -22,7 +22,7 @@ OP = "log_linear_attention"
 
 class LevelsCore(Core):
     """o_t = scale sum_l w_t^l (S_t^l)^T q_t, with S^l the state of the tokens of level l, each decayed and corrected as
-    that of all would be (log-linear attention, arXiv 2506.04761, equations 4 to 8).
+    that of all would be (log-linear attention, arXiv 2506.04761, section 3).
 
     The weights are softplus(x + b) of ``more`` `[B, T, H L]`; b starts so that they are 1, and the layer is its base.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from archsearch.errors import listing
+
 Chosen = Mapping[str, Any]
 """Options by name."""
 
@@ -13,6 +15,7 @@ def check_additive(options: Chosen) -> None:
     """Raises `ValueError` that names the options, their values and the remedy."""
     _check_key(options)
     _check_write(options)
+    _check_memories(options)
     if options["levels"] and (options["bonus"] or options["normalizer"] != "none"):
         raise ValueError(
             f"{_said(options, 'levels', 'bonus', 'normalizer')}: a hierarchy of states is read by weights of its own, "
@@ -63,4 +66,22 @@ def _check_write(options: Chosen) -> None:
         raise ValueError(
             f"{_said(options, 'bonus', 'update', 'normalizer')}: it weighs what the token adds, set update = hebbian "
             "and normalizer = none"
+        )
+
+
+def _check_memories(options: Chosen) -> None:
+    memories, used = options["memories"], options["memories_used"]
+    if used > memories or (memories > 0) != (used > 0):
+        raise ValueError(
+            f"{_said(options, 'memories_used', 'memories')}: set memories_used from 1 to memories, or both to 0"
+        )
+    if options["shared_memory"] and not memories:
+        raise ValueError("shared_memory = true stands beside routed memories: set memories and memories_used")
+    plain: dict[str, tuple[Any, ...]] = {"write": ("plain", "dt"), "key": ("projected",), "feature_map": ("none",)}
+    plain |= {"normalizer": ("none",), **dict.fromkeys(("levels", "bonus", "token_shift", "skip"), (0,))}
+    other = [name for name, allowed in plain.items() if options[name] not in allowed]
+    if memories and other:
+        raise ValueError(
+            f"{_said(options, 'memories', *other)}: memories have keys, values and reads of their own, leave "
+            f"{listing(other)} at the default"
         )

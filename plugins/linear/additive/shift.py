@@ -9,7 +9,7 @@ from .features import SHIFT_RANK as RANK
 
 
 class TokenShift(nn.Module):
-    """ddlerp (RWKV-6, arXiv 2404.05892, section 4.1): x_t + (x_(t-1) - x_t) (mu_r + B_r tanh(A_r z)) for each of
+    """ddlerp (RWKV-6, arXiv 2404.05892, section 4): x_t + (x_(t-1) - x_t) (mu_r + B_r tanh(A_r z)) for each of
     ``roles``, with z = x_t + (x_(t-1) - x_t) mu. All mu start at 1 - (i / D)^(1 - l / L), channel i of layer l of L."""
 
     def __init__(self, d_model: int, roles: int, depth_share: float) -> None:
