@@ -42,6 +42,7 @@ LAYERS = [
     "nsa(block_size=32, top_k=2, window=400)",
     *("linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"),
     *("gated-retention", "hgrn2", "rwkv6", "mlstm", "performer"),
+    *("log-linear-mamba2", "log-linear-gated-deltanet", "mom", "gla(memories=3, memories_used=1)"),
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
     *("conv", "conv(width=1)"),
 ]

@@ -109,7 +109,7 @@ def test_rows_hold_the_tokens_of_a_memory_in_their_order() -> None:
     x = torch.arange(1.0, 5.0)[:, None]
     assert rows.gather(x)[..., 0].tolist() == [[1, 3], [1, 2], [2, 3], [4, 0], [0, 0], [4, 0]]
     assert rows.filled.tolist() == [[True, True]] * 3 + [[True, False], [False, False], [True, False]]
-    assert_close(rows.scatter(rows.gather(x)[:, :, None], 4)[:, 0], 2 * x)
+    assert_close(rows.scatter(rows.gather(x)[:, :, None])[:, 0], 2 * x)
 
 
 def test_a_step_touches_the_memories_that_it_meets() -> None:

@@ -50,13 +50,13 @@ class Router(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryRows:
-    """Places of tokens in rows, one for each sequence and memory: entry a is token ``token[a]``, as place ``place[a]``
-    of row ``row[a]``, weighed by ``weight[a]``; row g has ``counts[g]`` tokens, none more than ``longest``."""
+    """Tokens in rows, one for each sequence and memory: row g has ``counts[g]`` tokens, none more than ``longest``; what
+    token n is to its memories stands at the flat ``places[n]`` `[N, S]` of the rows, weighed by ``weight[n]``; and flat
+    place p holds token ``token[p]``, N where there is none."""
 
-    token: Tensor
-    row: Tensor
-    place: Tensor
+    places: Tensor
     weight: Tensor
+    token: Tensor
     counts: Tensor
     longest: int
 
@@ -67,17 +67,14 @@ class MemoryRows:
         order = row.argsort(stable=True)
         counts = torch.zeros(sequences * memories, dtype=torch.int64, device=row.device)
         counts = counts.index_add(0, row, torch.ones_like(row))
-        row = row[order]
-        place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
         read = counts.numel() and not torch.compiler.is_compiling()
-        return cls(
-            token=order // routes.memory.shape[1],
-            row=row,
-            place=place,
-            weight=routes.weight.flatten()[order],
-            counts=counts,
-            longest=int(counts.max()) if read else most,
-        )
+        longest = int(counts.max()) if read else most
+        ranks = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row[order]]
+        flat = row * longest + torch.empty_like(row).index_copy(0, order, ranks)
+        token = torch.full((len(counts) * longest,), len(routes.memory), device=row.device)
+        token = token.index_copy(0, flat, torch.arange(len(row), device=row.device) // routes.memory.shape[1])
+        places = flat.view_as(routes.memory)
+        return cls(places=places, weight=routes.weight, token=token, counts=counts, longest=longest)
 
     @property
     def filled(self) -> Tensor:
@@ -86,9 +83,10 @@ class MemoryRows:
 
     def gather(self, x: Tensor) -> Tensor:
         """Tokens `[N, F]` as rows `[G, L, F]`, zeros where there is none."""
-        return x.new_zeros(len(self.counts), self.longest, x.shape[-1]).index_put((self.row, self.place), x[self.token])
+        padded = torch.cat((x, x.new_zeros(1, x.shape[1]))).index_select(0, self.token)
+        return padded.view(len(self.counts), self.longest, x.shape[1])
 
-    def scatter(self, x: Tensor, tokens: int) -> Tensor:
+    def scatter(self, x: Tensor) -> Tensor:
         """Rows `[G, L, H, V]` as tokens `[N, H, V]`: of each what its memories give, by their weights, summed."""
-        weighed = x[self.row, self.place] * self.weight[:, None, None].to(x.dtype)
-        return x.new_zeros(tokens, *x.shape[2:]).index_add(0, self.token, weighed)
+        read = x.flatten(0, 1).index_select(0, self.places.flatten()).unflatten(0, self.places.shape)
+        return (read * self.weight[..., None, None].to(x.dtype)).sum(1)
