@@ -47,7 +47,7 @@ def convolved(mixer: LinearMixer, x: Tensor) -> tuple[Tensor, ...]:
     """q, k of length 1 and v, those of every step, and the features beside them, of x `[T, D]`."""
     assert mixer.conv is not None
     features = x @ mixer.proj.weight.T
-    qkv, *beside = features.split(mixer.sizes, -1)
+    qkv, *beside = (part for part in features.split(mixer.sizes, -1) if part.shape[-1])
     taps = [F.pad(qkv, (0, 0, i, 0))[: len(x)] * weight for i, weight in enumerate(mixer.conv.weight)]
     mixed = F.silu(torch.stack(taps).sum(0))
     n = mixer.options.steps
@@ -125,7 +125,7 @@ def rwkv7(mixer: LinearMixer, x: Tensor) -> Tensor:
     """S = (Diag(w) - (a kappa) kappa^T) S + k v^T with RWKV-7's token shift, keys and bonus (arXiv 2503.14456)."""
     shift, decay, write, norm = (getattr(mixer, name) for name in ("shift", "decay", "write", "norm"))
     before = torch.cat((torch.zeros(1, D, dtype=x.dtype), x[:-1]))
-    rows = mixer.proj.weight.split([H * K, H * K, H * V, *mixer.sizes[1:]])
+    rows = mixer.proj.weight.split([H * K, H * K, H * V, *(size for size in mixer.sizes[1:] if size)])
     mixed = [(x + mu * (before - x)) @ weight.T for mu, weight in zip(shift.mu, rows, strict=True)]
     r, k, v, gate, w, a = mixed
     w = torch.exp(-math.exp(-0.5) * torch.sigmoid(w.tanh() @ decay.up.weight.T + decay.bias)).view(-1, H, K)
