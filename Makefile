@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena docs kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
+.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena docs systems kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,7 +36,7 @@ soak: $(STAMP)  ## kill drivers, workers, raylets and the database at random mom
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s tests/soak $(if $(ONLY),-k $(ONLY))
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
-	$(BIN)/python -m pytest -m browser tests/dashboard
+	$(BIN)/python -m pytest -m browser -n 2 --dist worksteal tests/dashboard
 
 test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
@@ -46,7 +46,7 @@ test-field: $(STAMP)  ## mixers of the field as packages of foreign authors, ins
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m field tests/field tests/search/test_search_runner.py -n 2 --dist worksteal
 
 test-door: $(STAMP)  ## new plugins of every kind, installed, checked and searched over
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli tests/testing -n 2 --dist worksteal
 
 test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m arena tests/plugins -n 2 --dist worksteal
@@ -54,6 +54,9 @@ test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+systems: $(STAMP)  ## write the table of systems of README.md, from what the plugins say
+	PYTHONPATH=docs $(BIN)/python docs/systems.py
 
 kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report
 	$(BIN)/archsearch kernels compile --accepted tests/kernels/accepted.json

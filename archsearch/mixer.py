@@ -19,6 +19,7 @@ from archsearch.errors import OptionsError, foreign_code, listing, nearest
 from archsearch.layer import Layer, LayerInfo, LayerSpec, Resolved, Resolver, layers_in
 from archsearch.options import MixerOptions, Tunable
 from archsearch.shapes import DTYPE_BYTES, Dtype, ModelShape, StateTensor
+from archsearch.systems import System
 
 if TYPE_CHECKING:
     from archsearch.model import Mixer
@@ -40,6 +41,7 @@ __all__ = [
     "Resolved",
     "Resolver",
     "StateTensor",
+    "System",
     "Traffic",
     "Tunable",
 ]
@@ -69,6 +71,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     - ``version`` is raised whenever results of the same options change, so that stored measurements of the old code are
       not taken for the new one's.
     - ``family`` groups mixers on pages, and names the costly ones of a pattern of ratios (those of "full").
+    - ``systems``: what the field published, by the name of the preset that stands for it, or the mixer's own.
     - ``broken_laws``: laws that the mixer breaks by design, each with the reason.
     - ``short_conv``: the backbone's short convolution, where it has one, stands in front of the mixer.
     - ``reads_pattern``: the plugin asks `LayerInfo.pattern` for the layers around its own.
@@ -81,6 +84,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
     summary: ClassVar[str]
     options: ClassVar[type[MixerOptions]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    systems: ClassVar[Mapping[str, System]] = {}
     broken_laws: ClassVar[Mapping[Law, str]] = {}
     short_conv: ClassVar[bool] = True
     reads_pattern: ClassVar[bool] = False

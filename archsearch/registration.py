@@ -15,6 +15,7 @@ from archsearch.hookspecs import HOOKS, PROJECT
 from archsearch.layer import Resolver
 from archsearch.mixer import API_VERSION, Family, Law, MixerPlugin
 from archsearch.options import MixerOptions
+from archsearch.systems import System
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 _REQUIRED = ("name", "family", "summary", "options")
@@ -116,9 +117,25 @@ def _check_said(mixer: MixerPlugin[Any], what: str) -> None:
     for preset, values in _mapping(mixer.presets, what, "presets").items():
         _check_name(preset, "mixer")
         _mapping(values, what, f'presets["{preset}"]')
+    _check_systems(mixer, what)
     for name in ("short_conv", "reads_pattern"):
         _check(isinstance(getattr(mixer, name), bool), what, name, getattr(mixer, name), "True or False")
     _check_measuring(mixer, what)
+
+
+def _check_systems(mixer: MixerPlugin[Any], what: str) -> None:
+    """Systems are told of names that there are, each in a line."""
+    names = (mixer.name, *mixer.presets)
+    for name, system in _mapping(mixer.systems, what, "systems").items():
+        if name not in names:
+            raise PluginError(
+                f"{what}: systems names {name!r}{_near(name, names)}: name the mixer or a preset: {listing(names)}"
+            )
+        _check(isinstance(system, System), what, f'systems["{name}"]', system, "write System(rule=..., source=...)")
+        for field in ("rule", "source"):
+            text = getattr(system, field)
+            sound = isinstance(text, str) and bool(text.strip()) and len(text.splitlines()) == 1
+            _check(sound, what, f'systems["{name}"].{field}', text, "write one line of text")
 
 
 def _check_measuring(mixer: MixerPlugin[Any], what: str) -> None:

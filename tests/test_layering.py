@@ -18,7 +18,7 @@ from house import Import, imports, modules, modules_of, parsed
 
 FLOORS: list[set[str]] = [
     {"errors", "numbers", "units", "printable", "ray_settings", "secrets_file", "streams", "version", "waiting"},
-    {"shapes", "amounts", "options"},
+    {"shapes", "amounts", "options", "systems"},
     {"layer"},
     {"mixer", "evidence"},
     {"kernels"},
@@ -94,7 +94,7 @@ TYPES_ABOVE: Mapping[tuple[str, str], str] = {
     },
     **{
         (f"archsearch.analysis.{module}", "archsearch.storage"): "analyses records that the store gives"
-        for module in ("answer", "objectives", "repeat", "validity")
+        for module in ("answer", "comparison", "objectives", "repeat", "validity")
     },
 }
 """Imports for types alone that no floor would allow: what the contract of a plugin must name before it can be built,

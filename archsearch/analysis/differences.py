@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, nan, sqrt
 from statistics import fmean, stdev
@@ -72,11 +72,62 @@ def difference(first: Mapping[int, float], second: Mapping[int, float], pooled: 
     mean = fmean(second.values()) - fmean(first.values())
     if min(len(first), len(second)) >= OWN_SEEDS:
         parts = [stdev(values.values()) ** 2 / len(values) for values in (first, second)]
-        return _bounded(mean, sqrt(sum(parts)), _welch_freedom(parts, (len(first), len(second))), "seeds")
+        return bounded(mean, sqrt(sum(parts)), _welch_freedom(parts, (len(first), len(second))), "seeds")
     if pooled is not None and pooled.freedom:
         error = pooled.deviation * sqrt(1 / len(first) + 1 / len(second))
-        return _bounded(mean, error, pooled.freedom, "pooled")
+        return bounded(mean, error, pooled.freedom, "pooled")
     return Difference(mean=mean, error=nan, low=-inf, high=inf, noise="unknown")
+
+
+def paired_difference(
+    first: Mapping[int, float], second: Mapping[int, float], pooled: SeedNoise | None = None
+) -> tuple[Difference, float]:
+    """The mean over seeds of the second less the first of the same seed, and the chance of one as large without any
+    (two-sided, by Student's t); NaN where fewer than two seeds are shared, or one has no value.
+
+    `pooled`, the deviation of such differences among many architectures, stands in where those of all seeds are equal,
+    as where both metrics are at their end: three equal numbers do not say that there is no noise.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if len(seeds) < 2 or not _whole(first) or not _whole(second):
+        mean = fmean(second.values()) - fmean(first.values()) if _whole(first) and _whole(second) else nan
+        return Difference(mean=mean, error=nan, low=-inf, high=inf, noise="unknown"), nan
+    parts = [second[seed] - first[seed] for seed in seeds]
+    mean, deviation, freedom, noise = fmean(parts), stdev(parts), len(parts) - 1, "seeds"
+    if not deviation and pooled is not None and pooled.freedom:
+        deviation, freedom, noise = pooled.deviation, pooled.freedom, "pooled"
+    error = deviation / sqrt(len(parts))
+    return bounded(mean, error, freedom, noise), _chance(mean, error, freedom)
+
+
+def paired_noise(first: Mapping[int, float], others: Iterable[Mapping[int, float]]) -> SeedNoise:
+    """The deviation of paired differences from their own means, pooled over architectures."""
+    squares, freedom = 0.0, 0
+    for second in others:
+        seeds = first.keys() & second.keys()
+        if len(seeds) > 1 and _whole(first) and _whole(second):
+            squares += stdev(second[seed] - first[seed] for seed in seeds) ** 2 * (len(seeds) - 1)
+            freedom += len(seeds) - 1
+    return SeedNoise(deviation=sqrt(squares / freedom) if freedom else nan, freedom=freedom)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Chances of several differences, corrected so that any of them is below a level by chance no more often than that
+    level (Holm, Scandinavian Journal of Statistics 6, 1979); NaN stays, and is not counted."""
+    known = sorted((chance, index) for index, chance in enumerate(chances) if isfinite(chance))
+    found, least = [nan] * len(chances), 0.0
+    for place, (chance, index) in enumerate(known):
+        least = max(least, min(1.0, chance * (len(known) - place)))
+        found[index] = least
+    return found
+
+
+def _chance(mean: float, error: float, freedom: float) -> float:
+    from scipy.special import stdtr
+
+    if not error:
+        return 1.0 if not mean else 0.0
+    return float(2.0 * stdtr(freedom, -abs(mean) / error))
 
 
 def _whole(values: Mapping[int, float]) -> bool:
@@ -91,7 +142,8 @@ def _welch_freedom(parts: list[float], counts: tuple[int, int]) -> float:
     return float(sum(parts)) ** 2 / below
 
 
-def _bounded(mean: float, error: float, freedom: float, noise: str) -> Difference:
+def bounded(mean: float, error: float, freedom: float, noise: str) -> Difference:
+    """A difference whose error of so many degrees of freedom is known."""
     from scipy.special import stdtrit
 
     reach = float(stdtrit(freedom, 0.5 + _CONFIDENCE / 2)) * error

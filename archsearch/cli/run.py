@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from archsearch.cli.watching import MetricsOption, Watching
 
 if TYPE_CHECKING:
     from archsearch.search import Problem, SearchOutcome, SearchSpec
+    from archsearch.search.time_limit import TimeLimit
     from archsearch.storage import Store
 
 EXIT_CODES = (
@@ -90,25 +91,22 @@ def run(
     Trains candidates, measures the front again on fresh seeds, and shows it.
     """
     from archsearch.errors import SpecError
-    from archsearch.search import SearchSpec, resume_search, run_search
+    from archsearch.search import SearchSpec
     from archsearch.search.time_limit import TimeLimit
-    from archsearch.storage import Store, storage_url
-    from archsearch.storage.url import refuse_passing_folder
 
     if not go_on and (grow or wait or retrain):
         raise SpecError("--grow, --wait and --retrain are for a search that goes on: give --resume too")
     limit = TimeLimit.read(max_hours, until)
-    problem = _problem(SearchSpec.load(spec), trials=trials)
-    url = storage_url(storage, spec=problem.spec.storage.url)
-    refuse_passing_folder(url)
-    with Store.open(url) as store:
-        search: Search = run_search
-        if go_on and problem.spec.name in [record.name for record in store.searches()]:
-            allowed = _growing(grow=grow, trials=trials)
-            search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
-        watching = Watching(json=json, log_format=log_format, metrics=metrics)
-        outcome = _watched(partial(search, limit=limit), problem, store, address, watching)
-        _finish(store, outcome, url, json=json)
+    carry_out(
+        SearchSpec.load(spec),
+        partial(_finish, json=json),
+        watching=Watching(json=json, log_format=log_format, metrics=metrics),
+        storage=storage,
+        trials=trials,
+        address=address,
+        going_on={"allowed": _growing(grow=grow, trials=trials), "wait": wait, "retrain": retrain} if go_on else None,
+        limit=limit,
+    )
 
 
 def resume(
@@ -146,6 +144,38 @@ def resume(
         watching = Watching(json=json, log_format=log_format, metrics=metrics)
         outcome = _watched(partial(search, limit=limit), problem, store, address, watching)
         _finish(store, outcome, url, json=json)
+    _leave(outcome)
+
+
+def carry_out(
+    spec: SearchSpec,
+    finish: Callable[[Store, SearchOutcome, str], None],
+    *,
+    watching: Watching,
+    storage: str | None = None,
+    trials: int | None = None,
+    address: str | None = None,
+    going_on: Mapping[str, Any] | None = None,
+    limit: TimeLimit | None = None,
+) -> None:
+    """Runs the search of a spec under the eyes of the user, then `finish`, and exits with the code of its end.
+
+    With `going_on`, the arguments of `resume_search`, a search of that name goes on where the database has one.
+    """
+    from archsearch.search import resume_search, run_search
+    from archsearch.storage import Store, storage_url
+    from archsearch.storage.url import refuse_passing_folder
+
+    problem = _problem(spec, trials=trials)
+    url = storage_url(storage, spec=problem.spec.storage.url)
+    refuse_passing_folder(url)
+    with Store.open(url) as store:
+        search: Search = run_search
+        if going_on is not None and problem.spec.name in [record.name for record in store.searches()]:
+            search = partial(resume_search, **going_on)
+        outcome = _watched(partial(search, limit=limit), problem, store, address, watching)
+        finish(store, outcome, url)
+    _leave(outcome)
 
 
 def _problem(spec: SearchSpec, **given: int | None) -> Problem:
@@ -188,8 +218,7 @@ def _with(spec: SearchSpec, **given: int | None) -> SearchSpec:
 
 
 def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> None:
-    """The front, where it is kept, and what to try next; whether or not that can be written, a search ends with its
-    own exit code."""
+    """The front, where it is kept, and what to try next."""
     from archsearch.analysis.answer import read_answer
     from archsearch.analysis.axes import choose_axes
     from archsearch.cli.pareto import show_answer
@@ -199,15 +228,22 @@ def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> No
         data = {**_as_json(outcome), "database": store.url, "front": answer.to_json()}
         print_json(data, QuietOutlet())
     else:
-        out = quiet_console()
-        show_answer(answer, *choose_axes(answer, None, None), out)
-        out.print(
-            f"\n{outcome.state} after {outcome.seconds:.0f} s" + (f": {outcome.reason}" if outcome.reason else "")
-        )
-        out.print(f"database: {store.url}", soft_wrap=True)
+        show_answer(answer, *choose_axes(answer, None, None), quiet_console())
         best = int(answer.front["trial"].iloc[-1]) if len(answer.front) else None
-        where, flag = _find_again(store.url, url)
-        out.print(f"next{where}:\n  " + "\n  ".join(_next(outcome, best, flag)), soft_wrap=True)
+        tell_end(store, outcome, url, _next(outcome, best))
+
+
+def tell_end(store: Store, outcome: SearchOutcome, url: str, commands: Sequence[str]) -> None:
+    """How a search ended, where it is kept, and commands to try next."""
+    out = quiet_console()
+    out.print(f"\n{outcome.state} after {outcome.seconds:.0f} s" + (f": {outcome.reason}" if outcome.reason else ""))
+    out.print(f"database: {store.url}", soft_wrap=True)
+    where, flag = _find_again(store.url, url)
+    out.print(f"next{where}:\n  " + "\n  ".join(f"{command}{flag}" for command in commands), soft_wrap=True)
+
+
+def _leave(outcome: SearchOutcome) -> None:
+    """Exits with a search's own code, whether or not its answer could be written."""
     code = exit_code(outcome)
     if code:
         raise typer.Exit(code)
@@ -231,15 +267,14 @@ def _as_json(outcome: SearchOutcome) -> dict[str, Any]:
     return asdict(outcome)
 
 
-def _next(outcome: SearchOutcome, best: int | None, flag: str) -> list[str]:
+def _next(outcome: SearchOutcome, best: int | None) -> list[str]:
     import shlex
 
     name = shlex.quote(outcome.name)
-    trials = f"archsearch trials {name}{flag}"
     if outcome.state in ("cancelled", "interrupted"):
-        return [f"archsearch resume {name}{flag}", f"archsearch pareto {name}{flag}", trials]
-    show = [f"archsearch show {best}{flag}"] if best is not None else []
-    return [f"archsearch pareto {name} --png front.png{flag}", *show, trials]
+        return [f"archsearch resume {name}", f"archsearch pareto {name}", f"archsearch trials {name}"]
+    show = [f"archsearch show {best}"] if best is not None else []
+    return [f"archsearch pareto {name} --png front.png", *show, f"archsearch trials {name}"]
 
 
 def _find_again(shown: str, url: str) -> tuple[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from archsearch.arch import ArchSpec
 from archsearch.composition import mixers_of
 from archsearch.laws import untrainable
+from archsearch.search.patterns import whole_pattern
 from archsearch.search.problem import Problem, Verdict
-from archsearch.search.references import whole_pattern
 from archsearch.source import Part
 
 
@@ -16,7 +16,7 @@ def read_candidate(text: str, problem: Problem) -> ArchSpec:
     Its mixers may be others than those of the space. Raises `NotationError`, or `SpecError` where the number of layers
     is another one.
     """
-    return whole_pattern(text, problem.space, problem.registry)
+    return whole_pattern(text, problem.space.model, problem.space.n_layers, problem.registry)
 
 
 def judge_candidate(arch: ArchSpec, problem: Problem) -> Verdict:

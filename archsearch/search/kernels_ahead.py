@@ -44,7 +44,7 @@ def proven_ahead(
 
 def looked_at(problem: Problem) -> list[ArchSpec]:
     """A model of one layer for each mixer that a candidate may have, and the references."""
-    layers = {entry.reference.mixer: entry.reference for entry in problem.space.entries.values()}
+    layers = {layer.mixer: layer for layer in reversed(problem.space.layers)}
     single = [ArchSpec(model=problem.space.model, layers=(layer,)) for layer in layers.values()]
     return [*single, *problem.references]
 

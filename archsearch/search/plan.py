@@ -19,6 +19,7 @@ from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
 from archsearch.search.sampler import Proposal, Sampler
+from archsearch.search.space import ReplayDraw
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
 from archsearch.storage import ProposalRecord, Store, TrialRecord
 
@@ -94,6 +95,7 @@ class Campaign:
         self._looks_next = 0.0
         self._running: dict[int, _Pending] = {}
         self._fruitless = self._stale = 0
+        self._in_order = problem.space.in_order()
         records = store.trials(search_id)
         drawn = sum(record.kind == "search" for record in records)
         self._sampler = Sampler(problem.space, problem.objectives, self._settings, seed=problem.spec.seed, drawn=drawn)
@@ -220,6 +222,7 @@ class Campaign:
             judged.append((proposal.arch, self._decide(proposal)))
 
     def _propose(self, params: Mapping[str, Any] | None = None) -> Proposal:
+        params = self._next_in_order() if params is None else params
         if params is not None:
             proposal = self._sampler.ask_for(params)
         else:
@@ -229,6 +232,11 @@ class Campaign:
         self._drawn.add(proposal.arch.digest)
         self._fruitless += 1
         return proposal
+
+    def _next_in_order(self) -> Mapping[str, Any] | None:
+        """The choices of the next candidate of a list that no earlier run has drawn; None at its end."""
+        space = self.problem.space
+        return next((at for at in self._in_order if space.draw(ReplayDraw(at)).digest not in self._drawn), None)
 
     def _spent(self) -> bool:
         """Whether drawing has come to its end; says why."""

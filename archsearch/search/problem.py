@@ -13,7 +13,7 @@ from archsearch.errors import OptionsError, SpecError, listing, nearest
 from archsearch.exercise import Unexercised, dense_up_to, unexercised_layers
 from archsearch.laws import untrainable
 from archsearch.registry import Registry
-from archsearch.search.references import reference_archs
+from archsearch.search.references import baseline_of, reference_archs
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
 from archsearch.source import Part
@@ -114,6 +114,7 @@ class Problem:
     budget: Budget
     space: Space
     references: tuple[ArchSpec, ...]
+    baseline: ArchSpec | None
     judge: Judge
 
     @classmethod
@@ -135,6 +136,7 @@ class Problem:
         lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
         references = reference_archs(spec.search.references, space, registry)
+        baseline = baseline_of(spec.compare.baseline, space, registry) if spec.compare is not None else None
         _refuse_untrainable(space, references, registry)
         return cls(
             spec=spec,
@@ -144,12 +146,13 @@ class Problem:
             budget=budget,
             space=space,
             references=references,
+            baseline=baseline,
             judge=judge,
         )
 
     def parts(self) -> tuple[Part, ...]:
         """What computes the results: every mixer and task that the search may use, and the core."""
-        layers = [layer for entry in self.space.entries.values() for layer in entry.layers]
+        layers = list(self.space.layers)
         layers += [layer for arch in self.references for layer in arch.layers]
         tasks = sorted({task.name for task in self.tasks.values()})
         return self.registry.parts(sorted(mixers_of(layers, self.registry)), tasks)
@@ -166,8 +169,7 @@ class Problem:
 
 
 def _refuse_untrainable(space: Space, references: Sequence[ArchSpec], registry: Registry) -> None:
-    layers = [layer for entry in space.entries.values() for layer in (entry.reference, *entry.layers)]
-    by_mixers = {mixers_of((layer,), registry): layer for layer in reversed(layers)}
+    by_mixers = {mixers_of((layer,), registry): layer for layer in reversed(space.layers)}
     pure = (ArchSpec(model=space.model, layers=(layer,)) for layer in by_mixers.values())
     for arch in (*pure, *references):
         why = untrainable(arch, registry)

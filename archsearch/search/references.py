@@ -9,6 +9,7 @@ from archsearch.composition import refusal
 from archsearch.errors import OptionsError, SpecError, UnknownNameError
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
+from archsearch.search.patterns import whole_pattern
 from archsearch.search.space import Space
 
 FULL = "full"
@@ -26,6 +27,22 @@ def reference_archs(wanted: bool | Sequence[str], space: Space, registry: Regist
     else:
         found = (_named(index, text, space, registry) for index, text in enumerate(wanted))
     return tuple({arch.digest: arch for arch in found}.values())
+
+
+def baseline_of(wanted: str | None, space: Space, registry: Registry) -> ArchSpec:
+    """The architecture that a comparison holds the others against, by default the first; raises `SpecError`."""
+    archs = list(space.all())
+    if wanted is None:
+        return archs[0]
+    try:
+        found = whole_pattern(wanted, space.model, space.n_layers, registry)
+    except SpecError as error:
+        raise SpecError(f"compare.baseline: {error}") from None
+    if found not in archs:
+        raise SpecError(
+            f'compare.baseline = "{wanted}" is none of space.architectures: add it there, or name one of them'
+        )
+    return found
 
 
 def _usual(space: Space, registry: Registry) -> Iterator[ArchSpec]:
@@ -55,26 +72,10 @@ def _full_by_name(registry: Registry) -> list[LayerSpec]:
 
 def _named(index: int, text: str, space: Space, registry: Registry) -> ArchSpec:
     try:
-        arch = whole_pattern(text, space, registry)
+        arch = whole_pattern(text, space.model, space.n_layers, registry)
     except SpecError as error:
         raise SpecError(f"search.references[{index}]: {error}") from None
     refused = _refusal(arch, registry)
     if refused is not None:
         raise SpecError(f'search.references[{index}] = "{text}": {refused}')
     return arch
-
-
-def whole_pattern(text: str, space: Space, registry: Registry) -> ArchSpec:
-    """The architecture of a pattern on the space's backbone; one layer alone is repeated.
-
-    Raises `NotationError` for a pattern that cannot be read, `SpecError` for one of another number of layers.
-    """
-    layers = ArchSpec.parse(text, registry, space.model).layers
-    if len(layers) == 1:
-        layers *= space.n_layers
-    if len(layers) != space.n_layers:
-        raise SpecError(
-            f'"{text}" has {len(layers)} layers, and model.n_layers = {space.n_layers}: write one layer, which is '
-            "repeated, or all of them"
-        )
-    return ArchSpec(model=space.model, layers=layers)

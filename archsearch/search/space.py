@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import random
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,137 +12,13 @@ from optuna.distributions import CategoricalDistribution
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.composition import reads_pattern
 from archsearch.costs import layer_cost
-from archsearch.errors import OptionsError, SpecError, listing
+from archsearch.errors import OptionsError, SpecError
 from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo
 from archsearch.registry import Registry
-from archsearch.search.choices import Draw, MixerChoices, distinct, mixer_choices
+from archsearch.search.choices import Draw, MixerChoices, mixer_choices
+from archsearch.search.patterns import Pattern, pattern_of
 from archsearch.search.spec import SpaceTable
-
-Layers = tuple[LayerSpec, ...]
-
-
-class Pattern(ABC):
-    """How the layers of a candidate hang together: a way to draw them, and the exact number of distinct results."""
-
-    @abstractmethod
-    def draw(self, trial: Draw) -> Layers:
-        """The layers of one candidate."""
-
-    @abstractmethod
-    def count(self) -> int:
-        """Number of distinct candidates."""
-
-    @abstractmethod
-    def all(self) -> Iterator[Layers]:
-        """Every distinct candidate once."""
-
-
-def draw_layer(trial: Draw, prefix: str, entries: Mapping[str, MixerChoices]) -> LayerSpec:
-    """The mixer of a place, by the parameter ``<prefix>.mixer``, then its options."""
-    names = tuple(entries)
-    name = names[0] if len(names) == 1 else trial.suggest_categorical(f"{prefix}.mixer", names)
-    return entries[name].draw(trial, prefix)
-
-
-class Free(Pattern):
-    """Every layer by itself."""
-
-    def __init__(self, entries: Mapping[str, MixerChoices], n_layers: int) -> None:
-        self._entries, self._n_layers = entries, n_layers
-        self._layers = tuple(distinct(list(entries.values())))
-
-    def draw(self, trial: Draw) -> Layers:
-        return tuple(draw_layer(trial, f"layer{index}", self._entries) for index in range(self._n_layers))
-
-    def count(self) -> int:
-        return int(len(self._layers) ** self._n_layers)
-
-    def all(self) -> Iterator[Layers]:
-        return itertools.product(self._layers, repeat=self._n_layers)
-
-
-class Periodic(Pattern):
-    """A unit of 1 to ``period`` layers, repeated and cut at the last layer."""
-
-    def __init__(self, entries: Mapping[str, MixerChoices], n_layers: int, period: int) -> None:
-        if period > n_layers:
-            raise SpecError(f"space.period = {period} exceeds model.n_layers = {n_layers}: at most {n_layers}")
-        self._entries, self._n_layers, self._period = entries, n_layers, period
-        self._layers = tuple(distinct(list(entries.values())))
-
-    def draw(self, trial: Draw) -> Layers:
-        lengths = tuple(range(1, self._period + 1))
-        length = lengths[0] if len(lengths) == 1 else trial.suggest_categorical("period", lengths)
-        return self._repeated([draw_layer(trial, f"unit{index}", self._entries) for index in range(length)])
-
-    def _repeated(self, unit: Sequence[LayerSpec]) -> Layers:
-        return tuple(itertools.islice(itertools.cycle(unit), self._n_layers))
-
-    def count(self) -> int:
-        """By inclusion and exclusion over the periods that a sequence may have at once."""
-        total = 0
-        for size in range(1, self._period + 1):
-            for periods in itertools.combinations(range(1, self._period + 1), size):
-                free = _classes(self._n_layers, periods)
-                total += (-1) ** (size + 1) * len(self._layers) ** free
-        return total
-
-    def all(self) -> Iterator[Layers]:
-        seen: set[Layers] = set()
-        for length in range(1, self._period + 1):
-            for unit in itertools.product(self._layers, repeat=length):
-                layers = self._repeated(unit)
-                if layers not in seen:
-                    seen.add(layers)
-                    yield layers
-
-
-def _classes(n_layers: int, periods: Sequence[int]) -> int:
-    """Number of layers that can be chosen freely when layers `p` apart are equal for each `p` of `periods`."""
-    owner = list(range(n_layers))
-    for period in periods:
-        for index in range(period, n_layers):
-            old, new = owner[index], owner[index - period]
-            owner = [new if value == old else value for value in owner]
-    return len(set(owner))
-
-
-class Ratio(Pattern):
-    """``r`` layers of a cheap mixer, then one of a costly mixer, repeated and cut at the last layer."""
-
-    def __init__(
-        self,
-        cheap: Mapping[str, MixerChoices],
-        costly: Mapping[str, MixerChoices],
-        n_layers: int,
-        ratios: Sequence[int],
-    ) -> None:
-        longest = max(ratios)
-        if longest >= n_layers:
-            raise SpecError(
-                f"space.ratios has {longest}, which leaves no layer of model.n_layers = {n_layers} to the costly "
-                f"mixer: at most {n_layers - 1}"
-            )
-        self._cheap, self._costly, self._n_layers, self._ratios = cheap, costly, n_layers, tuple(ratios)
-
-    def draw(self, trial: Draw) -> Layers:
-        one = len(self._ratios) == 1
-        ratio = self._ratios[0] if one else trial.suggest_categorical("ratio", self._ratios)
-        return self._mixed(draw_layer(trial, "cheap", self._cheap), draw_layer(trial, "costly", self._costly), ratio)
-
-    def _mixed(self, cheap: LayerSpec, costly: LayerSpec, ratio: int) -> Layers:
-        return tuple(costly if index % (ratio + 1) == ratio else cheap for index in range(self._n_layers))
-
-    def count(self) -> int:
-        cheap, costly = (set(distinct(list(part.values()))) for part in (self._cheap, self._costly))
-        both = len(cheap & costly)
-        return (len(cheap) * len(costly) - both) * len(self._ratios) + both
-
-    def all(self) -> Iterator[Layers]:
-        cheap, costly = (tuple(distinct(list(part.values()))) for part in (self._cheap, self._costly))
-        every = (self._mixed(*parts) for parts in itertools.product(cheap, costly, self._ratios))
-        return iter(dict.fromkeys(every))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +39,10 @@ class Space:
 
         entries = {name: mixer_choices(name, table.options.get(name, {}), registry, accepts) for name in table.mixers}
         return cls(
-            model=model, n_layers=n_layers, entries=entries, pattern=_pattern(table, entries, n_layers, registry)
+            model=model,
+            n_layers=n_layers,
+            entries=entries,
+            pattern=pattern_of(table, entries, model, n_layers, registry),
         )
 
     def draw(self, trial: Draw) -> ArchSpec:
@@ -183,6 +60,17 @@ class Space:
     def all(self) -> Iterator[ArchSpec]:
         """Every candidate once."""
         return (ArchSpec(model=self.model, layers=layers) for layers in self.pattern.all())
+
+    @property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """Every layer that a candidate may have, the one that stands for an entry before its others."""
+        drawn = [layer for entry in self.entries.values() for layer in (entry.reference, *entry.layers)]
+        listed = (layer for layers in self.pattern.all() for layer in layers) if not drawn else ()
+        return tuple(dict.fromkeys((*drawn, *listed)))
+
+    def in_order(self) -> Iterator[Mapping[str, Any]]:
+        """The choices that lead to the candidates which are tried in an order that is given, none of a drawn space."""
+        return self.pattern.in_order()
 
     def pure(self) -> Iterator[dict[str, Any]]:
         """The choices that lead to candidates of one layer repeated, for each layer of the space: where the pattern
@@ -209,23 +97,6 @@ def _accept(layer: LayerSpec, model: ModelSpec, n_layers: int, registry: Registr
             return
     if refused is not None:
         raise refused
-
-
-def _pattern(table: SpaceTable, entries: Mapping[str, MixerChoices], n_layers: int, registry: Registry) -> Pattern:
-    if table.pattern == "free":
-        return Free(entries, n_layers)
-    if table.pattern == "periodic":
-        return Periodic(entries, n_layers, table.period or 1)
-    costly = {name: entries[name] for name in table.costly or _of_family_full(entries, registry)}
-    cheap = {name: entry for name, entry in entries.items() if name not in costly}
-    for part, remedy in ((costly, "name some in space.costly"), (cheap, "leave some out of space.costly")):
-        if not part:
-            raise SpecError(f'space.pattern = "ratio" needs cheap and costly mixers among {listing(entries)}: {remedy}')
-    return Ratio(cheap, costly, n_layers, table.ratios)
-
-
-def _of_family_full(entries: Mapping[str, MixerChoices], registry: Registry) -> list[str]:
-    return [name for name in entries if registry.resolve(name).plugin.family == "full"]
 
 
 class PureDraw:

@@ -42,7 +42,7 @@ MAX_PERIOD = 16
 MAX_CHOICES = 10_000
 """Mixers of a space, values of one option, ratios, and tasks: far more than anybody searches over."""
 
-Pattern = Literal["free", "periodic", "ratio"]
+Pattern = Literal["free", "periodic", "ratio", "listed"]
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
 
 
@@ -95,7 +95,10 @@ class SpaceTable(Table):
 
     ``mixers``: mixers or presets. A preset keeps the options that it fixes; its other tunable ones are searched.
     ``pattern``: "free" takes each layer by itself; "periodic" repeats a unit of layers, cut at the last layer; "ratio"
-    repeats r layers of a cheap mixer, then one of a costly mixer.
+    repeats r layers of a cheap mixer, then one of a costly mixer; "listed" takes the architectures of a list, in its
+    order.
+    ``architectures``: of a pattern "listed", in place of ``mixers``: patterns of whole models, where a single layer is
+    repeated. Left out, ``search.trials`` is then their number, and there are no references beside them.
     ``period``: the longest unit of a periodic pattern, in layers.
     ``ratios``: the numbers r of a pattern of ratios.
     ``costly``: the costly mixers of a pattern of ratios, by default those of the family "full"; all others are cheap.
@@ -103,8 +106,9 @@ class SpaceTable(Table):
     list; a layer is written as notation, which fixes what it writes out and leaves the rest to the search.
     """
 
-    mixers: tuple[str, ...] = Field(min_length=1, max_length=MAX_CHOICES)
+    mixers: tuple[str, ...] = Field(default=(), max_length=MAX_CHOICES)
     pattern: Pattern = "free"
+    architectures: tuple[StrictStr, ...] = Field(default=(), max_length=MAX_CHOICES)
     period: Whole | None = Field(default=None, ge=1, le=MAX_PERIOD)
     ratios: tuple[Annotated[Whole, Field(ge=1, le=MAX_LAYERS)], ...] = Field(default=(), max_length=MAX_LAYERS)
     costly: tuple[str, ...] = ()
@@ -134,15 +138,24 @@ class SpaceTable(Table):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.pattern != "listed" and not self.mixers:
+            raise SpecError('space.mixers is empty: name mixers or presets, as ["full", "kda"]')
+        if self.pattern == "listed" and self.mixers:
+            raise SpecError('space.mixers goes with patterns that are drawn, not "listed": drop one of them')
         for name in ("mixers", "ratios", "costly"):
             given = getattr(self, name)
             twice = [value for value in given if given.count(value) > 1]
             if twice:
                 raise SpecError(f"space.{name} names {twice[0]!r} twice: drop one")
-        for name, pattern in (("period", "periodic"), ("ratios", "ratio"), ("costly", "ratio")):
+        for name, pattern in (
+            ("period", "periodic"),
+            ("ratios", "ratio"),
+            ("costly", "ratio"),
+            ("architectures", "listed"),
+        ):
             if getattr(self, name) and self.pattern != pattern:
                 raise SpecError(f'space.{name} goes with pattern = "{pattern}", not "{self.pattern}": drop one of them')
-        for name, pattern in (("period", "periodic"), ("ratios", "ratio")):
+        for name, pattern in (("period", "periodic"), ("ratios", "ratio"), ("architectures", "listed")):
             if not getattr(self, name) and self.pattern == pattern:
                 raise SpecError(f'space.pattern = "{pattern}" needs space.{name}: {_EXAMPLES[name]}')
         for name in self.costly:
@@ -166,7 +179,11 @@ def _read_text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
-_EXAMPLES = {"period": "the longest unit, as 4", "ratios": "how many cheap layers to a costly one, as [1, 3, 7]"}
+_EXAMPLES = {
+    "period": "the longest unit, as 4",
+    "ratios": "how many cheap layers to a costly one, as [1, 3, 7]",
+    "architectures": 'patterns, as ["full", "[kda kda kda full]*2"]',
+}
 
 
 def _texts(given: Any) -> list[str]:
@@ -321,6 +338,17 @@ def check_place(checkpoints: str | None) -> None:
         )
 
 
+class CompareTable(Table):
+    """A comparison: every architecture of a space "listed" is held against one of them.
+
+    Candidates are then not confirmed unless ``search.confirm_seeds`` says so, as ``recipe.seeds`` are trained of all.
+
+    ``baseline``: the one that the others are held against; left out, the first of ``space.architectures``.
+    """
+
+    baseline: StrictStr | None = None
+
+
 class StorageTable(Table):
     """The database, unless the command line or `ARCHSEARCH_STORAGE` names another.
 
@@ -347,11 +375,31 @@ class SearchSpec(Table):
     objectives: ObjectivesTable
     budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
     search: SearchTable = SearchTable()
+    compare: CompareTable | None = None
     resources: ResourcesTable = ResourcesTable()
     storage: StorageTable = StorageTable()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_list(cls, values: Any) -> Any:
+        """What follows for ``[search]`` from a list of architectures, where the file does not say otherwise."""
+        if not isinstance(values, Mapping) or not isinstance(space := values.get("space"), Mapping):
+            return values
+        listed, search = space.get("architectures"), values.get("search", {})
+        if space.get("pattern") != "listed" or not isinstance(listed, list | tuple) or not isinstance(search, Mapping):
+            return values
+        follows: dict[str, Any] = {"trials": max(1, len(listed)), "references": False}
+        if "compare" in values:
+            follows["confirm_seeds"] = 0
+        return {**values, "search": {**follows, **search}}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.compare is not None and self.space.pattern != "listed":
+            raise SpecError(
+                f'[compare] goes with space.pattern = "listed", not "{self.space.pattern}": list the architectures in '
+                "space.architectures, or drop [compare]"
+            )
         if self.resources.gpu and self.recipe.device == "cpu":
             raise SpecError(
                 f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
@@ -389,7 +437,9 @@ class SearchSpec(Table):
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a
         password."""
-        data = self.model_dump(mode="json", exclude={"space", "storage"})
+        data = self.model_dump(
+            mode="json", exclude={"space", "storage"} | ({"compare"} if self.compare is None else set())
+        )
         if "vocab_size" not in self.model.model_fields_set:
             del data["model"]["vocab_size"]
         return {**data, "space": self.space.to_json()}

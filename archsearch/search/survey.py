@@ -124,8 +124,7 @@ def _barrier(problem: Problem, nearest: Tightest | None) -> str:
             "raise [budget], or offer cheaper mixers in [space]"
         )
     lengths = sorted({task.seq_len for task in problem.tasks.values()})
-    layers = (layer for entry in problem.space.entries.values() for layer in entry.layers)
-    archs = (ArchSpec(model=problem.space.model, layers=(layer,)) for layer in layers)
+    archs = (ArchSpec(model=problem.space.model, layers=(layer,)) for layer in problem.space.layers)
     seen = next((str(found) for arch in archs for found in problem.judge(arch).unexercised), "none")
     return (
         f"within budget has sparsity that acts on {lengths[0]} tokens ({seen}): "

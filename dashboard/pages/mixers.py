@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from archsearch.analysis.crossings import log_contexts
@@ -24,13 +25,14 @@ from ..queries.mixers import (
     LABELS,
     MEASURED,
     can_cost,
+    counted,
     failures,
     layer_curves,
     mixers_table,
     names_of,
+    narrowed,
     options_table,
     presets_table,
-    registered,
     state_table,
 )
 from ..tables import table
@@ -62,8 +64,7 @@ def page() -> None:
     if listed.empty:
         st.info("No mixer can be used here: see what failed above, or install a plugin (docs/plugins.md).")
         return
-    st.markdown(plain(registered(registry())))
-    table(listed, "mixers_table", file="mixers.csv")
+    _listed(listed)
     size = st.selectbox(
         "Costed on a backbone of",
         list(SIZES),
@@ -77,6 +78,28 @@ def page() -> None:
     guarded(_costs)(model)
     guarded(_one)(model)
     guarded(_figures)()
+
+
+def _listed(listed: pd.DataFrame) -> None:
+    """All names, narrowed by words and families."""
+    left, right = st.columns([2, 3], vertical_alignment="bottom")
+    words = left.text_input(
+        "Find", key="find", bind="query-params", placeholder="a name, a rule, a paper: gated delta", max_chars=100
+    )
+    with right:
+        families = st.pills(
+            "Family",
+            listed["family"].unique().tolist(),
+            selection_mode="multi",
+            format_func=lambda family: f"{family} ({(listed['family'] == family).sum()})",
+            key="families",
+        )
+    found = narrowed(listed, words or "", families or [])
+    if found.empty:
+        st.info("Nothing is called so, and no rule or paper has all of these words: use fewer, or other families.")
+        return
+    st.markdown(plain(f"{counted(found)} can be searched over."))
+    table(found, "mixers_table", file="mixers.csv", columns={"rule": st.column_config.TextColumn(width="large")})
 
 
 def _size_text(name: str) -> str:
@@ -122,7 +145,7 @@ def _costs(model: ModelSpec) -> None:
     measure = measure or COST
     curves = layer_curves(names, registry(), model, log_contexts())
     st.plotly_chart(
-        cost_curves(curves, measure, title=LABELS[measure], unit=UNITS[measure]),
+        cost_curves(curves, measure, title=LABELS[measure], unit=UNITS[measure], families=known),
         key="curves",
         alt=f"{LABELS[measure]} of one layer of each mixer against the context, both logarithmic",
     )

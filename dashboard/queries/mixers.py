@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
+from archsearch.analysis.catalogue import catalogue, rows_in_words
 from archsearch.analysis.crossings import CURVES
 from archsearch.arch import ModelSpec
 from archsearch.costs import layer_cost
@@ -21,29 +22,41 @@ MEASURED = ("kv_bytes", "state_bytes", "decode_flops", "traffic", "prefill_flops
 
 
 def mixers_table(registry: Registry) -> pd.DataFrame:
-    """One row a mixer: name, family, rule, what the suite found, the plugin that brings it, and presets."""
+    """One row a mixer or preset, by family: what it does, where it was published, how its state grows, what the suite
+    found of its mixer, and the plugin that brings it."""
+    found = {mixer.name: conformance_of(mixer).short for mixer in registry.mixers()}
+    rows = [
+        (
+            entry.name,
+            entry.mixer,
+            entry.family,
+            entry.rule,
+            entry.growth,
+            entry.source,
+            found[entry.mixer],
+            registry.version_of(entry.mixer),
+        )
+        for entry in catalogue(registry)
+    ]
     return pd.DataFrame(
-        [
-            (
-                mixer.name,
-                mixer.family,
-                mixer.summary,
-                conformance_of(mixer).short,
-                registry.version_of(mixer.name),
-                ", ".join(registry.presets_of(mixer.name)),
-            )
-            for mixer in registry.mixers()
-        ],
-        columns=["mixer", "family", "rule", "conformance", "version", "presets"],
+        rows, columns=["name", "mixer", "family", "rule", "state", "published", "conformance", "version"]
     )
 
 
-def registered(registry: Registry) -> str:
-    """The mixers in a sentence, each with its presets."""
-    presets = {mixer.name: registry.presets_of(mixer.name) for mixer in registry.mixers()}
-    named = [f"{name} (as {', '.join(given)})" if given else name for name, given in presets.items()]
-    count = len(named)
-    return f"{count} mixer{'s' if count != 1 else ''} can be searched: {' · '.join(named)}."
+def narrowed(listed: pd.DataFrame, words: str, families: Sequence[str]) -> pd.DataFrame:
+    """The rows of `mixers_table` of some families (none: of all) that have every one of the words somewhere."""
+    kept = listed[listed["family"].isin(families)] if families else listed
+    texts = kept.astype(str).agg(" ".join, axis=1).str.lower()
+    for word in words.lower().split():
+        found = texts.str.contains(word, regex=False)
+        kept, texts = kept[found], texts[found]
+    return kept
+
+
+def counted(listed: pd.DataFrame) -> str:
+    """How many mixers and presets a table has, in words."""
+    mixers, names = listed["mixer"].nunique(), len(listed)
+    return f"{names} name{'s' if names != 1 else ''} of {mixers} mixer{'s' if mixers != 1 else ''}"
 
 
 def failures(registry: Registry) -> pd.DataFrame:
@@ -70,12 +83,13 @@ def _type(annotation: Any) -> str:
 
 
 def presets_table(mixer: MixerPlugin[Any], registry: Registry) -> pd.DataFrame:
-    """One row a preset with the options that it fixes."""
-    rows = [
-        (name, ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults")
-        for name, values in registry.presets_of(mixer.name).items()
-    ]
-    return pd.DataFrame(rows, columns=["preset", "fixes"])
+    """One row a preset: its rule, where it was published, and the options that it fixes."""
+    rows = []
+    for name, values in registry.presets_of(mixer.name).items():
+        system = mixer.systems.get(name)
+        fixed = ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
+        rows.append((name, system.rule if system else "", system.source if system else "", fixed))
+    return pd.DataFrame(rows, columns=["preset", "rule", "published", "fixes"])
 
 
 def state_table(mixer: MixerPlugin[Any], registry: Registry, model: ModelSpec) -> pd.DataFrame:
@@ -84,19 +98,11 @@ def state_table(mixer: MixerPlugin[Any], registry: Registry, model: ModelSpec) -
     tensors = mixer.state(layer.options, model.shape, LayerInfo(resolver=registry))
     return pd.DataFrame(
         [
-            (tensor.name, tensor.role, " x ".join(map(str, tensor.row_shape)), tensor.dtype, _growth(tensor))
+            (tensor.name, tensor.role, " x ".join(map(str, tensor.row_shape)), tensor.dtype, rows_in_words(tensor))
             for tensor in tensors
         ],
         columns=["tensor", "role", "shape of a row", "dtype", "rows"],
     )
-
-
-def _growth(tensor: Any) -> str:
-    base = f"{tensor.base} + " if tensor.base else ""
-    if tensor.stride is None:
-        return f"{tensor.base}, whatever the context"
-    grown = "one a token" if tensor.stride == 1 else f"one for {tensor.stride} tokens"
-    return f"{base}{grown}" + (f", at most {tensor.cap}" if tensor.cap is not None else "")
 
 
 def layer_curves(names: Sequence[str], registry: Registry, model: ModelSpec, contexts: Sequence[int]) -> pd.DataFrame:

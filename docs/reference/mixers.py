@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.analysis.catalogue import BACKBONE, rows_in_words
+from archsearch.arch import ArchSpec
 from archsearch.composition import figures_of, refusal
 from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerPlugin
-from archsearch.shapes import StateTensor
 from archsearch.units import format_quantity
 from reference.fields import fields_of, number
 from reference.registered import registry
 from reference.texts import code, names_of, plain, sentence, settings, table, values_of
 
-BACKBONE = ModelSpec(d_model=2048, n_heads=16, head_dim=128)
-"""The sizes at which states are told, in bfloat16."""
 CONTEXTS = (4096, 131_072, 1_048_576)
 ROOT = Path(__file__).parents[2]
 
@@ -80,20 +78,7 @@ def _state(name: str) -> Iterator[list[str]]:
         yield [code(name), "nothing", *[""] * (2 + len(CONTEXTS))]
     for tensor in tensors:
         held = [format_quantity(tensor.nbytes(tokens), unit="bytes") for tokens in CONTEXTS]
-        yield [code(name), code(tensor.name), f"{list(tensor.row_shape)} {tensor.dtype}", grows(tensor), *held]
-
-
-def grows(tensor: StateTensor) -> str:
-    """How many rows a tensor of a state has, in words."""
-    base = number(tensor.base) if tensor.base else ""
-    if not tensor.grows:
-        return f"{base or 0}, however long the sequence"
-    if tensor.log2:
-        grown = "one more with each doubling of the tokens"
-    else:
-        grown = "one a token" if tensor.stride == 1 else f"one every {number(tensor.stride or 1)} tokens"
-    most = "" if tensor.cap is None else f", at most {number(tensor.cap)}"
-    return f"{base} and {grown}{most}" if base else f"{grown}{most}"
+        yield [code(name), code(tensor.name), f"{list(tensor.row_shape)} {tensor.dtype}", rows_in_words(tensor), *held]
 
 
 def _maths(mixer: MixerPlugin[Any]) -> str:

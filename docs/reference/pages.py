@@ -12,6 +12,7 @@ from reference.commands import commands_reference, exit_reference
 from reference.hooks import hooks_reference
 from reference.mixers import mixers_overview, mixers_reference
 from reference.spec import cost_names, spec_reference
+from reference.systems import systems_table
 from reference.tasks import tasks_overview, tasks_reference
 
 DOCS = Path(__file__).parents[1]
@@ -27,6 +28,7 @@ MAKERS: Mapping[str, Callable[[], str]] = {
     "mixers": mixers_reference,
     "mixers at a glance": mixers_overview,
     "spec": spec_reference,
+    "systems": systems_table,
     "tasks": tasks_reference,
     "tasks at a glance": tasks_overview,
 }

@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import conv_flops, conv_params, conv_state, conv_traffic
 from .options import ConvOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import GatedConv
@@ -23,6 +24,7 @@ class ConvPlugin(MixerPlugin[ConvOptions]):
     family = "other"
     summary = "a short convolution between two gates"
     options = ConvOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lfm": {"width": 3}}
     conformance: ClassVar[Mapping[str, Any]] = {"cases": {"one-token": {"width": 1}, "wide": {"width": 8}}}
     short_conv = False

@@ -12,6 +12,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import attention_flops
 from .options import FullOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -29,6 +30,7 @@ class FullPlugin(MixerPlugin[FullOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far"
     options = FullOptions
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "nope": {"rope": 0.0},

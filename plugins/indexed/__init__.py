@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, indexed_traffic
 from .options import IndexedOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import IndexedAttention
@@ -25,6 +26,7 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     family = "sparse"
     summary = "softmax attention over the tokens or blocks that an index chooses (DSA, QSA, M3, Quest, InfLLM)"
     options = IndexedOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "dsa": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5},
         "qsa": {"block_size": 8, "top_k": 4, "scorer": "relu-sum", "summary": "mean"},

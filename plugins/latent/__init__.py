@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import latent_flops, latent_params, latent_state, latent_traffic
 from .options import LatentOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import LatentAttention
@@ -23,6 +24,7 @@ class LatentPlugin(MixerPlugin[LatentOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far, keys and values made from one latent a token (MLA)"
     options = LatentOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "mla": {"shared_dim": 16, "rope": 1.0},
         "mla-nope": {"shared_dim": 16, "rope": 0.0},

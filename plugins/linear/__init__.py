@@ -12,6 +12,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 from . import cost
 from .additive import memories_cost
 from .options import PRESETS, LinearOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -31,6 +32,7 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     summary = "a fixed state per head, written by the Hebbian or the delta rule, with or without decay"
     options = LinearOptions
     presets = PRESETS
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},

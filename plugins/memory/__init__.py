@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from . import cost
 from .options import PRESETS, MemoryOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import LearningMemory
@@ -24,6 +25,7 @@ class MemoryPlugin(MixerPlugin[MemoryOptions]):
     summary = "a network for each head, trained on the tokens as they are read, with or without momentum and forgetting"
     options = MemoryOptions
     presets = PRESETS
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "one-by-one": {"mini_batch": 1, "momentum": True},

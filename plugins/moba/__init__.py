@@ -12,6 +12,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import moba_flops, moba_state, moba_traffic
 from .options import MobaOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -29,6 +30,7 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
     family = "sparse"
     summary = "softmax attention over the own block and the best past blocks (MoBA)"
     options = MobaOptions
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "block-8-top-3": {"block_size": 8, "top_k": 3},

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from archsearch import MixerOptions, hookimpl
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
+from .systems import SYSTEMS
+
 if TYPE_CHECKING:
     from .layer import NoMixing
 
@@ -24,6 +26,7 @@ class NonePlugin(MixerPlugin[NoneOptions]):
     family = "other"
     summary = "no token mixing: the layer's channel mixer alone"
     options = NoneOptions
+    systems = SYSTEMS
     short_conv = False
 
     def params(self, options: NoneOptions, shape: ModelShape, layer: LayerInfo) -> int:

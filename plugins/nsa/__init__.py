@@ -11,6 +11,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import nsa_flops, nsa_params, nsa_state, nsa_traffic
 from .options import NsaOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -28,6 +29,7 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
     family = "sparse"
     summary = "softmax attention over block means, the best blocks and a window, gated by the token (NSA)"
     options = NsaOptions
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "block-8-top-3": {"block_size": 8, "top_k": 3, "window": 12},

@@ -12,6 +12,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase
 
 from .heads import shared_out
 from .options import ParallelOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from .layer import ParallelMixer
@@ -25,6 +26,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
     family = "hybrid"
     summary = "mixers side by side on the same input, averaged, summed or gated"
     options = ParallelOptions
+    systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "hymba": {"a": "sliding", "b": "mamba2", "join": "mean"},
         "falcon-h1": {"a": "full(rope=1.0)", "b": "mamba2", "join": "sum"},

@@ -12,6 +12,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import attention_flops
 from .options import SlidingOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -29,6 +30,7 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
     family = "sliding"
     summary = "softmax attention over the last tokens of a window, and the first of the sequence"
     options = SlidingOptions
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "window-8": {"window": 8},

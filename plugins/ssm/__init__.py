@@ -10,6 +10,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from . import cost
 from .options import PRESETS, SsmOptions
+from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.model import Mixer
@@ -24,6 +25,7 @@ class SsmPlugin(MixerPlugin[SsmOptions]):
     summary = "a diagonal recurrence for each channel or head, whose steps, writes and reads follow the token or not"
     options = SsmOptions
     presets = PRESETS
+    systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "other-sizes": {"expand": 3, "state_dim": 5, "dt_rank": 3, "conv": 2},

@@ -9,7 +9,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from archsearch.analysis.differences import SeedNoise, difference, exact_difference, seed_noise
+from archsearch.analysis.differences import (
+    SeedNoise,
+    difference,
+    exact_difference,
+    holm,
+    paired_difference,
+    paired_noise,
+    seed_noise,
+)
 
 
 def test_three_seeds_each_give_welchs_interval() -> None:
@@ -64,3 +72,38 @@ def test_seed_noise_is_pooled_by_freedom() -> None:
     assert found.deviation == pytest.approx(sqrt((0.1**2 + 2 * 0.2**2) / 3))
     assert seed_noise(points, "other").freedom == 0
     assert seed_noise(points.iloc[:0], "recall").freedom == 0
+
+
+def test_pairs_of_seeds_give_students_interval() -> None:
+    first, second = {0: 0.5, 1: 0.9, 2: 0.7}, {0: 0.6, 1: 0.95, 2: 0.85, 9: 0.1}
+    found, chance = paired_difference(first, second)
+    expected = stats.ttest_rel([second[seed] for seed in first], list(first.values()))
+    assert found.noise == "seeds"
+    assert found.mean == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert chance == pytest.approx(expected.pvalue)
+
+
+def test_pairs_that_differ_by_the_same_take_the_noise_of_all() -> None:
+    """Three equal differences, as where a task is solved, do not say that there is none."""
+    solved, halved = dict.fromkeys(range(3), 1.0), dict.fromkeys(range(3), 0.5)
+    noise = paired_noise(solved, [halved, {0: 0.4, 1: 0.6, 2: 0.5}, {0: 0.3}, {0: nan, 1: 0.1}])
+    assert noise == SeedNoise(deviation=pytest.approx(0.1 / sqrt(2)), freedom=4)
+    found, chance = paired_difference(solved, halved, noise)
+    assert (found.mean, found.noise) == (-0.5, "pooled")
+    assert chance == pytest.approx(2 * stats.t.sf(0.5 / (noise.deviation / sqrt(3)), 4))
+    assert paired_difference(solved, solved, SeedNoise(deviation=nan, freedom=0))[1] == 1.0
+
+
+@pytest.mark.parametrize("second", [{}, {7: 0.5, 8: 0.5}, {0: 0.5}, {0: nan, 1: 0.5}])
+def test_without_two_pairs_nothing_tells(second: dict[int, float]) -> None:
+    found, chance = paired_difference({0: 0.25, 1: 0.75}, second)
+    assert found.noise == "unknown"
+    assert isnan(chance)
+    assert not found.clear
+
+
+def test_chances_are_corrected_for_their_number() -> None:
+    assert holm([0.01, 0.04, 0.03, nan]) == pytest.approx([0.03, 0.06, 0.06, nan], nan_ok=True)
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

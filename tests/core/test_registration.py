@@ -20,6 +20,7 @@ MIXER = """
 from typing import Annotated
 from pydantic import ConfigDict, Field, field_validator
 from archsearch import MixerOptions, MixerPlugin, Flops, Traffic, Tunable, hookimpl
+from archsearch.mixer import System
 
 class Options(MixerOptions):
     width: Annotated[int, Field(ge=1), Tunable(1, 2)] = 1
@@ -114,6 +115,10 @@ FAULTS = [
     ("    # more\n", "    version = 2**63\n", "version = 9223372036854775808: write a whole number"),
     ("    # more\n", "    api_version = '1'\n", "speaks contract version '1', this core 1"),
     ("    # more\n", "    broken_laws = {'stepp': 'why'}\n", "broken_laws names 'stepp' (did you mean \"step\"?)"),
+    ("    # more\n", "    systems = {'mine-wid': 'x'}\n", "systems names 'mine-wid' (did you mean \"mine-wide\"?)"),
+    ("    # more\n", "    systems = {'mine': 'x'}\n", "systems[\"mine\"] = 'x': write System(rule=..., source=...)"),
+    ("    # more\n", "    systems = {'mine': System(rule='', source='here')}\n", "rule = '': write one line of text"),
+    ("    # more\n", "    systems = {'mine': System(rule='a', source='b\\nc')}\n", "source = 'b\\nc': write one"),
     ("    # more\n", "    short_conv = 4\n", "short_conv = 4: True or False"),
     ("    # more\n", "    broken_laws = ['step']\n", "broken_laws = ['step']: write a dict"),
     ("    # more\n", "    broken_laws = {'step': None}\n", "write the reason as text"),

@@ -5,15 +5,18 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 import pytest
+from archsearch_dashboard.colours import style_of
+from archsearch_dashboard.figures.costs import cost_curves
 from archsearch_dashboard.queries.mixers import (
     can_cost,
+    counted,
     failures,
     layer_curves,
     mixers_table,
     names_of,
+    narrowed,
     options_table,
     presets_table,
-    registered,
     state_table,
 )
 from dashboard_samples import open_page, registry
@@ -65,10 +68,27 @@ def test_tables_tell_options_presets_and_states() -> None:
     assert "decay=channel" in presets_table(linear, registry()).set_index("preset").loc["kda", "fixes"]
     sliding = state_table(registry().mixer("sliding"), registry(), MODEL)
     assert sliding["rows"].tolist()[0] == "one a token, at most 128"
-    assert mixers_table(registry())["mixer"].tolist() == ["full", "linear", "moba", "nsa", "sliding"]
-    said = registered(registry())
-    assert said.startswith("5 mixers can be searched: full · linear (as linear, retnet, ")
-    assert said.endswith(", kda) · moba · nsa · sliding.")
+
+
+def test_names_are_found_by_their_words_and_families() -> None:
+    listed = mixers_table(registry())
+    assert listed["mixer"].unique().tolist() == ["full", "linear", "sliding", "moba", "nsa"]
+    assert listed.set_index("name").loc["kda", "published"] == "arXiv 2510.26692"
+    assert narrowed(listed, "2412.06464", [])["name"].tolist() == ["gated-deltanet"]
+    assert {*narrowed(listed, "Diag S", [])["name"]} >= {"gla", "kda"}
+    assert narrowed(listed, "", ["sliding", "full"])["name"].tolist() == ["full", "sliding"]
+    assert narrowed(listed, "kda", ["full"]).empty
+    assert narrowed(listed, ".*", []).empty
+    assert counted(narrowed(listed, "", ["sparse"])) == "2 names of 2 mixers"
+    assert counted(listed[:1]) == "1 name of 1 mixer"
+
+
+def test_the_page_narrows_what_it_lists(url: str) -> None:
+    app = open_page("mixers", find="2406.06484")
+    assert not app.exception
+    assert app.dataframe[0].value["name"].tolist() == ["deltanet"]
+    app.text_input(key="find").set_value("no such words").run()
+    assert any("Nothing is called so" in text.value for text in app.info)
 
 
 def test_curves_are_of_one_layer() -> None:
@@ -76,3 +96,13 @@ def test_curves_are_of_one_layer() -> None:
     assert curves["kv_bytes"].tolist() == [2 * 64 * 2 * 1000, 2 * 64 * 2 * 2000, 0, 0]
     assert set(names_of(registry()).values()) == {"full", "sliding", "linear", "sparse"}
     assert all(can_cost(name, registry(), MODEL) is None for name in names_of(registry()))
+
+
+def test_curves_of_a_family_have_its_colour_and_dashes_of_their_own() -> None:
+    names = ["full", "kda", "gla"]
+    curves = layer_curves(names, registry(), MODEL, [1000, 2000])
+    figure = cost_curves(curves, "state_bytes", title="", unit="bytes", families=names_of(registry()))
+    lines = {trace.name: (trace.line.color, trace.line.dash) for trace in figure.data}
+    assert lines["full"] == (style_of("full").colour, "solid")
+    assert lines["kda"] == (style_of("linear").colour, "solid")
+    assert lines["gla"] == (style_of("linear").colour, "dash")

@@ -14,10 +14,11 @@ from reference import mixers
 from reference.commands import commands, commands_reference, errors_by_code, exit_codes, exit_reference
 from reference.fields import fields_of
 from reference.hooks import hooks_reference
-from reference.mixers import grows, mixers_overview, mixers_reference
+from reference.mixers import mixers_overview, mixers_reference
 from reference.pages import DOCS, MAKERS, filled
 from reference.registered import registry
 from reference.spec import cost_names, spec_reference, spec_tables
+from reference.systems import with_systems
 from reference.tasks import tasks_overview, tasks_reference
 from reference.texts import prose_of, table, texts_of
 
@@ -27,7 +28,6 @@ from archsearch.hookspecs import HOOKS
 from archsearch.registry import load_registry
 from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
-from archsearch.shapes import StateTensor
 from archsearch.testing.toy import ToyPlugin
 
 
@@ -162,20 +162,6 @@ def test_a_mixer_that_is_registered_appears_by_itself(monkeypatch: pytest.Monkey
     assert f"| `{toy.name}` | `" in page.partition(f"## {toy.name}\n")[2]
 
 
-@pytest.mark.parametrize(
-    ("tensor", "told"),
-    [
-        ({"base": 1}, "1, however long the sequence"),
-        ({"stride": 1}, "one a token"),
-        ({"stride": 1, "cap": 128}, "one a token, at most 128"),
-        ({"stride": 64, "base": 4}, "4 and one every 64 tokens"),
-        ({"log2": True}, "one more with each doubling of the tokens"),
-    ],
-)
-def test_the_growth_of_a_state_is_said_in_words(tensor: dict[str, Any], told: str) -> None:
-    assert grows(StateTensor(name="k", row_shape=(1,), dtype="bfloat16", role="kv", **tensor)) == told
-
-
 def test_every_task_setting_and_option_is_on_the_page() -> None:
     page, overview = tasks_reference(), tasks_overview()
     for task in registry().tasks():
@@ -199,3 +185,21 @@ def test_pages_are_made_without_torch() -> None:
     code = "import sys\nfrom reference.pages import MAKERS\n[made() for made in MAKERS.values()]\n"
     code += "sys.exit(' '.join({'torch', 'ray', 'mkdocs'} & set(sys.modules)) or None)"
     subprocess.run([sys.executable, "-c", code], cwd=DOCS, check=True)
+
+
+def test_every_preset_is_a_system_of_the_field() -> None:
+    """A preset is a published mixer, and a mixer without presets is one itself."""
+    for mixer in registry().mixers():
+        missing = ({*mixer.presets} or {mixer.name}) - {*mixer.systems}
+        assert not missing, f"{mixer.name}: systems says nothing of {sorted(missing)}"
+
+
+def test_the_table_of_systems_in_the_readme_is_of_todays_plugins() -> None:
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert with_systems(text) == text, "run make systems"
+    assert with_systems(text.replace("| constant |", "| T |")) == text
+
+
+def test_a_page_without_a_place_for_the_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 places for the table of systems"):
+        with_systems("no table here")

@@ -54,9 +54,8 @@ def test_a_new_plugin_is_whole_and_clean(kind: str, tmp_path: Path) -> None:
     run("-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), str(folder), cwd=ROOT)
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind == "cache" else pytest.mark.door) for kind in KINDS]
-)
+@pytest.mark.door
+@pytest.mark.parametrize("kind", KINDS)
 def test_its_own_tests_pass_at_once(kind: str, tmp_path: Path) -> None:
     folder = made(tmp_path, kind)
     printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder, site=folder)

@@ -30,11 +30,11 @@ KERNELS = {
     "gla": {"gate", "gated_norm"},
     "retnet": {"gated_norm"},
 }
-QUICK = ["kda", "mamba2", "full", "sliding", "moba"]
+QUICK = ["kda", "full"]
 
 
 CASES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in MIXERS]
-FEW = [pytest.param(name, marks=[] if name in ("mamba2", "full") else pytest.mark.slow) for name in MIXERS]
+FEW = [pytest.param(name, marks=[] if name == "full" else pytest.mark.slow) for name in MIXERS]
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_training_is_one_graph(mixer: str, half: bool, registry: Registry) -> No
 
 @pytest.mark.parametrize(
     "mixer",
-    ["mamba2", "full", "sliding", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kda", "moba", "nsa"))],
+    ["mamba2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "sliding", "kda", "moba", "nsa"))],
 )
 def test_packed_sequences_are_one_graph(mixer: str, registry: Registry) -> None:
     block, x = build(registry, mixer), inputs(20)
@@ -128,7 +128,7 @@ def check_lengths(mixer: str, registry: Registry, *, packed: bool) -> None:
     assert graphs == [1, 2, 2, 2]  # the second length makes the length a variable
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("mixer", [*CASES[:-1], "nsa"])
 def test_a_decode_step_is_one_graph(mixer: str, registry: Registry) -> None:
     block, x = build(registry, mixer), inputs(12, batch=2)
     counter = CompileCounterWithBackend("aot_eager")

@@ -36,8 +36,7 @@ class TestMoba(MixerConformance):
 
 class TestNsa(MixerConformance):
     plugin = _REGISTRY.mixer("nsa")
-    impls = ("chunkwise", "triton")
-    interpreted_cases = ("block-8-top-3",)
+    impls = ("chunkwise", "triton")  # its kernels, interpreted, take half a minute: tests/gpu has each of its rows
     quick = ("default", "block-8-top-3")
 
 

@@ -17,6 +17,7 @@ from archsearch.search.added import read_candidate
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
+from archsearch.search.space import ReplayDraw
 from archsearch.search.spec import MAX_SEED, SearchSpec
 from archsearch.search.survey import survey
 from archsearch.storage import NewProposal, Store, TrialRecord
@@ -274,6 +275,35 @@ def test_a_finished_search_that_is_resumed_has_nothing_to_do(store: Store) -> No
     Bench(store).prepare().run()
     again = Bench(store, resume=True).prepare()
     assert again.campaign.next() == "done"
+
+
+LIST = {"pattern": "listed", "architectures": ["recurrent", "dense dense window", "window(window=16)", "dense"]}
+
+
+def test_listed_architectures_are_tried_in_their_order_and_nothing_else(store: Store) -> None:
+    bench = Bench(store, space=LIST, compare={"baseline": "dense"}, search={}).prepare().run()
+    assert [trial.kind for trial in bench.trials()] == ["search"] * 4
+    assert [trial.pattern for trial in bench.trials()] == [
+        "recurrent*3",
+        "dense*2 window",
+        "window(window=16)*3",
+        "dense*3",
+    ]
+    assert bench.problem.baseline == bench.problem.space.draw(ReplayDraw({"architecture": "dense"}))
+
+
+def test_a_list_goes_on_where_it_was_stopped_and_says_what_cannot_be_trained(store: Store) -> None:
+    tables: dict[str, Any] = {"space": LIST, "search": {"sampler": "random"}, "budget": {"state_bytes": "100 KiB"}}
+    bench = Bench(store, **tables).prepare()
+    order = bench.campaign.next()
+    assert isinstance(order, TrialOrder)
+    bench.work(order)
+    bench.campaign.stopped("stopped")
+    again = Bench(store, resume=True, **tables).prepare().run()
+    trained = [trial.pattern for trial in again.trials(kinds=["search"], states=["complete"])]
+    assert trained == ["recurrent*3", "window(window=16)*3"]
+    assert [trial.pattern for trial in again.trials(states=["infeasible"])] == ["dense*2 window", "dense*3"]
+    assert again.campaign.progress.ended == "all 4 candidates of the space were tried"
 
 
 def read_back(bench: Bench) -> list[tuple[int, bool, dict[str, float]]]:

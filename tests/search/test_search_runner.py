@@ -116,6 +116,7 @@ def driven(request: pytest.FixtureRequest, tmp_path: Path) -> Driven:
     return Driven(tmp_path, request.getfixturevalue("postgres_url") if on_server else f"sqlite:///{tmp_path}/search.db")
 
 
+@pytest.mark.field
 @on_every_database
 def test_ctrl_c_stops_cleanly_and_resume_trains_confirms_and_leaves_nothing_behind(driven: Driven) -> None:
     with driven.started(until="(reference) started", steps=150) as process:

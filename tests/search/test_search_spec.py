@@ -70,6 +70,37 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"space": {"mixers": ["window", "recurrent"], "pattern": "ratio", "ratios": [1]}},
         ["space.costly"],
     ),
+    "no mixers": ({"space": {"pattern": "free"}}, ["space.mixers is empty"]),
+    "no architectures": ({"space": {"pattern": "listed"}}, ["space.architectures", "full"]),
+    "architectures elsewhere": (
+        {"space": {"mixers": ["dense"], "architectures": ["dense"]}},
+        ['space.architectures goes with pattern = "listed"'],
+    ),
+    "architectures and mixers": (
+        {"space": {"pattern": "listed", "mixers": ["dense"], "architectures": ["dense"]}},
+        ["space.mixers goes with patterns that are drawn"],
+    ),
+    "an architecture": (
+        {"space": {"pattern": "listed", "architectures": ["dense", "windo"]}},
+        ["space.architectures[1]", 'did you mean "window"'],
+    ),
+    "layers of an architecture": (
+        {"space": {"pattern": "listed", "architectures": ["dense window"]}},
+        ["space.architectures[0]", "has 2 layers, and model.n_layers = 3"],
+    ),
+    "an architecture twice": (
+        {"space": {"pattern": "listed", "architectures": ["dense", "dense*3"]}},
+        ['space.architectures[1] = "dense*3" is "dense" again'],
+    ),
+    "comparison of a drawn space": ({"compare": {}}, ['[compare] goes with space.pattern = "listed", not "free"']),
+    "baseline": (
+        {"space": {"pattern": "listed", "architectures": ["dense"]}, "compare": {"baseline": "window"}},
+        ['compare.baseline = "window" is none of space.architectures'],
+    ),
+    "baseline that cannot be read": (
+        {"space": {"pattern": "listed", "architectures": ["dense"]}, "compare": {"baseline": "dens"}},
+        ["compare.baseline", 'did you mean "dense"'],
+    ),
     "objective": ({"objectives": {"maximize": ["recal"]}}, ['"recal"', 'did you mean "recall"']),
     "objective metric": (
         {"objectives": {"maximize": ["recall-task.acuracy"]}},
@@ -280,3 +311,14 @@ def test_resources_are_stored_and_no_part_of_what_is_measured() -> None:
     spec = SearchSpec.from_dict(fake_spec(resources={"cpu": 0.5, "checkpoints": "/shared/checkpoints"}))
     assert SearchSpec.from_dict(spec.to_json()) == spec
     assert spec.recipe == SearchSpec.from_dict(fake_spec()).recipe
+
+
+def test_what_follows_from_a_list_of_architectures() -> None:
+    space = {"pattern": "listed", "architectures": ["dense", "window dense window"]}
+    listed = read(space=space, search={}).search
+    assert (listed.trials, listed.references, listed.confirm_seeds) == (6, False, 1)
+    compared = SearchSpec.from_dict({**fake_spec(space=space, compare={}), "search": {}})
+    assert (compared.search.trials, compared.search.confirm_seeds) == (2, 0)
+    said = SearchSpec.from_dict({**fake_spec(space=space), "search": {"trials": 1, "references": ["dense"]}}).search
+    assert (said.trials, said.references) == (1, ("dense",))
+    assert SearchSpec.from_dict(compared.to_json()) == compared

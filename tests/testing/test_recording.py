@@ -79,6 +79,7 @@ def test_every_law_is_recorded_with_its_cases(recorded: Recorded, pytester: pyte
     assert found[ANY].source != tried_source("kept_mixer")
 
 
+@pytest.mark.door
 def test_a_failure_is_recorded_with_its_law(recorded: Recorded) -> None:
     found = recorded(WRONG_PARAMS)
     assert found[ANY].laws["test_params_equal_what_is_built"] == {"failed": 1}
@@ -92,17 +93,20 @@ def test_a_law_that_is_declared_broken_is_no_pass(recorded: Recorded) -> None:
     assert found["reference"].failed == ()
 
 
+@pytest.mark.door
 def test_a_law_with_another_test_in_its_place_is_untried(recorded: Recorded) -> None:
     found = recorded(suite="    def test_one_token(self):\n        pass\n")
     assert found[ANY].laws["test_one_token"] == {}
     assert "test_one_token" not in found["reference"].laws
 
 
+@pytest.mark.door
 @pytest.mark.parametrize("args", [("-k", "one_token"), ("-x",)], ids=["some-laws", "ended-early"])
 def test_a_run_of_a_part_records_nothing(recorded: Recorded, args: tuple[str, ...]) -> None:
     assert recorded(WRONG_PARAMS, args=args) == {}
 
 
+@pytest.mark.door
 def test_other_records_stay_and_a_file_that_holds_none_is_left_alone(
     recorded: Recorded, pytester: pytest.Pytester
 ) -> None:
@@ -119,6 +123,7 @@ def test_other_records_stay_and_a_file_that_holds_none_is_left_alone(
     assert file.read_text() == "{"
 
 
+@pytest.mark.door
 def test_with_a_device_the_laws_by_kernels_are_kept_beside_the_others(
     recorded: Recorded, pytester: pytest.Pytester
 ) -> None:

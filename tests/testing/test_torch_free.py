@@ -55,8 +55,14 @@ def outcome_of(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, *argume
     return tried(LAW, Case.of(plugin, {}))
 
 
-@pytest.mark.parametrize("head", ["", "import torch\n"], ids=["light", "imports-torch"])
-@pytest.mark.parametrize("body", ["", COSTED_WITH_TORCH], ids=["arithmetic", "costs-by-torch"])
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        pytest.param("", "", id="arithmetic"),
+        pytest.param("import torch\n", "", id="imports-torch", marks=pytest.mark.door),
+        pytest.param("", COSTED_WITH_TORCH, id="costs-by-torch"),
+    ],
+)
 def test_a_module_is_costed_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, body: str
 ) -> None:
@@ -90,6 +96,7 @@ def test_a_module_of_tests_is_skipped_with_a_reason(tmp_path: Path, monkeypatch:
     assert (outcome.status, "among tests" in outcome.text) == ("skipped", True)
 
 
+@pytest.mark.door
 @pytest.mark.parametrize(("script", "status"), [(AS_MAIN, "passed"), (SCRIPT, "skipped")], ids=["guarded", "bare"])
 def test_a_script_is_loaded_by_its_file(tmp_path: Path, script: str, status: str) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN + script)

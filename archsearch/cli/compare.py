@@ -1,0 +1,191 @@
+"""``archsearch compare``: architectures held against one of them, from a spec or from what a search has measured."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsearch.cli.logs import LogFormatOption
+from archsearch.cli.outlet import QuietOutlet
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console, table
+from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, tell_end
+from archsearch.cli.watching import MetricsOption, Watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from archsearch.analysis.comparison import Compared, Comparison, Score
+    from archsearch.search import SearchOutcome
+    from archsearch.storage import Store
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("compare", epilog=EXIT_CODES)(compare)
+
+
+def compare(
+    target: Annotated[
+        str, typer.Argument(metavar="SPEC|NAME", help="Spec file with a [compare] table, or the name of a search.")
+    ],
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="PATTERN", help="Held against this one of them.")
+    ] = None,
+    storage: StorageOption = None,
+    address: AddressOption = None,
+    go_on: Annotated[
+        bool, typer.Option("--resume", help="Go on with the comparison of that name where the database has one.")
+    ] = False,
+    max_hours: HoursOption = None,
+    until: UntilOption = None,
+    metrics: MetricsOption = None,
+    log_format: LogFormatOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Holds architectures against one of them, task by task, with the noise of seeds.
+
+    A SPEC (a .toml file) is trained first, each architecture by the same recipe; of a NAME what is measured is shown.
+    """
+    from archsearch.errors import SpecError
+    from archsearch.search import SearchSpec
+    from archsearch.search.time_limit import TimeLimit
+    from archsearch.storage import Store, storage_url
+
+    if not target.endswith(".toml"):
+        if go_on or address is not None or max_hours is not None or until is not None:
+            raise SpecError(
+                f'"{target}" is the name of a search, which is shown: to train, give its spec, a .toml file'
+            )
+        with Store.open(storage_url(storage), read_only=True) as store:
+            found = _read(store, target, baseline)
+        if json:
+            print_json(found.to_json())
+        else:
+            print_comparison(found, console())
+        return
+    spec = SearchSpec.load(target)
+    if spec.compare is None:
+        raise SpecError(
+            f'{target} has no [compare] table: list the architectures in space.architectures with pattern = "listed", '
+            "and add [compare]"
+        )
+
+    carry_out(
+        spec,
+        partial(_finish, baseline=baseline, json=json),
+        watching=Watching(json=json, log_format=log_format, metrics=metrics),
+        storage=storage,
+        address=address,
+        going_on={} if go_on else None,
+        limit=TimeLimit.read(max_hours, until),
+    )
+
+
+def _finish(store: Store, outcome: SearchOutcome, url: str, *, baseline: str | None, json: bool) -> None:
+    from dataclasses import asdict
+
+    found = _read(store, outcome.name, baseline)
+    if json:
+        print_json({**asdict(outcome), "database": store.url, **found.to_json()}, QuietOutlet())
+        return
+    print_comparison(found, quiet_console())
+    name = shlex.quote(outcome.name)
+    left = outcome.state in ("cancelled", "interrupted")
+    tell_end(store, outcome, url, [f"archsearch {'resume' if left else 'compare'} {name}", f"archsearch trials {name}"])
+
+
+def _read(store: Store, name: str, baseline: str | None) -> Comparison:
+    from archsearch.analysis.comparison import compare as compared
+    from archsearch.registry import load_registry
+
+    return compared(store, name, load_registry(), baseline)
+
+
+def _table(found: Comparison, task: str) -> Any:
+    first = next(row.scores[task] for row in found.rows if task in row.scores)
+    sign = -1.0 if first.direction == "maximize" else 1.0
+    rows = [row for row in found.rows if task in row.scores]
+    rows.sort(key=lambda row: (not isfinite(row.scores[task].mean), sign * row.scores[task].mean))
+    costs = list(dict.fromkeys(name for row in rows for name in row.costs))
+    columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", ">rate", *(f">{cost}" for cost in costs), ""]
+    return table(columns, (_cells(row, row.scores[task], costs) for row in rows), title=f"{task}, on test")
+
+
+def _cells(row: Compared, score: Score, costs: list[str]) -> list[str]:
+    from archsearch.costs import CostTerm
+    from archsearch.units import format_quantity
+
+    shown = [
+        format_quantity(row.costs[name], unit=CostTerm.parse(name, context=1).unit) if name in row.costs else ""
+        for name in costs
+    ]
+    rate = "" if score.rates.best is None else f"{score.rates.best:g}"
+    return [
+        row.pattern,
+        _plus_minus(score),
+        str(len(score.values)),
+        *_difference(score),
+        rate,
+        *shown,
+        "; ".join(_notes(score)),
+    ]
+
+
+def _plus_minus(score: Score) -> str:
+    if not isfinite(score.mean):
+        return "none"
+    return f"{score.mean:.3f}" + (f" ± {score.error:.3f}" if isfinite(score.error) else "")
+
+
+def _difference(score: Score) -> tuple[str, str]:
+    """The difference with its bounds, and what it says."""
+    if score.against is None:
+        return "baseline", ""
+    if not isfinite(score.against.mean):
+        return "", ""
+    bounds = f" ({score.against.low:+.3f}..{score.against.high:+.3f})" if isfinite(score.against.low) else ""
+    said = ("better" if score.better else "worse") if score.clear else "within noise"
+    return f"{score.against.mean:+.3f}{bounds}", said if isfinite(score.p) else "nothing tells"
+
+
+def _notes(score: Score) -> Iterator[str]:
+    if score.diverged:
+        yield f"seed {', '.join(map(str, score.diverged))} diverged"
+    if score.rates.fragile:
+        yield "fragile: good at one rate only"
+    if score.rates.at_end:
+        yield f"best at the {score.rates.at_end} rate"
+
+
+def remarks(found: Comparison) -> Iterator[str]:
+    """What a reader of the tables must know, a sentence each."""
+    scores = [score for row in found.rows for score in row.scores.values()]
+    fewest = min((len(score.values) for score in scores), default=0)
+    yield (
+        f"differences are from {found.baseline.pattern}, of the same seed, with 95% bounds; better and worse are those "
+        f"that chance alone gives in any of {found.comparisons} comparisons less often than once in 20"
+    )
+    if fewest < 3:
+        yield f"{fewest} seed{'s' if fewest != 1 else ''} tell little: recipe.seeds = 3 or more shows the noise"
+    ends = {score.rates.at_end for score in scores} - {""}
+    if ends:
+        yield (
+            f"some are best at the {' or '.join(sorted(ends))} of the learning rates: a wider "
+            "recipe.learning_rates may move them"
+        )
+    for pattern, state, reason in found.waiting:
+        yield f"not compared: {pattern} is {state}" + (f": {reason}" if reason else "")
+
+
+def print_comparison(found: Comparison, out: Console) -> None:
+    """The tables and remarks on `out`."""
+    for task in found.tasks:
+        out.print(_table(found, task))
+    for line in remarks(found):
+        out.print(line, soft_wrap=True)

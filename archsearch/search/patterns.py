@@ -1,0 +1,222 @@
+"""Patterns: how the layers of a candidate hang together, drawn choice by choice, counted, and gone through."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.errors import SpecError, listing
+from archsearch.layer import LayerSpec
+from archsearch.registry import Registry
+from archsearch.search.choices import Draw, MixerChoices, distinct
+from archsearch.search.spec import SpaceTable
+
+Layers = tuple[LayerSpec, ...]
+
+LISTED = "architecture"
+"""The parameter by which one of a list of architectures is drawn."""
+
+
+class Pattern(ABC):
+    """How the layers of a candidate hang together: a way to draw them, and the exact number of distinct results."""
+
+    @abstractmethod
+    def draw(self, trial: Draw) -> Layers:
+        """The layers of one candidate."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Number of distinct candidates."""
+
+    @abstractmethod
+    def all(self) -> Iterator[Layers]:
+        """Every distinct candidate once."""
+
+    def in_order(self) -> Iterator[Mapping[str, Any]]:
+        """The choices of the candidates that somebody has put into an order, in which they are tried."""
+        return iter(())
+
+
+def draw_layer(trial: Draw, prefix: str, entries: Mapping[str, MixerChoices]) -> LayerSpec:
+    """The mixer of a place, by the parameter ``<prefix>.mixer``, then its options."""
+    names = tuple(entries)
+    name = names[0] if len(names) == 1 else trial.suggest_categorical(f"{prefix}.mixer", names)
+    return entries[name].draw(trial, prefix)
+
+
+class Free(Pattern):
+    """Every layer by itself."""
+
+    def __init__(self, entries: Mapping[str, MixerChoices], n_layers: int) -> None:
+        self._entries, self._n_layers = entries, n_layers
+        self._layers = tuple(distinct(list(entries.values())))
+
+    def draw(self, trial: Draw) -> Layers:
+        return tuple(draw_layer(trial, f"layer{index}", self._entries) for index in range(self._n_layers))
+
+    def count(self) -> int:
+        return int(len(self._layers) ** self._n_layers)
+
+    def all(self) -> Iterator[Layers]:
+        return itertools.product(self._layers, repeat=self._n_layers)
+
+
+class Periodic(Pattern):
+    """A unit of 1 to ``period`` layers, repeated and cut at the last layer."""
+
+    def __init__(self, entries: Mapping[str, MixerChoices], n_layers: int, period: int) -> None:
+        if period > n_layers:
+            raise SpecError(f"space.period = {period} exceeds model.n_layers = {n_layers}: at most {n_layers}")
+        self._entries, self._n_layers, self._period = entries, n_layers, period
+        self._layers = tuple(distinct(list(entries.values())))
+
+    def draw(self, trial: Draw) -> Layers:
+        lengths = tuple(range(1, self._period + 1))
+        length = lengths[0] if len(lengths) == 1 else trial.suggest_categorical("period", lengths)
+        return self._repeated([draw_layer(trial, f"unit{index}", self._entries) for index in range(length)])
+
+    def _repeated(self, unit: Sequence[LayerSpec]) -> Layers:
+        return tuple(itertools.islice(itertools.cycle(unit), self._n_layers))
+
+    def count(self) -> int:
+        """By inclusion and exclusion over the periods that a sequence may have at once."""
+        total = 0
+        for size in range(1, self._period + 1):
+            for periods in itertools.combinations(range(1, self._period + 1), size):
+                free = _classes(self._n_layers, periods)
+                total += (-1) ** (size + 1) * len(self._layers) ** free
+        return total
+
+    def all(self) -> Iterator[Layers]:
+        seen: set[Layers] = set()
+        for length in range(1, self._period + 1):
+            for unit in itertools.product(self._layers, repeat=length):
+                layers = self._repeated(unit)
+                if layers not in seen:
+                    seen.add(layers)
+                    yield layers
+
+
+def _classes(n_layers: int, periods: Sequence[int]) -> int:
+    """Number of layers that can be chosen freely when layers `p` apart are equal for each `p` of `periods`."""
+    owner = list(range(n_layers))
+    for period in periods:
+        for index in range(period, n_layers):
+            old, new = owner[index], owner[index - period]
+            owner = [new if value == old else value for value in owner]
+    return len(set(owner))
+
+
+class Ratio(Pattern):
+    """``r`` layers of a cheap mixer, then one of a costly mixer, repeated and cut at the last layer."""
+
+    def __init__(
+        self,
+        cheap: Mapping[str, MixerChoices],
+        costly: Mapping[str, MixerChoices],
+        n_layers: int,
+        ratios: Sequence[int],
+    ) -> None:
+        longest = max(ratios)
+        if longest >= n_layers:
+            raise SpecError(
+                f"space.ratios has {longest}, which leaves no layer of model.n_layers = {n_layers} to the costly "
+                f"mixer: at most {n_layers - 1}"
+            )
+        self._cheap, self._costly, self._n_layers, self._ratios = cheap, costly, n_layers, tuple(ratios)
+
+    def draw(self, trial: Draw) -> Layers:
+        one = len(self._ratios) == 1
+        ratio = self._ratios[0] if one else trial.suggest_categorical("ratio", self._ratios)
+        return self._mixed(draw_layer(trial, "cheap", self._cheap), draw_layer(trial, "costly", self._costly), ratio)
+
+    def _mixed(self, cheap: LayerSpec, costly: LayerSpec, ratio: int) -> Layers:
+        return tuple(costly if index % (ratio + 1) == ratio else cheap for index in range(self._n_layers))
+
+    def count(self) -> int:
+        cheap, costly = (set(distinct(list(part.values()))) for part in (self._cheap, self._costly))
+        both = len(cheap & costly)
+        return (len(cheap) * len(costly) - both) * len(self._ratios) + both
+
+    def all(self) -> Iterator[Layers]:
+        cheap, costly = (tuple(distinct(list(part.values()))) for part in (self._cheap, self._costly))
+        every = (self._mixed(*parts) for parts in itertools.product(cheap, costly, self._ratios))
+        return iter(dict.fromkeys(every))
+
+
+class Listed(Pattern):
+    """The architectures that somebody has written down, in their order."""
+
+    def __init__(self, architectures: Mapping[str, Layers]) -> None:
+        self._architectures = architectures
+
+    @classmethod
+    def of(cls, texts: Sequence[str], model: ModelSpec, n_layers: int, registry: Registry) -> Listed:
+        """Raises `SpecError` for a pattern that cannot be read, has another number of layers, or is listed twice."""
+        found: dict[str, Layers] = {}
+        for index, text in enumerate(texts):
+            try:
+                layers = whole_pattern(text, model, n_layers, registry).layers
+            except SpecError as error:
+                raise SpecError(f"space.architectures[{index}]: {error}") from None
+            twin = next((other for other, its in found.items() if its == layers), None)
+            if twin is not None:
+                raise SpecError(f'space.architectures[{index}] = "{text}" is "{twin}" again: drop one')
+            found[text] = layers
+        return cls(found)
+
+    def draw(self, trial: Draw) -> Layers:
+        names = tuple(self._architectures)
+        name = names[0] if len(names) == 1 else trial.suggest_categorical(LISTED, names)
+        return self._architectures[name]
+
+    def count(self) -> int:
+        return len(self._architectures)
+
+    def all(self) -> Iterator[Layers]:
+        return iter(self._architectures.values())
+
+    def in_order(self) -> Iterator[Mapping[str, Any]]:
+        names = tuple(self._architectures)
+        return iter([{}] if len(names) == 1 else [{LISTED: name} for name in names])
+
+
+def whole_pattern(text: str, model: ModelSpec, n_layers: int, registry: Registry) -> ArchSpec:
+    """The architecture of a pattern on a backbone; one layer alone is repeated.
+
+    Raises `NotationError` for a pattern that cannot be read, `SpecError` for one of another number of layers.
+    """
+    layers = ArchSpec.parse(text, registry, model).layers
+    if len(layers) == 1:
+        layers *= n_layers
+    if len(layers) != n_layers:
+        raise SpecError(
+            f'"{text}" has {len(layers)} layers, and model.n_layers = {n_layers}: write one layer, which is '
+            "repeated, or all of them"
+        )
+    return ArchSpec(model=model, layers=layers)
+
+
+def pattern_of(
+    table: SpaceTable, entries: Mapping[str, MixerChoices], model: ModelSpec, n_layers: int, registry: Registry
+) -> Pattern:
+    """The pattern of ``[space]``; raises `SpecError` naming the key."""
+    if table.pattern == "listed":
+        return Listed.of(table.architectures, model, n_layers, registry)
+    if table.pattern == "free":
+        return Free(entries, n_layers)
+    if table.pattern == "periodic":
+        return Periodic(entries, n_layers, table.period or 1)
+    costly = {name: entries[name] for name in table.costly or _of_family_full(entries, registry)}
+    cheap = {name: entry for name, entry in entries.items() if name not in costly}
+    for part, remedy in ((costly, "name some in space.costly"), (cheap, "leave some out of space.costly")):
+        if not part:
+            raise SpecError(f'space.pattern = "ratio" needs cheap and costly mixers among {listing(entries)}: {remedy}')
+    return Ratio(cheap, costly, n_layers, table.ratios)
+
+
+def _of_family_full(entries: Mapping[str, MixerChoices], registry: Registry) -> list[str]:
+    return [name for name in entries if registry.resolve(name).plugin.family == "full"]

@@ -1,0 +1,50 @@
+"""Systems of the field: the table of README.md and of the page of the mixers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from archsearch.analysis.catalogue import systems
+from reference.registered import registry
+from reference.texts import code, table
+
+_PLACE = re.compile(r"(<!-- systems, written by make systems -->\n).*?(\n<!-- end of systems -->)", re.DOTALL)
+
+
+def systems_table(page: str = "#{}") -> str:
+    """One row a system: the name it runs by, the mixer, its rule, where it was published, how its state grows.
+
+    `page` is the address of a mixer's page, by its name.
+    """
+    columns = ["system", "mixer", "family", "rule, in a line", "published", "state"]
+    return table(
+        columns,
+        (
+            [
+                code(entry.name),
+                f"[{entry.mixer}]({page.format(entry.mixer)})",
+                entry.family,
+                entry.rule,
+                entry.source,
+                entry.growth or "by its place",
+            ]
+            for entry in systems(registry())
+        ),
+    )
+
+
+def systems_counted() -> str:
+    """How many there are, in a sentence."""
+    counts = Counter(entry.family for entry in systems(registry()))
+    told = ", ".join(f"{count} {family}" for family, count in sorted(counts.items()))
+    return f"{counts.total()} systems of the field run here ({told})."
+
+
+def with_systems(markdown: str) -> str:
+    """A page whose table of systems is today's; raises `ValueError` for one without its place."""
+    made = f"{systems_counted()}\n\n{systems_table('plugins/{}/README.md')}\n"
+    found, count = _PLACE.subn(lambda place: f"{place[1]}{made}{place[2]}", markdown)
+    if count != 1:
+        raise ValueError(f"{count} places for the table of systems: keep the two comments that enclose it, once")
+    return found

@@ -1,0 +1,31 @@
+"""What the field published that `indexed` stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from archsearch.mixer import System
+
+SYSTEMS: Mapping[str, System] = {
+    "dsa": System(
+        rule="softmax over the k tokens that small rectified heads score best, taught by attention",
+        source="arXiv 2512.02556",
+    ),
+    "qsa": System(
+        rule="softmax over the blocks whose pooled index key answers rectified heads best, and the tail",
+        source="Qwen4-Exp's released code",
+    ),
+    "m3": System(
+        rule="softmax over the blocks that hold the best key by an index head for each key head",
+        source="MiniMax-M3's released code",
+    ),
+    "topk": System(rule="softmax over the k greatest of each query's own scores", source="arXiv 2106.06899"),
+    "quest": System(
+        rule="softmax over the blocks whose greatest possible score, by the range of their keys, is best",
+        source="arXiv 2406.10774",
+    ),
+    "infllm": System(
+        rule="softmax over a window, first blocks, and the past blocks whose most asked keys answer best",
+        source="arXiv 2402.04617",
+    ),
+}

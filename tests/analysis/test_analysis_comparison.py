@@ -1,0 +1,145 @@
+"""A comparison: paired differences from a baseline, rates that stand alone, and what is not compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archsearch.analysis.comparison import Comparison, compare
+from archsearch.errors import SpecError
+from archsearch.registry import Registry
+from archsearch.storage import NewTrial, Store
+
+MODEL = {"d_model": 16, "n_heads": 2}
+RATES = (0.001, 0.01, 0.1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(f"sqlite:///{tmp_path}/x.db") as opened:
+        yield opened
+
+
+def payload(task: str, seed: int, sweep: dict[float, float | None], *, direction: str = "maximize") -> dict[str, Any]:
+    """A run whose test says what its best rate said on validation."""
+    finite = [value for value in sweep.values() if value is not None]
+    best = (max if direction == "maximize" else min)(finite) if finite else None
+    return {
+        "key": f"{task}/{seed}/{sweep}",
+        "digest": "",
+        "task": task,
+        "seed": seed,
+        "metric": "score",
+        "direction": direction,
+        "chance": 0.1,
+        "status": "complete" if finite else "diverged",
+        "test": {"score": best} if finite else {},
+        "validation": {},
+        "sweep": [
+            {"learning_rate": rate, "validation": {} if value is None else {"score": value}}
+            for rate, value in sweep.items()
+        ],
+        "curve": [],
+    }
+
+
+def add(store: Store, search: int, pattern: str, runs: list[dict[str, Any]], *, state: str = "complete") -> None:
+    arch = {"model": MODEL, "layers": [{"mixer": pattern.partition("*")[0], "options": {}}] * 2}
+    made = NewTrial(
+        kind="search",
+        state="queued",
+        digest=pattern,
+        pattern=pattern,
+        arch=arch,
+        params={},
+        seeds=[0, 1, 2],
+        costs={"s@1": 2.0},
+        violations={},
+    )
+    trial = store.add_trial(search, made)
+    for run in runs:
+        store.add_measurement(trial, run, {}, task=run["task"])
+    store.set_trial_state(trial, state, "over budget" if state == "infeasible" else "")
+
+
+def filled(store: Store, compare: Any = None) -> None:
+    search = store.create_search("held", {"compare": {"baseline": "full"} if compare is None else compare}, [])
+
+    def runs(*middle: float, low: float = 0.1, high: float = 0.1, direction: str = "maximize") -> list[dict[str, Any]]:
+        rates = [dict(zip(RATES, (low, value, high), strict=True)) for value in middle]
+        return [payload("recall", seed, sweep, direction=direction) for seed, sweep in enumerate(rates)]
+
+    add(store, search, "kda*2", runs(0.90, 0.92, 0.91, low=0.8, high=0.7))
+    add(store, search, "full*2", runs(0.60, 0.62, 0.61))
+    add(store, search, "gla*2", runs(0.62, 0.58, 0.63, high=0.9))
+    add(store, search, "moba*2", [*runs(0.5, 0.5), payload("recall", 2, dict.fromkeys(RATES))], state="diverged")
+    add(store, search, "nsa*2", [], state="infeasible")
+
+
+def held(store: Store, baseline: str | None = None) -> Comparison:
+    return compare(store, "held", Registry(), baseline)
+
+
+def test_differences_are_paired_and_corrected(store: Store, installed: Registry) -> None:
+    filled(store)
+    found = compare(store, "held", installed)
+    assert found.baseline.pattern == "full*2"
+    scores = {row.pattern: row.scores["recall"] for row in found.others}
+    assert list(scores) == ["kda*2", "gla*2", "moba*2"]
+    assert found.comparisons == 2
+    kda = scores["kda*2"]
+    assert kda.against is not None
+    assert (kda.mean, kda.against.mean) == (pytest.approx(0.91), pytest.approx(0.3))
+    assert kda.clear
+    assert kda.better
+    assert found.waiting == (("nsa*2", "infeasible", "over budget"),)
+
+
+def test_a_seed_that_diverged_leaves_no_mean(store: Store) -> None:
+    filled(store)
+    moba = {row.pattern: row.scores["recall"] for row in held(store, "full*2").others}["moba*2"]
+    assert moba.diverged == (2,)
+    assert math.isnan(moba.mean)
+    assert not moba.clear
+
+
+def test_a_rate_that_stands_alone_and_one_at_the_end_are_told(store: Store) -> None:
+    filled(store)
+    rates = {row.pattern: row.scores["recall"].rates for row in held(store, "kda*2").rows}
+    assert (rates["kda*2"].best, rates["kda*2"].fragile, rates["kda*2"].at_end) == (0.01, False, "")
+    assert rates["full*2"].fragile
+    assert (rates["gla*2"].best, rates["gla*2"].at_end) == (0.1, "highest")
+    assert rates["kda*2"].means == pytest.approx({0.001: 0.8, 0.01: 0.91, 0.1: 0.7})
+
+
+def test_a_metric_to_be_minimised_is_better_below(store: Store) -> None:
+    search = store.create_search("held", {}, [])
+    for pattern, level in (("full*2", 2.0), ("kda*2", 1.0)):
+        sweeps = [dict.fromkeys(RATES, level + seed / 100 * (level - 1.5)) for seed in range(3)]
+        runs = [payload("text", seed, sweep, direction="minimize") for seed, sweep in enumerate(sweeps)]
+        add(store, search, pattern, runs)
+    (kda,) = held(store).others
+    assert kda.scores["text"].better
+    assert held(store, "kda*2").others[0].scores["text"].clear
+    assert not held(store, "kda*2").others[0].scores["text"].better
+
+
+def test_without_a_word_the_first_is_the_baseline(store: Store) -> None:
+    filled(store, compare=3)
+    assert held(store).baseline.pattern == "kda*2"
+
+
+def test_a_baseline_that_is_none_of_them_is_refused(store: Store) -> None:
+    filled(store)
+    with pytest.raises(SpecError, match='"kd" is none of the architectures that "held" has measured'):
+        held(store, "kd")
+
+
+def test_a_search_without_a_complete_trial_is_refused(store: Store) -> None:
+    store.create_search("held", {}, [])
+    with pytest.raises(SpecError, match="has no trial that is complete: wait for one, or `archsearch resume held`"):
+        held(store)
