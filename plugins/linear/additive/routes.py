@@ -50,9 +50,11 @@ class Router(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryRows:
-    """Tokens in rows, one for each sequence and memory: row g has ``counts[g]`` tokens, none more than ``longest``; what
-    token n is to its memories stands at the flat ``places[n]`` `[N, S]` of the rows, weighed by ``weight[n]``; and flat
-    place p holds token ``token[p]``, N where there is none."""
+    """Tokens in rows, one for each sequence and memory: row g has ``counts[g]`` tokens, none more than ``longest``.
+
+    Token n stands at the ``places[n]`` `[N, S]` of the flattened rows, weighed by ``weight[n]``; place p holds token
+    ``token[p]``, N where there is none.
+    """
 
     places: Tensor
     weight: Tensor
@@ -88,5 +90,6 @@ class MemoryRows:
 
     def scatter(self, x: Tensor) -> Tensor:
         """Rows `[G, L, H, V]` as tokens `[N, H, V]`: of each what its memories give, by their weights, summed."""
-        read = x.flatten(0, 1).index_select(0, self.places.flatten()).unflatten(0, self.places.shape)
+        read: Tensor = x.flatten(0, 1).index_select(0, self.places.flatten())
+        read = torch.unflatten(read, 0, self.places.shape)
         return (read * self.weight[..., None, None].to(x.dtype)).sum(1)
