@@ -14,7 +14,6 @@ class StaticShift(nn.Module):
         super().__init__()
         self.mu = nn.Parameter((1 - torch.linspace(0, 1, d_model).sqrt()).repeat(roles, 1))
 
-    def forward(self, x: Tensor, earlier: Tensor) -> list[Tensor]:
-        """`x` and the tokens before, `[B, T, D]`, to what each role reads, `[B, T, D]`."""
-        change = earlier - x
-        return [x + change * mu.to(x.dtype) for mu in self.mu.unbind()]
+    def forward(self, x: Tensor, earlier: Tensor) -> Tensor:
+        """`x` and the tokens before, `[B, T, D]`, to what each role reads, `[R, B, T, D]`."""
+        return torch.addcmul(x, earlier - x, self.mu[:, None, None].to(x.dtype))

@@ -144,7 +144,7 @@ def test_products_are_those_that_are_needed(chunks: int, delta: bool) -> None:
     half = (size * size - size) * K  # of a square of products, what is above the diagonal
     masked = 2 * half
     if delta:  # overlaps, values and keys that are made known, and the products of triangles
-        masked += 4 * half + 4 * size**3 - 2 * size**3 / 3
+        masked += 4 * half + 2 * size**3 - 2 * size**3 / 3
     values = {"update": "delta" if delta else "hebbian", "decay": "head", "levels": LEVELS}
     options = PLUGIN.parse_options(values)
     said = PLUGIN.flops(options, shape, LayerInfo(), phase="train", context=context).matmul

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..chunk.chunks import chunked
 from ..chunk.decay import decayed_products
 from ..chunk.form import chunk_length
-from ..chunk.triangular import unit_lower_solve
+from ..chunk.triangular import unit_lower_inverse
 from ..tokens import CanonicalTokens
 
 Rows = dict[int, Tensor]
@@ -83,13 +83,12 @@ def _chunks(tokens: CanonicalTokens, weights: Tensor, scale: float, alone: bool)
         queries = ends.from_start(0)
     else:
         (pairs, overlaps), ends = decayed_products((q, k * beta[..., None]), k, chunks.log_decay, chunks.decay)
-        queries = ends.from_start(0)
-        if alone:
-            (known,) = unit_lower_solve(overlaps, torch.diag_embed(beta))
-        else:
-            known, recalled = unit_lower_solve(overlaps, torch.diag_embed(beta), ends.from_start(1))
-            queries = queries - pairs @ recalled
+        inverse, queries = unit_lower_inverse(overlaps), ends.from_start(0)
+        known, before = inverse * beta[..., None, :], pairs
         pairs = pairs @ known
+        if not alone:
+            recalled = inverse @ ends.from_start(1)
+            queries = queries - before @ recalled
     weighed = pairs * weights.gather(-1, _levels(size, weights).expand(*q.shape[:3], size, size))
     return _Chunks(
         read=weighed @ chunks.v,

@@ -21,11 +21,13 @@ class TokenShift(nn.Module):
         self.down = nn.Linear(d_model, roles * RANK, bias=False)
         self.up = nn.Parameter(0.01 * torch.randn(roles, RANK, d_model))
 
-    def forward(self, x: Tensor, earlier: Tensor) -> list[Tensor]:
-        """`x` and the tokens before, `[B, T, D]`, to what each role reads, `[B, T, D]`."""
+    def forward(self, x: Tensor, earlier: Tensor) -> Tensor:
+        """`x` and the tokens before, `[B, T, D]`, to what each role reads, `[R, B, T, D]`."""
         change = earlier - x
-        low = torch.unflatten(self.down(x + change * self.mix).tanh(), -1, (self.roles, RANK))
-        return [x + change * (self.mixes[role] + low[..., role, :] @ self.up[role]) for role in range(self.roles)]
+        low = torch.unflatten(self.down(torch.addcmul(x, change, self.mix)).tanh(), -1, (self.roles, RANK))
+        low = low.flatten(0, 1).transpose(0, 1)  # [R, B T, RANK]
+        decided = torch.unflatten(low @ self.up.to(low.dtype), 1, x.shape[:2])
+        return torch.addcmul(x, change, decided + self.mixes[:, None, None].to(x.dtype))
 
 
 def token_before(x: Tensor, last: Tensor | None, places: Tensor | None) -> Tensor:
