@@ -59,7 +59,26 @@ def report_of(registry: Registry, name: str) -> PluginReport:
     return report
 
 
-MIXERS = {"conv", "full", "indexed", "latent", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"}
+MIXERS = {
+    "compressed",
+    "conv",
+    "evicting",
+    "full",
+    "indexed",
+    "latent",
+    "linear",
+    "memory",
+    "moba",
+    "none",
+    "nsa",
+    "parallel",
+    "shared",
+    "simplicial",
+    "sliding",
+    "ssm",
+    "static",
+    "zorder",
+}
 """The built-in plugins of mixers."""
 
 
