@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -18,9 +19,9 @@ from reference.mixers import mixers_overview, mixers_reference
 from reference.pages import DOCS, MAKERS, filled
 from reference.registered import registry
 from reference.spec import cost_names, spec_reference, spec_tables
-from reference.systems import with_systems
 from reference.tasks import tasks_overview, tasks_reference
 from reference.texts import prose_of, table, texts_of
+from reference.written import PAGES, with_tables
 
 from archsearch.costs import MEASURES
 from archsearch.errors import UnknownNameError
@@ -194,12 +195,20 @@ def test_every_preset_is_a_system_of_the_field() -> None:
         assert not missing, f"{mixer.name}: systems says nothing of {sorted(missing)}"
 
 
-def test_the_table_of_systems_in_the_readme_is_of_todays_plugins() -> None:
-    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    assert with_systems(text) == text, "run make systems"
-    assert with_systems(text.replace("| constant |", "| T |")) == text
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tables_that_stand_in_pages_are_todays(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run make tables"
+    assert with_tables(text.replace("| linear |", "| linnear |")) == text
 
 
-def test_a_page_without_a_place_for_the_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 places for the table of systems"):
-        with_systems("no table here")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no table here", "no place for a table"),
+        ("<!-- stems, written by make tables -->\n\n<!-- end of stems -->", 'nothing is written as "stems"'),
+    ],
+)
+def test_a_page_without_a_place_for_a_table_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        with_tables(text)
