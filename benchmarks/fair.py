@@ -1,6 +1,6 @@
 """The fair table: every system of the field in every layer, trained alike, with its costs beside.
 
-    python benchmarks/fair.py docs/results/fair.jsonl [--minutes 60] [--task mqar:compact] [--only kda,full]
+    python benchmarks/fair.py docs/results/fair.jsonl [--minutes 60] [--task mqar:capacity] [--only kda,full]
 
 Trains what the file lacks of today's mixers, one run after another, and writes each line as it comes: stop it when you
 like, and start it again. `make fair` also writes the table of docs/results.md from it.
@@ -27,8 +27,8 @@ MODEL = ModelSpec(d_model=64, n_heads=2, channel_mixer="none", short_conv=4)
 LAYERS = 2
 SEEDS = (0, 1, 2)
 TASKS = (
-    "mqar:compact",
     "mqar:noisy_update",
+    "mqar:capacity",
     "niah:passkey",
     "multihop:hop2",
     "copying:easy",
