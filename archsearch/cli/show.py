@@ -175,11 +175,14 @@ def _lines(what: str, make: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _layers(record: TrialRecord) -> Any:
-    rows = [
-        [index, layer["mixer"], ", ".join(f"{key}={value}" for key, value in layer["options"].items())]
-        for index, layer in enumerate(record.arch["layers"])
-    ]
+    rows = [[index, layer["mixer"], _options(layer)] for index, layer in enumerate(record.arch["layers"])]
     return table([">layer", "mixer", "options"], rows)
+
+
+def _options(layer: Mapping[str, Any]) -> str:
+    """Those of the mixer, and the width of the layer's own channel mixer."""
+    listed = ", ".join(f"{key}={value}" for key, value in layer["options"].items())
+    return listed if layer.get("ffn_dim") is None else f"{listed}:ffn_dim={layer['ffn_dim']}"
 
 
 def _costs(record: TrialRecord) -> Any:
