@@ -193,7 +193,7 @@ def _layers(record: TrialRecord) -> Any:
 def _options(layer: Mapping[str, Any]) -> str:
     """Those of the mixer, and the width of the layer's own channel mixer."""
     listed = ", ".join(f"{key}={value}" for key, value in layer["options"].items())
-    return listed if layer.get("ffn_dim") is None else f"{listed}:ffn_dim={layer['ffn_dim']}"
+    return listed if layer.get("ffn_dim") is None else f"{listed} :ffn_dim={layer['ffn_dim']}".lstrip()
 
 
 def _costs(record: TrialRecord) -> Any:

@@ -286,7 +286,7 @@ def test_a_width_and_what_was_drawn_of_the_backbone_are_shown(run: Run, url: str
         )
     shown = run("show", str(trial)).stdout
     assert "backbone drawn: meta_tokens = 8, head_dim = 32" in shown
-    assert "rope=0.5:ffn_dim=64" in shown
+    assert "rope=0.5 :ffn_dim=64" in shown
     words = command_of(url, trial)
     assert words[2] == "full(rope=0.5):ffn_dim=64 full"
     assert words[words.index("--set") + 1] == "model.meta_tokens=8"
