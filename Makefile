@@ -36,7 +36,7 @@ soak: $(STAMP)  ## kill drivers, workers, raylets and the database at random mom
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak -s tests/soak $(if $(ONLY),-k $(ONLY))
 
 test-browser: $(STAMP)  ## the dashboard in chromium (apt-get install chromium)
-	$(BIN)/python -m pytest -m browser tests/dashboard
+	$(BIN)/python -m pytest -m browser -n 2 --dist worksteal tests/dashboard
 
 test-postgres: $(STAMP)  ## the store, the command line and the dashboard on PostgreSQL (apt-get install postgresql)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'

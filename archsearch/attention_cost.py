@@ -19,20 +19,28 @@ def rotary_dim(fraction: float, head_dim: int) -> int:
     return 2 * int(fraction * head_dim / 2)
 
 
-def projection_params(shape: ModelShape, *, n_kv_heads: int = 0, qk_norm: bool = False) -> int:
-    """Parameters of the query, key, value and output projections, and of the norms of query and key."""
+def projection_params(
+    shape: ModelShape, *, n_kv_heads: int = 0, qk_norm: bool = False, output_gate: bool = False
+) -> int:
+    """Parameters of the query, key, value and output projections, of the norms of query and key, and of the gate."""
     heads = shape.n_heads + kv_heads_of(n_kv_heads, shape)
-    return 2 * shape.d_model * heads * shape.head_dim + (2 * shape.head_dim if qk_norm else 0)
+    gate = shape.d_model * shape.n_heads * shape.head_dim if output_gate else 0
+    return 2 * shape.d_model * heads * shape.head_dim + (2 * shape.head_dim if qk_norm else 0) + gate
 
 
-def projection_flops(shape: ModelShape, *, n_kv_heads: int = 0, rope: float = 0.0, qk_norm: bool = False) -> Flops:
-    """Operations of one token outside the softmax core: projections, norms (4 an element), rotation (3 an element)."""
+def projection_flops(
+    shape: ModelShape, *, n_kv_heads: int = 0, rope: float = 0.0, qk_norm: bool = False, output_gate: bool = False
+) -> Flops:
+    """Operations of one token outside the softmax core: projections, norms (4 an element), rotation (3 an element), and
+    of a gated channel a sigmoid (2, and an exponential) and its product."""
     kv_heads = kv_heads_of(n_kv_heads, shape)
     turned = (shape.n_heads + kv_heads) * rotary_dim(rope, shape.head_dim)
     normed = (shape.n_heads + kv_heads) * shape.head_dim if qk_norm else 0
+    gated = shape.n_heads * shape.head_dim if output_gate else 0
     return Flops(
-        matmul=4.0 * shape.d_model * (shape.n_heads + kv_heads) * shape.head_dim,
-        elementwise=3.0 * turned + 4.0 * normed,
+        matmul=4.0 * shape.d_model * (shape.n_heads + kv_heads) * shape.head_dim + 2.0 * shape.d_model * gated,
+        elementwise=3.0 * turned + 4.0 * normed + 3.0 * gated,
+        exp=float(gated),
     )
 
 

@@ -29,7 +29,7 @@ class AttentionMixer(Mixer):
 
     Masks go by the order of tokens; ``ctx.positions`` only moves the rotation. ``rope`` is the rotated fraction of a
     head, 0 for none; ``n_kv_heads`` is the model's for 0; ``qk_norm`` norms each head of q and k (as in arXiv
-    2302.05442, section 2, with RMSNorm).
+    2302.05442, section 2, with RMSNorm). A subclass that calls `add_gate` has its output gated.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class AttentionMixer(Mixer):
         self.q_norm = nn.RMSNorm(self.head_dim, eps=1e-6) if qk_norm else None
         self.k_norm = nn.RMSNorm(self.head_dim, eps=1e-6) if qk_norm else None
         self.rotary = Rotary(self.head_dim, fraction=rope, base=rope_base)
+        self.output_gate: nn.Linear | None = None
 
     def new_rows(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """On a CPU rows of heads lie head by head; kernels take them token by token."""
@@ -77,7 +78,7 @@ class AttentionMixer(Mixer):
         state = self.state_for(x, state, ctx)
         if state is None:
             q, k, v = self.project(x, ctx.positions_of(x))
-            return self.output(self.attend(q, k, v, ctx.cu_seqlens)), None
+            return self.output(self.gated(self.attend(q, k, v, ctx.cu_seqlens), x)), None
         held = (
             0 if empty else state.check_room(x.shape[1], ctx.held)
         )  # compiled code could not tell that a new state is empty
@@ -86,7 +87,7 @@ class AttentionMixer(Mixer):
             o, tensors = self.attend(q, k, v, None), self.remember(k, v, state)
         else:
             o, tensors = self.extend(q, k, v, state)
-        return self.output(o), state.after(tensors, x.shape[1])
+        return self.output(self.gated(o, x)), state.after(tensors, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`. On CUDA, and inside `torch.compile`, the host reads nothing back, so that a
@@ -97,7 +98,7 @@ class AttentionMixer(Mixer):
         x = x_t[:, None]
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
         o, tensors = self.extend(q, k, v, state)
-        return self.output(o)[:, 0], state.after(tensors, 1)
+        return self.output(self.gated(o, x))[:, 0], state.after(tensors, 1)
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q `[B, T, Hq, D]`, k and v `[B, T, Hkv, D]` of `x` `[B, T, D]` at `positions` `[B, T]`."""
@@ -119,6 +120,14 @@ class AttentionMixer(Mixer):
             for cache in (tensors["k"], tensors["v"])
         )
         return k, v
+
+    def add_gate(self) -> None:
+        """Gates the output: a weight of each channel of each head, made from the token (arXiv 2505.06708)."""
+        self.output_gate = nn.Linear(self.shape.d_model, self.n_heads * self.head_dim, bias=False)
+
+    def gated(self, o: Tensor, x: Tensor) -> Tensor:
+        """Heads `[B, T, Hq, D]` times the sigmoid of the gate of their tokens `[B, T, D]`; as they are without one."""
+        return o if self.output_gate is None else o * torch.sigmoid(self.output_gate(x)).view_as(o)
 
     def output(self, o: Tensor) -> Tensor:
         """Heads `[B, T, Hq, D]` to the model `[B, T, D]`."""

@@ -12,19 +12,26 @@ _SMALLEST_BLOCK = 64
 
 
 def band_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int, sinks: int = 0, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int,
+    sinks: int = 0,
+    scale: float | None = None,
+    sink_logits: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention over the last `window` keys up to each query's and the first `sinks`, `[B, T, Hq, D]`.
 
-    q `[B, T, Hq, D]`, the last T of the S tokens of k and v `[B, S, Hkv, D]`. ``scale`` is D^-0.5 unless given. Costs
-    T (window + sinks) products.
+    q `[B, T, Hq, D]`, the last T of the S tokens of k and v `[B, S, Hkv, D]`. ``scale`` is D^-0.5 unless given;
+    ``sink_logits`` `[Hq]` join the sums of the softmax, as in `explicit_attention`. Costs T (window + sinks) products.
     """
     queries, keys = q.shape[1], k.shape[1]
     if queries == keys <= window + sinks:
-        return masked_attention(q, k, v, None, scale)
+        return masked_attention(q, k, v, None, scale, sink_logits)
     if queries <= 2 * max(window, _SMALLEST_BLOCK):
-        return _dense(q, k, v, window, sinks, scale)
-    return _banded(q, k, v, window, sinks, scale)
+        return _dense(q, k, v, window, sinks, scale, sink_logits)
+    return _banded(q, k, v, window, sinks, scale, sink_logits)
 
 
 def window_mask(queries: Tensor, keys: Tensor, *, window: int, sinks: int) -> Tensor:
@@ -37,7 +44,9 @@ def window_mask(queries: Tensor, keys: Tensor, *, window: int, sinks: int) -> Te
     return (keys <= queries) & ((keys > queries - window) | (keys < sinks)) & (keys >= 0)
 
 
-def _dense(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float | None) -> Tensor:
+def _dense(
+    q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float | None, sink_logits: Tensor | None = None
+) -> Tensor:
     """One product over the sinks and the keys that any of the queries sees in its window."""
     queries, keys = q.shape[1], k.shape[1]
     index = torch.arange(keys, device=q.device)
@@ -46,10 +55,13 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: floa
         seen = torch.cat((index[:sinks], index[first:]))
         k, v, index = k[:, seen], v[:, seen], index[seen]
     query = torch.arange(keys - queries, keys, device=q.device)
-    return masked_attention(q, k, v, window_mask(query, index, window=window, sinks=sinks), scale)
+    visible = window_mask(query, index, window=window, sinks=sinks)
+    return masked_attention(q, k, v, visible, scale, sink_logits)
 
 
-def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float | None) -> Tensor:
+def _banded(
+    q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float | None, sink_logits: Tensor | None = None
+) -> Tensor:
     """Blocks of queries, each against the sinks and the band of keys that its windows span."""
     batch, queries, heads, _ = q.shape
     block, offset = max(window, _SMALLEST_BLOCK), k.shape[1] - queries
@@ -57,7 +69,7 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: flo
     keys, values = (_spans(x, count, block, window, sinks, offset) for x in (k, v))
     rows = F.pad(q, (0, 0, 0, 0, 0, count * block - queries)).reshape(batch * count, block, heads, -1)
     visible = _band_mask(count, block, window, sinks, offset, q.device).repeat(batch, 1, 1)
-    out = masked_attention(rows, keys, values, visible, scale)
+    out = masked_attention(rows, keys, values, visible, scale, sink_logits)
     return out.reshape(batch, count * block, heads, -1)[:, :queries]
 
 

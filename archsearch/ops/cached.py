@@ -9,6 +9,8 @@ from archsearch.kernels import Table
 from archsearch.ops.impl import choose_attention, choose_impl
 from archsearch.ops.softmax import ShapeError, all_rows_attention, explicit_attention, masked_attention, scale_of
 
+SINK_IN_PYTORCH = "a sink logit, which no kernel here takes, in PyTorch"
+
 
 def cached_attention(
     q: Tensor,
@@ -19,17 +21,22 @@ def cached_attention(
     table: Table | None = None,
     scale: float | None = None,
     impl: str = "auto",
+    sink: Tensor | None = None,
 ) -> Tensor:
     """softmax(scale q k^T) v over the first ``lengths`` rows of each sequence's cache, `[B, Hq, Dv]`.
 
     q `[B, Hq, D]`; k `[B, S, Hkv, D]`, v `[B, S, Hkv, Dv]`, perhaps of another dtype than q; lengths `[B]`, at least
     1, cut at S; Hq a multiple of Hkv. ``scale`` is D^-0.5 unless given; ``table`` names the op and its kernels, left
-    out where there are none. The Triton form waits for nothing on the device; the others read ``lengths``. Raises
+    out where there are none; ``sink`` `[Hq]` joins the sum of the softmax, as in `explicit_attention`, in PyTorch. The
+    Triton form waits for nothing on the device; the others read ``lengths``. Raises
     `ShapeError`, `KernelUnavailableError`.
     """
     op, why = table.op if table is not None else "cached_attention", "scaled_dot_product_attention over the filled rows"
     _check(f"{op}_step", q, k, v, lengths)
-    chosen = choose_attention(table, q, v, impl, why=why) if table is not None else choose_impl(op, impl, why=why)
+    if table is None or sink is not None:
+        chosen = choose_impl(op, impl, why=why if sink is None else SINK_IN_PYTORCH)
+    else:
+        chosen = choose_attention(table, q, v, impl, why=why)
     scale = scale_of(q, scale)
     if chosen == "triton":
         from archsearch.ops.triton.step import attention_step
@@ -38,11 +45,11 @@ def cached_attention(
     known = [min(length, k.shape[1]) for length in lengths.tolist()]
     filled = max(known, default=0)
     keys, values = (x.to(q.dtype) if filled == x.shape[1] else x[:, :filled].to(q.dtype) for x in (k, v))
-    if chosen != "reference" and known and min(known) == filled:
+    if chosen != "reference" and sink is None and known and min(known) == filled:
         return all_rows_attention(q, keys, values, scale)
     visible = torch.arange(filled, device=q.device) < lengths[:, None, None]
     form = explicit_attention if chosen == "reference" else masked_attention
-    return form(q[:, None], keys, values, visible, scale)[:, 0]
+    return form(q[:, None], keys, values, visible, scale, sink)[:, 0]
 
 
 def _check(op: str, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> None:

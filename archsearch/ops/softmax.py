@@ -22,24 +22,40 @@ def causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
-def explicit_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float | None = None) -> Tensor:
+def explicit_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float | None = None, sink: Tensor | None = None
+) -> Tensor:
     """softmax(scale q k^T) v over the visible keys by explicit products, `[B, T, Hq, Dv]`; float32 at least.
 
-    ``scale`` is D^-0.5 unless given.
+    ``scale`` is D^-0.5 unless given. ``sink`` `[Hq]`: a logit a head that joins the sum of the softmax, with no value.
     """
     dtype = torch.promote_types(q.dtype, torch.float32)
     groups = k.shape[2]
     grouped = torch.unflatten(q.to(dtype), 2, (groups, -1))
     scores = torch.einsum("bthgd,bshd->bhgts", grouped, k.to(dtype)) * scale_of(q, scale)
     mask = visible if visible.dim() == 2 else visible[:, None, None]
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+    scores = scores.masked_fill(~mask, -torch.inf)
+    if sink is None:
+        weights = scores.softmax(-1)
+    else:
+        logit = sink.to(dtype).view(groups, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        weights = torch.cat((scores, logit), dim=-1).softmax(-1)[..., :-1]
     return torch.einsum("bhgts,bshd->bthgd", weights, v.to(dtype)).flatten(2, 3).to(q.dtype)
 
 
 def masked_attention(
-    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    visible: Tensor | None = None,
+    scale: float | None = None,
+    sink: Tensor | None = None,
 ) -> Tensor:
-    """The same by `scaled_dot_product_attention`; without ``visible`` the causal mask of T = S tokens."""
+    """The same by `scaled_dot_product_attention`, which knows no sink logit: with one, explicitly. Without ``visible``
+    the causal mask of T = S tokens."""
+    if sink is not None:
+        visible = causal_mask(q.shape[1], k.shape[1], q.device) if visible is None else visible
+        return explicit_attention(q, k, v, visible, scale, sink)
     mask = visible[:, None] if visible is not None and visible.dim() == 3 else visible
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2),

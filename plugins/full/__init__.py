@@ -6,20 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
-from .cost import attention_flops
+from .cost import attention_flops, attention_params, attention_state, attention_traffic
 from .options import FullOptions
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
+    from archsearch.model.attention import AttentionMixer
     from archsearch.proving import Check
-
-    from .layer import FullAttention
 
 
 class FullPlugin(MixerPlugin[FullOptions]):
@@ -30,6 +28,15 @@ class FullPlugin(MixerPlugin[FullOptions]):
     family = "full"
     summary = "softmax attention over all tokens so far"
     options = FullOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "qwen3-next-full": {"rope": 0.25, "qk_norm": True, "output_gate": True},
+        "forgetting": {"weighting": "forgetting"},
+        "sigmoid": {"weighting": "sigmoid"},
+        "stick-breaking": {"weighting": "stick-breaking"},
+        "path": {"weighting": "path"},
+        "path-fox": {"weighting": "path-forgetting"},
+        "deltaformer": {"weighting": "delta"},
+    }
     systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
@@ -37,25 +44,27 @@ class FullPlugin(MixerPlugin[FullOptions]):
             "partial-rope": {"rope": 0.25},
             "normed": {"qk_norm": True},
             "one-key-head": {"n_kv_heads": 1},
+            "sigmoid-fixed": {"weighting": "sigmoid", "sigmoid_length": 64, "rope": 1.0},
+            "path-plain": {"weighting": "path", "reflection_rank": 0, "reflection_conv": 1, "qk_norm": True},
         }
     }
 
     def params(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)
+        return attention_params(options, shape)
 
     def flops(self, options: FullOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int) -> Flops:
         return attention_flops(options, shape, phase=phase, context=context)
 
     def traffic(self, options: FullOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
-        return kv_traffic(context, shape, n_kv_heads=options.n_kv_heads)
+        return attention_traffic(options, shape, context=context)
 
     def state(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
-        return kv_cache(shape, n_kv_heads=options.n_kv_heads)
+        return attention_state(options, shape)
 
-    def build(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> FullAttention:
-        from .layer import FullAttention
+    def build(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> AttentionMixer:
+        from .layer import layer_of
 
-        return FullAttention(self, options, shape, layer)
+        return layer_of(options)(self, options, shape, layer)
 
 
 @hookimpl

@@ -14,8 +14,20 @@ from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.masks import earlier_in_sequence
 from archsearch.ops.weights import mean_weights
 
+from .delta import DeltaAttention
 from .ops import full_attention, full_attention_step
 from .options import FullOptions
+from .path_layer import PathAttention
+from .rows import WeightedAttention
+
+
+def layer_of(options: FullOptions) -> type[AttentionMixer]:
+    """The layer of a weighting."""
+    if options.weighting == "softmax":
+        return FullAttention
+    if options.weighting == "delta":
+        return DeltaAttention
+    return PathAttention if options.reflects else WeightedAttention
 
 
 class FullAttention(AttentionMixer):
@@ -32,6 +44,8 @@ class FullAttention(AttentionMixer):
             qk_norm=options.qk_norm,
             n_kv_heads=options.n_kv_heads,
         )
+        if options.output_gate:
+            self.add_gate()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         return full_attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from archsearch import MixerOptions, Tunable
+
+Weighting = Literal["softmax", "forgetting", "sigmoid", "stick-breaking", "path", "path-forgetting", "delta"]
+"""How a token weighs what came before it, by the names of the README."""
 
 
 class FullOptions(MixerOptions):
@@ -16,9 +19,47 @@ class FullOptions(MixerOptions):
     ``rope_base``: base of the rotation's frequencies.
     ``qk_norm``: RMSNorm of each head of q and k, before the rotation.
     ``n_kv_heads``: key heads; 0 for the backbone's.
+    ``output_gate``: each channel of each head times a sigmoid made from the token.
+    ``weighting``: how a token weighs what came before it.
+    ``sigmoid_length``: n of the offset -log n of "sigmoid"; 0 for the number of tokens that are seen.
+    ``reflection_rank``: numbers that a reflection of "path" is made from; 0 makes it from the token itself.
+    ``reflection_conv``: tokens that a reflection of "path" is a convolution of; 1 for its own alone.
     """
 
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.25, 1.0)] = 0.0
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)
     qk_norm: bool = False
     n_kv_heads: int = Field(default=0, ge=0, le=2**16)
+    output_gate: bool = False
+    weighting: Weighting = "softmax"
+    sigmoid_length: int = Field(default=0, ge=0, le=2**40)
+    reflection_rank: int = Field(default=32, ge=0, le=2**16)
+    reflection_conv: int = Field(default=3, ge=1, le=2**10)
+
+    @model_validator(mode="after")
+    def _fit(self) -> FullOptions:
+        """Refuses what the weighting would not read, with the remedy."""
+        if self.sigmoid_length and self.weighting != "sigmoid":
+            raise ValueError(
+                f'sigmoid_length={self.sigmoid_length} says nothing of weighting="{self.weighting}": '
+                'use weighting="sigmoid", or sigmoid_length=0'
+            )
+        fields = type(self).model_fields
+        for name in ("reflection_rank", "reflection_conv"):
+            value, default = getattr(self, name), fields[name].default
+            if value != default and not self.reflects:
+                raise ValueError(
+                    f'{name}={value} says nothing of weighting="{self.weighting}": '
+                    f'use weighting="path", or {name}={default}'
+                )
+        return self
+
+    @property
+    def forgets(self) -> bool:
+        """Whether each token has a forget gate."""
+        return self.weighting in ("forgetting", "path-forgetting")
+
+    @property
+    def reflects(self) -> bool:
+        """Whether keys are moved by the tokens that come after them."""
+        return self.weighting in ("path", "path-forgetting")

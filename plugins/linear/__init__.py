@@ -36,6 +36,9 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         "cases": {
             "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},
             "delta-constant": {"update": "delta", "decay": "constant"},
+            "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
+            "learned-shift": {"decay": "head", "initial_state": "learned", "static_shift": True, "output_bonus": True},
+            "learned-rate": {"update": "delta", "initial_state": "learned", "removal": "rate", "conv": 0},
         }
     }
 

@@ -68,6 +68,11 @@ def _check_gates(tokens: Tokens, *, lead: tuple[int, ...]) -> Decay:
     }
     _check("log_decay", log_decay, list(kinds.values()))
     _check("beta", tokens.beta, [(*lead, heads)])
+    if tokens.removal is not None:
+        if tokens.beta is not None:
+            raise _error("beta", tokens.beta, "none beside a removal, which says what is taken away")
+        _check("removal.read", tokens.removal.read, [(*lead, heads, key_dim)])
+        _check("removal.along", tokens.removal.along, [(*lead, heads, key_dim)])
     return "none" if log_decay is None else next(kind for kind, shape in kinds.items() if log_decay.shape == shape)
 
 

@@ -3,7 +3,8 @@
 Matrix products are those of the chunkwise form with chunks of 64 tokens (fewer in a shorter sequence). Inside a
 chunk only pairs of a token with itself or an earlier one are counted, and of the triangular inverse only its
 C^3 / 3; the first chunk of a sequence reads no state, and in training the last one writes none. Additions,
-multiplications, divisions and roots are elementwise; exponentials and logarithms are counted as exponentials.
+multiplications, divisions and roots are elementwise; exponentials and logarithms are counted as exponentials. Each of
+several steps is a token of the chunks, of which the last one alone has a query.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ _ACTIVATION = {
 def channels(options: LinearOptions, shape: ModelShape) -> int:
     """Features of q, k and v together, which the short convolution runs over."""
     heads, key_dim, value_dim = options.dims(shape)
-    return heads * (2 * key_dim + value_dim)
+    return heads * (key_dim + options.steps * (key_dim + value_dim))
 
 
 def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int]:
-    """Features that one token is projected to: q, k and v; output gate; decay; beta."""
+    """Features that one token is projected to: q, k and v; output gate; decay; beta, or what the removal is made of."""
     heads, _, value_dim = dims = options.dims(shape)
     gate = 0 if options.output_gate == "none" else value_dim if options.low_rank_gate else heads * value_dim
-    return channels(options, shape), gate, options.form.features(dims), heads if options.update == "delta" else 0
+    removal = options.steps * options.rule.features(dims) if options.update == "delta" else 0
+    return channels(options, shape), gate, options.form.features(dims), removal
 
 
 def params(options: LinearOptions, shape: ModelShape) -> int:
     """Trained parameters of the layer."""
-    heads, _, value_dim = dims = options.dims(shape)
+    heads, key_dim, value_dim = dims = options.dims(shape)
     values = heads * value_dim
     count = shape.d_model * (sum(projected(options, shape)) + values)
     count += options.conv * channels(options, shape)
@@ -45,22 +47,34 @@ def params(options: LinearOptions, shape: ModelShape) -> int:
     count += (value_dim + 1) * values if options.low_rank_gate else 0
     count += heads if options.skip else 0
     count += value_dim if options.output_norm == "rms" else 0
+    if options.update == "delta":
+        count += options.rule.params(dims) + options.rule.rank(dims) * heads * key_dim
+    count += shift_kinds(options, shape) * shape.d_model + (heads * key_dim if options.output_bonus else 0)
+    count += heads * key_dim * value_dim if options.initial_state == "learned" else 0
     return count
 
 
+def shift_kinds(options: LinearOptions, shape: ModelShape) -> int:
+    """Kinds of features that the token shift has shares of its own for: q, k, v, and those of gates that there are."""
+    return 3 + sum(bool(kind) for kind in projected(options, shape)[1:]) if options.static_shift else 0
+
+
 def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
-    """The recurrent state, float32 at least, and the convolution's last inputs in the model's dtype."""
+    """The recurrent state, float32 at least, and last inputs of convolution and token shift in the model's dtype."""
     heads, key_dim, value_dim = options.dims(shape)
     dtype: Dtype = "float64" if shape.dtype == "float64" else "float32"
     recurrent = StateTensor(
         name="recurrent", row_shape=(heads, key_dim, value_dim), dtype=dtype, role="recurrent", base=1
     )
-    if options.conv < 2:
-        return (recurrent,)
-    tail = StateTensor(
-        name="conv", row_shape=(channels(options, shape),), dtype=shape.dtype, role="conv", base=options.conv - 1
+    rows = {
+        "conv": (max(0, options.conv - 1), channels(options, shape)),
+        "shift": (options.static_shift, shape.d_model),
+    }
+    return recurrent, *(
+        StateTensor(name=name, row_shape=(width,), dtype=shape.dtype, role="conv", base=int(count))
+        for name, (count, width) in rows.items()
+        if count
     )
-    return recurrent, tail
 
 
 def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
@@ -68,24 +82,28 @@ def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: i
     token = _around(options, shape) + _gates(options, shape)
     heads = float(shape.n_heads)
     if phase == "decode":
-        return token + _step(options, shape) * heads
+        return token + _step(options, shape) * (heads * options.steps)
     return token * float(context) + _chunks(options, shape, context, last=phase == "prefill") * heads
 
 
 def _around(options: LinearOptions, shape: ModelShape) -> Flops:
     """One token's projections, convolution, activations, norms and output gate."""
     heads, key_dim, value_dim = dims = options.dims(shape)
-    keys, values = float(2 * heads * key_dim), float(heads * value_dim)
+    keys, values = float((1 + options.steps) * heads * key_dim), float(heads * value_dim)
+    written = values * options.steps
     low_rank = (value_dim if options.low_rank_gate else 0) + options.form.rank(dims) * key_dim / value_dim
+    low_rank += options.rule.rank(dims) * key_dim / value_dim if options.update == "delta" else 0
     done = Flops(
         matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values,
-        elementwise=2.0 * options.conv * (keys + values),
+        elementwise=2.0 * options.conv * (keys + written) + 2.0 * shift_kinds(options, shape) * shape.d_model,
     )
-    done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * values
+    done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * written
     if options.norm == "l2":
         done += Flops(elementwise=3 * keys)
     if options.skip:
         done += Flops(elementwise=2 * values)
+    if options.output_bonus:
+        done += Flops(elementwise=3 * heads * key_dim + 2 * values)
     if options.output_norm == "rms":
         done += Flops(elementwise=4 * values)
     if options.output_gate != "none":
@@ -101,42 +119,51 @@ def _gates(options: LinearOptions, shape: ModelShape) -> Flops:
     if options.write == "dt":
         done += Flops(elementwise=float(heads * value_dim))
     if options.update == "delta":
-        done += _ACTIVATION["sigmoid"] * float(heads)
+        done += options.rule.flops(dims) * float(options.steps)
     return done
 
 
 def _step(options: LinearOptions, shape: ModelShape) -> Flops:
-    """One token of one head through the recurrence: decay, (for the delta rule) recall, write, read."""
+    """One step of a token of one head through the recurrence: decay, (for a delta rule) recall, (where it lies apart)
+    removal, write, read; a share of the decay and of the read where a token has several steps."""
     _, key_dim, value_dim = options.dims(shape)
-    cells = float(key_dim * value_dim)
+    cells, share = float(key_dim * value_dim), 1 / options.steps
     delta = options.update == "delta"
     decays = {"none": 0, "constant": 0, "head": 1, "channel": key_dim}[options.decay]
+    products = 2 + 2 * share + (2 + 2 * options.rule.apart if delta else 0)
     return Flops(
-        matmul=(6 if delta else 4) * cells,
-        elementwise=(cells if options.decay != "none" else 0.0) + (2 if delta else 0) * value_dim + value_dim,
-        exp=float(decays),
+        matmul=products * cells,
+        elementwise=(cells * share if options.decay != "none" else 0.0) + (2 if delta else 0) * value_dim + value_dim,
+        exp=decays * share,
     )
 
 
 def _chunks(options: LinearOptions, shape: ModelShape, context: int, *, last: bool) -> Flops:
     """A sequence of one head through the chunkwise form; `last`: with the state after it."""
     _, key_dim, value_dim = options.dims(shape)
-    first, final = min(CHUNK, context), (context - 1) % CHUNK + 1
-    pairs, reading, writing = _pairs(context), context - first, context if last else context - final
+    steps = context * options.steps
+    first, final = min(CHUNK, steps), (steps - 1) % CHUNK + 1
+    first = 0 if options.initial_state == "learned" else first
+    pairs, queried = _pairs(steps), _queried(context, options.steps)
+    reading, writing = steps - first, steps if last else steps - final
     cells, kinds = key_dim * value_dim, 1
-    matmul = 2.0 * pairs * (key_dim + value_dim) + 2.0 * cells * (reading + writing)
+    matmul = 2.0 * queried * (key_dim + value_dim)
+    matmul += 2.0 * cells * (context - first // options.steps + writing)
     elementwise = context * key_dim + cells * writing / CHUNK
     if options.update == "delta":
         kinds = 2
-        inverse = (context // CHUNK * CHUNK**3 + (context % CHUNK) ** 3) / 3
-        matmul += 2.0 * (pairs - context) * key_dim + inverse
+        inverse = (steps // CHUNK * CHUNK**3 + (steps % CHUNK) ** 3) / 3
+        matmul += 2.0 * (pairs - steps) * key_dim + inverse
         matmul += 2.0 * pairs * value_dim + 2.0 * (pairs - _pairs(first)) * key_dim + 2.0 * cells * reading
-        elementwise += context * (key_dim + value_dim)
+        elementwise += steps * (key_dim + value_dim)
+        if options.rule.apart:
+            kinds = 4
+            matmul += 2.0 * (2 * pairs - steps) * (key_dim + value_dim) + 2.0 * cells * writing
     done = Flops(matmul=matmul, elementwise=elementwise)
     if options.decay == "none":
         return done
-    ends = (reading * kinds + writing) * key_dim + cells * reading / CHUNK
-    return done + Flops(elementwise=ends) + _decays(options, context, pairs, kinds, key_dim)
+    ends = (reading * min(kinds, 2) + writing) * key_dim + cells * reading / CHUNK
+    return done + Flops(elementwise=ends) + _decays(options, steps, pairs, kinds, key_dim)
 
 
 def _decays(options: LinearOptions, context: int, pairs: float, kinds: int, key_dim: int) -> Flops:
@@ -146,6 +173,15 @@ def _decays(options: LinearOptions, context: int, pairs: float, kinds: int, key_
         return Flops(elementwise=levels * gates * (kinds + 3) / 2, exp=(levels + 2.0) * gates)
     varies = options.decay == "head"
     return Flops(elementwise=(kinds + varies) * pairs, exp=varies * (pairs + 2.0 * context))
+
+
+def _queried(context: int, steps: int) -> float:
+    """Pairs of the last of so many steps of a token and a step no later in its chunk."""
+    if steps == 1:
+        return _pairs(context)
+    period, rest = divmod(context, CHUNK)  # after so many tokens the same places of chunks come again
+    counts = [(step % CHUNK) + 1 for step in range(steps - 1, CHUNK * steps, steps)]
+    return float(period * sum(counts) + sum(counts[:rest]))
 
 
 def _pairs(context: int) -> float:

@@ -6,6 +6,7 @@ records hold of tensors are functions of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -22,6 +23,8 @@ Decay = Literal["none", "constant", "head", "channel"]
 SOFTPLUS = Flops(elementwise=1, exp=2)
 """Of a softplus or a logsigmoid."""
 
+SIGMOID = Flops(elementwise=2, exp=1)
+
 
 class Dims(NamedTuple):
     """Heads of a layer, and the key dim and value dim of one."""
@@ -29,6 +32,12 @@ class Dims(NamedTuple):
     heads: int
     key_dim: int
     value_dim: int
+
+
+def rwkv_rank(dims: Dims) -> int:
+    """Width of RWKV-7's low-rank maps of decay and rate (its released code), whose heads are 64 wide."""
+    channels = float(dims.heads * dims.key_dim)
+    return max(32, 32 * round(2.5 * math.sqrt(channels) * dims.key_dim / 64 / 32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,18 @@ class LogSigmoid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bounded:
+    """lowest sigmoid(A (x + bias)): no log decay is below ``lowest``. A = exp(A_log) of each head where it has a
+    ``rate``, 1 at the start, else 1; x passes a tanh before the low-rank map where it is ``squashed``. At the start the
+    biases are such that log decays are log-uniform in -``start``."""
+
+    lowest: float
+    start: tuple[float, float]
+    rate: bool = False
+    squashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecayForm:
     """How a paper makes its log decays. ``rank`` is the width of the low-rank map to a gate a channel, 0 for none.
     ``default_for`` is the update rule whose default it is among the forms of its kind."""
@@ -62,7 +83,7 @@ class DecayForm:
     name: str
     kind: Decay
     paper: str
-    parametrisation: Fixed | Rate | LogSigmoid | None
+    parametrisation: Fixed | Rate | LogSigmoid | Bounded | None
     rank: Callable[[Dims], int] = lambda dims: 0
     default_for: Update = "hebbian"
 
@@ -81,11 +102,16 @@ class DecayForm:
 
     def params(self, dims: Dims) -> int:
         """Trained parameters beyond the projection: the low-rank map, biases, rates."""
-        rates = dims.heads if isinstance(self.parametrisation, Rate) else 0
-        return (self.rank(dims) + 1) * self.gates(dims) + rates
+        given = self.parametrisation
+        has_rates = isinstance(given, Rate) or (isinstance(given, Bounded) and given.rate)
+        return (self.rank(dims) + 1) * self.gates(dims) + (dims.heads if has_rates else 0)
 
     def flops(self, dims: Dims) -> Flops:
         """Operations of one token's gates beyond projection and low-rank map."""
+        if isinstance(self.parametrisation, Bounded):
+            squashed = float(self.rank(dims) * self.parametrisation.squashed)
+            bounded = (SIGMOID + Flops(elementwise=2 + self.parametrisation.rate)) * float(self.gates(dims))
+            return bounded + Flops(elementwise=3, exp=1) * squashed
         return (SOFTPLUS + Flops(elementwise=2)) * float(self.gates(dims))
 
 
@@ -135,7 +161,27 @@ KDA = DecayForm(
     default_for="delta",
 )
 
-FORMS: Mapping[str, DecayForm] = {form.name: form for form in (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA)}
+BOUNDED = DecayForm(
+    name="bounded",
+    kind="channel",
+    paper="-5 sigmoid(A (x + dt_bias)), x of rank value_dim (the bounded gate of the kernels of Kimi Linear, arXiv "
+    "2510.26692, as released models have it: Bailing hybrid, GLM5-Next)",
+    parametrisation=Bounded(lowest=-5.0, start=(1e-3, 1.6), rate=True),
+    rank=lambda dims: dims.value_dim,
+)
+
+RWKV7 = DecayForm(
+    name="rwkv7",
+    kind="channel",
+    paper="-e^(-1/2) sigmoid(tanh(x) W + w), x of rank 2.5 sqrt(H K) in steps of 32 (RWKV-7, arXiv 2503.14456, section "
+    "4, and its code)",
+    parametrisation=Bounded(lowest=-math.exp(-0.5), start=(2.5e-3, 0.375), squashed=True),
+    rank=rwkv_rank,
+)
+
+FORMS: Mapping[str, DecayForm] = {
+    form.name: form for form in (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA, BOUNDED, RWKV7)
+}
 
 
 def forms_of(kind: str) -> list[DecayForm]:

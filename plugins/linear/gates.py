@@ -13,7 +13,7 @@ from archsearch.ops.bounds import LOG_RATE_MOST, STEP_MOST
 from archsearch.ops.fused import fused
 from archsearch.ops.triton.table import GATES
 
-from .decays import DecayForm, Dims, Fixed, LogSigmoid, Rate
+from .decays import Bounded, DecayForm, Dims, Fixed, LogSigmoid, Rate
 
 
 class DecayGate(nn.Module):
@@ -92,6 +92,28 @@ class LogSigmoidDecay(DecayGate):
         return self.by_kind(log_decay), None
 
 
+class BoundedDecay(DecayGate):
+    """`Bounded`, by its low-rank map and a bias for each gate."""
+
+    def __init__(self, form: DecayForm, dims: Dims, given: Bounded) -> None:
+        super().__init__(form, dims)
+        rank, gates = form.rank(dims), form.gates(dims)
+        self.lowest, self.squashed = given.lowest, given.squashed
+        self.up = nn.Linear(rank, gates, bias=False) if rank else None
+        self.A_log = nn.Parameter(torch.zeros(dims.heads)) if given.rate else None
+        low, high = (bound / -given.lowest for bound in given.start)
+        share = torch.exp(math.log(low) + math.log(high / low) * _stratified(dims.heads, gates // dims.heads))
+        self.bias = nn.Parameter(torch.logit(share).flatten())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = x.tanh() if self.squashed else x
+        x = self.by_kind((x if self.up is None else self.up(x)).float() + self.bias.float())
+        if self.A_log is not None:
+            rate = _rate(self.A_log)
+            x = x * (rate[:, None] if self.by_channel else rate)
+        return self.lowest * x.sigmoid(), None
+
+
 def fixed_log_decay(fixed: Fixed, heads: int, layer: LayerInfo) -> Tensor:
     """Log decays `[H]` of a layer, float32."""
     return fixed.log_decay(torch.arange(heads, dtype=torch.float64), layer).float()
@@ -149,3 +171,5 @@ def decay_gate(form: DecayForm, dims: Dims, layer: LayerInfo) -> DecayGate | Non
             return RateDecay(form, dims, rate)
         case LogSigmoid() as given:
             return LogSigmoidDecay(form, dims, given)
+        case Bounded() as bounded:
+            return BoundedDecay(form, dims, bounded)

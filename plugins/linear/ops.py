@@ -18,6 +18,8 @@ from .reference import advance, recurrent
 from .tokens import Tokens, canonical, pad_packed, unpad
 from .triton.table import STEP_TABLE, TABLE
 
+_UNSERVED = ", as no kernel takes a removal other than the delta rule's own"
+
 
 def linear_attention(
     tokens: Tokens,
@@ -33,8 +35,8 @@ def linear_attention(
 
     For each token and value head, with a = exp(log_decay): S <- a S + k v^T where there is no beta (Katharopoulos et
     al. 2020, arXiv 2006.16236, equations 18-20; with decay Yang et al. 2023, arXiv 2312.06635, equation 3), else
-    S <- a S, then S <- S + beta k (v - S^T k)^T (Yang et al. 2024, arXiv 2412.06464, equation 10). Then
-    o = scale S^T q.
+    S <- a S, then S <- S + beta k (v - S^T k)^T (Yang et al. 2024, arXiv 2412.06464, equation 10); with a `Removal` S
+    loses what it says, and gains k v^T. Then o = scale S^T q.
 
     scale is K^-0.5 unless given; initial_state `[B, HV, K, V]`, zero unless given. With cu_seqlens `[N + 1]`, B = 1,
     sequences lie end to end and states are `[N, HV, K, V]`. Keys of the delta rule should have length 1. Computes in
@@ -51,8 +53,8 @@ def linear_attention(
     chosen = choose_impl(
         OP,
         impl,
-        why="the chunkwise form in PyTorch",
-        served=None if torch.float64 in (q.dtype, v.dtype) else _served(q, v, chunk_size),
+        why="the chunkwise form in PyTorch" + _UNSERVED * (tokens.removal is not None),
+        served=None if torch.float64 in (q.dtype, v.dtype) or tokens.removal else _served(q, v, chunk_size),
     )
     given = _Given(tokens=tokens, decay=decay, initial_state=initial_state, cu_seqlens=cu_seqlens)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -131,8 +133,8 @@ def linear_attention_step(
     chosen = choose_impl(
         STEP_TABLE.op,
         impl,
-        why="the recurrence in PyTorch",
-        served=None if q.dtype == torch.float64 else _served_step(q),
+        why="the recurrence in PyTorch" + _UNSERVED * (tokens.removal is not None),
+        served=None if q.dtype == torch.float64 or tokens.removal else _served_step(q),
     )
     decay = check_step(tokens, state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -147,7 +149,9 @@ def _step_in_pytorch(tokens: Tokens, decay: Decay, state: Tensor, scale: float) 
         if log_decay is not None and decay != "constant":
             log_decay = log_decay[:, None]
         beta = None if beta is None else beta[:, None]
-        one = canonical(Tokens(q[:, None], k[:, None], v[:, None], log_decay=log_decay, beta=beta), decay)
+        removal = None if tokens.removal is None else tokens.removal.map(lambda x: x[:, None])
+        sequence = Tokens(q[:, None], k[:, None], v[:, None], log_decay=log_decay, beta=beta, removal=removal)
+        one = canonical(sequence, decay)
         o, state = advance(one.map(lambda x: x[:, 0]), state.to(one.q.dtype), scale)
     return o.to(v.dtype), state
 

@@ -10,10 +10,16 @@ from .tokens import CanonicalTokens
 
 def advance(token: CanonicalTokens, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """One token, `CanonicalTokens` without T: the output `[B, H, V]` and the state `[B, H, K, V]` after the write."""
+    before = state
     if token.log_decay is not None:
         state = state * token.log_decay.exp()[..., None]
     v = token.v
-    if token.beta is not None:
+    if token.removal is not None:
+        taken = token.removal
+        along = token.k if taken.along is None else taken.along
+        recalled = _read(before if taken.early else state, taken.read)
+        state = torch.addcmul(state, along[..., None], recalled[..., None, :], value=-1)
+    elif token.beta is not None:
         v = token.beta[..., None] * (v - _read(state, token.k))
     state = torch.addcmul(state, token.k[..., None], v[..., None, :])
     return scale * _read(state, token.q), state

@@ -19,4 +19,22 @@ SYSTEMS: Mapping[str, System] = {
         rule="S = a (I - b k k^T) S + b k v^T, a of the token and head", source="arXiv 2412.06464"
     ),
     "kda": System(rule="S = (I - b k k^T) diag(a) S + b k v^T, a of the token and channel", source="arXiv 2510.26692"),
+    "kda-bounded": System(
+        rule="as kda, log a = -5 sigmoid(x) (Bailing hybrid, GLM5-Next)", source="arXiv 2510.26692 and released models"
+    ),
+    "olmo-hybrid": System(
+        rule="S = a (I - b k k^T) S + b k v^T, b up to 2, whose eigenvalues may be negative",
+        source="arXiv 2411.12537",
+    ),
+    "gated-deltaproduct": System(
+        rule="S = a S, then S = (I - b k k^T) S + b k v^T for each of n keys of the token", source="arXiv 2502.10297"
+    ),
+    "gated-deltanet-2": System(
+        rule="S = (I - k (b * k)^T) diag(a) S + k (w * v)^T, b and w gates of the channel", source="arXiv 2605.22791"
+    ),
+    "comba": System(rule="S = (a - s b k k^T) S + b k v^T, read by q - d k", source="arXiv 2506.02475"),
+    "rwkv7": System(
+        rule="S = (diag(w) - (a * c) c^T) S + k v^T, c a unit removal key, a a rate of the channel",
+        source="arXiv 2503.14456",
+    ),
 }

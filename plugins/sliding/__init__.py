@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import kv_cache, kv_traffic, projection_params
+from archsearch.attention_cost import kv_cache, kv_traffic
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
-from .cost import attention_flops
+from .cost import attention_flops, attention_params
 from .options import SlidingOptions
 from .systems import SYSTEMS
 
@@ -30,6 +30,7 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
     family = "sliding"
     summary = "softmax attention over the last tokens of a window, and the first of the sequence"
     options = SlidingOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sliding-sink": {"sink_logit": True}}
     systems = SYSTEMS
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
@@ -37,12 +38,13 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
             "window-1": {"window": 1},
             "sinks-3": {"window": 8, "sinks": 3},
             "more-sinks-than-window": {"window": 3, "sinks": 10},
+            "sink-logit-8": {"window": 8, "sinks": 1, "sink_logit": True, "output_gate": True},
             "window-70": {"window": 70, "sinks": 2, "rope": 0.0, "qk_norm": True},
         }
     }
 
     def params(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return projection_params(shape, n_kv_heads=options.n_kv_heads, qk_norm=options.qk_norm)
+        return attention_params(options, shape)
 
     def flops(
         self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import MixerState
@@ -36,9 +36,12 @@ class SlidingAttention(AttentionMixer):
             n_kv_heads=options.n_kv_heads,
         )
         self.window, self.sinks = options.window, options.sinks
+        self.sink_logits = nn.Parameter(torch.zeros(shape.n_heads)) if options.sink_logit else None
+        if options.output_gate:
+            self.add_gate()
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-        return window_attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens), window=self.window, sinks=self.sinks)
+        return self._attention(LaidOut(q, k, v, cu_seqlens=cu_seqlens))
 
     def remember(self, k: Tensor, v: Tensor, state: MixerState) -> dict[str, Tensor]:
         tensors, index = dict(state.tensors), token_indices(state, k.shape[1])
@@ -56,13 +59,16 @@ class SlidingAttention(AttentionMixer):
             return self._decode(q, k, v, state)
         held = state.lengths.clamp(max=self.window + self.sinks)
         keys, values = (self._laid_out(state.tensors[name], new, held, state) for name, new in (("k", k), ("v", v)))
-        o = window_attention(LaidOut(q, keys, values, lengths=held + q.shape[1]), window=self.window, sinks=self.sinks)
+        o = self._attention(LaidOut(q, keys, values, lengths=held + q.shape[1]))
         return o, self.remember(k, v, state)
+
+    def _attention(self, laid: LaidOut) -> Tensor:
+        return window_attention(laid, window=self.window, sinks=self.sinks, sink_logits=self.sink_logits)
 
     def _decode(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         """The new token takes the row of the one that left its window: it sees every row that is filled."""
         tensors = self.remember(k, v, state)
-        o = window_attention_step(q[:, 0], tensors["k"], tensors["v"], state.lengths + 1)
+        o = window_attention_step(q[:, 0], tensors["k"], tensors["v"], state.lengths + 1, sink_logits=self.sink_logits)
         return o[:, None], tensors
 
     def _laid_out(self, cache: Tensor, new: Tensor, held: Tensor, state: MixerState) -> Tensor:

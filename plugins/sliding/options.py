@@ -18,6 +18,8 @@ class SlidingOptions(MixerOptions):
     ``rope_base``: base of the rotation's frequencies.
     ``qk_norm``: RMSNorm of each head of q and k, before the rotation.
     ``n_kv_heads``: key heads; 0 for the backbone's.
+    ``output_gate``: each channel of each head times a sigmoid made from the token.
+    ``sink_logit``: a learned logit a head joins the sum of the softmax, with no value.
     """
 
     window: Annotated[int, Field(ge=1, le=2**24), Tunable(64, 128, 256)] = 128
@@ -26,3 +28,5 @@ class SlidingOptions(MixerOptions):
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)
     qk_norm: bool = False
     n_kv_heads: int = Field(default=0, ge=0, le=2**16)
+    output_gate: bool = False
+    sink_logit: bool = False

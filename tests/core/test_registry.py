@@ -59,7 +59,10 @@ def report_of(registry: Registry, name: str) -> PluginReport:
     return report
 
 
-MIXERS = {"conv", "full", "indexed", "latent", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"}
+MIXERS = {
+    *("conv", "full", "indexed", "latent", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"),
+    *("static", "simplicial"),
+}
 """The built-in plugins of mixers."""
 
 

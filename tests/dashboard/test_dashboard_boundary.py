@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from browser import chromium, served, viewer
+from browser import WAIT_MS, chromium, served, viewer
 from dashboard_samples import fill, open_page
 from playwright.sync_api import expect
 
@@ -52,8 +52,8 @@ def test_a_database_that_goes_and_comes_back_while_a_search_runs(tmp_path: Path)
         viewer(browser, f"{dashboard.address}/front?search=half") as page,
     ):
         database.rename(away)
-        expect(page.get_by_text("there is no database at")).to_have_count(1, timeout=20_000)
+        expect(page.get_by_text("there is no database at")).to_have_count(1, timeout=WAIT_MS)
         expect(page.get_by_role("button", name="Try again")).to_have_count(1)
         away.rename(database)
-        expect(page.get_by_text("measured candidates are on the front")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("measured candidates are on the front")).to_be_visible(timeout=WAIT_MS)
         expect(page.get_by_text("there is no database at")).to_have_count(0)

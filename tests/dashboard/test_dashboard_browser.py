@@ -9,13 +9,25 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import Served, chromium, click_point, click_row, points, served, settled, viewer, wait_for_url, window
+from browser import (
+    WAIT_MS,
+    Served,
+    chromium,
+    click_point,
+    click_row,
+    points,
+    served,
+    settled,
+    viewer,
+    wait_for_url,
+    window,
+)
 from dashboard_samples import HTML_NAME, add_trial, fill, half_finished
 from playwright.sync_api import Browser, Page, expect
 
 from archsearch.storage import Store
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]  # a busy machine draws slowly
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +248,7 @@ def test_a_running_search_adds_a_point_by_itself(browser: Browser, tmp_path: Pat
             expect(page.get_by_text("1 of 2 measured candidates")).to_be_visible()
             add_trial(store, found["search"], "deltanet(key_dim=4)*3", (0.5,))
             store.heartbeat(found["search"])
-            expect(page.get_by_text("2 of 3 measured candidates")).to_be_visible(timeout=20_000)
+            expect(page.get_by_text("2 of 3 measured candidates")).to_be_visible(timeout=WAIT_MS)
             assert page.locator("[data-testid=stAlert]").count() == 0
 
 
@@ -250,6 +262,7 @@ def test_five_viewers_while_a_search_writes(browser: Browser, tmp_path: Path) ->
             while not stop.is_set():
                 written.append(add_trial(store, search, patterns[len(written) % len(patterns)], (0.4,)))
                 store.heartbeat(search)
+                stop.wait(0.02)
         except Exception as error:
             failures.append(error)
 
@@ -271,9 +284,10 @@ def _look_around(browser: Browser, dashboard: Served) -> None:
     """Five windows, each led through the pages and refreshed by itself while the search writes."""
     contexts = [browser.new_context(viewport={"width": 1280, "height": 900}) for _ in range(5)]
     pages = [context.new_page() for context in contexts]
+    for page in pages:
+        page.set_default_timeout(WAIT_MS)
     for view in ("front?search=live", "front?search=live&below=All+trials", ""):
         for page in pages:
-            page.set_default_timeout(60_000)
             page.goto(f"{dashboard.address}/{view}", wait_until="commit")
         for page in pages:
             page.wait_for_selector("[data-testid=stHeading]")

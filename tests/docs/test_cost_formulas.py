@@ -20,8 +20,10 @@ BLOCKS: dict[str, str] = dict(
 )
 
 FORMULAS = {
-    "full": ["full", "softmax"],
+    "full": ["full", "softmax", "full more"],
     "sliding": ["sliding", "softmax"],
+    "static": ["static", "softmax"],
+    "simplicial": ["simplicial"],
     "moba": ["moba", "softmax", "moba more"],
     "nsa": ["nsa", "softmax", "nsa more"],
     "linear": ["linear", "linear more"],
@@ -34,6 +36,10 @@ LAYERS = [
     "full(rope=0.3, qk_norm=true)",
     "sliding(window=7, sinks=3)",
     "sliding(window=300)",
+    *("forgetting", "sigmoid", "stick-breaking", "deltaformer"),
+    *("qwen3-next-full", "sliding-sink(window=7, output_gate=true)"),
+    *("longformer", "bigbird", "static(block_size=4, local=3, dilation=2, random=2)"),
+    *("simplicial", "simplicial(window=3, second_window=7, qk_norm=true)"),
     "moba(block_size=16, top_k=3)",
     "moba(block_size=16, top_k=1)",
     "moba(block_size=64, top_k=8)",
@@ -41,6 +47,9 @@ LAYERS = [
     "nsa(block_size=16, top_k=1, window=8)",
     "nsa(block_size=32, top_k=2, window=400)",
     *("linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"),
+    *("kda-bounded", "olmo-hybrid", "gated-deltaproduct", "gated-deltanet-2", "comba", "rwkv7"),
+    "linear(update=delta, steps=3, static_shift=true, initial_state=learned)",
+    "linear(decay=head, output_bonus=true, static_shift=true, initial_state=learned, output_gate=none)",
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
     *("conv", "conv(width=1)"),
 ]
@@ -60,13 +69,13 @@ def symbols(model: ModelSpec, tokens: int) -> dict[str, Any]:
     backbone = model.model_dump()
     sizes = {"d": model.d_model, "V": model.vocab_size, "F": model.ffn_dim, "E": model.expert_dim}
     heads = {"H": model.n_heads, "G": model.n_kv_heads, "D": model.head_dim, "e": model.shape.dtype_bytes}
-    return {**backbone, **sizes, **heads, "T": tokens, "qk_norm": False}
+    return {**backbone, **sizes, **heads, "T": tokens, "qk_norm": False, "output_gate": False, "sink_logit": False}
 
 
 def evaluated(blocks: list[str], names: dict[str, Any]) -> dict[str, Any]:
     """The names after the blocks have run."""
     for block in blocks:
-        exec(BLOCKS[block], {}, names)
+        exec(BLOCKS[block], names)
     return names
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.linear import LinearPlugin
+from archsearch_plugins.linear.options import LinearOptions
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,9 +21,11 @@ CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGI
     "other-sizes": {"update": "delta", "decay": "channel", "key_dim": 8, "value_dim": 20},
     "skip": {"skip": True, "activation": "elu1"},
     "conv-1": {"conv": 1, "decay": "head"},
+    "learned": {"update": "delta", "initial_state": "learned"},
+    "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
     "bare": {"conv": 0, "output_norm": "none", "output_gate": "none", "norm": "none"},
 }
-PROJECTIONS = ("proj", "out", "gate_up", "decay.up")
+PROJECTIONS = ("proj", "out", "gate_up", "decay.up", "write.up")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -38,12 +41,26 @@ def test_params_are_those_built(case: str) -> None:
 def test_matrix_products_of_a_sequence(case: str, context: int, phase: Any) -> None:
     """Within 2% of the chunkwise form written out row by row, so that only the causal half of every square (the pairs
     of a token with itself or an earlier one) and only the lower triangle of the inverse is multiplied, and counted."""
+    assert_products(case, context, phase)
+
+
+@pytest.mark.arena
+@pytest.mark.parametrize(
+    ("case", "context"), [("learned", 66), ("three-steps", 30), ("gated-deltaproduct", 34), ("rwkv7", 66)]
+)
+def test_matrix_products_of_the_delta_rules(case: str, context: int) -> None:
+    for phase in ("train", "prefill"):
+        assert_products(case, context, phase)
+
+
+def assert_products(case: str, context: int, phase: Any) -> None:
     options = PLUGIN.parse_options(CASES[case])
     heads, key_dim, value_dim = options.dims(SHAPE)
-    q, k = torch.randn(heads, context, key_dim), torch.randn(heads, context, key_dim)
-    v = torch.randn(heads, context, value_dim)
+    steps = context * options.steps
+    q, k = torch.randn(heads, steps, key_dim), torch.randn(heads, steps, key_dim)
+    v = torch.randn(heads, steps, value_dim)
     with FlopCounterMode(display=False) as counter:
-        explicit_chunks(q, k, v, delta=options.update == "delta", last=phase == "prefill")
+        explicit_chunks(q, k, v, options, last=phase == "prefill")
     counted = counter.get_total_flops() + context * projection_flops(case)
     assert PLUGIN.flops(options, SHAPE, LAYER, phase=phase, context=context).matmul == pytest.approx(counted, rel=0.02)
 
@@ -59,9 +76,13 @@ def test_matrix_products_of_a_decoded_token(case: str) -> None:
         torch.randn(heads, 1, value_dim),
     )
     with FlopCounterMode(display=False) as counter:
-        _ = key @ value, state.mT @ key
-        if options.update == "delta":
-            _ = state.mT @ key
+        _ = state.mT @ key
+        for _ in range(options.steps):
+            _ = key @ value
+            if options.update == "delta":
+                _ = state.mT @ key
+            if options.removal == "rate":  # what is removed lies along another key
+                _ = key @ value
     counted = counter.get_total_flops() + projection_flops(case)
     for context in (1, 100_000):
         assert PLUGIN.flops(options, SHAPE, LAYER, phase="decode", context=context).matmul == counted
@@ -81,24 +102,28 @@ def has(mixer: torch.nn.Module, name: str) -> bool:
         return False
 
 
-def explicit_chunks(q: Tensor, k: Tensor, v: Tensor, *, delta: bool, last: bool, size: int = 64) -> None:
+def explicit_chunks(q: Tensor, k: Tensor, v: Tensor, options: LinearOptions, *, last: bool, size: int = 64) -> None:
     """The products of `[H, T, ...]` in chunks of `size`, each row by no more than it needs; results are not kept."""
     chunks = list(zip(q.split(size, 1), k.split(size, 1), v.split(size, 1), strict=True))
-    state = q.new_zeros(q.shape[0], q.shape[2], v.shape[2])
+    state, learned = q.new_zeros(q.shape[0], q.shape[2], v.shape[2]), options.initial_state == "learned"
     for n, (q_n, k_n, v_n) in enumerate(chunks):
-        if delta:
+        apart, u_n = options.removal == "rate", v_n
+        asked = [i for i in range(q_n.shape[1]) if (n * size + i) % options.steps == options.steps - 1]
+        if options.update == "delta":
             inverse = explicit_inverse(k_n)
-            v_n = by_rows(inverse, v_n)
-            if n:
-                v_n = v_n - by_rows(inverse, k_n) @ state
-        weights = torch.zeros(q.shape[0], q_n.shape[1], q_n.shape[1])
-        for i in range(q_n.shape[1]):
-            weights[:, i : i + 1, : i + 1] = q_n[:, i : i + 1] @ k_n[:, : i + 1].mT
-        by_rows(weights, v_n)
-        if n:
-            _ = q_n @ state
-        if last or n < len(chunks) - 1:
-            state = state + k_n.mT @ v_n
+            u_n = by_rows(inverse, v_n)
+            if apart:
+                met = [k_n[:, i : i + 1] @ k_n[:, :i].mT @ v_n[:, :i] for i in range(1, k_n.shape[1])]
+                assert len(met) == k_n.shape[1] - 1
+            if n or learned:
+                u_n = u_n - by_rows(inverse, k_n) @ state
+        for values in [u_n, v_n] if apart else [u_n]:
+            for i in asked:
+                _ = q_n[:, i : i + 1] @ k_n[:, : i + 1].mT @ values[:, : i + 1]
+            if last or n < len(chunks) - 1:
+                state = state + k_n.mT @ values
+        if n or learned:
+            _ = q_n[:, asked] @ state
 
 
 def by_rows(lower: Tensor, x: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def test_autocast_is_near_float32(preset: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, state = mixer(x, ctx=Context(want_state=True))
         mixer.step(x[:, 0], state=state, ctx=Context())
-    assert_close(y.float(), expected, rtol=0, atol=0.05 * float(expected.detach().abs().max()))
+    assert_close(y.float(), expected, rtol=0, atol=0.06 * float(expected.detach().abs().max()))
     y.float().square().sum().backward()
 
 

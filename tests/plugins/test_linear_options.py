@@ -15,7 +15,8 @@ from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 
 PLUGIN = LinearPlugin()
-PRESETS = ["linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"]
+DELTA = ["kda-bounded", "olmo-hybrid", "gated-deltaproduct", "gated-deltanet-2", "comba", "rwkv7"]
+PRESETS = ["linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda", *DELTA]
 
 
 def test_presets_are_these() -> None:
@@ -64,11 +65,39 @@ def test_form_of_the_decay_follows_from_the_decay(values: dict[str, Any], form: 
         ({"decay": "head", "decay_form": "kda"}, "decay_form = kda is no form of decay = head: choose mamba2"),
         ({"decay": "constant", "write": "dt"}, "write = dt needs decay_form = mamba2"),
         ({"output_gate": "none", "low_rank_gate": True}, "low_rank_gate = true needs an output_gate"),
+        ({"beta_range": 2}, "beta_range = 2 with update = hebbian, which removes nothing: set update = delta"),
+        ({"steps": 2}, "steps = 2 with update = hebbian"),
+        ({"removal": "rate"}, "removal = rate with update = hebbian"),
+        (
+            {"update": "delta", "removal": "feedback", "beta_range": 2},
+            "beta_range = 2 with removal = feedback is not stable: choose removal = channel, key",
+        ),
+        (
+            {"update": "delta", "removal": "channel", "steps": 2},
+            "steps = 2 with removal = channel: .*set steps = 1",
+        ),
+        ({"update": "delta", "skip": True, "steps": 3}, "steps = 3 with skip = True: .*only skip = False is known"),
+        ({"update": "delta", "steps": 9}, "steps=9"),
         ({"decay": "heads"}, r"decay='heads'.*'head'"),
         ({"key_dim": -1}, "key_dim=-1"),
         ({"decya": "head"}, 'did you mean "decay"'),
     ],
-    ids=["unnormalised-delta", "wrong-form", "write-without-step", "rank-without-gate", "typo", "negative", "key"],
+    ids=[
+        "unnormalised-delta",
+        "wrong-form",
+        "write-without-step",
+        "rank-without-gate",
+        "hebbian-range",
+        "hebbian-steps",
+        "hebbian-removal",
+        "range-of-feedback",
+        "steps-of-channel",
+        "steps-and-skip",
+        "many-steps",
+        "typo",
+        "negative",
+        "key",
+    ],
 )
 def test_options_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionsError, match=message):

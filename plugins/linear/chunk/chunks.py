@@ -29,6 +29,7 @@ def chunked(tokens: CanonicalTokens, size: int, scale: float) -> CanonicalTokens
         log_decay=None if log_decay is None else _to_chunks(log_decay, size),
         beta=None if tokens.beta is None else _to_chunks(tokens.beta, size),
         decay=tokens.decay,
+        removal=None if tokens.removal is None else tokens.removal.map(lambda x: _to_chunks(x, size)),
     )
 
 

@@ -6,7 +6,7 @@ A chunk that starts with the state S gives
     o = P(q, k) u + (q exp G) S          S' = exp(G_C) S + (k exp(G_C - G))^T u
 
 where u is v for the Hebbian rule and solves (I + beta P(k, k) below the diagonal) u = beta (v - (k exp G) S) for the
-delta rule. The README derives it.
+delta rule, whose other removals are in `delta`. The README derives it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from torch import Tensor
 from ..tokens import CanonicalTokens
 from .chunks import chunked
 from .decay import decayed_products
-from .ends import ChunkEnds
+from .delta import delta
 from .hebbian import hebbian
-from .triangular import unit_lower_solve
 
 _LONGEST = 128  # the constants of a chunk of C tokens hold C^3 numbers
 
@@ -58,10 +57,10 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     chunks = chunked(tokens, size, scale)
     q = chunks.q
-    if chunks.beta is None:
+    if chunks.beta is None and chunks.removal is None:
         o, last = _hebbian(q, chunks, state, want_state)
     else:
-        o, last = _delta(q, chunks, chunks.beta, state, want_state)
+        o, last = delta(q, chunks, state, want_state)
     return _from_chunks(o, tokens.q.shape[1]), last
 
 
@@ -80,38 +79,6 @@ def _hebbian(q: Tensor, chunks: CanonicalTokens, state: Tensor | None, want_stat
         return weights @ v, v.new_zeros(0)
     left = None if decay.whole is None else decay.whole.mT
     return hebbian(weights, v, decay.from_start(0), decay.to_end(), left, state)
-
-
-def _delta(
-    q: Tensor, chunks: CanonicalTokens, beta: Tensor, state: Tensor | None, want_state: bool
-) -> tuple[Tensor, Tensor]:
-    strong = chunks.k * beta[..., None]
-    (weights, overlaps), decay = decayed_products((q, strong), chunks.k, chunks.log_decay, chunks.decay)
-    count, known = len(q), chunks.v * beta[..., None]
-    if count == 1 and state is None and not want_state:
-        return weights @ unit_lower_solve(overlaps, known)[0], known.new_zeros(0)
-    u, w = unit_lower_solve(overlaps, known, decay.from_start(1))
-    steps = zip(u.unbind(), w.unbind(), decay.to_end().mT.unbind(), decay.left(count), strict=True)
-    ends: list[Tensor] = []
-    writes: list[Tensor] = []
-    for u_n, w_n, keys, left in steps:
-        before = ends[-1] if ends else state
-        writes.append(u_n if before is None else u_n - w_n @ before)
-        ends.append(_carry(before, left, keys @ writes[-1]))
-    return weights @ torch.stack(writes) + _read(state, ends, decay), ends[-1]
-
-
-def _carry(state: Tensor | None, left: Tensor | None, written: Tensor) -> Tensor:
-    """The state `[B, H, K, V]` after a chunk: what is `left` `[B, H, 1 or K, 1]` of the one before, and its writes."""
-    if state is None:
-        return written
-    return state + written if left is None else torch.addcmul(written, left, state)
-
-
-def _read(state: Tensor | None, ends: list[Tensor], decay: ChunkEnds) -> Tensor:
-    """What the tokens of each chunk read of the state that it starts with, given the states at the chunks' ends."""
-    first = torch.zeros_like(ends[0]) if state is None else state
-    return decay.from_start(0) @ torch.stack([first, *ends[:-1]])
 
 
 def _from_chunks(x: Tensor, length: int) -> Tensor:

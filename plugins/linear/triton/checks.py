@@ -65,7 +65,7 @@ def _op(impl: str, bounds: Tensor | None = None) -> Op:
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         given = dict(inputs)
         state = given.pop("initial_state")
-        return linear_attention(Tokens(**given), initial_state=state, cu_seqlens=bounds, impl=impl)
+        return linear_attention(Tokens(**given), initial_state=state, cu_seqlens=bounds, impl=impl)  # type: ignore[arg-type]
 
     return run  # type: ignore[return-value]
 
@@ -143,7 +143,7 @@ def _step(attempt: Attempt, rule: str, decay: str, crowd: int) -> Verdict:
         def run(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             given = dict(given)
             state = given.pop("state")
-            return linear_attention_step(Tokens(**given), state, impl=impl, in_place=in_place)
+            return linear_attention_step(Tokens(**given), state, impl=impl, in_place=in_place)  # type: ignore[arg-type]
 
         return run  # type: ignore[return-value]
 

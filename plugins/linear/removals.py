@@ -1,0 +1,75 @@
+"""Removals of the delta rules, one record each: what is taken away of the state before a token writes, and its costs.
+
+To add one is to add a record to `REMOVALS` and its layer to `writes`; options, costs and the layer read it there. No
+torch is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from archsearch.mixer import Flops
+
+from .decays import SIGMOID, Dims, rwkv_rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalForm:
+    """A published delta rule. ``early``: it reads the state before the token's decay; ``apart``: it takes away along
+    another vector than the written key. ``features`` are the numbers a token that the layer's projection makes for it,
+    which pass a low-rank map of width ``rank`` where it has one; beside both ``params`` are trained, and ``flops`` done
+    for a token. ``ranges``: beta may reach 2, by which twice what is read is taken away."""
+
+    name: str
+    paper: str
+    features: Callable[[Dims], int]
+    params: Callable[[Dims], int]
+    flops: Callable[[Dims], Flops]
+    rank: Callable[[Dims], int] = lambda dims: 0
+    early: bool = False
+    apart: bool = False
+    ranges: bool = False
+
+
+KEY = RemovalForm(
+    name="key",
+    paper="beta of what the written key recalls (DeltaNet, arXiv 2406.06484, equation 1)",
+    features=lambda dims: dims.heads,
+    params=lambda dims: 0,
+    flops=lambda dims: SIGMOID * float(dims.heads),
+    ranges=True,
+)
+
+CHANNEL = RemovalForm(
+    name="channel",
+    paper="what b * k recalls, with an erase gate b a key channel; w * v is written, w a gate a value channel (Gated "
+    "DeltaNet-2, arXiv 2605.22791)",
+    features=lambda dims: dims.heads * (dims.key_dim + dims.value_dim),
+    params=lambda dims: 0,
+    flops=lambda dims: (SIGMOID + Flops(elementwise=1)) * float(dims.heads * (dims.key_dim + dims.value_dim)),
+    ranges=True,
+)
+
+FEEDBACK = RemovalForm(
+    name="feedback",
+    paper="beta b of what the key recalls before the decay, b of a head; reads by q - d k (Comba, arXiv 2506.02475)",
+    features=lambda dims: dims.heads,
+    params=lambda dims: 2 * dims.heads,
+    flops=lambda dims: SIGMOID * float(dims.heads) + Flops(elementwise=3 * dims.heads * dims.key_dim),
+    early=True,
+)
+
+RATE = RemovalForm(
+    name="rate",
+    paper="what the unit vector kappa of xi * k recalls before the decay, along a * kappa, a a rate a channel; written "
+    "is (1 + (a - 1) alpha) * k (RWKV-7, arXiv 2503.14456, section 4)",
+    features=rwkv_rank,
+    params=lambda dims: 3 * dims.heads * dims.key_dim,
+    flops=lambda dims: (SIGMOID + Flops(elementwise=10)) * float(dims.heads * dims.key_dim),
+    rank=rwkv_rank,
+    early=True,
+    apart=True,
+)
+
+REMOVALS: Mapping[str, RemovalForm] = {form.name: form for form in (KEY, CHANNEL, FEEDBACK, RATE)}
