@@ -15,8 +15,11 @@ MAX_STEPS = 100_000_000
 """The most optimiser steps of a run."""
 
 _SAME_NUMBERS = ("checkpoint_activations",)
-_SINCE_ADDED = ("accumulate", "compile")
+_SINCE_ADDED = ("accumulate", "compile", "teacher", "teacher_warmup")
 """Settings that a key names only where they are not the default."""
+
+SELF = "self"
+"""The teacher that each layer is of its own choice."""
 
 _Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -40,6 +43,10 @@ class Recipe(Numbers):
     add up to those of the whole batch. Workers that train one trial together share the parts.
     ``compile``: compile each layer by `torch.compile`, for training; needs a C++ compiler on the CPU.
     ``checkpoint_activations``: keep the input of each layer alone, and compute the rest again for the backward pass.
+    ``teacher``: what mixers with a learned choice (`dsa`) are distilled from, in two stages: "self", each layer's own
+    dense attention, or a mixer such as "full", of which a model of the same backbone is trained first, by this recipe,
+    once for each task and seed. Without one a choice learns from its own layer, which is sparse from the first step.
+    ``teacher_warmup``: share of the steps, at the start, in which such layers attend to everything.
     ``stop_at``: a run ends early once the task's primary metric on validation reaches this (metrics to be maximised
     only); 0 for never.
     ``eval_every``: steps from one look at validation to the next.
@@ -64,6 +71,8 @@ class Recipe(Numbers):
     accumulate: Whole = Field(default=1, ge=1, le=2**20)
     compile: bool = False
     checkpoint_activations: bool = False
+    teacher: str | None = Field(default=None, min_length=1, max_length=1000)
+    teacher_warmup: float = Field(default=0.25, ge=0.0, lt=1.0)
     stop_at: float = Field(default=0.995, ge=0.0)
     eval_every: Whole = Field(default=50, ge=1, le=MAX_STEPS)
     seeds: Whole = Field(default=1, ge=1, le=1000)
@@ -80,7 +89,22 @@ class Recipe(Numbers):
             raise ValueError("learning_rates: a rate is given twice")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate: {self.accumulate} parts of batch_size = {self.batch_size} sequences")
+        if self.teacher is None and self.teacher_warmup != type(self).model_fields["teacher_warmup"].default:
+            raise ValueError(
+                f'teacher_warmup: {self.teacher_warmup} without a teacher: give one, as teacher = "self" or "full", or '
+                "leave teacher_warmup out"
+            )
+        if self.teacher is not None and self.compile:
+            raise ValueError(
+                f'teacher: "{self.teacher}" cannot be asked by compiled layers: leave compile out, or the teacher'
+            )
         return self
+
+    @property
+    def untaught(self) -> Recipe:
+        """The recipe without a teacher, by which the teacher is trained."""
+        plain = type(self).model_fields["teacher_warmup"].default
+        return self.model_copy(update={"teacher": None, "teacher_warmup": plain})
 
     @property
     def rows(self) -> int:
@@ -123,8 +147,8 @@ class Recipe(Numbers):
         Left out are the seeds, how often a checkpoint is written, and ``checkpoint_activations``, by which the same
         operations run again on the same numbers. ``accumulate`` is in: a loss that a mixer adds of a batch as a whole
         (the balance of experts) is taken of each part, and random numbers are drawn for each. So is ``compile``, which
-        fuses operations and rounds otherwise. Both are named only where they are not the default, so that keys of
-        plain recipes are those of before there was either. How many workers shared the parts is in no key.
+        fuses operations and rounds otherwise, and the teacher. They are named only where they are not the default, so
+        that keys of plain recipes are those of before there were any. How many workers shared the parts is in no key.
         """
         kept = self.model_dump(mode="json", exclude={"seeds", "device", "checkpoint_seconds", *_SAME_NUMBERS})
         plain = {name for name in _SINCE_ADDED if kept[name] == type(self).model_fields[name].default}

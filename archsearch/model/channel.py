@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from archsearch.arch import ModelSpec
 from archsearch.model.context import Context
 
+BALANCE = "moe_balance"
+"""The loss that a mixture of experts adds."""
+
 
 class SwiGLU(nn.Module):
     """``W_down (silu(W_gate x) * W_up x)`` (Shazeer 2020, arXiv 2002.05202)."""
@@ -48,7 +51,7 @@ class MixtureOfExperts(nn.Module):
         scores = self.router(flat).float().softmax(-1)
         weights, chosen = scores.topk(self.per_token, dim=-1)
         if self.training:
-            ctx.add_loss("moe_balance", self._balance(scores, chosen))
+            ctx.add_loss(BALANCE, self._balance(scores, chosen))
         out = torch.zeros_like(flat)
         for index, expert in enumerate(self.experts):
             token, slot = (chosen == index).nonzero(as_tuple=True)

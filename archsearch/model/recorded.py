@@ -25,11 +25,13 @@ class Attends(Protocol):
 class RecordedTeacher:
     """A `Teacher` of one batch: what `model` computes on `tokens` `[B, T]` (with ``ctx.cu_seqlens``, packed).
 
-    Attention is computed when it is asked for, `[B, T, T]` a layer that says it (`Attends`).
+    Attention is computed when it is asked for, `[B, T, T]` a layer that says it (`Attends`). ``dense``: which stage
+    is on, see `Teacher.dense`.
     """
 
-    def __init__(self, model: HybridLM, tokens: Tensor, *, ctx: Context | None = None) -> None:
+    def __init__(self, model: HybridLM, tokens: Tensor, *, ctx: Context | None = None, dense: bool = False) -> None:
         self._model = model
+        self.dense = dense
         self._inputs: dict[int, tuple[Tensor, Context]] = {}
         self._outputs: dict[int, Tensor] = {}
         training = model.training

@@ -21,8 +21,8 @@ class Rotary(nn.Module):
         self.turned = rotary_dim(fraction, head_dim)
         self.base = base
 
-    def forward(self, positions: Tensor, heads: Tensor) -> Tensor:
-        """`heads` `[B, T, H, D]`, each token turned by its place in `positions` `[B, T]` int64."""
+    def forward(self, positions: Tensor, heads: Tensor, *, back: bool = False) -> Tensor:
+        """`heads` `[B, T, H, D]`, each token turned by its place in `positions` `[B, T]` int64, or turned ``back``."""
         if not self.turned:
             return heads
         dtype = torch.complex128 if heads.dtype == torch.float64 else torch.complex64
@@ -30,6 +30,7 @@ class Rotary(nn.Module):
             turns = self.turns(positions).to(dtype)
         else:
             turns = _kept.turns(self, positions, dtype)
+        turns = turns.conj() if back else turns
         if self.turned == heads.shape[-1]:
             return _turn(heads, turns)
         part, rest = torch.split(heads, [self.turned, heads.shape[-1] - self.turned], dim=-1)

@@ -123,8 +123,10 @@ def refuse_changed_source(name: str, changes: Collection[SourceChange]) -> None:
         )
 
 
-def affected(arch: Mapping[str, Any], changes: Collection[SourceChange]) -> list[SourceChange]:
-    """The changes that a trial's results depend on, by its stored architecture: those of its mixers, of any task and
-    of the core."""
-    mixers = {f"mixer:{layer.get('mixer')}" for layer in arch.get("layers", ())}
+def affected(
+    arch: Mapping[str, Any], changes: Collection[SourceChange], teacher: Collection[str] = ()
+) -> list[SourceChange]:
+    """The changes that a trial's results depend on, by its stored architecture: those of its mixers and the teacher's,
+    of any task and of the core."""
+    mixers = {f"mixer:{name}" for name in (*(layer.get("mixer") for layer in arch.get("layers", ())), *teacher)}
     return [change for change in changes if not change.part.startswith("mixer:") or change.part in mixers]

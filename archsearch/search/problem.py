@@ -18,6 +18,7 @@ from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
 from archsearch.source import Part
 from archsearch.tasks import Task, resolve_task
+from archsearch.training.teacher_arch import teacher_layer
 
 RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
@@ -138,6 +139,7 @@ class Problem:
         references = reference_archs(spec.search.references, space, registry)
         baseline = baseline_of(spec.compare.baseline, space, registry) if spec.compare is not None else None
         _refuse_untrainable(space, references, registry)
+        teacher_layer(spec.recipe, registry)
         return cls(
             spec=spec,
             registry=registry,
@@ -151,11 +153,17 @@ class Problem:
         )
 
     def parts(self) -> tuple[Part, ...]:
-        """What computes the results: every mixer and task that the search may use, and the core."""
+        """What computes the results: every mixer and task that the search may use, the teacher's, and the core."""
         layers = list(self.space.layers)
         layers += [layer for arch in self.references for layer in arch.layers]
         tasks = sorted({task.name for task in self.tasks.values()})
-        return self.registry.parts(sorted(mixers_of(layers, self.registry)), tasks)
+        return self.registry.parts(sorted({*mixers_of(layers, self.registry), *self.teacher_mixers}), tasks)
+
+    @property
+    def teacher_mixers(self) -> frozenset[str]:
+        """The mixers of the teacher, which every result of the search depends on."""
+        layer = teacher_layer(self.spec.recipe, self.registry)
+        return frozenset(() if layer is None else mixers_of([layer], self.registry))
 
     @property
     def search_seeds(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from archsearch.search.spec import SearchSpec
 from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import GuardedView, View
 from archsearch.storage import Driver, Lease, SearchRecord, Store, owner_here
+from archsearch.training.teaching import check_teacher
 
 __all__ = ["SearchOutcome", "resume_search", "run_search"]
 
@@ -36,6 +37,7 @@ def run_search(
     """
     spec = problem.spec
     check_room(spec.search.concurrency, address, workers=spec.resources.workers)
+    check_teacher(problem.space.model, spec.recipe, problem.registry)
     reports = [report for report in problem.registry.reports() if report.status == "ok"]
     parts = problem.parts()
     search_id = store.create_search(
@@ -86,7 +88,7 @@ def resume_search(
     lease = Lease(store, record.id, claimed.fence)
     lease.mark_orphans(record.id)
     if changes:
-        _set_aside(lease, record, changes)
+        _set_aside(lease, record, changes, problem.teacher_mixers)
         lease.set_parts(record.id, [(part, *made) for part, made in now.items()])
     if has_grown:
         lease.set_spec(record.id, spec.to_json())
@@ -101,9 +103,9 @@ def _parts(problem: Problem, store: Store, search_id: int) -> dict[str, tuple[st
     return {part.name: (part.version, part.digest) for part in parts}
 
 
-def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange]) -> None:
+def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange], teacher: Collection[str]) -> None:
     """Results of source that has changed: they stay to be read, and count no more."""
     for trial in store.trials(record.id, states=_MEASURED):
-        found = affected(trial.arch, changes)
+        found = affected(trial.arch, changes, teacher)
         if found:
             store.set_trial_state(trial.id, "superseded", "; ".join(map(str, found)))

@@ -10,11 +10,12 @@ from archsearch.tasks.copying import Copying
 from archsearch.tasks.mqar import Mqar
 from archsearch.tasks.multihop import Multihop
 from archsearch.tasks.niah import Niah
+from archsearch.tasks.state_tracking import StateTracking
 from archsearch.tasks.text import Text
 
 
 @hookimpl
 def register_tasks(register: Callable[[type[Task]], None]) -> None:
     """Register every built-in task."""
-    for task in (Mqar, Niah, Multihop, Copying, Text):
+    for task in (Mqar, Niah, Multihop, Copying, StateTracking, Text):
         register(task)

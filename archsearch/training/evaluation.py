@@ -32,6 +32,7 @@ from archsearch.training.forms import settled_forms
 from archsearch.training.group import ALONE, Group
 from archsearch.training.judge import Judge, NotFiniteError, autocast
 from archsearch.training.key import device_kind, key_of_run, parts_versions, runtime_versions
+from archsearch.training.lessons import Lessons, trained_weights
 from archsearch.training.memory import check_memory
 from archsearch.training.promises import check_promises, check_restored
 
@@ -96,7 +97,9 @@ class Evaluation:
         self._fit: Fit | None = None
         self._promised = False
         with self._settings():
-            self._restore()
+            self._lessons = Lessons.of(arch, self._judge, seed, registry, checkpoint=checkpoint, train=self._teacher)
+            if self._lessons.ready:
+                self._restore()
 
     @property
     def done(self) -> bool:
@@ -111,16 +114,20 @@ class Evaluation:
         look = self._fit.curve[-1][self.task.metric] if self._fit and self._fit.curve else None
         if look is None and self._sweep:
             look = self._sweep[-1]["validation"].get(self.task.metric)
+        taught, lessons = self._lessons.steps
         return Progress(
-            step=len(self._sweep) * per_rate + (self._fit.step if self._fit else 0),
-            total_steps=per_rate * len(self.recipe.learning_rates),
+            step=taught + len(self._sweep) * per_rate + (self._fit.step if self._fit else 0),
+            total_steps=lessons + per_rate * len(self.recipe.learning_rates),
             learning_rate=self.recipe.learning_rates[index],
             metric=self.task.metric,
             value=look,
         )
 
     def advance(self, seconds: float) -> Progress:
-        """Trains for about `seconds`, at least one step; stops early when a learning rate is done."""
+        """Trains for about `seconds`, at least one step; stops early when a learning rate is done. A teacher that is
+        nowhere stored is trained first; raises `SpecError` where it diverges."""
+        if not self._lessons.ready:
+            return self._learn(seconds)
         with self._settings():
             fit = self._fit = self._fit or self._new_fit()
             start = time.perf_counter()
@@ -133,6 +140,29 @@ class Evaluation:
                 self._close(fit)
             self._save()
         return self.progress
+
+    def _learn(self, seconds: float) -> Progress:
+        self._lessons.advance(seconds)
+        if self._lessons.ready:
+            with self._settings():
+                self._restore()
+        return self.progress
+
+    def _teacher(self, arch: ArchSpec, checkpoint: Path | str | None) -> Evaluation:
+        """The training of this evaluation's teacher."""
+        return Evaluation(
+            arch,
+            self.task,
+            self.recipe.untaught,
+            self.seed,
+            registry=self.registry,
+            checkpoint=checkpoint,
+            group=self._group,
+        )
+
+    def trained(self) -> tuple[Mapping[str, Any], str]:
+        """The weights of the best rate once `done`, and in words how good they are; raises `SpecError` for none."""
+        return trained_weights(self._sweep, self._best, self.task.metric)
 
     def measurement(self) -> Measurement:
         """The result; raises `SpecError` before `done`."""
@@ -156,7 +186,14 @@ class Evaluation:
         return self._fit_at(self.recipe.learning_rates[len(self._sweep)])
 
     def _fit_at(self, rate: float) -> Fit:
-        fit = Fit(self.arch, self._judge, seed=self.seed, rate=rate, resolver=self.registry)
+        fit = Fit(
+            self.arch,
+            self._judge,
+            seed=self.seed,
+            rate=rate,
+            resolver=self.registry,
+            teaching=self._lessons.teaching,
+        )
         if not self._promised:
             check_promises(fit.model, self.task.seq_len, self.registry)
             self._promised = True
@@ -235,7 +272,8 @@ class Evaluation:
     def _runtime(self) -> dict[str, str]:
         workers = {"workers": str(self._group.size)} if self._group.size > 1 else {}
         kernels = {} if self._forms is None else {"kernels": self._forms.told}
-        return {**runtime_versions(self.device), **workers, **kernels}
+        teacher = {} if self._lessons.told is None else {"teacher": f"{self.recipe.teacher}: {self._lessons.told}"}
+        return {**runtime_versions(self.device), **workers, **kernels, **teacher}
 
     def _reasons(self) -> str:
         told = [f"{entry['reason']} (learning rate {entry['learning_rate']:g})" for entry in self._sweep[:_REASONS]]

@@ -17,6 +17,7 @@ from archsearch.errors import foreign_code
 from archsearch.mixer import Resolver
 from archsearch.model import Context, HybridLM
 from archsearch.model.block_calls import training_calls
+from archsearch.model.channel import BALANCE
 from archsearch.model.foreign import memory_told
 from archsearch.recipe import Recipe
 from archsearch.tasks import IGNORE
@@ -24,6 +25,7 @@ from archsearch.training.blame import faulty_weights, first_fault
 from archsearch.training.group import merge, versions_of
 from archsearch.training.judge import Judge, NotFiniteError, autocast, on_device
 from archsearch.training.parts import Part, draw_for, parts_of
+from archsearch.training.teaching import Teaching
 
 CUDA_LOOK = 16
 """On CUDA the losses are read (a host synchronisation) once in so many steps."""
@@ -37,8 +39,17 @@ class Fit:
     processes each makes the same `Fit`, which trains on its share of every batch and stays equal to the others.
     """
 
-    def __init__(self, arch: ArchSpec, judge: Judge, *, seed: int, rate: float, resolver: Resolver) -> None:
-        self.judge, self.seed, self.rate = judge, seed, rate
+    def __init__(
+        self,
+        arch: ArchSpec,
+        judge: Judge,
+        *,
+        seed: int,
+        rate: float,
+        resolver: Resolver,
+        teaching: Teaching | None = None,
+    ) -> None:
+        self.judge, self.seed, self.rate, self.teaching = judge, seed, rate, teaching
         self.task, self.recipe, self.device, self.group = judge.task, judge.recipe, judge.device, judge.group
         self.total_steps = self.recipe.steps_for(self.task.seq_len)
         self.mixers = ", ".join(f'mixer "{name}"' for name in mixers_of(arch.layers, resolver))
@@ -48,6 +59,7 @@ class Fit:
             with foreign_code(self.mixers, "to"):
                 self.model = self.model.to(self.device)
             self._rng = torch.get_rng_state()
+        self._begun_as_teacher = teaching is not None and teaching.begin(self.model)
         self.group.hand_out([*self.model.parameters(), *self.model.buffers()])
         self.model.training_calls = training_calls(
             self.model, compiled=self.recipe.compile, checkpointed=self.recipe.checkpoint_activations
@@ -112,9 +124,9 @@ class Fit:
     def _gradients_of(self, part: Part) -> Tensor:
         """Adds a part's gradients to those that there are; its share of the task's loss and of all losses, `[2]`."""
         draw_for(part, self.recipe, seed=self.seed, step=self.step)
-        ctx = Context(progress=self.progress)
-        loss = self._loss(part, ctx)
-        total: Tensor = sum((added * part.rows for added in ctx.losses.values()), loss)
+        loss, added = self._losses_of(part)
+        first, *others = added if added and self._only_choices_learn() else [loss, *added]
+        total: Tensor = sum(others, first)
         with foreign_code(self.mixers, "backward"), memory_told("the backward pass"):
             total.backward()
         return torch.stack([loss.detach().float(), total.detach().float()])
@@ -127,13 +139,24 @@ class Fit:
         self.optimizer.step()
         return figures
 
-    def _loss(self, part: Part, ctx: Context) -> Tensor:
-        """The part's share of the loss, which is a mean over the scored positions of the whole batch."""
+    def _losses_of(self, part: Part) -> tuple[Tensor, list[Tensor]]:
+        """The part's share of the task's loss, a mean over the scored positions of the whole batch, and of the losses
+        that layers add."""
         tokens, targets = on_device(part.batch, self.device)
         scored = targets != IGNORE
         with autocast(self.recipe, self.device):
+            teacher = None if self.teaching is None else self.teaching.of(tokens, self.progress)
+            ctx = Context(progress=self.progress, teacher=teacher)
             logits = self.model.logits_at(tokens, scored, ctx=ctx)
-            return F.cross_entropy(logits.float(), targets[scored], reduction="sum") / part.scored
+            loss = F.cross_entropy(logits.float(), targets[scored], reduction="sum") / part.scored
+        if self._only_choices_learn():
+            ctx.losses.pop(BALANCE, None)  # experts are balanced as the teacher's are
+        return loss, [value * part.rows for value in ctx.losses.values()]
+
+    def _only_choices_learn(self) -> bool:
+        """Whether the dense stage is on in a model that began as its teacher: there only what mixers add to the losses
+        is learnt."""
+        return self._begun_as_teacher and self.teaching is not None and self.teaching.dense(self.progress)
 
     def _read_losses(self) -> None:
         first = self.step - len(self._unread) + 1

@@ -18,6 +18,7 @@ from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.tasks import Task
 from archsearch.training.forms import packages_of
+from archsearch.training.teacher_arch import teacher_arch
 
 
 def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
@@ -68,6 +69,8 @@ def measurement_key(
     """Equal for measurements that must come out equal: digest, task, recipe, seed, versions and sources of parts and
     data, the kind of `device` ("cpu", "cuda") and the `form` of ops there (`form_of`).
 
+    With a teacher that is a model, the key of its training is in it.
+
     A source that cannot be told ("unknown-...") makes a key that no other process has.
     """
     content: dict[str, Any] = {
@@ -79,6 +82,10 @@ def measurement_key(
         "device": device,
         "form": form,
     }
+    taught_by = teacher_arch(arch, recipe, registry)
+    if taught_by is not None:
+        plain = recipe.untaught
+        content["teacher"] = measurement_key(taught_by, task, plain, seed, registry, device=device, form=form)
     return digest_of(content)
 
 

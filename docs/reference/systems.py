@@ -15,7 +15,7 @@ _PLACE = re.compile(r"(<!-- systems, written by make systems -->\n).*?(\n<!-- en
 def systems_table(page: str = "#{}") -> str:
     """One row a system: the name it runs by, the mixer, its rule, where it was published, how its state grows.
 
-    `page` is the address of a mixer's page, by its name.
+    `page` is the address of a mixer's page, by its name or by the ``folder`` of its plugin.
     """
     columns = ["system", "mixer", "family", "rule, in a line", "published", "state"]
     return table(
@@ -23,7 +23,7 @@ def systems_table(page: str = "#{}") -> str:
         (
             [
                 code(entry.name),
-                f"[{entry.mixer}]({page.format(entry.mixer)})",
+                f"[{entry.mixer}]({page.format(entry.mixer, folder=_folder(entry.mixer))})",
                 entry.family,
                 entry.rule,
                 entry.source,
@@ -32,6 +32,11 @@ def systems_table(page: str = "#{}") -> str:
             for entry in systems(registry())
         ),
     )
+
+
+def _folder(mixer: str) -> str:
+    """Of the plugin that has a mixer."""
+    return type(registry().mixer(mixer)).__module__.rpartition(".")[2]
 
 
 def systems_counted() -> str:
@@ -43,7 +48,7 @@ def systems_counted() -> str:
 
 def with_systems(markdown: str) -> str:
     """A page whose table of systems is today's; raises `ValueError` for one without its place."""
-    made = f"{systems_counted()}\n\n{systems_table('plugins/{}/README.md')}\n"
+    made = f"{systems_counted()}\n\n{systems_table('plugins/{folder}/README.md')}\n"
     found, count = _PLACE.subn(lambda place: f"{place[1]}{made}{place[2]}", markdown)
     if count != 1:
         raise ValueError(f"{count} places for the table of systems: keep the two comments that enclose it, once")

@@ -13,7 +13,7 @@ from .options import IndexedOptions
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
-    from .layer import IndexedAttention
+    from .layer import Indexed
 
 _BLOCKS = {"block_size": 8, "top_k": 3, "own": "block"}
 
@@ -29,6 +29,8 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "dsa": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5},
+        "dsa-mla": {"block_size": 1, "top_k": 32, "scorer": "relu", "rope": 0.5, "kv_rank": 64, "shared_dim": 16},
+        "glm5-next": {"block_size": 4, "top_k": 8, "scorer": "relu", "summary": "gated", "rope": 0.0, "kv_rank": 64},
         "qsa": {"block_size": 8, "top_k": 4, "scorer": "relu-sum", "summary": "mean"},
         "m3": {**_BLOCKS, "scorer": "group"},
         "topk": {"block_size": 1, "top_k": 32, "scorer": "attention", "learn": "none"},
@@ -47,6 +49,8 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
             "dsa-8": {"top_k": 8, "index_heads": 2, "index_dim": 6},
             "gated-blocks": {**_BLOCKS, "scorer": "attention", "summary": "softmax", "learn": "gates"},
             "gated-tokens": {"top_k": 8, "learn": "gates", "first": 2, "local": 3},
+            "latents-4": {"top_k": 4, "index_heads": 2, "index_dim": 6, "kv_rank": 6, "shared_dim": 4},
+            "pools-of-8": {"block_size": 8, "top_k": 2, "summary": "gated", "rope": 0.0, "own": "block", "local": 1},
             "mean-keys": {**_BLOCKS, "scorer": "attention", "summary": "mean", "learn": "none", "rope": 0.5},
             "keys-of-blocks": {"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "learn": "none"},
         },
@@ -67,10 +71,12 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     def state(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return indexed_state(options, shape)
 
-    def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> IndexedAttention:
+    def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> Indexed:
+        from .latents import IndexedLatents
         from .layer import IndexedAttention
 
-        return IndexedAttention(self, options, shape, layer)
+        kind = IndexedLatents if options.kv_rank else IndexedAttention
+        return kind(self, options, shape, layer)
 
     def dense_up_to(self, options: IndexedOptions, layer: LayerInfo) -> int:
         return dense_up_to(options)

@@ -16,18 +16,6 @@ from archsearch.ops.block_sparse import best_blocks, block_scores
 from .options import Rule
 
 
-def relu_scores(queries: Tensor, keys: Tensor, weights: Tensor | None = None) -> Tensor:
-    """sum_j w_j relu(q_j . k), `[B, 1, T, n]` in float32 at least, of queries `[B, T, J, I]` and keys `[B, n, I]`.
-
-    weights `[B, T, J]`; without them the plain sum. DeepSeek-V3.2, arXiv 2512.02556, equation 1.
-    """
-    dtype = torch.promote_types(queries.dtype, torch.float32)
-    hits = (queries.to(dtype).transpose(1, 2) @ keys.to(dtype)[:, None].mT).relu()
-    if weights is None:
-        return hits.sum(1, keepdim=True)
-    return torch.einsum("btj,bjtn->btn", weights.to(dtype), hits)[:, None]
-
-
 def group_scores(queries: Tensor, keys: Tensor) -> Tensor:
     """q_g . k, `[B, G, T, n]` in float32 at least, of queries `[B, T, G, I]` and keys `[B, n, I]`."""
     dtype = torch.promote_types(queries.dtype, torch.float32)
@@ -60,17 +48,6 @@ def candidates(positions: Tensor, blocks: int, rule: Rule) -> Tensor:
     """Which of the first `blocks` blocks a score is asked of, `[B, 1, T, blocks]`."""
     index = torch.arange(blocks, device=positions.device)
     return ((index >= rule.first) & (index < edges(positions, rule)[..., None]))[:, None]
-
-
-def best_mask(scores: Tensor, count: int) -> Tensor:
-    """The `count` of highest score as a mask like `scores` `[..., n]`; none whose score is -inf."""
-    finite = scores > -torch.inf
-    if count >= scores.shape[-1]:
-        return finite
-    least = scores.topk(count, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-    above, ties = scores > least, (scores == least) & finite
-    room = count - above.sum(-1, keepdim=True)
-    return above | (ties & (ties.cumsum(-1, dtype=torch.int32) <= room))
 
 
 def seen_blocks(best: Tensor, positions: Tensor, blocks: int, rule: Rule) -> Tensor:

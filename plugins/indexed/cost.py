@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from archsearch.attention_cost import (
-    kv_cache,
-    kv_traffic,
-    projection_flops,
-    projection_params,
-    rotary_dim,
-    softmax_flops,
-    visible_pairs,
-)
+from archsearch.attention_cost import rotary_dim, visible_pairs
 from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
 
+from .attended import (
+    attended_params,
+    attended_softmax,
+    attended_state,
+    attended_token,
+    attended_traffic,
+    score_width,
+)
 from .options import IndexedOptions
 
 
@@ -29,33 +29,40 @@ def choosers(options: IndexedOptions, shape: ModelShape) -> int:
 def indexed_params(options: IndexedOptions, shape: ModelShape) -> int:
     """Projections, and what scores: small heads with their key, weights and norms, or the weights of a pooling."""
     pool = shape.n_kv_heads * shape.head_dim if options.summary == "softmax" else 0
-    return projection_params(shape) + _index_weights(options, shape) + 2 * options.index_dim * options.indexes + pool
+    places = options.block_size * options.index_dim if options.summary == "gated" else 0
+    own = _index_weights(options, shape) + 2 * options.index_dim * options.indexes + pool + places
+    return attended_params(options, shape) + own
 
 
 def indexed_flops(options: IndexedOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
     """Projections, summaries, scores where there is a choice (in training always, where they are learnt), and softmax
     over the chosen keys; in training the divergence, and the dense weights that are its target."""
-    token = projection_flops(shape, rope=options.rope) + _index_token(options, shape) + _summary_token(options, shape)
+    token = attended_token(options, shape) + _index_token(options, shape) + _summary_token(options, shape)
     scored = _scored(options, phase, context)
     found = _score_flops(options, shape) * scored
     if phase == "decode":
-        return token + found + softmax_flops(seen_keys(options, context), shape)
-    found += token * context + softmax_flops(chosen_pairs(options, context), shape)
+        return token + found + attended_softmax(options, shape, phase, seen_keys(options, context))
+    found += token * context + attended_softmax(options, shape, phase, chosen_pairs(options, context))
     if phase == "train" and options.learn == "distilled":
         dense = visible_pairs(context)
-        found += Flops(matmul=2.0 * shape.head_dim, elementwise=5.0, exp=1.0) * (dense * shape.n_heads)
+        found += Flops(matmul=2.0 * score_width(options, shape), elementwise=5.0, exp=1.0) * (dense * shape.n_heads)
         found += Flops(elementwise=6.0, exp=1.0) * (scored * choosers(options, shape))
     return found
 
 
 def indexed_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
     """Keys and values, and what is scored: index keys, or summaries of blocks with the sums that they grow from."""
-    kv, width, size = kv_cache(shape), options.index_dim, options.block_size
+    kv, width, size = attended_state(options, shape), options.index_dim, options.block_size
     if options.indexes:
-        stride = size if options.summary == "mean" else 1
+        stride = size if options.summary in ("mean", "gated") else 1
         index = StateTensor(name="index", row_shape=(width,), dtype=shape.dtype, role="index", stride=stride)
         if stride == 1:
             return (*kv, index)
+        if options.summary == "gated":
+            raw = StateTensor(
+                name="raw", row_shape=(2, width), dtype=shape.dtype, role="recurrent", stride=1, cap=size - 1
+            )
+            return (*kv, index, raw)
         sums = StateTensor(name="sum", row_shape=(width,), dtype="float32", role="recurrent", base=1)
         return (*kv, index, sums, StateTensor(name="place", row_shape=(1,), dtype="int64", role="recurrent", base=1))
     heads = (shape.n_kv_heads, shape.head_dim)
@@ -78,10 +85,14 @@ def indexed_traffic(options: IndexedOptions, shape: ModelShape, *, context: int)
     apart = shape.n_heads // shape.n_kv_heads if options.scorer == "attention" else 1
     chosen = min(there, apart * options.top_k)
     always = seen_keys(options, context) - min(there, options.top_k) * size
-    kv = kv_traffic(always + chosen * size, shape)
+    kv = attended_traffic(options, shape, always + chosen * size)
     state = {row.name: row.row_bytes for row in indexed_state(options, shape)}
     completes = context % size == 0
-    if "index" in state:
+    if "raw" in state:  # keys and gates of the tokens that the next pool is made of
+        made = state["raw"] * (size - 1) if completes else 0
+        read = ranked * state["index"] + made
+        written = state["raw"] + (state["index"] if completes else 0)
+    elif "index" in state:
         rows = ranked if "sum" in state else ranked * size
         read = rows * state["index"] + state.get("sum", 0) + state.get("place", 0)
         written = (
@@ -158,7 +169,8 @@ def _index_weights(options: IndexedOptions, shape: ModelShape) -> int:
         return 0
     heads = index_heads(options, shape)
     weights = heads if options.scorer == "relu" else 0
-    return shape.d_model * ((heads + 1) * options.index_dim + weights)
+    keys = 2 if options.summary == "gated" else 1
+    return shape.d_model * ((heads + keys) * options.index_dim + weights)
 
 
 def _index_token(options: IndexedOptions, shape: ModelShape) -> Flops:
@@ -174,7 +186,10 @@ def _index_token(options: IndexedOptions, shape: ModelShape) -> Flops:
 def _summary_token(options: IndexedOptions, shape: ModelShape) -> Flops:
     """What a token adds to the summary of its block."""
     if options.indexes:
-        return Flops(elementwise=float(options.index_dim) if options.summary == "mean" else 0.0)
+        width = float(options.index_dim)
+        return {"mean": Flops(elementwise=width), "gated": Flops(elementwise=6 * width, exp=width)}.get(
+            options.summary, Flops()
+        )
     key = float(shape.n_kv_heads * shape.head_dim)
     return {
         "none": Flops(),

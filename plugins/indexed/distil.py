@@ -1,97 +1,30 @@
-"""Distillation: a scorer learns to put its blocks as attention weighs them, queries a piece at a time."""
+"""Distillation: a scorer learns to put its blocks as attention weighs their keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from archsearch.ops.softmax import scale_of
+from archsearch.ops.divergence import Piecewise, block_mass
+from archsearch.ops.divergence import divergence as of_blocks
 
 from .choice import candidates
-from .ops import pieces
 from .options import Rule
-
-LONGEST = 128
-"""Queries of a piece at most, so that what comes after them is left out."""
-Piecewise = Callable[..., Tensor]
-"""Scores `[B, Hc, t, n]` of a slice of queries, from the tensors that the scores are made of."""
 
 
 def divergence(
     score: Piecewise, leaves: Sequence[Tensor], target: Callable[[slice], Tensor], positions: Tensor, rule: Rule
 ) -> Tensor:
-    """Sum over queries of KL(target || softmax of the scores) over a query's candidates, the mean over choosers.
+    """`archsearch.ops.divergence.divergence` over the candidates of queries at `positions` `[B, T]`.
 
-    ``score(part, *leaves)`` gives scores; gradients reach `leaves` alone, and are made with the value, so that no more
-    than one piece is held. ``target(part)`` `[B, 1 or Hc, t, S]` weighs the keys up to the end of the slice; that of a
-    block is the sum over its keys, and the candidates' sum to 1 or, where nothing falls on them, count nothing.
-    DeepSeek-V3.2, arXiv 2512.02556, equation 3.
+    ``target(part)`` `[B, 1 or Hc, t, S]` weighs the keys up to the end of the slice; a block has the sum over its keys.
     """
 
-    def loss(part: slice, *tensors: Tensor) -> Tensor:
-        scores = score(part, *tensors)
-        return _divergence(scores, target(part), candidates(positions[:, part], scores.shape[-1], rule), rule)
+    def mass(part: slice, blocks: int) -> Tensor:
+        return block_mass(target(part), rule.block_size, blocks)
 
-    held = positions.shape[0] * leaves[0].shape[2] * (leaves[1].shape[1] + 1)
-    value: Tensor = _WithGradients.apply(loss, pieces(positions.shape[1], held, longest=LONGEST), *leaves)  # type: ignore[no-untyped-call]
-    return value
+    def allowed(part: slice, blocks: int) -> Tensor:
+        return candidates(positions[:, part], blocks, rule)
 
-
-def _divergence(scores: Tensor, weights: Tensor, allowed: Tensor, rule: Rule) -> Tensor:
-    mass = _of_blocks(weights, rule.block_size, scores.shape[-1]).masked_fill(~allowed, 0.0)
-    total = mass.sum(-1, keepdim=True)
-    wanted = mass / total.clamp(min=torch.finfo(mass.dtype).tiny)
-    learnt = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).log_softmax(-1)
-    found: Tensor = (torch.xlogy(wanted, wanted) - wanted * learnt).sum((0, 2, 3)).mean()
-    return found
-
-
-def _of_blocks(weights: Tensor, block_size: int, blocks: int) -> Tensor:
-    """Sums `[..., blocks]` over the keys `[..., S]` of each of the first `blocks`."""
-    keys = blocks * block_size
-    fitted = F.pad(weights, (0, max(0, keys - weights.shape[-1])))[..., :keys]
-    return torch.unflatten(fitted, -1, (blocks, block_size)).sum(-1)
-
-
-def dense_weights(q: Tensor, k: Tensor, positions: Tensor, choosers: int) -> Tensor:
-    """What full attention of q `[B, t, Hq, D]` at `positions` weighs, the mean over the heads of a chooser.
-
-    `[B, choosers, t, S]` in float32, without gradients.
-    """
-    with torch.no_grad():
-        grouped = torch.unflatten(q.float(), 2, (k.shape[2], -1))
-        logits = torch.einsum("bthgd,bshd->bhgts", grouped, k.float()).flatten(1, 2) * scale_of(q, None)
-        hidden = torch.arange(k.shape[1], device=q.device) > positions[:, None, :, None]
-        weights = logits.masked_fill(hidden, -torch.inf).softmax(-1)
-        return torch.unflatten(weights, 1, (choosers, -1)).mean(2)
-
-
-class _WithGradients(torch.autograd.Function):
-    """The sum of a loss over pieces, with its gradients made beside it, piece by piece."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Callable[..., Tensor], parts: list[slice], *leaves: Tensor) -> Tensor:
-        wanted = [index for index, leaf in enumerate(leaves) if ctx.needs_input_grad[index + 2]]
-        total = leaves[0].new_zeros((), dtype=torch.promote_types(leaves[0].dtype, torch.float32))
-        sums = {index: torch.zeros_like(leaves[index]) for index in wanted}
-        for part in parts:
-            with torch.set_grad_enabled(bool(wanted)):
-                inputs = [leaf.detach().requires_grad_(index in sums) for index, leaf in enumerate(leaves)]
-                value = loss(part, *inputs)
-                found = torch.autograd.grad(value, [inputs[index] for index in wanted]) if wanted else ()
-            for index, gradient in zip(wanted, found, strict=True):
-                sums[index] += gradient
-            total += value.detach()
-        ctx.save_for_backward(*sums.values())
-        ctx.wanted, ctx.count = wanted, len(leaves)
-        return total
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found = dict(zip(ctx.wanted, ctx.saved_tensors, strict=True))
-        return None, None, *(grad.to(found[i].dtype) * found[i] if i in found else None for i in range(ctx.count))
+    return of_blocks(score, leaves, mass, allowed, positions.shape[1])

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
-from archsearch.model import Context, MixerState
+from archsearch.model import Context, Mixer, MixerState
 from archsearch.model.attention import AttentionMixer, token_indices
 from archsearch.ops.cache import write_rows
+from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
 
 from .cost import choosers
-from .distil import dense_weights, divergence
+from .distil import divergence
 from .ops import Choice, indexed_attention
 from .options import IndexedOptions
 from .scorers import Tokens, scorer_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
+class Read:
     """T tokens at ``order`` `[B, T]` of their sequences: what they ask, and the cache with them.
 
     ``q`` `[B, T, Hq, D]`; ``k``, ``v`` `[B, S, Hkv, D]` of the rows that are filled; ``asked`` of the scorer, and
@@ -39,16 +40,34 @@ class _Read:
     after: MixerState
 
 
-class IndexedAttention(AttentionMixer):
-    """Scores, the blocks that they choose, and attention over these alone, in every form.
+class Indexed(Mixer):
+    """Scores, the blocks that they choose, and attention over these alone, in every form; a subclass says what is
+    attended to, by `made`, `attended`, `mixed` and `output`.
 
-    With ``learn="distilled"`` no gradient of the output reaches the scorer, and none of the scorer's loss the input.
+    With ``learn="distilled"`` no gradient of the output reaches the scorer, and none of the scorer's loss the input;
+    while a teacher has the dense stage on, training attends to everything.
     """
 
-    def __init__(self, plugin: MixerPlugin[Any], options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> None:
-        super().__init__(plugin, options, shape, layer, rope=options.rope)
+    def choose_by(self, options: IndexedOptions, shape: ModelShape) -> None:
+        """Builds what scores."""
         self.rule, self.choosers, self.learn = options.rule, choosers(options, shape), options.learn
         self.scorer = scorer_of(options, shape)
+
+    def made(self, x: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Queries `[B, T, Hq, D]`, and what the cache keeps of the tokens `x` `[B, T, D]` at `positions` `[B, T]`."""
+        raise NotImplementedError
+
+    def attended(self, q: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of the filled `rows` `[B, S, ...]` of the cache, in the dtype of q."""
+        raise NotImplementedError
+
+    def mixed(self, o: Tensor, read: Read) -> Tensor:
+        """Values `[B, T, Hq, D]` of what attention mixed, `[B, T, Hq, Dv]`."""
+        return o
+
+    def output(self, o: Tensor) -> Tensor:
+        """Heads `[B, T, Hq, Dv]` to the model `[B, T, D]`."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         """`[B, T, D]` to `[B, T, D]`; raises `SpecError` past the capacity, or for packed sequences with a state."""
@@ -75,43 +94,45 @@ class IndexedAttention(AttentionMixer):
         positions, tokens = ctx.positions_of(x), x.shape[1]
         lengths = [tokens] if ctx.cu_seqlens is None else packed_lengths(ctx.cu_seqlens, tokens)
         learning = self.training and self.learn == "distilled"
+        dense = learning and ctx.teacher is not None and ctx.teacher.dense
         taught = ctx.teacher.attention(self.layer.index) if learning and ctx.teacher is not None else None
         outputs, losses, end = list[Tensor](), list[Tensor](), 0
         for length in filter(None, lengths):
             span, end = slice(end, end + length), end + length
             read = self._read(x[:, span], positions[:, span], None)
-            outputs.append(self._attend(read))
+            outputs.append(self._attend(read, dense=dense))
             if learning:
                 losses.append(self._loss(read, None if taught is None else taught[:, None, span, span]))
         if losses:
             ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
-        return torch.cat(outputs, dim=1) if outputs else x.new_zeros(x.shape[0], 0, self.n_heads, self.head_dim)
+        return torch.cat(outputs, dim=1) if outputs else self.made(x, positions)[0][..., : self.shape.head_dim]
 
-    def _read(self, x: Tensor, positions: Tensor, state: MixerState | None) -> _Read:
+    def _read(self, x: Tensor, positions: Tensor, state: MixerState | None) -> Read:
         """`x` `[B, T, D]` at `positions` `[B, T]`, after a state or, without one, as whole sequences."""
-        q, k, v = self.project(x, positions)
+        q, rows = self.made(x, positions)
         fresh, count = state is None, x.shape[1]
         state = self.init_state(len(x), count, dtype=x.dtype, device=x.device) if state is None else state
         order, kept = token_indices(state, count), state.tensors
-        tensors = {name: rows if fresh else write_rows(kept[name], order, rows) for name, rows in (("k", k), ("v", v))}
-        new = Tokens(x, q, tensors["k"], positions=positions, order=order, lengths=state.lengths, fresh=fresh)
+        tensors = {name: new if fresh else write_rows(kept[name], order, new) for name, new in rows.items()}
+        new = Tokens(x, q, tensors.get("k", q), positions=positions, order=order, lengths=state.lengths, fresh=fresh)
         with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
             asked = self.scorer.ask(new)
             scored = self.scorer.remember(new, kept) if count else {}
         after = state.after({**kept, **tensors, **scored}, count)
-        k, v = (after.tensors[name][:, : after.most].to(q.dtype) for name in ("k", "v"))
+        q, k, v = self.attended(q, {name: after.tensors[name][:, : after.most].to(q.dtype) for name in rows})
         units = self.scorer.units(after.tensors, self.rule.edge(after.most - 1)).to(q.dtype)
-        return _Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after)
+        return Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after)
 
-    def _attend(self, read: _Read) -> Tensor:
-        """`[B, T, Hq, D]`; nothing is scored where every candidate is taken as it is."""
-        there, gated = self.rule.edge(read.after.most - 1) - self.rule.first, self.learn == "gates"
-        ranked = there > (0 if gated else self.rule.top_k)
+    def _attend(self, read: Read, *, dense: bool = False) -> Tensor:
+        """`[B, T, Hq, D]`; nothing is scored where every candidate is taken as it is, as in the `dense` stage."""
+        rule = replace(self.rule, top_k=max(self.rule.top_k, read.after.most)) if dense else self.rule
+        there, gated = rule.edge(read.after.most - 1) - rule.first, self.learn == "gates"
+        ranked = there > (0 if gated else rule.top_k)
         asked, *more = read.asked
         before = read.after.most - read.q.shape[1]
         scores = (lambda part: self._score(part, before, asked, read.units, *more)) if ranked else None
-        choice = Choice(rule=self.rule, scores=scores, choosers=self.choosers if ranked else 1, gated=gated)
-        return indexed_attention(read.q, read.k, read.v, read.order, choice)
+        choice = Choice(rule=rule, scores=scores, choosers=self.choosers if ranked else 1, gated=gated)
+        return self.mixed(indexed_attention(read.q, read.k, read.v, read.order, choice), read)
 
     def _score(self, part: slice, before: int, asked: Tensor, units: Tensor, *more: Tensor) -> Tensor:
         """Scores of a slice of the tokens that come after `before` others at most, of the blocks that those may see."""
@@ -119,7 +140,7 @@ class IndexedAttention(AttentionMixer):
         scores: Tensor = self.scorer.score(part, asked, units[:, :rows], *more)
         return scores
 
-    def _loss(self, read: _Read, taught: Tensor | None) -> Tensor:
+    def _loss(self, read: Read, taught: Tensor | None) -> Tensor:
         """The divergence of what the scorer says from what is `taught` `[B, 1, T, T]`, else from what the layer's own
         queries and keys attend to where nothing is dropped; of whole sequences, summed over the tokens."""
         q, k = read.q.detach(), read.k.detach()
@@ -127,10 +148,29 @@ class IndexedAttention(AttentionMixer):
         def target(part: slice) -> Tensor:
             if taught is not None:
                 return taught[:, :, part, : part.stop].float()
-            return dense_weights(q[:, part], k[:, : part.stop], read.order[:, part], self.choosers)
+            seen = torch.arange(part.stop, device=q.device) <= read.order[:, None, part, None]
+            return dense_weights(q[:, part], k[:, : part.stop], seen, self.choosers)
 
         def score(part: slice, *leaves: Tensor) -> Tensor:
             return self._score(part, 0, *leaves)
 
         asked, *more = read.asked
         return divergence(score, (asked, read.units, *more), target, read.order, self.rule)
+
+
+class IndexedAttention(Indexed, AttentionMixer):
+    """Over keys and values of heads."""
+
+    def __init__(self, plugin: MixerPlugin[Any], options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> None:
+        AttentionMixer.__init__(self, plugin, options, shape, layer, rope=options.rope)
+        self.choose_by(options, shape)
+
+    def made(self, x: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        q, k, v = self.project(x, positions)
+        return q, {"k": k, "v": v}
+
+    def attended(self, q: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        return q, rows["k"], rows["v"]
+
+    def output(self, o: Tensor) -> Tensor:
+        return AttentionMixer.output(self, o)

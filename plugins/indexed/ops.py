@@ -13,16 +13,16 @@ from torch.utils.checkpoint import checkpoint
 from archsearch.ops.block_sparse import additive_mask, few_keys
 from archsearch.ops.block_tiles import attend_blocks
 from archsearch.ops.impl import choose_impl
+from archsearch.ops.index_scores import best_mask
 from archsearch.ops.laid_out import LaidOut
+from archsearch.ops.pieces import pieces
 from archsearch.ops.softmax import masked_attention, scale_of
 
-from .choice import best_mask, candidates, chosen_blocks, seen_blocks
+from .choice import candidates, chosen_blocks, seen_blocks
 from .options import Rule
 
 OP = "indexed_attention"
 WHY = "a mask over few keys, chosen rows or tiles of chosen blocks over many"
-PIECE_ELEMENTS = 2**22
-"""Scores, or numbers of gathered keys, that are worked on at a time."""
 PIECE_TOKENS = 256
 """Queries of a piece at most, so that keys after them are left out."""
 KEYS_A_ROW = 64
@@ -74,12 +74,6 @@ def indexed_attention(
         found = [chosen_blocks(_asked(choice, part), positions[:, part], choice.rule) for part in parts]
         blocks = _for_key_heads(torch.cat(found, dim=2), k.shape[2])
     return attend_blocks(q, k, v, blocks, positions, block_size=choice.rule.block_size, scale=scale_of(q, None))
-
-
-def pieces(tokens: int, elements: int, longest: int) -> list[slice]:
-    """Slices of `tokens`, of each of which `elements` are held at a time, and of `longest` tokens at most."""
-    step = min(longest, max(1, PIECE_ELEMENTS // max(1, elements)))
-    return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 
 def _piecewise(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, choice: Choice) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from archsearch import MixerOptions, Tunable
 
 Scorer = Literal["attention", "relu", "relu-sum", "group"]
-Summary = Literal["none", "mean", "minmax", "softmax", "representative"]
+Summary = Literal["none", "mean", "gated", "minmax", "softmax", "representative"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,15 @@ class IndexedOptions(MixerOptions):
     summed with weights; "relu-sum": summed without; "group": one small head for each key head.
     ``index_heads``: small heads of "relu" and "relu-sum".
     ``index_dim``: channels of a small head and of the one index key that they share.
-    ``summary``: what stands for the keys of a block: "none": each key, the best counts; "mean"; "minmax": the least and
-    greatest of each channel; "softmax": a mean with learned weights; "representative": the keys that the next block
-    asked most for.
+    ``summary``: what stands for the keys of a block: "none": each key, the best counts; "mean"; "gated": index keys
+    weighted by channel; "minmax": the least and greatest of each channel; "softmax": a mean with learned weights;
+    "representative": the keys that the next block asked most for.
     ``representatives``: how many those are.
     ``learn``: how a scorer learns: "distilled" from attention; "gates": the logits of a chosen block get the logarithm
     of the sigmoid of its score; "none".
     ``rope``: share of a head's channels that are rotated by their position, of small heads too.
+    ``kv_rank``: numbers of the latent that keys and values of all heads are made from; 0 for keys and values of heads.
+    ``shared_dim``: channels of the key that all heads share beside a latent, all rotated unless rope is 0.
     """
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(1, 8, 16)] = 1
@@ -70,6 +72,8 @@ class IndexedOptions(MixerOptions):
     representatives: int = Field(default=2, ge=1, le=2**16)
     learn: Literal["none", "gates", "distilled"] = "distilled"
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 1.0
+    kv_rank: int = Field(default=0, ge=0, le=2**16)
+    shared_dim: int = Field(default=0, ge=0, le=2**16)
 
     @property
     def rule(self) -> Rule:
@@ -88,6 +92,11 @@ class IndexedOptions(MixerOptions):
         return self.scorer != "attention"
 
     @property
+    def shared_rope(self) -> float:
+        """Share of the shared key's channels that are rotated."""
+        return 1.0 if self.rope else 0.0
+
+    @property
     def trains(self) -> bool:
         """Whether training needs every score, for a loss or a gate."""
         return self.learn != "none"
@@ -102,8 +111,20 @@ class IndexedOptions(MixerOptions):
                 f'summary="{self.summary}" of blocks of one token: use summary="none", or block_size above 1',
             ),
             (
-                self.indexes and self.summary not in ("none", "mean"),
+                self.indexes and self.summary not in ("none", "mean", "gated"),
                 f'summary="{self.summary}" is of keys of attention: use scorer="attention", or summary="mean"',
+            ),
+            (
+                self.summary == "gated" and (not self.indexes or self.rope > 0),
+                'summary="gated" is of index keys without positions: use scorer="relu" and rope=0',
+            ),
+            (
+                self.kv_rank > 0 and self.scorer not in ("relu", "relu-sum"),
+                f'scorer="{self.scorer}" needs keys of heads, and latents have none: use scorer="relu", or kv_rank=0',
+            ),
+            (
+                self.shared_dim > 0 and not self.kv_rank,
+                "shared_dim is of a key beside latents: use kv_rank above 0, or shared_dim=0",
             ),
             (
                 not self.indexes and self.block_size > 1 and self.own == "tail",

@@ -11,22 +11,15 @@ from archsearch.mixer import ModelShape
 from archsearch.model.attention import normed
 from archsearch.ops.block_sparse import block_scores
 from archsearch.ops.cache import write_rows
+from archsearch.ops.completed import first_positions, touched, write_complete
+from archsearch.ops.index_scores import relu_scores
+from archsearch.ops.rings import in_order, written
 from archsearch.ops.rotary import Rotary
 
-from .choice import best_of_block, bound_scores, group_scores, relu_scores
+from .choice import best_of_block, bound_scores, group_scores
 from .cost import index_heads
 from .options import IndexedOptions
-from .summaries import (
-    block_sums,
-    bounds,
-    first_positions,
-    means,
-    pooled,
-    representatives,
-    touched,
-    write_blocks,
-    write_complete,
-)
+from .summaries import block_sums, bounds, means, pooled, representatives, write_blocks
 
 
 @dataclass(frozen=True)
@@ -203,10 +196,46 @@ class BlockIndexer(Indexer):
         return self._products(part, q, units, *more)
 
 
+class PooledIndexer(Indexer):
+    """The same over one pool of the keys of a complete block: a mean that is weighted, each channel by itself, by the
+    softmax over the block of W_g x and a learned bias for each place (GLM-5.3-Flash).
+
+    Beside the pools the keys and gates of the incomplete block are kept.
+    """
+
+    def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
+        super().__init__(options, shape)
+        self.gate = nn.Linear(shape.d_model, options.index_dim, bias=False)
+        self.bias = nn.Parameter(torch.zeros(options.block_size, options.index_dim))
+
+    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        x, ring, size = self._seen(new), kept["raw"], self.block_size
+        raw = torch.stack((self.finished(self.key(x), new.positions), self.gate(x)), dim=2)
+        blocks, complete = touched(new.lengths, new.order.shape[1], size)
+        rows = in_order(ring, raw, new.lengths)
+        place = blocks[..., None] * size + torch.arange(size, device=x.device)
+        place = (place - new.lengths[:, None, None] + ring.shape[1]).clamp(0, rows.shape[1] - 1)
+        keys, gates = rows[torch.arange(len(x), device=x.device)[:, None, None], place].unbind(3)
+        wide = torch.promote_types(gates.dtype, torch.float32)
+        weights = (gates.to(wide) + self.bias.to(wide)).softmax(2).to(keys.dtype)
+        pools = write_complete(kept["index"], blocks, complete, (weights * keys).sum(2))
+        return {"index": pools, "raw": written(ring, raw, new.lengths)}
+
+    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
+        return tensors["index"][:, :blocks]
+
+    def rows(self, blocks: int) -> int:
+        return blocks
+
+    def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
+        return self._products(part, q, units, *more)
+
+
 def scorer_of(options: IndexedOptions, shape: ModelShape) -> Scorer:
     """The scorer that the options ask for."""
     if options.scorer != "attention":
-        return (BlockIndexer if options.summary == "mean" else Indexer)(options, shape)
+        kinds = {"mean": BlockIndexer, "gated": PooledIndexer}
+        return kinds.get(options.summary, Indexer)(options, shape)
     if options.summary == "representative":
         return RepresentativeScorer(options, shape)
     return (Scorer if options.summary == "none" else SummaryScorer)(options, shape)

@@ -10,28 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from archsearch.ops.cache import write_rows
-
-
-def touched(lengths: Tensor, count: int, block_size: int) -> tuple[Tensor, Tensor]:
-    """Blocks `[B, m]` among which are those that `count` new tokens complete, and whether they do."""
-    index = torch.arange((count + block_size - 1) // block_size, device=lengths.device)
-    blocks = (lengths // block_size)[:, None] + index
-    return blocks, (blocks + 1) * block_size <= (lengths + count)[:, None]
-
-
-def write_complete(cache: Tensor, blocks: Tensor, complete: Tensor, new: Tensor) -> Tensor:
-    """`cache` with `new` `[B, m, ...]` at `blocks` `[B, m]` where `complete`; other rows stay as they are."""
-    old = cache[torch.arange(len(cache), device=cache.device)[:, None], blocks]
-    where = complete.view(*complete.shape, *[1] * (new.dim() - 2))
-    return write_rows(cache, blocks, torch.where(where, new.to(cache.dtype), old))
-
-
-def rows_of(x: Tensor, blocks: Tensor, block_size: int) -> Tensor:
-    """The rows `[B, m, block_size, ...]` of x `[B, S, ...]` of `blocks` `[B, m]`; past its end the last again."""
-    rows = blocks[..., None] * block_size + torch.arange(block_size, device=x.device)
-    sequence = torch.arange(len(x), device=x.device)[:, None, None]
-    return x[sequence, rows.clamp(0, x.shape[1] - 1)]
+from archsearch.ops.completed import rows_of, touched, write_complete
 
 
 def write_blocks(
@@ -95,14 +74,3 @@ def block_sums(pool: Tensor, new: Tensor, lengths: Tensor, block_size: int) -> t
     begun = (lengths % block_size > 0).view(batch, *[1] * (new.dim() - 1))
     sums = torch.cat((sums[:, :1] + torch.where(begun, pool, 0.0), sums[:, 1:]), dim=1)
     return sums, sums[torch.arange(batch, device=new.device), index[:, -1]][:, None]
-
-
-def first_positions(place: Tensor, positions: Tensor, lengths: Tensor, block_size: int) -> Tensor:
-    """Positions of the first token of each touched block, `[B, m + 1]`; ``place`` `[B, 1]` is that of one begun before.
-
-    positions `[B, T]` of the new tokens, T at least 1.
-    """
-    count = positions.shape[1]
-    index = torch.arange((count + block_size - 1) // block_size + 1, device=positions.device)
-    start = index * block_size - (lengths % block_size)[:, None]
-    return torch.where(start < 0, place, positions.gather(1, start.clamp(0, count - 1)))

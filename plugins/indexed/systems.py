@@ -11,6 +11,11 @@ SYSTEMS: Mapping[str, System] = {
         rule="softmax over the k tokens that small rectified heads score best, taught by attention",
         source="arXiv 2512.02556",
     ),
+    "dsa-mla": System(rule="the same over the latents of MLA", source="arXiv 2512.02556"),
+    "glm5-next": System(
+        rule="softmax over the latents of the pools whose gated index key answers rectified heads best, and the tail",
+        source="GLM-5.3-Flash's released code",
+    ),
     "qsa": System(
         rule="softmax over the blocks whose pooled index key answers rectified heads best, and the tail",
         source="Qwen4-Exp's released code",

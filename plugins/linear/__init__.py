@@ -10,7 +10,9 @@ from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from . import cost
-from .options import PRESETS, LinearOptions
+from .additive import memories_cost
+from .options import LinearOptions
+from .presets import PRESETS
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -45,22 +47,25 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return cost.params(options, shape)
 
+    def active_params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return cost.params(options, shape) - memories_cost.idle_params(options, shape)
+
     def flops(
         self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
     ) -> Flops:
         return cost.flops(options, shape, phase=phase, context=context)
 
     def traffic(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
-        moved = float(sum(tensor.nbytes(context) for tensor in cost.state(options, shape)))
-        return Traffic(read_bytes=moved, written_bytes=moved)
+        return cost.traffic(options, shape, context=context)
 
     def state(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return cost.state(options, shape)
 
     def build(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> LinearMixer:
+        from .additive.memories import MemoriesMixer
         from .layer import LinearMixer
 
-        return LinearMixer(self, options, shape, layer)
+        return (MemoriesMixer if options.memories else LinearMixer)(self, options, shape, layer)
 
 
 @hookimpl

@@ -82,6 +82,7 @@ TASKS = {
     "copying": ("seq_len", "items", "symbols", "noise_tokens"),
     "mqar": ("seq_len", "pairs", "rewrites", "keys", "values", "noise_tokens"),
     "multihop": ("seq_len", "hops", "chains", "distractors", "variables", "values", "noise_tokens"),
+    "state_tracking": ("seq_len", "moved"),
     "niah": ("seq_len", "needles", "answer_len", "symbols", "names", "noise_tokens", "max_bytes"),
 }
 

@@ -60,8 +60,24 @@ def report_of(registry: Registry, name: str) -> PluginReport:
 
 
 MIXERS = {
-    *("conv", "full", "indexed", "latent", "linear", "memory", "moba", "none", "nsa", "parallel", "sliding", "ssm"),
-    *("static", "simplicial"),
+    "compressed",
+    "conv",
+    "evicting",
+    "full",
+    "indexed",
+    "latent",
+    "linear",
+    "memory",
+    "moba",
+    "none",
+    "nsa",
+    "parallel",
+    "shared",
+    "simplicial",
+    "sliding",
+    "ssm",
+    "static",
+    "zorder",
 }
 """The built-in plugins of mixers."""
 

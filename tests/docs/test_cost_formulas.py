@@ -47,6 +47,8 @@ LAYERS = [
     "nsa(block_size=16, top_k=1, window=8)",
     "nsa(block_size=32, top_k=2, window=400)",
     *("linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda"),
+    *("gated-retention", "hgrn2", "rwkv6", "mlstm", "performer"),
+    *("log-linear-mamba2", "log-linear-gated-deltanet", "mom", "gla(memories=3, memories_used=1)"),
     *("kda-bounded", "olmo-hybrid", "gated-deltaproduct", "gated-deltanet-2", "comba", "rwkv7"),
     "linear(update=delta, steps=3, static_shift=true, initial_state=learned)",
     "linear(decay=head, output_bonus=true, static_shift=true, initial_state=learned, output_gate=none)",

@@ -9,12 +9,10 @@ import pytest
 import torch
 from archsearch_plugins.indexed import IndexedPlugin, ops
 from archsearch_plugins.indexed.choice import (
-    best_mask,
     best_of_block,
     bound_scores,
     chosen_blocks,
     group_scores,
-    relu_scores,
 )
 from archsearch_plugins.indexed.cost import chosen_pairs, indexed_flops, seen_keys
 from archsearch_plugins.indexed.ops import Choice, indexed_attention
@@ -29,6 +27,7 @@ from archsearch.errors import OptionsError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
 from archsearch.ops import block_sparse
+from archsearch.ops.index_scores import best_mask, relu_scores
 from archsearch.ops.laid_out import LaidOut
 from archsearch.testing import MixerConformance
 from archsearch.testing.case import Case
@@ -177,7 +176,11 @@ def layer_of(values: dict[str, Any], shape: ModelShape = SHAPE) -> Any:
     return PLUGIN.build(PLUGIN.parse_options(values), shape, LAYER).eval()
 
 
-@pytest.mark.parametrize("preset", PLUGIN.presets)
+HEAD_KEYS = {name: values for name, values in PLUGIN.presets.items() if "kv_rank" not in values}
+"""Presets that attend to keys of heads."""
+
+
+@pytest.mark.parametrize("preset", HEAD_KEYS)
 def test_with_everything_chosen_it_is_full_attention(preset: str, registry: Any) -> None:
     ours, full = layer_of({**PLUGIN.presets[preset], "top_k": 64}), registry.mixer("full")
     theirs = full.build(full.parse_options({"rope": ours.options.rope}), SHAPE, LAYER)
@@ -217,10 +220,10 @@ def test_exact_top_k_loses_the_least_weight() -> None:
 
 
 class FakeTeacher:
-    """Attends to the first token of a row, half, and evenly to the rest."""
+    """Says what it is given, of every layer."""
 
-    def __init__(self, weights: Tensor | None) -> None:
-        self.weights, self.asked = weights, []
+    def __init__(self, weights: Tensor | None, *, dense: bool = False) -> None:
+        self.weights, self.asked, self.dense = weights, [], dense
 
     def attention(self, layer: int) -> Tensor | None:
         self.asked.append(layer)
@@ -315,7 +318,7 @@ def test_no_loss_is_added_where_nothing_is_learnt_or_in_evaluation() -> None:
 
 
 COSTED = {
-    **PLUGIN.presets,
+    **HEAD_KEYS,
     "small-dsa": {"top_k": 5},
     "local": {"block_size": 4, "top_k": 2, "own": "block", "local": 2, "first": 1, "scorer": "group"},
 }
@@ -370,6 +373,9 @@ def test_matmul_flops_are_those_of_explicit_products(values: dict[str, Any]) -> 
         ({"learn": "none"}, "as they were drawn"),
         ({"scorer": "attention"}, "weights of its own"),
         ({"block_size": 8, "own": "block", "scorer": "attention", "summary": "minmax", "learn": "gates"}, "no logits"),
+        ({"block_size": 8, "summary": "gated"}, "rope=0"),
+        ({"kv_rank": 8, "scorer": "group"}, "kv_rank=0"),
+        ({"shared_dim": 8}, "kv_rank above 0"),
         ({"top_k": 0}, "greater than or equal"),
         ({"scorer": "cosine"}, "scorer"),
     ],

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.indexed import IndexedPlugin
-from archsearch_plugins.indexed.choice import best_mask, candidates, seen_blocks
+from archsearch_plugins.indexed.choice import candidates, seen_blocks
 from archsearch_plugins.indexed.scorers import Tokens
 from torch import Tensor
 
 from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.ops.index_scores import best_mask
 
 pytestmark = [pytest.mark.arena, pytest.mark.filterwarnings("ignore")]
 

@@ -41,7 +41,9 @@ ASSIGNMENT = Assignment(
 )
 
 
-def assignment(runs: list[tuple[str, int]], tmp_path: Any, **recipe: Any) -> Assignment:
+def assignment(
+    runs: list[tuple[str, int]], tmp_path: Any, pattern: str = "sliding(window=8)", **recipe: Any
+) -> Assignment:
     registry = load_registry()
     task = resolve_task("mqar:easy", registry)
     from archsearch.arch import ArchSpec, ModelSpec
@@ -49,7 +51,7 @@ def assignment(runs: list[tuple[str, int]], tmp_path: Any, **recipe: Any) -> Ass
     model = ModelSpec(d_model=16, n_heads=1, channel_mixer="none", vocab_size=task.vocab_size)
     return Assignment(
         trial=1,
-        arch=ArchSpec.parse("sliding(window=8)", registry, model).to_json(),
+        arch=ArchSpec.parse(pattern, registry, model).to_json(),
         tasks={"mqar": task.to_json()},
         recipe={"steps": 2, "eval_every": 2, **recipe},
         runs=runs,
@@ -93,6 +95,21 @@ def test_an_actor_trains_one_trial_after_another(tmp_path: Any) -> None:
     again = json.loads(results(actor)[-1]["measurement"])
     assert again["test"] == found[0]["test"]
     assert again["key"] == found[0]["key"]
+
+
+def test_a_teacher_of_one_trial_is_found_by_the_next_on_another_worker(tmp_path: Any) -> None:
+    taught = {"pattern": "dsa(top_k=4, index_heads=1, index_dim=4)", "teacher": "full(rope=0.5)"}
+    steps, found = [], []
+    for trial in (1, 2):
+        actor = object.__new__(TrialActor)
+        made = assignment([("mqar", 0)], tmp_path, **taught)
+        actor.setup(dataclasses.replace(made, trial=trial).to_config())
+        told = results(actor)
+        steps.append(told[-1]["total_steps"])
+        found.append(json.loads(told[-1]["measurement"]))
+    assert steps == [4, 2]
+    assert found[0]["test"] == found[1]["test"]
+    assert [file.name[:8] for file in tmp_path.iterdir()] == ["teacher-"]
 
 
 def test_a_diverged_run_ends_its_trial(tmp_path: Any) -> None:

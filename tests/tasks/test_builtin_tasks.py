@@ -9,6 +9,7 @@ from archsearch.tasks.copying import Copying
 from archsearch.tasks.mqar import Mqar
 from archsearch.tasks.multihop import Multihop
 from archsearch.tasks.niah import Niah
+from archsearch.tasks.state_tracking import StateTracking
 from archsearch.tasks.text import Text
 from archsearch.testing import TaskConformance
 
@@ -35,6 +36,11 @@ class TestMultihop(TaskConformance):
 
 class TestNiah(TaskConformance):
     task = Niah
+
+
+class TestStateTracking(TaskConformance):
+    task = StateTracking
+    cases: ClassVar = {"three-cycles": {"group": "a5", "seq_len": 24, "moved": 3}}
 
 
 class TestText(TaskConformance):

@@ -32,7 +32,7 @@ def nothing_lost(batch: Batch) -> np.ndarray:
 
 
 def test_the_built_in_tasks_are_these() -> None:
-    assert DEFAULTS == ["copying", "mqar", "multihop", "niah", "text"]
+    assert DEFAULTS == ["copying", "mqar", "multihop", "niah", "state_tracking", "text"]
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -146,6 +146,8 @@ ERRORS = {
     "multihop:hop4(chains=20)": r"21 chains of 4 hops need 84 variables, and variables = 64",
     "multihop:hop2(seq_len=40)": r"12 assignments take 36 positions and 8 questions 16: more than seq_len = 40",
     "copying:easy(items=40)": r"40 items are read and written, which takes 80 positions: raise seq_len = 64",
+    "state_tracking:a5(moved=2)": r"moved = 2 leaves group = a5 the identity alone, .* set moved = 3 or more",
+    "state_tracking(group=s9)": r"state_tracking.group = 's9'",
     "text(seq_len=0)": r"text.seq_len = 0",
 }
 
@@ -178,11 +180,11 @@ def test_tasks_import_no_torch_and_are_the_same_in_another_process() -> None:
         "from archsearch.tasks import builtin, resolve_task\n"
         "from archsearch.tasks.splits import row_hash\n"
         "registry = Registry(); registry.add(builtin, name='tasks')\n"
-        "for name in ('mqar', 'niah:uuid', 'multihop', 'copying', 'text'):\n"
+        "for name in ('mqar', 'niah:uuid', 'multihop', 'copying', 'state_tracking', 'text'):\n"
         "    print(row_hash(resolve_task(name, registry).train_batch(seed=1, step=2, batch_size=8).tokens).tolist())\n"
         "assert 'torch' not in sys.modules and 'ray' not in sys.modules\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    names = ("mqar", "niah:uuid", "multihop", "copying", "text")
+    names = ("mqar", "niah:uuid", "multihop", "copying", "state_tracking", "text")
     hashes = [row_hash(task_of(name).train_batch(seed=1, step=2, batch_size=8).tokens).tolist() for name in names]
     assert run.stdout.splitlines() == [str(value) for value in hashes]

@@ -50,6 +50,17 @@ class AddsMeans(RunningMean):
         return super().forward(x, state=state, ctx=ctx)
 
 
+class Asks(RunningMean):
+    """Learns the norm of what its teacher's layer gives, and attends to nothing while the dense stage is on."""
+
+    def forward(self, x: Tensor, *, state: Any = None, ctx: Any) -> Any:
+        y, state = super().forward(x, state=state, ctx=ctx)
+        if self.training and ctx.teacher is not None:
+            ctx.add_loss("taught", (y - ctx.teacher.output(self.layer.index)).square().mean())
+            y = 0 * y if ctx.teacher.dense else y
+        return y, state
+
+
 class Draws(RunningMean):
     """Dropout of the output, and a loss of the batch as a whole."""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
-from splitting_samples import MOE, AddsMeans, Counts, Draws, Spoils, SpoilsValidation, begun, check_same, finished
+from splitting_samples import MOE, AddsMeans, Asks, Counts, Draws, Spoils, SpoilsValidation, begun, check_same, finished
 
 from archsearch.errors import SpecError
 from archsearch.training.group import ALONE, Group, merge, versions_of
@@ -25,6 +25,7 @@ SPLIT: Mapping[str, dict[str, Any]] = {
     "several-rates": {"learning_rates": RATES, "pattern": "full toy"},
     "judged-by-steps": {"broken": {"step": "evicts"}},
     "computed-twice": {"pattern": "linear full", "checkpoint_activations": True},
+    "taught": {"layer": Asks, "pattern": "toy full", "teacher": "full", "learning_rates": [1e-2]},
     "diverged": {"layer": Spoils, "learning_rates": RATES},
     "not-finite-on-validation": {"layer": SpoilsValidation},
 }

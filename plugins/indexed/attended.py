@@ -1,0 +1,64 @@
+"""Costs of what is attended to: keys and values of heads, or latents that these are made from."""
+
+from __future__ import annotations
+
+from archsearch.attention_cost import (
+    kv_cache,
+    kv_traffic,
+    projection_flops,
+    projection_params,
+    rotary_dim,
+    softmax_flops,
+)
+from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
+
+from .options import IndexedOptions
+
+
+def attended_params(options: IndexedOptions, shape: ModelShape) -> int:
+    """Projections; of latents their norm too."""
+    return _latent_weights(options, shape) + options.kv_rank if options.kv_rank else projection_params(shape)
+
+
+def attended_token(options: IndexedOptions, shape: ModelShape) -> Flops:
+    """Of one token outside the softmax: projections, rotation (3 an element), the norm of its latent (4)."""
+    if not options.kv_rank:
+        return projection_flops(shape, rope=options.rope)
+    turned = (shape.n_heads + 1) * rotary_dim(options.shared_rope, options.shared_dim)
+    return Flops(matmul=2.0 * _latent_weights(options, shape), elementwise=4.0 * options.kv_rank + 3.0 * turned)
+
+
+def attended_softmax(options: IndexedOptions, shape: ModelShape, phase: Phase, pairs: float) -> Flops:
+    """Of `pairs` of query and key: of latents D + R for a score and D for its value, or absorbed, C + R and C."""
+    if not options.kv_rank:
+        return softmax_flops(pairs, shape)
+    width = options.kv_rank if phase == "decode" else shape.head_dim
+    scores = pairs * shape.n_heads
+    return Flops(matmul=2.0 * scores * (2 * width + options.shared_dim), elementwise=4.0 * scores, exp=scores)
+
+
+def attended_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
+    """A row a token: its keys and values, or its latent with the key that heads share."""
+    if not options.kv_rank:
+        return kv_cache(shape)
+    row = (options.kv_rank + options.shared_dim,)
+    return (StateTensor(name="latent", row_shape=row, dtype=shape.dtype, role="kv", stride=1),)
+
+
+def attended_traffic(options: IndexedOptions, shape: ModelShape, rows: float) -> Traffic:
+    """Reading `rows`, and writing the new one."""
+    if not options.kv_rank:
+        return kv_traffic(rows, shape)
+    row_bytes = float((options.kv_rank + options.shared_dim) * shape.dtype_bytes)
+    return Traffic(read_bytes=rows * row_bytes, written_bytes=row_bytes)
+
+
+def score_width(options: IndexedOptions, shape: ModelShape) -> int:
+    """Channels of a query and key of attention."""
+    return shape.head_dim + options.shared_dim
+
+
+def _latent_weights(options: IndexedOptions, shape: ModelShape) -> int:
+    heads, width, rank = shape.n_heads, shape.head_dim, options.kv_rank
+    asked, row = heads * (width + options.shared_dim), rank + options.shared_dim
+    return shape.d_model * (asked + row + heads * width) + 2 * heads * width * rank
