@@ -28,7 +28,7 @@ from archsearch.errors import UnknownNameError
 from archsearch.hookspecs import HOOKS
 from archsearch.registry import load_registry
 from archsearch.search.problem import Problem
-from archsearch.search.spec import SearchSpec
+from archsearch.search.spec import BackboneChoices, SearchSpec
 from archsearch.testing.toy import ToyPlugin
 
 
@@ -93,8 +93,10 @@ def test_the_page_of_the_spec_has_every_table_and_key() -> None:
         assert f"`{name}`" in page or f"`[{name}]`" in page or f"### `[[{name}]]`" in page
         for model in [field.annotation, *getattr(field.annotation, "__args__", ())]:
             for key in getattr(model, "model_fields", {}):
-                assert f"| `{key}` |" in page or (name, key) == ("space", "options")
+                assert f"| `{key}` |" in page or (name, key) in (("space", "options"), ("space", "backbone"))
     assert "| `[space.MIXER]` | table |" in page
+    within = page.partition("### `[space.backbone]`")[2].partition("### ")[0]
+    assert all(f"| `{key}` |" in within for key in BackboneChoices.model_fields)
 
 
 def test_the_spec_that_the_page_shows_can_be_run() -> None:
