@@ -53,6 +53,8 @@ LAYERS = [
     "linear(update=delta, steps=3, static_shift=true, initial_state=learned)",
     "linear(decay=head, output_bonus=true, static_shift=true, initial_state=learned, output_gate=none)",
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
+    "mamba2(conv_bias=true, skip=true, output_norm=gated)",
+    "lightning(output_norm=joint)",
     *("conv", "conv(width=1)"),
 ]
 CONTEXTS = [1, 15, 16, 64, 65, 130, 1000]
