@@ -79,10 +79,8 @@ def test_it_is_found_checked_and_searched_over(site: Path, tmp_path: Path) -> No
     stored = ("--storage", f"sqlite:///{tmp_path}/longconv.db")
     printed = run(*archsearch, "run", "longconv.toml", *stored, cwd=tmp_path, **at)
     assert "search complete" in printed
-    assert (
-        "longconv"
-        in json.loads(run(*archsearch, "show", "longconv/0", *stored, "--json", cwd=tmp_path, **at))["pattern"]
-    )
+    shown = json.loads(run(*archsearch, "show", "longconv/0", *stored, "--json", cwd=tmp_path, **at))
+    assert "longconv" in shown["pattern"]
 
 
 @pytest.mark.door
