@@ -71,6 +71,8 @@ LAYERS = [
     "linear(update=delta, steps=3, static_shift=true, initial_state=learned)",
     "linear(decay=head, output_bonus=true, static_shift=true, initial_state=learned, output_gate=none)",
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
+    "mamba2(conv_bias=true, skip=true, output_norm=gated)",
+    "lightning(output_norm=joint)",
     *("conv", "conv(width=1)"),
     *("latent", "mla", "mla-nope", "latent(kv_rank=24, shared_dim=6, rope=0.7, q_rank=12)"),
     *("yoco-kv", "shared-kv(window=40, rope=0.4, qk_norm=true)"),
