@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena docs systems kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
+.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena test-peers docs tables fair kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,14 +49,22 @@ test-door: $(STAMP)  ## new plugins of every kind, installed, checked and search
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli tests/testing -n 2 --dist worksteal
 
 test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m arena tests/plugins -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "arena and not slow" tests/plugins -n 2 --dist worksteal
+
+test-peers: .venv-peers-transformers/.installed .venv-peers-fla/.installed  ## layers and ops beside those of transformers and fla, by copied weights
+	OMP_NUM_THREADS=1 .venv-peers-transformers/bin/python -m pytest -m peers tests/plugins
+	OMP_NUM_THREADS=1 .venv-peers-fla/bin/python -m pytest -m peers tests/plugins
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-systems: $(STAMP)  ## write the table of systems of README.md, from what the plugins say
-	PYTHONPATH=docs $(BIN)/python docs/systems.py
+tables: $(STAMP)  ## write the tables of README.md and docs/results.md, from the plugins and the runs
+	PYTHONPATH=docs $(BIN)/python docs/written.py
+
+fair: $(STAMP)  ## train what the fair table lacks, for so many MINUTES of one core, and write it into docs/results.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fair.py docs/results/fair.jsonl --minutes $(or $(MINUTES),60)
+	PYTHONPATH=docs $(BIN)/python docs/written.py
 
 kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report
 	$(BIN)/archsearch kernels compile --accepted tests/kernels/accepted.json

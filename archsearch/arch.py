@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from archsearch.errors import SpecError, listing, nearest
-from archsearch.layer import LayerInfo, LayerSpec, Resolver
+from archsearch.layer import MAX_FFN_DIM, LayerInfo, LayerSpec, Resolver
 from archsearch.notation import format_layers, parse_layers
 from archsearch.numbers import Numbers, Whole
 from archsearch.shapes import Dtype, ModelShape
 
 ChannelKind = Literal["none", "swiglu", "moe"]
 _WORDED = {"channel_mixer", "dtype"}
+DERIVED = frozenset({"n_kv_heads", "head_dim", "ffn_dim", "expert_dim"})
+"""Sizes of a backbone that follow from the others where they are left out."""
 _MAX_WIDTH = 2**20
 _MAX_HEADS = 2**16
 _MAX_EXPERTS = 2**16
-_MAX_PRODUCT = 2**24
+_MAX_PRODUCT = MAX_FFN_DIM
 """Of heads and their dim, and of experts and theirs: what a token is projected to."""
 
 
@@ -75,6 +77,25 @@ class ModelSpec(Numbers):
         }
         return values | {key: given.get(key) or value for key, value in derived.items()}
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_given(cls, values: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Sizes that were derived are none that were given, so that `changed` derives them again."""
+        made = read(values)
+        if isinstance(values, Mapping):
+            made.model_fields_set.intersection_update(key for key in values if values[key] or key not in DERIVED)
+        return made
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """All fields but the sizes that were derived."""
+        left_out = DERIVED - self.model_fields_set
+        return {name: getattr(self, name) for name in ModelSpec.model_fields if name not in left_out}
+
+    def changed(self, values: Mapping[str, Any]) -> ModelSpec:
+        """This backbone with other values, where sizes that were left out follow from those; raises `SpecError`."""
+        return ModelSpec.read({**self.given, **values}, "space.backbone")
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.n_heads % self.n_kv_heads:
@@ -86,10 +107,13 @@ class ModelSpec(Numbers):
         if self.experts_per_token > self.n_experts:
             raise ValueError("experts_per_token exceeds n_experts: a token cannot be sent to more than there are")
         self._check_product("n_heads", self.n_heads, "head_dim", self.head_dim)
+        self._check_experts()
+        return self
+
+    def _check_experts(self) -> None:
         if self.channel_mixer == "moe":
             experts = self.n_experts + self.shared_experts
             self._check_product("n_experts + shared_experts", experts, "expert_dim", self.expert_dim)
-        return self
 
     @staticmethod
     def _check_product(many: str, count: int, each: str, size: int) -> None:
@@ -109,6 +133,38 @@ class ModelSpec(Numbers):
             head_dim=self.head_dim,
             dtype=self.dtype,
         )
+
+    @property
+    def channel_dim(self) -> int:
+        """Hidden units of the channel mixer that a token meets of those it is routed to; 0 where there is none."""
+        moe = self.expert_dim * self.experts_per_token
+        return {"none": 0, "swiglu": self.ffn_dim, "moe": moe}[self.channel_mixer]
+
+    def of_layer(self, layer: LayerSpec) -> ModelSpec:
+        """The backbone as a layer has it, with a channel mixer of the layer's own width where it says one; a mixture
+        shares that out among the experts of a token. Raises `SpecError` for a width that goes with no such backbone."""
+        width = layer.ffn_dim
+        if width is None:
+            return self
+        if width == 0:
+            return self.model_copy(update={"channel_mixer": "none"})
+        if self.channel_mixer == "none":
+            raise SpecError(
+                f'ffn_dim = {width}: the backbone has channel_mixer = "none": write 0, or give it a channel mixer'
+            )
+        if self.channel_mixer == "swiglu":
+            return self.model_copy(update={"ffn_dim": width})
+        if width % self.experts_per_token:
+            raise SpecError(
+                f"ffn_dim = {width}: {self.experts_per_token} experts of a token cannot share it out evenly: "
+                "choose a multiple"
+            )
+        wide = self.model_copy(update={"expert_dim": width // self.experts_per_token})
+        try:
+            wide._check_experts()
+        except ValueError as error:
+            raise SpecError(f"ffn_dim = {width}: {error}") from None
+        return wide
 
     def trained(self) -> dict[str, Any]:
         """The fields that a trained model depends on: not the accounting dtype, nor the task's vocabulary, nor
@@ -132,7 +188,10 @@ class ModelSpec(Numbers):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchSpec:
-    """A whole architecture: the backbone, and the token mixer of every layer from the first to the last."""
+    """A whole architecture: the backbone, and the token mixer of every layer from the first to the last.
+
+    A layer whose own channel mixer is as wide as the backbone's is kept as one that has the backbone's.
+    """
 
     model: ModelSpec
     layers: tuple[LayerSpec, ...]
@@ -140,6 +199,10 @@ class ArchSpec:
     def __post_init__(self) -> None:
         if not self.layers:
             raise SpecError("an architecture needs at least one layer")
+        if any(layer.ffn_dim is not None for layer in self.layers):
+            usual = self.model.channel_dim
+            layers = tuple(layer.with_ffn_dim(None) if layer.ffn_dim == usual else layer for layer in self.layers)
+            object.__setattr__(self, "layers", layers)
 
     @classmethod
     def parse(cls, pattern: str, resolver: Resolver, model: ModelSpec | None = None) -> ArchSpec:
@@ -163,7 +226,10 @@ class ArchSpec:
         unknown = sorted(set(data) - {"model", "layers"})
         if unknown or "layers" not in data:
             raise SpecError(f'an architecture has the keys "model" and "layers", not {listing(data)}')
-        layers = tuple(LayerSpec.make(layer["mixer"], resolver, **layer.get("options", {})) for layer in data["layers"])
+        layers = tuple(
+            LayerSpec.make(layer["mixer"], resolver, **layer.get("options", {})).with_ffn_dim(layer.get("ffn_dim"))
+            for layer in data["layers"]
+        )
         return cls(model=ModelSpec.read(data.get("model", {})), layers=layers)
 
     @cached_property

@@ -73,7 +73,11 @@ def short_conv_of(layer: LayerSpec, model: ModelSpec, resolver: Resolver) -> int
 
 def refusal(arch: ArchSpec, resolver: Resolver) -> str | None:
     """Why layers of `arch` cannot stand where they do, None where they can."""
-    for index in range(len(arch.layers)):
+    for index, layer in enumerate(arch.layers):
+        try:
+            arch.model.of_layer(layer)
+        except SpecError as error:
+            return f"layer {index}: {error}"
         for part in placed(arch, index, resolver):
             reason = part.figures(resolver).refusal()
             if reason is not None:

@@ -217,9 +217,9 @@ def _too_large(model: ModelSpec, context: int) -> SpecError:
 
 def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Resolver, context: int) -> LayerCost:
     plugin, shape = Figures(resolver.resolve(layer.mixer).plugin, layer.options, model.shape, info), model.shape
-    mixer_params = plugin.params()
-    channel_params, active_params, channel = channel_cost(model)
-    norms = 1 if model.channel_mixer == "none" else 2
+    mixer_params, own = plugin.params(), model.of_layer(layer)
+    channel_params, active_params, channel = channel_cost(own)
+    norms = 1 if own.channel_mixer == "none" else 2
     width = short_conv_of(layer, model, resolver)
     tail_bytes = max(0, width - 1) * model.d_model * shape.dtype_bytes
     conv = Flops(elementwise=2.0 * width * model.d_model)

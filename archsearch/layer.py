@@ -16,27 +16,42 @@ if TYPE_CHECKING:
     from archsearch.mixer import MixerPlugin
 
 
+MAX_FFN_DIM = 2**24
+"""The widest channel mixer: far above what is trained."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """One token mixer of a pattern: the mixer's name and all of its options, the defaults written out."""
+    """One layer of a pattern: its token mixer's name and all of its options, the defaults written out.
+
+    ``ffn_dim`` is the hidden width of the layer's own channel mixer, 0 for none; None is the backbone's.
+    """
 
     mixer: str
     options: MixerOptions
+    ffn_dim: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """``{"mixer": name, "options": {...}}`` with every option."""
-        return {"mixer": self.mixer, "options": self.options.model_dump(mode="json")}
+        """``{"mixer": name, "options": {...}}`` with every option, and ``"ffn_dim"`` where the layer has its own."""
+        own = {} if self.ffn_dim is None else {"ffn_dim": self.ffn_dim}
+        return {"mixer": self.mixer, "options": self.options.model_dump(mode="json"), **own}
+
+    def with_ffn_dim(self, ffn_dim: int | None) -> LayerSpec:
+        """The layer with a channel mixer of another width; raises `SpecError` for one that is none."""
+        if ffn_dim is not None and not (type(ffn_dim) is int and 0 <= ffn_dim <= MAX_FFN_DIM):
+            raise SpecError(f"ffn_dim = {ffn_dim!r}: must be a whole number from 0 (no channel mixer) to {MAX_FFN_DIM}")
+        return self if ffn_dim == self.ffn_dim else replace(self, ffn_dim=ffn_dim)
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.mixer, self.options))
+        return hash((self.mixer, self.options, self.ffn_dim))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the hash, which is another one in another process."""
-        return {"mixer": self.mixer, "options": self.options}
+        return {"mixer": self.mixer, "options": self.options, "ffn_dim": self.ffn_dim}
 
     @classmethod
     def make(cls, name: str, resolver: Resolver, /, **options: Any) -> LayerSpec:
@@ -110,6 +125,8 @@ class LayerInfo:
 
 def _read_layer(value: object, info: ValidationInfo) -> LayerSpec:
     if isinstance(value, LayerSpec):
+        if value.ffn_dim is not None:
+            raise ValueError(f"a mixer within another has no channel mixer: drop ffn_dim = {value.ffn_dim}")
         return value
     resolver: Resolver | None = (info.context or {}).get("resolver")
     if resolver is None:

@@ -2,12 +2,13 @@
 
     pattern := item+
     item    := ( layer | "[" pattern "]" ) [ "*" count ]
-    layer   := name [ "(" key "=" value { "," key "=" value } ")" ]
+    layer   := name [ "(" key "=" value { "," key "=" value } ")" ] [ ":" "ffn_dim" "=" number ]
     value   := number | true | false | null | bare word | "quoted string" | layer | "[" pattern "]"
 
 A name is a mixer or a preset. A value that is a layer is for an option that holds one, a pattern for one that holds
 several: ``parallel(a=kda, b=sliding(window=64))``, ``parallel(of=[kda full])``. Brackets and layers in layers nest,
-`MAX_DEPTH` deep. Reading takes time linear in the text.
+`MAX_DEPTH` deep. ``kda:ffn_dim=128`` is a layer with a channel mixer of its own width, 0 for none; without it the layer
+has the backbone's. Reading takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -155,12 +156,27 @@ def _item(reader: _Reader, resolver: Resolver, depth: int) -> list[LayerSpec]:
 def _layer(reader: _Reader, resolver: Resolver, depth: int = 0) -> LayerSpec:
     name = reader.take()
     options = _arguments(reader, resolver, depth)
+    width = _ffn_dim(reader)
     try:
-        return LayerSpec.make(name.text, resolver, **options)
+        return LayerSpec.make(name.text, resolver, **options).with_ffn_dim(width)
     except NotationError:
         raise
     except SpecError as error:
         raise reader.error(str(error), name.start) from None
+
+
+def _ffn_dim(reader: _Reader) -> Any:
+    """The width of a layer's own channel mixer, None where none is written."""
+    if not reader.accept(":"):
+        return None
+    key = reader.take()
+    if key.text != "ffn_dim":
+        raise reader.error('expected ffn_dim after ":"', key.start)
+    reader.expect("=", 'after "ffn_dim"')
+    token = reader.take()
+    if token.kind != "number":
+        raise reader.error("expected a number", token.start)
+    return _number(reader, token)
 
 
 def _arguments(reader: _Reader, resolver: Resolver | None = None, depth: int = 0) -> dict[str, Any]:
@@ -233,7 +249,10 @@ def _fold(marks: str, words: Mapping[str, str]) -> list[str]:
     folded, at = [], 0
     while at < len(marks):
         period, repeats = _best_repeat(marks, at)
-        body = words[marks[at]] if period == 1 else f"[{' '.join(_fold(marks[at : at + period], words))}]"
+        one = period == 1
+        body = words[marks[at]] if one else f"[{' '.join(_fold(marks[at : at + period], words))}]"
+        if one and repeats > 1 and body[-1].isdigit() and ":" in body:  # a width would be read as multiplied
+            body = f"[{body}]"
         folded.append(f"{body}*{repeats}" if repeats > 1 else body)
         at += period * repeats
     return folded
@@ -263,7 +282,10 @@ def parse_layer(text: str, resolver: Resolver) -> LayerSpec:
 
 
 def format_layer(layer: LayerSpec, resolver: Resolver | None = None) -> str:
-    """``name(option=value, ...)``, by the mixer's or preset's name that leaves the fewest options to write."""
+    """``name(option=value, ...)``, by the mixer's or preset's name that leaves the fewest options to write, and
+    ``:ffn_dim=width`` where the layer has its own."""
+    if layer.ffn_dim is not None:
+        return f"{format_layer(layer.with_ffn_dim(None), resolver)}:ffn_dim={layer.ffn_dim}"
     candidates = []
     for name, base in _named(layer, resolver):
         changed = {key: value for key, value in _values(layer.options).items() if key not in base or value != base[key]}

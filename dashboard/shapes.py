@@ -111,6 +111,7 @@ class LayerShape(Shape):
 
     mixer: Label
     options: dict[Label, JsonValue] = Field(default_factory=dict)
+    ffn_dim: Count | None = None
 
 
 class ArchShape(Shape):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from archsearch.analysis.front import front
 from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.analysis.points import points
-from archsearch.analysis.validity import Validity
+from archsearch.analysis.validity import Validity, drawn_backbone, searched_keys
 
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, Store, TrialRecord
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a search found so far; ``points`` has one row a candidate, ``front`` those that nothing dominates."""
+    """What a search found so far; ``points`` has one row a candidate, ``front`` those that nothing dominates, and
+    ``backbones`` what was drawn of the backbone of those on the front, by their trials."""
 
     search: SearchRecord
     state: str
     points: pd.DataFrame
     front: pd.DataFrame
     validity: Validity
+    backbones: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def objectives(self) -> list[Objective]:
@@ -95,6 +97,7 @@ class Answer:
             "number": int(row["number"]),
             "pattern": row["pattern"],
             "digest": row["digest"],
+            **({"backbone": drawn} if (drawn := self.backbones.get(int(row["trial"]))) else {}),
             "kind": row["kind"],
             "seeds": [int(seed) for seed in row["seeds"]],
             "confirmed": bool(row["confirmed"]),
@@ -151,13 +154,21 @@ def read_answer(store: Store, name: str) -> Answer:
     objectives = objectives_of(search)
     names = [objective.metric for objective in objectives]
     found = points(store.candidates_frame(name), store.values_frame(name, names, ("test", "cost")), objectives)
+    best = front(found, objectives)
     return Answer(
         search=search,
         state=search.state_now(),
         points=found,
-        front=front(found, objectives),
+        front=best,
         validity=Validity.of(search, _measured(store, found)),
+        backbones=_backbones(store, search, best),
     )
+
+
+def _backbones(store: Store, search: SearchRecord, best: pd.DataFrame) -> dict[int, Mapping[str, Any]]:
+    if not searched_keys(search.spec):
+        return {}
+    return {int(trial): drawn_backbone(search.spec, store.trial(int(trial)).arch) for trial in best["trial"]}
 
 
 def _measured(store: Store, found: pd.DataFrame) -> TrialRecord | None:

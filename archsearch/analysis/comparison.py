@@ -133,7 +133,7 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     if not rows:
         raise SpecError(f'"{name}" has no trial that is complete: wait for one, or `archsearch resume {name}`')
     base = _baseline(search, trials, rows, baseline, registry)
-    others = _judged(base, [row for row in rows if row is not base])
+    others = judged(base, [row for row in rows if row is not base])
     known = {row.digest for row in rows}
     return Comparison(
         search=name,
@@ -188,11 +188,12 @@ def _row(trial: TrialRecord) -> Compared:
         pattern=trial.pattern,
         digest=trial.digest,
         costs=trial.costs,
-        scores={task: _score(task, payloads) for task, payloads in by_task.items()},
+        scores={task: score_of(task, payloads) for task, payloads in by_task.items()},
     )
 
 
-def _score(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
+def score_of(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
+    """The score of one architecture from its runs, as `Measurement.to_json()` has them, one a seed."""
     metric, direction, chance = (payloads[0][key] for key in ("metric", "direction", "chance"))
     values = {int(one["seed"]): _number(one["test"].get(metric)) for one in payloads if one["status"] == "complete"}
     diverged = tuple(int(one["seed"]) for one in payloads if one["status"] != "complete")
@@ -235,7 +236,7 @@ def _number(value: Any) -> float:
     return nan if value is None else float(value)
 
 
-def _judged(base: Compared, others: Sequence[Compared]) -> tuple[Compared, ...]:
+def judged(base: Compared, others: Sequence[Compared]) -> tuple[Compared, ...]:
     """The others with their differences from the baseline, and the chances of these corrected together."""
     pairs = [(row, task) for row in others for task in row.scores if task in base.scores]
     noise = {

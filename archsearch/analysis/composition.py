@@ -26,7 +26,8 @@ class Fit:
 
 
 def composition(designs: Designs, values: Values, weights: Values) -> Fit:
-    """The sum of `weights` `[n_layers]` times what a layer of each kind adds to the objective, wherever it stands.
+    """The sum of `weights` `[n_layers]` times what a layer of each kind adds to the objective, wherever it stands and
+    on whichever backbone.
 
     Ordinary least squares of the values on how many layers of each kind a candidate has, with errors that allow for
     unequal noise (White, Econometrica 48, 1980, with his factor for degrees of freedom).
@@ -35,6 +36,8 @@ def composition(designs: Designs, values: Values, weights: Values) -> Fit:
         return Fit(mean=nan, error=nan, candidates=0)
     known = np.isfinite(values)
     counts = np.stack([(designs.codes == kind).sum(axis=1) for kind in range(len(designs.layers))], axis=1)
+    beside = designs.backbones[:, None] == np.unique(designs.backbones)[1:]
+    counts, weights = np.hstack([counts, beside]), np.append(weights, np.zeros(beside.shape[1]))
     counts, values = counts[known].astype(np.float64), values[known]
     rank = int(np.linalg.matrix_rank(counts)) if len(values) else 0
     spare = len(values) - rank

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from archsearch.errors import SpecError
 
 Layer = Mapping[str, Any]
-"""A stored layer: ``{"mixer": name, "options": {...}}``."""
+"""A stored layer: ``{"mixer": name, "options": {...}}``, and ``"ffn_dim"`` where it has a width of its own."""
 
 Codes = npt.NDArray[np.int64]
 _SEED = 20250101
@@ -22,10 +22,12 @@ _SEED = 20250101
 
 @dataclass(frozen=True, kw_only=True)
 class Designs:
-    """Candidates of one depth: ``codes`` `[n, depth]` point into ``layers``, the distinct layers that occur."""
+    """Candidates of one depth: ``codes`` `[n, depth]` point into ``layers``, the distinct layers that occur, and
+    ``backbones`` `[n]` are equal where the backbones are."""
 
     codes: Codes
     layers: tuple[Layer, ...]
+    backbones: Codes
 
     @classmethod
     def of(cls, archs: Sequence[Mapping[str, Any]]) -> Designs:
@@ -44,7 +46,10 @@ class Designs:
                 layers.setdefault(text, layer)
             rows.append(row)
         codes = np.array(rows, dtype=np.int64).reshape(len(archs), max(depths, default=0))
-        return cls(codes=codes, layers=tuple(layers.values()))
+        texts = [json.dumps(arch.get("model"), sort_keys=True, default=str) for arch in archs]
+        known = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        backbones = np.array([known[text] for text in texts], dtype=np.int64)
+        return cls(codes=codes, layers=tuple(layers.values()), backbones=backbones)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -110,9 +115,10 @@ class Designs:
         return hashes
 
     def _agree(self, first: Codes, second: Codes, but: Sequence[int]) -> npt.NDArray[np.bool_]:
-        """Whether two candidates are equal in every layer `but` some."""
+        """Whether two candidates are equal in their backbones, and in every layer `but` some."""
         kept = np.delete(self.codes, but, axis=1)
         agree: npt.NDArray[np.bool_] = (kept[first] == kept[second]).all(axis=1)
+        agree &= self.backbones[first] == self.backbones[second]
         return agree
 
     @cached_property
@@ -126,11 +132,13 @@ class Designs:
     def _hashes(self) -> Codes:
         """Sums of the candidates' random numbers: equal for equal candidates, and as good as never else."""
         sums: Codes = self._keys[np.arange(self.depth), self.codes].sum(axis=1)
-        return sums
+        return sums + self.backbones * np.int64(0x51ED270B7F2A9C3D)
 
 
 def _text(layer: Layer) -> str:
-    return json.dumps([layer["mixer"], layer.get("options", {})], sort_keys=True, default=str)
+    told = [layer["mixer"], layer.get("options", {})]
+    own = [layer["ffn_dim"]] if layer.get("ffn_dim") is not None else []
+    return json.dumps([*told, *own], sort_keys=True, default=str)
 
 
 def _spread(codes: Codes) -> Codes:

@@ -180,11 +180,11 @@ def _decay(layer: Layer) -> str:
 
 def _without_decay(layer: Layer) -> Hashable:
     """What is equal for layers that differ in their decay alone; a layer without one equals only itself."""
-    options = _options(layer)
+    options, own = _options(layer), str(layer.get("ffn_dim", ""))
     if OPTION not in options:
-        return str(layer["mixer"]), str(sorted(options.items())), "no decay"
+        return str(layer["mixer"]), str(sorted(options.items())), own, "no decay"
     rest = {key: value for key, value in options.items() if key not in _FOLLOWS}
-    return str(layer["mixer"]), str(sorted(rest.items()))
+    return str(layer["mixer"]), str(sorted(rest.items())), own
 
 
 def _options(layer: Layer) -> Mapping[str, Any]:

@@ -63,7 +63,7 @@ def _flags(flags: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
 def _unsaid_model(model: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     said = {key: value for key, value in model.items() if key in _MODEL_FLAGS}
     trained, derived = ModelSpec.read(model).trained(), ModelSpec.read(said).trained()
-    yield from ((f"model.{key}", value) for key, value in trained.items() if value != derived[key])
+    yield from ((f"model.{key}", value) for key, value in trained.items() if value != derived.get(key))
 
 
 def _unsaid_recipe(recipe: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -54,8 +54,8 @@ class Validity:
         return {
             "d_model": model.get("d_model"),
             "layers": model.get("n_layers"),
-            "heads": model.get("n_heads"),
-            "channel_mixer": model.get("channel_mixer"),
+            "heads": _said(self.spec, "n_heads"),
+            "channel_mixer": _said(self.spec, "channel_mixer"),
             "costs_in": model.get("dtype"),
             "steps": max((task.steps for task in self.tasks if task.steps), default=None),
             "batch_size": recipe.get("batch_size"),
@@ -91,6 +91,23 @@ def _table(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A table of a stored spec; where something else stands there, nothing is known of it."""
     found = spec.get(name)
     return found if isinstance(found, Mapping) else {}
+
+
+def drawn_backbone(spec: Mapping[str, Any], arch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search drew of the backbone of a stored architecture, by the keys that its spec lists; mostly nothing."""
+    model = _table(arch, "model")
+    return {key: model[key] for key in searched_keys(spec) if key in model}
+
+
+def searched_keys(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of the backbone that a search draws."""
+    return tuple(_table(_table(spec, "space"), "backbone"))
+
+
+def _said(spec: Mapping[str, Any], key: str) -> Any:
+    """A key of the backbone, or the values of which a candidate draws one."""
+    listed = _table(_table(spec, "space"), "backbone").get(key)
+    return " or ".join(map(str, listed)) if isinstance(listed, list | tuple) else _table(spec, "model").get(key)
 
 
 def _measured_tasks(payloads: Mapping[str, Mapping[str, Any]]) -> Iterator[TaskScale]:

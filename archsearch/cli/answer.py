@@ -24,7 +24,9 @@ def answer_table(answer: Answer) -> Table:
 
 def _cells(answer: Answer, row: Mapping[Any, Any]) -> list[str]:
     values = [_value(objective, row) for objective in answer.objectives]
-    return [str(row["trial"]), str(row["pattern"]), *values, str(len(row["seeds"])), marks(row)]
+    drawn = ", ".join(f"{key} = {value}" for key, value in answer.backbones.get(int(row["trial"]), {}).items())
+    pattern = f"{row['pattern']} with {drawn}" if drawn else str(row["pattern"])
+    return [str(row["trial"]), pattern, *values, str(len(row["seeds"])), marks(row)]
 
 
 def _value(objective: Objective, row: Mapping[Any, Any]) -> str:

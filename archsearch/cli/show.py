@@ -112,6 +112,8 @@ def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, s
     kind = record.kind + (f" of trial {record.parent}" if record.parent else "")
     out.print(f"trial {record.id} of {search.name} (number {record.number}, {kind}): {record.state}")
     out.print(f"{record.pattern}   digest {record.digest}", soft_wrap=True)
+    for line in _lines("the backbone", lambda: _backbone(record, search)):
+        out.print(line, soft_wrap=True)
     if record.reason:
         out.print(f"reason: {record.reason}", soft_wrap=True)
     for line in _where(record):
@@ -134,6 +136,15 @@ def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, s
     used = ", ".join(f"{plugin} ({distribution} {version})" for plugin, distribution, version in plugins)
     out.print(f"plugins of the search: {used}" if used else "plugins of the search: none recorded", soft_wrap=True)
     out.print(_read("what it is valid for", lambda: _validity(record, search)), soft_wrap=True)
+
+
+def _backbone(record: TrialRecord, search: SearchRecord) -> Iterator[str]:
+    """What the search drew of the backbone."""
+    from archsearch.analysis.validity import drawn_backbone
+
+    drawn = drawn_backbone(search.spec, record.arch)
+    if drawn:
+        yield f"backbone drawn: {', '.join(f'{key} = {value}' for key, value in drawn.items())}"
 
 
 def _where(record: TrialRecord) -> Iterator[str]:
@@ -175,11 +186,14 @@ def _lines(what: str, make: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _layers(record: TrialRecord) -> Any:
-    rows = [
-        [index, layer["mixer"], ", ".join(f"{key}={value}" for key, value in layer["options"].items())]
-        for index, layer in enumerate(record.arch["layers"])
-    ]
+    rows = [[index, layer["mixer"], _options(layer)] for index, layer in enumerate(record.arch["layers"])]
     return table([">layer", "mixer", "options"], rows)
+
+
+def _options(layer: Mapping[str, Any]) -> str:
+    """Those of the mixer, and the width of the layer's own channel mixer."""
+    listed = ", ".join(f"{key}={value}" for key, value in layer["options"].items())
+    return listed if layer.get("ffn_dim") is None else f"{listed} :ffn_dim={layer['ffn_dim']}".lstrip()
 
 
 def _costs(record: TrialRecord) -> Any:

@@ -49,9 +49,9 @@ class BlockState:
 
 
 class Block(nn.Module):
-    """``x + mixer(conv(norm(x)))``, then ``x + channel(norm(x))``; the backbone may have no channel mixer, and no
-    convolution, of ``short_conv`` tokens, stands before a mixer that wants none. Errors name the mixer's `place`;
-    inside `torch.compile` nothing is checked, so that a block is one graph."""
+    """``x + mixer(conv(norm(x)))``, then ``x + channel(norm(x))``; `model`, the backbone as the layer has it, may have
+    no channel mixer, and no convolution, of ``short_conv`` tokens, stands before a mixer that wants none. Errors name
+    the mixer's `place`; inside `torch.compile` nothing is checked, so that a block is one graph."""
 
     def __init__(self, mixer: Mixer, model: ModelSpec, place: Place, short_conv: int) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class HybridLM(nn.Module):
         self.blocks = nn.ModuleList(
             Block(
                 build_mixer(arch, index, resolver),
-                model,
+                model.of_layer(layer),
                 place_of(arch, index),
                 short_conv_of(layer, model, resolver),
             )

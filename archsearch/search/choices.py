@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -186,8 +185,3 @@ def _parameter(choice: Choice, left: list[Any]) -> str:
     if left == list(choice.declared):
         return choice.parameter
     return f"{choice.parameter}[{'|'.join(map(str, left))}]"
-
-
-def distinct(parts: Sequence[MixerChoices]) -> Iterator[LayerSpec]:
-    """The distinct layers of several entries, in order."""
-    yield from dict.fromkeys(itertools.chain.from_iterable(part.layers for part in parts))

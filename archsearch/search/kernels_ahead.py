@@ -43,9 +43,11 @@ def proven_ahead(
 
 
 def looked_at(problem: Problem) -> list[ArchSpec]:
-    """A model of one layer for each mixer that a candidate may have, and the references."""
+    """A model of one layer for each mixer that a candidate may have, by the sizes of each backbone, and the
+    references."""
     layers = {layer.mixer: layer for layer in reversed(problem.space.layers)}
-    single = [ArchSpec(model=problem.space.model, layers=(layer,)) for layer in layers.values()]
+    models = {model.shape: model for model in reversed(problem.space.backbones.models)}
+    single = [ArchSpec(model=model, layers=(layer,)) for model in models.values() for layer in layers.values()]
     return [*single, *problem.references]
 
 

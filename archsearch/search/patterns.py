@@ -11,7 +11,8 @@ from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import SpecError, listing
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
-from archsearch.search.choices import Draw, MixerChoices, distinct
+from archsearch.search.choices import Draw, MixerChoices
+from archsearch.search.layers import LayerChoices
 from archsearch.search.spec import SpaceTable
 
 Layers = tuple[LayerSpec, ...]
@@ -40,43 +41,34 @@ class Pattern(ABC):
         return iter(())
 
 
-def draw_layer(trial: Draw, prefix: str, entries: Mapping[str, MixerChoices]) -> LayerSpec:
-    """The mixer of a place, by the parameter ``<prefix>.mixer``, then its options."""
-    names = tuple(entries)
-    name = names[0] if len(names) == 1 else trial.suggest_categorical(f"{prefix}.mixer", names)
-    return entries[name].draw(trial, prefix)
-
-
 class Free(Pattern):
     """Every layer by itself."""
 
-    def __init__(self, entries: Mapping[str, MixerChoices], n_layers: int) -> None:
-        self._entries, self._n_layers = entries, n_layers
-        self._layers = tuple(distinct(list(entries.values())))
+    def __init__(self, choices: LayerChoices, n_layers: int) -> None:
+        self._choices, self._n_layers = choices, n_layers
 
     def draw(self, trial: Draw) -> Layers:
-        return tuple(draw_layer(trial, f"layer{index}", self._entries) for index in range(self._n_layers))
+        return tuple(self._choices.draw(trial, f"layer{index}") for index in range(self._n_layers))
 
     def count(self) -> int:
-        return int(len(self._layers) ** self._n_layers)
+        return int(len(self._choices.layers) ** self._n_layers)
 
     def all(self) -> Iterator[Layers]:
-        return itertools.product(self._layers, repeat=self._n_layers)
+        return itertools.product(self._choices.layers, repeat=self._n_layers)
 
 
 class Periodic(Pattern):
     """A unit of 1 to ``period`` layers, repeated and cut at the last layer."""
 
-    def __init__(self, entries: Mapping[str, MixerChoices], n_layers: int, period: int) -> None:
+    def __init__(self, choices: LayerChoices, n_layers: int, period: int) -> None:
         if period > n_layers:
             raise SpecError(f"space.period = {period} exceeds model.n_layers = {n_layers}: at most {n_layers}")
-        self._entries, self._n_layers, self._period = entries, n_layers, period
-        self._layers = tuple(distinct(list(entries.values())))
+        self._choices, self._n_layers, self._period = choices, n_layers, period
 
     def draw(self, trial: Draw) -> Layers:
         lengths = tuple(range(1, self._period + 1))
         length = lengths[0] if len(lengths) == 1 else trial.suggest_categorical("period", lengths)
-        return self._repeated([draw_layer(trial, f"unit{index}", self._entries) for index in range(length)])
+        return self._repeated([self._choices.draw(trial, f"unit{index}") for index in range(length)])
 
     def _repeated(self, unit: Sequence[LayerSpec]) -> Layers:
         return tuple(itertools.islice(itertools.cycle(unit), self._n_layers))
@@ -87,13 +79,13 @@ class Periodic(Pattern):
         for size in range(1, self._period + 1):
             for periods in itertools.combinations(range(1, self._period + 1), size):
                 free = _classes(self._n_layers, periods)
-                total += (-1) ** (size + 1) * len(self._layers) ** free
+                total += (-1) ** (size + 1) * len(self._choices.layers) ** free
         return total
 
     def all(self) -> Iterator[Layers]:
         seen: set[Layers] = set()
         for length in range(1, self._period + 1):
-            for unit in itertools.product(self._layers, repeat=length):
+            for unit in itertools.product(self._choices.layers, repeat=length):
                 layers = self._repeated(unit)
                 if layers not in seen:
                     seen.add(layers)
@@ -113,13 +105,7 @@ def _classes(n_layers: int, periods: Sequence[int]) -> int:
 class Ratio(Pattern):
     """``r`` layers of a cheap mixer, then one of a costly mixer, repeated and cut at the last layer."""
 
-    def __init__(
-        self,
-        cheap: Mapping[str, MixerChoices],
-        costly: Mapping[str, MixerChoices],
-        n_layers: int,
-        ratios: Sequence[int],
-    ) -> None:
+    def __init__(self, cheap: LayerChoices, costly: LayerChoices, n_layers: int, ratios: Sequence[int]) -> None:
         longest = max(ratios)
         if longest >= n_layers:
             raise SpecError(
@@ -131,19 +117,19 @@ class Ratio(Pattern):
     def draw(self, trial: Draw) -> Layers:
         one = len(self._ratios) == 1
         ratio = self._ratios[0] if one else trial.suggest_categorical("ratio", self._ratios)
-        return self._mixed(draw_layer(trial, "cheap", self._cheap), draw_layer(trial, "costly", self._costly), ratio)
+        return self._mixed(self._cheap.draw(trial, "cheap"), self._costly.draw(trial, "costly"), ratio)
 
     def _mixed(self, cheap: LayerSpec, costly: LayerSpec, ratio: int) -> Layers:
         return tuple(costly if index % (ratio + 1) == ratio else cheap for index in range(self._n_layers))
 
     def count(self) -> int:
-        cheap, costly = (set(distinct(list(part.values()))) for part in (self._cheap, self._costly))
+        cheap, costly = set(self._cheap.layers), set(self._costly.layers)
         both = len(cheap & costly)
         return (len(cheap) * len(costly) - both) * len(self._ratios) + both
 
     def all(self) -> Iterator[Layers]:
-        cheap, costly = (tuple(distinct(list(part.values()))) for part in (self._cheap, self._costly))
-        every = (self._mixed(*parts) for parts in itertools.product(cheap, costly, self._ratios))
+        parts = itertools.product(self._cheap.layers, self._costly.layers, self._ratios)
+        every = (self._mixed(*part) for part in parts)
         return iter(dict.fromkeys(every))
 
 
@@ -206,16 +192,18 @@ def pattern_of(
     """The pattern of ``[space]``; raises `SpecError` naming the key."""
     if table.pattern == "listed":
         return Listed.of(table.architectures, model, n_layers, registry)
+    everywhere = LayerChoices(entries=entries, ffn_dims=table.ffn_dim)
     if table.pattern == "free":
-        return Free(entries, n_layers)
+        return Free(everywhere, n_layers)
     if table.pattern == "periodic":
-        return Periodic(entries, n_layers, table.period or 1)
+        return Periodic(everywhere, n_layers, table.period or 1)
     costly = {name: entries[name] for name in table.costly or _of_family_full(entries, registry)}
     cheap = {name: entry for name, entry in entries.items() if name not in costly}
     for part, remedy in ((costly, "name some in space.costly"), (cheap, "leave some out of space.costly")):
         if not part:
             raise SpecError(f'space.pattern = "ratio" needs cheap and costly mixers among {listing(entries)}: {remedy}')
-    return Ratio(cheap, costly, n_layers, table.ratios)
+    parts = [LayerChoices(entries=part, ffn_dims=table.ffn_dim) for part in (cheap, costly)]
+    return Ratio(parts[0], parts[1], n_layers, table.ratios)
 
 
 def _of_family_full(entries: Mapping[str, MixerChoices], registry: Registry) -> list[str]:

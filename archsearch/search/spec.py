@@ -17,9 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from archsearch.arch import ModelSpec, explain
+from archsearch.arch import DERIVED, ChannelKind, ModelSpec, explain
 from archsearch.costs import parse_context
 from archsearch.errors import SpecError, listing, nearest
+from archsearch.layer import MAX_FFN_DIM
 from archsearch.notation import MAX_LAYERS
 from archsearch.numbers import Number, Whole
 from archsearch.recipe import Recipe
@@ -57,7 +58,7 @@ class Table(BaseModel):
 
 
 class BackboneTable(ModelSpec):
-    """The backbone that all candidates share, and how many layers are searched.
+    """The backbone of a candidate, all of it but what ``[space]`` draws, and how many layers are searched.
 
     ``n_layers``: layers of every candidate.
     ``d_model``: width of the residual stream.
@@ -83,11 +84,68 @@ class BackboneTable(ModelSpec):
     short_conv: Whole = Field(default=4, ge=0, le=16)
 
     def backbone(self, *, vocab_size: int) -> ModelSpec:
-        """The backbone that every candidate shares; `vocab_size` is used where the file gives none."""
-        values = {name: getattr(self, name) for name in ModelSpec.model_fields}
+        """The backbone of the file; `vocab_size` is used where the file gives none."""
+        values = self.given
         if "vocab_size" not in self.model_fields_set:
             values["vocab_size"] = vocab_size
         return ModelSpec(**values)
+
+
+_Wholes = Annotated[tuple[Whole, ...], Field(max_length=MAX_CHOICES)]
+
+
+class BackboneChoices(Table):
+    """Values of keys of ``[model]`` of which a candidate draws one each; what is not listed is as ``[model]`` has it.
+
+    A size that ``[model]`` leaves out follows from those that are drawn. What goes together is drawn alone: no
+    ``n_kv_heads`` that does not divide the ``n_heads``, and no ``ffn_dim`` without a channel mixer.
+
+    ``channel_mixer``: of "none", "swiglu" and "moe".
+    ``n_heads``: query heads.
+    ``n_kv_heads``: key and value heads.
+    ``head_dim``: widths of a head.
+    ``short_conv``: widths of the convolution in front of a token mixer, 0 for none.
+    ``meta_tokens``: numbers of learned tokens in front of a sequence.
+    ``ffn_dim``: hidden widths of ``swiglu``, the same in every layer; ``space.ffn_dim`` lists those of a layer.
+    ``n_experts``: experts of ``moe`` that tokens are routed to.
+    ``experts_per_token``: how many of them a token is sent to.
+    ``shared_experts``: experts of ``moe`` that every token meets.
+    ``expert_dim``: hidden widths of an expert.
+    """
+
+    channel_mixer: tuple[ChannelKind, ...] = ()
+    n_heads: _Wholes = ()
+    n_kv_heads: _Wholes = ()
+    head_dim: _Wholes = ()
+    short_conv: _Wholes = ()
+    meta_tokens: _Wholes = ()
+    ffn_dim: _Wholes = ()
+    n_experts: _Wholes = ()
+    experts_per_token: _Wholes = ()
+    shared_experts: _Wholes = ()
+    expert_dim: _Wholes = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        known = cls.model_fields
+        return {
+            key: _choices(f"space.backbone.{key}", given) if key in known else given for key, given in values.items()
+        }
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, values in self.listed.items():
+            _refuse_twice(f"backbone.{key}", values)
+        return self
+
+    @property
+    def listed(self) -> dict[str, tuple[Any, ...]]:
+        """The keys that are listed, each with its values."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: values for name, values in found.items() if values}
 
 
 class SpaceTable(Table):
@@ -102,6 +160,9 @@ class SpaceTable(Table):
     ``period``: the longest unit of a periodic pattern, in layers.
     ``ratios``: the numbers r of a pattern of ratios.
     ``costly``: the costly mixers of a pattern of ratios, by default those of the family "full"; all others are cheap.
+    ``ffn_dim``: widths of which each layer draws one for its own channel mixer, with its token mixer: 0 for none. A
+    mixture of experts shares it out among the experts of a token. Left out, every layer has the backbone's.
+    ``backbone``: a table of its own, ``[space.backbone]``, with values of keys of ``[model]`` to choose from.
     ``options``: a table named after an entry of ``mixers`` gives options and the values to choose from, one value or a
     list; a layer is written as notation, which fixes what it writes out and leaves the rest to the search.
     """
@@ -112,6 +173,8 @@ class SpaceTable(Table):
     period: Whole | None = Field(default=None, ge=1, le=MAX_PERIOD)
     ratios: tuple[Annotated[Whole, Field(ge=1, le=MAX_LAYERS)], ...] = Field(default=(), max_length=MAX_LAYERS)
     costly: tuple[str, ...] = ()
+    ffn_dim: tuple[Annotated[Whole, Field(ge=0, le=MAX_FFN_DIM)], ...] = Field(default=(), max_length=MAX_CHOICES)
+    backbone: BackboneChoices = BackboneChoices()
     options: Mapping[str, Mapping[str, tuple[Any, ...]]] = {}
 
     @model_validator(mode="before")
@@ -142,11 +205,9 @@ class SpaceTable(Table):
             raise SpecError('space.mixers is empty: name mixers or presets, as ["full", "kda"]')
         if self.pattern == "listed" and self.mixers:
             raise SpecError('space.mixers goes with patterns that are drawn, not "listed": drop one of them')
-        for name in ("mixers", "ratios", "costly"):
-            given = getattr(self, name)
-            twice = [value for value in given if given.count(value) > 1]
-            if twice:
-                raise SpecError(f"space.{name} names {twice[0]!r} twice: drop one")
+        for name in ("mixers", "ratios", "costly", "ffn_dim"):
+            _refuse_twice(name, getattr(self, name))
+        self._check_backbone()
         for name, pattern in (
             ("period", "periodic"),
             ("ratios", "ratio"),
@@ -163,11 +224,31 @@ class SpaceTable(Table):
                 raise SpecError(f'space.costly names "{name}", which space.mixers does not{nearest(name, self.mixers)}')
         return self
 
+    def _check_backbone(self) -> None:
+        listed = self.backbone.listed
+        if self.pattern == "listed" and (listed or self.ffn_dim):
+            raise SpecError(
+                f'space.{"backbone" if listed else "ffn_dim"} goes with patterns that are drawn, not "listed": write '
+                'widths into the architectures, as "full:ffn_dim=128", and other backbones into [model] of searches '
+                "of their own"
+            )
+        both = sorted({"ffn_dim", "expert_dim"} & listed.keys()) if self.ffn_dim else []
+        if both:
+            raise SpecError(
+                f"space.ffn_dim gives each layer its own width, and space.backbone.{both[0]} all layers one: drop one"
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data in the file's own form."""
         data = self.model_dump(mode="json", exclude={"options"}, exclude_defaults=True)
         options = {name: {key: list(given) for key, given in table.items()} for name, table in self.options.items()}
         return {**data, **options}
+
+
+def _refuse_twice(key: str, given: tuple[Any, ...]) -> None:
+    twice = [value for value in given if given.count(value) > 1]
+    if twice:
+        raise SpecError(f"space.{key} names {twice[0]!r} twice: drop one")
 
 
 def _read_text(path: Path) -> str:
@@ -440,6 +521,7 @@ class SearchSpec(Table):
         data = self.model_dump(
             mode="json", exclude={"space", "storage"} | ({"compare"} if self.compare is None else set())
         )
-        if "vocab_size" not in self.model.model_fields_set:
-            del data["model"]["vocab_size"]
+        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed else set())
+        for key in unsaid - self.model.model_fields_set:
+            del data["model"][key]
         return {**data, "space": self.space.to_json()}

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from archsearch.analysis.validity import drawn_backbone
 from archsearch.errors import StorageError
 from archsearch.printable import printable
 from archsearch.storage import SearchRecord
@@ -125,6 +126,9 @@ def _head(view: TrialView) -> None:
         )
     )
     st.markdown(code(shortened(record.pattern, MOST_PATTERN)))
+    drawn = drawn_backbone(view.search.spec, record.arch)
+    if drawn:
+        st.caption(plain(f"backbone drawn: {', '.join(f'{key} = {value}' for key, value in drawn.items())}"))
     if record.state == "superseded":
         st.warning(plain(f"{_SUPERSEDED}: {record.reason or _CHANGED}"), icon=":material/history:")
     elif record.reason:

@@ -156,7 +156,8 @@ def _space(draft: Draft, table: str) -> Draft:
     pattern = _field(by_name["pattern"], given.get("pattern"), _key("space.pattern"))
     wanted = {"periodic": ("period",), "ratio": ("ratios", "costly")}.get(pattern or "free", ())
     values = _fields([by_name[name] for name in wanted], draft, table)
-    kept = {name: None for name in given if name not in mixers}  # options of a mixer that is no longer there, too
+    stays = (*mixers, "backbone", "ffn_dim")
+    kept = {name: None for name in given if name not in stays}  # options of a mixer that is no longer there, too
     with st.container(horizontal=True):
         options = {name: _narrowed(name, given.get(name)) for name in mixers if name in known}
     unknown = {name: given[name] for name in mixers if name not in known and name in given}

@@ -20,7 +20,7 @@ from archsearch.storage import SearchRecord, Store, TrialRecord
 
 LAYER_COLUMNS = ("layer", "name", "mixer", "family", "text", "options")
 """One row a layer, counted from 0: the shortest ``name`` it goes by, the plugin's ``mixer`` and ``family``, the layer
-in the notation as ``text``, and every option as ``key=value``."""
+in the notation as ``text``, and every option as ``key=value``, a width of its channel mixer behind them."""
 
 SEED_COLUMNS = (
     "task",
@@ -113,14 +113,16 @@ def layers_frame(arch: Mapping[str, Any], resolver: Resolver) -> pd.DataFrame:
 def _layer(layer: Mapping[str, Any], resolver: Resolver) -> tuple[str, str, str, str, str]:
     mixer, options = str(layer["mixer"]), layer.get("options", {})
     listed = ", ".join(f"{key}={value}" for key, value in options.items())
+    own = "" if layer.get("ffn_dim") is None else f":ffn_dim={layer['ffn_dim']}"
     try:
         with foreign_code(mixer, "options"):
             plugin = resolver.resolve(mixer).plugin
             spec = ArchSpec.from_json({"layers": [layer]}, resolver).layers[0]
             text = format_layer(spec, resolver)
-        return text.partition("(")[0], mixer, plugin.family, text, listed
+        name = format_layer(spec.with_ffn_dim(None), resolver).partition("(")[0]
+        return name, mixer, plugin.family, text, f"{listed} {own}".strip()
     except ArchsearchError:
-        return mixer, mixer, "other", f"{mixer}({listed})" if listed else mixer, listed
+        return mixer, mixer, "other", (f"{mixer}({listed})" if listed else mixer) + own, f"{listed} {own}".strip()
 
 
 def differing(layers: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,7 @@ def spec_tables() -> dict[str, list[Field]]:
         model = _model_of(name)
         if model is not None:
             found[_heading(name)] = list(_as_written(model))
+            found |= {f"[{name}.{inner}]": fields_of(within) for inner, within in _tables_in(model)}
     return found
 
 
@@ -33,8 +34,9 @@ def spec_reference() -> str:
     for name in SearchSpec.model_fields:
         model = _model_of(name)
         if model is not None:
-            heading = _heading(name)
-            parts.append(_section(code(heading), prose_of(model), spec_tables()[heading]))
+            inner = [(f"[{name}.{key}]", within) for key, within in _tables_in(model)]
+            for heading, shown in [(_heading(name), model), *inner]:
+                parts.append(_section(code(heading), prose_of(shown), spec_tables()[heading]))
     return "\n\n".join(parts)
 
 
@@ -52,9 +54,17 @@ def _heading(name: str) -> str:
     return f"[[{name}]]" if get_origin(SearchSpec.model_fields[name].annotation) is tuple else f"[{name}]"
 
 
-def _model_of(name: str) -> type[BaseModel] | None:
+def _tables_in(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The keys of a table that are tables."""
+    for name in model.model_fields:
+        within = _model_of(name, model)
+        if within is not None:
+            yield name, within
+
+
+def _model_of(name: str, table: type[BaseModel] = SearchSpec) -> type[BaseModel] | None:
     """The model of a key that is a table, or a list of tables."""
-    annotation: Any = SearchSpec.model_fields[name].annotation
+    annotation: Any = table.model_fields[name].annotation
     kinds = (annotation, *get_args(annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
@@ -67,5 +77,6 @@ def _as_written(model: type[BaseModel]) -> Iterator[Field]:
     written = _IN_A_TABLE_EACH.get(model, {})
     for field in fields_of(model):
         if field.name in written:
-            field = replace(field, name=written[field.name])
-        yield field
+            yield replace(field, name=written[field.name])
+        elif _model_of(field.name, model) is None:
+            yield field

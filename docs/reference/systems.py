@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
 from archsearch.analysis.catalogue import systems
 from reference.registered import registry
 from reference.texts import code, table
-
-_PLACE = re.compile(r"(<!-- systems, written by make systems -->\n).*?(\n<!-- end of systems -->)", re.DOTALL)
 
 
 def systems_table(page: str = "#{}") -> str:
@@ -44,12 +41,3 @@ def systems_counted() -> str:
     counts = Counter(entry.family for entry in systems(registry()))
     told = ", ".join(f"{count} {family}" for family, count in sorted(counts.items()))
     return f"{counts.total()} systems of the field run here ({told})."
-
-
-def with_systems(markdown: str) -> str:
-    """A page whose table of systems is today's; raises `ValueError` for one without its place."""
-    made = f"{systems_counted()}\n\n{systems_table('plugins/{folder}/README.md')}\n"
-    found, count = _PLACE.subn(lambda place: f"{place[1]}{made}{place[2]}", markdown)
-    if count != 1:
-        raise ValueError(f"{count} places for the table of systems: keep the two comments that enclose it, once")
-    return found

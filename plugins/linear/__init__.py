@@ -10,7 +10,9 @@ from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from . import cost
-from .options import PRESETS, LinearOptions
+from .additive import memories_cost
+from .options import LinearOptions
+from .presets import PRESETS
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -36,6 +38,15 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         "cases": {
             "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},
             "delta-constant": {"update": "delta", "decay": "constant"},
+            "published-mamba2": {
+                "decay": "head",
+                "norm": "none",
+                "write": "dt",
+                "conv_bias": True,
+                "skip": True,
+                "output_norm": "gated",
+            },
+            "published-lightning": {"decay": "constant", "norm": "none", "output_norm": "joint", "output_bonus": True},
             "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
             "learned-shift": {"decay": "head", "initial_state": "learned", "static_shift": True, "output_bonus": True},
             "learned-rate": {"update": "delta", "initial_state": "learned", "removal": "rate", "conv": 0},
@@ -45,22 +56,25 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return cost.params(options, shape)
 
+    def active_params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return cost.params(options, shape) - memories_cost.idle_params(options, shape)
+
     def flops(
         self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
     ) -> Flops:
         return cost.flops(options, shape, phase=phase, context=context)
 
     def traffic(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
-        moved = float(sum(tensor.nbytes(context) for tensor in cost.state(options, shape)))
-        return Traffic(read_bytes=moved, written_bytes=moved)
+        return cost.traffic(options, shape, context=context)
 
     def state(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return cost.state(options, shape)
 
     def build(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> LinearMixer:
+        from .additive.memories import MemoriesMixer
         from .layer import LinearMixer
 
-        return LinearMixer(self, options, shape, layer)
+        return (MemoriesMixer if options.memories else LinearMixer)(self, options, shape, layer)
 
 
 @hookimpl

@@ -9,8 +9,13 @@ several steps is a token of the chunks, of which the last one alone has a query.
 
 from __future__ import annotations
 
-from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor
+from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor, Traffic
 
+from .additive.features import core_features, more_flops, more_params, more_state
+from .additive.levels_cost import more_chunk_flops, rows_of, step_flops
+from .additive.levels_cost import traffic as levels_traffic
+from .additive.memories_cost import count as memories
+from .additive.memories_cost import memory_flops, memory_params, met, of_all, sequences
 from .options import LinearOptions
 
 CHUNK = 64
@@ -26,15 +31,22 @@ _ACTIVATION = {
 def channels(options: LinearOptions, shape: ModelShape) -> int:
     """Features of q, k and v together, which the short convolution runs over."""
     heads, key_dim, value_dim = options.dims(shape)
-    return heads * (key_dim + options.steps * (key_dim + value_dim))
+    written = (0 if options.key == "forget" else key_dim) + value_dim
+    return heads * (key_dim + options.steps * written)
 
 
-def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int]:
-    """Features that one token is projected to: q, k and v; output gate; decay; beta, or what the removal is made of."""
+def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int, int]:
+    """Features that one token is projected to: q, k and v; output gate; decay; what the delta rule is made of, beta or
+    gates of its removal; what the core needs."""
     heads, _, value_dim = dims = options.dims(shape)
     gate = 0 if options.output_gate == "none" else value_dim if options.low_rank_gate else heads * value_dim
     removal = options.steps * options.rule.features(dims) if options.update == "delta" else 0
-    return channels(options, shape), gate, options.form.features(dims), removal
+    return channels(options, shape), gate, options.form.features(dims), removal, core_features(options, shape)
+
+
+def roles(options: LinearOptions, shape: ModelShape) -> int:
+    """Projections that may read tokens apart: q, k, v, and each of the others."""
+    return (2 if options.key == "forget" else 3) + sum(size > 0 for size in projected(options, shape)[1:])
 
 
 def params(options: LinearOptions, shape: ModelShape) -> int:
@@ -46,70 +58,91 @@ def params(options: LinearOptions, shape: ModelShape) -> int:
     count += options.form.params(dims)
     count += (value_dim + 1) * values if options.low_rank_gate else 0
     count += heads if options.skip else 0
-    count += value_dim if options.output_norm == "rms" else 0
+    count += options.norm_width(shape) + (channels(options, shape) if options.conv_bias else 0)
     if options.update == "delta":
         count += options.rule.params(dims) + options.rule.rank(dims) * heads * key_dim
-    count += shift_kinds(options, shape) * shape.d_model + (heads * key_dim if options.output_bonus else 0)
+    count += roles(options, shape) * shape.d_model if options.static_shift else 0
+    count += heads * key_dim if options.output_bonus else 0
     count += heads * key_dim * value_dim if options.initial_state == "learned" else 0
-    return count
-
-
-def shift_kinds(options: LinearOptions, shape: ModelShape) -> int:
-    """Kinds of features that the token shift has shares of its own for: q, k, v, and those of gates that there are."""
-    return 3 + sum(bool(kind) for kind in projected(options, shape)[1:]) if options.static_shift else 0
+    return count + more_params(options, shape, roles(options, shape)) + memory_params(options, shape)
 
 
 def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
-    """The recurrent state, float32 at least, and last inputs of convolution and token shift in the model's dtype."""
-    heads, key_dim, value_dim = options.dims(shape)
+    """The recurrent state, float32 at least, and the convolution's last inputs in the model's dtype."""
+    heads, key_dim, value_dim = options.state_dims(shape)
     dtype: Dtype = "float64" if shape.dtype == "float64" else "float32"
     recurrent = StateTensor(
         name="recurrent", row_shape=(heads, key_dim, value_dim), dtype=dtype, role="recurrent", base=1
     )
-    rows = {
-        "conv": (max(0, options.conv - 1), channels(options, shape)),
-        "shift": (options.static_shift, shape.d_model),
-    }
-    return recurrent, *(
-        StateTensor(name=name, row_shape=(width,), dtype=shape.dtype, role="conv", base=int(count))
-        for name, (count, width) in rows.items()
-        if count
+    if options.levels:
+        recurrent = rows_of(recurrent)
+    more, recurrent = more_state(options, shape), of_all(recurrent, options)
+    if options.conv < 2:
+        return recurrent, *more
+    tail = StateTensor(
+        name="conv", row_shape=(channels(options, shape),), dtype=shape.dtype, role="conv", base=options.conv - 1
     )
+    return recurrent, of_all(tail, options), *more
 
 
 def flops(options: LinearOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
     """Operations of the forward pass over `context` tokens, or of one decoded token."""
-    token = _around(options, shape) + _gates(options, shape)
-    heads = float(shape.n_heads)
+    written = _prepared(options, shape) + _gates(options, shape)
+    token = _around(options, shape) + written + more_flops(options, shape, roles(options, shape))
+    token += memory_flops(options, shape, written)
+    heads, last = float(shape.n_heads), phase == "prefill"
     if phase == "decode":
-        return token + _step(options, shape) * (heads * options.steps)
-    return token * float(context) + _chunks(options, shape, context, last=phase == "prefill") * heads
+        step = step_flops(options, shape, context) if options.levels else _step(options, shape)
+        return token + step * heads * float(met(options) * options.steps)
+    done = Flops()
+    for count, length in sequences(options, context):
+        done += _chunks(options, shape, length, last=last) * float(count)
+    if options.levels:
+        done += more_chunk_flops(options, shape, context, chunk=CHUNK, last=last)
+    return token * float(context) + done * heads
+
+
+def traffic(options: LinearOptions, shape: ModelShape, *, context: int) -> Traffic:
+    """What one decoded token reads and writes: all that is kept, but of a hierarchy the rows that are held,
+    and of memories those that it meets."""
+    first, *rest = state(options, shape)
+    share = met(options) / memories(options)
+    moved = share * sum(tensor.nbytes(context) for tensor in rest)
+    same = Traffic(read_bytes=moved, written_bytes=moved)
+    if options.levels:
+        return same + levels_traffic(options, first, context)
+    whole = share * first.nbytes(context)
+    return same + Traffic(read_bytes=whole, written_bytes=whole)
 
 
 def _around(options: LinearOptions, shape: ModelShape) -> Flops:
-    """One token's projections, convolution, activations, norms and output gate."""
+    """One token's projections, and what follows the recurrence."""
     heads, key_dim, value_dim = dims = options.dims(shape)
-    keys, values = float((1 + options.steps) * heads * key_dim), float(heads * value_dim)
-    written = values * options.steps
+    values = float(heads * value_dim)
     low_rank = (value_dim if options.low_rank_gate else 0) + options.form.rank(dims) * key_dim / value_dim
     low_rank += options.rule.rank(dims) * key_dim / value_dim if options.update == "delta" else 0
-    done = Flops(
-        matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values,
-        elementwise=2.0 * options.conv * (keys + written) + 2.0 * shift_kinds(options, shape) * shape.d_model,
-    )
-    done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * written
-    if options.norm == "l2":
-        done += Flops(elementwise=3 * keys)
-    if options.skip:
-        done += Flops(elementwise=2 * values)
+    done = Flops(matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values)
+    if options.static_shift:
+        done += Flops(elementwise=2.0 * roles(options, shape) * shape.d_model)
     if options.output_bonus:
         done += Flops(elementwise=3 * heads * key_dim + 2 * values)
-    if options.output_norm == "rms":
+    if options.skip:
+        done += Flops(elementwise=2 * values)
+    if options.output_norm != "none":
         done += Flops(elementwise=4 * values)
     if options.output_gate != "none":
         bias = float(options.low_rank_gate)
         done += (_ACTIVATION[options.output_gate] + Flops(elementwise=1 + bias)) * values
     return done
+
+
+def _prepared(options: LinearOptions, shape: ModelShape) -> Flops:
+    """One token's convolution of q, k and v, their activations and norms."""
+    values = float(options.steps * shape.n_heads * options.dims(shape).value_dim)
+    keys = channels(options, shape) - values
+    done = Flops(elementwise=(2.0 * options.conv + options.conv_bias) * (keys + values))
+    done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * values
+    return done + Flops(elementwise=3 * keys * (options.norm == "l2"))
 
 
 def _gates(options: LinearOptions, shape: ModelShape) -> Flops:
@@ -126,7 +159,7 @@ def _gates(options: LinearOptions, shape: ModelShape) -> Flops:
 def _step(options: LinearOptions, shape: ModelShape) -> Flops:
     """One step of a token of one head through the recurrence: decay, (for a delta rule) recall, (where it lies apart)
     removal, write, read; a share of the decay and of the read where a token has several steps."""
-    _, key_dim, value_dim = options.dims(shape)
+    _, key_dim, value_dim = options.state_dims(shape)
     cells, share = float(key_dim * value_dim), 1 / options.steps
     delta = options.update == "delta"
     decays = {"none": 0, "constant": 0, "head": 1, "channel": key_dim}[options.decay]
@@ -140,7 +173,7 @@ def _step(options: LinearOptions, shape: ModelShape) -> Flops:
 
 def _chunks(options: LinearOptions, shape: ModelShape, context: int, *, last: bool) -> Flops:
     """A sequence of one head through the chunkwise form; `last`: with the state after it."""
-    _, key_dim, value_dim = options.dims(shape)
+    _, key_dim, value_dim = options.state_dims(shape)
     steps = context * options.steps
     first, final = min(CHUNK, steps), (steps - 1) % CHUNK + 1
     first = 0 if options.initial_state == "learned" else first

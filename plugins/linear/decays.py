@@ -58,9 +58,25 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class LogSigmoid:
-    """logsigmoid(x + b) / temperature, b as torch starts a linear layer."""
+    """logsigmoid(x + b) / temperature. b starts as torch starts a linear layer, or evenly from one number of ``start``
+    to the other; without a low-rank map and ``start`` there is none."""
 
     temperature: float
+    start: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundedForget:
+    """log f with f = bound + (1 - bound) sigmoid(x), bound = l / L in layer l of L: the forget gate's least value grows
+    with depth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential:
+    """-exp(w), w of the low-rank map of tanh(x), plus a bias that runs over the channels from one number of ``start``
+    to the other, the more slowly at first the deeper the layer."""
+
+    start: tuple[float, float] = (-6.0, -1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +99,7 @@ class DecayForm:
     name: str
     kind: Decay
     paper: str
-    parametrisation: Fixed | Rate | LogSigmoid | Bounded | None
+    parametrisation: Fixed | Rate | LogSigmoid | BoundedForget | Exponential | Bounded | None
     rank: Callable[[Dims], int] = lambda dims: 0
     default_for: Update = "hebbian"
 
@@ -104,7 +120,14 @@ class DecayForm:
         """Trained parameters beyond the projection: the low-rank map, biases, rates."""
         given = self.parametrisation
         has_rates = isinstance(given, Rate) or (isinstance(given, Bounded) and given.rate)
-        return (self.rank(dims) + 1) * self.gates(dims) + (dims.heads if has_rates else 0)
+        return (self.rank(dims) + self.biased(dims)) * self.gates(dims) + (dims.heads if has_rates else 0)
+
+    def biased(self, dims: Dims) -> bool:
+        """Whether each gate has a bias."""
+        given = self.parametrisation
+        if isinstance(given, LogSigmoid):
+            return given.start is not None or self.rank(dims) > 0
+        return not isinstance(given, BoundedForget)
 
     def flops(self, dims: Dims) -> Flops:
         """Operations of one token's gates beyond projection and low-rank map."""
@@ -179,9 +202,37 @@ RWKV7 = DecayForm(
     rank=rwkv_rank,
 )
 
-FORMS: Mapping[str, DecayForm] = {
-    form.name: form for form in (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA, BOUNDED, RWKV7)
-}
+GATED_RETENTION = DecayForm(
+    name="gated-retention",
+    kind="head",
+    paper="logsigmoid(x) / 16 (gated retention: You Only Cache Once, arXiv 2405.05254, section 3.1)",
+    parametrisation=LogSigmoid(temperature=16.0),
+)
+
+MLSTM = DecayForm(
+    name="mlstm",
+    kind="head",
+    paper="logsigmoid(x + b), b from 3 to 6 (mLSTM: xLSTM, arXiv 2405.04517, equation 26 and appendix D)",
+    parametrisation=LogSigmoid(temperature=1.0, start=(3.0, 6.0)),
+)
+
+HGRN2 = DecayForm(
+    name="hgrn2",
+    kind="channel",
+    paper="a forget gate with a lower bound that grows with depth (HGRN2, arXiv 2404.07904, section 3)",
+    parametrisation=BoundedForget(),
+)
+
+RWKV6 = DecayForm(
+    name="rwkv6",
+    kind="channel",
+    paper="-exp(w), w of tanh of rank value_dim (RWKV-6, arXiv 2404.05892, section 4; its start as in its code)",
+    parametrisation=Exponential(),
+    rank=lambda dims: dims.value_dim,
+)
+
+_ALL = (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA, GATED_RETENTION, MLSTM, HGRN2, RWKV6, BOUNDED, RWKV7)
+FORMS: Mapping[str, DecayForm] = {form.name: form for form in _ALL}
 
 
 def forms_of(kind: str) -> list[DecayForm]:

@@ -13,7 +13,7 @@ from archsearch.ops.bounds import LOG_RATE_MOST, STEP_MOST
 from archsearch.ops.fused import fused
 from archsearch.ops.triton.table import GATES
 
-from .decays import Bounded, DecayForm, Dims, Fixed, LogSigmoid, Rate
+from .decays import Bounded, BoundedForget, DecayForm, Dims, Exponential, Fixed, LogSigmoid, Rate
 
 
 class DecayGate(nn.Module):
@@ -74,15 +74,18 @@ class RateDecay(DecayGate):
 
 
 class LogSigmoidDecay(DecayGate):
-    """`LogSigmoid` of the low-rank map of x."""
+    """`LogSigmoid` of x, or of a low-rank map of it."""
 
     def __init__(self, form: DecayForm, dims: Dims, given: LogSigmoid) -> None:
         super().__init__(form, dims)
         self.temperature = given.temperature
-        self.up = nn.Linear(form.rank(dims), form.gates(dims))
+        rank, gates = form.rank(dims), form.gates(dims)
+        self.up = nn.Linear(rank, gates) if rank else None
+        self.bias = None if given.start is None or rank else nn.Parameter(torch.linspace(*given.start, gates))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        x = self.up(x)
+        x = x if self.up is None else self.up(x)
+        x = x if self.bias is None else x.float() + self.bias.float()
         if fused(GATES, x, 1):
             from archsearch.ops.triton.launch.gates import gate
 
@@ -112,6 +115,35 @@ class BoundedDecay(DecayGate):
             rate = _rate(self.A_log)
             x = x * (rate[:, None] if self.by_channel else rate)
         return self.lowest * x.sigmoid(), None
+
+
+class BoundedForgetDecay(DecayGate):
+    """`BoundedForget`, whose bound is that of the layer's place."""
+
+    def __init__(self, form: DecayForm, dims: Dims, layer: LayerInfo) -> None:
+        super().__init__(form, dims)
+        self.bound = layer.index / max(layer.depth, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        x = x.float()
+        if self.bound == 0:  # where 1 - sigmoid(-x) would lose what is left of a gate near 0
+            return self.by_kind(F.logsigmoid(x)), None
+        return self.by_kind(torch.log1p((self.bound - 1) * (-x).sigmoid())), None
+
+
+class ExponentialDecay(DecayGate):
+    """`Exponential`, bounded as rates are."""
+
+    def __init__(self, form: DecayForm, dims: Dims, given: Exponential, layer: LayerInfo) -> None:
+        super().__init__(form, dims)
+        gates, (low, high) = form.gates(dims), given.start
+        self.up = nn.Linear(form.rank(dims), gates)
+        power = 0.7 + 1.3 * layer.index / max(layer.depth - 1, 1)
+        with torch.no_grad():
+            self.up.bias.copy_(low + (high - low) * torch.linspace(0, 1, gates) ** power)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.by_kind(-_rate(self.up(x.tanh()))), None
 
 
 def fixed_log_decay(fixed: Fixed, heads: int, layer: LayerInfo) -> Tensor:
@@ -173,3 +205,7 @@ def decay_gate(form: DecayForm, dims: Dims, layer: LayerInfo) -> DecayGate | Non
             return LogSigmoidDecay(form, dims, given)
         case Bounded() as bounded:
             return BoundedDecay(form, dims, bounded)
+        case BoundedForget():
+            return BoundedForgetDecay(form, dims, layer)
+        case Exponential() as given:
+            return ExponentialDecay(form, dims, given, layer)

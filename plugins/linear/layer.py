@@ -15,31 +15,32 @@ from archsearch.model import Context, Mixer, MixerState
 from archsearch.ops.gated_norm import gated_norm
 from archsearch.ops.short_conv import Activation, ShortConv, next_tail
 
+from .additive.build import core_of, features_of
+from .additive.shift import TokenShift, token_before
+from .core import Call
 from .cost import projected
 from .gates import decay_gate
-from .ops import linear_attention, linear_attention_step
 from .options import LinearOptions
 from .shifted import StaticShift
-from .substeps import interleaved, steps_of
 from .tokens import Tokens
 from .unit_length import unit_length
 from .writes import WRITES
 
-_EPS = 1e-6
 _FIRST = 0.02
 """Spread of a learned first state at the start."""
 _BONUS = -0.04
-"""Where the bonus starts, as in RWKV-7's code."""
+"""Where the bonus on the output starts, as in RWKV-7's code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
-    """Those of the op, whose v is what is written; the values `[B, T, H, V]` of the skip and the bonus; the features of
-    the output gate; and the last inputs that the next tokens need, by their name in the state."""
+    """Those of the op, whose v is what is written; the values `[B, T, H, V]` of skip and bonus; the features of the
+    output gate, and ``more`` of the core; and what projection and convolution leave in the state."""
 
     tokens: Tokens
     v: Tensor
     gate: Tensor
+    more: Tensor | None
     tails: dict[str, Tensor]
 
 
@@ -56,13 +57,17 @@ class LinearMixer(Mixer):
         self.scale = 1.0 if options.write == "dt" else self.key_dim**-0.5
         dims = options.dims(shape)
         self.decay = decay_gate(options.form, dims, layer)
-        values = self.heads * self.value_dim
+        values, queries = self.heads * self.value_dim, self.heads * self.key_dim
         self.sizes = list(projected(options, shape))
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
-        keys, steps = self.heads * self.key_dim, options.steps
-        kinds = (keys, steps * keys, steps * values, *self.sizes[1:])
-        self.shift = StaticShift(shape.d_model, kinds) if options.static_shift else None
+        written = options.steps * values
+        self.keys = self.sizes[0] - written
+        self.roles = [size for size in (queries, self.keys - queries, written, *self.sizes[1:]) if size]
+        self.shift = self._shift(layer)
+        self.features = features_of(options, shape, layer)
+        self.core = core_of(options, shape, self.scale)
         self.conv = ShortConv(self.sizes[0], options.conv) if options.conv else None
+        self.conv_bias = nn.Parameter(torch.zeros(self.sizes[0])) if options.conv_bias else None
         delta = options.update == "delta"
         self.write = WRITES[options.removal](options.rule, dims, options.beta_range) if delta else None
         self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
@@ -70,8 +75,16 @@ class LinearMixer(Mixer):
         self.bonus = nn.Parameter(torch.full((self.heads, self.key_dim), _BONUS)) if options.output_bonus else None
         learned = options.initial_state == "learned"
         self.first = nn.Parameter(_FIRST * torch.randn(dims)) if learned else None
-        self.norm = nn.RMSNorm(self.value_dim, eps=_EPS) if options.output_norm == "rms" else None
+        normed = options.norm_width(shape)
+        self.norm = nn.RMSNorm(normed, eps=options.norm_eps) if normed else None
         self.out = nn.Linear(values, shape.d_model, bias=False)
+
+    def _shift(self, layer: LayerInfo) -> TokenShift | StaticShift | None:
+        """What mixes each token with the one before it."""
+        if self.options.static_shift:
+            return StaticShift(self.shape.d_model, len(self.roles))
+        place = layer.index / max(layer.depth, 1)
+        return TokenShift(self.shape.d_model, len(self.roles), place) if self.options.token_shift else None
 
     def init_state(
         self, batch: int, capacity: int, *, dtype: torch.dtype | None = None, device: Any = None
@@ -88,53 +101,54 @@ class LinearMixer(Mixer):
         state = self.state_for(x, state, ctx)
         places = None if ctx.cu_seqlens is None else ctx.order_of(x)
         inputs = self._inputs(x, state, places)
-        steps, bounds = self.options.steps, ctx.cu_seqlens
-        if steps > 1:
-            bounds = None if bounds is None else bounds * steps
-        o, last = linear_attention(
-            inputs.tokens if steps == 1 else interleaved(inputs.tokens, steps),
-            scale=self.scale,
-            initial_state=self._before(len(x) if bounds is None else len(bounds) - 1, state),
-            cu_seqlens=bounds,
-            want_state=state is not None,
+        call = Call(
+            more=inputs.more,
+            state=None if state is None else state.tensors,
+            lengths=None if state is None else state.lengths,
+            fresh=state is None or (not torch.compiler.is_compiling() and state.longest == 0),
+            cu_seqlens=ctx.cu_seqlens,
+            places=places,
+            first=self.first,
         )
-        o = o[:, steps - 1 :: steps]
-        return self._output(o, inputs), None if state is None else _advance(state, inputs, last, x.shape[1])
+        o, after = self.core(inputs.tokens, call)
+        return self._output(o, inputs), None if state is None else state.after(after | inputs.tails, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         inputs = self._inputs(x_t[:, None], state, None)
-        last = state.tensors["recurrent"][:, 0]
-        tokens, steps = inputs.tokens, self.options.steps
-        for one in [tokens.only()] if steps == 1 else steps_of(tokens, steps):
-            o, last = linear_attention_step(one, last, scale=self.scale, in_place=True)
-        return self._output(o[:, None], inputs)[:, 0], _advance(state, inputs, last, 1)
-
-    def _before(self, sequences: int, state: MixerState | None) -> Tensor | None:
-        """The state `[N, H, K, V]` that sequences go on from, None for zeros."""
-        if state is not None:
-            return state.tensors["recurrent"][:, 0]
-        return None if self.first is None else self.first.expand(sequences, -1, -1, -1)
+        more = None if inputs.more is None else inputs.more[:, 0]
+        call = Call(more=more, state=state.tensors, lengths=state.lengths, fresh=False)
+        o, after = self.core.step(inputs.tokens.only(), call)
+        return self._output(o[:, None], inputs)[:, 0], state.after(after | inputs.tails, 1)
 
     def _inputs(self, x: Tensor, state: MixerState | None, places: Tensor | None) -> _Inputs:
-        held = {} if state is None else state.tensors
-        tails = {}
-        if self.shift is None:
-            features = self.proj(x)
-        else:
-            features = self.shift(x, self.proj.weight, held.get("shift"), places)
-            tails = {"shift": self.shift.after(held["shift"], x)} if state is not None else {}
-        qkv, gate, decay, write = torch.split(features, self.sizes, dim=-1)
-        mixed, tail = self._mix(qkv, held.get("conv"), places)
-        tails |= {} if tail is None else {"conv": tail}
-        q, k, v = self._activate(mixed)
+        before = {} if state is None else state.tensors
+        projected, tails = self._project(x, before.get("shift"), places)
+        qkv, gate, decay, write, more = torch.split(projected, self.sizes, dim=-1)
+        mixed, tail = self._mix(qkv, before.get("conv"), places)
+        if state is not None:
+            tails |= {} if tail is None else {"conv": tail}
+        tokens, v = self._made(mixed, decay, write)
+        return _Inputs(tokens=tokens, v=v, gate=gate, more=more if self.sizes[-1] else None, tails=tails)
+
+    def _made(self, mixed: Tensor, decay: Tensor, write: Tensor) -> tuple[Tokens, Tensor]:
+        """Tokens of what the convolution gave and of the features of gates, and their values as they are."""
         log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
+        q, k, v = self._activate(mixed, log_decay)
         written = v
         if self.options.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)
         tokens = Tokens(q, k, written, log_decay=log_decay)
-        tokens = tokens if self.write is None else self.write(write, tokens)
-        return _Inputs(tokens=tokens, v=v, gate=gate, tails=tails)
+        return tokens if self.write is None else self.write(write, tokens), v
+
+    def _project(self, x: Tensor, last: Tensor | None, places: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """`x` `[B, T, D]` to all features, and the last token, where tokens are mixed with the one before."""
+        if self.shift is None:
+            return self.proj(x), {}
+        mixed = self.shift(x, token_before(x, last, places))
+        weights = self.proj.weight.split(self.roles)
+        projected = torch.cat([F.linear(part, weight) for part, weight in zip(mixed, weights, strict=True)], dim=-1)
+        return projected, {} if last is None else {"shift": next_tail(last, x)}
 
     def _mix(self, qkv: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """q, k and v `[B, T, C]` through the convolution, and the tail after them."""
@@ -142,19 +156,22 @@ class LinearMixer(Mixer):
             return qkv, None
         if tail is not None and qkv.shape[1] == 1:
             mixed, after = self.conv.advance(qkv[:, 0], tail, activation=self._shared)
-            return mixed[:, None], after
+            return self._biased(mixed[:, None]), after
         mixed = self.conv(qkv, tail=tail, positions=places, activation=self._shared)
-        return mixed, None if tail is None else next_tail(tail, qkv)
+        return self._biased(mixed), None if tail is None else next_tail(tail, qkv)
+
+    def _biased(self, mixed: Tensor) -> Tensor:
+        return mixed if self.conv_bias is None else mixed + self.conv_bias.to(mixed.dtype)
 
     @property
     def _shared(self) -> Activation:
         """The activation that the convolution applies, because q, k and v all have it."""
-        alike = self.conv is not None and self.options.activation == self.options.value_activation == "silu"
+        plain = self.conv is not None and self.conv_bias is None
+        alike = plain and self.options.activation == self.options.value_activation == "silu"
         return "silu" if alike else "none"
 
-    def _activate(self, mixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keys = (1 + self.options.steps) * self.heads * self.key_dim
-        sizes = [keys, mixed.shape[-1] - keys]
+    def _activate(self, mixed: Tensor, log_decay: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        sizes = [self.keys, mixed.shape[-1] - self.keys]
         if self.options.activation == self.options.value_activation:
             alike = mixed if self._shared != "none" else _ACTIVATIONS[self.options.activation](mixed)
             qk, v = torch.split(alike, sizes, dim=-1)
@@ -164,36 +181,47 @@ class LinearMixer(Mixer):
         qk = torch.unflatten(qk, -1, (-1, self.key_dim))
         if self.options.norm == "l2":
             qk = unit_length(qk)
-        q, k = torch.split(qk, [self.heads, qk.shape[-2] - self.heads], dim=-2)
+        if self.options.key == "forget":
+            assert log_decay is not None
+            q, k = qk, -torch.expm1(log_decay).to(qk.dtype)
+        else:
+            q, k = torch.split(qk, [self.heads, qk.shape[-2] - self.heads], dim=-2)
+        if self.features is not None:
+            q, k = self.features(q, k)
         return q, k, torch.unflatten(v, -1, (-1, self.value_dim))
 
     def _output(self, o: Tensor, inputs: _Inputs) -> Tensor:
         """Outputs of the op `[B, T, H, V]` to `[B, T, D]`."""
         if self.skip is not None:
             o = o + self.skip[:, None].to(o.dtype) * inputs.v
+        return self._gated(o, inputs.gate, self._bonus(inputs))
+
+    def _bonus(self, inputs: _Inputs) -> Tensor | None:
+        """The values `[B, T, H, V]` times (rho * k) . q (RWKV-7, arXiv 2503.14456, section 4)."""
+        if self.bonus is None:
+            return None
+        return (inputs.tokens.q * self.bonus * inputs.tokens.k).sum(-1, keepdim=True) * inputs.v
+
+    def _gated(self, o: Tensor, features: Tensor, bonus: Tensor | None = None) -> Tensor:
+        """What is read `[B, T, H, V]` through norm, beside which there may be a bonus, gate and the last projection."""
         gate, activation = None, self.options.output_gate
         if activation != "none":
-            gate = inputs.gate if self.gate_up is None else self.gate_up(inputs.gate)
-        if self.bonus is not None:
-            o = o if self.norm is None else self.norm(o.to(self.norm.weight.dtype))
-            o = o + self._weighed(self.bonus, inputs)
-            o = o.flatten(2) if gate is None else o.flatten(2) * _ACTIVATIONS[activation](gate)
-        elif self.norm is not None:
-            o = gated_norm(o, self.norm.weight, gate, activation=activation, eps=_EPS)
+            gate = features if self.gate_up is None else self.gate_up(features)
+        kind = self.options.output_norm
+        if kind == "gated" and gate is not None:
+            o, gate = (o.flatten(2) * _ACTIVATIONS[activation](gate)).view_as(o), None
+        if bonus is not None:
+            o = bonus + (o if self.norm is None else self.norm(self._together(o).to(self.norm.weight.dtype)).view_as(o))
+        if self.norm is not None and bonus is None:
+            o = gated_norm(self._together(o), self.norm.weight, gate, activation=activation, eps=self.options.norm_eps)
         else:
             o = o.flatten(2) if gate is None else o.flatten(2) * _ACTIVATIONS[activation](gate)
         out: Tensor = self.out(o)
         return out
 
-    @staticmethod
-    def _weighed(bonus: Tensor, inputs: _Inputs) -> Tensor:
-        """The values `[B, T, H, V]` times (rho * k) . q (RWKV-7, arXiv 2503.14456, section 4)."""
-        tokens = inputs.tokens
-        return (tokens.q * bonus * tokens.k).sum(-1, keepdim=True) * inputs.v
-
-
-def _advance(state: MixerState, inputs: _Inputs, last: Tensor, count: int) -> MixerState:
-    return state.after({"recurrent": last[:, None], **inputs.tails}, count)
+    def _together(self, o: Tensor) -> Tensor:
+        """Heads `[B, T, H, V]` by what is normed together: `[B, T, 1, H V]` where that is all of them."""
+        return o if self.options.output_norm == "rms" else o.flatten(2)[:, :, None]
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from archsearch.errors import listing
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
+from .additive.rules import check_additive
 from .decays import FORMS, Decay, DecayForm, Dims, Update, default_form, forms_of
-from .removals import REMOVALS, RemovalForm
+from .removals import REMOVALS, RemovalForm, check_delta
 
 if TYPE_CHECKING:
     FormName = str
@@ -34,11 +35,26 @@ class LinearOptions(MixerOptions):
     ``norm``: of q and k; l2 makes them of length 1, which the delta rule needs.
     ``value_activation``: of v.
     ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
-    ``write``: dt scales what is written by the step size of the mamba2 decay.
-    ``output_norm``: of each head's output, its weight shared by the heads.
+    ``conv_bias``: adds a learned bias of each channel after it.
+    ``write``: dt scales what is written by the step size of the mamba2 decay, exp by the exponential of a gate a head,
+    stabilised.
+    ``output_norm``: rms: of each head's output, its weight shared by the heads; joint: of all heads' outputs together;
+    gated: joint, after the output gate.
+    ``norm_eps``: what that norm adds to the mean square.
     ``output_gate``: activation of a projection that multiplies the normed output.
     ``low_rank_gate``: passes the output gate through value_dim features.
     ``skip``: adds each head's value, by a learned factor.
+    ``key``: a projection, or what the forget gate of a channel leaves: 1 - exp(log decay).
+    ``bonus``: a token reads the state before its own write, and its own value by a learned weight a key channel.
+    ``token_shift``: every projection reads a mixture of a token and the one before, which both decide.
+    ``normalizer``: divides what is read: sum by what the same query reads of ones, max by that or by 1, whichever is
+    more.
+    ``feature_map``: favor makes positive random features of q and k, whose products estimate exp(q . k / sqrt(K)).
+    ``features``: their number; 0 for 4 key_dim.
+    ``levels``: weights of a hierarchy of states, each of a power of 2 tokens; 0 for one state of all.
+    ``memories``: states among which tokens are routed, each written by keys and values of its own; 0 for one of all.
+    ``memories_used``: how many of them a token writes and reads; 0 where there are none.
+    ``shared_memory``: one more that every token writes and reads.
     ``removal``: what the delta rule takes away before it writes.
     ``beta_range``: what the strength of the delta rule stays below; above 1 eigenvalues may be negative.
     ``steps``: delta steps a token, each with a key and a value of its own; the decay is of the first.
@@ -56,11 +72,23 @@ class LinearOptions(MixerOptions):
     norm: Literal["none", "l2"] = "l2"
     value_activation: Literal["none", "silu"] = "silu"
     conv: Annotated[int, Field(ge=0, le=16)] = 4
-    write: Literal["plain", "dt"] = "plain"
-    output_norm: Literal["none", "rms"] = "rms"
+    conv_bias: bool = False
+    write: Literal["plain", "dt", "exp"] = "plain"
+    output_norm: Literal["none", "rms", "joint", "gated"] = "rms"
+    norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     output_gate: Literal["none", "silu", "sigmoid"] = "silu"
     low_rank_gate: bool = False
     skip: bool = False
+    key: Literal["projected", "forget"] = "projected"
+    bonus: bool = False
+    token_shift: bool = False
+    normalizer: Literal["none", "sum", "max"] = "none"
+    feature_map: Literal["none", "favor"] = "none"
+    features: Annotated[int, Field(ge=0, le=2**16)] = 0
+    levels: Annotated[int, Field(ge=0, le=40)] = 0
+    memories: Annotated[int, Field(ge=0, le=256)] = 0
+    memories_used: Annotated[int, Field(ge=0, le=256)] = 0
+    shared_memory: bool = False
     removal: RemovalName = "key"
     beta_range: Literal[1, 2] = 1
     steps: Annotated[int, Field(ge=1, le=8)] = 1
@@ -94,28 +122,12 @@ class LinearOptions(MixerOptions):
             raise ValueError(f"write = dt needs decay_form = {stepping}, whose step size it is, not {self.decay_form}")
         if self.low_rank_gate and self.output_gate == "none":
             raise ValueError("low_rank_gate = true needs an output_gate: silu or sigmoid")
-        return self
-
-    @model_validator(mode="after")
-    def _check_delta(self) -> LinearOptions:
-        """The options of the delta rules."""
-        for name, plain in (("removal", "key"), ("beta_range", 1), ("steps", 1)):
-            given = getattr(self, name)
-            if self.update != "delta" and given != plain:
-                raise ValueError(
-                    f"{name} = {given} with update = {self.update}, which removes nothing: set update = delta"
-                )
-        if self.beta_range == 2 and not self.rule.ranges:
-            ranging = listing([form.name for form in REMOVALS.values() if form.ranges])
-            raise ValueError(f"beta_range = 2 with removal = {self.removal} is not stable: choose removal = {ranging}")
-        if self.steps > 1:
-            taken = {"removal": "key", "write": "plain", "skip": False, "output_bonus": False}
-            for name, value in taken.items():
-                if getattr(self, name) != value:
-                    raise ValueError(
-                        f"steps = {self.steps} with {name} = {getattr(self, name)}: of several steps a token only "
-                        f"{name} = {value} is known, or set steps = 1"
-                    )
+        if self.output_norm == "gated" and self.output_gate == "none":
+            raise ValueError("output_norm = gated needs an output_gate: silu or sigmoid, or set output_norm = joint")
+        if self.conv_bias and not self.conv:
+            raise ValueError("conv_bias = true needs a convolution: set conv to its width, such as 4")
+        check_additive(dict(self))
+        check_delta(dict(self))
         return self
 
     @property
@@ -132,52 +144,13 @@ class LinearOptions(MixerOptions):
         """Heads, key dim and value dim of one head in a model of `shape`."""
         return Dims(shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim)
 
+    def norm_width(self, shape: ModelShape) -> int:
+        """Outputs that are normed together: those of one head, or of all; 0 for none."""
+        heads, _, value_dim = self.dims(shape)
+        return {"none": 0, "rms": value_dim}.get(self.output_norm, heads * value_dim)
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "linear": {},
-    "retnet": {
-        "decay": "constant",
-        "activation": "none",
-        "norm": "none",
-        "value_activation": "none",
-        "conv": 0,
-    },
-    "lightning": {"decay": "constant", "decay_form": "lightning", "norm": "none", "conv": 0, "output_gate": "sigmoid"},
-    "mamba2": {"decay": "head", "norm": "none", "write": "dt"},
-    "gla": {"decay": "channel", "activation": "none", "norm": "none", "value_activation": "none", "conv": 0},
-    "deltanet": {"update": "delta", "output_gate": "none"},
-    "gated-deltanet": {"update": "delta", "decay": "head"},
-    "kda": {"update": "delta", "decay": "channel", "output_gate": "sigmoid", "low_rank_gate": True},
-    "kda-bounded": {
-        "update": "delta",
-        "decay": "channel",
-        "decay_form": "bounded",
-        "output_gate": "sigmoid",
-        "low_rank_gate": True,
-    },
-    "olmo-hybrid": {"update": "delta", "decay": "head", "beta_range": 2},
-    "gated-deltaproduct": {"update": "delta", "decay": "head", "beta_range": 2, "steps": 2},
-    "gated-deltanet-2": {
-        "update": "delta",
-        "decay": "channel",
-        "removal": "channel",
-        "output_gate": "sigmoid",
-        "low_rank_gate": True,
-    },
-    "comba": {"update": "delta", "decay": "head", "removal": "feedback", "output_gate": "sigmoid"},
-    "rwkv7": {
-        "update": "delta",
-        "decay": "channel",
-        "decay_form": "rwkv7",
-        "removal": "rate",
-        "activation": "none",
-        "norm": "none",
-        "value_activation": "none",
-        "conv": 0,
-        "output_gate": "sigmoid",
-        "low_rank_gate": True,
-        "static_shift": True,
-        "output_bonus": True,
-    },
-}
-"""Named points of the table of update rule by decay, each with the projections, gates and norms of its paper."""
+    def state_dims(self, shape: ModelShape) -> Dims:
+        """Heads, and rows and columns of the state of one: features of keys, values and the normaliser's ones."""
+        heads, key_dim, value_dim = self.dims(shape)
+        rows = key_dim if self.feature_map == "none" else self.features or 4 * key_dim
+        return Dims(heads, rows, value_dim + (self.normalizer != "none"))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from archsearch.errors import listing
 from archsearch.mixer import Flops
 
 from .decays import SIGMOID, Dims, rwkv_rank
@@ -73,3 +75,38 @@ RATE = RemovalForm(
 )
 
 REMOVALS: Mapping[str, RemovalForm] = {form.name: form for form in (KEY, CHANNEL, FEEDBACK, RATE)}
+
+
+def check_delta(options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where options of the delta rules do not go together, with the remedy."""
+    for name, plain in (("removal", "key"), ("beta_range", 1), ("steps", 1)):
+        if options["update"] != "delta" and options[name] != plain:
+            raise ValueError(
+                f"{name} = {options[name]} with update = {options['update']}, which removes nothing: set update = delta"
+            )
+    rule = options["removal"]
+    if options["beta_range"] == 2 and not REMOVALS[rule].ranges:
+        ranging = listing([form.name for form in REMOVALS.values() if form.ranges])
+        raise ValueError(f"beta_range = 2 with removal = {rule} is not stable: choose removal = {ranging}")
+    if options["steps"] > 1:
+        taken = {"removal": "key", "write": "plain", "skip": False, "output_bonus": False, "levels": 0, "memories": 0}
+        _alone(options, "steps", 1, taken)
+    if rule != "key":
+        _alone(options, "removal", "key", {"levels": 0, "memories": 0})
+    if options["initial_state"] == "learned":
+        taken = {"levels": 0, "memories": 0, "bonus": False, "normalizer": "none", "feature_map": "none"}
+        _alone(options, "initial_state", "zero", taken)
+    if options["static_shift"]:
+        _alone(options, "static_shift", False, {"token_shift": False, "memories": 0})
+    if options["output_bonus"]:
+        _alone(options, "output_bonus", False, {"memories": 0})
+
+
+def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[str, object]) -> None:
+    """Raises `ValueError` unless the others have the values that stand beside the option `name`."""
+    for other, value in taken.items():
+        if options[other] != value:
+            raise ValueError(
+                f"{name} = {options[name]} with {other} = {options[other]}: beside {name} only {other} = {value} is "
+                f"known, or set {name} = {plain}"
+            )

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .core import Call, Core, Tensors
+from .ops import linear_attention_step
 from .tokens import Tokens
+
+
+class StepsCore(Core):
+    """As `Core`, of tokens whose k, v and beta have ``steps`` heads for one of q, step after step."""
+
+    def __init__(self, scale: float, steps: int) -> None:
+        super().__init__(scale)
+        self.steps = steps
+
+    def forward(self, tokens: Tokens, call: Call) -> tuple[Tensor, Tensors]:
+        """As `Core`: what the last step of each token reads."""
+        bounds = None if call.cu_seqlens is None else call.cu_seqlens * self.steps
+        o, after = super().forward(interleaved(tokens, self.steps), replace(call, cu_seqlens=bounds))
+        return o[:, self.steps - 1 :: self.steps], after
+
+    def attend_step(self, token: Tokens, before: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Core`, step by step."""
+        for one in steps_of(token, self.steps):
+            o, before = linear_attention_step(one, before, scale=self.scale, in_place=True)
+        return o, before
 
 
 def interleaved(tokens: Tokens, steps: int) -> Tokens:
@@ -25,10 +49,23 @@ def interleaved(tokens: Tokens, steps: int) -> Tokens:
     )
 
 
-def steps_of(tokens: Tokens, steps: int) -> list[Tokens]:
-    """The steps of one token a sequence, each `Tokens` without T."""
-    among = interleaved(tokens, steps)
-    return [among.only(step) for step in range(steps)]
+def steps_of(token: Tokens, steps: int) -> list[Tokens]:
+    """The steps of one token a sequence, `Tokens` without T: each reads, the first decays."""
+    q, k, v, log_decay, beta = token.flat
+
+    def of(x: Tensor, step: int) -> Tensor:
+        return torch.unflatten(x, 1, (steps, -1))[:, step]
+
+    return [
+        Tokens(
+            q,
+            of(k, step),
+            of(v, step),
+            log_decay=None if step else log_decay,
+            beta=None if beta is None else of(beta, step),
+        )
+        for step in range(steps)
+    ]
 
 
 def _among(x: Tensor, steps: int, place: int) -> Tensor:

@@ -14,9 +14,37 @@ SYSTEMS: Mapping[str, System] = {
     ),
     "mamba2": System(rule="S = a S + dt k v^T, a and dt of the token and head", source="arXiv 2405.21060"),
     "gla": System(rule="S = diag(a) S + k v^T, a of the token and channel", source="arXiv 2312.06635"),
+    "gated-retention": System(
+        rule="S = a S + k v^T, a = sigmoid(x)^(1/16) of the token and head", source="arXiv 2405.05254"
+    ),
+    "hgrn2": System(
+        rule="S = diag(f) S + (1 - f) v^T, f of the token and channel, the more at least the deeper",
+        source="arXiv 2404.07904",
+    ),
+    "rwkv6": System(
+        rule="S = diag(a) S + k v^T, read before the write, and the own value by a weight; tokens mixed with the last",
+        source="arXiv 2404.05892",
+    ),
+    "mlstm": System(
+        rule="S = f S + exp(i) k v^T over max(|n q|, 1), n the same sum of keys", source="arXiv 2405.04517"
+    ),
+    "performer": System(
+        rule="S += f(k) v^T over the sum of f(k), f random features of softmax", source="arXiv 2009.14794"
+    ),
+    "log-linear-mamba2": System(
+        rule="mamba2 with a state for each power of two of the past, weighed by the token", source="arXiv 2506.04761"
+    ),
     "deltanet": System(rule="S = (I - b k k^T) S + b k v^T", source="arXiv 2406.06484"),
     "gated-deltanet": System(
         rule="S = a (I - b k k^T) S + b k v^T, a of the token and head", source="arXiv 2412.06464"
+    ),
+    "log-linear-gated-deltanet": System(
+        rule="gated-deltanet with a state for each power of two of the past, weighed by the token",
+        source="arXiv 2506.04761",
+    ),
+    "mom": System(
+        rule="gated-deltanet of four states, two of which the token chooses, and one that all share",
+        source="arXiv 2502.13685",
     ),
     "kda": System(rule="S = (I - b k k^T) diag(a) S + b k v^T, a of the token and channel", source="arXiv 2510.26692"),
     "kda-bounded": System(

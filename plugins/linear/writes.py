@@ -23,7 +23,7 @@ class DeltaWrite(nn.Module):
 
     def __init__(self, form: RemovalForm, dims: Dims, most: int) -> None:
         super().__init__()
-        self.form, self.dims, self.most = form, dims, most
+        self.dims, self.most = dims, most
 
     def forward(self, x: Tensor, tokens: Tokens) -> Tokens:
         raise NotImplementedError

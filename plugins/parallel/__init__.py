@@ -31,6 +31,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
         "hymba": {"a": "sliding", "b": "mamba2", "join": "mean"},
         "falcon-h1": {"a": "full(rope=1.0)", "b": "mamba2", "join": "sum"},
         "titans-mag": {"a": "sliding", "b": "titans", "join": "gate"},
+        "resona": {"a": "gated-deltanet", "b": "moba", "join": "mean"},
     }
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {

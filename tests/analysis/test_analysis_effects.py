@@ -56,6 +56,35 @@ def test_changes_are_found_as_by_hand() -> None:
     assert len(places) == len(expected)
 
 
+def test_candidates_of_other_backbones_and_layers_of_other_widths_are_told_apart() -> None:
+    small, large = ({"model": {"n_heads": heads}} for heads in (2, 4))
+    wide = {**FULL, "ffn_dim": 64}
+    designs = designs_of(
+        arch(FULL, FULL) | small, arch(linear(), FULL) | large, arch(linear(), FULL) | small, arch(wide, FULL) | small
+    )
+    assert designs.layers == (FULL, linear(), wide)
+    _, first, second = designs.changes(np.zeros_like(designs.codes))
+    assert {tuple(sorted(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)} == {
+        (0, 2),
+        (0, 3),
+        (2, 3),
+    }
+    swapped = designs_of(arch(FULL, linear()) | small, arch(linear(), FULL) | large, arch(linear(), FULL) | small)
+    *_, first, second = swapped.swaps()
+    assert [sorted(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)] == [[0, 2]]
+
+
+def test_a_fit_holds_the_backbone_equal() -> None:
+    kinds, found, values = (FULL, linear()), [], []
+    for number in range(80):
+        large = number % 4 == 0
+        layers = [kinds[0] if number % 8 < (6 if large else 2) else kinds[1], kinds[number // 8 % 2]]
+        found.append(arch(*layers) | {"model": {"n_heads": 4 if large else 2}})
+        values.append(10.0 * large + sum(layer is FULL for layer in layers))
+    fit = composition(designs_of(*found), np.array(values), np.array([1.0, -1.0]))
+    assert fit.mean == pytest.approx(1.0)
+
+
 def test_swaps_are_found_as_by_hand() -> None:
     kinds = [FULL, linear("head"), linear("channel")]
     archs = [arch(*layers) for layers in itertools.product(kinds, repeat=4)][::2]

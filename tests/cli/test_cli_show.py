@@ -265,6 +265,33 @@ def test_sizes_without_an_option_of_their_own_are_set(url: str) -> None:
     assert words[words.index("--set") + 1] == "model.ffn_dim=999"
 
 
+def test_a_width_and_what_was_drawn_of_the_backbone_are_shown(run: Run, url: str) -> None:
+    layers = [{"mixer": "full", "options": {"rope": 0.5}, "ffn_dim": 64}, {"mixer": "full", "options": {}}]
+    with Store.open(url) as store:
+        space = {"mixers": ["full"], "backbone": {"meta_tokens": [0, 8], "head_dim": [16, 32]}}
+        search = store.create_search("backbones", {**SPEC, "space": space}, OBJECTIVES)
+        trial = store.add_trial(
+            search,
+            NewTrial(
+                kind="search",
+                state="infeasible",
+                digest="d",
+                pattern="full(rope=0.5):ffn_dim=64 full",
+                params={},
+                seeds=[],
+                costs={},
+                arch={"model": {**MODEL, "meta_tokens": 8}, "layers": layers},
+                violations={},
+            ),
+        )
+    shown = run("show", str(trial)).stdout
+    assert "backbone drawn: meta_tokens = 8, head_dim = 32" in shown
+    assert "rope=0.5 :ffn_dim=64" in shown
+    words = command_of(url, trial)
+    assert words[2] == "full(rope=0.5):ffn_dim=64 full"
+    assert words[words.index("--set") + 1] == "model.meta_tokens=8"
+
+
 def test_where_a_trial_ran_and_what_workers_it_lost_are_shown(run: Run, url: str, trials: dict[str, int]) -> None:
     with Store.open(url) as store:
         store.set_placement(trials["mixed"], {"node": "gpu7", "device": "NVIDIA H200", "gpus": ["0"], "pid": 7})

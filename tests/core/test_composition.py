@@ -52,6 +52,12 @@ def test_layers_in_options_are_written_and_read(text: str, shortest: str, regist
     assert pickle.loads(pickle.dumps(arch)) == arch
 
 
+def test_a_mixer_within_another_has_no_channel_mixer(registry: Registry) -> None:
+    with pytest.raises(NotationError, match="a mixer within another has no channel mixer: drop ffn_dim = 3"):
+        parse("pair(a=sliding(window=8):ffn_dim=3)", registry)
+    assert parse("pair:ffn_dim=0", registry).pattern(registry) == "pair"
+
+
 def test_a_digest_tells_what_a_mixer_is_made_of(registry: Registry) -> None:
     texts = ["pair", "pair(b=sliding(window=5))", "pair(a=full)", "pair(a=full, b=kda)", "many(of=[kda full])"]
     assert len({parse(text, registry).digest for text in texts}) == len(texts)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 from archsearch_dashboard.queries.compare import WITH_UNITS, cost_table, curves_of, differences, gather, noise_of
+from archsearch_dashboard.shapes import ArchShape
 from dashboard_samples import HTML_NAME, LONG_NAME, MODEL, arch_of, costs_of, every_state, open_page, registry
 
-from archsearch.arch import ModelSpec
+from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.storage import Store
 
 
@@ -50,6 +51,20 @@ def test_a_pattern_that_cannot_be_read_points_at_the_character(url: str, trials:
     assert not app.exception
     lines = app.code[0].value.splitlines()
     assert lines[-1].index("^") == lines[-2].index("nope")
+
+
+def test_a_layer_differs_by_the_width_of_its_channel_mixer(url: str) -> None:
+    model = ModelSpec(**{**MODEL, "channel_mixer": "swiglu"})
+    with Store.open(url) as store:
+        compared, refused = gather(store, [], ["full*2", "full full:ffn_dim=8"], model, registry())
+    assert not refused
+    layers = compared[1].layers
+    assert layers["differs"].tolist() == [False, True]
+    assert (layers["name"].tolist(), layers["text"].tolist()[1]) == (["full"] * 2, "full:ffn_dim=8")
+    assert layers["options"].tolist()[1].endswith(" :ffn_dim=8")
+    kept = ArchShape.model_validate(compared[1].arch.to_json() if compared[1].arch else {}).model_dump()
+    assert [layer["ffn_dim"] for layer in kept["layers"]] == [None, 8]
+    assert ArchSpec.from_json(kept, registry()) == compared[1].arch
 
 
 def test_costs_alone_where_nothing_was_measured(url: str) -> None:

@@ -19,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 
 from archsearch.errors import ArchsearchError
 from archsearch.search.spec import SearchSpec
+from archsearch.storage import Store
 
 ADDRESS = "http://127.0.0.1:8265"
 SURVEY = {"taken": False, "space": {"trainable": 5}, "said": ["9 candidates", "nothing is known of their time"]}
@@ -203,6 +204,19 @@ def test_a_draft_begins_from_a_stored_search(cluster: Cluster) -> None:
     spec = toml_of(well(app.run()))
     assert spec["name"] == "quick-again"
     assert SearchSpec.from_dict(spec).recipe.learning_rates == (0.01, 0.003)
+
+
+def test_the_form_keeps_what_a_stored_search_says_of_backbones_and_widths(cluster: Cluster, url: str) -> None:
+    searched = {"ffn_dim": [0, 64], "backbone": {"n_heads": [2, 4]}}
+    given = {**drafts.SMALL, "name": "wide", "model": {"n_layers": 4}}
+    spec = SearchSpec.from_dict({**given, "space": {**drafts.SMALL["space"], **searched}})
+    with Store.open(url) as store:
+        store.create_search("wide", spec.to_json(), [])
+    app = open_page("jobs")
+    named(app, "selectbox", "Start from").set_value("wide")
+    again = SearchSpec.from_dict(toml_of(well(app.run())))
+    assert again.space == spec.space
+    assert again.to_json()["model"] == spec.to_json()["model"]
 
 
 def test_a_draft_as_text(cluster: Cluster) -> None:

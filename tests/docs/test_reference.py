@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -18,16 +19,16 @@ from reference.mixers import mixers_overview, mixers_reference
 from reference.pages import DOCS, MAKERS, filled
 from reference.registered import registry
 from reference.spec import cost_names, spec_reference, spec_tables
-from reference.systems import with_systems
 from reference.tasks import tasks_overview, tasks_reference
 from reference.texts import prose_of, table, texts_of
+from reference.written import PAGES, with_tables
 
 from archsearch.costs import MEASURES
 from archsearch.errors import UnknownNameError
 from archsearch.hookspecs import HOOKS
 from archsearch.registry import load_registry
 from archsearch.search.problem import Problem
-from archsearch.search.spec import SearchSpec
+from archsearch.search.spec import BackboneChoices, SearchSpec
 from archsearch.testing.toy import ToyPlugin
 
 
@@ -92,8 +93,10 @@ def test_the_page_of_the_spec_has_every_table_and_key() -> None:
         assert f"`{name}`" in page or f"`[{name}]`" in page or f"### `[[{name}]]`" in page
         for model in [field.annotation, *getattr(field.annotation, "__args__", ())]:
             for key in getattr(model, "model_fields", {}):
-                assert f"| `{key}` |" in page or (name, key) == ("space", "options")
+                assert f"| `{key}` |" in page or (name, key) in (("space", "options"), ("space", "backbone"))
     assert "| `[space.MIXER]` | table |" in page
+    within = page.partition("### `[space.backbone]`")[2].partition("### ")[0]
+    assert all(f"| `{key}` |" in within for key in BackboneChoices.model_fields)
 
 
 def test_the_spec_that_the_page_shows_can_be_run() -> None:
@@ -194,12 +197,20 @@ def test_every_preset_is_a_system_of_the_field() -> None:
         assert not missing, f"{mixer.name}: systems says nothing of {sorted(missing)}"
 
 
-def test_the_table_of_systems_in_the_readme_is_of_todays_plugins() -> None:
-    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    assert with_systems(text) == text, "run make systems"
-    assert with_systems(text.replace("| constant |", "| T |")) == text
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tables_that_stand_in_pages_are_todays(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "run make tables"
+    assert with_tables(text.replace("| linear |", "| linnear |")) == text
 
 
-def test_a_page_without_a_place_for_the_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="0 places for the table of systems"):
-        with_systems("no table here")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no table here", "no place for a table"),
+        ("<!-- stems, written by make tables -->\n\n<!-- end of stems -->", 'nothing is written as "stems"'),
+    ],
+)
+def test_a_page_without_a_place_for_a_table_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        with_tables(text)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ray import cloudpickle
 
+from archsearch.analysis.catalogue import catalogue
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.model import Context, HybridLM
 from archsearch.registry import Registry, load_registry
@@ -113,3 +114,11 @@ def test_a_pickled_registry_loads_what_was_loaded() -> None:
     assert [mixer.name for mixer in found.mixers()] == ["full"]
     (report,) = (report for report in found.reports() if report.name == "moba")
     assert report.error == "not loaded where the registry was copied from"
+
+
+def test_every_system_is_pickled(installed: Registry) -> None:
+    for entry in catalogue(installed):
+        layers = ArchSpec.parse("yoco-kv yoco" if entry.mixer == "shared" else entry.name, installed, MODEL)
+        model = HybridLM(layers, installed).eval()
+        found = pickle.loads(pickle.dumps(model))
+        assert sum(map(torch.numel, found.parameters())) == sum(map(torch.numel, model.parameters())), entry.name

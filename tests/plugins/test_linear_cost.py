@@ -25,7 +25,9 @@ CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGI
     "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
     "bare": {"conv": 0, "output_norm": "none", "output_gate": "none", "norm": "none"},
 }
-PROJECTIONS = ("proj", "out", "gate_up", "decay.up", "write.up")
+FIXED = [name for name, values in CASES.items() if not (values.get("levels") or values.get("memories"))]
+"""Of one state."""
+PROJECTIONS = ("proj", "out", "gate_up", "decay.up", "shift.down", "write.up")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -65,11 +67,11 @@ def assert_products(case: str, context: int, phase: Any) -> None:
     assert PLUGIN.flops(options, SHAPE, LAYER, phase=phase, context=context).matmul == pytest.approx(counted, rel=0.02)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FIXED)
 def test_matrix_products_of_a_decoded_token(case: str) -> None:
     """A write is an outer product, a read or a recall a matrix by a vector: 2 K V each."""
     options = PLUGIN.parse_options(CASES[case])
-    heads, key_dim, value_dim = options.dims(SHAPE)
+    heads, key_dim, value_dim = options.state_dims(SHAPE)
     state, key, value = (
         torch.randn(heads, key_dim, value_dim),
         torch.randn(heads, key_dim, 1),
@@ -92,6 +94,8 @@ def projection_flops(case: str) -> int:
     """Multiplications and additions of one token by the built layer's projections."""
     mixer = PLUGIN.build(PLUGIN.parse_options(CASES[case]), SHAPE, LAYER)
     weights = [mixer.get_submodule(name).weight for name in PROJECTIONS if has(mixer, name)]
+    weights += [mixer.shift.up] if mixer.options.token_shift else []
+    weights += [] if mixer.features is None else [mixer.features.directions] * 2 * mixer.heads
     return sum(2 * weight.numel() for weight in weights)  # type: ignore[misc, operator]
 
 
@@ -143,7 +147,7 @@ def explicit_inverse(k: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FIXED)
 def test_state_is_what_init_state_allocates_and_what_a_token_moves(case: str, dtype: Any) -> None:
     options = PLUGIN.parse_options(CASES[case])
     shape = ModelShape(d_model=48, n_heads=3, n_kv_heads=3, head_dim=16, dtype=dtype)

@@ -15,8 +15,18 @@ from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 
 PLUGIN = LinearPlugin()
+HEBBIAN = ["linear", "retnet", "lightning", "mamba2", "gla", "gated-retention", "hgrn2", "rwkv6", "mlstm", "performer"]
 DELTA = ["kda-bounded", "olmo-hybrid", "gated-deltaproduct", "gated-deltanet-2", "comba", "rwkv7"]
-PRESETS = ["linear", "retnet", "lightning", "mamba2", "gla", "deltanet", "gated-deltanet", "kda", *DELTA]
+PRESETS = [
+    *HEBBIAN,
+    "log-linear-mamba2",
+    "deltanet",
+    "gated-deltanet",
+    "log-linear-gated-deltanet",
+    "mom",
+    "kda",
+    *DELTA,
+]
 
 
 def test_presets_are_these() -> None:
@@ -62,7 +72,10 @@ def test_form_of_the_decay_follows_from_the_decay(values: dict[str, Any], form: 
     ("values", "message"),
     [
         ({"update": "delta", "norm": "none"}, "set norm = l2"),
-        ({"decay": "head", "decay_form": "kda"}, "decay_form = kda is no form of decay = head: choose mamba2"),
+        (
+            {"decay": "head", "decay_form": "kda"},
+            "decay_form = kda is no form of decay = head: choose gated-retention, mamba2",
+        ),
         ({"decay": "constant", "write": "dt"}, "write = dt needs decay_form = mamba2"),
         ({"output_gate": "none", "low_rank_gate": True}, "low_rank_gate = true needs an output_gate"),
         ({"beta_range": 2}, "beta_range = 2 with update = hebbian, which removes nothing: set update = delta"),

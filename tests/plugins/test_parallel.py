@@ -85,3 +85,21 @@ def test_falcon_h1_and_hymba_are_what_they_say() -> None:
         options = _REGISTRY.layer(preset).options
         assert options.join == join  # type: ignore[attr-defined]
         assert options.b == _REGISTRY.layer("mamba2")  # type: ignore[attr-defined]
+
+
+def test_resona_is_the_mean_of_a_recurrence_and_of_what_is_retrieved_from_blocks_of_the_context() -> None:
+    """Each half sees what it should: without the recurrence a token depends on the chosen blocks alone."""
+    options = _REGISTRY.layer("resona").options
+    assert (options.a, options.b) == (_REGISTRY.layer("gated-deltanet"), _REGISTRY.layer("moba"))  # type: ignore[attr-defined]
+    layer = layer_of("parallel(a=gated-deltanet, b=moba(block_size=4, top_k=2), join=mean)")
+    x = torch.randn(1, 24, 24, requires_grad=True)
+    with torch.no_grad():
+        layer.scales[0].zero_()  # type: ignore[index, operator, union-attr]
+    (seen,) = torch.autograd.grad(layer(x, ctx=Context())[0][0, -1].square().sum(), x)
+    blocks = (seen[0].abs().amax(-1) > 0).unflatten(0, (6, 4)).any(1)
+    assert blocks[-1]
+    assert 2 <= blocks.sum() < 6
+    with torch.no_grad():
+        layer.scales[0].fill_(1.0)  # type: ignore[index, operator, union-attr]
+    (seen,) = torch.autograd.grad(layer(x, ctx=Context())[0][0, -1].square().sum(), x)
+    assert (seen[0].abs().amax(-1) > 0).all()

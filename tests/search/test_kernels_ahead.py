@@ -13,7 +13,7 @@ from archsearch.search.kernels_ahead import proven_ahead
 
 USE = ("archsearch_plugins.full.triton", "full_attention", ("sm_90", 64, 0), "bfloat16", "")
 PROBLEM: Any = SimpleNamespace(
-    space=SimpleNamespace(layers=(), model=None),
+    space=SimpleNamespace(layers=(), backbones=SimpleNamespace(models=())),
     references=[],
     spec=SimpleNamespace(training=SimpleNamespace(model_dump=lambda mode: {})),
 )

@@ -553,3 +553,34 @@ def test_a_bad_candidate_is_refused_in_the_words_of_the_notation(store: Store) -
         read_candidate("dens", bench.problem)
     with pytest.raises(SpecError, match=r'"dense\*2" has 2 layers, and model.n_layers = 3: write one layer'):
         read_candidate("dense*2", bench.problem)
+
+
+def test_a_search_over_backbones_and_widths_goes_on_and_says_what_it_drew(store: Store) -> None:
+    tables: dict[str, Any] = {
+        "space": {
+            "mixers": ["dense", "window"],
+            "ffn_dim": [0, 15],
+            "backbone": {"n_heads": [2, 4], "experts_per_token": [1, 2]},
+        },
+        "model": {"channel_mixer": "moe"},
+        "search": {"trials": 6, "confirm_seeds": 0, "references": False},
+    }
+    first = Bench(store, **tables).prepare()
+    for _ in range(3):
+        order = first.campaign.next()
+        assert isinstance(order, TrialOrder)
+        first.work(order)
+    first.campaign.stopped("stopped")
+    bench = Bench(store, resume=True, **tables).prepare().run()
+    found = bench.trials()
+    new = [trial for trial in found if trial.state == "complete" and not trial.reason]
+    assert len(new) == len({trial.digest for trial in new}) == 6
+    refused = [trial for trial in found if trial.state == "infeasible" and "ffn_dim = 15" in trial.reason]
+    assert refused
+    assert not {trial.digest for trial in refused} & {digest for digest, _ in bench.trained}
+    answer = read_answer(store, "fakes")
+    by_trial = {trial.id: trial.arch["model"] for trial in found}
+    for point in answer.to_json()["points"]:
+        drawn = point["backbone"]
+        assert drawn == {key: by_trial[point["trial"]][key] for key in ("n_heads", "experts_per_token")}
+    assert answer.validity.scale["heads"] == "2 or 4"

@@ -10,7 +10,7 @@ import pytest
 from search_fakes import fake_registry, fake_spec
 
 from archsearch.errors import ArchsearchError, SpecError
-from archsearch.registry import load_registry
+from archsearch.registry import Registry, load_registry
 from archsearch.search.problem import Problem
 from archsearch.search.spec import MAX_SEED, SearchSpec
 from archsearch.search.survey import survey
@@ -248,6 +248,14 @@ def test_the_quickstart_is_read_and_offers_what_its_front_needs() -> None:
     assert looked.candidates > 1000
     assert 0.5 < looked.within_budget < 1.0
     assert looked.unexercised == 0
+
+
+def test_the_field_has_one_candidate_a_family_and_place(installed: Registry) -> None:
+    problem = Problem.of(SearchSpec.load(QUICKSTART.with_name("field.toml")), installed)
+    families = {installed.mixer(entry.reference.mixer).family for entry in problem.space.entries.values()}
+    assert families == {"full", "sliding", "linear", "memory", "sparse", "hybrid", "other"}
+    looked = survey(problem)
+    assert (looked.candidates, looked.trainable) == (8**3, 8**3)
 
 
 def test_plain_data_reads_back_to_an_equal_problem() -> None:

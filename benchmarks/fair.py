@@ -1,0 +1,145 @@
+"""The fair table: every system of the field in every layer, trained alike, with its costs beside.
+
+    python benchmarks/fair.py docs/results/fair.jsonl [--minutes 60] [--task mqar:capacity] [--only kda,full]
+
+Trains what the file lacks of today's mixers, one run after another, and writes each line as it comes: stop it when you
+like, and start it again. `make fair` also writes the table of docs/results.md from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from archsearch.analysis.catalogue import systems
+from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.recipe import Recipe
+from archsearch.registry import Registry, load_registry
+from archsearch.tasks import Task, resolve_task
+from archsearch.training import Evaluation
+from archsearch.training.key import parts_versions
+
+MODEL = ModelSpec(d_model=64, n_heads=2, channel_mixer="none", short_conv=4)
+LAYERS = 2
+SEEDS = (0, 1, 2)
+TASKS = (
+    "mqar:noisy_update",
+    "mqar:capacity",
+    "niah:passkey",
+    "multihop:hop2",
+    "copying:easy",
+    "state_tracking:parity",
+    "state_tracking:s3",
+    "text:short",
+)
+RECIPE = Recipe(steps=300, learning_rates=(3e-3, 1e-2), device="cpu")
+SHORT = {
+    "sliding": "sliding(window=8, sinks=0, rope=0.0)",
+    "sliding-sink": "sliding-sink(window=8, rope=0.0)",
+    "hymba": "hymba(a=sliding(window=8, sinks=0))",
+    "titans-mag": "titans-mag(a=sliding(window=8, sinks=0))",
+    "resona": "resona(b=moba(block_size=8, top_k=2))",
+    "csa": "csa(top_k=8)",
+    "h2o": "h2o(heavy=8, recent=8)",
+    "moba": "moba(block_size=8, top_k=2)",
+    "nsa": "nsa(block_size=8, top_k=2, window=8)",
+}
+"""Systems whose sizes are those of long contexts, in sizes that act on the tasks' tokens."""
+PAIRS = {"yoco": "yoco-kv yoco", "yoco-kv": "yoco-kv yoco-kv"}
+"""Systems that are no repeated layer."""
+
+
+def architectures(registry: Registry) -> dict[str, ArchSpec]:
+    """The architecture of each system, by its name; one that reads an earlier layer stands behind it."""
+    found = {}
+    for entry in systems(registry):
+        text = PAIRS.get(entry.name) or " ".join([SHORT.get(entry.name, entry.name)] * LAYERS)
+        found[entry.name] = ArchSpec.parse(text, registry, MODEL)
+    return found
+
+
+def sources(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
+    """Versions and digests of the mixers and the task: while they are the same, a line stands. The digest of the core
+    is among the versions of the line."""
+    return {name: made for name, made in parts_versions(arch, task, registry).items() if name != "source:core"}
+
+
+def run(name: str, arch: ArchSpec, task: Task, seed: int, registry: Registry) -> dict[str, Any]:
+    """One training over the learning rates, as a line of the file."""
+    evaluation = Evaluation(arch, task, RECIPE, seed, registry=registry)
+    while not evaluation.done:
+        evaluation.advance(60.0)
+    measured = evaluation.measurement()
+    return {
+        "name": name,
+        "pattern": measured.pattern,
+        "digest": measured.digest,
+        "task": measured.task,
+        "seed": seed,
+        "status": measured.status,
+        "metric": measured.metric,
+        "direction": measured.direction,
+        "chance": measured.chance,
+        "test": dict(measured.test),
+        "sweep": [
+            {key: entry[key] for key in ("learning_rate", "status", "steps", "validation")} for entry in measured.sweep
+        ],
+        "unexercised": [str(found) for found in measured.unexercised],
+        "seconds": round(measured.train_seconds, 1),
+        "key": measured.key,
+        "versions": dict(measured.versions),
+        "sources": sources(arch, task, registry),
+    }
+
+
+def wanted(names: list[str], tasks: list[str], registry: Registry) -> Iterator[tuple[str, ArchSpec, Task, int]]:
+    """What the table needs, task by task, seed by seed, so that a table that is cut short is of whole columns."""
+    archs = architectures(registry)
+    for label in tasks:
+        task = resolve_task(label, registry)
+        for seed in SEEDS:
+            yield from ((name, archs[name], task, seed) for name in names or archs)
+
+
+def read_lines(path: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The lines of a file by digest, task and seed; none of a file that there is not."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {(line["digest"], line["task"], line["seed"]): line for line in map(json.loads, lines)}
+
+
+def write_lines(path: Path, held: dict[tuple[str, str, int], dict[str, Any]]) -> None:
+    """All lines, in the place of the file at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".new")
+    beside.write_text("".join(f"{json.dumps(line)}\n" for line in held.values()), encoding="utf-8")
+    beside.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--task", action="append", default=[])
+    parser.add_argument("--only", default="")
+    given = parser.parse_args()
+    registry, end = load_registry(), time.monotonic() + 60 * given.minutes
+    held = read_lines(given.file)
+    for name, arch, task, seed in wanted(
+        list(filter(None, given.only.split(","))), given.task or list(TASKS), registry
+    ):
+        place = (arch.digest, task.label, seed)
+        if held.get(place, {}).get("sources") == sources(arch, task, registry):
+            continue
+        if time.monotonic() > end:
+            break
+        held[place] = run(name, arch, task, seed, registry)
+        write_lines(given.file, held)
+        print(f"{name} {task.label} seed {seed}: {held[place]['test']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
