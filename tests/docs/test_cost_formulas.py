@@ -70,6 +70,8 @@ LAYERS = [
     *("kda-bounded", "olmo-hybrid", "gated-deltaproduct", "gated-deltanet-2", "comba", "rwkv7"),
     "linear(update=delta, steps=3, static_shift=true, initial_state=learned)",
     "linear(decay=head, output_bonus=true, static_shift=true, initial_state=learned, output_gate=none)",
+    "linear(decay=head, write=dt, conv_bias=true, skip=true, output_norm=gated)",
+    "linear(output_norm=joint, output_bonus=true)",
     "linear(key_dim=8, value_dim=24, skip=true, conv=1)",
     "mamba2(conv_bias=true, skip=true, output_norm=gated)",
     "lightning(output_norm=joint)",
@@ -83,6 +85,8 @@ LAYERS = [
     "indexed(block_size=8, top_k=3, own=block, scorer=attention, summary=softmax, learn=gates)",
     "indexed(block_size=8, top_k=3, own=block, scorer=attention, summary=mean, learn=none, rope=0.5)",
     "indexed(block_size=4, top_k=2, own=block, scorer=attention, learn=none)",
+    "dsa-mla(q_rank=12)",
+    "qsa(qk_norm=true, output_gate=true)",
     "indexed(block_size=8, top_k=2, own=block, summary=gated, rope=0, local=1)",
     *("hca", "csa", "compressed(block_size=8, window=3, top_k=2, sink=false)"),
     "compressed(block_size=1, top_k=8, window=0, sink=false, norm=false, rope=1.0)",
@@ -93,7 +97,7 @@ LAYERS = [
     "memory(momentum=true, mini_batch=24, bias=false)",
     *("mamba1", "s4d", "s4d-real", "mamba3(expand=5)", "ssm(conv=1, expand=3, state_dim=5, dt_rank=3)"),
     *("ssm(conv=0)", "ssm(rule=fixed, start=inv, state_dim=6)", "ssm(rule=trapezoidal, expand=5, state_dim=8)"),
-    *("hymba", "falcon-h1", "titans-mag", "parallel(a=full, b=retnet, more=[conv], join=gate)"),
+    *("hymba", "falcon-h1", "titans-mag", "resona", "parallel(a=full, b=retnet, more=[conv], join=gate)"),
     "parallel(a=full, b=retnet, join=sum, share=0.5)",
 ]
 CONTEXTS = [1, 15, 16, 64, 65, 130, 1000]
