@@ -197,9 +197,9 @@ def test_every_preset_is_a_system_of_the_field() -> None:
         assert not missing, f"{mixer.name}: systems says nothing of {sorted(missing)}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_tables_that_stand_in_pages_are_todays(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.stem)
+def test_the_tables_that_stand_in_pages_are_todays(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
     assert with_tables(text) == text, "run make tables"
     assert with_tables(text.replace("| linear |", "| linnear |")) == text
 
