@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena docs tables fair kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
+.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena test-peers docs tables fair kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,6 +50,10 @@ test-door: $(STAMP)  ## new plugins of every kind, installed, checked and search
 
 test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m arena tests/plugins -n 2 --dist worksteal
+
+test-peers: .venv-peers-transformers/.installed .venv-peers-fla/.installed  ## layers and ops beside those of transformers and fla, by copied weights
+	OMP_NUM_THREADS=1 .venv-peers-transformers/bin/python -m pytest -m peers tests/plugins
+	OMP_NUM_THREADS=1 .venv-peers-fla/bin/python -m pytest -m peers tests/plugins
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

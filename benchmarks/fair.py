@@ -40,6 +40,11 @@ RECIPE = Recipe(steps=300, learning_rates=(3e-3, 1e-2), device="cpu")
 SHORT = {
     "sliding": "sliding(window=8, sinks=0, rope=0.0)",
     "sliding-sink": "sliding-sink(window=8, rope=0.0)",
+    "hymba": "hymba(a=sliding(window=8, sinks=0))",
+    "titans-mag": "titans-mag(a=sliding(window=8, sinks=0))",
+    "resona": "resona(b=moba(block_size=8, top_k=2))",
+    "csa": "csa(top_k=8)",
+    "h2o": "h2o(heavy=8, recent=8)",
     "moba": "moba(block_size=8, top_k=2)",
     "nsa": "nsa(block_size=8, top_k=2, window=8)",
 }

@@ -50,6 +50,8 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
             "gated-blocks": {**_BLOCKS, "scorer": "attention", "summary": "softmax", "learn": "gates"},
             "gated-tokens": {"top_k": 8, "learn": "gates", "first": 2, "local": 3},
             "latents-4": {"top_k": 4, "index_heads": 2, "index_dim": 6, "kv_rank": 6, "shared_dim": 4},
+            "deepseek-v32": {"top_k": 4, "index_heads": 2, "kv_rank": 6, "shared_dim": 4, "q_rank": 5},
+            "qwen4-exp": {**_BLOCKS, "scorer": "relu-sum", "summary": "mean", "qk_norm": True, "output_gate": True},
             "pools-of-8": {"block_size": 8, "top_k": 2, "summary": "gated", "rope": 0.0, "own": "block", "local": 1},
             "mean-keys": {**_BLOCKS, "scorer": "attention", "summary": "mean", "learn": "none", "rope": 0.5},
             "keys-of-blocks": {"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "learn": "none"},

@@ -17,15 +17,20 @@ from .options import IndexedOptions
 
 def attended_params(options: IndexedOptions, shape: ModelShape) -> int:
     """Projections; of latents their norm too."""
-    return _latent_weights(options, shape) + options.kv_rank if options.kv_rank else projection_params(shape)
+    if options.kv_rank:
+        return _latent_weights(options, shape) + options.kv_rank + options.q_rank
+    return projection_params(shape, qk_norm=options.qk_norm, output_gate=options.output_gate)
 
 
 def attended_token(options: IndexedOptions, shape: ModelShape) -> Flops:
     """Of one token outside the softmax: projections, rotation (3 an element), the norm of its latent (4)."""
     if not options.kv_rank:
-        return projection_flops(shape, rope=options.rope)
+        return projection_flops(shape, rope=options.rope, qk_norm=options.qk_norm, output_gate=options.output_gate)
     turned = (shape.n_heads + 1) * rotary_dim(options.shared_rope, options.shared_dim)
-    return Flops(matmul=2.0 * _latent_weights(options, shape), elementwise=4.0 * options.kv_rank + 3.0 * turned)
+    return Flops(
+        matmul=2.0 * _latent_weights(options, shape),
+        elementwise=4.0 * (options.kv_rank + options.q_rank) + 3.0 * turned,
+    )
 
 
 def attended_softmax(options: IndexedOptions, shape: ModelShape, phase: Phase, pairs: float) -> Flops:
@@ -61,4 +66,5 @@ def score_width(options: IndexedOptions, shape: ModelShape) -> int:
 def _latent_weights(options: IndexedOptions, shape: ModelShape) -> int:
     heads, width, rank = shape.n_heads, shape.head_dim, options.kv_rank
     asked, row = heads * (width + options.shared_dim), rank + options.shared_dim
-    return shape.d_model * (asked + row + heads * width) + 2 * heads * width * rank
+    queries = options.q_rank * (shape.d_model + asked) if options.q_rank else shape.d_model * asked
+    return queries + shape.d_model * (row + heads * width) + 2 * heads * width * rank

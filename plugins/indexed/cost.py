@@ -170,7 +170,8 @@ def _index_weights(options: IndexedOptions, shape: ModelShape) -> int:
     heads = index_heads(options, shape)
     weights = heads if options.scorer == "relu" else 0
     keys = 2 if options.summary == "gated" else 1
-    return shape.d_model * ((heads + keys) * options.index_dim + weights)
+    queries = (options.q_rank or shape.d_model) * heads * options.index_dim
+    return queries + shape.d_model * (keys * options.index_dim + weights)
 
 
 def _index_token(options: IndexedOptions, shape: ModelShape) -> Flops:

@@ -27,16 +27,22 @@ class IndexedLatents(Indexed):
         super().__init__(plugin, options, shape, layer)
         self.heads, self.width = shape.n_heads, shape.head_dim
         self.rank, self.shared = options.kv_rank, options.shared_dim
-        self.q = nn.Linear(shape.d_model, self.heads * (self.width + self.shared), bias=False)
+        ranked, asked = options.q_rank, self.heads * (self.width + self.shared)
+        self.q_down = nn.Linear(shape.d_model, ranked, bias=False) if ranked else None
+        self.q_norm = nn.RMSNorm(ranked, eps=1e-6) if ranked else None
+        self.q = nn.Linear(ranked or shape.d_model, asked, bias=False)
         self.kv_down = nn.Linear(shape.d_model, self.rank + self.shared, bias=False)
         self.kv_norm = nn.RMSNorm(self.rank, eps=1e-6)
         self.kv_up = nn.Linear(self.rank, 2 * self.heads * self.width, bias=False)
         self.out = nn.Linear(self.heads * self.width, shape.d_model, bias=False)
-        self.rotary = Rotary(self.shared, fraction=options.shared_rope)
+        self.rotary = Rotary(self.shared, fraction=options.shared_rope, base=options.rope_base)
         self.choose_by(options, shape)
 
-    def made(self, x: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        q = self.q(x).unflatten(-1, (self.heads, -1))
+    def low(self, x: Tensor) -> Tensor:
+        return x if self.q_down is None or self.q_norm is None else normed(self.q_norm, self.q_down(x))
+
+    def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        q = self.q(low).unflatten(-1, (self.heads, -1))
         latent, shared = self.kv_down(x).tensor_split([self.rank], dim=-1)
         plain, asked = q.tensor_split([self.width], dim=-1)
         turned = self.rotary(positions, torch.cat((asked, shared[:, :, None]), dim=2))
@@ -64,7 +70,7 @@ class IndexedLatents(Indexed):
             return torch.einsum("bthc,hdc->bthd", o[..., : self.rank], self._up(o)[1])
         return o[..., : self.width]
 
-    def output(self, o: Tensor) -> Tensor:
+    def written(self, o: Tensor, x: Tensor) -> Tensor:
         out: Tensor = self.out(o.flatten(2))
         return out
 

@@ -42,7 +42,7 @@ class Read:
 
 class Indexed(Mixer):
     """Scores, the blocks that they choose, and attention over these alone, in every form; a subclass says what is
-    attended to, by `made`, `attended`, `mixed` and `output`.
+    attended to, by `low`, `made`, `attended`, `mixed` and `written`.
 
     With ``learn="distilled"`` no gradient of the output reaches the scorer, and none of the scorer's loss the input;
     while a teacher has the dense stage on, training attends to everything.
@@ -53,7 +53,11 @@ class Indexed(Mixer):
         self.rule, self.choosers, self.learn = options.rule, choosers(options, shape), options.learn
         self.scorer = scorer_of(options, shape)
 
-    def made(self, x: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def low(self, x: Tensor) -> Tensor:
+        """What the queries of the tokens `x` `[B, T, D]` are made from, those of small heads too."""
+        return x
+
+    def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Queries `[B, T, Hq, D]`, and what the cache keeps of the tokens `x` `[B, T, D]` at `positions` `[B, T]`."""
         raise NotImplementedError
 
@@ -65,8 +69,8 @@ class Indexed(Mixer):
         """Values `[B, T, Hq, D]` of what attention mixed, `[B, T, Hq, Dv]`."""
         return o
 
-    def output(self, o: Tensor) -> Tensor:
-        """Heads `[B, T, Hq, Dv]` to the model `[B, T, D]`."""
+    def written(self, o: Tensor, x: Tensor) -> Tensor:
+        """Heads `[B, T, Hq, Dv]` of the tokens `x` `[B, T, D]` to the model `[B, T, D]`."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
@@ -74,11 +78,11 @@ class Indexed(Mixer):
         empty = state is None
         state = self.state_for(x, state, ctx)
         if state is None:
-            return self.output(self._sequences(x, ctx)), None
+            return self.written(self._sequences(x, ctx), x), None
         if not empty:
             state.check_room(x.shape[1], ctx.held)
         read = self._read(x, ctx.positions_of(x, state.lengths), state)
-        return self.output(self._attend(read)), read.after
+        return self.written(self._attend(read), x), read.after
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`. On a card, and inside `torch.compile`, it is the caller who keeps within the
@@ -87,7 +91,7 @@ class Indexed(Mixer):
             state.check_room(1, ctx.held)
         x = x_t[:, None]
         read = self._read(x, ctx.positions_of(x, state.lengths), state)
-        return self.output(self._attend(read))[:, 0], read.after
+        return self.written(self._attend(read), x)[:, 0], read.after
 
     def _sequences(self, x: Tensor, ctx: Context) -> Tensor:
         """Outputs `[B, T, Hq, D]` of whole sequences, packed ones each by itself; in training the loss is added."""
@@ -105,16 +109,20 @@ class Indexed(Mixer):
                 losses.append(self._loss(read, None if taught is None else taught[:, None, span, span]))
         if losses:
             ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
-        return torch.cat(outputs, dim=1) if outputs else self.made(x, positions)[0][..., : self.shape.head_dim]
+        if outputs:
+            return torch.cat(outputs, dim=1)
+        return self.made(x, self.low(x), positions)[0][..., : self.shape.head_dim]
 
     def _read(self, x: Tensor, positions: Tensor, state: MixerState | None) -> Read:
         """`x` `[B, T, D]` at `positions` `[B, T]`, after a state or, without one, as whole sequences."""
-        q, rows = self.made(x, positions)
+        low = self.low(x)
+        q, rows = self.made(x, low, positions)
         fresh, count = state is None, x.shape[1]
         state = self.init_state(len(x), count, dtype=x.dtype, device=x.device) if state is None else state
         order, kept = token_indices(state, count), state.tensors
         tensors = {name: new if fresh else write_rows(kept[name], order, new) for name, new in rows.items()}
-        new = Tokens(x, q, tensors.get("k", q), positions=positions, order=order, lengths=state.lengths, fresh=fresh)
+        k, lengths = tensors.get("k", q), state.lengths
+        new = Tokens(x, q, k, low=low, positions=positions, order=order, lengths=lengths, fresh=fresh)
         with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
             asked = self.scorer.ask(new)
             scored = self.scorer.remember(new, kept) if count else {}
@@ -162,15 +170,26 @@ class IndexedAttention(Indexed, AttentionMixer):
     """Over keys and values of heads."""
 
     def __init__(self, plugin: MixerPlugin[Any], options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> None:
-        AttentionMixer.__init__(self, plugin, options, shape, layer, rope=options.rope)
+        AttentionMixer.__init__(
+            self,
+            plugin,
+            options,
+            shape,
+            layer,
+            rope=options.rope,
+            rope_base=options.rope_base,
+            qk_norm=options.qk_norm,
+        )
+        if options.output_gate:
+            self.add_gate()
         self.choose_by(options, shape)
 
-    def made(self, x: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         q, k, v = self.project(x, positions)
         return q, {"k": k, "v": v}
 
     def attended(self, q: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         return q, rows["k"], rows["v"]
 
-    def output(self, o: Tensor) -> Tensor:
-        return AttentionMixer.output(self, o)
+    def written(self, o: Tensor, x: Tensor) -> Tensor:
+        return self.output(self.gated(o, x))

@@ -56,8 +56,12 @@ class IndexedOptions(MixerOptions):
     ``learn``: how a scorer learns: "distilled" from attention; "gates": the logits of a chosen block get the logarithm
     of the sigmoid of its score; "none".
     ``rope``: share of a head's channels that are rotated by their position, of small heads too.
+    ``rope_base``: base of the rotation's frequencies.
+    ``qk_norm``: RMSNorm of each head of attention's q and k, before the rotation.
+    ``output_gate``: each channel of each head times a sigmoid made from the token.
     ``kv_rank``: numbers of the latent that keys and values of all heads are made from; 0 for keys and values of heads.
     ``shared_dim``: channels of the key that all heads share beside a latent, all rotated unless rope is 0.
+    ``q_rank``: numbers that queries beside latents are made from, those of small heads too; 0 for the token itself.
     """
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(1, 8, 16)] = 1
@@ -72,8 +76,12 @@ class IndexedOptions(MixerOptions):
     representatives: int = Field(default=2, ge=1, le=2**16)
     learn: Literal["none", "gates", "distilled"] = "distilled"
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 1.0
+    rope_base: float = Field(default=10000.0, gt=1, le=1e12)
+    qk_norm: bool = False
+    output_gate: bool = False
     kv_rank: int = Field(default=0, ge=0, le=2**16)
     shared_dim: int = Field(default=0, ge=0, le=2**16)
+    q_rank: int = Field(default=0, ge=0, le=2**16)
 
     @property
     def rule(self) -> Rule:
@@ -125,6 +133,14 @@ class IndexedOptions(MixerOptions):
             (
                 self.shared_dim > 0 and not self.kv_rank,
                 "shared_dim is of a key beside latents: use kv_rank above 0, or shared_dim=0",
+            ),
+            (
+                self.q_rank > 0 and not self.kv_rank,
+                f"q_rank={self.q_rank} is of queries beside latents: use kv_rank above 0, or q_rank=0",
+            ),
+            (
+                self.kv_rank > 0 and (self.qk_norm or self.output_gate),
+                "qk_norm and output_gate are of heads with keys of their own: use false, or kv_rank=0",
             ),
             (
                 not self.indexes and self.block_size > 1 and self.own == "tail",

@@ -25,13 +25,14 @@ from .summaries import block_sums, bounds, means, pooled, representatives, write
 @dataclass(frozen=True)
 class Tokens:
     """T new tokens: ``x`` `[B, T, D]`, ``q`` `[B, T, Hq, D]` and ``positions`` `[B, T]`, after ``lengths`` `[B]` others
-    at ``order`` `[B, T]` of their sequences; ``k`` `[B, S, Hkv, D]`: the cache of keys with theirs. ``fresh``: they are
-    whole sequences, so that what is kept of each token needs no cache."""
+    at ``order`` `[B, T]` of their sequences; ``low`` `[B, T, R]`: what queries are made from; ``k`` `[B, S, Hkv, D]`:
+    the cache of keys with theirs. ``fresh``: they are whole sequences: what is kept of each token needs no cache."""
 
     x: Tensor
     q: Tensor
     k: Tensor
     _: KW_ONLY
+    low: Tensor
     positions: Tensor
     order: Tensor
     lengths: Tensor
@@ -123,24 +124,24 @@ class Indexer(Scorer):
         super().__init__(options, shape)
         width, self.heads, self.grouped = options.index_dim, index_heads(options, shape), options.scorer == "group"
         self.detached = options.learn == "distilled"
-        self.query = nn.Linear(shape.d_model, self.heads * width, bias=False)
+        self.query = nn.Linear(options.q_rank or shape.d_model, self.heads * width, bias=False)
         self.key = nn.Linear(shape.d_model, width, bias=False)
         weighted = options.scorer == "relu"
         self.weights = nn.Linear(shape.d_model, self.heads, bias=False) if weighted else None
         self.query_norm = None if weighted else nn.RMSNorm(width, eps=1e-6)
         self.key_norm = nn.LayerNorm(width, eps=1e-6) if weighted else nn.RMSNorm(width, eps=1e-6)
-        self.rotary = Rotary(width, fraction=options.rope)
+        self.rotary = Rotary(width, fraction=options.rope, base=options.rope_base)
 
     def ask(self, new: Tokens) -> tuple[Tensor, ...]:
-        x = self._seen(new)
-        queries = torch.unflatten(self.query(x), -1, (self.heads, -1))
+        x, low = self._seen(new.x), self._seen(new.low)
+        queries = torch.unflatten(self.query(low), -1, (self.heads, -1))
         if self.query_norm is not None:
             queries = normed(self.query_norm, queries)
         queries = self.rotary(new.positions, queries)
         return (queries,) if self.weights is None else (queries, self.weights(x) * self.heads**-0.5)
 
     def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-        keys = self.finished(self.key(self._seen(new)), new.positions)
+        keys = self.finished(self.key(self._seen(new.x)), new.positions)
         return {"index": keys if new.fresh else write_rows(kept["index"], new.order, keys)}
 
     def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
@@ -156,8 +157,8 @@ class Indexer(Scorer):
         turned: Tensor = self.rotary(positions, even[:, :, None])[:, :, 0]
         return turned
 
-    def _seen(self, new: Tokens) -> Tensor:
-        return new.x.detach() if self.detached else new.x
+    def _seen(self, x: Tensor) -> Tensor:
+        return x.detach() if self.detached else x
 
     def _products(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
         scale = float(units.shape[-1] ** -0.5)
@@ -173,7 +174,7 @@ class BlockIndexer(Indexer):
     """
 
     def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-        keys, count, size = self.key(self._seen(new)), new.order.shape[1], self.block_size
+        keys, count, size = self.key(self._seen(new.x)), new.order.shape[1], self.block_size
         sums, last = block_sums(kept["sum"], keys, new.lengths, size)
         places = first_positions(kept["place"][:, :, 0], new.positions, new.lengths, size)
         of_last = ((new.lengths % size + count - 1) // size)[:, None]
@@ -209,7 +210,7 @@ class PooledIndexer(Indexer):
         self.bias = nn.Parameter(torch.zeros(options.block_size, options.index_dim))
 
     def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-        x, ring, size = self._seen(new), kept["raw"], self.block_size
+        x, ring, size = self._seen(new.x), kept["raw"], self.block_size
         raw = torch.stack((self.finished(self.key(x), new.positions), self.gate(x)), dim=2)
         blocks, complete = touched(new.lengths, new.order.shape[1], size)
         rows = in_order(ring, raw, new.lengths)

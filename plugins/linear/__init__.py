@@ -38,6 +38,15 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         "cases": {
             "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},
             "delta-constant": {"update": "delta", "decay": "constant"},
+            "published-mamba2": {
+                "decay": "head",
+                "norm": "none",
+                "write": "dt",
+                "conv_bias": True,
+                "skip": True,
+                "output_norm": "gated",
+            },
+            "published-lightning": {"decay": "constant", "norm": "none", "output_norm": "joint", "output_bonus": True},
             "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
             "learned-shift": {"decay": "head", "initial_state": "learned", "static_shift": True, "output_bonus": True},
             "learned-rate": {"update": "delta", "initial_state": "learned", "removal": "rate", "conv": 0},

@@ -58,7 +58,7 @@ def params(options: LinearOptions, shape: ModelShape) -> int:
     count += options.form.params(dims)
     count += (value_dim + 1) * values if options.low_rank_gate else 0
     count += heads if options.skip else 0
-    count += value_dim if options.output_norm == "rms" else 0
+    count += options.norm_width(shape) + (channels(options, shape) if options.conv_bias else 0)
     if options.update == "delta":
         count += options.rule.params(dims) + options.rule.rank(dims) * heads * key_dim
     count += roles(options, shape) * shape.d_model if options.static_shift else 0
@@ -128,7 +128,7 @@ def _around(options: LinearOptions, shape: ModelShape) -> Flops:
         done += Flops(elementwise=3 * heads * key_dim + 2 * values)
     if options.skip:
         done += Flops(elementwise=2 * values)
-    if options.output_norm == "rms":
+    if options.output_norm != "none":
         done += Flops(elementwise=4 * values)
     if options.output_gate != "none":
         bias = float(options.low_rank_gate)
@@ -140,7 +140,7 @@ def _prepared(options: LinearOptions, shape: ModelShape) -> Flops:
     """One token's convolution of q, k and v, their activations and norms."""
     values = float(options.steps * shape.n_heads * options.dims(shape).value_dim)
     keys = channels(options, shape) - values
-    done = Flops(elementwise=2.0 * options.conv * (keys + values))
+    done = Flops(elementwise=(2.0 * options.conv + options.conv_bias) * (keys + values))
     done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * values
     return done + Flops(elementwise=3 * keys * (options.norm == "l2"))
 

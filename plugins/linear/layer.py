@@ -26,7 +26,6 @@ from .tokens import Tokens
 from .unit_length import unit_length
 from .writes import WRITES
 
-_EPS = 1e-6
 _FIRST = 0.02
 """Spread of a learned first state at the start."""
 _BONUS = -0.04
@@ -68,6 +67,7 @@ class LinearMixer(Mixer):
         self.features = features_of(options, shape, layer)
         self.core = core_of(options, shape, self.scale)
         self.conv = ShortConv(self.sizes[0], options.conv) if options.conv else None
+        self.conv_bias = nn.Parameter(torch.zeros(self.sizes[0])) if options.conv_bias else None
         delta = options.update == "delta"
         self.write = WRITES[options.removal](options.rule, dims, options.beta_range) if delta else None
         self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
@@ -75,7 +75,8 @@ class LinearMixer(Mixer):
         self.bonus = nn.Parameter(torch.full((self.heads, self.key_dim), _BONUS)) if options.output_bonus else None
         learned = options.initial_state == "learned"
         self.first = nn.Parameter(_FIRST * torch.randn(dims)) if learned else None
-        self.norm = nn.RMSNorm(self.value_dim, eps=_EPS) if options.output_norm == "rms" else None
+        normed = options.norm_width(shape)
+        self.norm = nn.RMSNorm(normed, eps=options.norm_eps) if normed else None
         self.out = nn.Linear(values, shape.d_model, bias=False)
 
     def _shift(self, layer: LayerInfo) -> TokenShift | StaticShift | None:
@@ -155,14 +156,18 @@ class LinearMixer(Mixer):
             return qkv, None
         if tail is not None and qkv.shape[1] == 1:
             mixed, after = self.conv.advance(qkv[:, 0], tail, activation=self._shared)
-            return mixed[:, None], after
+            return self._biased(mixed[:, None]), after
         mixed = self.conv(qkv, tail=tail, positions=places, activation=self._shared)
-        return mixed, None if tail is None else next_tail(tail, qkv)
+        return self._biased(mixed), None if tail is None else next_tail(tail, qkv)
+
+    def _biased(self, mixed: Tensor) -> Tensor:
+        return mixed if self.conv_bias is None else mixed + self.conv_bias.to(mixed.dtype)
 
     @property
     def _shared(self) -> Activation:
         """The activation that the convolution applies, because q, k and v all have it."""
-        alike = self.conv is not None and self.options.activation == self.options.value_activation == "silu"
+        plain = self.conv is not None and self.conv_bias is None
+        alike = plain and self.options.activation == self.options.value_activation == "silu"
         return "silu" if alike else "none"
 
     def _activate(self, mixed: Tensor, log_decay: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,14 +207,21 @@ class LinearMixer(Mixer):
         gate, activation = None, self.options.output_gate
         if activation != "none":
             gate = features if self.gate_up is None else self.gate_up(features)
+        kind = self.options.output_norm
+        if kind == "gated" and gate is not None:
+            o, gate = (o.flatten(2) * _ACTIVATIONS[activation](gate)).view_as(o), None
         if bonus is not None:
-            o = bonus + (o if self.norm is None else self.norm(o.to(self.norm.weight.dtype)))
+            o = bonus + (o if self.norm is None else self.norm(self._together(o).to(self.norm.weight.dtype)).view_as(o))
         if self.norm is not None and bonus is None:
-            o = gated_norm(o, self.norm.weight, gate, activation=activation, eps=_EPS)
+            o = gated_norm(self._together(o), self.norm.weight, gate, activation=activation, eps=self.options.norm_eps)
         else:
             o = o.flatten(2) if gate is None else o.flatten(2) * _ACTIVATIONS[activation](gate)
         out: Tensor = self.out(o)
         return out
+
+    def _together(self, o: Tensor) -> Tensor:
+        """Heads `[B, T, H, V]` by what is normed together: `[B, T, 1, H V]` where that is all of them."""
+        return o if self.options.output_norm == "rms" else o.flatten(2)[:, :, None]
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -35,9 +35,12 @@ class LinearOptions(MixerOptions):
     ``norm``: of q and k; l2 makes them of length 1, which the delta rule needs.
     ``value_activation``: of v.
     ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
+    ``conv_bias``: adds a learned bias of each channel after it.
     ``write``: dt scales what is written by the step size of the mamba2 decay, exp by the exponential of a gate a head,
     stabilised.
-    ``output_norm``: of each head's output, its weight shared by the heads.
+    ``output_norm``: rms: of each head's output, its weight shared by the heads; joint: of all heads' outputs together;
+    gated: joint, after the output gate.
+    ``norm_eps``: what that norm adds to the mean square.
     ``output_gate``: activation of a projection that multiplies the normed output.
     ``low_rank_gate``: passes the output gate through value_dim features.
     ``skip``: adds each head's value, by a learned factor.
@@ -69,8 +72,10 @@ class LinearOptions(MixerOptions):
     norm: Literal["none", "l2"] = "l2"
     value_activation: Literal["none", "silu"] = "silu"
     conv: Annotated[int, Field(ge=0, le=16)] = 4
+    conv_bias: bool = False
     write: Literal["plain", "dt", "exp"] = "plain"
-    output_norm: Literal["none", "rms"] = "rms"
+    output_norm: Literal["none", "rms", "joint", "gated"] = "rms"
+    norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     output_gate: Literal["none", "silu", "sigmoid"] = "silu"
     low_rank_gate: bool = False
     skip: bool = False
@@ -117,6 +122,10 @@ class LinearOptions(MixerOptions):
             raise ValueError(f"write = dt needs decay_form = {stepping}, whose step size it is, not {self.decay_form}")
         if self.low_rank_gate and self.output_gate == "none":
             raise ValueError("low_rank_gate = true needs an output_gate: silu or sigmoid")
+        if self.output_norm == "gated" and self.output_gate == "none":
+            raise ValueError("output_norm = gated needs an output_gate: silu or sigmoid, or set output_norm = joint")
+        if self.conv_bias and not self.conv:
+            raise ValueError("conv_bias = true needs a convolution: set conv to its width, such as 4")
         check_additive(dict(self))
         check_delta(dict(self))
         return self
@@ -134,6 +143,11 @@ class LinearOptions(MixerOptions):
     def dims(self, shape: ModelShape) -> Dims:
         """Heads, key dim and value dim of one head in a model of `shape`."""
         return Dims(shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim)
+
+    def norm_width(self, shape: ModelShape) -> int:
+        """Outputs that are normed together: those of one head, or of all; 0 for none."""
+        heads, _, value_dim = self.dims(shape)
+        return {"none": 0, "rms": value_dim}.get(self.output_norm, heads * value_dim)
 
     def state_dims(self, shape: ModelShape) -> Dims:
         """Heads, and rows and columns of the state of one: features of keys, values and the normaliser's ones."""

@@ -56,7 +56,9 @@ def by_the_rule(layer: Any, x: Tensor) -> Tensor:
     """One token and head at a time, x `[T, D]`, its keys and values multiplied out of chosen latents."""
     options, index, width = layer.options, layer.scorer, 8
     size, rank, order = options.block_size, options.kv_rank, torch.arange(len(x))[None]
-    q, rows = (found[0] for found in (layer.made(x[None], order)[0], layer.made(x[None], order)[1]["latent"]))
+    q, rows = (
+        found[0] for found in (layer.made(x[None], x[None], order)[0], layer.made(x[None], x[None], order)[1]["latent"])
+    )
     up = layer.kv_up.weight.view(4, 2, width, rank)
     small = index.rotary(order, index.query(x).view(1, len(x), index.heads, -1))[0]
     pools, outputs = pools_of(layer, x), []
@@ -119,7 +121,8 @@ def test_pools_go_on_from_a_token_to_the_next() -> None:
         for t in range(11):
             lengths = torch.full((2,), t)
             place = order[:, t : t + 1]
-            new = Tokens(x[:, t : t + 1], x, x, positions=place, order=place, lengths=lengths, fresh=False)
+            one = x[:, t : t + 1]
+            new = Tokens(one, x, x, low=one, positions=place, order=place, lengths=lengths, fresh=False)
             kept |= layer.scorer.remember(new, kept)
         for row in range(2):
             assert_close(kept["index"][row, :2], pools_of(layer, x[row]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.ops.index_scores import best_mask
 
-pytestmark = [pytest.mark.arena, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
 WIDTH, TOKENS = 32, 75
 SHAPE = ModelShape(d_model=WIDTH, n_heads=4, n_kv_heads=2, head_dim=8, dtype="float32")
@@ -37,7 +37,7 @@ def scored(values: dict[str, Any], weights: dict[str, Tensor], x: Tensor) -> tup
     layer.scorer.load_state_dict(weights)
     state = layer.init_state(2, TOKENS)
     q, k, _ = layer.project(x, POSITIONS)
-    new = Tokens(x, q, k, positions=POSITIONS, order=POSITIONS, lengths=state.lengths, fresh=True)
+    new = Tokens(x, q, k, low=x, positions=POSITIONS, order=POSITIONS, lengths=state.lengths, fresh=True)
     asked, *more = layer.scorer.ask(new)
     units = layer.scorer.units(layer.scorer.remember(new, state.tensors), TOKENS // layer.rule.block_size)
     return layer, layer.scorer.score(slice(0, TOKENS), asked, units, *more)

@@ -11,7 +11,7 @@ from archsearch_plugins.ssm import SsmPlugin
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
 
-pytestmark = pytest.mark.arena
+pytestmark = pytest.mark.peers
 
 PLUGIN = SsmPlugin()
 SHAPE = ModelShape(d_model=24, n_heads=3, n_kv_heads=3, head_dim=8, dtype="float32")
