@@ -49,7 +49,7 @@ test-door: $(STAMP)  ## new plugins of every kind, installed, checked and search
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m door tests/door tests/cli tests/testing -n 2 --dist worksteal
 
 test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m arena tests/plugins -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "arena and not slow" tests/plugins -n 2 --dist worksteal
 
 test-peers: .venv-peers-transformers/.installed .venv-peers-fla/.installed  ## layers and ops beside those of transformers and fla, by copied weights
 	OMP_NUM_THREADS=1 .venv-peers-transformers/bin/python -m pytest -m peers tests/plugins

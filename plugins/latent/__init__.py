@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.hookspecs import RegisterKernels
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import latent_flops, latent_params, latent_state, latent_traffic
@@ -13,6 +14,9 @@ from .options import LatentOptions
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
+    from archsearch.proving import Check
+
     from .layer import LatentAttention
 
 
@@ -60,3 +64,20 @@ class LatentPlugin(MixerPlugin[LatentOptions]):
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "latent"."""
     register(LatentPlugin())
+
+
+@hookimpl
+def register_kernels(register: RegisterKernels) -> None:
+    """The kernels that are compiled ahead of time, and what proves them."""
+
+    def kernels(arch: str) -> Iterable[Build]:
+        from .triton.builds import builds
+
+        return builds(arch)
+
+    def checks() -> Iterable[Check]:
+        from .triton.checks import checks
+
+        return checks()
+
+    register("latent", kernels, checks=checks)

@@ -12,12 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archsearch.ops.impl import choose_impl
+from archsearch.ops.impl import choose_attention, choose_impl
 from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import causal_mask, explicit_attention, masked_attention, scale_of
 
+from .absorbed import attend_rows
+from .triton.table import SHARED, TABLE
+
 OP = "latent_attention"
 WHY = "scaled_dot_product_attention over keys and values that are multiplied out"
+WHY_ABSORBED = "scaled_dot_product_attention over latents, one head of keys and values"
+MOST_TOKENS = 8
+"""Queries a sequence up to which "auto" takes the kernels of a decode step, which read the rows for each anew."""
 
 
 def latent_attention(
@@ -47,16 +53,32 @@ def latent_attention_absorbed(q: Tensor, rows: Tensor, up: Tensor, positions: Te
     q (K c) = (q K) c and the sum of weights w (V c) = V (sum of w c): no key and no value is made, so that a decoded
     token reads C + R numbers a row for all heads (arXiv 2405.04434, section 2.1.2). Nothing is read by the host. Raises
     `OptionsError`, `KernelUnavailableError`.
+
+    "triton" reads each row once, as key and as value, in parts that are merged, for up to 64 channels of the shared
+    key; "auto" takes it on a card for up to 8 tokens.
     """
     width, rank = up.shape[2:]
     scale = scale_of(q, None)
     plain, shared = torch.split(q, [width, q.shape[-1] - width], dim=-1)
     to_key, to_value = up.unbind(1)
     absorbed = torch.cat((torch.einsum("bthd,hdc->bthc", plain, to_key), shared), dim=-1)
-    visible = torch.arange(rows.shape[1], device=q.device) <= positions[..., None]
-    form = explicit_attention if choose_impl(OP, impl, why=WHY) == "reference" else masked_attention
-    mixed = form(absorbed, rows[:, :, None], rows[:, :, None, :rank], visible, scale)
+    chosen = _choose_absorbed(absorbed, rows, rank, impl)
+    if chosen == "triton":
+        from .triton.launch import run
+
+        mixed = run(absorbed, rows, positions, rank=rank, scale=scale)
+    else:
+        mixed = attend_rows(absorbed, rows, positions, rank=rank, scale=scale, explicit=chosen == "reference")
     return torch.einsum("bthc,hdc->bthd", mixed, to_value)
+
+
+def _choose_absorbed(q: Tensor, rows: Tensor, rank: int, impl: str) -> str:
+    few = q.shape[1] <= MOST_TOKENS
+    if rows.shape[-1] - rank > SHARED:
+        return choose_impl(TABLE.op, impl, why=f"its kernels hold a shared key of {SHARED} channels at most")
+    why = WHY_ABSORBED if few else f"more than {MOST_TOKENS} tokens a sequence are no decode step"
+    latents = q[..., :rank], rows[..., :rank]  # the row of the table is that of their width
+    return choose_attention(TABLE, *latents, impl, why=why, wanted=few)
 
 
 def multiplied_out(rows: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ FAULTS: dict[tuple[str, str], tuple[str, str]] = {
     ("outputs", "o"): ("linear_attention", "gates that forget"),
     ("d_inputs", "d_k"): ("linear_attention", "gates that forget"),
     ("decode_splits", "partial"): ("full_attention", "step"),
+    ("latent_splits", "partial"): ("latent_attention_absorbed", "step"),
     ("conv_forward", "y"): ("short_conv", "lengths"),
     ("gated_backward", "d_gate"): ("gated_norm", "lengths"),
     ("unit_forward", "unit"): ("unit_length", "lengths"),

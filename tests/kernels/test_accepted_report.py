@@ -16,6 +16,7 @@ from archsearch.evidence.proofs import triton_version
 ACCEPTED = Path(__file__).parent / "accepted.json"
 SAMPLE = [
     "full_attention decode split-group-16 D=64 sm_90",
+    "latent_attention_absorbed decode split-heads-16 D=64 sm_90",
     "linear_attention outputs hebbian-channel D=32 chunk 64 sm_80",
     "moba_attention past_forward D=32 sm_80",
     "nsa_attention choose_step splits-1 D=64 sm_90",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from archsearch_plugins.full.ops import full_attention, full_attention_step
+from archsearch_plugins.latent.ops import latent_attention_absorbed
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
 from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
@@ -214,6 +215,17 @@ def _nsa_step(sizes: Sizes) -> Tensor:
     return nsa_attention_step(sizes.query(), cache, gates=gates, sizes=NSA_SIZES, impl="triton")
 
 
+def _latent_step(sizes: Sizes) -> Tensor:
+    """Values as wide as `dim`, of latents as wide; a fourth as many channels of a shared key."""
+    shared = -(-sizes.dim // 4)
+    q = sizes.normal(sizes.batch, 1, sizes.heads, sizes.dim + shared)
+    rows, up = (
+        sizes.normal(sizes.batch, sizes.tokens, sizes.dim + shared),
+        sizes.normal(sizes.heads, 2, *2 * (sizes.dim,)),
+    )
+    return latent_attention_absorbed(q, rows, up, sizes.lengths()[:, None] - 1, impl="triton")[:, 0]
+
+
 def _linear_step(*, in_place: bool) -> Callable[[Sizes], Tensor]:
     def call(sizes: Sizes) -> Tensor:
         wide = {"dtype": torch.float32}
@@ -238,6 +250,7 @@ STEPS: dict[str, Callable[[Sizes], Tensor]] = {
     "sliding": _sliding_step,
     "moba": _moba_step,
     "nsa": _nsa_step,
+    "latent": _latent_step,
     "linear": _linear_step(in_place=False),
     "linear-in-place": _linear_step(in_place=True),
     "short_conv": _conv_step,

@@ -59,8 +59,8 @@ def launched(ops: Iterable[str], sizes: Sizes) -> set[Variant]:
 
 
 @pytest.fixture(scope="module")
-def built(registry: Registry) -> set[Code]:
-    return {code(build.fn.__name__, build.signature, build.constexprs) for build in all_builds(registry, "sm_90")}
+def built(installed: Registry) -> set[Code]:
+    return {code(build.fn.__name__, build.signature, build.constexprs) for build in all_builds(installed, "sm_90")}
 
 
 def missing(found: set[Variant], built: set[Code]) -> list[Variant]:

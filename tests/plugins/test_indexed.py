@@ -376,6 +376,8 @@ def test_matmul_flops_are_those_of_explicit_products(values: dict[str, Any]) -> 
         ({"block_size": 8, "summary": "gated"}, "rope=0"),
         ({"kv_rank": 8, "scorer": "group"}, "kv_rank=0"),
         ({"shared_dim": 8}, "kv_rank above 0"),
+        ({"q_rank": 8}, "kv_rank above 0"),
+        ({"kv_rank": 8, "qk_norm": True}, "kv_rank=0"),
         ({"top_k": 0}, "greater than or equal"),
         ({"scorer": "cosine"}, "scorer"),
     ],

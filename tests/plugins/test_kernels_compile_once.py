@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.full.triton.table import TABLE as FULL
+from archsearch_plugins.latent.triton.table import TABLE as LATENT
 from archsearch_plugins.linear.triton.table import STEP_TABLE as LINEAR_STEP
 from archsearch_plugins.linear.triton.table import TABLE as LINEAR
 from archsearch_plugins.moba.triton.table import TABLE as MOBA
@@ -42,7 +43,15 @@ SEQUENCE_TABLES = {
     "gated_norm": GATED,
     "gate": GATES,
 }
-STEP_TABLES = {"full": FULL, "sliding": SLIDING, "moba": MOBA, "nsa": NSA, "linear": LINEAR_STEP, "short_conv": CONV}
+STEP_TABLES = {
+    "full": FULL,
+    "sliding": SLIDING,
+    "moba": MOBA,
+    "nsa": NSA,
+    "latent": LATENT,
+    "linear": LINEAR_STEP,
+    "short_conv": CONV,
+}
 FEW_LENGTHS = (1, 17, 100, 4098, 12345)
 
 SHAPES = {
@@ -127,6 +136,7 @@ LAYERS = {
     "sliding": {"window": 8, "sinks": 2},
     "moba": {"block_size": 8, "top_k": 3},
     "nsa": {"block_size": 8, "top_k": 3, "window": 9},
+    "mla": {},
 }
 SHAPE = ModelShape(d_model=24, n_heads=3, n_kv_heads=3, head_dim=9, dtype="float32")
 
@@ -146,9 +156,9 @@ def of_layer(mixer: Mixer, sizes: Sizes) -> set[Variant]:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers(name: str, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers(name: str, installed: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHSEARCH_IMPL", "triton")
-    plugin, values = registry.resolve(name).plugin, LAYERS[name] or registry.resolve(name).preset
+    plugin, values = installed.resolve(name).plugin, LAYERS[name] or installed.resolve(name).preset
     mixer = plugin.build(plugin.parse_options(values), SHAPE, LayerInfo(index=1, depth=4))
     lengths = (3, 16, 31, 48, 65, 200, 513, 1001)
     assert not new_variants(partial(of_layer, mixer), Sizes(tokens=0), (16, 512, 8192), lengths)

@@ -17,6 +17,8 @@ from archsearch.model import Context, HybridLM, Mixer
 from archsearch.registry import Registry
 
 LAYERS = ("full", "sliding", "moba", "nsa", "kda", "gated-deltanet", "mamba2", "gla", "retnet")
+DECODING = (*LAYERS, "mla")
+"""Of packed sequences `mla` reads the bounds."""
 READS = ("item", "tolist", "nonzero", "numpy", "__bool__", "__int__", "__float__", "__index__", "cpu")
 
 
@@ -84,25 +86,25 @@ def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda x: True))
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_in_training(name: str, registry: Registry, as_on_a_card: None, no_reads: None) -> None:
-    mixer, x = layer(registry, name), torch.randn(2, 12, 16, requires_grad=True)
+@pytest.mark.parametrize("name", DECODING)
+def test_layers_in_training(name: str, installed: Registry, as_on_a_card: None, no_reads: None) -> None:
+    mixer, x = layer(installed, name), torch.randn(2, 12, 16, requires_grad=True)
     with variants(), torch.autocast("cpu", dtype=torch.bfloat16):
         mixer(x, ctx=Context())[0].sum().backward()
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_training_on_packed_sequences(
-    name: str, registry: Registry, as_on_a_card: None, no_reads: None
+    name: str, installed: Registry, as_on_a_card: None, no_reads: None
 ) -> None:
-    mixer, x = layer(registry, name), torch.randn(1, 12, 16, requires_grad=True)
+    mixer, x = layer(installed, name), torch.randn(1, 12, 16, requires_grad=True)
     with variants():
         mixer(x, ctx=Context(cu_seqlens=torch.tensor([0, 5, 5, 12])))[0].sum().backward()
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_in_a_decode_step(name: str, registry: Registry, as_on_a_card: None, no_reads: None) -> None:
-    mixer, x = layer(registry, name), torch.randn(2, 16)
+@pytest.mark.parametrize("name", DECODING)
+def test_layers_in_a_decode_step(name: str, installed: Registry, as_on_a_card: None, no_reads: None) -> None:
+    mixer, x = layer(installed, name), torch.randn(2, 16)
     state = mixer.init_state(2, 20)
     with variants(), torch.no_grad():
         for _ in range(5):
@@ -126,9 +128,9 @@ def test_a_value_that_is_read_fails(no_reads: None) -> None:
         torch.ones(1).item()
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_that_fill_a_cache(name: str, registry: Registry, as_on_a_card: None, no_reads: None) -> None:
-    mixer, x, ctx = layer(registry, name), torch.randn(2, 12, 16), Context(want_state=True)
+@pytest.mark.parametrize("name", DECODING)
+def test_layers_that_fill_a_cache(name: str, installed: Registry, as_on_a_card: None, no_reads: None) -> None:
+    mixer, x, ctx = layer(installed, name), torch.randn(2, 12, 16), Context(want_state=True)
     with variants(), torch.no_grad():
         y, state = mixer(x, state=mixer.init_state(2, 30), ctx=ctx)
         for piece in (x[:, :9], x[:, :1], x[:, :7]):

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
 
-pytestmark = [pytest.mark.arena, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
 SHAPE = ModelShape(d_model=32, n_heads=4, n_kv_heads=4, head_dim=8, dtype="float32")
 SIZES = {

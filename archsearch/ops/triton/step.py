@@ -41,6 +41,15 @@ def rows_a_program(most: int) -> Iterator[None]:
         MOST_ROWS = before
 
 
+def shares_of_rows(programs: int, rows: int, block_n: int, device: torch.device) -> tuple[int, int, int]:
+    """What `rows_of_a_split` needs of the host, for a cache of so many rows read `block_n` a turn: into how many parts
+    a sequence is cut to fill the card beside `programs` others, the most rows of a part, and how many parts there may
+    be."""
+    fill = max(1, _PROGRAMS * _processors(device) // max(1, programs))
+    splits = max(1, min(max(fill, triton.cdiv(rows, MOST_ROWS)), triton.cdiv(rows, block_n)))
+    return fill, MOST_ROWS, splits
+
+
 def attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, *, op: str, scale: float) -> Tensor:
     """softmax(scale q k^T) v over the first ``lengths`` rows of each sequence, `[B, Hq, Dv]`, in the dtype of q.
 
@@ -66,10 +75,9 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
     o = torch.empty(batch, heads, value_dim, dtype=q.dtype, device=q.device)
     if not o.numel():
         return o
-    block_g, block_n = _query_tile(heads // kv_heads), decode.tiles["N"]
+    block_g, block_n = query_tile(heads // kv_heads), decode.tiles["N"]
     programs = batch * kv_heads * triton.cdiv(heads // kv_heads, block_g)
-    fill = max(1, _PROGRAMS * _processors(q.device) // programs)
-    splits = max(1, min(max(fill, triton.cdiv(rows, MOST_ROWS)), triton.cdiv(rows, block_n)))
+    fill, most, splits = shares_of_rows(programs, rows, block_n, q.device)
     merged = splits > 1
     partial, lse = (
         torch.empty(batch, heads, splits, *width, dtype=torch.float32, device=q.device) if merged else o
@@ -93,7 +101,7 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
         v.stride(0) // value_dim,
         v.stride(1) // value_dim,
         fill,
-        MOST_ROWS,
+        most,
         splits,
         D=dim,
         DV=value_dim,
@@ -114,7 +122,7 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
             rows,
             heads,
             fill,
-            MOST_ROWS,
+            most,
             splits,
             DV=value_dim,
             BLOCK_D=row[1],
@@ -164,7 +172,7 @@ def step_builds(table: Table, key: Key) -> Iterator[Build]:
     sizes = dict.fromkeys(("S", "heads", "kv_heads", "k_batch", "k_step", "v_batch", "v_step"), "i32")
     shares = dict.fromkeys(("fill", "most", "splits"), "i32")
     wide = {"D": width, "DV": width, "BLOCK_D": width}
-    for block_g in _QUERY_TILES:
+    for block_g in QUERY_TILES:
         for merged in (True, False):
             parts = "*fp32" if merged else "*bf16"
             yield Build(
@@ -213,12 +221,13 @@ def step_builds(table: Table, key: Key) -> Iterator[Build]:
     )
 
 
-_QUERY_TILES = (16, 64)
+QUERY_TILES = (16, 64)
 """Query heads of one key head that a program reads the rows for; more take several programs."""
 
 
-def _query_tile(group: int) -> int:
-    return next((tile for tile in _QUERY_TILES if group <= tile), _QUERY_TILES[-1])
+def query_tile(group: int) -> int:
+    """How many query heads of a key head, of which there are `group`, a program works on."""
+    return next((tile for tile in QUERY_TILES if group <= tile), QUERY_TILES[-1])
 
 
 @cache
