@@ -32,7 +32,7 @@ class Options(MixerOptions):
     reach: Annotated[int, Field(ge=1, le=2**24), Tunable(64, 256, 1024)] = 256
     bands: Annotated[int, Field(ge=1, le=64)] = 2
     hidden: Annotated[int, Field(ge=1, le=4096), Tunable(16, 64)] = 64
-    frequency: Annotated[float, Field(gt=0, le=100)] = 10.0
+    frequency: Annotated[float, Field(gt=0, le=100), Tunable(1.0, 10.0)] = 1.0
 
     @property
     def widths(self) -> tuple[int, ...]:
