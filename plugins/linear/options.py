@@ -75,7 +75,7 @@ class LinearOptions(MixerOptions):
     conv_bias: bool = False
     write: Literal["plain", "dt", "exp"] = "plain"
     output_norm: Literal["none", "rms", "joint", "gated"] = "rms"
-    norm_eps: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
     output_gate: Literal["none", "silu", "sigmoid"] = "silu"
     low_rank_gate: bool = False
     skip: bool = False

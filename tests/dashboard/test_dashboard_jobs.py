@@ -206,11 +206,11 @@ def test_a_draft_begins_from_a_stored_search(cluster: Cluster) -> None:
     assert SearchSpec.from_dict(spec).recipe.learning_rates == (0.01, 0.003)
 
 
-def test_the_form_keeps_what_a_stored_search_says_of_backbones_and_widths(cluster: Cluster, url: str) -> None:
+def test_the_form_keeps_what_a_stored_search_says_of_backbones_and_widths(cluster: Cluster, empty_url: str) -> None:
     searched = {"ffn_dim": [0, 64], "backbone": {"n_heads": [2, 4]}}
     given = {**drafts.SMALL, "name": "wide", "model": {"n_layers": 4}}
     spec = SearchSpec.from_dict({**given, "space": {**drafts.SMALL["space"], **searched}})
-    with Store.open(url) as store:
+    with Store.open(empty_url) as store:
         store.create_search("wide", spec.to_json(), [])
     app = open_page("jobs")
     named(app, "selectbox", "Start from").set_value("wide")
