@@ -198,7 +198,7 @@ def score_of(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
     values = {int(one["seed"]): _number(one["test"].get(metric)) for one in payloads if one["status"] == "complete"}
     diverged = tuple(int(one["seed"]) for one in payloads if one["status"] != "complete")
     known = list(values.values())
-    whole = known and not diverged
+    whole = bool(known) and not diverged and all(map(isfinite, known))
     return Score(
         task=task,
         metric=metric,
@@ -227,8 +227,9 @@ def _rates(payloads: Sequence[Mapping[str, Any]], metric: str, direction: str, c
     at_end: Literal["", "lowest", "highest"] = ""
     if len(rates) > 1 and best in (rates[0], rates[-1]):
         at_end = "lowest" if best == rates[0] else "highest"
-    gains = [abs(finite[rate] - chance) if rate in finite else 0.0 for rate in rates if rate != best]
-    fragile = bool(gains) and max(gains) < KEPT * abs(finite[best] - chance)
+    sign = 1.0 if direction == "maximize" else -1.0
+    gains = [sign * (finite[rate] - chance) if rate in finite else 0.0 for rate in rates if rate != best]
+    fragile = bool(gains) and max(0.0, *gains) < KEPT * sign * (finite[best] - chance)
     return Rates(means=means, best=best, at_end=at_end, fragile=fragile)
 
 
