@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite, nan, sqrt
 from statistics import fmean, stdev
@@ -80,8 +80,8 @@ class Compared:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All architectures that are measured, the baseline first, then as they were drawn; ``waiting`` has the patterns of
-    those that are not, each with its state and reason. ``comparisons`` is the number of those that ``p`` is corrected
-    for."""
+    those that are not, each with its state and reason, and those of a list that were not begun.
+    ``comparisons`` is the number of those that ``p`` is corrected for."""
 
     search: str
     tasks: tuple[str, ...]
@@ -121,7 +121,8 @@ class Comparison:
 
 def compare(store: Store, name: str, registry: Registry, baseline: str | None = None) -> Comparison:
     """The comparison of a search's candidates and references with `baseline`, a pattern; by default the one that the
-    search's ``[compare]`` names, else its first reference, else its first candidate.
+    search's ``[compare]`` names or the first of its list, in a search without one the first reference that is measured,
+    else the first candidate.
 
     Raises `SpecError` where the baseline is none of them, or nothing is measured yet, and `StorageError` for a search
     that there is not.
@@ -129,7 +130,7 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     search = store.search(name)
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
     rows = [_row(store.trial(trial.id)) for trial in trials if trial.state in ("complete", "diverged")]
-    rows = list({row.digest: row for row in reversed(rows)}.values())[::-1]
+    rows = list({row.digest: next(one for one in rows if one.digest == row.digest) for row in rows}.values())
     if not rows:
         raise SpecError(f'"{name}" has no trial that is complete: wait for one, or `archsearch resume {name}`')
     base = _baseline(search, trials, rows, baseline, registry)
@@ -140,7 +141,10 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
         tasks=tuple(dict.fromkeys(task for row in rows for task in row.scores)),
         baseline=base,
         others=others,
-        waiting=tuple((trial.pattern, trial.state, trial.reason) for trial in trials if trial.digest not in known),
+        waiting=(
+            *{trial.digest: _waiting(trial) for trial in trials if trial.digest not in known}.values(),
+            *_not_begun(search, trials, registry),
+        ),
         comparisons=sum(isfinite(score.p) for row in others for score in row.scores.values()),
     )
 
@@ -153,20 +157,41 @@ def _baseline(
     registry: Registry,
 ) -> Compared:
     table = search.spec.get("compare")
-    planned = table.get("baseline") if isinstance(table, Mapping) else None
-    if wanted is None and planned is None:
-        reference = next((trial.digest for trial in trials if trial.kind == "reference"), None)
-        return next((row for row in rows if row.digest == reference), rows[0])
-    text = wanted or str(planned)
+    text = wanted
+    if text is None and isinstance(table, Mapping):
+        text = table.get("baseline") or next(iter(_listed(search)), None)
+    if text is None:
+        references = {trial.digest for trial in trials if trial.kind == "reference"}
+        return next((row for row in rows if row.digest in references), rows[0])
     names = {text, _as_stored(text, trials[0].arch, registry)}
     found = next((row for row in rows if names & {row.pattern, row.digest}), None)
     if found is None:
         patterns = [row.pattern for row in rows]
         raise SpecError(
             f'"{text}" is none of the architectures that "{search.name}" has measured{nearest(text, patterns)}: '
-            f"they are {listing(patterns)}"
+            f"they are {listing(patterns)}: name one of them as --baseline"
         )
     return found
+
+
+def _waiting(trial: TrialRecord) -> tuple[str, str, str]:
+    return trial.pattern, trial.state, trial.reason
+
+
+def _not_begun(
+    search: SearchRecord, trials: Sequence[TrialRecord], registry: Registry
+) -> Iterator[tuple[str, str, str]]:
+    """The architectures of a list that have no trial, as where the search was stopped before them."""
+    begun = {trial.pattern for trial in trials}
+    for text in _listed(search):
+        if _as_stored(text, trials[0].arch, registry) not in begun:
+            yield text, "not begun", ""
+
+
+def _listed(search: SearchRecord) -> list[str]:
+    space = search.spec.get("space")
+    listed = space.get("architectures") if isinstance(space, Mapping) else None
+    return [str(text) for text in listed] if isinstance(listed, list | tuple) else []
 
 
 def _as_stored(text: str, arch: Mapping[str, Any], registry: Registry) -> str:
@@ -198,7 +223,7 @@ def score_of(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
     values = {int(one["seed"]): _number(one["test"].get(metric)) for one in payloads if one["status"] == "complete"}
     diverged = tuple(int(one["seed"]) for one in payloads if one["status"] != "complete")
     known = list(values.values())
-    whole = known and not diverged
+    whole = bool(known) and not diverged and all(map(isfinite, known))
     return Score(
         task=task,
         metric=metric,
@@ -227,8 +252,9 @@ def _rates(payloads: Sequence[Mapping[str, Any]], metric: str, direction: str, c
     at_end: Literal["", "lowest", "highest"] = ""
     if len(rates) > 1 and best in (rates[0], rates[-1]):
         at_end = "lowest" if best == rates[0] else "highest"
-    gains = [abs(finite[rate] - chance) if rate in finite else 0.0 for rate in rates if rate != best]
-    fragile = bool(gains) and max(gains) < KEPT * abs(finite[best] - chance)
+    sign = 1.0 if direction == "maximize" else -1.0
+    gains = [sign * (finite[rate] - chance) if rate in finite else 0.0 for rate in rates if rate != best]
+    fragile = bool(gains) and max(0.0, *gains) < KEPT * sign * (finite[best] - chance)
     return Rates(means=means, best=best, at_end=at_end, fragile=fragile)
 
 

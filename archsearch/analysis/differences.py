@@ -15,6 +15,9 @@ OWN_SEEDS = 3
 
 _CONFIDENCE = 0.95
 
+_ROUNDING = 1e-12
+"""Differences whose spread is less than so much of the values differ by the rounding of floats alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeedNoise:
@@ -83,31 +86,34 @@ def paired_difference(
     first: Mapping[int, float], second: Mapping[int, float], pooled: SeedNoise | None = None
 ) -> tuple[Difference, float]:
     """The mean over seeds of the second less the first of the same seed, and the chance of one as large without any
-    (two-sided, by Student's t); NaN where fewer than two seeds are shared, or one has no value.
+    (two-sided, by Student's t); NaN where fewer than two seeds are shared, or one has no value. Without a seed that is
+    shared there is no mean either.
 
     `pooled`, the deviation of such differences among many architectures, stands in where those of all seeds are equal,
-    as where both metrics are at their end: three equal numbers do not say that there is no noise.
+    as where both metrics are at their end: three equal numbers do not say that there is no noise. Where nothing stands
+    in, a chance is told of no difference alone: it is 1.
     """
-    seeds = sorted(first.keys() & second.keys())
-    if len(seeds) < 2 or not _whole(first) or not _whole(second):
-        mean = fmean(second.values()) - fmean(first.values()) if _whole(first) and _whole(second) else nan
-        return Difference(mean=mean, error=nan, low=-inf, high=inf, noise="unknown"), nan
-    parts = [second[seed] - first[seed] for seed in seeds]
-    mean, deviation, freedom, noise = fmean(parts), stdev(parts), len(parts) - 1, "seeds"
-    if not deviation and pooled is not None and pooled.freedom:
+    parts = _paired(first, second)
+    mean = fmean(parts) if parts else nan
+    deviation, freedom, noise = (stdev(parts) if len(parts) > 1 else 0.0), len(parts) - 1, "seeds"
+    if freedom > 0 and not deviation and pooled is not None and pooled.freedom:
         deviation, freedom, noise = pooled.deviation, pooled.freedom, "pooled"
+    if not deviation:
+        alike = len(parts) > 1 and not mean
+        return Difference(mean=mean, error=nan, low=-inf, high=inf, noise="unknown"), 1.0 if alike else nan
     error = deviation / sqrt(len(parts))
     return bounded(mean, error, freedom, noise), _chance(mean, error, freedom)
 
 
 def paired_noise(first: Mapping[int, float], others: Iterable[Mapping[int, float]]) -> SeedNoise:
-    """The deviation of paired differences from their own means, pooled over architectures."""
+    """The deviation of paired differences from their own means, pooled over the architectures that show one: equal
+    differences do not say that there is no noise, and would only thin that of the others."""
     squares, freedom = 0.0, 0
     for second in others:
-        seeds = first.keys() & second.keys()
-        if len(seeds) > 1 and _whole(first) and _whole(second):
-            squares += stdev(second[seed] - first[seed] for seed in seeds) ** 2 * (len(seeds) - 1)
-            freedom += len(seeds) - 1
+        parts = _paired(first, second)
+        if len(parts) > 1 and (deviation := stdev(parts)):
+            squares += deviation**2 * (len(parts) - 1)
+            freedom += len(parts) - 1
     return SeedNoise(deviation=sqrt(squares / freedom) if freedom else nan, freedom=freedom)
 
 
@@ -125,9 +131,20 @@ def holm(chances: Sequence[float]) -> list[float]:
 def _chance(mean: float, error: float, freedom: float) -> float:
     from scipy.special import stdtr
 
-    if not error:
-        return 1.0 if not mean else 0.0
     return float(2.0 * stdtr(freedom, -abs(mean) / error))
+
+
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+    """The second less the first by shared seed, equal where rounding alone makes them differ; none where one has no
+    value."""
+    if not _whole(first) or not _whole(second):
+        return []
+    parts = [second[seed] - first[seed] for seed in sorted(first.keys() & second.keys())]
+    least = _ROUNDING * max(map(abs, (*first.values(), *second.values())))
+    if parts and max(parts) - min(parts) <= least:
+        mean = fmean(parts)
+        return [mean if abs(mean) > least else 0.0] * len(parts)
+    return parts
 
 
 def _whole(values: Mapping[int, float]) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from archsearch.analysis.comparison import Compared, Comparison, Score
-    from archsearch.search import SearchOutcome
+    from archsearch.search import SearchOutcome, SearchSpec
     from archsearch.storage import Store
 
 
@@ -76,6 +76,7 @@ def compare(
             "and add [compare]"
         )
 
+    _check_baseline(spec, baseline)
     carry_out(
         spec,
         partial(_finish, baseline=baseline, json=json),
@@ -87,14 +88,40 @@ def compare(
     )
 
 
+def _check_baseline(spec: SearchSpec, baseline: str | None) -> None:
+    """Refuses one that none of the trained architectures will be, before they are trained."""
+    if baseline is None:
+        return
+    from archsearch.errors import SpecError
+    from archsearch.registry import load_registry
+    from archsearch.search import Problem
+    from archsearch.search.references import trained_as
+
+    problem = Problem.of(spec, load_registry())
+    try:
+        trained_as(baseline, (*problem.space.all(), *problem.references), problem.space, problem.registry)
+    except SpecError as error:
+        raise SpecError(f"--baseline: {error}") from None
+
+
 def _finish(store: Store, outcome: SearchOutcome, url: str, *, baseline: str | None, json: bool) -> None:
     from dataclasses import asdict
 
-    found = _read(store, outcome.name, baseline)
-    if json:
-        print_json({**asdict(outcome), "database": store.url, **found.to_json()}, QuietOutlet())
-        return
-    print_comparison(found, quiet_console())
+    from archsearch.errors import SpecError
+
+    try:
+        found = _read(store, outcome.name, baseline)
+    except SpecError as error:  # as where it was stopped before the baseline: how it ended is told all the same
+        if json:
+            data = {**asdict(outcome), "database": store.url, "architectures": [], "not_compared": str(error)}
+            print_json(data, QuietOutlet())
+            return
+        quiet_console().print(f"not compared: {error}", soft_wrap=True)
+    else:
+        if json:
+            print_json({**asdict(outcome), "database": store.url, **found.to_json()}, QuietOutlet())
+            return
+        print_comparison(found, quiet_console())
     name = shlex.quote(outcome.name)
     left = outcome.state in ("cancelled", "interrupted")
     tell_end(store, outcome, url, [f"archsearch {'resume' if left else 'compare'} {name}", f"archsearch trials {name}"])
@@ -114,13 +141,14 @@ def _table(found: Comparison, task: str) -> Any:
     rows.sort(key=lambda row: (not isfinite(row.scores[task].mean), sign * row.scores[task].mean))
     costs = list(dict.fromkeys(name for row in rows for name in row.costs))
     columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", ">rate", *(f">{cost}" for cost in costs), ""]
-    return table(columns, (_cells(row, row.scores[task], costs) for row in rows), title=f"{task}, on test")
+    return table(columns, (_cells(row, task, costs, found) for row in rows), title=f"{task}, on test")
 
 
-def _cells(row: Compared, score: Score, costs: list[str]) -> list[str]:
+def _cells(row: Compared, task: str, costs: list[str], found: Comparison) -> list[str]:
     from archsearch.costs import CostTerm
     from archsearch.units import format_quantity
 
+    score = row.scores[task]
     shown = [
         format_quantity(row.costs[name], unit=CostTerm.parse(name, context=1).unit) if name in row.costs else ""
         for name in costs
@@ -130,7 +158,7 @@ def _cells(row: Compared, score: Score, costs: list[str]) -> list[str]:
         row.pattern,
         _plus_minus(score),
         str(len(score.values)),
-        *_difference(score),
+        *(("baseline", "") if row is found.baseline else _difference(score)),
         rate,
         *shown,
         "; ".join(_notes(score)),
@@ -145,9 +173,7 @@ def _plus_minus(score: Score) -> str:
 
 def _difference(score: Score) -> tuple[str, str]:
     """The difference with its bounds, and what it says."""
-    if score.against is None:
-        return "baseline", ""
-    if not isfinite(score.against.mean):
+    if score.against is None or not isfinite(score.against.mean):
         return "", ""
     bounds = f" ({score.against.low:+.3f}..{score.against.high:+.3f})" if isfinite(score.against.low) else ""
     said = ("better" if score.better else "worse") if score.clear else "within noise"
@@ -157,6 +183,9 @@ def _difference(score: Score) -> tuple[str, str]:
 def _notes(score: Score) -> Iterator[str]:
     if score.diverged:
         yield f"seed {', '.join(map(str, score.diverged))} diverged"
+    lacking = [seed for seed, value in score.values.items() if not isfinite(value)]
+    if lacking:
+        yield f"seed {', '.join(map(str, lacking))} has no finite {score.metric}"
     if score.rates.fragile:
         yield "fragile: good at one rate only"
     if score.rates.at_end:
@@ -166,13 +195,19 @@ def _notes(score: Score) -> Iterator[str]:
 def remarks(found: Comparison) -> Iterator[str]:
     """What a reader of the tables must know, a sentence each."""
     scores = [score for row in found.rows for score in row.scores.values()]
-    fewest = min((len(score.values) for score in scores), default=0)
+    stopped = [row for row in found.rows if any(score.diverged for score in row.scores.values())]
+    fewest = min(
+        (len(score.values) for row in found.rows if row not in stopped for score in row.scores.values()), default=3
+    )
     yield (
         f"differences are from {found.baseline.pattern}, of the same seed, with 95% bounds; better and worse are those "
         f"that chance alone gives in any of {found.comparisons} comparisons less often than once in 20"
     )
     if fewest < 3:
         yield f"{fewest} seed{'s' if fewest != 1 else ''} tell little: recipe.seeds = 3 or more shows the noise"
+    for row in stopped:
+        where = next(task for task, score in row.scores.items() if score.diverged)
+        yield f"{row.pattern} was given up where a seed diverged on {where}: it may lack later runs on every task"
     ends = {score.rates.at_end for score in scores} - {""}
     if ends:
         yield (

@@ -138,6 +138,8 @@ class Problem:
         judge = Judge(registry, tuple(terms), budget, lengths)
         references = reference_archs(spec.search.references, space, registry)
         baseline = baseline_of(spec.compare.baseline, space, registry) if spec.compare is not None else None
+        if baseline is not None:
+            _refuse_baseline(baseline, judge(baseline), registry)
         _refuse_untrainable(space, references, registry)
         teacher_layer(spec.recipe, registry)
         return cls(
@@ -183,6 +185,15 @@ def _refuse_untrainable(space: Space, references: Sequence[ArchSpec], registry: 
         why = untrainable(arch, registry)
         if why is not None:
             raise SpecError(f"{arch.pattern(registry)} cannot be searched over: {why}")
+
+
+def _refuse_baseline(baseline: ArchSpec, verdict: Verdict, registry: Registry) -> None:
+    """All that is trained would be held against nothing."""
+    if not verdict.trainable:
+        raise SpecError(
+            f"compare.baseline: {baseline.pattern(registry)} would not be trained: {'; '.join(verdict.reasons)}: "
+            "name another one, or change what keeps it out"
+        )
 
 
 def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:

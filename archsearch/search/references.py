@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from archsearch.arch import ArchSpec
 from archsearch.composition import refusal
-from archsearch.errors import OptionsError, SpecError, UnknownNameError
+from archsearch.errors import OptionsError, SpecError, UnknownNameError, listing
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 from archsearch.search.patterns import whole_pattern
@@ -31,18 +31,29 @@ def reference_archs(wanted: bool | Sequence[str], space: Space, registry: Regist
 
 def baseline_of(wanted: str | None, space: Space, registry: Registry) -> ArchSpec:
     """The architecture that a comparison holds the others against, by default the first; raises `SpecError`."""
-    archs = list(space.all())
     if wanted is None:
-        return archs[0]
+        return next(space.all())
     try:
         found = whole_pattern(wanted, space.model, space.n_layers, registry)
     except SpecError as error:
         raise SpecError(f"compare.baseline: {error}") from None
-    if found not in archs:
+    if found not in space.all():
         raise SpecError(
             f'compare.baseline = "{wanted}" is none of space.architectures: add it there, or name one of them'
         )
     return found
+
+
+def trained_as(wanted: str, archs: Iterable[ArchSpec], space: Space, registry: Registry) -> ArchSpec:
+    """The one of `archs` that a pattern or a digest names; raises `SpecError`."""
+    found = {arch.digest: arch for arch in archs}
+    if wanted in found:
+        return found[wanted]
+    digest = whole_pattern(wanted, space.model, space.n_layers, registry).digest
+    if digest not in found:
+        patterns = [arch.pattern(registry) for arch in found.values()]
+        raise SpecError(f'"{wanted}" is none of the architectures: name one of {listing(patterns)}')
+    return found[digest]
 
 
 def _usual(space: Space, registry: Registry) -> Iterator[ArchSpec]:

@@ -39,9 +39,15 @@ def _judged(lines: Sequence[Mapping[str, Any]]) -> list[Compared]:
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
         by_name.setdefault(line["name"], []).append(line)
-    rows = [_row(name, runs) for name, runs in by_name.items()]
+    rows = [_row(name, _newest(runs)) for name, runs in by_name.items()]
     base = next(row for row in rows if row.pattern == BASELINE)
     return [base, *judged(base, [row for row in rows if row is not base])]
+
+
+def _newest(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The runs of the architecture that a system was last trained as: another one's stay in the file, and are not its
+    seeds."""
+    return [run for run in runs if run["digest"] == runs[-1]["digest"]]
 
 
 def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> Compared:

@@ -47,10 +47,18 @@ def payload(task: str, seed: int, sweep: dict[float, float | None], *, direction
     }
 
 
-def add(store: Store, search: int, pattern: str, runs: list[dict[str, Any]], *, state: str = "complete") -> None:
+def add(
+    store: Store,
+    search: int,
+    pattern: str,
+    runs: list[dict[str, Any]],
+    *,
+    state: str = "complete",
+    kind: str = "search",
+) -> None:
     arch = {"model": MODEL, "layers": [{"mixer": pattern.partition("*")[0], "options": {}}] * 2}
     made = NewTrial(
-        kind="search",
+        kind=kind,
         state="queued",
         digest=pattern,
         pattern=pattern,
@@ -143,3 +151,68 @@ def test_a_search_without_a_complete_trial_is_refused(store: Store) -> None:
     store.create_search("held", {}, [])
     with pytest.raises(SpecError, match="has no trial that is complete: wait for one, or `archsearch resume held`"):
         held(store)
+
+
+def steady(level: float, direction: str = "maximize") -> list[dict[str, Any]]:
+    return [payload("recall", seed, dict.fromkeys(RATES, level + seed / 100), direction=direction) for seed in range(3)]
+
+
+def test_a_comparison_without_a_baseline_takes_the_first_of_its_list(store: Store, installed: Registry) -> None:
+    """References that were asked for beside the list are trained first, and are not the baseline for that."""
+    spec = {"compare": {"baseline": None}, "space": {"pattern": "listed", "architectures": ["gla", "kda*2"]}}
+    search = store.create_search("held", spec, [])
+    add(store, search, "full*2", steady(0.5), kind="reference")
+    add(store, search, "gla*2", steady(0.4))
+    assert compare(store, "held", installed).baseline.pattern == "gla*2"
+    assert compare(store, "held", installed, "full").baseline.pattern == "full*2"
+
+
+def test_the_first_of_a_list_that_is_not_measured_is_not_replaced(store: Store, installed: Registry) -> None:
+    spec = {"compare": {"baseline": None}, "space": {"pattern": "listed", "architectures": ["gla", "kda", "linear"]}}
+    search = store.create_search("held", spec, [])
+    add(store, search, "gla*2", [], state="infeasible")
+    add(store, search, "kda*2", steady(0.4))
+    with pytest.raises(SpecError, match=r'"gla" is none of the architectures .* name one of them as --baseline'):
+        compare(store, "held", installed)
+    waiting = compare(store, "held", installed, "kda").waiting
+    assert waiting == (("gla*2", "infeasible", "over budget"), ("linear", "not begun", ""))
+
+
+def test_trials_of_one_architecture_are_one_row_at_the_place_of_the_first(store: Store) -> None:
+    search = store.create_search("held", {}, [])
+    add(store, search, "full*2", steady(0.5), kind="reference")
+    add(store, search, "kda*2", steady(0.4))
+    add(store, search, "full*2", steady(0.5))
+    for state in ("failed", "infeasible"):
+        add(store, search, "gla*2", [], state=state)
+    found = held(store)
+    assert [row.pattern for row in found.rows] == ["full*2", "kda*2"]
+    assert found.waiting == (("gla*2", "infeasible", "over budget"),)
+
+
+def test_an_empty_baseline_is_refused_as_it_is_written(store: Store) -> None:
+    filled(store)
+    with pytest.raises(SpecError, match=r'^"" is none'):
+        held(store, "")
+
+
+def test_a_seed_without_a_value_leaves_no_mean(store: Store) -> None:
+    """A complete run's metric may be infinite, as a perplexity, and is stored as none."""
+    search = store.create_search("held", {}, [])
+    add(store, search, "full*2", steady(0.5))
+    runs = steady(0.4)
+    runs[1]["test"]["score"] = None
+    add(store, search, "kda*2", runs)
+    (kda,) = held(store).others
+    assert math.isnan(kda.scores["recall"].mean)
+    assert kda.scores["recall"].diverged == ()
+
+
+def test_a_rate_that_is_worse_than_chance_gains_nothing(store: Store) -> None:
+    search = store.create_search("held", {}, [])
+    runs = [
+        payload("text", seed, dict(zip(RATES, (9.0, -1.0, 0.1), strict=True)), direction="minimize")
+        for seed in range(3)
+    ]
+    add(store, search, "full*2", runs)
+    assert held(store).baseline.scores["text"].rates.fragile

@@ -88,10 +88,10 @@ def test_pairs_that_differ_by_the_same_take_the_noise_of_all() -> None:
     """Three equal differences, as where a task is solved, do not say that there is none."""
     solved, halved = dict.fromkeys(range(3), 1.0), dict.fromkeys(range(3), 0.5)
     noise = paired_noise(solved, [halved, {0: 0.4, 1: 0.6, 2: 0.5}, {0: 0.3}, {0: nan, 1: 0.1}])
-    assert noise == SeedNoise(deviation=pytest.approx(0.1 / sqrt(2)), freedom=4)
+    assert noise == SeedNoise(deviation=pytest.approx(0.1), freedom=2)
     found, chance = paired_difference(solved, halved, noise)
     assert (found.mean, found.noise) == (-0.5, "pooled")
-    assert chance == pytest.approx(2 * stats.t.sf(0.5 / (noise.deviation / sqrt(3)), 4))
+    assert chance == pytest.approx(2 * stats.t.sf(0.5 / (noise.deviation / sqrt(3)), 2))
     assert paired_difference(solved, solved, SeedNoise(deviation=nan, freedom=0))[1] == 1.0
 
 
@@ -101,6 +101,27 @@ def test_without_two_pairs_nothing_tells(second: dict[int, float]) -> None:
     assert found.noise == "unknown"
     assert isnan(chance)
     assert not found.clear
+
+
+def test_differences_that_rounding_alone_parts_are_equal_ones() -> None:
+    first, second = {0: 0.5, 1: 0.4, 2: 0.6}, {0: 0.8, 1: 0.7, 2: 0.9}
+    assert len({second[seed] - first[seed] for seed in first}) > 1
+    found, chance = paired_difference(first, second)
+    assert (found.mean, found.noise) == (pytest.approx(0.3), "unknown")
+    assert isnan(chance)
+
+
+@pytest.mark.parametrize("level", [0.5, 1.0])
+def test_equal_differences_without_noise_of_others_tell_nothing_but_no_difference(level: float) -> None:
+    solved, other = dict.fromkeys(range(3), 1.0), dict.fromkeys(range(3), level)
+    found, chance = paired_difference(solved, other, paired_noise(solved, [other]))
+    assert (found.mean, found.low, found.high, found.noise) == (level - 1.0, -inf, inf, "unknown")
+    assert chance == 1.0 if level == 1.0 else isnan(chance)
+
+
+def test_a_difference_is_of_the_seeds_that_both_have() -> None:
+    assert paired_difference({0: 0.25, 1: 0.75}, {0: 0.5})[0].mean == 0.25
+    assert isnan(paired_difference({0: 0.25}, {7: 0.5})[0].mean)
 
 
 def test_chances_are_corrected_for_their_number() -> None:

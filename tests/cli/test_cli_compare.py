@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cli_samples import add_trial
+from cli_samples import add_trial, payload
 from tiny_spec import tiny_spec
 from typer.testing import Result
 
-from archsearch.storage import Store
+from archsearch.search import SearchOutcome, SearchSpec
+from archsearch.search.progress import Progress
+from archsearch.storage import Store, storage_url
 
 Run = Callable[..., Result]
 
@@ -54,3 +57,64 @@ def test_what_cannot_be_compared_is_one_sentence(run: Run, url: str, tmp_path: P
         refused = run("compare", *words)
         assert refused.exit_code != 0
         assert said in str(refused.exception), refused.exception
+
+
+def test_a_task_that_the_baseline_lacks_has_no_difference(run: Run, url: str) -> None:
+    """The baseline diverged before it came to the second task: the others are not called baselines there."""
+    with Store.open(url) as store:
+        search = store.create_search("held", {}, [])
+        base = add_trial(store, search, "full full", costs=(8.0, 2e6), accuracies=[None], state="diverged")
+        other = add_trial(store, search, "linear full", costs=(4.0, 2e6), accuracies=[0.9, 0.8, 0.85])
+        store.add_measurement(other, payload("linear full b", 0, 0.75), {}, task="second")
+    assert base != other
+    shown = run("compare", "held").stdout
+    first, second = shown.split("second, on test")
+    assert "baseline" in first
+    assert "baseline" not in second.split("differences are")[0]
+    assert "full full was given up where a seed diverged on mqar" in shown
+
+
+def listed_spec(tmp_path: Path) -> None:
+    text = tiny_spec(3).replace(
+        'mixers = ["full", "sliding"]', 'pattern = "listed"\narchitectures = ["full", "linear"]'
+    )
+    text = text.replace("[space.sliding]\nwindow = [8]\nsinks = [0]\n", "").replace("trials = 2\n", "")
+    (tmp_path / "tiny.toml").write_text(text + "[compare]\n")
+
+
+def test_a_baseline_that_will_not_be_trained_is_refused_before_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr("archsearch.cli.compare.carry_out", lambda spec, *_, **__: begun.append(spec.name))
+    listed_spec(tmp_path)
+    refused = run("compare", "tiny.toml", "--baseline", "sliding")
+    assert '--baseline: "sliding" is none of the architectures' in str(refused.exception)
+    assert begun == []
+    for given in ("linear", "linear*2"):
+        assert run("compare", "tiny.toml", "--baseline", given).exception is None
+    assert begun == ["tiny", "tiny"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_what_was_stopped_before_anything_was_measured_tells_how_it_ended(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    def stopped(spec: SearchSpec, finish: Any, *, storage: str | None, **_: Any) -> None:
+        url = storage_url(storage)
+        with Store.open(url) as store:
+            store.create_search(spec.name, spec.to_json(), [])
+            ended = SearchOutcome(name=spec.name, state="cancelled", reason="stopped", seconds=1.0, progress=Progress())
+            finish(store, ended, url)
+
+    monkeypatch.setattr("archsearch.cli.compare.carry_out", stopped)
+    listed_spec(tmp_path)
+    told = run("compare", "tiny.toml", *flags)
+    assert told.exception is None
+    if flags:
+        data = json.loads(told.stdout)
+        assert (data["state"], data["architectures"]) == ("cancelled", [])
+        assert "no trial that is complete" in data["not_compared"]
+    else:
+        assert "not compared: " in told.stdout
+        assert "archsearch resume tiny" in told.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -18,6 +19,7 @@ from reference.hooks import hooks_reference
 from reference.mixers import mixers_overview, mixers_reference
 from reference.pages import DOCS, MAKERS, filled
 from reference.registered import registry
+from reference.results import fair_table
 from reference.spec import cost_names, spec_reference, spec_tables
 from reference.tasks import tasks_overview, tasks_reference
 from reference.texts import prose_of, table, texts_of
@@ -202,6 +204,20 @@ def test_the_tables_that_stand_in_pages_are_todays(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert with_tables(text) == text, "run make tables"
     assert with_tables(text.replace("| linear |", "| linnear |")) == text
+
+
+def test_the_fair_table_does_not_mix_the_forms_that_a_system_had(tmp_path: Path) -> None:
+    """Runs of an earlier digest stay in the file: they are not further seeds of today's."""
+
+    def line(digest: str, seed: int, value: float) -> str:
+        sweep = [{"learning_rate": 0.01, "validation": {"accuracy": value}}]
+        run = {"name": "full", "pattern": "full*2", "digest": digest, "task": "mqar:easy", "seed": seed}
+        told = {"metric": "accuracy", "direction": "maximize", "chance": 0.0, "status": "complete"}
+        return json.dumps({**run, **told, "test": {"accuracy": value}, "sweep": sweep})
+
+    runs = tmp_path / "fair.jsonl"
+    runs.write_text("\n".join([line("old", 0, 0.1), line("old", 1, 0.1), line("new", 0, 0.9)]))
+    assert "0.900 (1 of 3 seeds)" in fair_table(runs)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,14 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"space": {"pattern": "listed", "architectures": ["dense"]}, "compare": {"baseline": "dens"}},
         ["compare.baseline", 'did you mean "dense"'],
     ),
+    "baseline over budget": (
+        {
+            "space": {"pattern": "listed", "architectures": ["dense", "recurrent"]},
+            "compare": {},
+            "budget": {"state_bytes": "100 KiB"},
+        },
+        ["compare.baseline: dense*3 would not be trained: state_bytes", "name another one"],
+    ),
     "objective": ({"objectives": {"maximize": ["recal"]}}, ['"recal"', 'did you mean "recall"']),
     "objective metric": (
         {"objectives": {"maximize": ["recall-task.acuracy"]}},
