@@ -17,6 +17,7 @@ from typing import Any
 
 from archsearch.analysis.catalogue import systems
 from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.errors import SpecError, listing, nearest
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry, load_registry
 from archsearch.tasks import Task, resolve_task
@@ -99,6 +100,9 @@ def run(name: str, arch: ArchSpec, task: Task, seed: int, registry: Registry) ->
 def wanted(names: list[str], tasks: list[str], registry: Registry) -> Iterator[tuple[str, ArchSpec, Task, int]]:
     """What the table needs, task by task, seed by seed, so that a table that is cut short is of whole columns."""
     archs = architectures(registry)
+    unknown = [name for name in names if name not in archs]
+    if unknown:
+        raise SpecError(f'--only names "{unknown[0]}"{nearest(unknown[0], archs)}: known are {listing(archs)}')
     for label in tasks:
         task = resolve_task(label, registry)
         for seed in SEEDS:
