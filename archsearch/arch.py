@@ -243,6 +243,22 @@ class ArchSpec:
         return LayerInfo(index=index, depth=len(self.layers), resolver=resolver, pattern=self.layers)
 
 
+def whole_pattern(text: str, model: ModelSpec, n_layers: int, resolver: Resolver) -> ArchSpec:
+    """The architecture of a pattern on a backbone; one layer alone is repeated.
+
+    Raises `NotationError` for a pattern that cannot be read, `SpecError` for one of another number of layers.
+    """
+    layers = ArchSpec.parse(text, resolver, model).layers
+    if len(layers) == 1:
+        layers *= n_layers
+    if len(layers) != n_layers:
+        raise SpecError(
+            f'"{text}" has {len(layers)} layers, and model.n_layers = {n_layers}: write one layer, which is '
+            "repeated, or all of them"
+        )
+    return ArchSpec(model=model, layers=layers)
+
+
 def digest_of(content: Any) -> str:
     """16 hex digits of the SHA-256 of plain data in canonical JSON (sorted keys, no spaces, no NaN)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite, nan, sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal
 
 from archsearch.analysis.differences import Difference, holm, paired_difference, paired_noise
-from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.arch import ModelSpec, whole_pattern
 from archsearch.errors import ArchsearchError, SpecError, listing, nearest
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     """
     search = store.search(name)
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
-    rows = [_row(store.trial(trial.id)) for trial in trials if trial.state in ("complete", "diverged")]
-    rows = list({row.digest: next(one for one in rows if one.digest == row.digest) for row in rows}.values())
+    measured = {trial.digest: trial for trial in reversed(trials) if trial.state in ("complete", "diverged")}
+    rows = [_row(store.trial(trial.id)) for trial in trials if measured.get(trial.digest) is trial]
     if not rows:
         raise SpecError(f'"{name}" has no trial that is complete: wait for one, or `archsearch resume {name}`')
     base = _baseline(search, trials, rows, baseline, registry)
@@ -197,28 +197,30 @@ def _listed(search: SearchRecord) -> list[str]:
 def _as_stored(text: str, arch: Mapping[str, Any], registry: Registry) -> str:
     """A pattern as trials carry it, whose single layer is repeated as often as `arch` has layers."""
     try:
-        layers = ArchSpec.parse(text, registry, ModelSpec.read(arch["model"])).layers
-        whole = layers * len(arch["layers"]) if len(layers) == 1 else layers
-        return ArchSpec(model=ModelSpec.read(arch["model"]), layers=whole).pattern(registry)
+        return whole_pattern(text, ModelSpec.read(arch["model"]), len(arch["layers"]), registry).pattern(registry)
     except ArchsearchError:  # none that can be read here: it may still be the text of one
         return text
 
 
 def _row(trial: TrialRecord) -> Compared:
-    by_task: dict[str, list[Mapping[str, Any]]] = {}
-    for measured in trial.measurements:
-        by_task.setdefault(measured.task, []).append(measured.payload)
     return Compared(
         trial=trial.id,
         pattern=trial.pattern,
         digest=trial.digest,
         costs=trial.costs,
-        scores={task: score_of(task, payloads) for task, payloads in by_task.items()},
+        scores=scores_of((measured.task, measured.payload) for measured in trial.measurements),
     )
 
 
-def score_of(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
-    """The score of one architecture from its runs, as `Measurement.to_json()` has them, one a seed."""
+def scores_of(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Score]:
+    """The scores of one architecture by task, from its runs: each task and `Measurement.to_json()`, one a seed."""
+    by_task: dict[str, list[Mapping[str, Any]]] = {}
+    for task, payload in runs:
+        by_task.setdefault(task, []).append(payload)
+    return {task: _score(task, payloads) for task, payloads in by_task.items()}
+
+
+def _score(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
     metric, direction, chance = (payloads[0][key] for key in ("metric", "direction", "chance"))
     values = {int(one["seed"]): _number(one["test"].get(metric)) for one in payloads if one["status"] == "complete"}
     diverged = tuple(int(one["seed"]) for one in payloads if one["status"] != "complete")

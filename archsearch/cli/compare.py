@@ -12,7 +12,7 @@ import typer
 from archsearch.cli.logs import LogFormatOption
 from archsearch.cli.outlet import QuietOutlet
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console, table
-from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, tell_end
+from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, problem_of, tell_end
 from archsearch.cli.watching import MetricsOption, Watching
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from archsearch.analysis.comparison import Compared, Comparison, Score
-    from archsearch.search import SearchOutcome, SearchSpec
+    from archsearch.search import Problem, SearchOutcome
     from archsearch.storage import Store
 
 
@@ -75,10 +75,10 @@ def compare(
             f'{target} has no [compare] table: list the architectures in space.architectures with pattern = "listed", '
             "and add [compare]"
         )
-
-    _check_baseline(spec, baseline)
+    problem = problem_of(spec)
+    _check_baseline(problem, baseline)
     carry_out(
-        spec,
+        problem,
         partial(_finish, baseline=baseline, json=json),
         watching=Watching(json=json, log_format=log_format, metrics=metrics),
         storage=storage,
@@ -88,16 +88,13 @@ def compare(
     )
 
 
-def _check_baseline(spec: SearchSpec, baseline: str | None) -> None:
+def _check_baseline(problem: Problem, baseline: str | None) -> None:
     """Refuses one that none of the trained architectures will be, before they are trained."""
     if baseline is None:
         return
     from archsearch.errors import SpecError
-    from archsearch.registry import load_registry
-    from archsearch.search import Problem
     from archsearch.search.references import trained_as
 
-    problem = Problem.of(spec, load_registry())
     try:
         trained_as(baseline, (*problem.space.all(), *problem.references), problem.space, problem.registry)
     except SpecError as error:

@@ -98,11 +98,10 @@ def run(
         raise SpecError("--grow, --wait and --retrain are for a search that goes on: give --resume too")
     limit = TimeLimit.read(max_hours, until)
     carry_out(
-        SearchSpec.load(spec),
+        problem_of(SearchSpec.load(spec), trials=trials),
         partial(_finish, json=json),
         watching=Watching(json=json, log_format=log_format, metrics=metrics),
         storage=storage,
-        trials=trials,
         address=address,
         going_on={"allowed": _growing(grow=grow, trials=trials), "wait": wait, "retrain": retrain} if go_on else None,
         limit=limit,
@@ -138,7 +137,7 @@ def resume(
     url = storage_url(storage)
     refuse_passing_folder(url)
     with Store.open(url, create=False) as store:
-        problem = _problem(SearchSpec.from_dict(store.search(name).spec), trials=trials, concurrency=concurrency)
+        problem = problem_of(SearchSpec.from_dict(store.search(name).spec), trials=trials, concurrency=concurrency)
         allowed = _growing(trials=trials, concurrency=concurrency)
         search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
         watching = Watching(json=json, log_format=log_format, metrics=metrics)
@@ -148,17 +147,16 @@ def resume(
 
 
 def carry_out(
-    spec: SearchSpec,
+    problem: Problem,
     finish: Callable[[Store, SearchOutcome, str], None],
     *,
     watching: Watching,
     storage: str | None = None,
-    trials: int | None = None,
     address: str | None = None,
     going_on: Mapping[str, Any] | None = None,
     limit: TimeLimit | None = None,
 ) -> None:
-    """Runs the search of a spec under the eyes of the user, then `finish`, and exits with the code of its end.
+    """Runs the search of a problem under the eyes of the user, then `finish`, and exits with the code of its end.
 
     With `going_on`, the arguments of `resume_search`, a search of that name goes on where the database has one.
     """
@@ -166,7 +164,6 @@ def carry_out(
     from archsearch.storage import Store, storage_url
     from archsearch.storage.url import refuse_passing_folder
 
-    problem = _problem(spec, trials=trials)
     url = storage_url(storage, spec=problem.spec.storage.url)
     refuse_passing_folder(url)
     with Store.open(url) as store:
@@ -178,7 +175,7 @@ def carry_out(
     _leave(outcome)
 
 
-def _problem(spec: SearchSpec, **given: int | None) -> Problem:
+def problem_of(spec: SearchSpec, **given: int | None) -> Problem:
     """What the spec poses, with keys of ``[search]`` that were given on the command line; nothing is opened yet."""
     from archsearch.registry import load_registry
     from archsearch.search import Problem

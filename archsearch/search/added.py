@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from archsearch.arch import ArchSpec
+from archsearch.arch import ArchSpec, whole_pattern
 from archsearch.composition import mixers_of
 from archsearch.laws import untrainable
-from archsearch.search.patterns import whole_pattern
 from archsearch.search.problem import Problem, Verdict
 from archsearch.source import Part
 

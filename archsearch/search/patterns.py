@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.arch import ModelSpec, whole_pattern
 from archsearch.errors import SpecError, listing
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
@@ -168,22 +168,6 @@ class Listed(Pattern):
     def in_order(self) -> Iterator[Mapping[str, Any]]:
         names = tuple(self._architectures)
         return iter([{}] if len(names) == 1 else [{LISTED: name} for name in names])
-
-
-def whole_pattern(text: str, model: ModelSpec, n_layers: int, registry: Registry) -> ArchSpec:
-    """The architecture of a pattern on a backbone; one layer alone is repeated.
-
-    Raises `NotationError` for a pattern that cannot be read, `SpecError` for one of another number of layers.
-    """
-    layers = ArchSpec.parse(text, registry, model).layers
-    if len(layers) == 1:
-        layers *= n_layers
-    if len(layers) != n_layers:
-        raise SpecError(
-            f'"{text}" has {len(layers)} layers, and model.n_layers = {n_layers}: write one layer, which is '
-            "repeated, or all of them"
-        )
-    return ArchSpec(model=model, layers=layers)
 
 
 def pattern_of(

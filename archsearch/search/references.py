@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from archsearch.arch import ArchSpec
+from archsearch.arch import ArchSpec, whole_pattern
 from archsearch.composition import refusal
 from archsearch.errors import OptionsError, SpecError, UnknownNameError, listing
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
-from archsearch.search.patterns import whole_pattern
 from archsearch.search.space import Space
 
 FULL = "full"

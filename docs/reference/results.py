@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from archsearch.analysis.catalogue import catalogue
-from archsearch.analysis.comparison import Compared, Score, judged, score_of
+from archsearch.analysis.comparison import Compared, Score, judged, scores_of
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel
 from archsearch.units import format_quantity
@@ -51,9 +51,6 @@ def _newest(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> Compared:
-    by_task: dict[str, list[Mapping[str, Any]]] = {}
-    for run in runs:
-        by_task.setdefault(run["task"], []).append(run)
     arch = ArchSpec.parse(
         runs[0]["pattern"], registry(), ModelSpec(d_model=64, n_heads=2, channel_mixer="none", short_conv=4)
     )
@@ -63,7 +60,7 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> Compared:
         pattern=name,
         digest=runs[0]["digest"],
         costs={name: cost.measure(name) for name in ("state_bytes", "decode_flops")},
-        scores={task: score_of(task, found) for task, found in by_task.items()},
+        scores=scores_of((run["task"], run) for run in runs),
     )
 
 

@@ -12,7 +12,7 @@ from cli_samples import add_trial, payload
 from tiny_spec import tiny_spec
 from typer.testing import Result
 
-from archsearch.search import SearchOutcome, SearchSpec
+from archsearch.search import Problem, SearchOutcome
 from archsearch.search.progress import Progress
 from archsearch.storage import Store, storage_url
 
@@ -86,7 +86,7 @@ def test_a_baseline_that_will_not_be_trained_is_refused_before_training(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    monkeypatch.setattr("archsearch.cli.compare.carry_out", lambda spec, *_, **__: begun.append(spec.name))
+    monkeypatch.setattr("archsearch.cli.compare.carry_out", lambda problem, *_, **__: begun.append(problem.spec.name))
     listed_spec(tmp_path)
     refused = run("compare", "tiny.toml", "--baseline", "sliding")
     assert '--baseline: "sliding" is none of the architectures' in str(refused.exception)
@@ -100,8 +100,8 @@ def test_a_baseline_that_will_not_be_trained_is_refused_before_training(
 def test_what_was_stopped_before_anything_was_measured_tells_how_it_ended(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
-    def stopped(spec: SearchSpec, finish: Any, *, storage: str | None, **_: Any) -> None:
-        url = storage_url(storage)
+    def stopped(problem: Problem, finish: Any, *, storage: str | None, **_: Any) -> None:
+        url, spec = storage_url(storage), problem.spec
         with Store.open(url) as store:
             store.create_search(spec.name, spec.to_json(), [])
             ended = SearchOutcome(name=spec.name, state="cancelled", reason="stopped", seconds=1.0, progress=Progress())
