@@ -1,0 +1,1 @@
+"""Ground truth: spaces that are measured exhaustively, and searches run against such a table without training."""
