@@ -1,0 +1,299 @@
+"""The ladder as it stands: its rungs, what was carried up, and how far each rung could be trusted for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import inf, isfinite, nan, sqrt
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from archsearch.analysis.agreement import Agreement, BySeed, Move, agreement, moves, noise_of
+from archsearch.analysis.answer import read_answer
+from archsearch.analysis.objectives import Objective, objectives_of
+from archsearch.analysis.power_law import LawCrossing, Point, PowerLaw, law_crossings, power_law
+from archsearch.errors import SpecError
+
+if TYPE_CHECKING:
+    from archsearch.storage import MeasurementRecord, SearchRecord, Store, TrialRecord
+
+RECALL = "recall"
+SIZES = {
+    "model": ("d_model", "n_layers", "n_heads"),
+    "recipe": ("steps", "tokens", "batch_size", "seeds"),
+    "objectives": ("context",),
+}
+"""What is told of a rung's size, by tables of its spec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Something measured that rungs are compared by; ``task`` is "" for a composite of several tasks."""
+
+    name: str
+    direction: str
+    task: str = ""
+
+    @property
+    def maximize(self) -> bool:
+        """Whether more is better."""
+        return self.direction == "maximize"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One architecture on one rung: ``key`` is its digest on the first rung, by which it is known on all of them.
+
+    ``scores`` are values on test by metric and seed, whole ones alone; ``flops`` training FLOPs of one run by task.
+    """
+
+    key: str
+    pattern: str
+    why: str
+    trial: int | None
+    state: str
+    scores: Mapping[str, BySeed] = field(default_factory=dict)
+    flops: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One rung: the search that it is, its sizes, those that are on it and on a rung beside it, and what was left.
+
+    ``late`` counts candidates that were measured on it after the rung above was begun: they had no chance.
+    """
+
+    number: int
+    search: str
+    state: str
+    sizes: Mapping[str, Any]
+    standings: tuple[Standing, ...]
+    left: Mapping[str, str]
+    late: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepUp:
+    """What one rung says of the next, in one metric."""
+
+    below: int
+    above: int
+    metric: Metric
+    agreement: Agreement
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """All rungs that were begun, the search first; ``planned`` counts those of the spec, it included."""
+
+    name: str
+    planned: int
+    rungs: tuple[Rung, ...]
+    metrics: tuple[Metric, ...]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The pattern of each architecture on the lowest rung that it is on, by key."""
+        found: dict[str, str] = {}
+        for rung in self.rungs:
+            for one in rung.standings:
+                found.setdefault(one.key, one.pattern)
+        return found
+
+    @cached_property
+    def steps(self) -> tuple[StepUp, ...]:
+        """Each step up in each metric."""
+        return tuple(_steps(self))
+
+    def laws(self, metric: Metric) -> dict[str, PowerLaw | str]:
+        """The power law of each architecture that is on every rung but for the first few, or why there is none."""
+        if not metric.task:
+            return dict.fromkeys(self._on_top, "it is of several tasks, whose FLOPs are not one training's")
+        return {key: power_law(list(self._points(key, metric))) for key in self._on_top}
+
+    @property
+    def _on_top(self) -> list[str]:
+        top = next((rung for rung in reversed(self.rungs) if any(one.scores for one in rung.standings)), None)
+        return [one.key for one in top.standings if one.scores] if top is not None else []
+
+    def _points(self, key: str, metric: Metric) -> Iterator[Point]:
+        for rung in self.rungs:
+            noise = noise_of([one.scores[metric.name] for one in rung.standings if metric.name in one.scores])
+            for one in rung.standings:
+                if one.key == key and metric.name in one.scores and metric.task in one.flops:
+                    values = list(one.scores[metric.name].values())
+                    mean = fmean(values)
+                    error = noise.deviation / sqrt(len(values)) if noise.freedom else nan
+                    loss = 1.0 - mean if metric.maximize else mean
+                    yield Point(flops=one.flops[metric.task], loss=loss, error=error)
+
+    def crossings(self, metric: Metric) -> list[LawCrossing]:
+        """Where fitted laws cross."""
+        return law_crossings({key: law for key, law in self.laws(metric).items() if isinstance(law, PowerLaw)})
+
+
+def _steps(ladder: Ladder) -> Iterator[StepUp]:
+    for below, above in zip(ladder.rungs, ladder.rungs[1:], strict=False):
+        for metric in ladder.metrics:
+            scores = [
+                {one.key: one.scores[metric.name] for one in rung.standings if metric.name in one.scores}
+                for rung in (below, above)
+            ]
+            both = [key for key in scores[0] if key in scores[1]]
+            yield StepUp(
+                below=below.number,
+                above=above.number,
+                metric=metric,
+                agreement=agreement([scores[0][key] for key in both], [scores[1][key] for key in both]),
+                moves=tuple(moves(scores[0], scores[1], maximize=metric.maximize)),
+            )
+
+
+def read_ladder(store: Store, name: str) -> Ladder:
+    """The ladder of a search, by its name or by that of one of its rungs.
+
+    Raises `SpecError` for a search without rungs, and `StorageError` for one that there is not.
+    """
+    found = store.search(name)
+    climbed = _climbed(found)
+    root = store.search(str(climbed["ladder"])) if climbed else found
+    above = [one for one in store.searches() if (_climbed(one) or {}).get("ladder") == root.name]
+    records = [root, *sorted(above, key=lambda one: int(_climbed(one)["rung"]))]
+    planned = 1 + len(root.spec.get("rung") or ())
+    if planned == 1 and len(records) == 1:
+        raise SpecError(f'"{name}" is no ladder: its spec has no [[rung]]')
+    keys: dict[str, str] = {}
+    rungs = [_rung(store, records, index, keys) for index in range(len(records))]
+    return Ladder(
+        name=root.name, planned=max(planned, len(records)), rungs=tuple(rungs), metrics=_metrics(store, records, rungs)
+    )
+
+
+def _climbed(record: SearchRecord) -> Mapping[str, Any]:
+    found = record.spec.get("climbed")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _kept(record: SearchRecord) -> Sequence[Mapping[str, Any]]:
+    return list(_climbed(record).get("kept") or ())
+
+
+def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[str, str]) -> Rung:
+    """A rung; `keys` are those of architectures by their digests on the rung below, and then on this one."""
+    record = records[index]
+    above = records[index + 1] if index + 1 < len(records) else None
+    if index:
+        mine = [(one["digest"], keys.get(one["below"], one["below"]), str(one["why"])) for one in _kept(record)]
+    else:
+        mine = [(one["below"], one["below"], str(one["why"])) for one in (_kept(above) if above is not None else ())]
+    keys.clear()
+    keys.update({digest: key for digest, key, _ in mine})
+    patterns = {one["digest"]: str(one["pattern"]) for one in _kept(record)}
+    found = read_answer(store, record.name).points.set_index("digest")
+    standings = []
+    for digest, key, why in mine:
+        trial = store.trial(int(found.loc[digest, "trial"])) if digest in found.index else None
+        standings.append(_standing(key, patterns.get(digest, digest), why, trial, objectives_of(record)))
+    return Rung(
+        number=int(_climbed(record).get("rung", 1)),
+        search=record.name,
+        state=record.state_now(),
+        sizes=_sizes(record.spec),
+        standings=tuple(standings),
+        left=dict(_climbed(above).get("left") or {}) if above is not None else {},
+        late=0 if above is None else _late(store, record, above),
+    )
+
+
+def _late(store: Store, record: SearchRecord, above: SearchRecord) -> int:
+    """Candidates whose last trial ended after the rung above was begun."""
+    trials = [one for one in store.trials(record.id) if one.kind != "confirm" and one.state == "complete"]
+    moments = {one.digest: one.finished_at for one in trials if one.kind != "reference"}
+    return sum(moment is not None and moment > above.created_at for moment in moments.values())
+
+
+def _sizes(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rung is, by keys of the spec."""
+    tables = {name: spec[name] if isinstance(spec.get(name), Mapping) else {} for name in SIZES}
+    return {key: tables[name][key] for name, keys in SIZES.items() for key in keys if tables[name].get(key) is not None}
+
+
+def _standing(key: str, pattern: str, why: str, trial: TrialRecord | None, objectives: Sequence[Objective]) -> Standing:
+    if trial is None:
+        return Standing(key=key, pattern=pattern, why=why, trial=None, state="not begun")
+    known = Standing(key=key, pattern=trial.pattern, why=why, trial=trial.id, state=trial.state)
+    if trial.state != "complete":
+        return known
+    metrics = _metrics_of(trial, objectives)
+    scores = {metric.name: _by_seed(trial, metric) for metric in metrics}
+    return replace(known, scores={name: values for name, values in scores.items() if values}, flops=_flops(trial))
+
+
+def _metrics_of(trial: TrialRecord, objectives: Sequence[Objective]) -> list[Metric]:
+    """The measured objectives, then the primary metrics of tasks that are none of them."""
+    primary = {one.task: (str(one.payload["metric"]), str(one.payload["direction"])) for one in trial.measurements}
+    recall = [task for task in primary if any(one.payload.get("recall") for one in _of_task(trial, task))]
+    found = []
+    for objective in objectives:
+        if objective.name == RECALL:
+            found.append(Metric(name=RECALL, direction="maximize", task=recall[0] if len(recall) == 1 else ""))
+        elif not objective.is_cost:
+            task = objective.name.rpartition(".")[0]
+            found.append(Metric(name=objective.name, direction=objective.direction, task=task))
+    covered = {metric.name for metric in found} | {
+        f"{one.task}.{primary[one.task][0]}" for one in found if one.task in primary
+    }
+    found += [
+        Metric(name=f"{task}.{metric}", direction=direction, task=task)
+        for task, (metric, direction) in primary.items()
+        if f"{task}.{metric}" not in covered
+    ]
+    return found
+
+
+def _of_task(trial: TrialRecord, task: str) -> list[MeasurementRecord]:
+    return [one for one in trial.measurements if one.task == task]
+
+
+def _by_seed(trial: TrialRecord, metric: Metric) -> dict[int, float]:
+    """Values on test by seed; none at all where one lacks or is not finite."""
+    if metric.name == RECALL:
+        found = [
+            (one.seed, one.payload["test"].get(one.payload["metric"]))
+            for one in trial.measurements
+            if one.payload.get("recall")
+        ]
+    else:
+        task, _, name = metric.name.rpartition(".")
+        found = [(one.seed, one.payload["test"].get(name)) for one in _of_task(trial, task)]
+    values: dict[int, float] = {}
+    for seed, value in found:
+        if not isinstance(value, int | float) or not isfinite(value):
+            return {}
+        values[seed] = min(float(value), values.get(seed, inf)) if metric.name == RECALL else float(value)
+    return values
+
+
+def _flops(trial: TrialRecord) -> dict[str, float]:
+    """Training FLOPs of the run that is reported, of its best rate alone, by task: the mean over seeds."""
+    found: dict[str, list[float]] = {}
+    for one in trial.measurements:
+        payload = one.payload
+        flops = payload.get("costs", {}).get("train_flops")
+        rows = payload.get("recipe", {}).get("batch_size")
+        if isinstance(flops, int | float) and isinstance(rows, int) and payload.get("steps"):
+            found.setdefault(one.task, []).append(float(flops) * rows * payload["steps"])
+    return {task: fmean(values) for task, values in found.items()}
+
+
+def _metrics(store: Store, records: Sequence[SearchRecord], rungs: Sequence[Rung]) -> tuple[Metric, ...]:
+    """The metrics that any rung has, as the first rung orders them."""
+    found: dict[str, Metric] = {}
+    for record, rung in zip(records, rungs, strict=True):
+        trial = next((one.trial for one in rung.standings if one.scores), None)
+        if trial is not None:
+            for metric in _metrics_of(store.trial(trial), objectives_of(record)):
+                found.setdefault(metric.name, metric)
+    return tuple(found.values())
