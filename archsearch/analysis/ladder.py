@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from archsearch.storage import MeasurementRecord, SearchRecord, Store, TrialRecord
 
 RECALL = "recall"
+SEVERAL = "it is of several tasks, whose FLOPs are not one training's"
 SIZES = {
     "model": ("d_model", "n_layers", "n_heads"),
     "recipe": ("steps", "tokens", "batch_size", "seeds"),
@@ -107,11 +108,18 @@ class Ladder:
         """Each step up in each metric."""
         return tuple(_steps(self))
 
-    def laws(self, metric: Metric) -> dict[str, PowerLaw | str]:
-        """The power law of each architecture that is on every rung but for the first few, or why there is none."""
-        if not metric.task:
-            return dict.fromkeys(self._on_top, "it is of several tasks, whose FLOPs are not one training's")
-        return {key: power_law(list(self._points(key, metric))) for key in self._on_top}
+    def laws(self, metric: Metric) -> Mapping[str, PowerLaw | str]:
+        """The power law of each architecture of the highest rung that is measured, or why there is none."""
+        return self._laws[metric.name]
+
+    @cached_property
+    def _laws(self) -> dict[str, dict[str, PowerLaw | str]]:
+        return {
+            metric.name: {
+                key: power_law(list(self._points(key, metric))) if metric.task else SEVERAL for key in self._on_top
+            }
+            for metric in self.metrics
+        }
 
     @property
     def _on_top(self) -> list[str]:

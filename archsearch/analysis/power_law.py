@@ -27,10 +27,10 @@ FAILING = 0.2
 """Where more of the resamples than this share give no law, the noise of seeds leaves the law open."""
 
 MISFIT_ERRORS, MISFIT_SHARE = 2.0, 0.1
-"""A law that misses a mean by more than so many standard errors, or, where no seeds tell, than this share of the fall
-of the losses, is none."""
+"""A law that misses a mean by more than so many standard errors, and than this share of the fall of the losses, is
+none."""
 
-_GRID = 400
+_GRID, _EXPONENTS = 400, 300
 _CONFIDENCE = 0.95
 _CLOSE = {"xatol": 1e-3}
 Floats = npt.NDArray[np.float64]
@@ -117,19 +117,15 @@ def power_law(points: Sequence[Point]) -> PowerLaw | str:
     if best is None:
         return "no exponent between 0.01 and 3 is better than its neighbours: the losses follow no power law"
     misfit = np.abs(losses - best[0] - best[1] * (flops / reference) ** -best[2])
-    if (misfit > (MISFIT_ERRORS * errors if told else MISFIT_SHARE * np.ptp(losses))).any():
+    if (misfit > np.fmax(MISFIT_ERRORS * errors, MISFIT_SHARE * np.ptp(losses))).any():
         return "the best law misses a size by more than its noise: the losses follow no power law"
     resamples = np.empty((0, 3))
     if told:
         drawn = np.random.default_rng(0).standard_normal((RESAMPLES, len(points)))
-        fits = [_fit(flops / reference, row, weights) for row in losses + drawn * errors]
-        found = [fit for fit in fits if fit is not None]
-        if len(found) < (1 - FAILING) * RESAMPLES:
-            return (
-                f"the noise of seeds leaves it open: of {RESAMPLES} resamples {RESAMPLES - len(found)} follow no power "
-                "law"
-            )
-        resamples = np.array(found)
+        resamples = _fits(flops / reference, losses + drawn * errors, weights)
+        if len(resamples) < (1 - FAILING) * RESAMPLES:
+            lost = RESAMPLES - len(resamples)
+            return f"the noise of seeds leaves it open: of {RESAMPLES} resamples {lost} follow no power law"
     floor, scale, exponent = best
     return PowerLaw(
         points=tuple(points), floor=floor, scale=scale, exponent=exponent, reference=reference, resamples=resamples
@@ -169,6 +165,26 @@ def _fit(x: Floats, losses: Floats, weights: Floats) -> tuple[float, float, floa
         return None
     (floor, scale), _ = solve(float(np.exp(at)))
     return (float(floor), float(scale), float(np.exp(at))) if scale > 0 else None
+
+
+def _fits(x: Floats, losses: Floats, weights: Floats) -> Floats:
+    """`_fit` of many rows of losses, `[n_rows, n_points]`, over `_EXPONENTS` exponents: the found ones, `[n_found, 3]`.
+
+    Two columns of non-negative least squares have their solution in closed form.
+    """
+    exponents = np.geomspace(LEAST_EXPONENT, MOST_EXPONENT, _EXPONENTS)
+    z, square = x[None] ** -exponents[:, None], weights**2  # [n_exponents, n_points]
+    ones, zs, zzs = square.sum(), z @ square, z**2 @ square
+    sums, products = losses @ square, losses @ (z * square).T  # [n_rows], [n_rows, n_exponents]
+    scale = (ones * products - zs * sums[:, None]) / (ones * zzs - zs**2)
+    floor = (sums[:, None] - scale * zs) / ones
+    scale = np.maximum(np.where(floor < 0, products / zzs, scale), 0.0)
+    floor = np.where(floor < 0, 0.0, np.where(scale > 0, floor, sums[:, None] / ones))
+    misses = losses[:, None] - floor[..., None] - scale[..., None] * z
+    best = (misses**2 @ square).argmin(axis=1)
+    rows = np.arange(len(losses))
+    found = (best > 0) & (best < _EXPONENTS - 1) & (scale[rows, best] > 0)
+    return np.stack([floor[rows, best], scale[rows, best], exponents[best]], axis=1)[found]
 
 
 def law_crossings(laws: Mapping[str, PowerLaw]) -> list[LawCrossing]:
