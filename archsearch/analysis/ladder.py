@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from archsearch.storage import MeasurementRecord, SearchRecord, Store, TrialRecord
 
 RECALL = "recall"
+_TOLD = ("pattern", "digest", "below", "why")
 SEVERAL = "it is of several tasks, whose FLOPs are not one training's"
 SIZES = {
     "model": ("d_model", "n_layers", "n_heads"),
@@ -165,10 +166,9 @@ def read_ladder(store: Store, name: str) -> Ladder:
     Raises `SpecError` for a search without rungs, and `StorageError` for one that there is not.
     """
     found = store.search(name)
-    climbed = _climbed(found)
-    root = store.search(str(climbed["ladder"])) if climbed else found
-    above = [one for one in store.searches() if (_climbed(one) or {}).get("ladder") == root.name]
-    records = [root, *sorted(above, key=lambda one: int(_climbed(one)["rung"]))]
+    root = store.search(_ladder_of(found) or name)
+    above = [one for one in store.searches() if _ladder_of(one) == root.name]
+    records = [root, *sorted(above, key=_number)]
     planned = 1 + len(root.spec.get("rung") or ())
     if planned == 1 and len(records) == 1:
         raise SpecError(f'"{name}" is no ladder: its spec has no [[rung]]')
@@ -179,13 +179,31 @@ def read_ladder(store: Store, name: str) -> Ladder:
     )
 
 
+def belongs_to_ladder(record: SearchRecord) -> bool:
+    """Whether a search has rungs, or is one."""
+    return _ladder_of(record) is not None or bool(record.spec.get("rung"))
+
+
 def _climbed(record: SearchRecord) -> Mapping[str, Any]:
+    """Where a rung comes from, as its stored spec says; nothing where that cannot be read."""
     found = record.spec.get("climbed")
     return found if isinstance(found, Mapping) else {}
 
 
-def _kept(record: SearchRecord) -> Sequence[Mapping[str, Any]]:
-    return list(_climbed(record).get("kept") or ())
+def _ladder_of(record: SearchRecord) -> str | None:
+    climbed = _climbed(record)
+    name, rung = climbed.get("ladder"), climbed.get("rung")
+    return name if isinstance(name, str) and isinstance(rung, int) else None
+
+
+def _number(record: SearchRecord) -> int:
+    return int(_climbed(record).get("rung", 1))
+
+
+def _kept(record: SearchRecord) -> list[Mapping[str, Any]]:
+    found = _climbed(record).get("kept")
+    entries = found if isinstance(found, list | tuple) else ()
+    return [one for one in entries if isinstance(one, Mapping) and all(isinstance(one.get(key), str) for key in _TOLD)]
 
 
 def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[str, str]) -> Rung:
@@ -205,7 +223,7 @@ def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[
         trial = store.trial(int(found.loc[digest, "trial"])) if digest in found.index else None
         standings.append(_standing(key, patterns.get(digest, digest), why, trial, objectives_of(record)))
     return Rung(
-        number=int(_climbed(record).get("rung", 1)),
+        number=_number(record),
         search=record.name,
         state=record.state_now(),
         sizes=_sizes(record.spec),

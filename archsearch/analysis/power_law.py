@@ -184,7 +184,7 @@ def _fits(x: Floats, losses: Floats, weights: Floats) -> Floats:
     best = (misses**2 @ square).argmin(axis=1)
     rows = np.arange(len(losses))
     found = (best > 0) & (best < _EXPONENTS - 1) & (scale[rows, best] > 0)
-    return np.stack([floor[rows, best], scale[rows, best], exponents[best]], axis=1)[found]
+    return np.asarray(np.stack([floor[rows, best], scale[rows, best], exponents[best]], axis=1)[found])
 
 
 def law_crossings(laws: Mapping[str, PowerLaw]) -> list[LawCrossing]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, 
 
 if TYPE_CHECKING:
     from archsearch.analysis.ladder import Ladder, Metric, Rung, StepUp
-    from archsearch.analysis.power_law import LawCrossing, PowerLaw
+    from archsearch.analysis.power_law import PowerLaw
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +30,7 @@ def ladder(
     """
     from archsearch.analysis.ladder import read_ladder
     from archsearch.analysis.ladder_json import ladder_json
+    from archsearch.analysis.ladder_text import remarks
     from archsearch.storage import Store, storage_url
 
     with Store.open(storage_url(storage), read_only=True) as store:
@@ -52,58 +52,24 @@ def ladder(
 
 
 def _rung(rung: Rung) -> list[str]:
+    from archsearch.analysis.ladder_text import size_of
+
     carried = "" if rung.number == 1 else str(sum(one.why != "reference" for one in rung.standings))
     late = f"{rung.late} measured after the next rung was begun" if rung.late else ""
     return [str(rung.number), rung.search, rung.state, size_of(rung), carried, late]
 
 
-def size_of(rung: Rung) -> str:
-    """The size of a rung in words."""
-    words = {
-        "d_model": "d_model {}",
-        "n_layers": "{} layers",
-        "n_heads": "{} heads",
-        "tokens": "{:,} tokens",
-        "steps": "{:,} steps",
-        "seeds": "{} seeds",
-        "context": "costs at {:,}",
-    }
-    given = dict(rung.sizes)
-    if "tokens" in given:
-        given.pop("steps", None)
-    return ", ".join(words[key].format(given[key]) for key in words if key in given)
-
-
 def _print_step(out: Any, found: Ladder, step: StepUp) -> None:
+    from archsearch.analysis.ladder_text import agreement_of, move_of
+
     out.print(f"\nrung {step.below} to {step.above}, {step.metric.name}: {agreement_of(step)}", soft_wrap=True)
     if step.moves:
-        rows = (
-            [f"{move.below} to {move.above}", _moved(move.below, move.above, clear=move.clear), found.labels[move.key]]
-            for move in step.moves
-        )
+        rows = ([f"{move.below} to {move.above}", move_of(move), found.labels[move.key]] for move in step.moves)
         out.print(table([">place", "", "pattern"], rows))
 
 
-def agreement_of(step: StepUp) -> str:
-    """The rank correlation of a step up in words."""
-    found = step.agreement
-    if found.why:
-        return f"no rank correlation: {found.why}"
-    said = "the order is kept" if found.low > 0 else "the order is turned" if found.high < 0 else "nothing is told"
-    held = "" if found.noise else "; the noise of seeds is not in the bounds, as a rung has one seed alone"
-    return (
-        f"Kendall's tau {found.tau:+.2f} ({found.low:+.2f}..{found.high:+.2f}) of {found.count} architectures: "
-        f"{said}{held}"
-    )
-
-
-def _moved(below: int, above: int, *, clear: bool) -> str:
-    if below == above:
-        return "stayed" if not clear else "stayed, with others around it changed"
-    return ("rose" if above < below else "fell") + ("" if clear else ", within noise")
-
-
 def _print_laws(out: Any, found: Ladder, metric: Metric) -> None:
+    from archsearch.analysis.ladder_text import crossing_of
     from archsearch.analysis.power_law import PowerLaw
 
     if len(found.rungs) < 3:
@@ -138,28 +104,3 @@ def _law(row: tuple[str, PowerLaw]) -> list[str]:
         f"{law.exponent:.3f}" + (f" ({exponents[0]:.3f}..{exponents[1]:.3f})" if exponents else ""),
         *shown,
     ]
-
-
-def crossing_of(crossing: LawCrossing, found: Ladder) -> str:
-    """A predicted crossing in words."""
-    better, worse = found.labels[crossing.better], found.labels[crossing.worse]
-    bounds = f" ({crossing.low:.2g}..{crossing.high:.2g}, in {crossing.sure:.0%} of resamples)"
-    where = ", beyond what was measured" if crossing.beyond else ""
-    known = bounds if crossing.sure == crossing.sure and crossing.sure > 0 else ""
-    return f"from {crossing.flops:.2g} training FLOPs{known} on {better} is predicted to be ahead of {worse}{where}"
-
-
-def remarks(found: Ladder) -> Iterator[str]:
-    """What a reader of the tables must know."""
-    if len(found.rungs) < found.planned:
-        yield (f"{len(found.rungs)} of {found.planned} rungs are begun: `archsearch resume {found.name}` climbs on")
-    if len(found.rungs) > 1:
-        yield (
-            "bounds hold 95%; a move is within noise where no change of order behind it is larger than the noise of "
-            "seeds on both rungs"
-        )
-    if len(found.rungs) >= 3:
-        yield (
-            "laws pass through as many points as there are rungs: their bands hold the noise of seeds, not that the "
-            "loss may follow another law; crossings are looked for up to 10 times the largest size"
-        )
