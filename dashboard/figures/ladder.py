@@ -9,13 +9,13 @@ import plotly.graph_objects as go
 
 from ..colours import BLUE, GREEN, GREY, VERMILLION
 from .costs import SERIES
-from .frame import INK, blank, escaped
+from .frame import INK, blank, escaped, scale
 
 ROSE, FELL = GREEN, VERMILLION
 LABEL = 44
 """Characters of a pattern beside its line."""
 
-ROW = 24
+ROW = 34
 
 
 def bump_chart(places: pd.DataFrame, sizes: dict[int, str], metric: str) -> go.Figure:
@@ -44,7 +44,9 @@ def bump_chart(places: pd.DataFrame, sizes: dict[int, str], metric: str) -> go.F
         ticktext=[f"rung {number}<br>{escaped(sizes.get(int(number), ''))}" for number in numbers],
         range=[min(numbers) - 0.15, max(numbers) + 0.55 * max(1, len(numbers) - 1)],
     )
-    figure.update_yaxes(title=f"place in {escaped(metric)}", range=[most + 0.6, 0.4], dtick=max(1, most // 10))
+    figure.update_yaxes(
+        title=f"place in {escaped(metric)}", range=[most + 0.6, 0.4], dtick=max(1, most // 10), showgrid=False
+    )
     return figure
 
 
@@ -152,10 +154,9 @@ def law_figure(points: pd.DataFrame, curves: pd.DataFrame, loss: str) -> go.Figu
                 ],
             )
         )
-    figure.update_xaxes(
-        title="training FLOPs of one run (dashed: beyond what was measured)", type="log", exponentformat="power"
-    )
-    figure.update_yaxes(title=escaped(loss))
+    sizes = scale(curves["flops"].tolist(), unit="FLOP", log=True)
+    figure.update_xaxes(title="training FLOPs of one run (dashed: beyond what was measured)", **sizes)
+    figure.update_yaxes(title=escaped(loss), type="log" if (curves["loss"] > 0).all() else "linear")
     return figure
 
 

@@ -69,7 +69,7 @@ def page() -> None:
     guarded(_agreement)(found)
     guarded(_laws)(found, metric)
     for line in remarks(found):
-        st.caption(plain(capitalised(line)) + ".")
+        st.caption(plain(capitalised(line)))
 
 
 def _rungs(found: Ladder) -> None:
@@ -92,6 +92,7 @@ def _places(found: Ladder, metric: Metric) -> None:
         key="places",
         alt=f"The place of each architecture in {metric.name} on each rung, joined by lines",
     )
+    st.caption("Places are those among the architectures of each rung: where one is left behind, others move up.")
     moves = moves_table(found, metric)
     if len(moves):
         table(moves, "moves_table", file="moves.csv")
@@ -110,7 +111,7 @@ def _agreement(found: Ladder) -> None:
         )
     for step in found.steps:
         st.markdown(plain(f"{step.metric.name}, rung {step.below} to {step.above}: {agreement_of(step)}."))
-    table(frame, "agreement_table", file="agreement.csv")
+    table(frame.drop(columns="in words").round(3), "agreement_table", file="agreement.csv", download=frame)
 
 
 def _laws(found: Ladder, metric: Metric) -> None:

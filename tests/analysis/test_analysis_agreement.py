@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from archsearch.analysis.agreement import agreement, kendall, moves, noise_of
+from archsearch.analysis.agreement import agreement, kendall, least_of_perfect, moves, noise_of
 
 
 def by_seed(*means: float, spread: float = 0.0, seeds: int = 1) -> list[dict[int, float]]:
@@ -21,18 +21,29 @@ def test_kendall_is_that_of_scipy_row_by_row() -> None:
     assert np.isnan(kendall(np.zeros(4), np.arange(4.0)))
 
 
-def test_the_same_order_without_noise_is_an_agreement_of_one() -> None:
-    found = agreement(by_seed(0.1, 0.2, 0.3, 0.4, 0.5), by_seed(0.2, 0.3, 0.5, 0.6, 0.9))
-    assert (found.tau, found.low, found.high, found.count) == (1.0, 1.0, 1.0, 5)
+def test_the_same_order_is_an_agreement_of_one_that_few_architectures_do_not_make_sure() -> None:
+    found = agreement(by_seed(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), by_seed(0.2, 0.3, 0.5, 0.6, 0.9, 1.0))
+    assert (found.tau, found.high, found.count) == (1.0, 1.0, 6)
+    assert 0 < found.low < 0.8
     assert found.clear
     assert not found.noise
+    turned = agreement(by_seed(0.1, 0.2, 0.3, 0.4), by_seed(0.4, 0.3, 0.2, 0.1))
+    assert (turned.tau, turned.low) == (-1.0, -1.0)
+    assert not turned.clear
+
+
+def test_a_perfect_order_says_more_the_more_architectures_have_it() -> None:
+    found = [least_of_perfect(count) for count in (4, 6, 10, 20)]
+    assert found == sorted(found)
+    assert found[0] <= 0 < found[1]
+    assert 0.6 < found[-1] < 1.0
 
 
 def test_noise_of_seeds_widens_the_bounds() -> None:
     means = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     quiet = agreement(by_seed(*means, spread=0.001, seeds=3), by_seed(*means, spread=0.001, seeds=3))
     loud = agreement(by_seed(*means, spread=0.3, seeds=3), by_seed(*means, spread=0.3, seeds=3))
-    assert quiet.low == quiet.tau == 1.0
+    assert quiet.low == least_of_perfect(6)
     assert loud.tau == 1.0
     assert loud.low < 0.5
     assert quiet.noise
