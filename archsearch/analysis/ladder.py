@@ -63,6 +63,7 @@ class Standing:
 class Rung:
     """One rung: the search that it is, its sizes, those that are on it and on a rung beside it, and what was left.
 
+    ``without_noise`` are measured objectives of which no candidate had two seeds when the rung above was chosen, and
     ``late`` counts candidates that were measured on it after the rung above was begun: they had no chance.
     """
 
@@ -72,6 +73,7 @@ class Rung:
     sizes: Mapping[str, Any]
     standings: tuple[Standing, ...]
     left: Mapping[str, str]
+    without_noise: tuple[str, ...] = ()
     late: int = 0
 
 
@@ -229,6 +231,7 @@ def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[
         sizes=_sizes(record.spec),
         standings=tuple(standings),
         left=dict(_climbed(above).get("left") or {}) if above is not None else {},
+        without_noise=tuple(_climbed(above).get("without_noise") or ()) if above is not None else (),
         late=0 if above is None else _late(store, record, above),
     )
 

@@ -31,6 +31,7 @@ def _rung(rung: Rung) -> dict[str, Any]:
         "sizes": dict(rung.sizes),
         "architectures": [asdict(one) for one in rung.standings],
         "left": dict(rung.left),
+        "without_noise": list(rung.without_noise),
         "late": rung.late,
     }
 

@@ -59,6 +59,12 @@ def remarks(found: Ladder) -> Iterator[str]:
     """What a reader of the tables must know."""
     if len(found.rungs) < found.planned:
         yield (f"{len(found.rungs)} of {found.planned} rungs are begun: `archsearch resume {found.name}` climbs on")
+    for rung in found.rungs:
+        if rung.without_noise:
+            yield (
+                f"on rung {rung.number} no candidate had two seeds, so that nothing was told apart in "
+                f"{', '.join(rung.without_noise)} when survivors were chosen"
+            )
     if len(found.rungs) > 1:
         yield (
             "bounds hold 95%; a move is within noise where no change of order behind it is larger than the noise of "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from archsearch_dashboard.figures.ladder import bump_chart, law_figure
 from archsearch_dashboard.queries.ladder import (
@@ -17,8 +19,10 @@ from archsearch_dashboard.queries.ladder import (
 )
 from dashboard_samples import open_page, texts, well
 from ladder_samples import add_ladder
+from typer.testing import CliRunner
 
 from archsearch.analysis.ladder import Ladder, read_ladder
+from archsearch.cli import app
 from archsearch.storage import Store
 
 
@@ -46,28 +50,28 @@ def test_a_search_of_one_size_says_that_it_is_no_ladder(url: str) -> None:
 def test_a_ladder_that_is_not_climbed_yet_says_so(empty_url: str) -> None:
     with Store.open(empty_url) as store:
         add_ladder(store, "steps", rungs=1)
-    app = well(open_page("ladder", search="steps"))
-    assert "No rung above the search is begun yet" in app.info[0].value
-    assert not app.get("plotly_chart")
+    page = well(open_page("ladder", search="steps"))
+    assert "No rung above the search is begun yet" in page.info[0].value
+    assert not page.get("plotly_chart")
 
 
 def test_two_rungs_have_an_agreement_and_no_laws(empty_url: str) -> None:
     with Store.open(empty_url) as store:
         add_ladder(store, "steps", rungs=2, seeds=1)
-    app = well(open_page("ladder", search="steps.rung2"))
-    said = texts(app)
+    page = well(open_page("ladder", search="steps.rung2"))
+    said = texts(page)
     assert "Kendall" in said
     assert "one seed alone" in said
-    assert "asks for three rungs or more" in app.info[0].value
+    assert "asks for three rungs or more" in page.info[0].value
     assert r"2 of 3 rungs are begun" in said
-    assert len(app.get("plotly_chart")) == 2
+    assert len(page.get("plotly_chart")) == 2
 
 
 def test_three_rungs_are_drawn_from_any_of_them(ladder: Ladder) -> None:
-    app = well(open_page("ladder", search="steps.rung3", metric="recall"))
-    assert len(app.get("plotly_chart")) == 3
-    assert app.segmented_control[0].value == "recall"
-    assert "left behind" in app.expander[0].label
+    page = well(open_page("ladder", search="steps.rung3", metric="recall"))
+    assert len(page.get("plotly_chart")) == 3
+    assert page.segmented_control[0].value == "recall"
+    assert "left behind" in page.expander[0].label
 
 
 def test_the_frames_of_a_ladder(ladder: Ladder) -> None:
@@ -106,3 +110,14 @@ def test_patterns_in_figures_are_text(ladder: Ladder) -> None:
     points, curves = law_points(ladder, metric), law_curves(ladder, metric)
     points["pattern"], curves["pattern"] = "<b>" + points["pattern"], "<b>" + curves["pattern"]
     assert "<b>" not in (law_figure(points, curves, "1 - recall").to_json() or "")
+
+
+def test_the_command_tells_what_the_page_shows(ladder: Ladder) -> None:
+    shown = CliRunner().invoke(app, ["ladder", "steps"]).stdout
+    wanted = ("d_model 256, 3 layers", "left behind on rung 1: kda(key_dim=4)*3", "Kendall's tau +1.00", "exponent")
+    for words in (*wanted, "is predicted to be ahead of", "rose, within noise", "1 - recall = floor + scale"):
+        assert words in shown, words
+    data = json.loads(CliRunner().invoke(app, ["ladder", "steps.rung2", "--json"]).stdout)
+    assert (data["ladder"], data["planned"], len(data["rungs"])) == ("steps", 3, 3)
+    assert [step["tau"]["count"] for step in data["steps"]] == [6, 5]
+    assert data["laws"][0]["crossings"][0]["sure"] > 0.5

@@ -118,6 +118,7 @@ def test_survivors_are_trained_anew_size_by_size(climbed: Bench) -> None:
     assert second.search.references == ("dense*6", "window*6", "recurrent*6")
     assert not second.rung
     assert any("rung 2, fakes.rung2" in line and "carried up" in line for line in climbed.said)
+    assert not any("is not known" in line for line in climbed.said)
 
 
 def test_what_is_told_of_a_ladder(climbed: Bench) -> None:

@@ -109,7 +109,12 @@ def _spec(
     others = [one.pattern for one in references if one.digest not in {mine.digest for mine in kept}]
     spec = rung_spec(problem.spec, rung, texts, others)
     climbed = ClimbedTable(
-        ladder=problem.spec.name, rung=rung, below=answer.search.name, kept=(*kept, *references), left=left
+        ladder=problem.spec.name,
+        rung=rung,
+        below=answer.search.name,
+        kept=(*kept, *references),
+        left=left,
+        without_noise=chosen.unknown,
     )
     return spec.model_copy(update={"climbed": climbed})
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from archsearch.arch import ArchSpec
+from archsearch.errors import listing
 from archsearch.search.added import parts_beside
 from archsearch.search.changes import check_growth, refuse_changed_source, source_changes
 from archsearch.search.drive import SearchOutcome
 from archsearch.search.ladder.carry import next_rung
-from archsearch.search.ladder.rungs import rung_name
+from archsearch.search.ladder.rungs import probe, rung_name
 from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.runner import resume_search, run_search
@@ -49,10 +50,12 @@ def climb(
 
     Without `first` the search is in the store, and goes on unless it is complete. A rung is begun once the one below is
     complete; one that the store has keeps the survivors that it was begun with, whatever was measured below since. The
-    outcome is that of the last search that was driven. Raises what `run_search` and `resume_search` raise, and
-    `NothingFeasibleError` where nothing can be carried up.
+    outcome is that of the last search that was driven. Raises `SpecError` for a rung that cannot be before anything is
+    driven, what `run_search` and `resume_search` raise, and `NothingFeasibleError` where nothing can be carried up.
     """
     going_on = going_on or GoingOn()
+    for rung in range(2, len(problem.spec.rung) + 2):
+        probe(problem, rung)
     outcome = drive(first, problem) if first is not None else _go_on(problem, drive, store, going_on)
     for rung in range(2, len(problem.spec.rung) + 2):
         if outcome.state != "complete":
@@ -111,7 +114,12 @@ def told(spec: SearchSpec) -> list[str]:
     untold = sum(one.why == "untold" for one in mine)
     also = f", {untold} of them because noise does not tell them from the others" if untold else ""
     said = [
-        f"rung {climbed.rung}, {spec.name}: {len(mine)} of {climbed.below} are carried up{also}, with "
+        f"rung {climbed.rung}, {spec.name}: {len(mine)} carried up from {climbed.below}{also}, with "
         f"{len(climbed.kept) - len(mine)} references"
     ]
+    if climbed.without_noise:
+        said.append(
+            f"the noise of {listing(climbed.without_noise)} is not known, as no candidate has two seeds: nothing was "
+            "told apart, and ladders want recipe.seeds = 2 or more"
+        )
     return said + [f"left behind: {pattern}: {reason}" for pattern, reason in climbed.left.items()]

@@ -158,6 +158,7 @@ class ClimbedTable(Table):
     ``below``: the search of the rung below.
     ``kept``: tables ``[[climbed.kept]]``, one for each architecture that was carried up.
     ``left``: patterns of the rung below that would have been carried up too, each with why it was not.
+    ``without_noise``: measured objectives of which no candidate below had two seeds, so that nothing was told apart.
     """
 
     ladder: StrictStr
@@ -165,3 +166,4 @@ class ClimbedTable(Table):
     below: StrictStr
     kept: tuple[KeptTable, ...] = ()
     left: Mapping[str, StrictStr] = {}
+    without_noise: tuple[StrictStr, ...] = ()
