@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 from tiny_spec import tiny_spec
 
+TASK = """setting = "easy"
+[tasks.options]
+seq_len = 16
+pairs = 2
+keys = 4
+values = 4
+"""
 RUNG = """
 [[rung]]
 keep = 1
@@ -40,7 +47,7 @@ def command(folder: Path, *words: str) -> str:
 def test_survivors_of_a_search_are_trained_one_size_up(tmp_path: Path) -> None:
     spec = tmp_path / "tiny.toml"
     text = tiny_spec(2, recipe="batch_size = 8", search="references = false\nconfirm_seeds = 0")
-    spec.write_text(text + RUNG)
+    spec.write_text(text.replace('setting = "easy"\n', TASK).replace("window = [8]", "window = [4]") + RUNG)
     run = json.loads(command(tmp_path, "run", str(spec), "--json"))
     assert (run["name"], run["state"]) == ("tiny.rung2", "complete")
     found = json.loads(command(tmp_path, "ladder", "tiny", "--json"))
