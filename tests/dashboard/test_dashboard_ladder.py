@@ -28,9 +28,11 @@ from archsearch.storage import Store
 
 @pytest.fixture(scope="module")
 def climbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A database with a ladder of three rungs, to be read alone."""
+    """A database with ladders of one, two and three rungs, to be read alone."""
     url = f"sqlite:///{tmp_path_factory.mktemp('ladder')}/searches.db"
     with Store.open(url) as store:
+        add_ladder(store, "begun", rungs=1, seeds=1)
+        add_ladder(store, "half", rungs=2, seeds=1)
         add_ladder(store, "steps")
     return url
 
@@ -47,18 +49,14 @@ def test_a_search_of_one_size_says_that_it_is_no_ladder(url: str) -> None:
     assert "is no ladder" in well(open_page("ladder", search="quick")).info[0].value
 
 
-def test_a_ladder_that_is_not_climbed_yet_says_so(empty_url: str) -> None:
-    with Store.open(empty_url) as store:
-        add_ladder(store, "steps", rungs=1)
-    page = well(open_page("ladder", search="steps"))
+def test_a_ladder_that_is_not_climbed_yet_says_so(ladder: Ladder) -> None:
+    page = well(open_page("ladder", search="begun"))
     assert "No rung above the search is begun yet" in page.info[0].value
     assert not page.get("plotly_chart")
 
 
-def test_two_rungs_have_an_agreement_and_no_laws(empty_url: str) -> None:
-    with Store.open(empty_url) as store:
-        add_ladder(store, "steps", rungs=2, seeds=1)
-    page = well(open_page("ladder", search="steps.rung2"))
+def test_two_rungs_have_an_agreement_and_no_laws(ladder: Ladder) -> None:
+    page = well(open_page("ladder", search="half.rung2"))
     said = texts(page)
     assert "Kendall" in said
     assert "one seed alone" in said

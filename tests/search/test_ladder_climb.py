@@ -142,17 +142,27 @@ def test_what_is_told_of_a_ladder(climbed: Bench) -> None:
 
 
 def test_a_ladder_that_was_stopped_goes_on_where_it_stands(bench: Bench) -> None:
+    budget = {"state_bytes": "300 KiB"}
+    problem = posed([{**RUNGS[0], "seeds": 1, "budget": budget}, {"keep": 1}], recipe={"seeds": 1})
     bench.ends = 10  # within the second rung, after the first rung's nine
-    assert bench.climb(posed()).state == "cancelled"
+    assert bench.climb(problem).state == "cancelled"
     assert bench.driven[-1] == "fakes.rung2"
-    kept = bench.store.search("fakes.rung2").spec["climbed"]
+    spec = bench.store.search("fakes.rung2").spec
+    assert spec["budget"] == budget
+    left = spec["climbed"]["left"]
+    assert any("exceeds 300 KiB" in reason for reason in left.values())
+    assert any(line.startswith("left behind: ") for line in bench.said)
+    assert any("the noise of" in line and "is not known" in line for line in bench.said)
+    assert bench.ladder().rungs[0].left == left
     bench.ends, before = 10_000, len(bench.store.trials(bench.store.search("fakes").id))
     bench.driven.clear()
     stored = SearchSpec.from_dict(bench.store.search("fakes").spec)
     assert bench.climb(Problem.of(stored, REGISTRY), resume=True).name == "fakes.rung3"
     assert bench.driven == ["fakes.rung2", "fakes.rung3"]
-    assert bench.store.search("fakes.rung2").spec["climbed"] == kept
+    assert bench.store.search("fakes.rung2").spec == spec
     assert len(bench.store.trials(bench.store.search("fakes").id)) == before
+    refused = bench.store.trials(bench.store.search("fakes.rung2").id, kinds=["search"], states=["infeasible"])
+    assert not refused
     bench.driven.clear()
     assert bench.climb(Problem.of(stored, REGISTRY), resume=True).state == "complete"
     assert bench.driven == []
@@ -169,19 +179,6 @@ def test_a_rung_that_is_refused_leaves_no_search(bench: Bench) -> None:
     with pytest.raises(NothingFeasibleError, match='no candidate of "fakes" can be carried up to rung 2'):
         bench.climb(posed([{**RUNGS[0], "budget": {"state_bytes": 10}}], search={"trials": 2, "confirm_seeds": 0}))
     assert [record.name for record in bench.store.searches()] == ["fakes"]
-
-
-def test_who_cannot_stand_at_a_size_is_left_with_the_reason(bench: Bench) -> None:
-    budget = {"state_bytes": "300 KiB"}
-    bench.climb(posed([{**RUNGS[0], "budget": budget}]))
-    spec = bench.store.search("fakes.rung2").spec
-    assert spec["budget"] == budget
-    left = spec["climbed"]["left"]
-    assert left
-    assert any("exceeds 300 KiB" in reason for reason in left.values())
-    assert any(line.startswith("left behind: ") for line in bench.said)
-    assert bench.ladder().rungs[0].left == left
-    assert not bench.store.trials(bench.store.search("fakes.rung2").id, kinds=["search"], states=["infeasible"])
 
 
 def test_the_cost_of_all_rungs_is_known_before(bench: Bench) -> None:
