@@ -171,7 +171,7 @@ def read_ladder(store: Store, name: str) -> Ladder:
     root = store.search(_ladder_of(found) or name)
     above = [one for one in store.searches() if _ladder_of(one) == root.name]
     records = [root, *sorted(above, key=_number)]
-    planned = 1 + len(root.spec.get("rung") or ())
+    planned = 1 + _planned(root)
     if planned == 1 and len(records) == 1:
         raise SpecError(f'"{name}" is no ladder: its spec has no [[rung]]')
     keys: dict[str, str] = {}
@@ -183,7 +183,13 @@ def read_ladder(store: Store, name: str) -> Ladder:
 
 def belongs_to_ladder(record: SearchRecord) -> bool:
     """Whether a search has rungs, or is one."""
-    return _ladder_of(record) is not None or bool(record.spec.get("rung"))
+    return _ladder_of(record) is not None or _planned(record) > 0
+
+
+def _planned(record: SearchRecord) -> int:
+    """Rungs above the search that its spec has."""
+    found = record.spec.get("rung")
+    return len(found) if isinstance(found, list | tuple) else 0
 
 
 def _climbed(record: SearchRecord) -> Mapping[str, Any]:
@@ -230,10 +236,20 @@ def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[
         state=record.state_now(),
         sizes=_sizes(record.spec),
         standings=tuple(standings),
-        left=dict(_climbed(above).get("left") or {}) if above is not None else {},
-        without_noise=tuple(_climbed(above).get("without_noise") or ()) if above is not None else (),
+        left={} if above is None else _left(above),
+        without_noise=() if above is None else _without_noise(above),
         late=0 if above is None else _late(store, record, above),
     )
+
+
+def _left(above: SearchRecord) -> dict[str, str]:
+    found = _climbed(above).get("left")
+    return {str(pattern): str(why) for pattern, why in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _without_noise(above: SearchRecord) -> tuple[str, ...]:
+    found = _climbed(above).get("without_noise")
+    return tuple(map(str, found)) if isinstance(found, list | tuple) else ()
 
 
 def _late(store: Store, record: SearchRecord, above: SearchRecord) -> int:
@@ -246,7 +262,8 @@ def _late(store: Store, record: SearchRecord, above: SearchRecord) -> int:
 def _sizes(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What a rung is, by keys of the spec."""
     tables = {name: spec[name] if isinstance(spec.get(name), Mapping) else {} for name in SIZES}
-    return {key: tables[name][key] for name, keys in SIZES.items() for key in keys if tables[name].get(key) is not None}
+    found = {key: tables[name].get(key) for name, keys in SIZES.items() for key in keys}
+    return {key: value for key, value in found.items() if type(value) is int}
 
 
 def _standing(key: str, pattern: str, why: str, trial: TrialRecord | None, objectives: Sequence[Objective]) -> Standing:

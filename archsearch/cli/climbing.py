@@ -14,6 +14,8 @@ import typer
 from archsearch.cli.output import quiet_console, table, tell
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from archsearch.search import Problem, SearchOutcome, SearchSpec
     from archsearch.search.ladder.cost import LadderCost, RungCost
     from archsearch.storage import SearchRecord, Store
@@ -43,7 +45,7 @@ class Climb:
         from archsearch.search.ladder.cost import ladder_cost
 
         cost = ladder_cost(self.problem, self.store)
-        print_cost(cost, stderr=json)
+        print_cost(cost, quiet_console(stderr=json))
         beyond = cost.beyond(spec.ladder.max_flops, spec.ladder.max_hours)
         if beyond and not yes:
             _ask(f"The ladder takes {', and '.join(beyond)}.")
@@ -98,9 +100,8 @@ def next_of_ladder(search: SearchRecord) -> list[str]:
     return [f"archsearch ladder {shlex.quote(str(name))}"]
 
 
-def print_cost(cost: LadderCost, *, stderr: bool) -> None:
-    """The cost of each rung and of all, on the console."""
-    out = quiet_console(stderr=stderr)
+def print_cost(cost: LadderCost, out: Console) -> None:
+    """The cost of each rung and of all, on `out`."""
     columns = [
         "search",
         ">d_model",

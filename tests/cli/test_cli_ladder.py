@@ -78,6 +78,7 @@ def test_the_cost_of_a_ladder_is_told_before_it_is_begun(run: Run, spec: Path, b
     assert "how long that takes is not known" in shown
     assert "archsearch ladder quick\n" in shown
     assert begun == ["quick"]
+    assert told in run("survey", str(spec)).stdout
 
 
 def test_a_ladder_above_its_limit_is_not_begun_where_nobody_can_be_asked(

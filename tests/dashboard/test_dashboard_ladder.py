@@ -17,7 +17,7 @@ from archsearch_dashboard.queries.ladder import (
     places,
     rungs_table,
 )
-from dashboard_samples import open_page, texts, well
+from dashboard_samples import OBJECTIVES, SPEC, every_state, open_page, texts, well
 from ladder_samples import add_ladder
 from typer.testing import CliRunner
 
@@ -97,6 +97,14 @@ def test_the_frames_of_a_ladder(ladder: Ladder) -> None:
     assert (curves["low"] <= curves["high"]).all()
     assert len(points) == 3 * len(fitted)
     assert set(crossings_table(ladder, metric)["better from there on"]) <= set(laws["pattern"])
+
+
+@pytest.mark.parametrize("climbed", ["x", {"ladder": "quick", "rung": 2, "kept": "x", "left": 3}], ids=["text", "kept"])
+def test_a_rung_whose_origin_cannot_be_read_is_shown_without_it(climbed: object, empty_url: str) -> None:
+    with Store.open(empty_url) as store:
+        every_state(store)
+        store.create_search("above", {**SPEC, "name": "above", "rung": "x", "climbed": climbed}, OBJECTIVES)
+    assert well(open_page("ladder", search="above")).info
 
 
 def test_patterns_in_figures_are_text(ladder: Ladder) -> None:
