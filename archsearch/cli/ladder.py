@@ -28,8 +28,8 @@ def ladder(
     Of a search with [[rung]]: what was carried up, rank correlation from rung to rung with its bounds, who rose and who
     fell, and from three rungs on a power law of loss against training FLOPs with the crossings that it predicts.
     """
-    from archsearch.analysis.ladder import read_ladder
     from archsearch.analysis.ladder_json import ladder_json
+    from archsearch.analysis.ladder_reading import read_ladder
     from archsearch.analysis.ladder_text import remarks
     from archsearch.storage import Store, storage_url
 

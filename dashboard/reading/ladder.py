@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from archsearch.analysis.ladder import Ladder, belongs_to_ladder, read_ladder
+from archsearch.analysis.ladder import Ladder
+from archsearch.analysis.ladder_reading import belongs_to_ladder, read_ladder
 from archsearch.storage import SearchRecord, Store
 
 from ..connection import key, store

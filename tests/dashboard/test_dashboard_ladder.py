@@ -21,7 +21,8 @@ from dashboard_samples import OBJECTIVES, SPEC, every_state, open_page, texts, w
 from ladder_samples import add_ladder
 from typer.testing import CliRunner
 
-from archsearch.analysis.ladder import Ladder, read_ladder
+from archsearch.analysis.ladder import Ladder
+from archsearch.analysis.ladder_reading import read_ladder
 from archsearch.cli import app
 from archsearch.storage import Store
 

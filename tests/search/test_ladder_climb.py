@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from search_fakes import fake_measurement, fake_registry, fake_spec
 
-from archsearch.analysis.ladder import Ladder, read_ladder
+from archsearch.analysis.ladder import Ladder
 from archsearch.analysis.ladder_json import ladder_json
+from archsearch.analysis.ladder_reading import read_ladder
 from archsearch.analysis.power_law import PowerLaw
 from archsearch.errors import NothingFeasibleError, SpecError
 from archsearch.search.drive import SearchOutcome
