@@ -103,17 +103,17 @@ def _lengths(attempt: Attempt, tokens: int) -> Verdict:
 
 
 def _shapes(attempt: Attempt, block_size: int, heads: int, key_heads: int, choosers: int) -> Verdict:
-    tokens = attempt.many(300, 13)
-    drawn = qkv(tokens, attempt.dim, heads=heads, key_heads=key_heads, batch=2)
+    tokens, batch = attempt.many(300, 9), attempt.many(2, 1)
+    drawn = qkv(tokens, attempt.dim, heads=heads, key_heads=key_heads, batch=batch)
     return _whole(attempt, drawn, block_size=block_size, choosers=choosers, slots=3)
 
 
 def _many_heads(attempt: Attempt) -> Verdict:
-    return _whole(attempt, qkv(attempt.many(200, 6), attempt.dim, heads=70), slots=attempt.many(90, 3))
+    return _whole(attempt, qkv(attempt.many(200, 3), attempt.dim, heads=70), slots=attempt.many(90, 3))
 
 
 def _narrower(attempt: Attempt) -> Verdict:
-    return _whole(attempt, qkv(attempt.many(150, 9), attempt.dim - 4, heads=3))
+    return _whole(attempt, qkv(attempt.many(150, 7), attempt.dim - 4, heads=3))
 
 
 def _long(attempt: Attempt) -> Verdict:
@@ -147,8 +147,8 @@ def _step(attempt: Attempt) -> Verdict:
 
 def _within(attempt: Attempt) -> Verdict:
     """Values are the first channels of each key, as of latents that are absorbed."""
-    narrow, positions = attempt.dim // 2, torch.tensor([[49], [20]], device=attempt.device)
-    drawn = qkv(1, attempt.dim, keys=50, batch=2, heads=4)
+    narrow, positions = attempt.dim // 2, torch.tensor([[19], [10]], device=attempt.device)
+    drawn = qkv(1, attempt.dim, keys=20, batch=2, heads=4)
     inputs = attempt.held({name: drawn[name] for name in ("q", "k")}, ("q", "k"))
     lists = listed(positions, 1, 9, 1)
 
@@ -165,7 +165,7 @@ def _within(attempt: Attempt) -> Verdict:
 
 def _future(attempt: Attempt) -> Verdict:
     """A list may name the query's own block, of which keys come after it."""
-    tokens = attempt.many(300, 20)
+    tokens = attempt.many(300, 14)
     positions = torch.arange(tokens, device=attempt.device)[None]
     lists = listed(positions, 8, 2, 1)
 
@@ -173,4 +173,4 @@ def _future(attempt: Attempt) -> Verdict:
         return (attend(x["q"], x["k"], x["v"], positions, lists, block_size=8, scale=SCALE),)
 
     op: Op = run  # type: ignore[assignment]
-    return future_unseen(op, attempt.held(qkv(tokens, attempt.dim), NAMES), NAMES, attempt.many(177, 13))
+    return future_unseen(op, attempt.held(qkv(tokens, attempt.dim), NAMES), NAMES, attempt.many(177, 10))

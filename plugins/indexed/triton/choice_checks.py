@@ -20,9 +20,16 @@ from .table import CHOICE
 
 def choice_checks() -> Iterator[Check]:
     """Of every row of the table."""
-    rules = grid(scorer__block_size__top_k=(("weighted", 1, 3), ("apart", 4, 2), ("summed", 1, 17), ("apart", 70, 2)))
-    yield Check(table=CHOICE, name="what is chosen", run=_chosen, cases=rules, first=rules[:2])
-    yield Check(table=CHOICE, name="means of blocks", run=_means)
+    rules = grid(
+        scorer__units__block_size__top_k=(
+            ("weighted", 1, 1, 3),
+            ("apart", 4, 4, 2),
+            ("summed", 1, 3, 2),
+            ("summed", 1, 1, 17),
+            ("apart", 70, 70, 2),
+        )
+    )
+    yield Check(table=CHOICE, name="what is chosen", run=_chosen, cases=rules, first=rules[:3])
     yield Check(table=CHOICE, name="more blocks than are counted a turn", run=_many_blocks)
     yield Check(table=CHOICE, name="equal scores", run=_equal)
     yield Check(table=CHOICE, name="few candidates", run=_few)
@@ -89,20 +96,13 @@ def _choosing(
     return judged(products, explicit_scores(products), positions, rule, lists, exact)
 
 
-def _chosen(attempt: Attempt, scorer: str, block_size: int, top_k: int) -> Verdict:
-    count, batch = attempt.many(300, 20), attempt.many(2, 1)
+def _chosen(attempt: Attempt, scorer: str, units: int, block_size: int, top_k: int) -> Verdict:
+    """Of blocks by their best key, or by the one key that each has."""
+    count, batch = attempt.many(300, 14), attempt.many(2, 1)
     rule = Rule(block_size=block_size, top_k=top_k, tail=scorer != "apart", local=1, first=1)
     positions = torch.arange(count, device=attempt.device).expand(batch, -1)
-    products = _products(attempt, scorer, block_size, positions, count // block_size * block_size, narrower=3)
+    products = _products(attempt, scorer, units, positions, count // block_size * units, narrower=3)
     return _choosing(attempt, products, positions, rule)
-
-
-def _means(attempt: Attempt) -> Verdict:
-    """One key for each block."""
-    count = attempt.many(500, 30)
-    rule = Rule(block_size=3, top_k=2, tail=True, local=0, first=0)
-    positions = torch.arange(count, device=attempt.device)[None]
-    return _choosing(attempt, _products(attempt, "summed", 1, positions, count // 3), positions, rule)
 
 
 def _many_blocks(attempt: Attempt) -> Verdict:

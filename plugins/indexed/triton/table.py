@@ -22,14 +22,19 @@ STRIP_ELEMENTS = 2**25
 LEAST_STRIP = 64
 
 
-def _row(arch: str) -> dict[str, Config]:
+def _row(arch: str, head_dim: int) -> dict[str, Config]:
+    hopper = arch == "sm_90"
+    if hopper:
+        grad_keys = Config.of(8, 2, M=64, N=64)
+    else:
+        grad_keys = Config.of(8, 2, M=64, N=32) if head_dim > 32 else Config.of(4, 2, M=32, N=32)
     return {
-        "forward": Config.of(4, 3 if arch == "sm_90" else 2, N=64),
+        "forward": Config.of(4, 3 if hopper else 2, N=64),
         "merge": Config.of(4, 1, M=16),
         "inner": Config.of(4, 1, M=64),
         "grad_query": Config.of(4, 2, N=64),
-        "grad_keys": Config.of(8, 2, M=64, N=64),
-        "grad_few": Config.of(8, 2, M=64, N=SMALL),
+        "grad_keys": grad_keys,
+        "grad_few": Config.of(8 if hopper or head_dim < 128 else 4, 2, M=64, N=SMALL),
     }
 
 
@@ -38,7 +43,7 @@ _CHOICE = {"scores": Config.of(8, 2, M=64, N=64), "best": Config.of(4, 1, N=1024
 
 _WIDTHS = {"sm_90": (16, 32, 64, 128), "sm_80": (32, 64, 128)}
 ROWS: dict[Key, dict[str, Config]] = {
-    (arch, head_dim, 0): _row(arch) for arch, widths in _WIDTHS.items() for head_dim in widths
+    (arch, head_dim, 0): _row(arch, head_dim) for arch, widths in _WIDTHS.items() for head_dim in widths
 }
 TABLE = Table(op="indexed_attention", package=__package__, rows=ROWS)
 CHOICE = Table(
