@@ -17,9 +17,10 @@ from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
 
+from .choice import Choice
 from .cost import choosers
 from .distil import divergence
-from .ops import Choice, indexed_attention
+from .ops import indexed_attention
 from .options import IndexedOptions
 from .scorers import Tokens, scorer_of
 

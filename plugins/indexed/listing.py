@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from archsearch.ops.impl import KERNEL_DTYPES, Served, choose_impl
 from archsearch.ops.pieces import pieces
 
-from .choice import chosen_blocks
+from .choice import Choice, chosen_blocks
 from .triton.table import CHOICE
-
-if TYPE_CHECKING:
-    from .ops import Choice
 
 WHY = "scores of a piece of the queries at a time"
 

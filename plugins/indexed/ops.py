@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,10 +15,9 @@ from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.pieces import pieces
 from archsearch.ops.softmax import masked_attention, scale_of
 
-from .choice import candidates, chosen_blocks, seen_blocks
+from .choice import Choice, candidates, chosen_blocks, seen_blocks
 from .listing import listed_blocks
 from .options import Rule
-from .products import Products
 from .triton.table import TABLE
 
 OP = TABLE.op
@@ -36,24 +32,6 @@ KEYS_A_ROW = 64
 """Keys for each row that is seen, up to which a mask over all of them costs less than gathering rows."""
 SHORTEST_TILE = 8
 """Tokens of a block from which on tiles serve better than rows."""
-
-Scores = Callable[[slice], Tensor]
-"""Scores `[B, Hc, t, n]` of the first n blocks for the queries of a slice."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How blocks are chosen: by ``scores`` (None where every candidate is taken) under a ``rule``, by ``choosers``.
-
-    ``gated``: the logits of a chosen block's keys get the logarithm of the sigmoid of its score, through which the
-    scores learn. ``products``: what the scores are made of, for kernels, which without it leave the choice to PyTorch.
-    """
-
-    rule: Rule
-    scores: Scores | None
-    choosers: int
-    gated: bool = False
-    products: Callable[[], Products] | None = None
 
 
 def indexed_attention(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from archsearch_plugins.full.ops import full_attention, full_attention_step
-from archsearch_plugins.indexed.ops import Choice, indexed_attention
+from archsearch_plugins.indexed.choice import Choice
+from archsearch_plugins.indexed.ops import indexed_attention
 from archsearch_plugins.indexed.options import Rule
 from archsearch_plugins.indexed.products import Products
 from archsearch_plugins.latent.ops import latent_attention_absorbed

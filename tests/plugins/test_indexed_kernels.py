@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.indexed import IndexedPlugin
+from archsearch_plugins.indexed.choice import Choice
 from archsearch_plugins.indexed.listing import listed_blocks
-from archsearch_plugins.indexed.ops import Choice, indexed_attention
+from archsearch_plugins.indexed.ops import indexed_attention
 from archsearch_plugins.indexed.options import Rule
 from archsearch_plugins.indexed.products import Products
 from archsearch_plugins.indexed.triton.attention import listed_attention
