@@ -24,7 +24,7 @@ def listed_blocks(choice: Choice, positions: Tensor, keys: int, *, impl: str = "
     rule, served, products = choice.rule, None, None
     if choice.scores is not None and choice.products is not None:
         with torch.no_grad():
-            products = choice.products()
+            products = choice.products().alike
     if products is not None and products.queries.dtype in KERNEL_DTYPES:
         queries = products.queries
         served = Served(table=CHOICE, device=queries.device, dtype=queries.dtype, head_dim=queries.shape[3])

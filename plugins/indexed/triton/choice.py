@@ -18,17 +18,17 @@ _ALL = 2**31 - 1
 """Blocks that may be chosen where all are."""
 
 
-def choose(products: Products | None, positions: Tensor, rule: Rule, slots: int) -> tuple[Tensor, Tensor]:
+def choose(x: Products | None, positions: Tensor, rule: Rule, slots: int) -> tuple[Tensor, Tensor]:
     """Blocks `[B * T, Hc, slots]` int32 that queries at `positions` `[B, T]` see, and how many `[B * T, Hc]`.
 
     -1 fills what is left of the slots, which must hold ``rule.first + rule.top_k + rule.local + 1`` or every block.
-    Without `products` all candidates of at most ``rule.top_k`` are taken, by one chooser. Nothing waits for the device.
+    Queries and keys have one dtype (`Products.alike`). Without `x` all candidates of at most ``rule.top_k`` are taken,
+    by one chooser. Nothing waits for the device.
     """
     numbers = [rule.block_size, int(rule.tail), rule.local, rule.first, rule.top_k]
-    if products is None:
+    if x is None:
         made = indexed_choose(None, None, None, positions, False, 1, 1.0, numbers, slots)
     else:
-        x = products.alike
         made = indexed_choose(x.queries, x.keys, x.weights, positions, x.summed, x.units, x.scale, numbers, slots)
     return made[0], made[1]
 
