@@ -330,6 +330,25 @@ class ObjectivesTable(Table):
         return self
 
 
+class EarlyStopTable(Table):
+    """When a candidate is stopped before its training has ended, as it is beyond hope of the front: it is then `pruned`.
+    `early_stop = true` in ``[search]`` takes these numbers as they are; left out, or false, all are trained to the end.
+
+    ``others``: how many trials must dominate it: no worse in any cost, and better in every measured objective, on the
+    tasks and seeds that it was trained on so far.
+    ``noise``: by how many standard errors they must be better, of the noise between seeds that the search has seen.
+    ``margin``: by what share of the range of values they must be better while too few seeds were repeated to tell.
+    ``grace``: the share of a training's steps that is trained in any case.
+    ``confirmations``: whether the confirmations of the front may be stopped too.
+    """
+
+    others: Whole = Field(default=3, ge=1, le=MAX_TRIALS)
+    noise: Number = Field(default=2.0, ge=0.0, le=100.0)
+    margin: Number = Field(default=0.1, ge=0.0, le=1.0)
+    grace: Number = Field(default=0.5, ge=0.0, le=1.0)
+    confirmations: bool = False
+
+
 class SearchTable(Table):
     """How many candidates are trained, who proposes them, and what is measured around them.
 
@@ -356,6 +375,13 @@ class SearchTable(Table):
     concurrency: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
     max_draws: Whole = Field(default=2000, ge=1, le=MAX_DRAWS)
     retries: Whole = Field(default=1, ge=0, le=MAX_RETRIES)
+    early_stop: EarlyStopTable | None = None
+
+    @field_validator("early_stop", mode="before")
+    @classmethod
+    def _stops(cls, value: Any) -> Any:
+        """`true` stands for the table's own numbers, `false` for none."""
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
