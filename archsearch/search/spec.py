@@ -331,8 +331,10 @@ class ObjectivesTable(Table):
 
 
 class EarlyStopTable(Table):
-    """When a candidate is stopped before its training has ended, as it is beyond hope of the front: it is then `pruned`.
-    `early_stop = true` in ``[search]`` takes these numbers as they are; left out, or false, all are trained to the end.
+    """When a candidate that is beyond hope of the front is stopped before its training has ended, and is then `pruned`.
+
+    ``early_stop = true`` in ``[search]`` takes these numbers as they are; left out, or false, all are trained to the
+    end.
 
     ``others``: how many trials must dominate it: no worse in any cost, and better in every measured objective, on the
     tasks and seeds that it was trained on so far.
@@ -364,6 +366,8 @@ class SearchTable(Table):
     ``max_draws``: draws in a row that gave nothing to train, after which the search ends early and says so.
     ``retries``: how often a trial is tried again whose worker was lost, ended by itself or ran out of memory; one that
     fails by an error of its own is not.
+    ``early_stop``: whether candidates that others dominate beyond noise are stopped: true, or a table of its own,
+    ``[search.early_stop]``.
     """
 
     trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)

@@ -41,14 +41,13 @@ class Stop:
 
     @property
     def reason(self) -> str:
-        """In a sentence."""
+        """In a sentence, in which trials are named as an import finds and renumbers them."""
         where = f"{self.task}, seed {self.seed}"
         done = self.step >= self.total_steps
         at = f"after {where}" if done else f"at step {self.step} of {self.total_steps} of {where}"
-        shown = [str(trial) for trial in self.trials[:_SHOWN]]
-        more = len(self.trials) - len(shown)
-        named = f"{', '.join(shown)} and {more} more" if more else ", ".join(shown)
-        return f"stopped {at}: dominated by {'trial' if len(self.trials) == 1 else 'trials'} {named}"
+        more = len(self.trials) - _SHOWN
+        others = f" and {more} others" if more > 1 else " and another" if more == 1 else ""
+        return f"stopped {at}: dominated by trial {', '.join(map(str, self.trials[:_SHOWN]))}{others}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +100,9 @@ class Stopping:
         self._noise: dict[str, tuple[int, float | None, float]] = {}
         self._count = 0
 
+    def __contains__(self, trial: int) -> bool:
+        return trial in self._contenders
+
     def enter(self, trial: int, costs: Mapping[str, float], *, stands: bool = True) -> None:
         """A candidate whose ``costs``, by the objectives' metrics, are known and which is to be trained."""
         if trial not in self._contenders:
@@ -117,11 +119,15 @@ class Stopping:
         run = self._contenders[trial].runs.setdefault(place, Run())
         run.looks, run.total_steps = list(looks), total_steps
 
-    def ended(self, trial: int, place: Place, final: Mapping[str, float], looks: Looks = ()) -> None:
-        """A run has ended with these metrics on validation; ``looks`` where none were told while it ran."""
+    def ended(
+        self, trial: int, place: Place, final: Mapping[str, float], looks: Looks = (), total_steps: int = 0
+    ) -> None:
+        """A run has ended with these metrics on validation; ``looks`` and ``total_steps`` count where none were told
+        while it ran."""
         run = self._contenders[trial].runs.setdefault(place, Run())
         if run.final is None:
             run.final, run.looks = dict(final), run.looks or list(looks)
+            run.total_steps = run.total_steps or total_steps
             self._ended[place[0]].append(run)
             self._count += 1
 
@@ -193,9 +199,7 @@ class Stopping:
         """By how much the mean over `seeds` must be better: noise of a difference of two means, or a share of the range
         of all values where the noise is not known."""
         spread, extent = self._spread(aim)
-        return (
-            self._table.margin * extent if spread is None else self._table.noise * spread * math.sqrt(2.0 / seeds)
-        )
+        return self._table.margin * extent if spread is None else self._table.noise * spread * math.sqrt(2.0 / seeds)
 
     def _spread(self, aim: Aim) -> tuple[float | None, float]:
         """The standard deviation over seeds, pooled over the candidates, None where too few were repeated, and the
