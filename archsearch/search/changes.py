@@ -12,9 +12,8 @@ from archsearch.errors import SpecError
 from archsearch.search.spec import SearchSpec
 
 GROWING = ("search.trials", "search.max_draws", "search.concurrency", "search.early_stop", "budget")
-"""What a search may go on with another value of: more trials and draws, another number of workers, another rule of early
-stopping, a wider budget.
-All that was measured stays true under them."""
+"""What a search may go on with another value of: more trials and draws, another number of workers, another rule of
+early stopping, a wider budget. All that was measured stays true under them."""
 
 FREE = ("search.retries", "resources")
 """What may change without a word: no result depends on it."""

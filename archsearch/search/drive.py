@@ -200,7 +200,9 @@ class Drive:
             return "interrupted", f"of the trials {told}{first}: {self._resume} tries those again that were lost"
         if progress.fruitless:
             return "failed", f"no trial is complete: {lost}{first}"
-        return "complete", "; ".join(filter(None, [progress.ended, lost and f"of the trials {lost}"]))
+        stopped = f"{progress.pruned} trial{'s were' if progress.pruned != 1 else ' was'} stopped early"
+        told = [progress.ended, lost and f"of the trials {lost}", stopped if progress.pruned else ""]
+        return "complete", "; ".join(filter(None, told))
 
     def _train(self, found: Workers, looked: Survey) -> None:
         spec = self._problem.spec

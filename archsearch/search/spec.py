@@ -511,6 +511,11 @@ class SearchSpec(Table):
                 f'[compare] goes with space.pattern = "listed", not "{self.space.pattern}": list the architectures in '
                 "space.architectures, or drop [compare]"
             )
+        if self.compare is not None and self.search.early_stop is not None:
+            raise SpecError(
+                "search.early_stop goes with searches, not [compare], which trains every architecture to the end: drop "
+                "one of them"
+            )
         if self.resources.gpu and self.recipe.device == "cpu":
             raise SpecError(
                 f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
