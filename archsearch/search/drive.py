@@ -201,8 +201,8 @@ class Drive:
         if progress.fruitless:
             return "failed", f"no trial is complete: {lost}{first}"
         stopped = f"{progress.pruned} trial{'s were' if progress.pruned != 1 else ' was'} stopped early"
-        told = [progress.ended, lost and f"of the trials {lost}", stopped if progress.pruned else ""]
-        return "complete", "; ".join(filter(None, told))
+        parts = [progress.ended, lost and f"of the trials {lost}", stopped if progress.pruned else ""]
+        return "complete", "; ".join(filter(None, parts))
 
     def _train(self, found: Workers, looked: Survey) -> None:
         spec = self._problem.spec

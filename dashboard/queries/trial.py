@@ -211,7 +211,7 @@ def scores_frame(seeds: pd.DataFrame) -> pd.DataFrame:
 def curves_frame(record: TrialRecord) -> pd.DataFrame:
     """The learning curves in long form: ``task``, ``seed``, ``name``, ``step``, ``value``; the one in which a pruned
     trial was stopped stands last."""
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (measured.payload["task"], measured.seed, name, int(entry["step"]), _number(value))
         for measured in record.measurements
         for entry in measured.payload["curve"]

@@ -82,7 +82,9 @@ class Truth:
 
     def front(self, digests: Sequence[str]) -> set[str]:
         """Those that no other of them dominates."""
-        kept = non_dominated(np.array([self.losses[digest] for digest in digests])) if digests else []
+        if not digests:
+            return set()
+        kept = non_dominated(np.array([self.losses[digest] for digest in digests]))
         return {digest for digest, stands in zip(digests, kept, strict=True) if stands}
 
     def _volume(self, digests: Sequence[str]) -> float:
