@@ -19,15 +19,16 @@ from archsearch.search import drive as drive_module
 from archsearch.search import resume_search, run_search
 from archsearch.search.added import read_candidate
 from archsearch.search.ledger import TrialOrder
+from archsearch.search.metrics import SearchMetrics
 from archsearch.search.problem import Problem
 from archsearch.search.pruning import looks_of
 from archsearch.search.sampler import Sampler
 from archsearch.search.spec import EarlyStopTable, SearchSpec
-from archsearch.search.view import View
+from archsearch.search.view import View, Views
 from archsearch.storage import NewProposal, Store, TrialRecord
 
 on_every_database = pytest.mark.parametrize("store", [SQLITE, POSTGRESQL], indirect=True)
-LOOKS = 10
+LOOKS, TRIALS = 10, 12
 RULE = {"others": 2, "grace": 0.5}
 
 
@@ -42,7 +43,7 @@ class Looking(Shop):
             found |= {"curve": [{"step": float(step), metric: value} for step, value in looks]}
             found |= {"learning_rate": 0.01, "sweep": [{"learning_rate": 0.01, "validation": found["validation"]}]}
             told = {"trial": order.trial, "task": run.task, "seed": run.seed, "total_steps": LOOKS, "note": ""}
-            for step, value in looks:
+            for step, value in (looks[LOOKS // 2 - 1], looks[-2], looks[-1]):
                 result = {**told, "step": step, "value": value, "done": False, "looks": looks[:step]}
                 if step == LOOKS:
                     result |= {"measurement": json.dumps(found), "done": run == order.runs[-1]}
@@ -69,7 +70,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def posed(early_stop: Any = RULE, **tables: Any) -> Problem:
-    search = {"trials": 20, "sampler": "random", "early_stop": early_stop, **tables.pop("search", {})}
+    search = {"trials": TRIALS, "sampler": "random", "early_stop": early_stop, **tables.pop("search", {})}
+    kinds = {"update": ["delta"], "norm": ["l2"]}
+    tables["space"] = {"mixers": ["dense", "window", "recurrent"], "window": {"window": [8]}, "recurrent": kinds}
     recipe = {"steps": LOOKS, "learning_rates": [0.01], "seeds": 2}
     return Problem.of(SearchSpec.from_dict(fake_spec(search=search, recipe=recipe, **tables)), REGISTRY)
 
@@ -96,9 +99,13 @@ def trials(store: Store, **wanted: Any) -> list[TrialRecord]:
 
 
 @on_every_database
-def test_a_dominated_candidate_is_pruned_with_step_reason_and_curve(store: Store, shop: Looking) -> None:
+def test_a_dominated_candidate_is_pruned_with_step_reason_and_curve(
+    store: Store, shop: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = told_to_the_sampler(monkeypatch)
+    metrics = SearchMetrics(store, "fakes")
     heard = Heard()
-    outcome = run_search(shop.problem, store=store, view=heard)
+    outcome = run_search(shop.problem, store=store, view=Views(heard, metrics))
     pruned = trials(store, states=["pruned"])
     assert pruned
     assert outcome.progress.pruned == len(pruned)
@@ -110,30 +117,25 @@ def test_a_dominated_candidate_is_pruned_with_step_reason_and_curve(store: Store
         last = trial.unfinished[-1] if trial.unfinished else None
         where = f"at step {last.step} of {LOOKS}" if last else "after"
         assert trial.reason.startswith(f"stopped {where}")
-        named = {int(text) for text in trial.reason.rpartition("by trial ")[2].split(" and ")[0].split(", ")}
-        assert {store.trial(other).state for other in named} == {"complete"}
+        assert {store.trial(other).state for other in named_in(trial)} == {"complete"}
         seeds = [measured.seed for measured in trial.measurements]
         assert len(seeds) < 2
         if last:
             assert (last.task, last.name, last.seed) == ("recall-task", "recall-task.accuracy", len(seeds))
             assert [point.step for point in trial.unfinished] == list(range(1, (last.step or 0) + 1))
     complete = [trial for trial in trials(store, states=["complete"]) if trial.kind == "search"]
-    new = {trial.digest for trial in [*complete, *pruned]}
-    assert len(new) == 20  # a pruned trial has cost training, and counts as one
-    assert not {trial.id for trial in pruned} & {point.trial for point in trials_on_the_front(store)}
+    assert len({trial.digest for trial in [*complete, *pruned]}) == TRIALS  # it has cost training, and counts as one
+    front = read_answer(store, "fakes").front
+    assert not {trial.id for trial in pruned} & set(front["trial"])
+    assert len(told["failed"]) >= len(pruned)
+    assert not set(told["failed"]) & set(told["scored"])
+    for name in ("archsearch_trials", "archsearch_trials_ended_total"):
+        value = metrics.registry.get_sample_value(name, {"search": "fakes", "state": "pruned"})
+        assert value == len(pruned)
 
 
-def trials_on_the_front(store: Store) -> list[Any]:
-    return list(read_answer(store, "fakes").front.itertuples())
-
-
-def test_without_a_rule_nothing_is_pruned(store: Store, shop: Looking) -> None:
-    shop.problem = posed(early_stop=False)
-    assert run_search(shop.problem, store=store).progress.pruned == 0
-    assert not trials(store, states=["pruned"])
-
-
-def test_the_sampler_hears_of_no_values(store: Store, shop: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
+def told_to_the_sampler(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """The numbers of proposals, by what the sampler was told of them."""
     told: dict[str, list[int]] = {"failed": [], "scored": []}
     for name, numbers in told.items():
         whole = getattr(Sampler, name)
@@ -143,65 +145,56 @@ def test_the_sampler_hears_of_no_values(store: Store, shop: Looking, monkeypatch
             _whole(self, number, *more)
 
         monkeypatch.setattr(Sampler, name, hear)
-    outcome = run_search(shop.problem, store=store)
-    assert len(told["failed"]) >= outcome.progress.pruned > 0
-    assert not set(told["failed"]) & set(told["scored"])
+    return told
+
+
+def named_in(trial: TrialRecord) -> set[int]:
+    """The trials that a reason says to dominate."""
+    return {int(text) for text in trial.reason.rpartition("by trial ")[2].split(" and ")[0].split(", ")}
 
 
 @on_every_database
-def test_a_resumed_search_knows_what_was_pruned_and_trains_none_of_it(store: Store, shop: Looking) -> None:
+def test_a_resumed_search_trains_nothing_of_it_unless_it_is_asked_to(store: Store, shop: Looking) -> None:
     first = run_search(shop.problem, store=store)
     given, before = shop.given, [(trial.id, trial.state) for trial in trials(store)]
     again = resume_search(shop.problem, store=store)
     assert shop.given == given
     assert [(trial.id, trial.state) for trial in trials(store)] == before
-    assert again.progress.pruned == first.progress.pruned
-    assert again.progress.trained == first.progress.trained
+    assert (again.progress.pruned, again.progress.trained) == (first.progress.pruned, first.progress.trained)
 
-
-def test_what_a_resumed_search_reads_of_the_store_prunes_too(store: Store, shop: Looking) -> None:
-    shop.problem = posed(search={"trials": 8})
-    run_search(shop.problem, store=store)
-    before = {trial.id for trial in trials(store)}
-    shop.problem = posed()
-    resume_search(shop.problem, store=store, allowed=["search.trials"])
-    fresh = [trial for trial in trials(store) if trial.id not in before]
-    first = next(trial for trial in fresh if trial.state == "pruned")
-    named = {int(text) for text in first.reason.rpartition("by trial ")[2].split(" and ")[0].split(", ")}
-    assert named & before
-
-
-def test_retrain_sets_it_aside_and_trains_again(store: Store, shop: Looking) -> None:
-    run_search(shop.problem, store=store)
-    search = store.search("fakes").id
     pruned = {trial.id: trial.digest for trial in trials(store, states=["pruned"])}
-    store.set_parts(search, [(part.name, part.version, "other") for part in shop.problem.parts()])
+    parts = [(part.name, part.version, "other") for part in shop.problem.parts()]
+    store.set_parts(store.search("fakes").id, parts)
     with pytest.raises(SpecError, match="--retrain"):
         resume_search(shop.problem, store=store)
-    given = shop.given
     resume_search(shop.problem, store=store, retrain=True)
     assert {store.trial(trial).state for trial in pruned} == {"superseded"}
     assert shop.given > given
-    later = [trial for trial in trials(store) if trial.id > max(pruned)]
-    assert set(pruned.values()) <= {trial.digest for trial in later}
+    assert set(pruned.values()) <= {trial.digest for trial in trials(store) if trial.id > max(pruned)}
 
 
 def test_who_adds_a_pruned_candidate_has_it_trained_to_the_end(store: Store, shop: Looking) -> None:
+    shop.problem = posed(search={"trials": 8})
     run_search(shop.problem, store=store)
     pruned = trials(store, states=["pruned"])[0]
     arch = read_candidate(pruned.pattern, shop.problem)
     assert arch.digest == pruned.digest
+    before = {trial.id for trial in trials(store)}
     wanted = NewProposal(digest=arch.digest, arch=arch.to_json(), pattern=pruned.pattern)
     store.propose(store.search("fakes").id, [wanted])
-    for _ in range(2):  # the second finds it there
-        resume_search(shop.problem, store=store)
+    for count in (8, 12):  # the second finds it there, and stops others by what the first has stored
+        shop.problem = posed(search={"trials": count})
+        resume_search(shop.problem, store=store, allowed=["search.trials"])
         (added,) = trials(store, kinds=["added"])
         assert (added.digest, added.state, len(added.measurements)) == (arch.digest, "complete", 2)
         assert store.trial(pruned.id).state == "pruned"
+    later = [trial for trial in trials(store, states=["pruned"]) if trial.id not in before]
+    assert named_in(later[0]) & before
 
 
 def test_references_and_confirmations_are_trained_to_the_end(store: Store, shop: Looking) -> None:
-    shop.problem = posed({"others": 1, "noise": 0.0, "margin": 0.0, "grace": 0.0})
+    rule = {"others": 1, "noise": 0.0, "margin": 0.0, "grace": 0.0}
+    shop.problem = posed(rule, search={"trials": 6})
     run_search(shop.problem, store=store)
     others = trials(store, kinds=["reference", "confirm"])
     assert {trial.kind for trial in others} == {"reference", "confirm"}
@@ -239,13 +232,3 @@ def test_looks_of_a_measurement_count_over_all_rates() -> None:
         "curve": [{"step": 5.0, "accuracy": 0.2}, {"step": 10.0, "accuracy": 0.8}],
     }
     assert looks_of(measurement, 10) == [(10, 0.3), (15, 0.3), (20, 0.8), (40, 0.8)]
-
-
-def test_a_metric_is_told_of_what_was_pruned(store: Store, shop: Looking) -> None:
-    from archsearch.search.metrics import SearchMetrics
-
-    metrics = SearchMetrics(store, "fakes")
-    outcome = run_search(shop.problem, store=store, view=metrics)
-    value = metrics.registry.get_sample_value
-    assert value("archsearch_trials", {"search": "fakes", "state": "pruned"}) == outcome.progress.pruned
-    assert value("archsearch_trials_ended_total", {"search": "fakes", "state": "pruned"}) == outcome.progress.pruned
