@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from archsearch.search.pruning import looks_of
 from archsearch.search.sampler import Sampler
 from archsearch.search.spec import EarlyStopTable, SearchSpec
 from archsearch.search.view import View, Views
+from archsearch.search.workers import _Stopper
 from archsearch.storage import NewProposal, Store, TrialRecord
 
 on_every_database = pytest.mark.parametrize("store", [SQLITE, POSTGRESQL], indirect=True)
@@ -232,3 +234,23 @@ def test_looks_of_a_measurement_count_over_all_rates() -> None:
         "curve": [{"step": 5.0, "accuracy": 0.2}, {"step": 10.0, "accuracy": 0.8}],
     }
     assert looks_of(measurement, 10) == [(10, 0.3), (15, 0.3), (20, 0.8), (40, 0.8)]
+
+
+class Asked:
+    """A source that stops whatever it is asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def stops(self, trial: int, result: dict[str, Any]) -> bool:
+        self.asked.append(trial)
+        return True
+
+
+def test_a_training_that_ends_by_itself_is_not_asked_about() -> None:
+    source = Asked()
+    stopper = _Stopper(source, threading.Event())  # type: ignore[arg-type]
+    assert not stopper("a", {"place": {}, "done": False})
+    assert not stopper("a", {"trial": 7, "done": True})
+    assert stopper("a", {"trial": 7, "done": False})
+    assert source.asked == [7]
