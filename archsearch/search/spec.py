@@ -340,14 +340,14 @@ class EarlyStopTable(Table):
     tasks and seeds that it was trained on so far.
     ``noise``: by how many standard errors they must be better, of the noise between seeds that the search has seen.
     ``margin``: by what share of the range of values they must be better while too few seeds were repeated to tell.
-    ``grace``: the share of a training's steps that is trained in any case.
+    ``grace``: the share of a training's steps before which nothing is concluded from it.
     ``confirmations``: whether the confirmations of the front may be stopped too.
     """
 
     others: Whole = Field(default=3, ge=1, le=MAX_TRIALS)
-    noise: Number = Field(default=2.0, ge=0.0, le=100.0)
+    noise: Number = Field(default=1.0, ge=0.0, le=100.0)
     margin: Number = Field(default=0.1, ge=0.0, le=1.0)
-    grace: Number = Field(default=0.5, ge=0.0, le=1.0)
+    grace: Number = Field(default=0.25, ge=0.0, le=1.0)
     confirmations: bool = False
 
 
