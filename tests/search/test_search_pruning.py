@@ -19,10 +19,10 @@ from archsearch.errors import SpecError
 from archsearch.search import drive as drive_module
 from archsearch.search import resume_search, run_search
 from archsearch.search.added import read_candidate
-from archsearch.search.ledger import TrialOrder
+from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.metrics import SearchMetrics
 from archsearch.search.problem import Problem
-from archsearch.search.pruning import looks_of
+from archsearch.search.pruning import Pruning, looks_of
 from archsearch.search.sampler import Sampler
 from archsearch.search.spec import EarlyStopTable, SearchSpec
 from archsearch.search.view import View, Views
@@ -254,3 +254,18 @@ def test_a_training_that_ends_by_itself_is_not_asked_about() -> None:
     assert not stopper("a", {"trial": 7, "done": True})
     assert stopper("a", {"trial": 7, "done": False})
     assert source.asked == [7]
+
+
+@pytest.mark.parametrize("confirmations", [False, True])
+def test_confirmations_are_stopped_only_where_the_spec_says_so(shop: Looking, confirmations: bool) -> None:
+    problem = posed({"others": 2, "confirmations": confirmations}, search={"confirm_seeds": 2})
+    pruning = Pruning(problem)
+    first, second = (Run("recall-task", seed) for seed in problem.confirm_seeds)
+    found = {}
+    patterns = ("window*3", "window*2 deltanet", "dense*3")  # the last is the dearest and the worst
+    for trial, arch in enumerate((read_candidate(pattern, problem) for pattern in patterns), 1):
+        order = TrialOrder(trial=trial, kind="confirm", arch=arch, pattern="", runs=(first, second))
+        pruning.enter(order, problem.judge(arch))
+        measured = fake_measurement(problem, REGISTRY, arch, first.task, first.seed)
+        found[arch.pattern(REGISTRY)] = pruning.looked(order, first, (), measured)
+    assert [pattern for pattern, stop in found.items() if stop is not None] == (["dense*3"] if confirmations else [])
