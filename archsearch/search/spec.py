@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictStr,
     ValidationError,
@@ -24,9 +23,14 @@ from archsearch.layer import MAX_FFN_DIM
 from archsearch.notation import MAX_LAYERS
 from archsearch.numbers import Number, Whole
 from archsearch.recipe import Recipe
+from archsearch.search.ladder.tables import MAX_RUNGS, ClimbedTable, LadderTable, RungTable
+from archsearch.search.tables import MAX_CHOICES, Table, TaskTable
 
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
+
+MAX_LADDER_NAME = 90
+"""Letters of the name of a search with rungs, whose searches are called after it."""
 
 MAX_FILE_BYTES = 2**20
 MAX_TRIALS = 1_000_000
@@ -40,21 +44,9 @@ MAX_WAIT = 366 * 86_400
 MAX_URL = 2_000
 MAX_PERIOD = 16
 """Counting the candidates of a periodic space takes time that doubles with each layer of the period."""
-MAX_CHOICES = 10_000
-"""Mixers of a space, values of one option, ratios, and tasks: far more than anybody searches over."""
 
 Pattern = Literal["free", "periodic", "ratio", "listed"]
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, unknown keys refused.
-
-    The docstring of a table says each of its keys as a line "``key``: text": the reference of the documentation is made
-    of these lines.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneTable(ModelSpec):
@@ -287,19 +279,6 @@ def _choice(key: str, value: Any) -> Any:
     return tuple(_choice(key, part) for part in value) if isinstance(value, list | tuple) else value
 
 
-class TaskTable(Table):
-    """One of the tasks that every candidate is trained and judged on.
-
-    ``name``: a task, as `archsearch plugins` lists them.
-    ``setting``: one of its named difficulties; left out, the task's own default.
-    ``options``: options that differ from the setting's, as a table ``[tasks.options]``.
-    """
-
-    name: str
-    setting: str | None = None
-    options: Mapping[str, Any] = {}
-
-
 class ObjectivesTable(Table):
     """What is traded off, and the context at which costs are taken.
 
@@ -487,6 +466,9 @@ class SearchSpec(Table):
     budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
     search: SearchTable = SearchTable()
     compare: CompareTable | None = None
+    rung: tuple[RungTable, ...] = Field(default=(), max_length=MAX_RUNGS)
+    ladder: LadderTable = LadderTable()
+    climbed: ClimbedTable | None = None
     resources: ResourcesTable = ResourcesTable()
     storage: StorageTable = StorageTable()
 
@@ -521,7 +503,30 @@ class SearchSpec(Table):
                 f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
             )
         self.recipe.for_workers(self.resources.workers)
+        self._check_ladder()
         return self
+
+    def _check_ladder(self) -> None:
+        if not self.rung:
+            if self.ladder != LadderTable():
+                raise SpecError("[ladder] goes with [[rung]]: add a rung, or drop [ladder]")
+            return
+        if self.compare is not None or self.climbed is not None:
+            other = "[compare]" if self.compare is not None else "[climbed]"
+            raise SpecError(f"[[rung]] goes with a search, not with {other}: drop one of them")
+        if self.space.backbone.listed:
+            raise SpecError(
+                "[[rung]] goes with one backbone, whose sizes the rungs give: drop [space.backbone], or the rungs"
+            )
+        if len(self.name) > MAX_LADDER_NAME:
+            raise SpecError(
+                f"name: the searches of the rungs add to it, so that it has at most {MAX_LADDER_NAME} letters"
+            )
+        for index, (below, above) in enumerate(pairwise(self.rung), start=1):
+            if above.keep > below.most:
+                raise SpecError(
+                    f"rung[{index}].keep = {above.keep}, and the rung below has {below.most} at most: lower it"
+                )
 
     @property
     def training(self) -> Recipe:
@@ -553,10 +558,11 @@ class SearchSpec(Table):
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a
         password."""
-        data = self.model_dump(
-            mode="json", exclude={"space", "storage"} | ({"compare"} if self.compare is None else set())
-        )
-        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed else set())
+        absent = {key for key in ("compare", "climbed") if getattr(self, key) is None}
+        if not self.rung:
+            absent |= {"rung", "ladder"}
+        data = self.model_dump(mode="json", exclude={"space", "storage"} | absent)
+        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed or self.rung else set())
         for key in unsaid - self.model.model_fields_set:
             del data["model"][key]
         return {**data, "space": self.space.to_json()}
