@@ -16,6 +16,7 @@ from archsearch.registry import Registry
 from archsearch.search.references import baseline_of, reference_archs
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
+from archsearch.search.speed import is_speed, reference_of, speed_objective
 from archsearch.source import Part
 from archsearch.tasks import Task, resolve_task
 from archsearch.training.teacher_arch import teacher_layer
@@ -117,6 +118,8 @@ class Problem:
     references: tuple[ArchSpec, ...]
     baseline: ArchSpec | None
     judge: Judge
+    timer: ArchSpec | None = None
+    """The reference whose training times the others, where an objective asks for that."""
 
     @classmethod
     def of(cls, spec: SearchSpec, registry: Registry) -> Problem:
@@ -124,8 +127,8 @@ class Problem:
         tasks = _tasks(spec, registry)
         context = spec.objectives.context
         objectives = (
-            *(_objective(name, "maximize", tasks, context) for name in spec.objectives.maximize),
-            *(_objective(name, "minimize", tasks, context) for name in spec.objectives.minimize),
+            *(_objective(name, "maximize", tasks, spec) for name in spec.objectives.maximize),
+            *(_objective(name, "minimize", tasks, spec) for name in spec.objectives.minimize),
         )
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
@@ -152,6 +155,7 @@ class Problem:
             references=references,
             baseline=baseline,
             judge=judge,
+            timer=reference_of(objectives, references),
         )
 
     def parts(self) -> tuple[Part, ...]:
@@ -214,19 +218,22 @@ def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:
     return tasks
 
 
-def _objective(name: str, direction: Direction, tasks: Mapping[str, Task], context: int) -> Objective:
+def _objective(name: str, direction: Direction, tasks: Mapping[str, Task], spec: SearchSpec) -> Objective:
     if name == RECALL:
         if not any(task.recall for task in tasks.values()):
             raise SpecError(f'objectives: "recall" needs a recall task, and {listing(tasks)} measure none')
         _check_direction(name, direction, "maximize")
         return Objective(name=name, direction=direction)
     if name.partition("@")[0] in MEASURES:
-        term = CostTerm.parse(name, context=context)
+        term = CostTerm.parse(name, context=spec.objectives.context)
         return Objective(name=name, direction=direction, unit=term.unit, metric=str(term))
     task, _, metric = name.rpartition(".")
     if task not in tasks:
         known = [RECALL, *MEASURES, *(f"{key}.{tasks[key].metric}" for key in tasks)]
         raise SpecError(f'unknown objective "{name}"{nearest(name, known)}: known are {listing(known)}')
+    if is_speed(metric):
+        _check_direction(name, direction, "minimize")
+        return speed_objective(name, spec.training, tasks[task].seq_len)
     base = metric.partition("@")[0].partition("[")[0]
     if base != tasks[task].metric:
         raise SpecError(
