@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,7 @@ class Ngram(Task):
     }
     default_setting: ClassVar[str] = "bigram"
     recall: ClassVar[bool] = False
+    evaluation_rows: ClassVar[Mapping[Literal["validation", "test"], int]] = {"validation": 128, "test": 256}
 
     options: NgramOptions
 
