@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from archsearch.analysis.objectives import Direction, Objective
+from archsearch.analysis.speed import SHARES
 from archsearch.arch import ArchSpec
 from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
@@ -13,6 +14,7 @@ from archsearch.errors import OptionsError, SpecError, listing, nearest
 from archsearch.exercise import Unexercised, dense_up_to, unexercised_layers
 from archsearch.laws import untrainable
 from archsearch.registry import Registry
+from archsearch.search.evaluators import evaluators_of, metric_of
 from archsearch.search.references import baseline_of, reference_archs
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
@@ -120,15 +122,19 @@ class Problem:
     judge: Judge
     timer: ArchSpec | None = None
     """The reference whose training times the others, where an objective asks for that."""
+    evaluators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of those that are asked about models of a task, by task."""
 
     @classmethod
     def of(cls, spec: SearchSpec, registry: Registry) -> Problem:
         """Raises `SpecError`, `OptionsError`, `UnknownNameError` or `ConflictError` naming the key."""
         tasks = _tasks(spec, registry)
         context = spec.objectives.context
+        evaluators = evaluators_of(spec.metrics, tasks, registry)
+        own = {name: metric_of(found, registry) for name, found in evaluators.items()}
         objectives = (
-            *(_objective(name, "maximize", tasks, spec) for name in spec.objectives.maximize),
-            *(_objective(name, "minimize", tasks, spec) for name in spec.objectives.minimize),
+            *(_objective(name, "maximize", tasks, spec, own) for name in spec.objectives.maximize),
+            *(_objective(name, "minimize", tasks, spec, own) for name in spec.objectives.minimize),
         )
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
@@ -156,14 +162,18 @@ class Problem:
             baseline=baseline,
             judge=judge,
             timer=reference_of(objectives, references),
+            evaluators=evaluators,
         )
 
     def parts(self) -> tuple[Part, ...]:
-        """What computes the results: every mixer and task that the search may use, the teacher's, and the core."""
+        """What computes the results: every mixer, task and evaluator that the search may use, the teacher's, and the
+        core."""
         layers = list(self.space.layers)
         layers += [layer for arch in self.references for layer in arch.layers]
         tasks = sorted({task.name for task in self.tasks.values()})
-        return self.registry.parts(sorted({*mixers_of(layers, self.registry), *self.teacher_mixers}), tasks)
+        mixers = sorted({*mixers_of(layers, self.registry), *self.teacher_mixers})
+        evaluators = sorted({name for names in self.evaluators.values() for name in names})
+        return self.registry.parts(mixers, tasks, evaluators)
 
     @property
     def teacher_mixers(self) -> frozenset[str]:
@@ -218,7 +228,13 @@ def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:
     return tasks
 
 
-def _objective(name: str, direction: Direction, tasks: Mapping[str, Task], spec: SearchSpec) -> Objective:
+def _objective(
+    name: str,
+    direction: Direction,
+    tasks: Mapping[str, Task],
+    spec: SearchSpec,
+    own: Mapping[str, Mapping[str, Direction]],
+) -> Objective:
     if name == RECALL:
         if not any(task.recall for task in tasks.values()):
             raise SpecError(f'objectives: "recall" needs a recall task, and {listing(tasks)} measure none')
@@ -229,16 +245,22 @@ def _objective(name: str, direction: Direction, tasks: Mapping[str, Task], spec:
         return Objective(name=name, direction=direction, unit=term.unit, metric=str(term))
     task, _, metric = name.rpartition(".")
     if task not in tasks:
-        known = [RECALL, *MEASURES, *(f"{key}.{tasks[key].metric}" for key in tasks)]
+        known = [
+            RECALL,
+            *MEASURES,
+            *(f"{key}.{metric}" for key in tasks for metric in (tasks[key].metric, *own.get(key, ()), *SHARES)),
+        ]
         raise SpecError(f'unknown objective "{name}"{nearest(name, known)}: known are {listing(known)}')
     if is_speed(metric):
         _check_direction(name, direction, "minimize")
         return speed_objective(name, spec.training, tasks[task].seq_len)
+    if metric in own.get(task, {}):
+        _check_direction(name, direction, own[task][metric])
+        return Objective(name=name, direction=direction)
     base = metric.partition("@")[0].partition("[")[0]
     if base != tasks[task].metric:
-        raise SpecError(
-            f'objective "{name}": the metric of {task} is {tasks[task].metric}{nearest(base, [tasks[task].metric])}'
-        )
+        known = [tasks[task].metric, *own.get(task, ()), *SHARES]
+        raise SpecError(f'objective "{name}": metrics of {task} are {listing(known)}{nearest(metric, known)}')
     label = metric.partition("[")[0].partition("@")[2]
     if label not in tasks[task].evaluation_labels:
         known = [f"{task}.{base}@{known}" for known in tasks[task].evaluation_labels if known]
