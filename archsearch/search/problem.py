@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from archsearch.analysis.objectives import Direction, Objective
 from archsearch.analysis.speed import SHARES
 from archsearch.arch import ArchSpec
 from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
-from archsearch.errors import OptionsError, SpecError, listing, nearest
+from archsearch.errors import OptionsError, SpecError, foreign_code, listing, nearest
 from archsearch.exercise import Unexercised, dense_up_to, unexercised_layers
 from archsearch.laws import untrainable
 from archsearch.registry import Registry
@@ -266,7 +268,23 @@ def _objective(
         known = [f"{task}.{base}@{known}" for known in tasks[task].evaluation_labels if known]
         raise SpecError(f'objective "{name}": {task} is not evaluated at "{label}": known are {listing(known)}')
     _check_direction(name, direction, tasks[task].direction)
+    if "[" in metric:
+        _check_kind(name, metric, task, tasks[task])
     return Objective(name=name, direction=direction)
+
+
+def _check_kind(name: str, metric: str, key: str, task: Task) -> None:
+    """Refuses a kind of position, "accuracy[2 hops]", that the task's validation has none of."""
+    label = metric.partition("[")[0].partition("@")[2] or metric.partition("]")[2].removeprefix("@")
+    batch = task.evaluation("validation")[label]
+    with foreign_code(f'task "{task.label}"', "metrics"):
+        found = task.metrics(label, batch, nll=np.zeros(batch.targets.shape), predictions=batch.targets)
+    known = [f"{key}.{one}" for one in found if "[" in one]
+    if metric not in found:
+        raise SpecError(
+            f'objective "{name}": {key} has no such kind{nearest(name, known)}: '
+            + (f"known are {listing(known)}" if known else "it tells none apart")
+        )
 
 
 def _check_direction(name: str, direction: str, better: str) -> None:
