@@ -16,6 +16,7 @@ from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
 from archsearch.source import Part
 from archsearch.storage import Store
+from archsearch.tasks import builtin
 
 
 class Probe(Evaluator):
@@ -101,3 +102,28 @@ def test_a_result_without_its_numbers_is_not_taken(tmp_path: Path) -> None:
             keys[label] = [ledger._key(arch, name, task, 0) for name, task in found.tasks.items()]
     assert keys["asked"][0] != keys["plain"][0]
     assert keys["asked"][1] == keys["plain"][1]
+
+
+HOPS = fake_registry()
+HOPS.add(builtin, name="built-in")
+
+
+def test_each_number_of_hops_may_be_an_objective_of_its_own() -> None:
+    names = ["facts.accuracy[1 hop]", "facts.accuracy[2 hops]", "multihop.accuracy[1 hop]"]
+    given = {"tasks": [{"name": "facts"}, {"name": "multihop"}], "objectives": {"maximize": names, "minimize": []}}
+    found = Problem.of(SearchSpec.from_dict(fake_spec(**given)), HOPS)
+    assert [objective.name for objective in found.objectives] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("facts.accuracy[3 hops]", r"facts has no such kind.*known are facts\.accuracy\[1 hop\], facts\.accuracy\[2"),
+        ("state_tracking.accuracy[quarter 9]@2x", r"known are state_tracking\.accuracy\[quarter 3\]@2x"),
+    ],
+)
+def test_a_kind_of_position_that_no_sequence_has_is_refused(name: str, told: str) -> None:
+    task = name.partition(".")[0]
+    given = {"tasks": [{"name": task}], "objectives": {"maximize": [name], "minimize": []}}
+    with pytest.raises(SpecError, match=told):
+        Problem.of(SearchSpec.from_dict(fake_spec(**given)), HOPS)
