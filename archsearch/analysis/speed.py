@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import isfinite
+from statistics import fmean
 from typing import Any
 
+from archsearch.errors import SpecError
 from archsearch.recipe import Recipe
 
 SHARES: Mapping[str, float] = {"tokens_to_half": 0.5, "tokens_to_95": 0.95}
@@ -107,3 +109,69 @@ def all_full(arch: Mapping[str, Any]) -> bool:
     """Whether every layer of a stored architecture is the mixer `REFERENCE`."""
     layers = arch.get("layers") or ()
     return bool(layers) and all(layer.get("mixer") == REFERENCE for layer in layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """How soon the seeds of an architecture reached a target on a task: the mean ``tokens`` of those that did (None for
+    none), how many ``arrived`` of ``seeds``, and the ``budget`` in tokens."""
+
+    tokens: float | None
+    arrived: int
+    seeds: int
+    budget: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+Run = tuple[str, Mapping[str, Any], str, Mapping[str, Any]]
+"""A digest, the stored architecture, the task, and `Measurement.to_json()` of one seed."""
+
+
+def timed(runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, Timed]]:
+    """By digest and task, the metrics of `SHARES` of architectures that were trained beside full attention, each seed
+    timed by full attention's own of that seed.
+
+    Left out is what cannot be told: where full attention was not trained, or has learnt nothing, and where a training
+    has diverged or has looked at validation less than `LEAST_LOOKS` times.
+    """
+    timers = {(task, payload["seed"]): payload for _, arch, task, payload in reversed(runs) if all_full(arch)}
+    found: dict[tuple[str, str], dict[str, Timed]] = {}
+    by_task: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for digest, _, task, payload in runs:
+        by_task.setdefault((digest, task), []).append(payload)
+    for (digest, task), payloads in by_task.items():
+        for metric, share in SHARES.items():
+            told = _timed([(payload, timers.get((task, payload["seed"]))) for payload in payloads], share)
+            if told is not None:
+                found.setdefault((digest, task), {})[metric] = told
+    return found
+
+
+def _timed(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]], share: float) -> Timed | None:
+    speeds = []
+    for payload, timer in pairs:
+        target = None if timer is None or not _looked_often(payload) else target_of(timer, share)
+        speed = None if target is None else speed_of(payload, target)
+        if speed is None:
+            return None
+        speeds.append(speed)
+    arrived = [speed.tokens for speed in speeds if speed.tokens is not None]
+    return Timed(
+        tokens=fmean(arrived) if arrived else None,
+        arrived=len(arrived),
+        seeds=len(speeds),
+        budget=max(speed.budget for speed in speeds),
+    )
+
+
+def _looked_often(payload: Mapping[str, Any]) -> bool:
+    if not (payload.get("recipe") and payload.get("seq_len") and payload.get("curve")):
+        return False
+    try:
+        recipe = Recipe.read(payload["recipe"])
+        return -(-recipe.steps_for(payload["seq_len"]) // recipe.eval_every) >= LEAST_LOOKS
+    except SpecError:  # a recipe of another version, whose budget is not known here
+        return False
