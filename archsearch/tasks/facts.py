@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from archsearch.tasks.base import MAX_LENGTH, MAX_WORDS, Task, TaskOptions, at_label, share, share_by
+from archsearch.tasks.base import MAX_LENGTH, MAX_WORDS, Task, TaskOptions, share_by
 from archsearch.tasks.batch import IGNORE, Batch
 from archsearch.tasks.sampling import Ints, distinct, shuffled
 from archsearch.tasks.splits import Split
@@ -63,13 +63,13 @@ class Facts(Task):
     """Facts ``entity relation entity`` in random order, then questions ``? entity relation relation ...``: at each
     relation of a question the model must predict the entity that the relations so far lead to.
 
-    ``accuracy`` is that of questions of all ``hops``; shorter ones are asked on the way, as they teach, and each number
-    of hops is a metric of its own, ``accuracy[1 hop]``, ``accuracy[2 hops]`` and so on. A relation is a permutation of
-    the entities of the sequence, so that every entity is as often an answer as any other and a question's last
-    relation alone leaves all of them. Unlike in `multihop`, where an assignment comes after the one that it refers to,
-    the facts of a question lie in any order, and every entity has several. After the two-hop in-context reasoning of
-    Guo et al. 2025, arXiv 2502.13913, and the compositions of Press et al. 2023, arXiv 2210.03350. Tokens: a mark
-    before a question, relations, entities.
+    Each number of hops is a metric of its own, ``accuracy[1 hop]``, ``accuracy[2 hops]`` and so on, which may be
+    objectives; ``accuracy`` is over all of them, as two layers learn one hop long before they learn two. A relation is
+    a permutation of the entities of the sequence, so that every entity is as often an answer as any other and a
+    question's last relation alone leaves all of them. Unlike in `multihop`, where an assignment comes after the one
+    that it refers to, the facts of a question lie in any order, and every entity has several. After the two-hop
+    in-context reasoning of Guo et al. 2025, arXiv 2502.13913, and the compositions of Press et al. 2023, arXiv
+    2210.03350. Tokens: a mark before a question, relations, entities.
     """
 
     name: ClassVar[str] = "facts"
@@ -130,15 +130,11 @@ class Facts(Task):
             targets[..., 2 + hop] = names[rows, at]
         return tokens.reshape(count, -1), targets.reshape(count, -1)
 
-    def metrics(
-        self, label: str, batch: Batch, *, nll: NDArray[np.floating[Any]], predictions: NDArray[np.int64]
-    ) -> dict[str, float]:
-        """``accuracy`` of the questions of all the hops, and ``accuracy[1 hop]``, ``accuracy[2 hops]`` ... ."""
+    def breakdown(self, batch: Batch, predictions: NDArray[np.int64]) -> dict[str, float]:
+        """``accuracy[1 hop]``, ``accuracy[2 hops]`` and so on."""
         hops = self.hops_of(batch)
         kinds = {f"{hop} hop{'s' * (hop > 1)}": hops == hop for hop in range(1, self.options.hops + 1)}
-        found = {"accuracy": share(batch, predictions, hops == self.options.hops)}
-        found |= share_by(batch, predictions, kinds)
-        return {at_label(name, label): value for name, value in found.items()}
+        return share_by(batch, predictions, kinds)
 
     def hops_of(self, batch: Batch) -> Ints:
         """How many facts lead to the answer at each scored position, 0 elsewhere: [B, T]."""

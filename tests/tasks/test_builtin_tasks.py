@@ -28,10 +28,6 @@ class TestFacts(TaskConformance):
     task = Facts
     cases: ClassVar = {"wide": {"entities": 3, "relations": 5, "hops": 4, "questions": 2}}
 
-    def answers(self, task: Any, batch: Batch) -> int:
-        """Only questions of all the hops are in the metric."""
-        return int(batch.scored.sum()) // int(task.options.hops)
-
     def guesses(self, task: Any, batch: Batch, rng: np.random.Generator) -> NDArray[np.int64]:
         """Any name."""
         return rng.integers(1 + task.options.relations, task.vocab_size, size=batch.targets.shape)
