@@ -77,7 +77,7 @@ class Facts(Task):
     options_type: ClassVar[type[TaskOptions]] = FactsOptions
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "hop1": {"hops": 1, "questions": 12},
-        "hop2": {},
+        "hop2": {"entities": 4, "names": 8},
         "hop3": {"hops": 3, "relations": 3},
     }
     default_setting: ClassVar[str] = "hop2"
