@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from archsearch import load_registry, open_store, run
+from archsearch import load_registry, open_store
 from archsearch.search import Problem, SearchSpec
 
 FILE = Path(__file__).parents[2] / "examples" / "own_metric.py"
@@ -25,17 +27,17 @@ def test_its_search_can_be_posed() -> None:
 @pytest.mark.door
 @pytest.mark.timeout(900)
 def test_it_runs_as_it_stands(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'own.db'}"
-    outcome = run(NAMES["SPEC"], plugins=[NAMES["Induction"]()], storage=url)
-    assert outcome.state == "complete"
-    with open_store(url) as store:
+    done = subprocess.run([sys.executable, str(FILE)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("complete")
+    with open_store(f"sqlite:///{tmp_path / 'own-metric.db'}") as store:
         search = store.search("own-metric")
         trials = [store.trial(trial.id) for trial in store.trials(search.id)]
         frame = store.metrics_frame(search.id)
     assert {trial.kind for trial in trials} == {"reference", "search", "confirm"}
-    done = [trial for trial in trials if trial.state == "complete"]
+    complete = [trial for trial in trials if trial.state == "complete"]
     for name in ("mqar.induction", "mqar.tokens_to_half"):
         for split in ("validation", "test"):
             rows = frame[(frame["name"] == name) & (frame["split"] == split)]
-            assert set(rows["trial"]) == {trial.id for trial in done}, f"{name} on {split}"
-    assert all("evaluator:induction" in one.payload["versions"] for trial in done for one in trial.measurements)
+            assert set(rows["trial"]) == {trial.id for trial in complete}, f"{name} on {split}"
+    assert all("evaluator:induction" in one.payload["versions"] for trial in complete for one in trial.measurements)
