@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Assignment:
     ``runs`` are (task, seed) with tasks by the search's names for them; ``parts`` are (name, version, digest) of the
     mixers and tasks that the search uses and of the core, ``installed`` (name, version) of all the driver's plugins,
     ``plugins`` those that no distribution installs, pickled; ``impl`` is the driver's ``ARCHSEARCH_IMPL``, so that the
-    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL.
+    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL; ``evaluators`` are names by task.
     """
 
     trial: int
@@ -53,6 +53,7 @@ class Assignment:
     plugins: str
     impl: str
     checkpoints: str
+    evaluators: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def to_config(self) -> dict[str, Any]:
         """As Tune's config: one string, so that Tune neither flattens nor samples it."""
@@ -198,6 +199,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             registry=self._registry,
             checkpoint=f"{folder}/{self._assignment.trial}-{digest_of([name, seed])}.pt",
             group=self._group,
+            evaluators=self._assignment.evaluators.get(name, ()),
         )
 
     def _task(self, name: str) -> Task:
@@ -255,12 +257,11 @@ def _same(driver: tuple[str, str], worker: tuple[str, str]) -> bool:
 
 
 def _part_here(registry: Registry, name: str) -> tuple[str, str]:
-    kind, _, named = name.partition(":")
     try:
-        parts = registry.parts([named] if kind == "mixer" else [], [named] if kind == "task" else [])
+        parts = registry.parts_named([name])
     except ArchsearchError as error:
         return "none of it", f"({error})"
-    return next(((part.version, part.digest) for part in parts if part.name == name), ("none of it", ""))
+    return next(((part.version, part.digest) for part in parts), ("none of it", ""))
 
 
 def difference_of_unused(registry: Registry, driver: Sequence[tuple[str, str]]) -> str:

@@ -294,6 +294,7 @@ class Drive:
             plugins=self._plugins,
             impl=os.environ.get(IMPL_VARIABLE) or "auto",
             checkpoints=self._checkpoints,
+            evaluators=self._problem.evaluators,
         )
 
     def placed(self, trial: int, place: Place) -> None:

@@ -279,13 +279,26 @@ def _choice(key: str, value: Any) -> Any:
     return tuple(_choice(key, part) for part in value) if isinstance(value, list | tuple) else value
 
 
+class MetricsTable(Table):
+    """An evaluator of a plugin, whose metrics are measured of every trained model and may be objectives.
+
+    ``name``: an evaluator, as `archsearch plugins` lists them.
+    ``tasks``: tasks, as objectives name them, whose models it is asked about; left out, all.
+    """
+
+    name: str
+    tasks: tuple[StrictStr, ...] = Field(default=(), max_length=MAX_CHOICES)
+
+
 class ObjectivesTable(Table):
     """What is traded off, and the context at which costs are taken.
 
     ``maximize``: objectives of which more is better: "recall", the minimum over the recall tasks; "mqar.accuracy", one
-    metric of one task ("mqar:capacity.accuracy" where the search has two settings of it); or a cost.
+    metric of one task ("mqar:capacity.accuracy" where the search has two settings of it), an evaluator's among them; or
+    a cost.
     ``minimize``: objectives of which less is better, as a rule costs: "state_bytes", at another context
-    "state_bytes@131072".
+    "state_bytes@131072". "mqar.tokens_to_half" and "mqar.tokens_to_95" are the tokens that a training reads until its
+    primary metric has half, or 95%, of what full attention gains.
     ``context``: tokens at which costs are taken that name no context; text such as "128Ki" is read too.
     """
 
@@ -461,6 +474,7 @@ class SearchSpec(Table):
     model: BackboneTable
     space: SpaceTable
     tasks: tuple[TaskTable, ...] = Field(min_length=1, max_length=MAX_CHOICES)
+    metrics: tuple[MetricsTable, ...] = Field(default=(), max_length=MAX_CHOICES)
     recipe: Recipe = Recipe()
     objectives: ObjectivesTable
     budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
@@ -558,7 +572,7 @@ class SearchSpec(Table):
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a
         password."""
-        absent = {key for key in ("compare", "climbed") if getattr(self, key) is None}
+        absent = {key for key in ("compare", "climbed", "metrics") if not getattr(self, key)}
         if not self.rung:
             absent |= {"rung", "ladder"}
         data = self.model_dump(mode="json", exclude={"space", "storage"} | absent)
