@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"hookspecs", "notation", "attention_cost", "version1"},
     {"arch", "measured"},
     {"source"},
-    {"registration", "figures"},
+    {"registration", "figures", "evaluator"},
     {"composition", "composite"},
     {"costs", "registry", "exercise", "laws", "recipe"},
     {"measurement"},
@@ -84,6 +84,10 @@ TYPES_ABOVE: Mapping[tuple[str, str], str] = {
     ("archsearch.layer", "archsearch.mixer"): "a name resolves to a plugin",
     ("archsearch.mixer", "archsearch.model"): "build() gives a Mixer",
     ("archsearch.version1", "archsearch.model"): "build() gives a Mixer",
+    **{
+        ("archsearch.evaluator", f"archsearch.{room}"): "an evaluator is given a trained model and its task"
+        for room in ("model", "tasks")
+    },
     **{
         (f"archsearch.{module}", "archsearch.bench.op"): "ops that are measured come in by a hook"
         for module in ("hookspecs", "measured", "version1")

@@ -14,6 +14,7 @@ import typer
 from archsearch.cli import (
     add,
     bench,
+    bench_stopping,
     check,
     compare,
     cost,
@@ -68,6 +69,7 @@ for module in (
     kernels,
     new_plugin,
     bench,
+    bench_stopping,
     report,
     database,
     edit,

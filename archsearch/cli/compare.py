@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from archsearch.analysis.comparison import Compared, Comparison, Score
+    from archsearch.analysis.speed import Timed
     from archsearch.search import Problem, SearchOutcome
     from archsearch.storage import Store
+
+
+_TIMED = {"tokens_to_half": ">to half", "tokens_to_95": ">to 95%"}
+"""Columns by metric of speed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -137,11 +142,13 @@ def _table(found: Comparison, task: str) -> Any:
     rows = [row for row in found.rows if task in row.scores]
     rows.sort(key=lambda row: (not isfinite(row.scores[task].mean), sign * row.scores[task].mean))
     costs = list(dict.fromkeys(name for row in rows for name in row.costs))
-    columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", ">rate", *(f">{cost}" for cost in costs), ""]
-    return table(columns, (_cells(row, task, costs, found) for row in rows), title=f"{task}, on test")
+    timed = any(task in row.speeds for row in rows)
+    columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", *(_TIMED.values() if timed else ())]
+    columns += [">rate", *(f">{cost}" for cost in costs), ""]
+    return table(columns, (_cells(row, task, costs, found, timed) for row in rows), title=f"{task}, on test")
 
 
-def _cells(row: Compared, task: str, costs: list[str], found: Comparison) -> list[str]:
+def _cells(row: Compared, task: str, costs: list[str], found: Comparison, timed: bool) -> list[str]:
     from archsearch.costs import CostTerm
     from archsearch.units import format_quantity
 
@@ -156,10 +163,23 @@ def _cells(row: Compared, task: str, costs: list[str], found: Comparison) -> lis
         _plus_minus(score),
         str(len(score.values)),
         *(("baseline", "") if row is found.baseline else _difference(score)),
+        *([_soon(row.speeds.get(task, {}).get(metric)) for metric in _TIMED] if timed else []),
         rate,
         *shown,
         "; ".join(_notes(score)),
     ]
+
+
+def _soon(found: Timed | None) -> str:
+    """How soon a target was reached, in tokens: of how many seeds where not of all."""
+    from archsearch.analysis.objectives import format_tokens
+
+    if found is None:
+        return ""
+    if found.tokens is None:
+        return format_tokens(2 * found.budget, found.budget)
+    text = format_tokens(found.tokens, found.budget)
+    return text if found.arrived == found.seeds else f"{text} ({found.arrived} of {found.seeds} seeds)"
 
 
 def _plus_minus(score: Score) -> str:
@@ -205,6 +225,11 @@ def remarks(found: Comparison) -> Iterator[str]:
     for row in stopped:
         where = next(task for task, score in row.scores.items() if score.diverged)
         yield f"{row.pattern} was given up where a seed diverged on {where}: it may lack later runs on every task"
+    if any(row.speeds for row in found.rows):
+        yield (
+            "to half and to 95% are the tokens until validation first has so much of what full attention gains in all, "
+            "with the same seed; between two looks the way is a straight line"
+        )
     ends = {score.rates.at_end for score in scores} - {""}
     if ends:
         yield (
