@@ -95,7 +95,7 @@ class Ledger:
         diverged = False
         for seed in seeds:
             for name, task in self._problem.tasks.items():
-                found = self._store.find_measurement(self._key(arch, task, seed))
+                found = self._store.find_measurement(self._key(arch, name, task, seed))
                 if found is None:
                     missing.append(Run(name, seed))
                 else:
@@ -191,8 +191,8 @@ class Ledger:
         """Sets a trial's state and reason."""
         self._store.set_trial_state(trial, state, reason)
 
-    def _key(self, arch: ArchSpec, task: Task, seed: int) -> str:
-        recipe = self._problem.spec.training
+    def _key(self, arch: ArchSpec, name: str, task: Task, seed: int) -> str:
+        recipe = self._problem.recipe_of(arch, name)
         form = form_of(self._device, of_arch(self._proven, arch, self._registry))
         return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=form)
 
