@@ -15,7 +15,7 @@ from archsearch.analysis.differences import (
     exact_difference,
     holm,
     paired_difference,
-    paired_noise,
+    noise_of_differences,
     seed_noise,
 )
 
