@@ -30,10 +30,10 @@ class Compared:
 
     trial: int
     pattern: str
-    asked: str
     digest: str
     costs: Mapping[str, float]
     scores: Mapping[str, Score]
+    asked: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,23 +58,22 @@ def rates_of(payloads: Sequence[Mapping[str, Any]], metric: str, direction: str,
 def _learned(best: Sequence[float], others: Sequence[Sequence[float]], rates: int) -> bool:
     """Whether the best rate's mean gain over chance is larger than noise makes that of the best of so many rates.
 
-    Were nothing learnt, every run would scatter about chance alike, so that three spreads tell the noise: that of the
-    best rate's seeds, that of the other rates' runs about chance, and that of all runs about their mean. What was
-    learnt widens some of them and leaves one: so the least is taken, by Student's t, corrected for rates and spreads.
-    One that is zero says nothing beside others, as two equal numbers may; runs of other rates that are at chance to
-    the digit, or no spread at all, leave nothing that could have made the gain.
+    Were nothing learnt, every run would scatter about chance alike, so that several spreads tell the noise: that of the
+    best rate's seeds, that of all runs about their mean, and that of each other rate's runs about chance. What was
+    learnt, and what went astray, widens some of them and leaves one: so the least is taken, by Student's t, corrected
+    for rates and spreads. One that is zero says nothing, as two equal numbers may; but where the seeds of another rate
+    are at chance to the digit, or no run differs from another, nothing could have made the gain.
     """
     from scipy.special import stdtr
 
-    gain, rest = fmean(best), [value for values in others for value in values]
+    gain = fmean(best)
     if gain <= 0:
         return False
-    runs = [*best, *rest]
+    runs = [*best, *(value for values in others for value in values)]
     spreads = [(stdev(values), len(values) - 1) for values in (best, runs) if len(values) > 1]
-    if rest:
-        spreads.append((sqrt(fmean(value * value for value in rest)), len(rest)))
-        if not spreads[-1][0]:
-            return True
+    spreads += [(sqrt(fmean(value * value for value in values)), len(values)) for values in others]
     known = [(spread, freedom) for spread, freedom in spreads if spread]
-    level = LEVEL / (rates * max(1, len(known)))
-    return not known or any(stdtr(freedom, -gain * sqrt(len(best)) / spread) < level for spread, freedom in known)
+    if not known or any(len(values) > 1 and not any(values) for values in others):
+        return True
+    level = LEVEL / (rates * len(known))
+    return any(stdtr(freedom, -gain * sqrt(len(best)) / spread) < level for spread, freedom in known)

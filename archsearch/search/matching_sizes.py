@@ -131,7 +131,8 @@ def nearest_size(arch: ArchSpec, kind: Kind, name: str, share: float, reads: Sta
     """The value of an option by which a layer reads closest to `share` bytes, None where no value can stand.
 
     From the value that it has, it is doubled and halved until two values enclose `share`, between which the middle is
-    taken until they are neighbours: exact where the read grows with the option, as a rule close where it does not.
+    taken until they are neighbours; then steps of one are taken while they come closer. Exact where the read grows with
+    the option, as a rule close where it does not.
     """
     least, most = _bounds(kind.layer, name)
     most = max(min(most, 4 * reads.context), getattr(kind.layer.options, name))  # nothing reads tokens that are not
@@ -151,8 +152,17 @@ def nearest_size(arch: ArchSpec, kind: Kind, name: str, share: float, reads: Sta
                 _close_in(last, found, share, at)
                 break
             last = found or last
-    stand = [one for one in tried.values() if one is not None]
-    return min(stand, key=lambda one: (abs(one.read - share), one.value), default=None)
+    best = None
+    for _ in range(NEIGHBOURS):
+        stand = [one for one in tried.values() if one is not None]
+        best = min(stand, key=lambda one: (abs(one.read - share), one.value), default=None)
+        near = [] if best is None else [best.value - 1, best.value + 1]
+        untried = [value for value in near if least <= value <= most and value not in tried]
+        if not untried:
+            break
+        for value in untried:
+            at(value)
+    return best
 
 
 def _doubled(start: int, most: int) -> Iterator[int]:

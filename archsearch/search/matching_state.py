@@ -13,13 +13,11 @@ STATE_TOLERANCE = 0.05
 
 def match_state(arch: ArchSpec, written: Sequence[frozenset[str]], target: float, reads: StateReads) -> ArchSpec:
     """The architecture with sizes by which it reads `target` bytes, as nearly as they allow, which may be far: the
-    caller looks. One within `STATE_TOLERANCE` stays as it is.
+    caller looks.
 
     Every layer that has such a size gets an equal share of what the layers that have none leave over. One whose sizes
     are coarse may miss its share, which those after it make up for.
     """
-    if abs(reads.of(arch) - target) <= STATE_TOLERANCE * target:
-        return arch
     sizes = {kind: sizes_of(arch, kind, reads) for kind in kinds_of(arch, written)}
     free = [kind for kind, names in sizes.items() if names]
     for number, kind in enumerate(free):
@@ -27,7 +25,7 @@ def match_state(arch: ArchSpec, written: Sequence[frozenset[str]], target: float
         others = reads.of(arch) - sum(reads.at(arch, one) * len(one.places) for one in later)
         share = (target - others) / sum(len(one.places) for one in later)
         best = _best_size(arch, kind, sizes[kind], max(0.0, share), reads)
-        if best is not None:
+        if best is not None and abs(best.read - share) < abs(reads.at(arch, kind) - share):
             arch = with_layer(arch, kind, best.layer)
     return arch
 

@@ -16,14 +16,14 @@ PARAMS_TOLERANCE = 0.01
 
 def match_params(arch: ArchSpec, written: Sequence[bool], target: float, costs: CostModel) -> ArchSpec:
     """The architecture with one width of channel mixer in every layer whose pattern wrote none (``written``), by which
-    its parameters are as near to `target` as whole widths allow; one within `PARAMS_TOLERANCE` stays as it is.
+    its parameters are as near to `target` as whole widths allow.
 
     A mixture of experts shares a width out among the experts of a token, so that only its multiples are taken. The
     parameters of every expert count. Raises `SpecError` where there is no channel mixer whose width could give way, or
     its width would be below the least.
     """
     has = _params(arch, costs)
-    if abs(has - target) <= PARAMS_TOLERANCE * target:
+    if has == target:
         return arch
     if arch.model.channel_mixer == "none":
         raise SpecError(
