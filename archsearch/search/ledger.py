@@ -223,7 +223,7 @@ class Ledger:
         self._store.set_trial_state(trial, state, reason)
 
     def _key(self, arch: ArchSpec, name: str, task: Task, seed: int) -> str:
-        recipe = self._problem.spec.training
+        recipe = self._problem.recipe_of(arch, name)
         form = form_of(self._device, of_arch(self._proven, arch, self._registry))
         evaluators = self._problem.evaluators.get(name, ())
         return measurement_key(

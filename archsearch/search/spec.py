@@ -47,6 +47,7 @@ MAX_PERIOD = 16
 
 Pattern = Literal["free", "periodic", "ratio", "listed"]
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
+Match = Literal["tokens", "train_flops", "params", "state_read"]
 
 
 class BackboneTable(ModelSpec):
@@ -447,9 +448,14 @@ class CompareTable(Table):
     Candidates are then not confirmed unless ``search.confirm_seeds`` says so, as ``recipe.seeds`` are trained of all.
 
     ``baseline``: the one that the others are held against; left out, the first of ``space.architectures``.
+    ``match``: what the others are given as much of as the baseline has: "tokens" of training, which the recipe says;
+    "train_flops": each is trained for the steps that take as many FLOPs; "params": each has the width of channel mixer
+    that makes the parameters equal; "state_read": an option that sizes the state, as a window or a key width, is chosen
+    so that one decoded token reads as many bytes of state at ``objectives.context``. What a pattern writes out stays.
     """
 
     baseline: StrictStr | None = None
+    match: Match = "tokens"
 
 
 class StorageTable(Table):
