@@ -32,6 +32,7 @@ from archsearch.cli import (
     run,
     show,
     survey,
+    sweep,
 )
 from archsearch.cli.logs import Remarks
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
@@ -58,6 +59,7 @@ for module in (
     survey,
     pareto,
     compare,
+    sweep,
     show,
     cost,
     evaluate,
