@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +138,9 @@ def read_sweep(store: Store, name: str, registry: Registry) -> Sweep:
     points: list[SweepPoint] = []
     waiting: list[tuple[str, str, str]] = []
     for search in searches:
-        for trial in store.trials(search.id):
-            if trial.kind == "confirm" or trial.state == "superseded":
-                continue
+        trials = [one for one in store.trials(search.id) if one.kind != "confirm" and one.state != "superseded"]
+        waiting += _not_begun(search, {trial.pattern for trial in trials})
+        for trial in trials:
             if trial.state in ("complete", "diverged"):
                 points += _points(store.trial(trial.id), search.name, context, model, registry)
             else:
@@ -158,6 +158,16 @@ def read_sweep(store: Store, name: str, registry: Registry) -> Sweep:
 def _other_widths(store: Store, name: str) -> list[SearchRecord]:
     other = re.compile(re.escape(name) + r"-d[0-9]+")
     return [search for search in store.searches() if other.fullmatch(search.name)]
+
+
+def _not_begun(search: SearchRecord, begun: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """The architectures of a list that have no trial, as where the sweep was stopped before them."""
+    space, model = search.spec.get("space"), search.spec.get("model")
+    listed = space.get("architectures") if isinstance(space, Mapping) else None
+    depth = model.get("n_layers") if isinstance(model, Mapping) else None
+    for text in listed if isinstance(listed, list | tuple) else ():
+        if not {text, f"{text}*{depth}"} & set(begun):
+            yield str(text), "not begun", ""
 
 
 def _context(search: SearchRecord) -> int:

@@ -176,8 +176,8 @@ class _Output:
     picture: str | None
     against: str
 
-    def show(self, store: Store, name: str, out: Console, **more: Any) -> None:
-        """Writes the files, then the tables and charts, or JSON with `more`."""
+    def show(self, store: Store, name: str, out: Console, ended: Mapping[str, Any] | None = None) -> None:
+        """Writes the files, then the tables and charts, or JSON, in which is how the search has ended."""
         from archsearch.analysis.sweep import measured, read_sweep
         from archsearch.cli.sweep_tables import print_sweep
         from archsearch.registry import load_registry
@@ -185,7 +185,7 @@ class _Output:
         found = measured(read_sweep(store, name, load_registry()))
         written = list(self._write(found))
         if self.json:
-            print_json({**more, **found.to_json()}, QuietOutlet() if more else None)
+            print_json({**(ended or {}), **found.to_json()}, None if ended is None else QuietOutlet())
             return
         print_sweep(found, self.against, out)
         for path in written:
@@ -219,7 +219,7 @@ class _Finish:
             return
         ended = {**asdict(outcome), "database": store.url}
         try:
-            self.output.show(store, self.name, quiet_console(), **(ended if self.output.json else {}))
+            self.output.show(store, self.name, quiet_console(), ended)
         except SpecError as error:  # as where it was stopped before anything was measured: how it ended is told
             if self.output.json:
                 print_json({**ended, "points": [], "not_drawn": str(error)}, QuietOutlet())

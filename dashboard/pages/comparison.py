@@ -73,6 +73,9 @@ def page() -> None:
     if isinstance(first, str):
         st.info(plain(f"Nothing can be compared yet: {first}."))
         return
+    if not first.tasks:
+        st.info("None of the measurements of this search can be read, so that nothing can be compared.")
+        return
     part(_drawn, REFRESH_SECONDS if state_of(search) == "running" else None)(search, first)
 
 
@@ -80,7 +83,7 @@ def _drawn(search: SearchRecord, first: Comparison) -> None:
     left, right = st.columns(2)
     with left:
         found = _held_against(search, first)
-    if found is None:
+    if found is None or not found.tasks:
         return
     with right:
         task = _task(found)
@@ -126,11 +129,7 @@ def _task(found: Comparison) -> str:
 
 
 def _differences(found: Comparison, task: str, families: dict[str, str], flat: frozenset[str]) -> None:
-    rows = ordered(found, task)
-    if not rows:
-        st.info("None of these architectures has a measurement on this task that can be read.")
-        return
-    score = rows[0].scores[task]
+    score = ordered(found, task)[0].scores[task]
     frame = comparison_table(found, task, families, flat)
     if frame["difference"].notna().any():
         st.plotly_chart(
