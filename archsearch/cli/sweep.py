@@ -25,6 +25,37 @@ if TYPE_CHECKING:
     from archsearch.storage import Store
 
 
+PICTURES = (".svg", ".png", ".pdf")
+
+TargetArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SPEC|NAME]", help="Spec file whose backbone, tasks and recipe are taken, or the name of a sweep."
+    ),
+]
+MixersOption = Annotated[
+    str | None,
+    typer.Option("--mixers", metavar="LIST", help='As "full,kda,moba(top_k=2)"; else space.mixers of SPEC.'),
+]
+PairsOption = Annotated[
+    str | None,
+    typer.Option("--pairs", metavar="LIST", help='Numbers of pairs, as "4,8,16"; else the tasks of SPEC.'),
+]
+SizesOption = Annotated[
+    int | None, typer.Option("--sizes", metavar="N", help="Sizes of each mixer's state where SPEC lists none (3).")
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option("--minutes", metavar="M", help="End in order after so many minutes; --resume goes on."),
+]
+PictureOption = Annotated[
+    str | None, typer.Option("--picture", metavar="FILE", help="Draw the curves, as .svg, .png or .pdf.")
+]
+AgainstOption = Annotated[
+    str | None, typer.Option("--against", metavar="COST", help="Across: state_bytes, or decode_read_bytes.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     sweep = typer.Typer(help="Sweeps: each mixer over sizes of its state and difficulties of a task.")
@@ -33,36 +64,16 @@ def register(app: typer.Typer) -> None:
 
 
 def recall(
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[SPEC|NAME]", help="Spec file whose backbone, tasks and recipe are taken, or the name of a sweep."
-        ),
-    ] = None,
-    mixers: Annotated[
-        str | None,
-        typer.Option("--mixers", metavar="LIST", help='As "full,kda,moba(top_k=2)"; else space.mixers of SPEC.'),
-    ] = None,
-    pairs: Annotated[
-        str | None,
-        typer.Option("--pairs", metavar="LIST", help='Numbers of pairs, as "4,8,16"; else the tasks of SPEC.'),
-    ] = None,
-    sizes: Annotated[
-        int | None, typer.Option("--sizes", metavar="N", help="Sizes of each mixer's state where SPEC lists none (3).")
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option("--minutes", metavar="M", help="End in order after so many minutes; --resume goes on."),
-    ] = None,
+    target: TargetArgument = None,
+    mixers: MixersOption = None,
+    pairs: PairsOption = None,
+    sizes: SizesOption = None,
+    minutes: MinutesOption = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be trained, and train nothing.")] = False,
     go_on: Annotated[bool, typer.Option("--resume", help="Go on with the sweep of that name.")] = False,
     csv: Annotated[str | None, typer.Option("--csv", metavar="FILE", help="Write every point as CSV.")] = None,
-    picture: Annotated[
-        str | None, typer.Option("--picture", metavar="FILE", help="Draw the curves, as .svg, .png or .pdf.")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option("--against", metavar="COST", help="Across: state_bytes, or decode_read_bytes.")
-    ] = None,
+    picture: PictureOption = None,
+    against: AgainstOption = None,
     storage: StorageOption = None,
     address: AddressOption = None,
     metrics: MetricsOption = None,
@@ -76,7 +87,7 @@ def recall(
     """
     from archsearch.storage import Store, storage_url
 
-    output = _Output(json=json, csv=csv, picture=picture, against=_cost(against))
+    output = _Output(json=json, csv=csv, picture=_drawable(picture), against=_cost(against))
     if target is not None and not target.endswith(".toml"):
         _refuse_training(target, {"--mixers": mixers, "--pairs": pairs, "--sizes": sizes, "--minutes": minutes})
         with Store.open(storage_url(storage), read_only=True) as store:
@@ -113,6 +124,15 @@ def _refuse_training(name: str, given: Mapping[str, object]) -> None:
             raise SpecError(
                 f'"{name}" is the name of a sweep, which is shown: {option} is for trainings: give a spec, a .toml file'
             )
+
+
+def _drawable(picture: str | None) -> str | None:
+    """Refused before anything is trained where nobody could draw it."""
+    from archsearch.errors import SpecError, listing
+
+    if picture is not None and not picture.endswith(PICTURES):
+        raise SpecError(f"--picture {picture}: its name must end with {listing(PICTURES)}, as recall.svg")
+    return picture
 
 
 def _cost(given: str | None) -> str:

@@ -82,6 +82,7 @@ def test_a_plan_trains_nothing(run: Run) -> None:
 REFUSED = {
     "pairs": (["--pairs", "4,x"], '--pairs: "x" is no whole number above 0'),
     "minutes": (["--minutes", "0"], "--minutes 0: give a number of minutes above 0"),
+    "picture": (["--picture", "curves.doc"], "--picture curves.doc: its name must end with"),
     "against": (["swept", "--against", "state"], "--against state"),
     "name": (["swept", "--mixers", "full"], '"swept" is the name of a sweep, which is shown'),
     "mixer": (["--mixers", "sofmax", "--plan"], 'unknown mixer "sofmax"'),
@@ -98,11 +99,11 @@ def test_what_cannot_be_swept_is_one_sentence(case: tuple[list[str], str], run: 
 
 
 @pytest.mark.slow
-def test_a_picture_of_no_known_format_and_an_unknown_sweep_are_refused(run: Run, url: str, registry: Registry) -> None:
+def test_a_picture_in_no_folder_and_an_unknown_sweep_are_refused(run: Run, url: str, registry: Registry) -> None:
     fill(url, registry)
     assert 'no search "none"' in str(run("sweep", "recall", "none").exception)
-    refused = run("sweep", "recall", "swept", "--picture", "curves.doc")
-    assert "cannot write the picture curves.doc" in str(refused.exception)
+    refused = run("sweep", "recall", "swept", "--picture", "nowhere/curves.svg")
+    assert "cannot write the picture nowhere/curves.svg" in str(refused.exception)
 
 
 @pytest.mark.parametrize("flags", [[], pytest.param(["--json"], marks=pytest.mark.slow)])
