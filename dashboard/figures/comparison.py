@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from math import isnan
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -83,7 +85,7 @@ def _reach(ends: pd.Series, means: list[float], sign: int) -> list[float]:
     ]
 
 
-def _hover(row: dict[str, object], metric: str) -> str:
+def _hover(row: Mapping[Hashable, Any], metric: str) -> str:
     lines = [escaped(row["architecture"]), f"{escaped(metric)} {_number(row['score'])} ± {_number(row['error'])}"]
     if row["verdict"] != BASELINE:
         lines.append(

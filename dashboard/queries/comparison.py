@@ -99,7 +99,7 @@ def told(table: pd.DataFrame) -> pd.DataFrame:
         for low, high in zip(table["low"], table["high"], strict=True)
     ]
     shown = table.drop(columns=["low", "high"])
-    shown.insert(shown.columns.get_loc("verdict"), "interval", bounds)
+    shown.insert(list(shown.columns).index("verdict"), "interval", bounds)
     return shown
 
 

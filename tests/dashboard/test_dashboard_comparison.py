@@ -190,3 +190,10 @@ def test_a_baseline_that_cannot_be_read_is_told(empty_url: str) -> None:
         with pytest.raises(ArchsearchError):
             held(store)
     assert "Nothing can be compared yet" in texts(well(open_page("comparison", search="listed")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", ["9" * 400, "a\0b", "<b>$x$", "\u202eabc\x1b[2J", ["1", "2"]])
+def test_any_value_of_every_key(url: str, typed: str | list[str]) -> None:
+    app = well(open_page("comparison", search="quick", baseline=typed, task=typed, across=typed))
+    assert not {"baseline", "task", "across"} & set(app.query_params)
