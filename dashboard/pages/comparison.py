@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import streamlit as st
 
 from archsearch.analysis.comparison import Comparison
@@ -39,7 +40,7 @@ MOST = 200
 
 REFRESH_SECONDS = 5
 _COLUMNS = {
-    "architecture": st.column_config.TextColumn(width=225),
+    "architecture": st.column_config.TextColumn(width=190),
     "family": st.column_config.TextColumn(width=62),
     "score": st.column_config.NumberColumn(format="%.4f", width=62, help="Mean over seeds on test"),
     "error": st.column_config.NumberColumn("±", format="%.4f", width=62, help="Standard error over seeds"),
@@ -138,13 +139,25 @@ def _differences(found: Comparison, task: str, families: dict[str, str], flat: f
             alt="Each architecture's difference from the baseline as a mark with its 95% interval, the best above",
         )
         st.caption("A family has its colour and mark; hollow and grey is within noise.")
-    table(told(frame), "comparison_table", columns=_COLUMNS, height="content" if len(frame) <= 60 else "auto")
+    table(told(frame), "comparison_table", columns=_columns(frame), height="content" if len(frame) <= 60 else "auto")
     st.caption(plain(" ".join(caveats(found))))
     with st.container(horizontal=True):
         csv_button("All tasks as CSV", lambda: every_task(found), f"{found.search}-comparison.csv")
         json_button(
             "As JSON", lambda: json.dumps(_finite(found.to_json()), indent=2), f"{found.search}-comparison.json"
         )
+
+
+def _columns(frame: pd.DataFrame) -> dict[str, object]:
+    """Costs by their measure alone where it is taken at one context."""
+    costs = [str(name) for name in frame.columns if "@" in str(name)]
+    measures = [name.partition("@")[0] for name in costs]
+    short = {
+        name: st.column_config.TextColumn(measure, width=88, help=f"{name}, exact")
+        for name, measure in zip(costs, measures, strict=True)
+        if measures.count(measure) == 1
+    }
+    return {**_COLUMNS, **short}
 
 
 def _finite(data: object) -> object:
