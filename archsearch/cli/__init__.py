@@ -34,6 +34,7 @@ from archsearch.cli import (
     run,
     show,
     survey,
+    sweep,
 )
 from archsearch.cli.logs import Remarks
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
@@ -61,6 +62,7 @@ for module in (
     pareto,
     compare,
     ladder,
+    sweep,
     show,
     cost,
     evaluate,

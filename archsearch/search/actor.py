@@ -41,8 +41,8 @@ class Assignment:
     ``runs`` are (task, seed) with tasks by the search's names for them; ``parts`` are (name, version, digest) of the
     mixers and tasks that the search uses and of the core, ``installed`` (name, version) of all the driver's plugins,
     ``plugins`` those that no distribution installs, pickled; ``impl`` is the driver's ``ARCHSEARCH_IMPL``, so that the
-    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL; ``evaluators`` are names by task; ``steps`` are
-    those of tasks for which the trial has steps of its own, in place of the recipe's.
+    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL; ``evaluators`` are names by task;
+    ``steps`` are those of tasks for which the trial has steps of its own, in place of the recipe's.
     """
 
     trial: int
