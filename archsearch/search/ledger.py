@@ -13,7 +13,8 @@ from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
 from archsearch.kernels.forms import Use
 from archsearch.search.problem import RECALL, Problem, Verdict
-from archsearch.storage import MetricValue, NewTrial, Store, TrialRecord
+from archsearch.search.trial_store import TrialStore
+from archsearch.storage import MetricValue, NewTrial, TrialRecord
 from archsearch.tasks import Task
 from archsearch.training import form_of, measurement_key
 from archsearch.training.forms import of_arch
@@ -67,7 +68,7 @@ class Ledger:
     def __init__(
         self,
         problem: Problem,
-        store: Store,
+        store: TrialStore,
         search_id: int,
         *,
         device: str = "cpu",
@@ -104,7 +105,7 @@ class Ledger:
                     diverged |= found[1]["status"] == "diverged"
         runs = () if diverged else tuple(missing)
         order = TrialOrder(
-            trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent
+            trial=trial, kind=kind, arch=arch, pattern=self._problem.pattern(arch), runs=runs, parent=parent
         )
         return Opened(trial=trial, order=order, reused_from=tuple(dict.fromkeys(sources)))
 
@@ -215,7 +216,7 @@ class Ledger:
                 state=state,
                 arch=arch.to_json(),
                 digest=arch.digest,
-                pattern=arch.pattern(self._registry),
+                pattern=self._problem.pattern(arch),
                 params=params,
                 seeds=list(seeds),
                 costs=verdict.costs,

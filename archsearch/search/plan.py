@@ -21,7 +21,8 @@ from archsearch.search.progress import Progress
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.space import ReplayDraw
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
-from archsearch.storage import ProposalRecord, Store, TrialRecord
+from archsearch.search.trial_store import TrialStore
+from archsearch.storage import ProposalRecord, TrialRecord
 
 PATIENCE = 12
 """After so many draws in a row of candidates that are known, draws are random: a converged sampler repeats itself."""
@@ -73,7 +74,7 @@ class Campaign:
         self,
         problem: Problem,
         *,
-        store: Store,
+        store: TrialStore,
         search_id: int,
         device: str = "cpu",
         proven: frozenset[Use] = frozenset(),

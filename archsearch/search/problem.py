@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from archsearch.analysis.objectives import Direction, Objective
 from archsearch.arch import ArchSpec
@@ -117,6 +117,7 @@ class Problem:
     references: tuple[ArchSpec, ...]
     baseline: ArchSpec | None
     judge: Judge
+    _patterns: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, spec: SearchSpec, registry: Registry) -> Problem:
@@ -153,6 +154,13 @@ class Problem:
             baseline=baseline,
             judge=judge,
         )
+
+    def pattern(self, arch: ArchSpec) -> str:
+        """A candidate's notation, which is found once: the shortest names of its layers take a look at every preset."""
+        found = self._patterns.get(arch.digest)
+        if found is None:
+            found = self._patterns[arch.digest] = arch.pattern(self.registry)
+        return found
 
     def parts(self) -> tuple[Part, ...]:
         """What computes the results: every mixer and task that the search may use, the teacher's, and the core."""

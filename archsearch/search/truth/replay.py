@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from archsearch.arch import ArchSpec
@@ -17,8 +15,8 @@ from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import Survey, survey
 from archsearch.search.truth.case import Case
+from archsearch.search.truth.memory import MemoryStore
 from archsearch.search.truth.table import Row
-from archsearch.storage import Store
 from archsearch.training import form_of, measurement_key
 
 DEVICE = "cpu"
@@ -62,7 +60,7 @@ def posed(case: Case, sampler: str, *, trials: int, seed: int) -> Problem:
         "max_draws": spec["search"]["max_draws"],
     }
     changed = SearchSpec.from_dict({**spec, "seed": seed, "search": search})
-    return Problem.of(changed, case.problem.registry)
+    return replace(case.problem, spec=changed)
 
 
 def table_seed(case: Case, seed: int) -> int:
@@ -77,16 +75,13 @@ def replay(case: Case, problem: Problem, *, stop: Rule | None = None, looked: Su
     """
     spec = problem.spec
     trained: list[Trained] = []
-    with tempfile.TemporaryDirectory(prefix="archsearch-") as folder, _store(Path(folder)) as store:
-        objectives = [objective.to_json() for objective in problem.objectives]
-        search = store.create_search(spec.name, spec.to_json(), objectives)
-        campaign = Campaign(problem, store=store, search_id=search, device=DEVICE)
-        campaign.prepare(survey(problem) if looked is None else looked)
-        while (order := campaign.next()) != "done":
-            if isinstance(order, str):  # nothing runs between two orders: it draws on
-                continue
-            trained.append(_train(case, problem, campaign, order, stop))
-        progress = campaign.progress
+    campaign = Campaign(problem, store=MemoryStore(), search_id=1, device=DEVICE)
+    campaign.prepare(survey(problem) if looked is None else looked)
+    while (order := campaign.next()) != "done":
+        if isinstance(order, str):  # nothing runs between two orders: it draws on
+            continue
+        trained.append(_train(case, problem, campaign, order, stop))
+    progress = campaign.progress
     return Replay(
         sampler=spec.search.sampler,
         seed=spec.seed,
@@ -94,10 +89,6 @@ def replay(case: Case, problem: Problem, *, stop: Rule | None = None, looked: Su
         refused=progress.refused,
         repeated=progress.repeated,
     )
-
-
-def _store(folder: Path) -> Store:
-    return Store.open(f"sqlite:///{folder / 'replay.db'}")
 
 
 def _train(case: Case, problem: Problem, campaign: Campaign, order: TrialOrder, stop: Rule | None) -> Trained:
@@ -127,7 +118,7 @@ def measurement(problem: Problem, arch: ArchSpec, run: Run, row: Row) -> Measure
     return Measurement(
         key=key,
         digest=arch.digest,
-        pattern=arch.pattern(registry),
+        pattern=problem.pattern(arch),
         arch=arch.to_json(),
         task=task.label,
         task_options=task.to_json(),
