@@ -18,7 +18,7 @@ from archsearch.search.added import judge_candidate, parts_beside
 from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
-from archsearch.search.sampler import Proposal, Sampler
+from archsearch.search.sampler import Judged, Proposal, Sampler
 from archsearch.search.space import ReplayDraw
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
 from archsearch.search.trial_store import TrialStore
@@ -99,7 +99,14 @@ class Campaign:
         self._in_order = problem.space.in_order()
         records = store.trials(search_id)
         drawn = sum(record.kind == "search" for record in records)
-        self._sampler = Sampler(problem.space, problem.objectives, self._settings, seed=problem.spec.seed, drawn=drawn)
+        self._sampler = Sampler(
+            problem.space,
+            problem.objectives,
+            self._settings,
+            seed=problem.spec.seed,
+            drawn=drawn,
+            judged=Judged(judge=problem.judge, registry=problem.registry),
+        )
         for record in records:
             self._take_up(record)
 

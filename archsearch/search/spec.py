@@ -44,7 +44,7 @@ MAX_CHOICES = 10_000
 """Mixers of a space, values of one option, ratios, and tasks: far more than anybody searches over."""
 
 Pattern = Literal["free", "periodic", "ratio", "listed"]
-SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
+SamplerName = Literal["ehvi", "nsga2", "nsga3", "tpe", "gp", "random"]
 
 
 class Table(BaseModel):
@@ -362,14 +362,17 @@ class SearchTable(Table):
         evolves = self.sampler in ("nsga2", "nsga3")
         if self.population is not None and not evolves:
             raise SpecError(f'search.population goes with the samplers nsga2 and nsga3, not "{self.sampler}": drop it')
-        if self.startup_trials is not None and self.sampler not in ("tpe", "gp"):
-            raise SpecError(f'search.startup_trials goes with the samplers tpe and gp, not "{self.sampler}": drop it')
+        if self.startup_trials is not None and self.sampler not in ("ehvi", "tpe", "gp"):
+            raise SpecError(f'search.startup_trials goes with the samplers ehvi, tpe and gp, not "{self.sampler}": drop it')
         return self
 
     @property
     def first_random(self) -> int:
         """How many candidates are drawn at random before the sampler learns: its population or start-up."""
-        return self.population or self.startup_trials or min(50, max(4, self.trials // 4))
+        given = self.population or self.startup_trials
+        if self.sampler == "ehvi":
+            return given or min(16, max(4, self.trials // 8))
+        return given or min(50, max(4, self.trials // 4))
 
 
 class ResourcesTable(Table):
