@@ -36,15 +36,20 @@ def free_boxes(front: Values, edge: Values) -> tuple[Values, Values]:
     return np.vstack(lows), np.vstack(highs)
 
 
-def expected_improvement(mean: Values, deviation: Values, front: Values, edge: Values) -> Values:
+def expected_improvement(
+    mean: Values, deviation: Values, front: Values, edge: Values, ideal: Values | None = None
+) -> Values:
     """`[m]`: the hypervolume that candidates are expected to add to `front` `[n, d]` below `edge` `[d]`, for losses that
     are independent and normal with `mean` and `deviation` `[m, d]`, exact where a deviation is 0.
 
     A point adds what it dominates of the free boxes, and dominates one as far as its coordinates do: the expectation is
     a sum over boxes of products over objectives (Emmerich, Deutz and Klinkenberg, "Hypervolume-based expected
-    improvement: monotonicity properties and exact computation", CEC 2011).
+    improvement: monotonicity properties and exact computation", CEC 2011). ``ideal`` `[d]` is the least loss that can
+    be, minus infinity where there is none: nothing is expected beyond it.
     """
     low, high = free_boxes(front, edge)
+    if ideal is not None:
+        low, high = np.maximum(low, ideal), np.maximum(high, ideal)
     total = np.zeros(len(mean))
     step = max(1, _CHUNK // max(1, len(mean)))
     for begin in range(0, len(low), step):

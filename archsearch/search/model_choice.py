@@ -34,6 +34,16 @@ class _Told:
     losses: Values
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What is known of candidates and objectives beside measurements: how a candidate is costed and judged, where mixers
+    are found, and the best value that an objective can have, where there is one."""
+
+    judge: Callable[[ArchSpec], Verdict]
+    registry: Registry
+    ideals: Mapping[str, float]
+
+
 class ModelChoice:
     """Chooses candidates by expected hypervolume improvement.
 
@@ -46,17 +56,18 @@ class ModelChoice:
         self,
         space: Space,
         objectives: Sequence[Objective],
-        judge: Callable[[ArchSpec], Verdict],
-        registry: Registry,
+        judged: Judged,
         *,
         seed: int,
         startup: int,
     ) -> None:
-        self._objectives, self._judge, self._startup = objectives, judge, startup
+        self._objectives, self._judge, self._startup = objectives, judged.judge, startup
         self._signs = signs(objectives)
+        best = [judged.ideals.get(one.name, -np.inf * one.sign) for one in objectives]
+        self._ideal: Values = np.array(best) * self._signs
         self._rng = random.Random(seed)
-        self._pool = Candidates(space, judge, self._rng)
-        self._features = Features(space, registry)
+        self._pool = Candidates(space, judged.judge, self._rng)
+        self._features = Features(space, judged.registry)
         self._surrogates = {
             index: Surrogate(self._features.count) for index, one in enumerate(objectives) if not one.is_cost
         }
@@ -167,7 +178,8 @@ class ModelChoice:
         if mean.shape[1] > 2 and len(mean) > MOST_WEIGHED:
             hopeful = (mean - deviation).clip(max=edge)
             weighed = np.argsort(-np.prod(edge - hopeful, axis=1), kind="stable")[:MOST_WEIGHED]
-        worth[weighed] += expected_improvement(mean[weighed], deviation[weighed], losses, edge)
+        ideal = (self._ideal - best) / scale
+        worth[weighed] += expected_improvement(mean[weighed], deviation[weighed], losses, edge, ideal)
         return worth
 
     def _costs(self, verdicts: Sequence[Verdict]) -> tuple[Values, Values]:

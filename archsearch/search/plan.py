@@ -16,9 +16,10 @@ from archsearch.errors import ArchsearchError
 from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
 from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
+from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
-from archsearch.search.sampler import Judged, Proposal, Sampler
+from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.space import ReplayDraw
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
 from archsearch.search.trial_store import TrialStore
@@ -105,7 +106,7 @@ class Campaign:
             self._settings,
             seed=problem.spec.seed,
             drawn=drawn,
-            judged=Judged(judge=problem.judge, registry=problem.registry),
+            judged=Judged(judge=problem.judge, registry=problem.registry, ideals=problem.ideals),
         )
         for record in records:
             self._take_up(record)

@@ -24,6 +24,10 @@ RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
 
 
+_IDEALS = {"accuracy": 1.0, "bits_per_byte": 0.0}
+"""The best values of metrics that have one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What is known of a candidate before anything is built. ``refusal`` says why its layers cannot stand as they do:
@@ -161,6 +165,21 @@ class Problem:
         if found is None:
             found = self._patterns[arch.digest] = arch.pattern(self.registry)
         return found
+
+    @property
+    def ideals(self) -> dict[str, float]:
+        """The best value that an objective can have, of those that have one: an accuracy of 1, no bits per byte."""
+        metrics = {name: self.tasks[name.rpartition(".")[0]].metric for name in self._measured}
+        found = {name: _IDEALS[metric] for name, metric in metrics.items() if metric in _IDEALS}
+        recall = {task.metric for task in self.tasks.values() if task.recall}
+        if any(objective.name == RECALL for objective in self.objectives) and recall <= _IDEALS.keys():
+            found[RECALL] = min(_IDEALS[metric] for metric in recall)
+        return found
+
+    @property
+    def _measured(self) -> list[str]:
+        """The objectives that are metrics of one task."""
+        return [one.name for one in self.objectives if not one.is_cost and one.name != RECALL]
 
     def parts(self) -> tuple[Part, ...]:
         """What computes the results: every mixer and task that the search may use, the teacher's, and the core."""

@@ -18,9 +18,8 @@ from optuna.trial import Trial, TrialState
 from archsearch.analysis.objectives import Objective
 from archsearch.arch import ArchSpec
 from archsearch.search.genes import LayerGenes, LayerNSGAII, LayerNSGAIII
-from archsearch.registry import Registry
-from archsearch.search.model_choice import ModelChoice
-from archsearch.search.problem import Judge, Verdict
+from archsearch.search.model_choice import Judged, ModelChoice
+from archsearch.search.problem import Verdict
 from archsearch.search.space import RandomDraw, ReplayDraw, Space
 from archsearch.search.spec import SearchTable
 
@@ -38,14 +37,6 @@ class Proposal:
     number: int
     arch: ArchSpec
     params: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """How candidates are costed and judged, and where their mixers are found."""
-
-    judge: Judge
-    registry: Registry
 
 
 class Sampler:
@@ -79,9 +70,7 @@ class Sampler:
         self._model: ModelChoice | None = None
         if table.sampler == "ehvi":
             assert judged is not None
-            self._model = ModelChoice(
-                space, objectives, judged.judge, judged.registry, seed=seed, startup=table.first_random
-            )
+            self._model = ModelChoice(space, objectives, judged, seed=seed, startup=table.first_random)
 
     def ask(self) -> Proposal:
         """The next candidate."""
