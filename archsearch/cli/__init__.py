@@ -14,6 +14,8 @@ import typer
 from archsearch.cli import (
     add,
     bench,
+    bench_search,
+    bench_truth,
     check,
     compare,
     cost,
@@ -66,6 +68,8 @@ for module in (
     kernels,
     new_plugin,
     bench,
+    bench_truth,
+    bench_search,
     report,
     database,
     edit,

@@ -95,7 +95,7 @@ class Candidates:
 
 
 class _Inheriting:
-    """Choices of parents, each gene (what has one prefix, as ``layer3``) of one of them; with a probability drawn anew."""
+    """Choices of parents, each gene (what has one prefix, as ``layer3``) of one of them, or drawn anew."""
 
     def __init__(self, parents: Sequence[Mapping[str, Any]], rng: random.Random, rate: float) -> None:
         self._parents, self._rng, self._rate = parents, rng, rate
@@ -136,8 +136,8 @@ class _Numbered:
 
 
 def every_choice(space: Space) -> Iterator[tuple[dict[str, Any], ArchSpec]]:
-    """Every series of choices of a space with the candidate that it leads to; a candidate comes as often as choices lead
-    to it. As an odometer counts: the last choice that has a next one takes it, and those after it begin anew."""
+    """Every series of choices of a space with the candidate that it leads to, which comes as often as choices lead to it.
+    As an odometer counts: the last choice that has a next one takes it, and those after it begin anew."""
     places: list[int] = []
     while True:
         draw = _Numbered(places)

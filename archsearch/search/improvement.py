@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy.special import ndtr
 
@@ -28,7 +30,7 @@ def free_boxes(front: Values, edge: Values) -> tuple[Values, Values]:
     levels = np.unique(front[:, -1])
     lows, highs = [], []
     bounds = np.concatenate([[-np.inf], levels, edge[-1:]])
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in itertools.pairwise(bounds):
         below = front[front[:, -1] <= low, :-1]
         inner_low, inner_high = free_boxes(below, edge[:-1])
         lows.append(np.column_stack([inner_low, np.full(len(inner_low), low)]))
@@ -39,8 +41,8 @@ def free_boxes(front: Values, edge: Values) -> tuple[Values, Values]:
 def expected_improvement(
     mean: Values, deviation: Values, front: Values, edge: Values, ideal: Values | None = None
 ) -> Values:
-    """`[m]`: the hypervolume that candidates are expected to add to `front` `[n, d]` below `edge` `[d]`, for losses that
-    are independent and normal with `mean` and `deviation` `[m, d]`, exact where a deviation is 0.
+    """`[m]`: the hypervolume that candidates are expected to add to `front` `[n, d]` below `edge` `[d]`, for losses
+    that are independent and normal with `mean` and `deviation` `[m, d]`, exact where a deviation is 0.
 
     A point adds what it dominates of the free boxes, and dominates one as far as its coordinates do: the expectation is
     a sum over boxes of products over objectives (Emmerich, Deutz and Klinkenberg, "Hypervolume-based expected

@@ -1,4 +1,4 @@
-"""The choice by a model: costs are known, metrics are modelled, and the next candidate is the one expected to add most."""
+"""The choice by a model: costs are known, metrics are modelled, and what is expected to add most comes next."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class _Told:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What is known of candidates and objectives beside measurements: how a candidate is costed and judged, where mixers
-    are found, and the best value that an objective can have, where there is one."""
+    """What is known beside measurements: how a candidate is costed and judged, where mixers are found, and the best
+    value that an objective can have, where there is one."""
 
     judge: Callable[[ArchSpec], Verdict]
     registry: Registry
@@ -47,9 +47,9 @@ class Judged:
 class ModelChoice:
     """Chooses candidates by expected hypervolume improvement.
 
-    The first ``startup`` ones are those that the kernels find least alike. Then each measured objective has a surrogate,
-    and running candidates count as if they had scored what theirs predict, so that several workers are not sent to one
-    place. Equal seeds and equal trials in equal order give equal choices.
+    The first ``startup`` ones are those that the kernels find least alike. Then each measured objective has a
+    surrogate, and running candidates count as if they had scored what theirs predict, so that several workers are not
+    sent to one place. Equal seeds and equal trials in equal order give equal choices.
     """
 
     def __init__(
@@ -153,9 +153,7 @@ class ModelChoice:
             surrogate.fit(among, losses[:, index])
             values = losses[:, index]
             if waiting is not None:
-                believed, _ = surrogate.predict(
-                    self._features.kernels(waiting, told), self._features.own(waiting)
-                )
+                believed, _ = surrogate.predict(self._features.kernels(waiting, told), self._features.own(waiting))
                 pending[:, index] = believed
                 values = np.concatenate([values, believed])
                 surrogate.condition(whole, values)

@@ -363,7 +363,9 @@ class SearchTable(Table):
         if self.population is not None and not evolves:
             raise SpecError(f'search.population goes with the samplers nsga2 and nsga3, not "{self.sampler}": drop it')
         if self.startup_trials is not None and self.sampler not in ("ehvi", "tpe", "gp"):
-            raise SpecError(f'search.startup_trials goes with the samplers ehvi, tpe and gp, not "{self.sampler}": drop it')
+            raise SpecError(
+                f'search.startup_trials goes with the samplers ehvi, tpe and gp, not "{self.sampler}": drop it'
+            )
         return self
 
     @property

@@ -46,8 +46,8 @@ class Surrogate:
         self._solved = cho_solve(self._factor, (values - self._mean) / self._spread)
 
     def predict(self, kernels: Values, own: Values) -> tuple[Values, Values]:
-        """Mean and standard deviation `[m]` of candidates without noise, what is not known of their common mean included: `kernels` `[kernels, m, n]` with the trials
-        and `own` `[kernels, m]` of each with itself."""
+        """Mean and standard deviation `[m]` of candidates without noise, what is not known of their common mean
+        included: `kernels` `[kernels, m, n]` with the trials, and `own` `[kernels, m]` of each with itself."""
         weights = np.exp(self._weights[:-1])
         with_trials = np.tensordot(weights, kernels, axes=1)
         mean = with_trials @ self._solved
@@ -70,7 +70,12 @@ class Surrogate:
             return self._cost(weights, kernels, values)
 
         best = minimize(
-            cost, self._weights, jac=True, method="L-BFGS-B", bounds=[_BOUNDS] * len(self._prior), options={"maxiter": 40}
+            cost,
+            self._weights,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[_BOUNDS] * len(self._prior),
+            options={"maxiter": 40},
         )
         found: Values = best.x
         return found
@@ -82,12 +87,8 @@ class Surrogate:
         inverse = cho_solve(factor, np.eye(len(values)))
         solved = inverse @ values
         pulled = inverse - np.outer(solved, solved)
-        gradient = np.array(
-            [
-                *(0.5 * np.exp(weight) * np.sum(pulled * kernel) for weight, kernel in zip(weights, kernels, strict=False)),
-                0.5 * np.exp(weights[-1]) * np.trace(pulled),
-            ]
-        )
+        slopes = [*np.tensordot(kernels, pulled, axes=2), np.trace(pulled)]
+        gradient = 0.5 * np.exp(weights) * np.array(slopes)
         away = (weights - self._prior) / _WIDTH
         fit = 0.5 * values @ solved + np.log(np.diag(factor[0])).sum()
         return float(fit + 0.5 * away @ away), gradient + away / _WIDTH

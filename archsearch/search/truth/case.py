@@ -69,7 +69,9 @@ class Case:
     def losses(self, digests: Sequence[str], seeds: Sequence[int], split: str) -> Values:
         """`[n, n_objectives]`: means over seeds on a split; infinite where a training diverged."""
         turned = signs(self.problem.objectives)
-        found = np.array([[self._value(digest, one, seeds, split) for one in self.problem.objectives] for digest in digests])
+        found = np.array(
+            [[self._value(digest, one, seeds, split) for one in self.problem.objectives] for digest in digests]
+        )
         found = found.reshape(len(digests), len(turned)) * turned
         return np.where(np.isfinite(found), found, np.inf)
 
@@ -80,7 +82,9 @@ class Case:
 
     def _measured(self, digest: str, name: str, seed: int, split: str) -> float:
         if name == RECALL:
-            parts = [(task, f"{self.problem.tasks[task].metric}") for task in self.tasks if self.problem.tasks[task].recall]
+            parts = [
+                (task, f"{self.problem.tasks[task].metric}") for task in self.tasks if self.problem.tasks[task].recall
+            ]
             return min(self._metric(digest, task, metric, seed, split) for task, metric in parts)
         task, _, metric = name.rpartition(".")
         return self._metric(digest, task, metric, seed, split)
@@ -116,8 +120,8 @@ class Case:
 
 
 def default_objectives(table: TruthTable) -> list[tuple[str, ...]]:
-    """Each task alone, the worst of the recall tasks and all tasks, against the costs of the table's spec, as far as the
-    table has the tasks."""
+    """Each task alone, the worst of the recall tasks and all tasks, against the costs of the table's spec, as far as
+    the table has the tasks."""
     objectives = table.problem.objectives
     costs = [objective.name for objective in objectives if objective.is_cost]
     metrics = {task: f"{task}.{table.problem.tasks[task].metric}" for task in table.tasks}

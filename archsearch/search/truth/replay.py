@@ -1,4 +1,4 @@
-"""Replaying a search: the real campaign, which draws, refuses, stores and looks up, over a table in place of training."""
+"""Replaying a search: the real campaign, which draws, refuses and looks up, over a table in place of training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import Survey, survey
+from archsearch.search.truth.archive import Archive, Trained
 from archsearch.search.truth.case import Case
 from archsearch.search.truth.memory import MemoryStore
 from archsearch.search.truth.table import Row
@@ -25,17 +26,6 @@ DEVICE = "cpu"
 Curve = tuple[tuple[int, float], ...]
 Rule = Callable[[TrialOrder, Run, Curve], str]
 """Early stopping: told an order, its run and the curve so far at each look; why the trial ends there, or ""."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A trial that a search paid for: what was trained with which seed of the table, for how many steps over all tasks;
-    ``stopped`` says why a rule ended it early."""
-
-    digest: str
-    seed: int
-    steps: int
-    stopped: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +58,19 @@ def table_seed(case: Case, seed: int) -> int:
     return case.seeds[seed % len(case.seeds)]
 
 
-def replay(case: Case, problem: Problem, *, stop: Rule | None = None, looked: Survey | None = None) -> Replay:
+def replay(
+    case: Case,
+    problem: Problem,
+    *,
+    stop: Rule | None = None,
+    second_seed_every: int = 0,
+    looked: Survey | None = None,
+) -> Replay:
     """Runs the search of `posed` to its end, each training answered by the table; `stop` may end one at a look.
+
+    With ``second_seed_every`` every so many-th of the trials trains a point of the front again, with the table's next
+    seed: one that has fewest seeds, and of those the one without which the front would lose most. The sampler is not
+    told; the front is then by means over seeds.
 
     ``looked`` is the survey of the space, which is equal for every search of a case.
     """
@@ -81,6 +82,11 @@ def replay(case: Case, problem: Problem, *, stop: Rule | None = None, looked: Su
         if isinstance(order, str):  # nothing runs between two orders: it draws on
             continue
         trained.append(_train(case, problem, campaign, order, stop))
+        if second_seed_every and len(trained) % second_seed_every == second_seed_every - 1:
+            again = _again(case, trained, table_seed(case, spec.seed + 1))
+            trained += [] if again is None else [again]
+        if len(trained) >= spec.search.trials:
+            break
     progress = campaign.progress
     return Replay(
         sampler=spec.search.sampler,
@@ -108,6 +114,17 @@ def _train(case: Case, problem: Problem, campaign: Campaign, order: TrialOrder, 
             break
     campaign.finished(order)
     return Trained(digest=order.arch.digest, seed=seed, steps=steps)
+
+
+def _again(case: Case, trained: list[Trained], seed: int) -> Trained | None:
+    """The point of the front that is to be trained with another seed; None where each has been."""
+    front = Archive.of(case, trained)
+    left = [digest for digest in front.points if seed not in front.seeds[digest]]
+    if not left:
+        return None
+    digest = max(left, key=front.contribution)
+    steps = sum(case.table.row(digest, task, seed).steps for task in case.tasks.values())
+    return Trained(digest=digest, seed=seed, steps=steps)
 
 
 def measurement(problem: Problem, arch: ArchSpec, run: Run, row: Row) -> Measurement:

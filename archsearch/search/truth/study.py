@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from archsearch.registry import load_registry
 from archsearch.search.spec import SamplerName
 from archsearch.search.survey import Survey, survey
 from archsearch.search.truth.case import Case
-from archsearch.search.truth.replay import posed, replay
+from archsearch.search.truth.replay import posed, replay, table_seed
 from archsearch.search.truth.score import REACHED, Middle, Score, middle, score
 from archsearch.search.truth.table import TruthTable
 
@@ -28,14 +29,23 @@ AT = (8, 16, 24, 32, 48, 64, 96)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How searches of a study go: by a sampler, and with every so many-th trial spent on a second seed, 0 for none."""
+
+    sampler: str
+    second_seed_every: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """One search of a study."""
+    """One search of a study. With ``spare`` a second seed does not count as fresh, whether it is used or not."""
 
     table: Path
     objectives: tuple[str, ...]
-    sampler: str
+    plan: Plan
     trials: int
     seed: int
+    spare: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +68,12 @@ def _posed(table: Path, objectives: tuple[str, ...]) -> tuple[Case, Survey]:
 def run_job(job: Job) -> Done:
     """Runs one search; the table and the case are read once a process."""
     case, looked = _posed(job.table, job.objectives)
+    problem = posed(case, job.plan.sampler, trials=job.trials, seed=job.seed)
     start = time.process_time()
-    found = replay(case, posed(case, job.sampler, trials=job.trials, seed=job.seed), looked=looked)
+    found = replay(case, problem, looked=looked, second_seed_every=job.plan.second_seed_every)
     seconds = time.process_time() - start
-    judged = score(case, found.trained)
+    used = {table_seed(case, job.seed + step) for step in range(2 if job.spare else 1)}
+    judged = score(case, found.trained, unseen=[seed for seed in case.seeds if seed not in used])
     return Done(job=job, score=judged, refused=found.refused, repeated=found.repeated, seconds=seconds)
 
 
@@ -75,15 +87,24 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Done]:
 
 
 def jobs_of(
-    table: Path, cases: Sequence[tuple[str, ...]], samplers: Sequence[str], *, trials: int, seeds: int
+    table: Path, cases: Sequence[tuple[str, ...]], plans: Sequence[Plan], *, trials: int, seeds: int
 ) -> list[Job]:
-    """Every search of a study, case by case, sampler by sampler."""
+    """Every search of a study, case by case, plan by plan. Where one of the plans uses second seeds, these are fresh to
+    none of them, so that all are held against the same."""
+    spare = any(plan.second_seed_every for plan in plans)
     return [
-        Job(table=table, objectives=objectives, sampler=sampler, trials=trials, seed=seed)
+        Job(table=table, objectives=objectives, plan=plan, trials=trials, seed=seed, spare=spare)
         for objectives in cases
-        for sampler in samplers
+        for plan in plans
         for seed in range(seeds)
     ]
+
+
+def batched(done: Iterable[Done], size: int) -> Iterator[list[Done]]:
+    """Searches put together that differ by their seed alone, as they come."""
+    held = iter(done)
+    while batch := list(itertools.islice(held, size)):
+        yield batch
 
 
 def summary(done: Sequence[Done]) -> dict[str, Any]:
@@ -92,7 +113,8 @@ def summary(done: Sequence[Done]) -> dict[str, Any]:
     curves = {"own": _curve([one.own for one in scores]), "fresh": _curve([one.fresh for one in scores])}
     return {
         "objectives": list(done[0].job.objectives),
-        "sampler": done[0].job.sampler,
+        "sampler": done[0].job.plan.sampler,
+        "second_seed_every": done[0].job.plan.second_seed_every,
         "searches": len(done),
         "trials": done[0].job.trials,
         "trials_to_95": {
@@ -129,11 +151,3 @@ def _rounded(found: Middle) -> Middle:
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return fmean(known) if known else float("nan")
-
-
-def by_case_and_sampler(done: Sequence[Done]) -> Mapping[tuple[tuple[str, ...], str], list[Done]]:
-    """Searches put together that differ by their seed alone."""
-    found: dict[tuple[tuple[str, ...], str], list[Done]] = {}
-    for one in done:
-        found.setdefault((one.job.objectives, one.job.sampler), []).append(one)
-    return found

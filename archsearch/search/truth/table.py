@@ -100,9 +100,7 @@ class TruthTable:
 
     def seeds(self, tasks: Sequence[str]) -> tuple[int, ...]:
         """The seeds of which the columns of all `tasks` are whole."""
-        return tuple(
-            seed for seed in self.problem.search_seeds if all((task, seed) in self.columns for task in tasks)
-        )
+        return tuple(seed for seed in self.problem.search_seeds if all((task, seed) in self.columns for task in tasks))
 
     def row(self, digest: str, task: str, seed: int) -> Row:
         """Raises `SpecError` for what the table has not."""
