@@ -172,7 +172,7 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 def _name(found: Mapping[str, Any]) -> str:
     every = found["second_seed_every"]
-    return found["sampler"] + (f", 1 in {every} again" if every else "")
+    return f"{found['sampler']}, 1 in {every} again" if every else str(found["sampler"])
 
 
 def _trials(middle: Mapping[str, float]) -> str:

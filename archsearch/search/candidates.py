@@ -14,9 +14,9 @@ from archsearch.search.space import RandomDraw, Space
 
 MOST = 2048
 """Series of choices that are gone through; a space that has more is drawn from."""
-FRESH, HELD, PURE = 96, 640, 64
+FRESH, HELD, PURE = 32, 512, 64
 """Of a large space: candidates that come in by each call, how many are held, and pure ones at the beginning."""
-TRIES = 4
+TRIES = 2
 """Draws for each candidate that is wanted: most may be over budget."""
 
 
@@ -136,7 +136,7 @@ class _Numbered:
 
 
 def every_choice(space: Space) -> Iterator[tuple[dict[str, Any], ArchSpec]]:
-    """Every series of choices of a space with the candidate that it leads to, which comes as often as choices lead to it.
+    """Every series of choices of a space with the candidate that it leads to, which may come again by others.
     As an odometer counts: the last choice that has a next one takes it, and those after it begin anew."""
     places: list[int] = []
     while True:

@@ -155,7 +155,8 @@ class Features:
             return np.zeros(0)
         values = self._keys.get(arch.model, {})
         parts = [encode(values.get(key)) for key, encode in self._backbone.items()]
-        return np.concatenate(parts) / np.sqrt(len(parts))
+        vector: Values = np.concatenate(parts) / np.sqrt(len(parts))
+        return vector
 
 
 def _values(layer: LayerSpec) -> dict[str, Any]:
@@ -180,8 +181,9 @@ def _encoder(values: Sequence[Any]) -> Callable[[Any], Values]:
             between = between[np.linspace(0, len(between) - 1, _MOST_THRESHOLDS).astype(int)]
 
         def encode_number(value: Any) -> Values:
-            signs: Values = np.where(between < (-np.inf if value is None else value), 1.0, -1.0)
-            return signs / np.sqrt(len(between))
+            signs = np.where(between < (-np.inf if value is None else value), 1.0, -1.0)
+            vector: Values = signs / np.sqrt(len(between))
+            return vector
 
         return encode_number
     places = {repr(value): index for index, value in enumerate(values)}

@@ -334,10 +334,12 @@ class SearchTable(Table):
     """How many candidates are trained, who proposes them, and what is measured around them.
 
     ``trials``: candidates that are trained here; infeasible and repeated ones come on top.
-    ``sampler``: who proposes candidates, one of Optuna's.
+    ``sampler``: who proposes candidates: "ehvi", which knows costs, models each metric over the layers and takes what
+    is expected to add most to the hypervolume, or one of Optuna's.
     ``population``: candidates of a generation (nsga2, nsga3); left out, a quarter of ``trials``, at least 4 and at most
     50, so that a small search has generations at all.
-    ``startup_trials``: random candidates before the sampler learns (tpe, gp); left out, counted as ``population`` is.
+    ``startup_trials``: candidates before the sampler learns, random ones (tpe, gp) or such as differ most (ehvi); left
+    out, counted as ``population`` is, and an eighth of ``trials`` for ehvi, from 6 to 16, or 4 of a dozen.
     ``references``: whether the mixer `full` in every layer and each pure mixer of the space are trained beside the
     candidates; a list of patterns names others, where a single layer is repeated.
     ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
@@ -373,7 +375,7 @@ class SearchTable(Table):
         """How many candidates are drawn at random before the sampler learns: its population or start-up."""
         given = self.population or self.startup_trials
         if self.sampler == "ehvi":
-            return given or min(16, max(4, self.trials // 8))
+            return given or min(16, max(4, min(6, self.trials // 3), self.trials // 8))
         return given or min(50, max(4, self.trials // 4))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
@@ -94,7 +95,7 @@ class Surrogate:
         return float(fit + 0.5 * away @ away), gradient + away / _WIDTH
 
 
-def _chosen(count: int) -> Values:
+def _chosen(count: int) -> npt.NDArray[np.int64]:
     """The places of the trials by which weights are found."""
     if count <= _MOST:
         return np.arange(count)
