@@ -350,7 +350,7 @@ class SearchTable(Table):
     """
 
     trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)
-    sampler: SamplerName = "nsga2"
+    sampler: SamplerName = "ehvi"
     population: Whole | None = Field(default=None, ge=2, le=MAX_TRIALS)
     startup_trials: Whole | None = Field(default=None, ge=1, le=MAX_TRIALS)
     references: bool | Annotated[tuple[StrictStr, ...], Field(max_length=MAX_CHOICES)] = True

@@ -168,6 +168,7 @@ def _spec(table: TruthTable, tasks: Sequence[str], objectives: Sequence[str]) ->
         **spec,
         "tasks": [spec["tasks"][labels.index(task)] for task in tasks],
         "recipe": {**spec["recipe"], "seeds": 1},
+        "search": {**spec["search"], "references": False, "confirm_seeds": 0},
         "objectives": {
             **spec["objectives"],
             "maximize": [name for name in objectives if more_is_better(name)],

@@ -56,10 +56,10 @@ def score(case: Case, trained: Sequence[Trained], *, unseen: Sequence[int]) -> S
     for trial in trained:
         if archive.add(trial):
             points = archive.points
-            seen = case.volume(archive.losses(points)) / true_own
+            seen = _share(case.volume(archive.losses(points)), true_own)
             found = case.volume(np.array([fresh_losses[digest] for digest in points])) if unseen and points else 0.0
         own.append(seen if archive.seeds else 0.0)
-        fresh.append(found / true_fresh if archive.seeds else 0.0)
+        fresh.append(_share(found, true_fresh) if archive.seeds else 0.0)
     lost = _lost(archive.points, fresh_losses)
     return Score(
         own=tuple(own),
@@ -69,6 +69,11 @@ def score(case: Case, trained: Sequence[Trained], *, unseen: Sequence[int]) -> S
         best_unconfirmed=float(lost[archive.best()]) if lost else math.nan,
         front=tuple(archive.points),
     )
+
+
+def _share(found: float, whole: float) -> float:
+    """All of it, where there is nothing to be found."""
+    return found / whole if whole else 1.0
 
 
 def _lost(points: Sequence[str], fresh: Mapping[str, Values]) -> dict[str, bool]:
