@@ -175,7 +175,7 @@ class ModelChoice:
         mean, deviation, losses = (mean - best) / scale, deviation / scale, (losses - best) / scale
         edge = np.where(worst > best, 1.0, 0.0) + _MARGIN
         uncertain = deviation.sum(axis=1)
-        worth = 1e-9 * uncertain / max(float(uncertain.max()), 1e-300)
+        worth: Values = 1e-9 * uncertain / max(float(uncertain.max()), 1e-300)
         weighed = np.arange(len(mean))
         if mean.shape[1] > 2 and len(mean) > MOST_WEIGHED:
             hopeful = (mean - deviation).clip(max=edge)
