@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from archsearch.analysis.finding import FULL, MOST, Finding, finding, front_points, noise_among
 from archsearch.analysis.front import front
 from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.analysis.points import points
 from archsearch.analysis.validity import Validity, drawn_backbone, searched_keys
+from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, Store, TrialRecord
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a search found so far; ``points`` has one row a candidate, ``front`` those that nothing dominates, and
-    ``backbones`` what was drawn of the backbone of those on the front, by their trials."""
+    ``backbones`` what was drawn of the backbone of those on the front, by their trials. ``finding`` is what the front
+    says in one sentence, where it has a measured objective and a cost."""
 
     search: SearchRecord
     state: str
@@ -29,6 +32,7 @@ class Answer:
     front: pd.DataFrame
     validity: Validity
     backbones: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    finding: Finding | None = None
 
     @cached_property
     def objectives(self) -> list[Objective]:
@@ -80,6 +84,7 @@ class Answer:
                 for objective in self.objectives
             ],
             **self.validity.to_json(),
+            "finding": None if self.finding is None else self.finding.to_json(),
             "points": self._rows(self.front),
             "references": self._rows(self.references),
             "dominated": self._rows(self.dominated),
@@ -153,9 +158,11 @@ def read_answer(store: Store, name: str) -> Answer:
     search = store.search(name)
     objectives = objectives_of(search)
     names = [objective.metric for objective in objectives]
-    found = points(store.candidates_frame(name), store.values_frame(name, names, ("test", "cost")), objectives)
+    values = store.values_frame(name, names, ("test", "cost"))
+    found = points(store.candidates_frame(name), values, objectives)
     best = front(found, objectives)
     return Answer(
+        finding=_finding(store, found, best, values, objectives),
         search=search,
         state=search.state_now(),
         points=found,
@@ -163,6 +170,34 @@ def read_answer(store: Store, name: str) -> Answer:
         validity=Validity.of(search, _measured(store, found)),
         backbones=_backbones(store, search, best),
     )
+
+
+def _finding(
+    store: Store, found: pd.DataFrame, best: pd.DataFrame, values: pd.DataFrame, objectives: list[Objective]
+) -> Finding | None:
+    """Of the first measured objective and the first cost; none of a front of more points than a sentence can tell of,
+    or whose architectures cannot be read."""
+    gained = next((one for one in objectives if not one.is_cost), None)
+    cost = next((one for one in objectives if one.is_cost), None)
+    if gained is None or cost is None or len(best) > MOST:
+        return None
+    references = found[(found["kind"] == "reference") & found[cost.name].notna()]
+    try:
+        layers = {int(trial): _mixers(store, int(trial)) for trial in (*best["trial"], *references["trial"][:MOST])}
+    except (ArchsearchError, KeyError, TypeError, ValueError):  # a database that something else wrote into
+        return None
+    full = [row[cost.name] for row in references[:MOST].to_dict("records") if set(layers[int(row["trial"])]) == {FULL}]
+    return finding(
+        front_points(best, values, layers, gained, cost),
+        noise_among(found, gained),
+        gained,
+        cost,
+        float(full[0]) if full else None,
+    )
+
+
+def _mixers(store: Store, trial: int) -> list[str]:
+    return [str(layer["mixer"]) for layer in store.trial(trial).arch["layers"]]
 
 
 def _backbones(store: Store, search: SearchRecord, best: pd.DataFrame) -> dict[int, Mapping[str, Any]]:

@@ -78,6 +78,8 @@ def show_answer(answer: Answer, across: Objective, upwards: Objective, out: Cons
             f"numbers: the front as in the table; R: a reference; {paper.dominated}: dominated; "
             "x: sparsity not exercised"
         )
+    if answer.finding is not None:
+        out.print(f"\n{answer.finding.sentence}.\n", soft_wrap=True)
     levels = {objective.name: answer.chance(objective) for objective in answer.objectives}
     for name, level in levels.items():
         if level is not None:

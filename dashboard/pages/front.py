@@ -59,6 +59,9 @@ def _body(search: SearchRecord) -> None:
     front = read_front(search, [given.name for given in chosen])
     answer = front.answer
     st.markdown(_counts(answer))
+    found = answers.answer(search).finding
+    if found is not None:
+        st.markdown(plain(f"{found.sentence}."))
     if not len(answer.front):
         st.info(plain(capitalised(answer.why_no_front())), icon=":material/info:")
     left, right = st.columns([0.72, 0.28], gap="medium")

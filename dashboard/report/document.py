@@ -52,6 +52,8 @@ def _parts(answer: Answer, evidence: Iterable[str]) -> Iterator[str]:
     yield f"<h1>Front of {markup(answer.search.name)}</h1>"
     yield f'<p class="valid">{markup(capitalised(answer.validity.sentence))}</p>'
     yield f"<p>{markup(_counts(answer))}</p>"
+    if answer.finding is not None:
+        yield f"<p>{markup(answer.finding.sentence)}.</p>"
     if len(answer.front) or len(answer.references):
         yield _figure(answer)
         yield _table(pd.concat([answer.front, answer.references], ignore_index=True), answer)

@@ -30,37 +30,37 @@ TOP_K = 6
 SHAPE = ModelShape(d_model=16, n_heads=2, n_kv_heads=1, head_dim=8, dtype="float32")
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestMla(MixerConformance):
     plugin = MlaPlugin()
     shape = SHAPE
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestMamba1(MixerConformance):
     plugin = Mamba1Plugin()
     shape = SHAPE
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestTtt(MixerConformance):
     plugin = TttPlugin()
     shape = SHAPE
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestSink(MixerConformance):
     plugin = SinkPlugin()
     shape = SHAPE
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestDsa(MixerConformance):
     plugin = DsaPlugin()
     shape = SHAPE
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestH2o(MixerConformance):
     plugin = H2oPlugin()
     shape = SHAPE

@@ -53,7 +53,7 @@ class TestPrefix(MixerConformance):
             assert not state.tensors[name][:, options.prefix :].any()
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestMom(MixerConformance):
     plugin = MomPlugin()
     shape = SHAPE
@@ -88,7 +88,7 @@ class TestPad4(MixerConformance):
                 assert [getattr(one, way) for one in said[first : first + 4]] == [mean] * 4
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestParallel(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-parallel"), REGISTRY, SHAPE
     cases: ClassVar = {
@@ -102,12 +102,12 @@ class TestShift(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-shift"), REGISTRY, SHAPE
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestYocoProducer(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-yoco-kv"), REGISTRY, SHAPE
 
 
-@pytest.mark.field
+@pytest.mark.slow  # its built-in twin keeps the same laws in the default tests
 class TestYocoReader(MixerConformance):
     plugin, registry, shape = REGISTRY.mixer("field-yoco"), REGISTRY, SHAPE
 

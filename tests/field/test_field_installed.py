@@ -63,8 +63,17 @@ def test_a_package_can_be_trained_by_the_command_line(field_site: Path, name: st
     assert summary["diverged"] == []
 
 
-@pytest.mark.field
-@pytest.mark.parametrize("name", [*packages(), "field-yoco-kv"])
+NO_TWIN = ("field-pad4", "field-prefix", "field-shift")
+"""Packages whose like is not built in."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.field if name in NO_TWIN else pytest.mark.slow)
+        for name in (*packages(), "field-yoco-kv")
+    ],
+)
 def test_a_package_passes_every_check(field_site: Path, name: str) -> None:
     answer = json.loads(archsearch(field_site, "check", name, "--json"))
     assert answer["holds"]
