@@ -1,4 +1,4 @@
-"""The table of samplers in docs/ground_truth.md, from the file that ``archsearch bench search`` has written."""
+"""The tables of samplers in docs/ground_truth.md, from the files that ``archsearch bench search`` has written."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import Any
 
 from reference.texts import code, table
 
-FILE = Path(__file__).parents[1] / "results" / "samplers.json"
+RESULTS = Path(__file__).parents[1] / "results"
+SAMPLERS, SECOND_SEEDS = RESULTS / "samplers.json", RESULTS / "second_seeds.json"
 
 
-def samplers_table(file: Path = FILE) -> str:
+def samplers_table(file: Path = SAMPLERS) -> str:
     """One row a sampler and set of objectives, those that need fewest trials first."""
     found = json.loads(file.read_text(encoding="utf-8"))
     rows = sorted(found["results"], key=lambda one: (one["objectives"], *_order(one)))
     columns = [
         "objectives",
         "sampler",
+        "searches",
         "trials to 95%",
+        "on fresh seeds",
         "share after 16",
         "after 32",
         "on fresh seeds after 32",
         "front not confirmed",
         "CPU s a search",
     ]
-    said = f"{found['searches']} searches of {found['trials']} trials, on {', '.join(_columns(found))}."
+    said = f"Searches of {found['trials']} trials, on {', '.join(_columns(found))}."
     return f"{said}\n\n{table(columns, map(_cells, rows))}"
 
 
@@ -47,7 +50,8 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
     return [
         code(", ".join(one["objectives"])),
         code(one["sampler"]) + (f", 1 in {every} again" if every else ""),
-        _trials(one["trials_to_95"]["own"]),
+        str(one["searches"]),
+        *(_trials(one["trials_to_95"][values]) for values in ("own", "fresh")),
         *(f"{one['share_at']['own'][at]['median']:.3f}" for at in ("16", "32")),
         _share(one["share_at"].get("fresh", {}).get("32", {}).get("median")),
         _percent(one["unconfirmed_points"]),
@@ -57,7 +61,7 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
 
 def _trials(found: Mapping[str, float | None]) -> str:
     low, median, high = ("never" if found[key] is None else f"{found[key]:g}" for key in ("low", "median", "high"))
-    return f"{median} ({low} to {high})"
+    return f"{median} ({low} to {high})" if found["low"] is not None else median
 
 
 def _share(value: float | None) -> str:

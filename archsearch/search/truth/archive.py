@@ -53,9 +53,11 @@ class Archive:
         self._sort()
         return True
 
-    def losses(self, digests: Sequence[str]) -> Values:
-        """`[n, n_objectives]`: means over the seeds that candidates were trained with, on validation."""
-        found = [np.mean([self._seen(digest, seed) for seed in self.seeds[digest]], axis=0) for digest in digests]
+    def losses(self, digests: Sequence[str], seeds: Sequence[int] = ()) -> Values:
+        """`[n, n_objectives]`: means over seeds, on validation; left out, those that each was trained with."""
+        found = [
+            np.mean([self._seen(digest, seed) for seed in seeds or self.seeds[digest]], axis=0) for digest in digests
+        ]
         return np.array(found).reshape(len(digests), len(self._case.problem.objectives))
 
     def contribution(self, digest: str) -> float:

@@ -22,7 +22,7 @@ REACHED = 0.95
 class Score:
     """One search against the truth; lists have an entry a trial.
 
-    ``own`` is the share of the true hypervolume by the values that the search saw: validation, its own seeds.
+    ``own`` is the share of the true hypervolume by the values that the search saw: validation, its own seed, the first.
     ``fresh`` takes the front that the search would have answered with, and the values of its points on the seeds that
     it has not seen, on test, beside all that those seeds dominate; NaN where the table has no other seed.
     ``unconfirmed`` is the share of the last front's points that lose their place by fresh seeds, as the confirmation of
@@ -56,7 +56,7 @@ def score(case: Case, trained: Sequence[Trained], *, unseen: Sequence[int]) -> S
     for trial in trained:
         if archive.add(trial):
             points = archive.points
-            seen = _share(case.volume(archive.losses(points)), true_own)
+            seen = _share(case.volume(archive.losses(points, seeds=[trained[0].seed])), true_own)
             found = case.volume(np.array([fresh_losses[digest] for digest in points])) if unseen and points else 0.0
         own.append(seen if archive.seeds else 0.0)
         fresh.append(_share(found, true_fresh) if archive.seeds else 0.0)
