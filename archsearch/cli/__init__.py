@@ -14,7 +14,9 @@ import typer
 from archsearch.cli import (
     add,
     bench,
+    bench_search,
     bench_stopping,
+    bench_truth,
     check,
     compare,
     cost,
@@ -72,6 +74,8 @@ for module in (
     new_plugin,
     bench,
     bench_stopping,
+    bench_truth,
+    bench_search,
     report,
     database,
     edit,

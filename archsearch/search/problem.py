@@ -32,6 +32,10 @@ RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
 
 
+_IDEALS = {"accuracy": 1.0, "bits_per_byte": 0.0}
+"""The best values of metrics that have one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What is known of a candidate before anything is built. ``refusal`` says why its layers cannot stand as they do:
@@ -130,6 +134,7 @@ class Problem:
     evaluators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of those that are asked about models of a task, by task."""
     matching: Matching | None = None
+    _patterns: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, spec: SearchSpec, registry: Registry) -> Problem:
@@ -178,6 +183,32 @@ class Problem:
             evaluators=evaluators,
             matching=matching,
         )
+
+    def pattern(self, arch: ArchSpec) -> str:
+        """A candidate's notation, which is found once: the shortest names of its layers take a look at every preset."""
+        found = self._patterns.get(arch.digest)
+        if found is None:
+            found = self._patterns[arch.digest] = arch.pattern(self.registry)
+        return found
+
+    @property
+    def ideals(self) -> dict[str, float]:
+        """The best value that an objective can have, of those that have one: an accuracy of 1, no bits per byte."""
+        found = {name: _IDEALS[metric] for name, metric in self._primary.items() if metric in _IDEALS}
+        recall = {task.metric for task in self.tasks.values() if task.recall}
+        if any(objective.name == RECALL for objective in self.objectives) and recall <= _IDEALS.keys():
+            found[RECALL] = min(_IDEALS[metric] for metric in recall)
+        return found
+
+    @property
+    def _primary(self) -> dict[str, str]:
+        """The objectives that are the metric of one task, whichever its set or part, with that metric."""
+        found = {}
+        for name in (one.name for one in self.objectives if not one.is_cost and one.name != RECALL):
+            task, _, metric = name.rpartition(".")
+            if task in self.tasks and metric.partition("@")[0].partition("[")[0] == self.tasks[task].metric:
+                found[name] = self.tasks[task].metric
+        return found
 
     def parts(self) -> tuple[Part, ...]:
         """What computes the results: every mixer, task and evaluator that the search may use, the teacher's, and the
