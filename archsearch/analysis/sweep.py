@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from archsearch.analysis.comparison import Score, scores_of
+from archsearch.analysis.scores import Score, scores_of
 from archsearch.arch import ArchSpec
 from archsearch.costs import CostModel
 from archsearch.errors import ArchsearchError, SpecError

@@ -13,7 +13,8 @@ from archsearch.arch import ModelSpec
 from archsearch.errors import SpecError, listing
 from archsearch.registry import Registry
 from archsearch.search.sizes import Place, made, sized_layers
-from archsearch.search.spec import BackboneTable, SearchSpec, TaskTable
+from archsearch.search.spec import BackboneTable, SearchSpec
+from archsearch.search.tables import TaskTable
 from archsearch.tasks import Task, resolve_task
 
 PAIRS = "pairs"

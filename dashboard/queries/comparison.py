@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from archsearch.analysis.comparison import Compared, Comparison, Score
+from archsearch.analysis.comparison import Compared, Comparison
+from archsearch.analysis.scores import Score
 from archsearch.arch import ArchSpec
 from archsearch.costs import CostTerm
 from archsearch.errors import ArchsearchError, foreign_code
