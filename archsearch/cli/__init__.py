@@ -14,7 +14,9 @@ import typer
 from archsearch.cli import (
     add,
     bench,
+    bench_search,
     bench_stopping,
+    bench_truth,
     check,
     compare,
     cost,
@@ -34,6 +36,7 @@ from archsearch.cli import (
     run,
     show,
     survey,
+    sweep,
 )
 from archsearch.cli.logs import Remarks
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
@@ -61,6 +64,7 @@ for module in (
     pareto,
     compare,
     ladder,
+    sweep,
     show,
     cost,
     evaluate,
@@ -70,6 +74,8 @@ for module in (
     new_plugin,
     bench,
     bench_stopping,
+    bench_truth,
+    bench_search,
     report,
     database,
     edit,

@@ -15,7 +15,8 @@ from archsearch.kernels.forms import Use
 from archsearch.search.problem import RECALL, Problem, Verdict
 from archsearch.search.speed import Timing, is_speed
 from archsearch.search.stopping import Stop
-from archsearch.storage import MetricValue, NewTrial, Store, TrialRecord
+from archsearch.search.trial_store import TrialStore
+from archsearch.storage import MetricValue, NewTrial, TrialRecord
 from archsearch.tasks import Task
 from archsearch.training import form_of, measurement_key
 from archsearch.training.forms import of_arch
@@ -71,7 +72,7 @@ class Ledger:
     def __init__(
         self,
         problem: Problem,
-        store: Store,
+        store: TrialStore,
         search_id: int,
         *,
         device: str = "cpu",
@@ -110,7 +111,7 @@ class Ledger:
                     diverged |= found[1]["status"] == "diverged"
         runs = () if diverged else tuple(missing)
         order = TrialOrder(
-            trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent
+            trial=trial, kind=kind, arch=arch, pattern=self._problem.pattern(arch), runs=runs, parent=parent
         )
         return Opened(trial=trial, order=order, reused_from=tuple(dict.fromkeys(sources)))
 
@@ -223,7 +224,7 @@ class Ledger:
         self._store.set_trial_state(trial, state, reason)
 
     def _key(self, arch: ArchSpec, name: str, task: Task, seed: int) -> str:
-        recipe = self._problem.spec.training
+        recipe = self._problem.recipe_of(arch, name)
         form = form_of(self._device, of_arch(self._proven, arch, self._registry))
         evaluators = self._problem.evaluators.get(name, ())
         return measurement_key(
@@ -249,7 +250,7 @@ class Ledger:
                 state=state,
                 arch=arch.to_json(),
                 digest=arch.digest,
-                pattern=arch.pattern(self._registry),
+                pattern=self._problem.pattern(arch),
                 params=params,
                 seeds=list(seeds),
                 costs=verdict.costs,

@@ -17,6 +17,7 @@ from archsearch.errors import ArchsearchError
 from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
 from archsearch.search.ledger import WAITS, Ending, Ledger, Run, TrialOrder
+from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
 from archsearch.search.pruning import Pruning
@@ -24,7 +25,8 @@ from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.space import ReplayDraw
 from archsearch.search.stopping import Looks, Stop
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
-from archsearch.storage import ProposalRecord, Store, TrialRecord
+from archsearch.search.trial_store import TrialStore
+from archsearch.storage import ProposalRecord, TrialRecord
 
 PATIENCE = 12
 """After so many draws in a row of candidates that are known, draws are random: a converged sampler repeats itself."""
@@ -78,7 +80,7 @@ class Campaign:
         self,
         problem: Problem,
         *,
-        store: Store,
+        store: TrialStore,
         search_id: int,
         device: str = "cpu",
         proven: frozenset[Use] = frozenset(),
@@ -105,7 +107,14 @@ class Campaign:
         self._in_order = problem.space.in_order()
         records = store.trials(search_id)
         drawn = sum(record.kind == "search" for record in records)
-        self._sampler = Sampler(problem.space, problem.objectives, self._settings, seed=problem.spec.seed, drawn=drawn)
+        self._sampler = Sampler(
+            problem.space,
+            problem.objectives,
+            self._settings,
+            seed=problem.spec.seed,
+            drawn=drawn,
+            judged=Judged(judge=problem.judge, registry=problem.registry, ideals=problem.ideals),
+        )
         for record in records:
             if record.digest == self._ledger.timing.reference and record.state in ("complete", "diverged", "failed"):
                 self._ledger.timing.learn(store.trial(record.id))

@@ -15,8 +15,11 @@ from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
 from archsearch.errors import OptionsError, SpecError, foreign_code, listing, nearest
 from archsearch.exercise import Unexercised, dense_up_to, unexercised_layers
 from archsearch.laws import untrainable
+from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.search.evaluators import evaluators_of, metric_of
+from archsearch.search.matching import Matching, cost_term, matched
+from archsearch.search.matching_steps import match_steps, with_steps
 from archsearch.search.references import baseline_of, reference_archs
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
@@ -27,6 +30,10 @@ from archsearch.training.teacher_arch import teacher_layer
 
 RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
+
+
+_IDEALS = {"accuracy": 1.0, "bits_per_byte": 0.0}
+"""The best values of metrics that have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +133,8 @@ class Problem:
     """The reference whose training times the others, where an objective asks for that."""
     evaluators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of those that are asked about models of a task, by task."""
+    matching: Matching | None = None
+    _patterns: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, spec: SearchSpec, registry: Registry) -> Problem:
@@ -142,15 +151,22 @@ class Problem:
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
         space = Space.of(spec.space, model, spec.model.n_layers, registry)
         costs = [objective.metric for objective in objectives if objective.is_cost]
+        match = None if spec.compare is None else cost_term(spec.compare.match, context)
         terms = dict.fromkeys(
-            [*(CostTerm.parse(cost, context=context) for cost in costs), *(term for term, _ in budget.limits)]
+            [
+                *(CostTerm.parse(cost, context=context) for cost in costs),
+                *(term for term, _ in budget.limits),
+                *([] if match is None else [match]),
+            ]
         )
         lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
         references = reference_archs(spec.search.references, space, registry)
         baseline = baseline_of(spec.compare.baseline, space, registry) if spec.compare is not None else None
+        matching = None
         if baseline is not None:
             _refuse_baseline(baseline, judge(baseline), registry)
+            space, matching = matched(spec, space, baseline, tasks, registry)
         _refuse_untrainable(space, references, registry)
         teacher_layer(spec.recipe, registry)
         return cls(
@@ -165,7 +181,34 @@ class Problem:
             judge=judge,
             timer=reference_of(objectives, references),
             evaluators=evaluators,
+            matching=matching,
         )
+
+    def pattern(self, arch: ArchSpec) -> str:
+        """A candidate's notation, which is found once: the shortest names of its layers take a look at every preset."""
+        found = self._patterns.get(arch.digest)
+        if found is None:
+            found = self._patterns[arch.digest] = arch.pattern(self.registry)
+        return found
+
+    @property
+    def ideals(self) -> dict[str, float]:
+        """The best value that an objective can have, of those that have one: an accuracy of 1, no bits per byte."""
+        found = {name: _IDEALS[metric] for name, metric in self._primary.items() if metric in _IDEALS}
+        recall = {task.metric for task in self.tasks.values() if task.recall}
+        if any(objective.name == RECALL for objective in self.objectives) and recall <= _IDEALS.keys():
+            found[RECALL] = min(_IDEALS[metric] for metric in recall)
+        return found
+
+    @property
+    def _primary(self) -> dict[str, str]:
+        """The objectives that are the metric of one task, whichever its set or part, with that metric."""
+        found = {}
+        for name in (one.name for one in self.objectives if not one.is_cost and one.name != RECALL):
+            task, _, metric = name.rpartition(".")
+            if task in self.tasks and metric.partition("@")[0].partition("[")[0] == self.tasks[task].metric:
+                found[name] = self.tasks[task].metric
+        return found
 
     def parts(self) -> tuple[Part, ...]:
         """What computes the results: every mixer, task and evaluator that the search may use, the teacher's, and the
@@ -176,6 +219,19 @@ class Problem:
         mixers = sorted({*mixers_of(layers, self.registry), *self.teacher_mixers})
         evaluators = sorted({name for names in self.evaluators.values() for name in names})
         return self.registry.parts(mixers, tasks, evaluators)
+
+    def recipe_of(self, arch: ArchSpec, task: str) -> Recipe:
+        """The recipe by which an architecture is trained on a task, by the name that metrics carry: that of the spec,
+        in a comparison of equal training FLOPs with steps of its own."""
+        steps = self.steps_of(arch).get(task)
+        recipe = self.spec.training
+        return recipe if steps is None else with_steps(recipe, steps, self.tasks[task].seq_len)
+
+    def steps_of(self, arch: ArchSpec) -> dict[str, int]:
+        """The optimiser steps of each task, where an architecture has its own."""
+        if self.matching is None or self.matching.match != "train_flops" or self.baseline is None:
+            return {}
+        return match_steps(arch, self.baseline, self.tasks, self.spec.training, CostModel(self.registry))
 
     @property
     def teacher_mixers(self) -> frozenset[str]:

@@ -46,7 +46,8 @@ MAX_PERIOD = 16
 """Counting the candidates of a periodic space takes time that doubles with each layer of the period."""
 
 Pattern = Literal["free", "periodic", "ratio", "listed"]
-SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
+SamplerName = Literal["ehvi", "nsga2", "nsga3", "tpe", "gp", "random"]
+Match = Literal["tokens", "train_flops", "params", "state_read"]
 
 
 class BackboneTable(ModelSpec):
@@ -347,10 +348,12 @@ class SearchTable(Table):
     """How many candidates are trained, who proposes them, and what is measured around them.
 
     ``trials``: candidates that are trained here; infeasible and repeated ones come on top.
-    ``sampler``: who proposes candidates, one of Optuna's.
+    ``sampler``: who proposes candidates: "ehvi", which knows costs, models each metric over the layers and takes what
+    is expected to add most to the hypervolume, or one of Optuna's.
     ``population``: candidates of a generation (nsga2, nsga3); left out, a quarter of ``trials``, at least 4 and at most
     50, so that a small search has generations at all.
-    ``startup_trials``: random candidates before the sampler learns (tpe, gp); left out, counted as ``population`` is.
+    ``startup_trials``: candidates before the sampler learns, random ones (tpe, gp) or such as differ most (ehvi); left
+    out, counted as ``population`` is, and an eighth of ``trials`` for ehvi, from 6 to 16, or 4 of a dozen.
     ``references``: whether the mixer `full` in every layer and each pure mixer of the space are trained beside the
     candidates; a list of patterns names others, where a single layer is repeated.
     ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
@@ -363,7 +366,7 @@ class SearchTable(Table):
     """
 
     trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)
-    sampler: SamplerName = "nsga2"
+    sampler: SamplerName = "ehvi"
     population: Whole | None = Field(default=None, ge=2, le=MAX_TRIALS)
     startup_trials: Whole | None = Field(default=None, ge=1, le=MAX_TRIALS)
     references: bool | Annotated[tuple[StrictStr, ...], Field(max_length=MAX_CHOICES)] = True
@@ -384,14 +387,19 @@ class SearchTable(Table):
         evolves = self.sampler in ("nsga2", "nsga3")
         if self.population is not None and not evolves:
             raise SpecError(f'search.population goes with the samplers nsga2 and nsga3, not "{self.sampler}": drop it')
-        if self.startup_trials is not None and self.sampler not in ("tpe", "gp"):
-            raise SpecError(f'search.startup_trials goes with the samplers tpe and gp, not "{self.sampler}": drop it')
+        if self.startup_trials is not None and self.sampler not in ("ehvi", "tpe", "gp"):
+            raise SpecError(
+                f'search.startup_trials goes with the samplers ehvi, tpe and gp, not "{self.sampler}": drop it'
+            )
         return self
 
     @property
     def first_random(self) -> int:
         """How many candidates are drawn at random before the sampler learns: its population or start-up."""
-        return self.population or self.startup_trials or min(50, max(4, self.trials // 4))
+        given = self.population or self.startup_trials
+        if self.sampler == "ehvi":
+            return given or min(16, max(4, min(6, self.trials // 3), self.trials // 8))
+        return given or min(50, max(4, self.trials // 4))
 
 
 class ResourcesTable(Table):
@@ -447,9 +455,14 @@ class CompareTable(Table):
     Candidates are then not confirmed unless ``search.confirm_seeds`` says so, as ``recipe.seeds`` are trained of all.
 
     ``baseline``: the one that the others are held against; left out, the first of ``space.architectures``.
+    ``match``: what the others are given as much of as the baseline has: "tokens" of training, which the recipe says;
+    "train_flops": each is trained for the steps that take as many FLOPs; "params": each has the width of channel mixer
+    that makes the parameters equal; "state_read": an option that sizes the state, as a window or a key width, is chosen
+    so that one decoded token reads as many bytes of state at ``objectives.context``. What a pattern writes out stays.
     """
 
     baseline: StrictStr | None = None
+    match: Match = "tokens"
 
 
 class StorageTable(Table):
