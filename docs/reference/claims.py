@@ -71,8 +71,8 @@ def order_table() -> str:
 
 
 def tasks_table() -> str:
-    """Rank correlation between two tasks over all architectures, and over those with a full layer; beside it that of one
-    task with itself, from one seed to another."""
+    """Rank correlation between two tasks over all architectures, and over those with a full layer; beside it that of
+    one task with itself, from one seed to another."""
     held = truth()
     hybrids = [arch for arch in held.archs if FULL in kinds(arch)]
     rows = []
