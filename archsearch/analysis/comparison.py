@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from archsearch.analysis.differences import holm, noise_of_differences, paired_difference
 from archsearch.analysis.scores import LEVEL, Score, scores_of
+from archsearch.analysis.speed import Timed, timed
 from archsearch.arch import ModelSpec, whole_pattern
 from archsearch.errors import ArchsearchError, SpecError, listing, nearest
 
@@ -22,7 +23,8 @@ LISTED = "architecture"
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One architecture: the trial that speaks for it, its pattern, costs by name, and its scores by task.
+    """One architecture: the trial that speaks for it, its pattern, costs by name, its scores by task, and by task how
+    soon it learnt what full attention does, where that can be told.
 
     ``asked`` is the pattern by which a list asked for it, which differs from its own where it was matched to a
     baseline.
@@ -33,6 +35,7 @@ class Compared:
     digest: str
     costs: Mapping[str, float]
     scores: Mapping[str, Score]
+    speeds: Mapping[str, Mapping[str, Timed]] = field(default_factory=dict)
     asked: str = ""
 
 
@@ -72,6 +75,10 @@ class Comparison:
                         task: {**asdict(score), "clear": score.against is not None and score.clear}
                         for task, score in row.scores.items()
                     },
+                    "speeds": {
+                        task: {metric: found.to_json() for metric, found in by_metric.items()}
+                        for task, by_metric in row.speeds.items()
+                    },
                 }
                 for row in self.rows
             ],
@@ -90,7 +97,7 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     search = store.search(name)
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
     measured = {trial.digest: trial for trial in reversed(trials) if trial.state in ("complete", "diverged")}
-    rows = [_row(store.trial(trial.id)) for trial in trials if measured.get(trial.digest) is trial]
+    rows = _rows([store.trial(trial.id) for trial in trials if measured.get(trial.digest) is trial])
     if not rows:
         raise SpecError(f'"{name}" has no trial that is complete: wait for one, or `archsearch resume {name}`')
     base = _baseline(search, trials, rows, baseline, registry)
@@ -168,8 +175,17 @@ def _as_stored(text: str, arch: Mapping[str, Any], registry: Registry) -> str:
         return text
 
 
-def _row(trial: TrialRecord) -> Compared:
+def _rows(trials: Sequence[TrialRecord]) -> list[Compared]:
+    runs = [(one.digest, one.arch, found.task, found.payload) for one in trials for found in one.measurements]
+    speeds: dict[str, dict[str, Mapping[str, Timed]]] = {}
+    for (digest, task), found in timed(runs).items():
+        speeds.setdefault(digest, {})[task] = found
+    return [_row(trial, speeds.get(trial.digest, {})) for trial in trials]
+
+
+def _row(trial: TrialRecord, speeds: Mapping[str, Mapping[str, Timed]]) -> Compared:
     return Compared(
+        speeds=speeds,
         trial=trial.id,
         pattern=trial.pattern,
         asked=_asked(trial) or trial.pattern,

@@ -14,6 +14,9 @@ import typer
 from archsearch.cli import (
     add,
     bench,
+    bench_search,
+    bench_stopping,
+    bench_truth,
     check,
     compare,
     cost,
@@ -24,6 +27,7 @@ from archsearch.cli import (
     evaluate,
     jobs,
     kernels,
+    ladder,
     new_plugin,
     pareto,
     plugins,
@@ -32,6 +36,7 @@ from archsearch.cli import (
     run,
     show,
     survey,
+    sweep,
 )
 from archsearch.cli.logs import Remarks
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
@@ -58,6 +63,8 @@ for module in (
     survey,
     pareto,
     compare,
+    ladder,
+    sweep,
     show,
     cost,
     evaluate,
@@ -66,6 +73,9 @@ for module in (
     kernels,
     new_plugin,
     bench,
+    bench_stopping,
+    bench_truth,
+    bench_search,
     report,
     database,
     edit,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from archsearch.storage import Store
 
 
+_TIMED = {"tokens_to_half": ">to half", "tokens_to_95": ">to 95%"}
+"""Columns by metric of speed."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("compare", epilog=EXIT_CODES)(compare)

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     from archsearch.analysis.comparison import Compared, Comparison
     from archsearch.analysis.scores import Score
+    from archsearch.analysis.speed import Timed
     from archsearch.search.matching import Matching
+
+
+_TIMED = {"tokens_to_half": ">to half", "tokens_to_95": ">to 95%"}
+"""Columns by metric of speed."""
 
 
 def _table(found: Comparison, task: str) -> Any:
@@ -27,12 +32,14 @@ def _table(found: Comparison, task: str) -> Any:
     own_steps = len({row.scores[task].steps for row in rows}) > 1
     trained = [">steps", ">training"] if own_steps else []
     shown = (*trained, *(f">{cost}" for cost in costs))
-    columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", ">rate", *shown, ""]
-    cells = (_cells(row, task, costs, found, trained=bool(trained)) for row in rows)
+    timed = any(task in row.speeds for row in rows)
+    soon = _TIMED.values() if timed else ()
+    columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", *soon, ">rate", *shown, ""]
+    cells = (_cells(row, task, costs, found, trained=bool(trained), timed=timed) for row in rows)
     return table(columns, cells, title=f"{task}, on test")
 
 
-def _cells(row: Compared, task: str, costs: list[str], found: Comparison, *, trained: bool) -> list[str]:
+def _cells(row: Compared, task: str, costs: list[str], found: Comparison, *, trained: bool, timed: bool) -> list[str]:
     from archsearch.costs import CostTerm
     from archsearch.units import format_quantity
 
@@ -47,6 +54,7 @@ def _cells(row: Compared, task: str, costs: list[str], found: Comparison, *, tra
         _plus_minus(score),
         str(len(score.values)),
         *(("baseline", "") if row is found.baseline else _difference(score)),
+        *([_soon(row.speeds.get(task, {}).get(metric)) for metric in _TIMED] if timed else ()),
         rate,
         *(_training(score) if trained else ()),
         *shown,
@@ -60,6 +68,18 @@ def _training(score: Score) -> tuple[str, str]:
 
     flops = "" if score.train_flops is None else format_quantity(score.train_flops, unit="FLOP", digits=4)
     return "" if score.steps is None else str(score.steps), flops
+
+
+def _soon(found: Timed | None) -> str:
+    """How soon a target was reached, in tokens: of how many seeds where not of all."""
+    from archsearch.analysis.objectives import format_tokens
+
+    if found is None:
+        return ""
+    if found.tokens is None:
+        return format_tokens(2 * found.budget, found.budget)
+    text = format_tokens(found.tokens, found.budget)
+    return text if found.arrived == found.seeds else f"{text} ({found.arrived} of {found.seeds} seeds)"
 
 
 def _plus_minus(score: Score) -> str:
@@ -105,6 +125,11 @@ def remarks(found: Comparison) -> Iterator[str]:
     for row in stopped:
         where = next(task for task, score in row.scores.items() if score.diverged)
         yield f"{row.pattern} was given up where a seed diverged on {where}: it may lack later runs on every task"
+    if any(row.speeds for row in found.rows):
+        yield (
+            "to half and to 95% are the tokens until validation first has so much of what full attention gains in all, "
+            "with the same seed; between two looks the way is a straight line"
+        )
     ends = {score.rates.at_end for score in scores} - {""}
     if ends:
         yield (

@@ -41,8 +41,8 @@ class Assignment:
     ``runs`` are (task, seed) with tasks by the search's names for them; ``parts`` are (name, version, digest) of the
     mixers and tasks that the search uses and of the core, ``installed`` (name, version) of all the driver's plugins,
     ``plugins`` those that no distribution installs, pickled; ``impl`` is the driver's ``ARCHSEARCH_IMPL``, so that the
-    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL; ``steps`` are those of tasks for which
-    the trial has steps of its own, in place of the recipe's.
+    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL; ``evaluators`` are names by task;
+    ``steps`` are those of tasks for which the trial has steps of its own, in place of the recipe's.
     """
 
     trial: int
@@ -55,6 +55,7 @@ class Assignment:
     plugins: str
     impl: str
     checkpoints: str
+    evaluators: Mapping[str, Sequence[str]] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
 
     def to_config(self) -> dict[str, Any]:
@@ -71,9 +72,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains the runs of one trial after another; reused for the next trial, the registry and its imports included.
 
     The first result of a trial has only ``place``, where it runs, before any code of a plugin does. Every other has
-    ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``measurement`` (JSON text) when a
-    run has ended, ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what is worth
-    knowing of the worker and no error.
+    ``trial``, ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``looks`` (all of the
+    run's, as `Evaluation` gives them) when there is a new one, ``measurement`` (JSON text) when a run has ended,
+    ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what is worth knowing of the
+    worker and no error.
     """
 
     _waiting: dict[str, Any] | None
@@ -83,7 +85,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     _arch: ArchSpec
     _recipe: Recipe
     _runs: list[tuple[str, int]]
-    _evaluation: Evaluation | None
+    _evaluation: Evaluation | None = None
+    _looks = 0
     _tasks: dict[str, Task]
     _plugins: str | None = None
     _words: LastWords | None = None
@@ -96,7 +99,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._waiting, self._placed = config, False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turns to another trial in the same process."""
+        """Turns to another trial in the same process; of one that was stopped before its end nothing is kept."""
+        self.leave()
         self._waiting, self._placed = new_config, False
         return True
 
@@ -119,12 +123,13 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._begin(config)
         name, seed = self._runs[0]
         if self._evaluation is None:
-            self._evaluation = self._evaluate(name, seed)
+            self._evaluation, self._looks = self._evaluate(name, seed), 0
         evaluation = self._evaluation
         if not evaluation.done:
             evaluation.advance(SLICE_SECONDS)
         progress = evaluation.progress
         result = {
+            "trial": self._assignment.trial,
             "task": name,
             "seed": seed,
             "step": progress.step,
@@ -133,6 +138,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             "done": False,
             "note": self._note,
         }
+        looks = evaluation.looks
+        if len(looks) > self._looks:
+            self._looks = len(looks)
+            result["looks"] = looks
         if evaluation.done:
             measurement = evaluation.measurement()
             evaluation.discard()
@@ -140,6 +149,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._runs = self._runs[1:] if measurement.status == "complete" else []
             result |= {"measurement": json.dumps(measurement.to_json()), "done": not self._runs}
         return result
+
+    def leave(self) -> None:
+        """Drops the run that is under way, and its checkpoint."""
+        if self._evaluation is not None:
+            self._evaluation.discard()
+            self._evaluation = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune keeps no checkpoints: an evaluation writes its own."""
@@ -188,6 +203,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             registry=self._registry,
             checkpoint=f"{folder}/{self._assignment.trial}-{digest_of([name, seed])}.pt",
             group=self._group,
+            evaluators=self._assignment.evaluators.get(name, ()),
         )
 
     def _task(self, name: str) -> Task:
@@ -245,12 +261,11 @@ def _same(driver: tuple[str, str], worker: tuple[str, str]) -> bool:
 
 
 def _part_here(registry: Registry, name: str) -> tuple[str, str]:
-    kind, _, named = name.partition(":")
     try:
-        parts = registry.parts([named] if kind == "mixer" else [], [named] if kind == "task" else [])
+        parts = registry.parts_named([name])
     except ArchsearchError as error:
         return "none of it", f"({error})"
-    return next(((part.version, part.digest) for part in parts if part.name == name), ("none of it", ""))
+    return next(((part.version, part.digest) for part in parts), ("none of it", ""))
 
 
 def difference_of_unused(registry: Registry, driver: Sequence[tuple[str, str]]) -> str:

@@ -13,12 +13,17 @@ from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
 from archsearch.kernels.forms import Use
 from archsearch.search.problem import RECALL, Problem, Verdict
-from archsearch.storage import MetricValue, NewTrial, Store, TrialRecord
+from archsearch.search.speed import Timing, is_speed
+from archsearch.search.stopping import Stop
+from archsearch.search.trial_store import TrialStore
+from archsearch.storage import MetricValue, NewTrial, TrialRecord
 from archsearch.tasks import Task
 from archsearch.training import form_of, measurement_key
 from archsearch.training.forms import of_arch
 
 SPLITS = ("validation", "test")
+WAITS = "measured: waits for the reference by which it is timed"
+"""Of a trial that has nothing left to be trained."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Ledger:
     def __init__(
         self,
         problem: Problem,
-        store: Store,
+        store: TrialStore,
         search_id: int,
         *,
         device: str = "cpu",
@@ -77,6 +82,8 @@ class Ledger:
         other kinds and forms are not taken for theirs."""
         self._problem, self._registry, self._store, self.search_id = problem, problem.registry, store, search_id
         self._device, self._proven = device, proven
+        seeds = max(len(problem.search_seeds), len(problem.confirm_seeds))
+        self.timing = Timing(problem.objectives, problem.timer, problem.tasks, seeds)
 
     def open(
         self,
@@ -104,7 +111,7 @@ class Ledger:
                     diverged |= found[1]["status"] == "diverged"
         runs = () if diverged else tuple(missing)
         order = TrialOrder(
-            trial=trial, kind=kind, arch=arch, pattern=arch.pattern(self._registry), runs=runs, parent=parent
+            trial=trial, kind=kind, arch=arch, pattern=self._problem.pattern(arch), runs=runs, parent=parent
         )
         return Opened(trial=trial, order=order, reused_from=tuple(dict.fromkeys(sources)))
 
@@ -137,15 +144,37 @@ class Ledger:
     def close(self, trial: int, *, reason: str = "") -> Ending:
         """Ends a trial whose measurements are all in: complete, or diverged."""
         record = self._store.trial(trial)
+        self.timing.learn(record)
         diverged = [measured for measured in record.measurements if measured.status == "diverged"]
         if diverged:
             first = diverged[0]
             text = f"{first.task}, seed {first.seed}: {first.payload['reason']}"
             self._store.set_trial_state(trial, "diverged", text)
             return Ending(state="diverged", reason=text, values=None, result=self.result(record, "diverged"))
-        self._store.set_trial_state(trial, "complete", reason, metrics=self._composites(record))
+        reason = "; ".join(filter(None, (reason, self.timing.lacking(record))))
+        metrics = [*self._composites(record), *self.timing.metrics(record, SPLITS)]
+        self._store.set_trial_state(trial, "complete", reason, metrics=metrics)
         result = self.result(record, "complete")
         return Ending(state="complete", reason=reason, values=self.values(record), result=result)
+
+    def prune(self, trial: int, stop: Stop) -> None:
+        """Ends a trial that is stopped: what it has measured stays measured, and the run under way is kept as far as
+        its curve goes."""
+        metric = self._problem.tasks[stop.task].metric
+        curve = [
+            MetricValue(
+                name=f"{stop.task}.{metric}", split="progress", value=value, task=stop.task, seed=stop.seed, step=step
+            )
+            for step, value in stop.looks
+        ]
+        self._store.set_trial_state(trial, "pruned", stop.reason, metrics=curve)
+
+    def waits(self, trial: int) -> bool:
+        """Whether a trial that is measured waits for another's training, by which an objective is timed; it says so."""
+        if not self.timing.reference or not self.timing.waits(self._store.trial(trial)):
+            return False
+        self.set_state(trial, "queued", WAITS)
+        return True
 
     def result(self, record: TrialRecord, state: str) -> TrialResult:
         """What a front needs of a trial that is in `state` now; of a complete one `record` has the measurements."""
@@ -173,6 +202,9 @@ class Ledger:
             return record.costs.get(objective.metric, math.nan)
         if objective.name == RECALL:
             by_seed = {found.seed: found.value for found in self._composites(record) if found.split == split}
+        elif is_speed(objective.metric):
+            timed = self.timing.metrics(record, (split,))
+            by_seed = {found.seed: found.value for found in timed if found.name == objective.metric}
         else:
             task, _, metric = objective.name.rpartition(".")
             mine = [measured for measured in record.measurements if measured.task == task]
@@ -194,7 +226,10 @@ class Ledger:
     def _key(self, arch: ArchSpec, name: str, task: Task, seed: int) -> str:
         recipe = self._problem.recipe_of(arch, name)
         form = form_of(self._device, of_arch(self._proven, arch, self._registry))
-        return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=form)
+        evaluators = self._problem.evaluators.get(name, ())
+        return measurement_key(
+            arch, task, recipe, seed, self._registry, device=self._device, form=form, evaluators=evaluators
+        )
 
     def _add(
         self,
@@ -215,7 +250,7 @@ class Ledger:
                 state=state,
                 arch=arch.to_json(),
                 digest=arch.digest,
-                pattern=arch.pattern(self._registry),
+                pattern=self._problem.pattern(arch),
                 params=params,
                 seeds=list(seeds),
                 costs=verdict.costs,

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from archsearch.analysis.running_front import FrontPoint, RunningFront
@@ -15,13 +16,17 @@ from archsearch.arch import ArchSpec
 from archsearch.errors import ArchsearchError
 from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
-from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
+from archsearch.search.ledger import WAITS, Ending, Ledger, Run, TrialOrder
+from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
+from archsearch.search.pruning import Pruning
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.space import ReplayDraw
+from archsearch.search.stopping import Looks, Stop
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
-from archsearch.storage import ProposalRecord, Store, TrialRecord
+from archsearch.search.trial_store import TrialStore
+from archsearch.storage import ProposalRecord, TrialRecord
 
 PATIENCE = 12
 """After so many draws in a row of candidates that are known, draws are random: a converged sampler repeats itself."""
@@ -33,6 +38,8 @@ PURE = 1000
 """Pure candidates that are tried where a sample of the space had nothing within the budget."""
 LOOK_SECONDS = 1.0
 """Between two looks for candidates that people have added."""
+_TELL_NOTHING = ("infeasible", "superseded", "cancelled")
+"""States of trials that early stopping learns nothing from."""
 
 _log = logging.getLogger("archsearch.search")
 
@@ -43,7 +50,7 @@ class _Known:
 
     trial: int
     verdict: Verdict
-    state: Literal["open", "refused", "measured", "failed"] = "open"
+    state: Literal["open", "refused", "measured", "failed", "pruned"] = "open"
     values: Mapping[str, float] | None = None
     repeat_recorded: bool = False
 
@@ -64,16 +71,16 @@ class Campaign:
     """One search from its first reference to the last confirmation of its front.
 
     After `prepare`, `next` hands out an order, or says "wait" (until a running one ends) or "done". Every order is
-    answered by `measured` for each of its runs and then by `finished` or `failed`, or by `again` where its worker was
-    lost, and by `failed` or `lost` where that gives it up; `stopped` answers all that is left. With one order at a
-    time, equal specs and seeds give equal candidates.
+    answered by `measured` for each of its runs and then by `finished` or `failed`, by `pruned` where `looked` says that
+    it is to be stopped, or by `again` where its worker was lost, and by `failed` or `lost` where that gives it up;
+    `stopped` answers all that is left. With one order at a time, equal specs and seeds give equal candidates.
     """
 
     def __init__(
         self,
         problem: Problem,
         *,
-        store: Store,
+        store: TrialStore,
         search_id: int,
         device: str = "cpu",
         proven: frozenset[Use] = frozenset(),
@@ -85,11 +92,13 @@ class Campaign:
         self._ledger = Ledger(problem, store, search_id, device=device, proven=proven)
         self._settings = problem.spec.search
         self._front = RunningFront(problem.objectives)
+        self._pruning = Pruning(problem)
         self._known: dict[str, _Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
         self._queue: deque[_Pending] = deque()
         self._later: list[_Pending] = []
+        self._held: list[tuple[_Pending, Callable[[], Ending]]] = []
         self._again: dict[str, TrialRecord] = {}
         self._unread: set[int] = set()
         self._looks_next = 0.0
@@ -98,7 +107,17 @@ class Campaign:
         self._in_order = problem.space.in_order()
         records = store.trials(search_id)
         drawn = sum(record.kind == "search" for record in records)
-        self._sampler = Sampler(problem.space, problem.objectives, self._settings, seed=problem.spec.seed, drawn=drawn)
+        self._sampler = Sampler(
+            problem.space,
+            problem.objectives,
+            self._settings,
+            seed=problem.spec.seed,
+            drawn=drawn,
+            judged=Judged(judge=problem.judge, registry=problem.registry, ideals=problem.ideals),
+        )
+        for record in records:
+            if record.digest == self._ledger.timing.reference and record.state in ("complete", "diverged", "failed"):
+                self._ledger.timing.learn(store.trial(record.id))
         for record in records:
             self._take_up(record)
 
@@ -135,6 +154,8 @@ class Campaign:
 
     def next(self) -> TrialOrder | Literal["wait", "done"]:
         """An order to train, "wait" until a running one has ended (or until asked again), or "done"."""
+        if self._ledger.timing.news:
+            self._release()
         if len(self._running) >= self._settings.concurrency:
             return "wait"
         self._take_added()
@@ -142,6 +163,7 @@ class Campaign:
         if not self._queue and self._wants_more():
             self._draw()
         if not self._queue and not self._running and not self._later and not self._wants_more():
+            self._release(at_once=True)
             self._confirm()
             if not self._queue:
                 self._take_added(at_once=True)
@@ -160,17 +182,42 @@ class Campaign:
         """A run of the order gave `Measurement.to_json()`."""
         self._ledger.record(order, run, measurement)
 
+    def looked(
+        self, order: TrialOrder, run: Run, looks: Looks, measurement: Mapping[str, Any] | None = None
+    ) -> Stop | None:
+        """All looks so far of a run of the order, and its measurement where it has ended: why the order is to be
+        stopped, None where it is to go on. Which it is before `measured` has the measurement."""
+        return self._pruning.looked(order, run, looks, measurement)
+
+    def pruned(self, order: TrialOrder, stop: Stop) -> None:
+        """The order was stopped; the sampler learns that it gave no values, which no sampler takes for bad ones."""
+        self._ledger.prune(order.trial, stop)
+        self._pruning.leave(order.trial)
+        self.progress.count("pruned")
+        self._answer(self._running.pop(order.trial), None)
+        if order.kind != "confirm":
+            self._known[order.arch.digest].state = "pruned"
+
     def finished(self, order: TrialOrder) -> tuple[str, str]:
-        """Every run of the order is measured, or one has diverged; its state and reason."""
-        ending = self._close(order.trial)
-        self._answer(self._running.pop(order.trial), ending.values)
-        return ending.state, ending.reason
+        """Every run of the order is measured, or one has diverged; its state and reason. One that waits for the
+        reference by which it is timed is closed, and the sampler told, when that has ended."""
+        pending = self._running.pop(order.trial)
+        ending = self._once_timed(pending, partial(self._finish, pending))
+        return ("complete", WAITS) if ending is None else (ending.state, ending.reason)
+
+    def _finish(self, pending: _Pending) -> Ending:
+        ending = self._close(pending.order.trial)
+        self._answer(pending, ending.values)
+        return ending
 
     def failed(self, order: TrialOrder, reason: str) -> None:
         """The order came to nothing; the search goes on."""
         self._ledger.set_state(order.trial, "failed", reason)
+        self._pruning.leave(order.trial)
         self.progress.count("failed")
         self._answer(self._running.pop(order.trial), None)
+        if order.arch.digest == self._ledger.timing.reference:
+            self._ledger.timing.learn(self._store.trial(order.trial))
 
     def again(self, order: TrialOrder, reason: str) -> float | None:
         """The order's worker was lost: seconds until it is queued again, None where its retries are used up; then it
@@ -192,9 +239,11 @@ class Campaign:
 
     def stopped(self, reason: str) -> None:
         """Nothing runs any more: what was running or queued is preempted, and a resumed search goes on with it."""
-        for pending in (*self._running.values(), *self._queue, *self._later):
+        held = [pending for pending, _ in self._held]
+        for pending in (*self._running.values(), *self._queue, *self._later, *held):
             self._ledger.set_state(pending.order.trial, "preempted", reason)
         self._running.clear()
+        self._held.clear()
         self._queue.clear()
         self._later.clear()
 
@@ -297,7 +346,7 @@ class Campaign:
             if pending.order.runs:
                 self._queue.appendleft(pending)
             else:
-                self._answer(pending, self._close(pending.order.trial).values)
+                self._once_timed(pending, partial(self._finish, pending))
 
     # -- what people add -------------------------------------------------------------------------------------
 
@@ -321,7 +370,7 @@ class Campaign:
             self._unread.add(proposal.id)
             _log.warning('"%s", which was added to the search, cannot be trained here: %s', proposal.pattern, error)
             return
-        if known is None:
+        if known is None or known.state == "pruned":  # whoever adds it wants to know what it comes to
             self._bring_in(arch, verdict)
         self._store.link_proposal(proposal.id, self._known[arch.digest].trial)
 
@@ -357,6 +406,9 @@ class Campaign:
         if kind != "confirm":
             self._known[arch.digest] = _Known(trial=opened.trial, verdict=verdict)
         pending = _Pending(order=opened.order, number=number, params=params)
+        self._pruning.enter(opened.order, verdict)
+        if self._pruning.on and opened.reused_from:
+            self._pruning.take(self._store.trial(opened.trial))
         if opened.order.runs:
             self._queue.append(pending)
             if kind == "search":
@@ -365,9 +417,31 @@ class Campaign:
         else:
             self.progress.reused += 1
             source = ", ".join(map(str, opened.reused_from))
-            # a reference that another search trained says nothing of this one's trials
-            ending = self._close(opened.trial, f"measured before, in trial {source}", counts=kind != "reference")
-            self._settle(pending, ending.values)
+            self._once_timed(pending, partial(self._reuse, pending, f"measured before, in trial {source}"))
+
+    def _reuse(self, pending: _Pending, reason: str = "") -> Ending:
+        """Closes a trial whose measurements were there; a reference that another search trained says nothing of this
+        one's trials."""
+        ending = self._close(pending.order.trial, reason, counts=pending.order.kind != "reference" or not reason)
+        self._settle(pending, ending.values)
+        return ending
+
+    def _once_timed(self, pending: _Pending, close: Callable[[], Ending]) -> Ending | None:
+        """Closes a trial that is measured; None where it waits for the reference by which it is timed."""
+        if self._ledger.waits(pending.order.trial):
+            self._held.append((pending, close))
+            return None
+        return close()
+
+    def _release(self, *, at_once: bool = False) -> None:
+        """Closes the trials that need not wait any more, or `at_once` all that waited."""
+        self._ledger.timing.news = False
+        held, self._held = self._held, []
+        for pending, close in held:
+            if at_once:
+                close()
+            else:
+                self._once_timed(pending, close)
 
     def _close(self, trial: int, reason: str = "", *, counts: bool = True) -> Ending:
         ending = self._ledger.close(trial, reason=reason)
@@ -402,19 +476,31 @@ class Campaign:
             fresh = [point for point in self.front if point.digest not in self._confirmed]
             if not fresh:
                 return
+            self._confirm_timer()
             for point in fresh:
+                if point.digest in self._confirmed:
+                    continue
                 self._confirmed.add(point.digest)
                 arch = ArchSpec.from_json(self._store.trial(point.trial).arch, self._registry)
                 self._begin("confirm", arch, self.problem.judge(arch), parent=point.trial)
             self.progress.planned += len(self._queue)
             self.progress.confirming = True
 
+    def _confirm_timer(self) -> None:
+        """Queues the fresh seeds of the reference by which those of the front are timed."""
+        arch = self.problem.timer
+        if arch is not None and arch.digest in self._known and arch.digest not in self._confirmed:
+            self._confirmed.add(arch.digest)
+            verdict = self.problem.judge(arch)
+            self._begin("confirm", arch, verdict, parent=self._known[arch.digest].trial)
+
     # -- resuming --------------------------------------------------------------------------------------------
 
     def _take_up(self, record: TrialRecord) -> None:
         """Puts a trial of an earlier run where it belongs; one that was preempted is queued again."""
-        if record.state == "complete":
+        if record.state == "complete" or (self._pruning.on and record.state not in _TELL_NOTHING):
             record = self._store.trial(record.id)  # with its measurements
+            self._pruning.take(record)
         self._front.add(self._ledger.result(record, record.state))
         if record.state == "superseded":
             if record.kind in ("search", "added"):
@@ -424,7 +510,8 @@ class Campaign:
             self._drawn.add(record.digest)
         else:
             self._confirmed |= {record.digest} if record.kind == "confirm" else set()
-        if record.state in ("queued", "running", "preempted"):
+        untimed = record.state == "complete" and self._ledger.timing.waits(record)
+        if record.state in ("queued", "running", "preempted") or untimed:
             self._requeue(record)
         elif record.kind != "confirm":
             self._recall(record)
@@ -450,7 +537,7 @@ class Campaign:
         if order.runs:
             self._queue.append(pending)
         else:
-            self._settle(pending, self._close(record.id).values)
+            self._once_timed(pending, partial(self._reuse, pending))
 
     def _recall(self, record: TrialRecord) -> None:
         arch = ArchSpec.from_json(record.arch, self._registry)
@@ -465,10 +552,14 @@ class Campaign:
         if record.state == "infeasible":
             known.state = "refused"
             self.progress.refused += 1
+        elif record.state == "pruned":
+            known.state = "pruned"
         elif values is not None:
             known.state = "measured"
-        self._known.setdefault(record.digest, known)
-        trained = record.state in ("diverged", "failed") or any(
+        before = self._known.setdefault(record.digest, known)
+        if before.state == "pruned":
+            self._known[record.digest] = known
+        trained = record.state in ("pruned", "diverged", "failed") or any(
             measured.reused_from is None for measured in record.measurements
         )
         self.progress.trained += record.kind == "search" and trained

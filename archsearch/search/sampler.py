@@ -18,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from archsearch.analysis.objectives import Objective
 from archsearch.arch import ArchSpec
 from archsearch.search.genes import LayerGenes, LayerNSGAII, LayerNSGAIII
+from archsearch.search.model_choice import Judged, ModelChoice
 from archsearch.search.problem import Verdict
 from archsearch.search.space import RandomDraw, ReplayDraw, Space
 from archsearch.search.spec import SearchTable
@@ -46,8 +47,16 @@ class Sampler:
     """
 
     def __init__(
-        self, space: Space, objectives: Sequence[Objective], table: SearchTable, *, seed: int, drawn: int = 0
+        self,
+        space: Space,
+        objectives: Sequence[Objective],
+        table: SearchTable,
+        *,
+        seed: int,
+        drawn: int = 0,
+        judged: Judged | None = None,
     ) -> None:
+        """``judged`` is what a sampler needs that chooses among candidates whose costs it knows."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._objectives, self._population = space, objectives, table.first_random
         seed = int(np.random.SeedSequence([seed, drawn]).generate_state(1)[0])
@@ -58,12 +67,22 @@ class Sampler:
         self._open: dict[int, Trial] = {}
         self._worst: dict[str, float] = {}
         self._complete = 0
+        self._model: ModelChoice | None = None
+        if table.sampler == "ehvi":
+            assert judged is not None
+            self._model = ModelChoice(space, objectives, judged, seed=seed, startup=table.first_random)
 
     def ask(self) -> Proposal:
         """The next candidate."""
+        chosen = self._model.choose() if self._model is not None else None
+        return self._ask() if chosen is None else self.ask_for(chosen)
+
+    def _ask(self) -> Proposal:
         trial = self._study.ask()
         arch = self._space.draw(trial)
         self._open[trial.number] = trial
+        if self._model is not None:
+            self._model.begun(trial.number, arch)
         return Proposal(number=trial.number, arch=arch, params=trial.params)
 
     def ask_random(self) -> Proposal:
@@ -75,22 +94,28 @@ class Sampler:
     def ask_for(self, params: Mapping[str, Any]) -> Proposal:
         """The candidate of given choices."""
         self._study.enqueue_trial(dict(params))
-        return self.ask()
+        return self._ask()
 
     def scored(self, number: int, values: Mapping[str, float], verdict: Verdict) -> None:
         """A candidate's objective values by name, taken on validation; without all of them, finite, it has failed."""
         told = self._values(values)
         if told is None:
             self.failed(number)
-        else:
-            self._tell(number, told, verdict)
+            return
+        if self._model is not None:
+            self._model.told(number, self._open[number].params, told)
+        self._tell(number, told, verdict)
 
     def refused(self, number: int, verdict: Verdict) -> None:
         """A candidate that nobody trains, being over budget or not exercised: its costs and excesses are told."""
+        if self._model is not None:
+            self._model.told(number, self._open[number].params, None)
         self._tell(number, self._untrained(verdict), verdict)
 
     def failed(self, number: int) -> None:
         """A candidate that gave no values."""
+        if self._model is not None:
+            self._model.told(number, self._open[number].params, None)
         self._study.tell(self._open.pop(number), state=TrialState.FAIL)
 
     def replay(self, params: Mapping[str, Any], values: Mapping[str, float] | None, verdict: Verdict) -> None:
@@ -99,8 +124,10 @@ class Sampler:
         One that gave no values is left out. Raises `SpecError` when the space no longer offers its choices.
         """
         recorded = ReplayDraw(params)
-        self._space.draw(recorded)
+        arch = self._space.draw(recorded)
         told = self._values(values) if values is not None else None
+        if self._model is not None:
+            self._model.replay(arch, params, told)
         if values is None and not verdict.trainable:
             told = self._untrained(verdict)
         if told is None:

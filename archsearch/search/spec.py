@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictStr,
     ValidationError,
@@ -24,9 +23,14 @@ from archsearch.layer import MAX_FFN_DIM
 from archsearch.notation import MAX_LAYERS
 from archsearch.numbers import Number, Whole
 from archsearch.recipe import Recipe
+from archsearch.search.ladder.tables import MAX_RUNGS, ClimbedTable, LadderTable, RungTable
+from archsearch.search.tables import MAX_CHOICES, Table, TaskTable
 
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
+
+MAX_LADDER_NAME = 90
+"""Letters of the name of a search with rungs, whose searches are called after it."""
 
 MAX_FILE_BYTES = 2**20
 MAX_TRIALS = 1_000_000
@@ -40,22 +44,10 @@ MAX_WAIT = 366 * 86_400
 MAX_URL = 2_000
 MAX_PERIOD = 16
 """Counting the candidates of a periodic space takes time that doubles with each layer of the period."""
-MAX_CHOICES = 10_000
-"""Mixers of a space, values of one option, ratios, and tasks: far more than anybody searches over."""
 
 Pattern = Literal["free", "periodic", "ratio", "listed"]
-SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "random"]
+SamplerName = Literal["ehvi", "nsga2", "nsga3", "tpe", "gp", "random"]
 Match = Literal["tokens", "train_flops", "params", "state_read"]
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, unknown keys refused.
-
-    The docstring of a table says each of its keys as a line "``key``: text": the reference of the documentation is made
-    of these lines.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BackboneTable(ModelSpec):
@@ -288,26 +280,26 @@ def _choice(key: str, value: Any) -> Any:
     return tuple(_choice(key, part) for part in value) if isinstance(value, list | tuple) else value
 
 
-class TaskTable(Table):
-    """One of the tasks that every candidate is trained and judged on.
+class MetricsTable(Table):
+    """An evaluator of a plugin, whose metrics are measured of every trained model and may be objectives.
 
-    ``name``: a task, as `archsearch plugins` lists them.
-    ``setting``: one of its named difficulties; left out, the task's own default.
-    ``options``: options that differ from the setting's, as a table ``[tasks.options]``.
+    ``name``: an evaluator, as `archsearch plugins` lists them.
+    ``tasks``: tasks, as objectives name them, whose models it is asked about; left out, all.
     """
 
     name: str
-    setting: str | None = None
-    options: Mapping[str, Any] = {}
+    tasks: tuple[StrictStr, ...] = Field(default=(), max_length=MAX_CHOICES)
 
 
 class ObjectivesTable(Table):
     """What is traded off, and the context at which costs are taken.
 
     ``maximize``: objectives of which more is better: "recall", the minimum over the recall tasks; "mqar.accuracy", one
-    metric of one task ("mqar:capacity.accuracy" where the search has two settings of it); or a cost.
+    metric of one task ("mqar:capacity.accuracy" where the search has two settings of it), an evaluator's among them; or
+    a cost.
     ``minimize``: objectives of which less is better, as a rule costs: "state_bytes", at another context
-    "state_bytes@131072".
+    "state_bytes@131072". "mqar.tokens_to_half" and "mqar.tokens_to_95" are the tokens that a training reads until its
+    primary metric has half, or 95%, of what full attention gains.
     ``context``: tokens at which costs are taken that name no context; text such as "128Ki" is read too.
     """
 
@@ -331,14 +323,37 @@ class ObjectivesTable(Table):
         return self
 
 
+class EarlyStopTable(Table):
+    """When a candidate that is beyond hope of the front is stopped before its training has ended, and is then `pruned`.
+
+    ``early_stop = true`` in ``[search]`` takes these numbers as they are; left out, or false, all are trained to the
+    end.
+
+    ``others``: how many trials must dominate it: no worse in any cost, and better in every measured objective, on the
+    tasks and seeds that it was trained on so far.
+    ``noise``: by how many standard errors they must be better, of the noise between seeds that the search has seen.
+    ``margin``: by what share of the range of values they must be better while too few seeds were repeated to tell.
+    ``grace``: the share of a training's steps before which nothing is concluded from it.
+    ``confirmations``: whether the confirmations of the front may be stopped too.
+    """
+
+    others: Whole = Field(default=3, ge=1, le=MAX_TRIALS)
+    noise: Number = Field(default=1.0, ge=0.0, le=100.0)
+    margin: Number = Field(default=0.1, ge=0.0, le=1.0)
+    grace: Number = Field(default=0.25, ge=0.0, le=1.0)
+    confirmations: bool = False
+
+
 class SearchTable(Table):
     """How many candidates are trained, who proposes them, and what is measured around them.
 
     ``trials``: candidates that are trained here; infeasible and repeated ones come on top.
-    ``sampler``: who proposes candidates, one of Optuna's.
+    ``sampler``: who proposes candidates: "ehvi", which knows costs, models each metric over the layers and takes what
+    is expected to add most to the hypervolume, or one of Optuna's.
     ``population``: candidates of a generation (nsga2, nsga3); left out, a quarter of ``trials``, at least 4 and at most
     50, so that a small search has generations at all.
-    ``startup_trials``: random candidates before the sampler learns (tpe, gp); left out, counted as ``population`` is.
+    ``startup_trials``: candidates before the sampler learns, random ones (tpe, gp) or such as differ most (ehvi); left
+    out, counted as ``population`` is, and an eighth of ``trials`` for ehvi, from 6 to 16, or 4 of a dozen.
     ``references``: whether the mixer `full` in every layer and each pure mixer of the space are trained beside the
     candidates; a list of patterns names others, where a single layer is repeated.
     ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
@@ -346,10 +361,12 @@ class SearchTable(Table):
     ``max_draws``: draws in a row that gave nothing to train, after which the search ends early and says so.
     ``retries``: how often a trial is tried again whose worker was lost, ended by itself or ran out of memory; one that
     fails by an error of its own is not.
+    ``early_stop``: whether candidates that others dominate beyond noise are stopped: true, or a table of its own,
+    ``[search.early_stop]``.
     """
 
     trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)
-    sampler: SamplerName = "nsga2"
+    sampler: SamplerName = "ehvi"
     population: Whole | None = Field(default=None, ge=2, le=MAX_TRIALS)
     startup_trials: Whole | None = Field(default=None, ge=1, le=MAX_TRIALS)
     references: bool | Annotated[tuple[StrictStr, ...], Field(max_length=MAX_CHOICES)] = True
@@ -357,20 +374,32 @@ class SearchTable(Table):
     concurrency: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
     max_draws: Whole = Field(default=2000, ge=1, le=MAX_DRAWS)
     retries: Whole = Field(default=1, ge=0, le=MAX_RETRIES)
+    early_stop: EarlyStopTable | None = None
+
+    @field_validator("early_stop", mode="before")
+    @classmethod
+    def _stops(cls, value: Any) -> Any:
+        """`true` stands for the table's own numbers, `false` for none."""
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         evolves = self.sampler in ("nsga2", "nsga3")
         if self.population is not None and not evolves:
             raise SpecError(f'search.population goes with the samplers nsga2 and nsga3, not "{self.sampler}": drop it')
-        if self.startup_trials is not None and self.sampler not in ("tpe", "gp"):
-            raise SpecError(f'search.startup_trials goes with the samplers tpe and gp, not "{self.sampler}": drop it')
+        if self.startup_trials is not None and self.sampler not in ("ehvi", "tpe", "gp"):
+            raise SpecError(
+                f'search.startup_trials goes with the samplers ehvi, tpe and gp, not "{self.sampler}": drop it'
+            )
         return self
 
     @property
     def first_random(self) -> int:
         """How many candidates are drawn at random before the sampler learns: its population or start-up."""
-        return self.population or self.startup_trials or min(50, max(4, self.trials // 4))
+        given = self.population or self.startup_trials
+        if self.sampler == "ehvi":
+            return given or min(16, max(4, min(6, self.trials // 3), self.trials // 8))
+        return given or min(50, max(4, self.trials // 4))
 
 
 class ResourcesTable(Table):
@@ -458,11 +487,15 @@ class SearchSpec(Table):
     model: BackboneTable
     space: SpaceTable
     tasks: tuple[TaskTable, ...] = Field(min_length=1, max_length=MAX_CHOICES)
+    metrics: tuple[MetricsTable, ...] = Field(default=(), max_length=MAX_CHOICES)
     recipe: Recipe = Recipe()
     objectives: ObjectivesTable
     budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
     search: SearchTable = SearchTable()
     compare: CompareTable | None = None
+    rung: tuple[RungTable, ...] = Field(default=(), max_length=MAX_RUNGS)
+    ladder: LadderTable = LadderTable()
+    climbed: ClimbedTable | None = None
     resources: ResourcesTable = ResourcesTable()
     storage: StorageTable = StorageTable()
 
@@ -487,12 +520,40 @@ class SearchSpec(Table):
                 f'[compare] goes with space.pattern = "listed", not "{self.space.pattern}": list the architectures in '
                 "space.architectures, or drop [compare]"
             )
+        if self.compare is not None and self.search.early_stop is not None:
+            raise SpecError(
+                "search.early_stop goes with searches, not [compare], which trains every architecture to the end: drop "
+                "one of them"
+            )
         if self.resources.gpu and self.recipe.device == "cpu":
             raise SpecError(
                 f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
             )
         self.recipe.for_workers(self.resources.workers)
+        self._check_ladder()
         return self
+
+    def _check_ladder(self) -> None:
+        if not self.rung:
+            if self.ladder != LadderTable():
+                raise SpecError("[ladder] goes with [[rung]]: add a rung, or drop [ladder]")
+            return
+        if self.compare is not None or self.climbed is not None:
+            other = "[compare]" if self.compare is not None else "[climbed]"
+            raise SpecError(f"[[rung]] goes with a search, not with {other}: drop one of them")
+        if self.space.backbone.listed:
+            raise SpecError(
+                "[[rung]] goes with one backbone, whose sizes the rungs give: drop [space.backbone], or the rungs"
+            )
+        if len(self.name) > MAX_LADDER_NAME:
+            raise SpecError(
+                f"name: the searches of the rungs add to it, so that it has at most {MAX_LADDER_NAME} letters"
+            )
+        for index, (below, above) in enumerate(pairwise(self.rung), start=1):
+            if above.keep > below.most:
+                raise SpecError(
+                    f"rung[{index}].keep = {above.keep}, and the rung below has {below.most} at most: lower it"
+                )
 
     @property
     def training(self) -> Recipe:
@@ -524,10 +585,11 @@ class SearchSpec(Table):
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a
         password."""
-        data = self.model_dump(
-            mode="json", exclude={"space", "storage"} | ({"compare"} if self.compare is None else set())
-        )
-        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed else set())
+        absent = {key for key in ("compare", "climbed", "metrics") if not getattr(self, key)}
+        if not self.rung:
+            absent |= {"rung", "ladder"}
+        data = self.model_dump(mode="json", exclude={"space", "storage"} | absent)
+        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed or self.rung else set())
         for key in unsaid - self.model.model_fields_set:
             del data["model"][key]
         return {**data, "space": self.space.to_json()}

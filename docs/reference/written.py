@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 
 from reference.pages import DOCS
 from reference.results import fair_table
+from reference.samplers import SECOND_SEEDS, samplers_table
 from reference.systems import systems_counted, systems_table
 
-PAGES = (DOCS.parent / "README.md", DOCS / "results.md")
+PAGES = (DOCS.parent / "README.md", DOCS / "results.md", DOCS / "ground_truth.md")
 MADE: Mapping[str, Callable[[], str]] = {
     "systems": lambda: f"{systems_counted()}\n\n{systems_table('plugins/{folder}/README.md')}",
     "the fair table": fair_table,
+    "the samplers": samplers_table,
+    "the second seeds": lambda: samplers_table(SECOND_SEEDS),
 }
 """What stands between the comments ``<!-- NAME, written by make tables -->`` and ``<!-- end of NAME -->``."""
 

@@ -188,3 +188,25 @@ def test_what_was_stopped_before_anything_was_measured_tells_how_it_ended(
     else:
         assert "not compared: " in told.stdout
         assert "archsearch resume tiny" in told.stdout
+
+
+def test_how_soon_each_has_learnt_what_full_attention_learns_is_told(run: Run, url: str) -> None:
+    with Store.open(url) as store:
+        search = store.create_search("held", {}, [])
+        for pattern, values in {
+            "full full": (0.2, 0.4, 0.6, 0.8, 0.9),
+            "linear full": (0.1, 0.1, 0.1, 0.1, 0.4),
+        }.items():
+            trial = add_trial(store, search, pattern, costs=(4.0, 2e6), accuracies=[values[-1]])
+            looks = [{"step": 20.0 * (at + 1), "loss": 1.0, "accuracy": value} for at, value in enumerate(values)]
+            recipe = {"steps": 100, "batch_size": 8, "eval_every": 20, "stop_at": 0.0}
+            found = {**payload(pattern, 0, values[-1]), "curve": looks, "seq_len": 16, "recipe": recipe}
+            store.add_measurement(trial, found, {}, task="mqar")
+    shown = run("compare", "held").stdout
+    text = " ".join(shown.split())
+    assert "to half" in shown
+    assert "not in 12.8 k tokens" in text
+    assert "of what full attention gains" in text
+    data = json.loads(run("compare", "held", "--json").stdout)
+    speeds = {row["pattern"]: row["speeds"]["mqar"]["tokens_to_half"] for row in data["architectures"]}
+    assert (speeds["full full"]["arrived"], speeds["linear full"]["arrived"]) == (1, 0)

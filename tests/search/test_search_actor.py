@@ -6,13 +6,15 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import astuple
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from search_fakes import fake_registry
 
 from archsearch.errors import ClusterError, PluginError, SpecError
+from archsearch.evaluator import Evaluator, Metric
 from archsearch.layer import LayerInfo
 from archsearch.registry import Registry, load_registry
 from archsearch.search.actor import (
@@ -97,6 +99,37 @@ def test_an_actor_trains_one_trial_after_another(tmp_path: Any) -> None:
     assert again["key"] == found[0]["key"]
 
 
+class Weights(Evaluator):
+    name = "weights"
+    metrics: ClassVar[Mapping[str, Metric]] = {"count": Metric(direction="minimize")}
+
+    def evaluate(self, arch: Any, model: Any, task: Any, trained: Any) -> Mapping[str, float]:
+        return {"count": float(sum(weight.numel() for weight in model.parameters()))}
+
+
+def test_an_evaluator_that_no_distribution_installs_is_asked_on_the_worker(tmp_path: Any) -> None:
+    registry = load_registry([Weights()])
+    parts = registry.parts(["sliding"], ["mqar"], ["weights"])
+    made = dataclasses.replace(
+        assignment([("mqar", 0)], tmp_path),
+        parts=[astuple(part) for part in parts],
+        installed=registry.fingerprint(),
+        plugins=pack_plugins(registry),
+        evaluators={"mqar": ["weights"]},
+    )
+    actor = object.__new__(TrialActor)
+    actor.setup(made.to_config())
+    found = json.loads(results(actor)[-1]["measurement"])
+    assert found["validation"]["count"] == found["test"]["count"] > 0
+    (here,) = (part for part in parts if part.name == "evaluator:weights")
+    assert found["versions"]["source:evaluator:weights"] == here.digest
+    absent = object.__new__(TrialActor)
+    absent.setup(dataclasses.replace(made, plugins=pack_plugins(load_registry())).to_config())
+    absent.step()
+    with pytest.raises(ClusterError, match=r'evaluator:weights.*unknown evaluator "weights"'):
+        absent.step()
+
+
 def test_a_teacher_of_one_trial_is_found_by_the_next_on_another_worker(tmp_path: Any) -> None:
     taught = {"pattern": "dsa(top_k=4, index_heads=1, index_dim=4)", "teacher": "full(rope=0.5)"}
     steps, found = [], []
@@ -110,6 +143,32 @@ def test_a_teacher_of_one_trial_is_found_by_the_next_on_another_worker(tmp_path:
     assert steps == [4, 2]
     assert found[0]["test"] == found[1]["test"]
     assert [file.name[:8] for file in tmp_path.iterdir()] == ["teacher-"]
+
+
+def test_looks_are_told_as_they_come_and_count_over_all_rates(tmp_path: Any) -> None:
+    actor = object.__new__(TrialActor)
+    actor.setup(assignment([("mqar", 0)], tmp_path, steps=4, learning_rates=[0.01, 0.02]).to_config())
+    told = results(actor)
+    looks = [result["looks"] for result in told if "looks" in result]
+    assert [len(found) for found in looks] == sorted({len(found) for found in looks})
+    assert [step for step, _ in looks[-1]] == [2, 4, 6, 8]
+    measured = json.loads(told[-1]["measurement"])
+    first, second = (entry["validation"]["accuracy"] for entry in measured["sweep"])
+    assert looks[-1][1][1] == first
+    assert looks[-1][3][1] == max(first, second)
+    assert {result["trial"] for result in told} == {1}
+
+
+def test_a_trial_that_was_stopped_leaves_no_checkpoint_and_its_actor_goes_on(tmp_path: Any) -> None:
+    actor = object.__new__(TrialActor)
+    stopped = assignment([("mqar", 0)], tmp_path, steps=100_000, checkpoint_seconds=0.001)
+    actor.setup(stopped.to_config())
+    actor.step()
+    while not list(tmp_path.iterdir()):
+        assert not actor.step()["done"]
+    assert actor.reset_config(dataclasses.replace(assignment([("mqar", 1)], tmp_path), trial=2).to_config())
+    assert not list(tmp_path.iterdir())
+    assert results(actor)[-1]["trial"] == 2
 
 
 def test_a_diverged_run_ends_its_trial(tmp_path: Any) -> None:

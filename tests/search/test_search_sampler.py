@@ -12,12 +12,13 @@ from search_fakes import fake_registry, fake_spec
 
 from archsearch.arch import ArchSpec
 from archsearch.search.genes import child
+from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.spec import SearchSpec
 
 REGISTRY = fake_registry()
-SAMPLERS = ["nsga2", "nsga3", "tpe", "random"]
+SAMPLERS = ["ehvi", "nsga2", "nsga3", "tpe", "random"]
 
 
 def problem(sampler: str = "nsga2", **tables: Any) -> Problem:
@@ -26,7 +27,8 @@ def problem(sampler: str = "nsga2", **tables: Any) -> Problem:
 
 
 def make(posed: Problem, seed: int = 0, drawn: int = 0) -> Sampler:
-    return Sampler(posed.space, posed.objectives, posed.spec.search, seed=seed, drawn=drawn)
+    judged = Judged(judge=posed.judge, registry=posed.registry, ideals=posed.ideals)
+    return Sampler(posed.space, posed.objectives, posed.spec.search, seed=seed, drawn=drawn, judged=judged)
 
 
 def values(arch: ArchSpec, verdict: Verdict) -> dict[str, float]:

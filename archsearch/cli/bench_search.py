@@ -1,0 +1,195 @@
+"""``archsearch bench search``: the searcher against a table of ground truth, sampler by sampler, without training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from archsearch.cli import bench
+from archsearch.cli.output import console, finite, quiet_console, table
+
+if TYPE_CHECKING:
+    from archsearch.search.truth.case import Case
+    from archsearch.search.truth.table import TruthTable
+
+MOST_SEEDS, MOST_JOBS = 1000, 256
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to ``archsearch bench``."""
+    bench.app.command("search")(bench_search)
+
+
+def bench_search(
+    truth: Annotated[
+        Path | None, typer.Option("--table", metavar="FILE", help="Table of ground truth; by default the package's.")
+    ] = None,
+    sampler: Annotated[
+        list[str] | None, typer.Option("--sampler", metavar="NAME", help="May be repeated; by default all.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=MOST_SEEDS, help="Searches a sampler, each with its seed.")] = 20,
+    trials: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=2, max=100_000, help="Trials a search; by default the table's spec's."),
+    ] = None,
+    objectives: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES", help="By commas, as mqar.accuracy,state_bytes; may be repeated; by default several."
+        ),
+    ] = None,
+    second_seed_every: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="K", min=2, help="Beside none: every K-th trial trains a point of the front again; may be repeated."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Processes.")] = 1,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to a file.")] = None,
+) -> None:
+    """Runs the real searcher against a table in place of training, and says how far it comes with how many trials.
+
+    Of each sampler: trials to 95% of the true hypervolume, as the search saw it and by seeds that it has not seen, with
+    the interval of the median over searches; the share of it after 16 and 32 trials; how many points of the final
+    fronts fresh seeds take off, and how often the best one.
+    """
+    from archsearch.registry import load_registry
+    from archsearch.search.truth.case import Case, default_objectives
+    from archsearch.search.truth.study import Plan, batched, jobs_of, run_jobs, summary
+    from archsearch.search.truth.table import PACKAGED, TruthTable
+
+    path = (truth or PACKAGED).absolute()
+    samplers = _samplers(sampler)
+    held = TruthTable.load(path, load_registry())
+    given = [tuple(part.strip() for part in names.split(",") if part.strip()) for names in objectives or ()]
+    cases = given or default_objectives(held)
+    for names in cases:
+        _check(Case.of(held, names), second_seed_every)
+    count = held.problem.spec.search.trials if trials is None else trials
+    out = console() if json is None else quiet_console()
+    for line in _missing(held):
+        out.print(line, soft_wrap=True)
+    plans = [
+        Plan(sampler=name, second_seed_every=every) for name in samplers for every in (0, *(second_seed_every or ()))
+    ]
+    found: list[dict[str, Any]] = []
+    for done in batched(run_jobs(jobs_of(path, cases, plans, trials=count, seeds=seeds), jobs), seeds):
+        found.append(summary(done))
+        out.print(_line(found[-1]), soft_wrap=True)
+    for names in cases:
+        out.print(_table([one for one in found if one["objectives"] == list(names)], names, count, seeds))
+    if json is not None:
+        _write(json, _header(held, path, count, seeds), found)
+        out.print(f"written: {json}", soft_wrap=True)
+
+
+def _samplers(given: Sequence[str] | None) -> list[str]:
+    from archsearch.errors import SpecError, listing, nearest
+    from archsearch.search.truth.study import SAMPLERS
+
+    for name in given or ():
+        if name not in SAMPLERS:
+            raise SpecError(f'--sampler "{name}" is none{nearest(name, SAMPLERS)}: known are {listing(SAMPLERS)}')
+    return list(dict.fromkeys(given or SAMPLERS))
+
+
+def _check(case: Case, second_seed_every: Sequence[int] | None) -> None:
+    from archsearch.errors import SpecError
+
+    if second_seed_every and len(case.seeds) < 3:
+        raise SpecError(
+            f"--second-seed-every asks for three seeds of {case.name}, one of which no search has seen, and the table "
+            f"has {len(case.seeds)} that are whole: measure more of it, or leave the option out"
+        )
+
+
+def _missing(held: TruthTable) -> list[str]:
+    rows = len(held.archs)
+    return [
+        f"left out: {task}, seed {seed}, of which the table has {count} of {rows} rows"
+        for (task, seed), count in held.missing.items()
+    ]
+
+
+def _header(held: TruthTable, path: Path, trials: int, seeds: int) -> dict[str, Any]:
+    import hashlib
+
+    return {
+        "table": path.name,
+        "table_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "architectures": len(held.archs),
+        "columns": [list(column) for column in held.columns],
+        "trials": trials,
+        "searches": seeds,
+    }
+
+
+def _write(path: Path, header: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
+    import json
+
+    text = json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False)
+    path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    own, fresh = (_trials(found["trials_to_95"][name]) for name in ("own", "fresh"))
+    return f"{', '.join(found['objectives'])}: {_name(found)}: 95% after {own} trials, on fresh seeds {fresh}"
+
+
+def _table(found: Sequence[Mapping[str, Any]], names: Sequence[str], trials: int, seeds: int) -> Any:
+    columns = [
+        "sampler",
+        ">95% after",
+        ">on fresh seeds",
+        ">share at 16",
+        ">at 32",
+        ">on fresh seeds at 32",
+        ">front unconfirmed",
+        ">best unconfirmed",
+        ">CPU s",
+    ]
+    title = f"{', '.join(names)}: {seeds} searches of {trials} trials"
+    return table(columns, map(_cells, found), title=title)
+
+
+def _cells(found: Mapping[str, Any]) -> list[str]:
+    own, fresh = found["trials_to_95"]["own"], found["trials_to_95"]["fresh"]
+    return [
+        _name(found),
+        _trials(own),
+        _trials(fresh),
+        *(_share(found, "own", at) for at in ("16", "32")),
+        _share(found, "fresh", "32"),
+        _percent(found["unconfirmed_points"]),
+        _percent(found["unconfirmed_best"]),
+        f"{found['seconds']:.1f}",
+    ]
+
+
+def _name(found: Mapping[str, Any]) -> str:
+    every = found["second_seed_every"]
+    return f"{found['sampler']}, 1 in {every} again" if every else str(found["sampler"])
+
+
+def _trials(middle: Mapping[str, float]) -> str:
+    if math.isnan(middle["median"]):
+        return "-"
+    low, median, high = (_count(middle[name]) for name in ("low", "median", "high"))
+    return f"{median} ({low}..{high})"
+
+
+def _count(value: float) -> str:
+    return f"{value:g}" if math.isfinite(value) else "never" if value > 0 else "?"
+
+
+def _share(found: Mapping[str, Any], name: str, at: str) -> str:
+    middle = found["share_at"].get(name, {}).get(at)
+    return "-" if middle is None or math.isnan(middle["median"]) else f"{middle['median']:.3f}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0%}"

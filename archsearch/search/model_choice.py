@@ -1,0 +1,193 @@
+"""The choice by a model: costs are known, metrics are modelled, and what is expected to add most comes next."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from archsearch.analysis.front import non_dominated
+from archsearch.analysis.objectives import Objective, Values, signs
+from archsearch.arch import ArchSpec
+from archsearch.registry import Registry
+from archsearch.search.candidates import Candidate, Candidates
+from archsearch.search.features import Encoded, Features
+from archsearch.search.improvement import expected_improvement
+from archsearch.search.problem import Verdict
+from archsearch.search.space import Space
+from archsearch.search.surrogate import Surrogate
+
+PARENTS = 24
+"""Of the trials, how many are kept as parents of candidates of a large space: the front's first."""
+MOST_WEIGHED = 256
+"""Candidates that expected improvement is worked out for where there are more than two objectives."""
+_MARGIN = 0.1
+_WIDER = 1.5
+"""Deviations are taken so much wider than the surrogates say, whose weights are one guess of many: without, choices
+stay near what is known to be good for longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    arch: ArchSpec
+    params: Mapping[str, Any]
+    losses: Values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What is known beside measurements: how a candidate is costed and judged, where mixers are found, and the best
+    value that an objective can have, where there is one."""
+
+    judge: Callable[[ArchSpec], Verdict]
+    registry: Registry
+    ideals: Mapping[str, float]
+
+
+class ModelChoice:
+    """Chooses candidates by expected hypervolume improvement.
+
+    The first ``startup`` ones are those that the kernels find least alike. Then each measured objective has a
+    surrogate, and running candidates count as if they had scored what theirs predict, so that several workers are not
+    sent to one place. Equal seeds and equal trials in equal order give equal choices.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objectives: Sequence[Objective],
+        judged: Judged,
+        *,
+        seed: int,
+        startup: int,
+    ) -> None:
+        self._objectives, self._judge, self._startup = objectives, judged.judge, startup
+        self._signs = signs(objectives)
+        best = [judged.ideals.get(one.name, -np.inf * one.sign) for one in objectives]
+        self._ideal: Values = np.array(best) * self._signs
+        self._rng = random.Random(seed)
+        self._pool = Candidates(space, judged.judge, self._rng)
+        self._features = Features(space, judged.registry)
+        self._surrogates = {
+            index: Surrogate(self._features.count) for index, one in enumerate(objectives) if not one.is_cost
+        }
+        self._told: list[_Told] = []
+        self._running: dict[int, ArchSpec] = {}
+        self._encoded: dict[str, Encoded] = {}
+
+    def begun(self, number: int, arch: ArchSpec) -> None:
+        """A candidate was proposed, by this choice or another one; `number` names it when it is told."""
+        self._running[number] = arch
+        self._pool.take(arch.digest)
+
+    def told(self, number: int, params: Mapping[str, Any], values: Sequence[float] | None) -> None:
+        """What became of a running candidate: its objective values, None where it gave none."""
+        arch = self._running.pop(number)
+        if values is not None:
+            self.replay(arch, params, values)
+
+    def replay(self, arch: ArchSpec, params: Mapping[str, Any], values: Sequence[float] | None) -> None:
+        """A candidate of an earlier run, or one that was told."""
+        self._pool.take(arch.digest)
+        if values is not None:
+            self._told.append(_Told(arch=arch, params=params, losses=np.array(values) * self._signs))
+
+    def choose(self) -> Mapping[str, Any] | None:
+        """The choices of the next candidate; None where no candidate is known that can be trained."""
+        pool = self._pool.among(self._parents())
+        if not pool:
+            return None
+        self._rng.shuffle(pool)
+        if len(self._told) + len(self._running) < self._startup or len(self._told) < 2 or not self._surrogates:
+            worth = self._novelty(pool)
+        else:
+            worth = self._improvement(pool)
+        order = np.argsort(-worth, kind="stable")
+        self._pool.keep([pool[index].arch.digest for index in order])
+        return pool[int(order[0])].params
+
+    def _parents(self) -> list[Mapping[str, Any]]:
+        if not self._told:
+            return []
+        losses = np.array([one.losses for one in self._told])
+        order = np.argsort(~non_dominated(losses), kind="stable")
+        return [self._told[index].params for index in order[:PARENTS]]
+
+    def _encode(self, archs: Sequence[ArchSpec]) -> Encoded:
+        """Encoded candidates, each made once; those that were let go are forgotten now and then."""
+        if len(self._encoded) > 8192:
+            self._encoded.clear()
+        new = {arch.digest: arch for arch in archs if arch.digest not in self._encoded}
+        if new:
+            made = self._features.encode(list(new.values()))
+            for index, digest in enumerate(new):
+                self._encoded[digest] = made.row(index)
+        return Encoded.stacked([self._encoded[arch.digest] for arch in archs])
+
+    def _novelty(self, pool: Sequence[Candidate]) -> Values:
+        """How little of each candidate is known from those that are told or running: its variance given theirs."""
+        known = [one.arch for one in self._told] + list(self._running.values())
+        mine = self._encode([candidate.arch for candidate in pool])
+        own = self._features.own(mine).mean(axis=0)
+        if not known:
+            return np.zeros(len(pool))
+        theirs = self._encode(known)
+        among = self._features.kernels(theirs, theirs).mean(axis=0) + 0.05 * np.eye(len(known))
+        across = self._features.kernels(mine, theirs).mean(axis=0)
+        variance: Values = own - np.einsum("mn,nm->m", across, np.linalg.solve(among, across.T))
+        return variance
+
+    def _improvement(self, pool: Sequence[Candidate]) -> Values:
+        running = list(self._running.values())
+        told = self._encode([one.arch for one in self._told])
+        losses = np.array([one.losses for one in self._told])
+        mine = self._encode([candidate.arch for candidate in pool])
+        mean, deviation = self._costs([candidate.verdict for candidate in pool])
+        pending, _ = self._costs([self._judge(arch) for arch in running])
+        among = self._features.kernels(told, told)
+        waiting = self._encode(running) if running else None
+        joined = told.joined(waiting) if waiting is not None else told
+        whole = self._features.kernels(joined, joined) if waiting is not None else among
+        across, own = self._features.kernels(mine, joined), self._features.own(mine)
+        for index, surrogate in self._surrogates.items():
+            surrogate.fit(among, losses[:, index])
+            values = losses[:, index]
+            if waiting is not None:
+                believed, _ = surrogate.predict(self._features.kernels(waiting, told), self._features.own(waiting))
+                pending[:, index] = believed
+                values = np.concatenate([values, believed])
+                surrogate.condition(whole, values)
+            mean[:, index], narrow = surrogate.predict(across, own)
+            deviation[:, index] = _WIDER * narrow
+        if len(pending):
+            losses = np.vstack([losses, pending])
+        return self._worth(mean, deviation, losses)
+
+    def _worth(self, mean: Values, deviation: Values, losses: Values) -> Values:
+        """Expected improvement in objectives that are scaled to their ranges, then the more uncertain first."""
+        known = np.array([one.is_cost for one in self._objectives])
+        worst = np.where(known, np.maximum(losses.max(axis=0), mean.max(axis=0)), losses.max(axis=0))
+        best = np.where(known, np.minimum(losses.min(axis=0), mean.min(axis=0)), losses.min(axis=0))
+        scale = np.where(worst > best, worst - best, 1.0)
+        mean, deviation, losses = (mean - best) / scale, deviation / scale, (losses - best) / scale
+        edge = np.where(worst > best, 1.0, 0.0) + _MARGIN
+        uncertain = deviation.sum(axis=1)
+        worth: Values = 1e-9 * uncertain / max(float(uncertain.max()), 1e-300)
+        weighed = np.arange(len(mean))
+        if mean.shape[1] > 2 and len(mean) > MOST_WEIGHED:
+            hopeful = (mean - deviation).clip(max=edge)
+            weighed = np.argsort(-np.prod(edge - hopeful, axis=1), kind="stable")[:MOST_WEIGHED]
+        ideal = (self._ideal - best) / scale
+        worth[weighed] += expected_improvement(mean[weighed], deviation[weighed], losses, edge, ideal)
+        return worth
+
+    def _costs(self, verdicts: Sequence[Verdict]) -> tuple[Values, Values]:
+        """Losses of candidates with what is known of them, and 0 for their deviations."""
+        found = np.array(
+            [[verdict.costs.get(one.metric, 0.0) for one in self._objectives] for verdict in verdicts]
+        ).reshape(len(verdicts), len(self._objectives))
+        losses: Values = found * self._signs
+        return losses, np.zeros_like(losses)

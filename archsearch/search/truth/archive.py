@@ -1,0 +1,83 @@
+"""The archive of a replayed search: what was trained with which seeds, and the front of it by what the search saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from archsearch.analysis.front import non_dominated
+from archsearch.analysis.objectives import Values
+from archsearch.search.truth.case import Case
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trial that a search paid for: what was trained with which seed of the table, for how many steps over all tasks;
+    ``stopped`` says why a rule ended it early."""
+
+    digest: str
+    seed: int
+    steps: int
+    stopped: str = ""
+
+
+class Archive:
+    """The trials of a search; ``seeds`` are those of each candidate that has values, ``points`` its front by means over
+    them, on validation."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self.digests = [arch.digest for arch in case.feasible]
+        self.seeds: dict[str, list[int]] = {}
+        self.points: list[str] = []
+        self._by_seed: dict[int, dict[str, Values]] = {}
+
+    @classmethod
+    def of(cls, case: Case, trained: Iterable[Trained]) -> Self:
+        """The archive of trials."""
+        found = cls(case)
+        for trial in trained:
+            if not trial.stopped:
+                found.seeds.setdefault(trial.digest, []).append(trial.seed)
+        found._sort()
+        return found
+
+    def add(self, trial: Trained) -> bool:
+        """Takes a trial in; whether it changes anything, as one that was stopped does not."""
+        if trial.stopped:
+            return False
+        self.seeds.setdefault(trial.digest, []).append(trial.seed)
+        self._sort()
+        return True
+
+    def losses(self, digests: Sequence[str], seeds: Sequence[int] = ()) -> Values:
+        """`[n, n_objectives]`: means over seeds, on validation; left out, those that each was trained with."""
+        found = [
+            np.mean([self._seen(digest, seed) for seed in seeds or self.seeds[digest]], axis=0) for digest in digests
+        ]
+        return np.array(found).reshape(len(digests), len(self._case.problem.objectives))
+
+    def contribution(self, digest: str) -> float:
+        """What the front dominates by this point alone."""
+        others = [other for other in self.points if other != digest]
+        return self._case.volume(self.losses(self.points)) - self._case.volume(self.losses(others))
+
+    def best(self) -> str:
+        """The point that is best by the first measured objective."""
+        measured = next(index for index, one in enumerate(self._case.problem.objectives) if not one.is_cost)
+        return self.points[int(np.argmin(self.losses(self.points)[:, measured]))]
+
+    def _seen(self, digest: str, seed: int) -> Values:
+        if seed not in self._by_seed:
+            values = self._case.losses(self.digests, [seed], "validation")
+            self._by_seed[seed] = dict(zip(self.digests, values, strict=True))
+        return self._by_seed[seed][digest]
+
+    def _sort(self) -> None:
+        held = list(self.seeds)
+        values = self.losses(held)
+        kept = non_dominated(values) & np.isfinite(values).all(axis=1)
+        self.points = [digest for digest, stands in zip(held, kept, strict=True) if stands]

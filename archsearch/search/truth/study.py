@@ -1,0 +1,153 @@
+"""The study of samplers: many searches a sampler over the cases of a table, and what came out, as plain data."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+from typing import Any, get_args
+
+import numpy as np
+
+from archsearch.registry import load_registry
+from archsearch.search.spec import SamplerName
+from archsearch.search.survey import Survey, survey
+from archsearch.search.truth.case import Case
+from archsearch.search.truth.replay import posed, replay, table_seed
+from archsearch.search.truth.score import REACHED, Middle, Score, middle, score
+from archsearch.search.truth.table import TruthTable
+
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)
+AT = (8, 16, 24, 32, 48, 64, 96)
+"""Trials after which shares are told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How searches of a study go: by a sampler, and with every so many-th trial spent on a second seed, 0 for none."""
+
+    sampler: str
+    second_seed_every: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One search of a study. With ``spare`` a second seed does not count as fresh, whether it is used or not."""
+
+    table: Path
+    objectives: tuple[str, ...]
+    plan: Plan
+    trials: int
+    seed: int
+    spare: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A search of a study that has been run; ``seconds`` are those of all of its draws and its bookkeeping."""
+
+    job: Job
+    score: Score
+    refused: int
+    repeated: int
+    seconds: float
+
+
+@cache
+def _posed(table: Path, objectives: tuple[str, ...]) -> tuple[Case, Survey]:
+    case = Case.of(TruthTable.load(table, load_registry()), objectives)
+    return case, survey(case.problem)
+
+
+def run_job(job: Job) -> Done:
+    """Runs one search; the table and the case are read once a process."""
+    case, looked = _posed(job.table, job.objectives)
+    problem = posed(case, job.plan.sampler, trials=job.trials, seed=job.seed)
+    start = time.process_time()
+    found = replay(case, problem, looked=looked, second_seed_every=job.plan.second_seed_every)
+    seconds = time.process_time() - start
+    used = {table_seed(case, job.seed + step) for step in range(2 if job.spare else 1)}
+    judged = score(case, found.trained, unseen=[seed for seed in case.seeds if seed not in used])
+    return Done(job=job, score=judged, refused=found.refused, repeated=found.repeated, seconds=seconds)
+
+
+def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Done]:
+    """Runs searches, several at a time where `processes` is more than 1; yields each in the order of `jobs`."""
+    if processes <= 1:
+        yield from map(run_job, jobs)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(run_job, jobs)
+
+
+def jobs_of(
+    table: Path, cases: Sequence[tuple[str, ...]], plans: Sequence[Plan], *, trials: int, seeds: int
+) -> list[Job]:
+    """Every search of a study, case by case, plan by plan. Where one of the plans uses second seeds, these are fresh to
+    none of them, so that all are held against the same."""
+    spare = any(plan.second_seed_every for plan in plans)
+    return [
+        Job(table=table, objectives=objectives, plan=plan, trials=trials, seed=seed, spare=spare)
+        for objectives in cases
+        for plan in plans
+        for seed in range(seeds)
+    ]
+
+
+def batched(done: Iterable[Done], size: int) -> Iterator[list[Done]]:
+    """Searches put together that differ by their seed alone, as they come."""
+    held = iter(done)
+    while batch := list(itertools.islice(held, size)):
+        yield batch
+
+
+def summary(done: Sequence[Done]) -> dict[str, Any]:
+    """What the searches of one case and sampler came to, as plain data."""
+    scores = [one.score for one in done]
+    curves = {"own": _curve([one.own for one in scores]), "fresh": _curve([one.fresh for one in scores])}
+    return {
+        "objectives": list(done[0].job.objectives),
+        "sampler": done[0].job.plan.sampler,
+        "second_seed_every": done[0].job.plan.second_seed_every,
+        "searches": len(done),
+        "trials": done[0].job.trials,
+        "trials_to_95": {
+            "own": asdict(middle([one.trials_to(REACHED) for one in scores])),
+            "fresh": asdict(middle([one.trials_to(REACHED, fresh=True) for one in scores])),
+        },
+        "share_at": {
+            name: {str(trial): curve[min(trial, len(curve)) - 1] for trial in AT if trial <= done[0].job.trials}
+            for name, curve in curves.items()
+            if curve
+        },
+        "curve": {name: [round(point["median"], 4) for point in curve] for name, curve in curves.items()},
+        "unconfirmed_points": _mean([one.unconfirmed for one in scores]),
+        "unconfirmed_best": _mean([one.best_unconfirmed for one in scores]),
+        "steps": fmean(one.steps[-1] if one.steps else 0 for one in scores),
+        "refused": fmean(one.refused for one in done),
+        "repeated": fmean(one.repeated for one in done),
+        "seconds": fmean(one.seconds for one in done),
+        "each_trials_to_95": [one.trials_to(REACHED) for one in scores],
+    }
+
+
+def _curve(values: Sequence[Sequence[float]]) -> list[dict[str, float]]:
+    """The median share after each trial with its interval; a search that ended early keeps what it had."""
+    length = max((len(one) for one in values), default=0)
+    padded = [[*one, *[one[-1]] * (length - len(one))] for one in values if one]
+    return [asdict(_rounded(middle(column))) for column in zip(*padded, strict=True)]
+
+
+def _rounded(found: Middle) -> Middle:
+    return Middle(**{name: round(value, 4) for name, value in asdict(found).items()})
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return fmean(known) if known else float("nan")

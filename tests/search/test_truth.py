@@ -1,0 +1,206 @@
+"""Ground truth: tables that are read, cases that are posed on them, and searches that are replayed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from search_fakes import fake_registry, fake_spec
+
+from archsearch.arch import ArchSpec
+from archsearch.errors import SpecError
+from archsearch.search.ledger import Run, TrialOrder
+from archsearch.search.problem import Problem
+from archsearch.search.spec import SearchSpec
+from archsearch.search.truth.archive import Archive, Trained
+from archsearch.search.truth.case import Case, default_objectives
+from archsearch.search.truth.replay import posed, replay, table_seed
+from archsearch.search.truth.score import middle, score
+from archsearch.search.truth.table import TruthTable
+
+REGISTRY = fake_registry()
+SPACE = {"mixers": ["dense", "window", "recurrent"], "dense": {"rope": [1.0]}, "window": {"window": [8]}}
+WORTH = {"dense": 0.3, "window": 0.1, "recurrent": 0.2}
+OBJECTIVES = ("recall-task.accuracy", "state_bytes")
+
+
+def truth_spec(**tables: Any) -> SearchSpec:
+    given = {
+        "space": {**SPACE, "recurrent": {"norm": ["rms"], "update": ["delta"]}},
+        "tasks": [{"name": "recall-task"}, {"name": "bits"}],
+        "recipe": {"steps": 40, "eval_every": 20, "seeds": 3},
+        "objectives": {"maximize": ["recall"], "minimize": ["bits.bits_per_byte", "state_bytes"]},
+        "budget": {"state_bytes": "140 KiB"},
+        "search": {"trials": 12},
+    }
+    return SearchSpec.from_dict(fake_spec(**{**given, **tables}))
+
+
+def luck(arch: ArchSpec, seed: int) -> float:
+    return int(arch.digest, 16) // 7**seed % 100 / 1000
+
+
+def lines(problem: Problem) -> Iterator[dict[str, Any]]:
+    yield {"kind": "table", "spec": problem.spec.to_json()}
+    for name, task in problem.tasks.items():
+        for seed in problem.search_seeds:
+            for arch in problem.space.all():
+                value = sum(WORTH[layer.mixer] for layer in arch.layers) + luck(arch, seed)
+                yield {
+                    "kind": "run",
+                    "pattern": arch.pattern(REGISTRY),
+                    "digest": arch.digest,
+                    "task": name,
+                    "seed": seed,
+                    "status": "complete",
+                    "learning_rate": 0.01,
+                    "curve": [[20, value / 2], [40, value]],
+                    "steps": 40,
+                    "validation": {task.metric: value},
+                    "test": {task.metric: value},
+                }
+
+
+def written(path: Path, found: list[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in found), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole() -> list[dict[str, Any]]:
+    return list(lines(Problem.of(truth_spec(), REGISTRY)))
+
+
+@pytest.fixture(scope="module")
+def table(whole: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> TruthTable:
+    return TruthTable.load(written(tmp_path_factory.mktemp("truth") / "table.jsonl", whole), REGISTRY)
+
+
+def test_only_whole_columns_count_and_the_others_are_told(whole: list[dict[str, Any]], tmp_path: Path) -> None:
+    cut = TruthTable.load(written(tmp_path / "cut.jsonl", whole[: 1 + 27 * 2 + 5]), REGISTRY)
+    assert set(cut.columns) == {("recall-task", 0), ("recall-task", 1)}
+    assert cut.missing == {("recall-task", 2): 5, ("bits", 0): 0, ("bits", 1): 0, ("bits", 2): 0}
+    assert cut.seeds(["recall-task"]) == (0, 1)
+    assert default_objectives(cut) == [OBJECTIVES]
+    with pytest.raises(SpecError, match=r"bits.bits_per_byte.* cannot be posed yet.*bits, seed 0"):
+        Case.of(cut, ["bits.bits_per_byte", "state_bytes"])
+
+
+def test_a_row_whose_digest_has_changed_since_is_found_by_its_pattern(
+    whole: list[dict[str, Any]], table: TruthTable, tmp_path: Path
+) -> None:
+    older = [{**line, "digest": line["digest"][::-1]} if line["kind"] == "run" else line for line in whole]
+    found = TruthTable.load(written(tmp_path / "older.jsonl", older), REGISTRY)
+    assert found.columns == table.columns
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda found: [], "is not there, or empty"),
+        (lambda found: found[1:], "no line of kind table"),
+        (lambda found: found[:9], "has no whole column yet"),
+        (lambda found: [found[0], {**found[1], "curve": "?"}], "cannot be read"),
+    ],
+    ids=["empty", "no header", "hardly begun", "a line that is none"],
+)
+def test_files_that_are_no_tables_are_refused(
+    whole: list[dict[str, Any]], tmp_path: Path, change: Any, told: str
+) -> None:
+    with pytest.raises(SpecError, match=told):
+        TruthTable.load(written(tmp_path / "bad.jsonl", change(whole)), REGISTRY)
+
+
+@pytest.mark.parametrize("names", [("nothing.accuracy", "state_bytes"), ("state_bytes",)])
+def test_objectives_that_the_table_cannot_have_are_refused(table: TruthTable, names: tuple[str, ...]) -> None:
+    with pytest.raises(SpecError, match="recall-task"):
+        Case.of(table, names)
+
+
+def test_a_case_has_the_front_that_its_seeds_give(table: TruthTable) -> None:
+    case = Case.of(table, OBJECTIVES)
+    assert len(case.feasible) < len(table.archs) == 27
+    losses = case.losses([arch.digest for arch in case.feasible], case.seeds, "test")
+    front = {arch.digest for arch in case.true_front(case.seeds)}
+    for arch, mine in zip(case.feasible, losses, strict=True):
+        beaten = any((other <= mine).all() and (other < mine).any() for other in losses)
+        assert (arch.digest in front) is not beaten
+    assert case.true_volume(case.seeds, "test") > 0
+    assert [one.direction for one in Case.of(table, ["bits.bits_per_byte", "state_bytes"]).problem.objectives] == [
+        "minimize",
+        "minimize",
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "ehvi"])
+def test_a_replayed_search_is_the_real_one_and_equal_seeds_give_equal_searches(table: TruthTable, sampler: str) -> None:
+    case = Case.of(table, OBJECTIVES)
+    one, other = (replay(case, posed(case, sampler, trials=12, seed=1)) for _ in range(2))
+    assert one == other
+    assert len(one.trained) == len({trial.digest for trial in one.trained}) == 12
+    assert {trial.seed for trial in one.trained} == {1}
+    assert {trial.digest for trial in one.trained} <= {arch.digest for arch in case.feasible}
+    judged = score(case, one.trained, unseen=[0, 2])
+    assert len(judged.own) == len(judged.fresh) == 12
+    assert list(judged.own) == sorted(judged.own)
+    assert judged.own[-1] <= 1.0 + 1e-9
+    assert judged.steps[-1] == 12 * 40
+    assert 0.0 <= judged.unconfirmed <= 1.0
+
+
+def test_a_search_of_all_finds_all_of_what_it_sees(table: TruthTable) -> None:
+    case = Case.of(table, OBJECTIVES)
+    trained = [Trained(digest=arch.digest, seed=0, steps=1) for arch in case.feasible]
+    judged = score(case, trained, unseen=[1, 2])
+    assert judged.own[-1] == pytest.approx(1.0)
+    assert judged.trials_to(0.95) <= len(trained)
+    assert set(judged.front) == {arch.digest for arch in case.true_front([0], "validation")}
+    fresh = case.losses(judged.front, [1, 2], "test")
+    assert judged.fresh[-1] == pytest.approx(case.volume(fresh) / case.true_volume([1, 2], "test"))
+
+
+def test_without_other_seeds_nothing_is_said_of_fresh_ones(table: TruthTable) -> None:
+    case = Case.of(table, OBJECTIVES)
+    judged = score(case, [Trained(digest=case.feasible[0].digest, seed=0, steps=1)], unseen=[])
+    assert math.isnan(judged.fresh[-1])
+    assert math.isnan(judged.unconfirmed)
+
+
+def test_every_so_many_th_trial_is_a_second_seed_of_a_front_point(table: TruthTable) -> None:
+    case = Case.of(table, OBJECTIVES)
+    found = replay(case, posed(case, "random", trials=12, seed=0), second_seed_every=4).trained
+    assert len(found) == 12
+    again = [index for index, trial in enumerate(found) if trial.seed != 0]
+    assert again == [3, 7, 11]
+    for index in again:
+        assert found[index].seed == table_seed(case, 1)
+        assert found[index].digest in Archive.of(case, found[:index]).points
+    means = Archive.of(case, found).losses([found[3].digest])
+    assert np.allclose(means, case.losses([found[3].digest], [0, 1], "validation"))
+
+
+def test_a_rule_may_end_a_training_at_a_look(table: TruthTable) -> None:
+    case = Case.of(table, OBJECTIVES)
+
+    def low(order: TrialOrder, run: Run, curve: tuple[tuple[int, float], ...]) -> str:
+        return "too low" if curve[-1][1] < 0.3 else ""
+
+    found = replay(case, posed(case, "random", trials=12, seed=0), stop=low).trained
+    stopped = [trial for trial in found if trial.stopped]
+    assert stopped
+    assert {trial.steps for trial in stopped} == {20}
+    assert {trial.steps for trial in found if not trial.stopped} == {40}
+    judged = score(case, found, unseen=[1, 2])
+    assert not {trial.digest for trial in stopped} & set(judged.front)
+
+
+def test_a_median_has_an_interval_by_ranks_and_allows_for_never() -> None:
+    found = middle([*range(1, 19), math.inf, math.inf])
+    assert (found.median, found.low, found.high) == (10.5, 6.0, 15.0)
+    assert middle([1.0, 2.0, math.inf]).high == math.inf
+    assert math.isnan(middle([math.nan]).median)
