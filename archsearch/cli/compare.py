@@ -10,7 +10,7 @@ import typer
 
 from archsearch.cli.compare_tables import print_comparison
 from archsearch.cli.logs import LogFormatOption
-from archsearch.cli.matching import matching_of, matching_table, planned_json, print_planned
+from archsearch.cli.matching import matching_of, matching_table, print_planned
 from archsearch.cli.outlet import QuietOutlet
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console
 from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, problem_of, tell_end
@@ -61,20 +61,13 @@ def compare(
     from archsearch.errors import SpecError
     from archsearch.search import SearchSpec
     from archsearch.search.time_limit import TimeLimit
-    from archsearch.storage import Store, storage_url
 
     if not target.endswith(".toml"):
         if go_on or dry_run or address is not None or max_hours is not None or until is not None:
             raise SpecError(
                 f'"{target}" is the name of a search, which is shown: to train, give its spec, a .toml file'
             )
-        with Store.open(storage_url(storage), read_only=True) as store:
-            found = _read(store, target, baseline)
-            matching, untold = matching_of(store, target)
-        if json:
-            print_json(_as_json(found, matching))
-        else:
-            print_comparison(found, console(), matching, untold)
+        _show(target, storage, baseline, json=json)
         return
     spec = SearchSpec.load(target)
     if spec.compare is None:
@@ -85,10 +78,7 @@ def compare(
     problem = problem_of(spec)
     _check_baseline(problem, baseline)
     if dry_run:
-        if json:
-            print_json(planned_json(problem))
-        else:
-            print_planned(problem, console())
+        print_planned(problem, json=json)
         return
     if problem.matching is not None and not json:
         quiet_console().print(matching_table(problem.matching, problem))
@@ -101,6 +91,19 @@ def compare(
         going_on={} if go_on else None,
         limit=TimeLimit.read(max_hours, until),
     )
+
+
+def _show(name: str, storage: str | None, baseline: str | None, *, json: bool) -> None:
+    """What is measured of a search."""
+    from archsearch.storage import Store, storage_url
+
+    with Store.open(storage_url(storage), read_only=True) as store:
+        found = _read(store, name, baseline)
+        matching, untold = matching_of(store, name)
+    if json:
+        print_json(_as_json(found, matching))
+    else:
+        print_comparison(found, console(), matching, untold)
 
 
 def _check_baseline(problem: Problem, baseline: str | None) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from archsearch.cli.output import table
+from archsearch.cli.output import console, print_json, table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from archsearch.analysis.comparison import Comparison
     from archsearch.search import Problem
     from archsearch.search.matching import Matched, Matching
@@ -70,8 +68,12 @@ def _steps(row: Matched) -> str:
     return ", ".join(f"{task} {steps}" for task, steps in row.steps.items())
 
 
-def print_planned(problem: Problem, out: Console) -> None:
-    """The architectures that would be trained, on `out`."""
+def print_planned(problem: Problem, *, json: bool) -> None:
+    """The architectures that would be trained."""
+    if json:
+        print_json(planned_json(problem))
+        return
+    out = console()
     if problem.matching is not None:
         out.print(matching_table(problem.matching, problem))
         return
