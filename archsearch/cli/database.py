@@ -64,7 +64,7 @@ def searches(
         console().print(f"{left_out} more are archived or of other owners or tags: --all lists archived ones")
 
 
-_COUNTS = ("trials", "complete", "infeasible", "diverged", "failed")
+_COUNTS = ("trials", "complete", "pruned", "infeasible", "diverged", "failed")
 
 
 def _print_searches(listed: list[dict[str, Any]], database: str) -> None:

@@ -13,7 +13,7 @@ from archsearch.search.progress import Progress
 from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.storage import Reader
 
-COUNTS = ("planned", "finished", "complete", "diverged", "failed", "reused", "refused")
+COUNTS = ("planned", "finished", "complete", "pruned", "diverged", "failed", "reused", "refused")
 
 
 class EventView(View):

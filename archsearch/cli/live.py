@@ -222,6 +222,7 @@ def counts_text(progress: Progress) -> str:
     for count, what in (
         (progress.failed, "failed"),
         (progress.diverged, "diverged"),
+        (progress.pruned, "pruned"),
         (progress.refused, "refused"),
         (progress.repeated, "repeated"),
         (progress.reused, "from the store"),

@@ -129,8 +129,8 @@ def _print(record: TrialRecord, search: SearchRecord, plugins: list[tuple[str, s
     if record.measurements:
         out.print(_read("measurements", lambda: _measurements(record)))
         out.print(_read("sweep", lambda: _sweep(record)))
-        for line in _lines("curve", lambda: _curve(record)):
-            out.print(line, soft_wrap=True)
+    for line in _lines("curve", lambda: _curve(record)):
+        out.print(line, soft_wrap=True)
     for text in _lines("versions", lambda: sorted(set(_versions(record)))):
         out.print(text, soft_wrap=True)
     used = ", ".join(f"{plugin} ({distribution} {version})" for plugin, distribution, version in plugins)
@@ -256,10 +256,28 @@ def _sweep(record: TrialRecord) -> Any:
 
 
 def _curve(record: TrialRecord) -> Iterator[str]:
-    """The first curve that can be drawn."""
+    """The first curve that can be drawn: of a pruned trial the one in which it was stopped."""
     from archsearch.analysis.axes import ticks
     from archsearch.cli.chart import Axis, Paper, curve
 
+    for label, points in _curves(record):
+        if len(points) > 1:
+            marks = [ticks(values, unit="", log=False) for values in zip(*points, strict=True)]
+            axes = Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1])
+            yield curve(points, *axes, Paper.of(console()))
+            return
+
+
+def _curves(record: TrialRecord) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """Each curve with what it is of, in words."""
+    if record.unfinished:
+        last = record.unfinished[-1]
+        cut = [
+            (float(point.step or 0), point.value)
+            for point in record.unfinished
+            if point.value is not None and point.name == last.name
+        ]
+        yield f"{last.name} on validation until it was stopped (seed {last.seed})", cut
     for measured in record.measurements:
         metric = measured.payload["metric"]
         points = [
@@ -267,12 +285,7 @@ def _curve(record: TrialRecord) -> Iterator[str]:
             for entry in measured.payload["curve"]
             if entry.get(metric) is not None
         ]
-        if len(points) > 1:
-            label = f"{metric} on validation ({measured.payload['task']}, seed {measured.seed})"
-            marks = [ticks(values, unit="", log=False) for values in zip(*points, strict=True)]
-            axes = Axis(label="step", ticks=marks[0]), Axis(label=label, ticks=marks[1])
-            yield curve(points, *axes, Paper.of(console()))
-            return
+        yield f"{metric} on validation ({measured.payload['task']}, seed {measured.seed})", points
 
 
 def _versions(record: TrialRecord) -> Iterator[str]:

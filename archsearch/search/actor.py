@@ -68,9 +68,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains the runs of one trial after another; reused for the next trial, the registry and its imports included.
 
     The first result of a trial has only ``place``, where it runs, before any code of a plugin does. Every other has
-    ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``measurement`` (JSON text) when a
-    run has ended, ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what is worth
-    knowing of the worker and no error.
+    ``trial``, ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``looks`` (all of the
+    run's, as `Evaluation` gives them) when there is a new one, ``measurement`` (JSON text) when a run has ended,
+    ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what is worth knowing of the
+    worker and no error.
     """
 
     _waiting: dict[str, Any] | None
@@ -80,7 +81,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     _arch: ArchSpec
     _recipe: Recipe
     _runs: list[tuple[str, int]]
-    _evaluation: Evaluation | None
+    _evaluation: Evaluation | None = None
+    _looks = 0
     _tasks: dict[str, Task]
     _plugins: str | None = None
     _words: LastWords | None = None
@@ -93,7 +95,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._waiting, self._placed = config, False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turns to another trial in the same process."""
+        """Turns to another trial in the same process; of one that was stopped before its end nothing is kept."""
+        self.leave()
         self._waiting, self._placed = new_config, False
         return True
 
@@ -116,12 +119,13 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._begin(config)
         name, seed = self._runs[0]
         if self._evaluation is None:
-            self._evaluation = self._evaluate(name, seed)
+            self._evaluation, self._looks = self._evaluate(name, seed), 0
         evaluation = self._evaluation
         if not evaluation.done:
             evaluation.advance(SLICE_SECONDS)
         progress = evaluation.progress
         result = {
+            "trial": self._assignment.trial,
             "task": name,
             "seed": seed,
             "step": progress.step,
@@ -130,6 +134,10 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             "done": False,
             "note": self._note,
         }
+        looks = evaluation.looks
+        if len(looks) > self._looks:
+            self._looks = len(looks)
+            result["looks"] = looks
         if evaluation.done:
             measurement = evaluation.measurement()
             evaluation.discard()
@@ -137,6 +145,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
             self._runs = self._runs[1:] if measurement.status == "complete" else []
             result |= {"measurement": json.dumps(measurement.to_json()), "done": not self._runs}
         return result
+
+    def leave(self) -> None:
+        """Drops the run that is under way, and its checkpoint."""
+        if self._evaluation is not None:
+            self._evaluation.discard()
+            self._evaluation = None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune keeps no checkpoints: an evaluation writes its own."""

@@ -11,9 +11,9 @@ from archsearch.costs import Budget
 from archsearch.errors import SpecError
 from archsearch.search.spec import SearchSpec
 
-GROWING = ("search.trials", "search.max_draws", "search.concurrency", "budget")
-"""What a search may go on with another value of: more trials and draws, another number of workers, a wider budget.
-All that was measured stays true under them."""
+GROWING = ("search.trials", "search.max_draws", "search.concurrency", "search.early_stop", "budget")
+"""What a search may go on with another value of: more trials and draws, another number of workers, another rule of
+early stopping, a wider budget. All that was measured stays true under them."""
 
 FREE = ("search.retries", "resources")
 """What may change without a word: no result depends on it."""
@@ -71,7 +71,7 @@ def _grows(change: Change, stored: SearchSpec, given: SearchSpec) -> bool:
     key = _among(change.key, GROWING)
     if key == "budget":
         return _wider(stored, given)
-    if key == "search.concurrency":
+    if key in ("search.concurrency", "search.early_stop"):
         return True
     return key is not None and change.now > change.before
 

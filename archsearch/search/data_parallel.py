@@ -75,13 +75,17 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
     _members: Sequence[Any] = ()
     _following: Sequence[Any] = ()
     _places: Sequence[dict[str, Any]] = ()
+    _ended = True
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the assignment of `config`; the first step begins with it."""
         self._waiting = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turns to another trial with the same workers."""
+        """Turns to another trial with the same workers; with others after one that was stopped before its end, as all
+        but the first would wait for ever for the rest of it."""
+        if not self._ended:
+            self._give_up()
         self._waiting = new_config
         return True
 
@@ -93,8 +97,10 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
             if self._waiting is not None:
                 self._places = ray.get([member.take.remote(self._waiting) for member in self._members])
                 self._following = [member.follow.remote() for member in self._members[1:]]
-                self._waiting = None
-            return self._next()
+                self._waiting, self._ended = None, False
+            result = self._next()
+            self._ended = bool(result["done"])
+            return result
         except (ArchsearchError, ray.exceptions.RayError) as error:
             told = telling([error, *self._failures()])
             raise self._crash(told) if died(told) else told from None
@@ -115,6 +121,13 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
         host, port = ray.get(members[0].open.remote())
         ray.get([member.join.remote(rank, self.workers, host, port) for rank, member in enumerate(members)])
         return members
+
+    def _give_up(self) -> None:
+        """Ends the workers, and what the first keeps of the trial."""
+        ray.get(self._members[0].leave.remote())
+        for member in self._members:
+            ray.kill(member)
+        self._members, self._following, self._ended = (), (), True
 
     def _next(self) -> dict[str, Any]:
         """Waits for the first worker, and for what another might raise while the first waits for it."""

@@ -40,6 +40,7 @@ from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.ray_session import JoiningStopped, Workers, workers
 from archsearch.search.scraps import passing_folder
+from archsearch.search.stopping import Stop
 from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import Briefing, TrialProgress, View
@@ -97,6 +98,7 @@ class Drive:
         self._first_failure = ""
         self._lost_in_a_row = 0
         self._ended = self._noted = False
+        self._stops: dict[int, Stop] = {}
         self._notes: set[str] = set()
         self._lock = threading.RLock()
 
@@ -198,7 +200,9 @@ class Drive:
             return "interrupted", f"of the trials {told}{first}: {self._resume} tries those again that were lost"
         if progress.fruitless:
             return "failed", f"no trial is complete: {lost}{first}"
-        return "complete", "; ".join(filter(None, [progress.ended, lost and f"of the trials {lost}"]))
+        stopped = f"{progress.pruned} trial{'s were' if progress.pruned != 1 else ' was'} stopped early"
+        parts = [progress.ended, lost and f"of the trials {lost}", stopped if progress.pruned else ""]
+        return "complete", "; ".join(filter(None, parts))
 
     def _train(self, found: Workers, looked: Survey) -> None:
         spec = self._problem.spec
@@ -305,6 +309,21 @@ class Drive:
         """The parts of source that only this candidate has, which somebody may have added."""
         return parts_beside(order.arch, self._problem) if order.kind in ("added", "confirm") else []
 
+    def stops(self, trial: int, result: dict[str, Any]) -> bool:
+        """Whether early stopping ends the trial with this result."""
+        return bool(self._keeping(lambda: self._stop_at(trial, result)))
+
+    def _stop_at(self, trial: int, result: dict[str, Any]) -> bool:
+        order = self._order(trial)
+        if order is None or self._stop.is_set():
+            return False
+        measurement = json.loads(result["measurement"]) if "measurement" in result else None
+        run = Run(result["task"], result["seed"])
+        stop = self.campaign.looked(order, run, result.get("looks", ()), measurement)
+        if stop is not None:
+            self._stops[trial] = stop
+        return stop is not None
+
     def reported(self, trial: int, result: dict[str, Any]) -> None:
         """Stores a measurement when the result has one; ends the trial with its last."""
         self._keeping(lambda: self._report(trial, result))
@@ -318,7 +337,12 @@ class Drive:
             self.campaign.measured(order, Run(result["task"], result["seed"]), json.loads(result["measurement"]))
         told = {name: result[name] for name in ("task", "seed", "step", "total_steps", "value")}
         self._view.trial_progressed(order, TrialProgress(**told))
-        if result["done"]:
+        stop = self._stops.pop(trial, None)
+        if stop is not None:
+            self._lost_in_a_row = 0
+            self.campaign.pruned(order, stop)
+            self._after(order, "pruned", stop.reason)
+        elif result["done"]:
             self._lost_in_a_row = 0
             state, reason = self.campaign.finished(order)
             self._after(order, state, reason)

@@ -13,6 +13,7 @@ from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
 from archsearch.kernels.forms import Use
 from archsearch.search.problem import RECALL, Problem, Verdict
+from archsearch.search.stopping import Stop
 from archsearch.search.trial_store import TrialStore
 from archsearch.storage import MetricValue, NewTrial, TrialRecord
 from archsearch.tasks import Task
@@ -147,6 +148,18 @@ class Ledger:
         self._store.set_trial_state(trial, "complete", reason, metrics=self._composites(record))
         result = self.result(record, "complete")
         return Ending(state="complete", reason=reason, values=self.values(record), result=result)
+
+    def prune(self, trial: int, stop: Stop) -> None:
+        """Ends a trial that is stopped: what it has measured stays measured, and the run under way is kept as far as
+        its curve goes."""
+        metric = self._problem.tasks[stop.task].metric
+        curve = [
+            MetricValue(
+                name=f"{stop.task}.{metric}", split="progress", value=value, task=stop.task, seed=stop.seed, step=step
+            )
+            for step, value in stop.looks
+        ]
+        self._store.set_trial_state(trial, "pruned", stop.reason, metrics=curve)
 
     def result(self, record: TrialRecord, state: str) -> TrialResult:
         """What a front needs of a trial that is in `state` now; of a complete one `record` has the measurements."""

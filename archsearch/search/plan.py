@@ -19,8 +19,10 @@ from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
 from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
+from archsearch.search.pruning import Pruning
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.space import ReplayDraw
+from archsearch.search.stopping import Looks, Stop
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
 from archsearch.search.trial_store import TrialStore
 from archsearch.storage import ProposalRecord, TrialRecord
@@ -35,6 +37,8 @@ PURE = 1000
 """Pure candidates that are tried where a sample of the space had nothing within the budget."""
 LOOK_SECONDS = 1.0
 """Between two looks for candidates that people have added."""
+_TELL_NOTHING = ("infeasible", "superseded", "cancelled")
+"""States of trials that early stopping learns nothing from."""
 
 _log = logging.getLogger("archsearch.search")
 
@@ -45,7 +49,7 @@ class _Known:
 
     trial: int
     verdict: Verdict
-    state: Literal["open", "refused", "measured", "failed"] = "open"
+    state: Literal["open", "refused", "measured", "failed", "pruned"] = "open"
     values: Mapping[str, float] | None = None
     repeat_recorded: bool = False
 
@@ -66,9 +70,9 @@ class Campaign:
     """One search from its first reference to the last confirmation of its front.
 
     After `prepare`, `next` hands out an order, or says "wait" (until a running one ends) or "done". Every order is
-    answered by `measured` for each of its runs and then by `finished` or `failed`, or by `again` where its worker was
-    lost, and by `failed` or `lost` where that gives it up; `stopped` answers all that is left. With one order at a
-    time, equal specs and seeds give equal candidates.
+    answered by `measured` for each of its runs and then by `finished` or `failed`, by `pruned` where `looked` says that
+    it is to be stopped, or by `again` where its worker was lost, and by `failed` or `lost` where that gives it up;
+    `stopped` answers all that is left. With one order at a time, equal specs and seeds give equal candidates.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Campaign:
         self._ledger = Ledger(problem, store, search_id, device=device, proven=proven)
         self._settings = problem.spec.search
         self._front = RunningFront(problem.objectives)
+        self._pruning = Pruning(problem)
         self._known: dict[str, _Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
@@ -106,7 +111,7 @@ class Campaign:
             self._settings,
             seed=problem.spec.seed,
             drawn=drawn,
-            judged=Judged(judge=problem.judge, registry=problem.registry, ideals=problem.ideals),
+            judged=Judged.of(problem),
         )
         for record in records:
             self._take_up(record)
@@ -169,6 +174,22 @@ class Campaign:
         """A run of the order gave `Measurement.to_json()`."""
         self._ledger.record(order, run, measurement)
 
+    def looked(
+        self, order: TrialOrder, run: Run, looks: Looks, measurement: Mapping[str, Any] | None = None
+    ) -> Stop | None:
+        """All looks so far of a run of the order, and its measurement where it has ended: why the order is to be
+        stopped, None where it is to go on. Which it is before `measured` has the measurement."""
+        return self._pruning.looked(order, run, looks, measurement)
+
+    def pruned(self, order: TrialOrder, stop: Stop) -> None:
+        """The order was stopped; the sampler learns that it gave no values, which no sampler takes for bad ones."""
+        self._ledger.prune(order.trial, stop)
+        self._pruning.leave(order.trial)
+        self.progress.count("pruned")
+        self._answer(self._running.pop(order.trial), None)
+        if order.kind != "confirm":
+            self._known[order.arch.digest].state = "pruned"
+
     def finished(self, order: TrialOrder) -> tuple[str, str]:
         """Every run of the order is measured, or one has diverged; its state and reason."""
         ending = self._close(order.trial)
@@ -178,6 +199,7 @@ class Campaign:
     def failed(self, order: TrialOrder, reason: str) -> None:
         """The order came to nothing; the search goes on."""
         self._ledger.set_state(order.trial, "failed", reason)
+        self._pruning.leave(order.trial)
         self.progress.count("failed")
         self._answer(self._running.pop(order.trial), None)
 
@@ -330,7 +352,7 @@ class Campaign:
             self._unread.add(proposal.id)
             _log.warning('"%s", which was added to the search, cannot be trained here: %s', proposal.pattern, error)
             return
-        if known is None:
+        if known is None or known.state == "pruned":  # whoever adds it wants to know what it comes to
             self._bring_in(arch, verdict)
         self._store.link_proposal(proposal.id, self._known[arch.digest].trial)
 
@@ -366,6 +388,9 @@ class Campaign:
         if kind != "confirm":
             self._known[arch.digest] = _Known(trial=opened.trial, verdict=verdict)
         pending = _Pending(order=opened.order, number=number, params=params)
+        self._pruning.enter(opened.order, verdict)
+        if self._pruning.on and opened.reused_from:
+            self._pruning.take(self._store.trial(opened.trial))
         if opened.order.runs:
             self._queue.append(pending)
             if kind == "search":
@@ -422,8 +447,9 @@ class Campaign:
 
     def _take_up(self, record: TrialRecord) -> None:
         """Puts a trial of an earlier run where it belongs; one that was preempted is queued again."""
-        if record.state == "complete":
+        if record.state == "complete" or (self._pruning.on and record.state not in _TELL_NOTHING):
             record = self._store.trial(record.id)  # with its measurements
+            self._pruning.take(record)
         self._front.add(self._ledger.result(record, record.state))
         if record.state == "superseded":
             if record.kind in ("search", "added"):
@@ -474,10 +500,14 @@ class Campaign:
         if record.state == "infeasible":
             known.state = "refused"
             self.progress.refused += 1
+        elif record.state == "pruned":
+            known.state = "pruned"
         elif values is not None:
             known.state = "measured"
-        self._known.setdefault(record.digest, known)
-        trained = record.state in ("diverged", "failed") or any(
+        before = self._known.setdefault(record.digest, known)
+        if before.state == "pruned":
+            self._known[record.digest] = known
+        trained = record.state in ("pruned", "diverged", "failed") or any(
             measured.reused_from is None for measured in record.measurements
         )
         self.progress.trained += record.kind == "search" and trained

@@ -11,10 +11,10 @@ class Progress:
 
     ``trained`` counts sampled candidates that were handed out, ``refused`` those over budget, not exercised, or of
     layers that cannot stand as they do, ``repeated`` draws of known candidates, ``reused`` trials answered from the
-    store; ``complete``, ``diverged`` and ``failed`` trials of every kind that ended so, in earlier runs of the search
-    too; ``lost`` those that lost their workers again and again, which a resumed search tries again, ``retried`` how
-    often a trial was given to another worker; ``confirming`` says that the front is measured again, ``ended`` why
-    drawing ended before all trials were trained.
+    store; ``complete``, ``pruned``, ``diverged`` and ``failed`` trials of every kind that ended so, in earlier runs of
+    the search too; ``lost`` those that lost their workers again and again, which a resumed search tries again,
+    ``retried`` how often a trial was given to another worker; ``confirming`` says that the front is measured again,
+    ``ended`` why drawing ended before all trials were trained.
     """
 
     planned: int = 0
@@ -24,6 +24,7 @@ class Progress:
     repeated: int = 0
     reused: int = 0
     complete: int = 0
+    pruned: int = 0
     diverged: int = 0
     failed: int = 0
     lost: int = 0
@@ -33,7 +34,7 @@ class Progress:
 
     def count(self, state: str) -> None:
         """A trial has ended in `state`."""
-        if state in ("complete", "diverged", "failed"):
+        if state in ("complete", "pruned", "diverged", "failed"):
             setattr(self, state, getattr(self, state) + 1)
 
     @property

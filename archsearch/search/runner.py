@@ -18,7 +18,7 @@ from archsearch.training.teaching import check_teacher
 
 __all__ = ["SearchOutcome", "resume_search", "run_search"]
 
-_MEASURED = ("complete", "diverged", "failed", "queued", "running", "preempted", "cancelled")
+_MEASURED = ("complete", "pruned", "diverged", "failed", "queued", "running", "preempted", "cancelled")
 """States of trials that `retrain` sets aside; infeasible ones are judged anew anyway."""
 
 

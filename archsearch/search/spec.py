@@ -330,6 +330,27 @@ class ObjectivesTable(Table):
         return self
 
 
+class EarlyStopTable(Table):
+    """When a candidate that is beyond hope of the front is stopped before its training has ended, and is then `pruned`.
+
+    ``early_stop = true`` in ``[search]`` takes these numbers as they are; left out, or false, all are trained to the
+    end.
+
+    ``others``: how many trials must dominate it: no worse in any cost, and better in every measured objective, on the
+    tasks and seeds that it was trained on so far.
+    ``noise``: by how many standard errors they must be better, of the noise between seeds that the search has seen.
+    ``margin``: by what share of the range of values they must be better while too few seeds were repeated to tell.
+    ``grace``: the share of a training's steps before which nothing is concluded from it.
+    ``confirmations``: whether the confirmations of the front may be stopped too.
+    """
+
+    others: Whole = Field(default=3, ge=1, le=MAX_TRIALS)
+    noise: Number = Field(default=1.0, ge=0.0, le=100.0)
+    margin: Number = Field(default=0.1, ge=0.0, le=1.0)
+    grace: Number = Field(default=0.25, ge=0.0, le=1.0)
+    confirmations: bool = False
+
+
 class SearchTable(Table):
     """How many candidates are trained, who proposes them, and what is measured around them.
 
@@ -347,6 +368,8 @@ class SearchTable(Table):
     ``max_draws``: draws in a row that gave nothing to train, after which the search ends early and says so.
     ``retries``: how often a trial is tried again whose worker was lost, ended by itself or ran out of memory; one that
     fails by an error of its own is not.
+    ``early_stop``: whether candidates that others dominate beyond noise are stopped: true, or a table of its own,
+    ``[search.early_stop]``.
     """
 
     trials: Whole = Field(default=32, ge=1, le=MAX_TRIALS)
@@ -358,6 +381,13 @@ class SearchTable(Table):
     concurrency: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
     max_draws: Whole = Field(default=2000, ge=1, le=MAX_DRAWS)
     retries: Whole = Field(default=1, ge=0, le=MAX_RETRIES)
+    early_stop: EarlyStopTable | None = None
+
+    @field_validator("early_stop", mode="before")
+    @classmethod
+    def _stops(cls, value: Any) -> Any:
+        """`true` stands for the table's own numbers, `false` for none."""
+        return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -487,6 +517,11 @@ class SearchSpec(Table):
             raise SpecError(
                 f'[compare] goes with space.pattern = "listed", not "{self.space.pattern}": list the architectures in '
                 "space.architectures, or drop [compare]"
+            )
+        if self.compare is not None and self.search.early_stop is not None:
+            raise SpecError(
+                "search.early_stop goes with searches, not [compare], which trains every architecture to the end: drop "
+                "one of them"
             )
         if self.resources.gpu and self.recipe.device == "cpu":
             raise SpecError(

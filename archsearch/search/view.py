@@ -54,7 +54,7 @@ class View:
         """A running trial reports."""
 
     def trial_ended(self, order: TrialOrder, state: str, reason: str) -> None:
-        """A trial is complete, diverged or failed."""
+        """A trial is complete, pruned, diverged or failed."""
 
     def advanced(self, progress: Progress, front: Sequence[FrontPoint]) -> None:
         """The counts, and the best front so far, by the first objective that is minimised."""

@@ -49,6 +49,11 @@ class TrialSource(Protocol):
         """A worker has the trial."""
         ...
 
+    def stops(self, trial: int, result: dict[str, Any]) -> bool:
+        """Whether the trial is to be stopped with one of `TrialActor`'s results, which `reported` is then told as its
+        last; asked of every result but a trial's own last."""
+        ...
+
     def reported(self, trial: int, result: dict[str, Any]) -> None:
         """One of `TrialActor`'s results."""
         ...
@@ -89,7 +94,7 @@ def train(source: TrialSource, stop: threading.Event, *, device: str, resources:
                 name="search",
                 storage_path=folder,
                 verbose=0,
-                stop=_OnSignal(source, stop),
+                stop=_Stopper(source, stop),
                 callbacks=[_Observer(source, limits)],
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
@@ -201,8 +206,8 @@ class _OrderSearcher(_Unsaved, Searcher):  # type: ignore[misc]
         """Nothing is restored."""
 
 
-class _OnSignal(_Unsaved, tune.Stopper):  # type: ignore[misc]
-    """Leaves Tune once the event is set, when the source has noted it.
+class _Stopper(_Unsaved, tune.Stopper):  # type: ignore[misc]
+    """Stops the trials that the source gives up, and leaves Tune once the event is set, when the source has noted it.
 
     Tune would stop its trials one by one through Ray, which a signal to the whole process group has killed already,
     and would wait for it; ending Ray ends the workers anyway.
@@ -212,7 +217,8 @@ class _OnSignal(_Unsaved, tune.Stopper):  # type: ignore[misc]
         self._source, self._stop = source, stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        """Whether this trial is stopped: its worker then turns to another one."""
+        return "place" not in result and not result["done"] and self._source.stops(result["trial"], result)
 
     def stop_all(self) -> bool:
         """Whether a signal came."""

@@ -89,7 +89,7 @@ def _trials(session: Session, search_id: int, digests: Sequence[str]) -> Mapping
     query = (
         select(Trial.digest, Trial.id)
         .where(Trial.search_id == search_id, Trial.digest.in_(digests))
-        .where(Trial.kind != "confirm", Trial.state != "superseded")
+        .where(Trial.kind != "confirm", Trial.state.not_in(("superseded", "pruned")))
         .order_by(Trial.number.desc())
     )
     return {row.digest: row.id for row in session.execute(query)}

@@ -20,7 +20,7 @@ from archsearch.storage.failures import storage_errors
 from archsearch.storage.kinds import is_measurement
 from archsearch.storage.records import SPLITS, SearchRecord, TrialRecord
 from archsearch.storage.remarks import Remarks
-from archsearch.storage.rows import measurement_records, read_columns, search_records, trial_records
+from archsearch.storage.rows import measurement_records, read_columns, search_records, trial_records, unfinished
 from archsearch.storage.samples import Sample, sample
 from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Part, PluginVersion, Search, Trial
 from archsearch.storage.trial_pages import TrialPage, TrialQuery, trial_page
@@ -166,13 +166,15 @@ class Reader:
             return {str(state): count for state, count in session.execute(query)}
 
     def trial(self, trial_id: int) -> TrialRecord:
-        """One trial, with its measurements by task and seed."""
+        """One trial, with its measurements by task and seed, and of a pruned one the curve that was cut short."""
         with self._reading() as session:
             self._trial_row(session, trial_id)
             found = trial_records(session, Trial.id == trial_id, self._remarks)
             if not found:
                 raise self._unreadable("trial", trial_id)
-            return replace(found[0], measurements=measurement_records(session, trial_id, self._remarks))
+            measured = measurement_records(session, trial_id, self._remarks)
+            begun = unfinished(session, trial_id, measured, self._remarks) if found[0].state == "pruned" else ()
+            return replace(found[0], measurements=measured, unfinished=begun)
 
     def searches_frame(self) -> DataFrame:
         """All searches as a frame; the columns are those of `frames.SEARCH_COLUMNS`."""

@@ -12,9 +12,20 @@ from archsearch.storage.driver import Driver
 
 SearchState = Literal["running", "complete", "infeasible", "cancelled", "interrupted", "failed"]
 TrialState = Literal[
-    "queued", "running", "complete", "infeasible", "diverged", "failed", "preempted", "cancelled", "superseded"
+    "queued",
+    "running",
+    "complete",
+    "pruned",
+    "infeasible",
+    "diverged",
+    "failed",
+    "preempted",
+    "cancelled",
+    "superseded",
 ]
-"""A superseded trial was measured with source that has changed since: it stays to be read, and counts no more."""
+"""A pruned trial was stopped before its training had ended, as others dominated it: what it has measured is kept, and
+it stands on no front. A superseded trial was measured with source that has changed since: it stays to be read, and
+counts no more."""
 
 TrialKind = Literal["search", "reference", "confirm", "added"]
 """An added trial is a candidate that somebody brought to the search; it counts beyond the trials that are asked for."""
@@ -164,7 +175,8 @@ class TrialRecord:
 
     ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` terms of the budget to the excess.
     ``attempts`` counts the workers that were lost under it, ``placement`` says where it ran last.
-    ``measurements`` are filled in by `Store.trial` alone.
+    ``measurements`` are filled in by `Store.trial` alone, and so is ``unfinished``: the curve of the run in which a
+    pruned trial was stopped, whose steps count over all learning rates.
     """
 
     id: int
@@ -188,6 +200,7 @@ class TrialRecord:
     attempts: int = 0
     placement: Mapping[str, Any] | None = None
     measurements: tuple[MeasurementRecord, ...] = field(default=())
+    unfinished: tuple[MetricValue, ...] = field(default=())
 
     @property
     def feasible(self) -> bool:

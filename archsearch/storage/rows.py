@@ -164,6 +164,18 @@ def measurement_records(session: Session, trial_id: int, remarks: Remarks) -> tu
     )
 
 
+def unfinished(
+    session: Session, trial_id: int, measured: Iterable[MeasurementRecord], remarks: Remarks
+) -> tuple[MetricValue, ...]:
+    """The numbers of a trial's curves that belong to none of its measurements, by step."""
+    columns = {name: METRIC[name] for name in ("trial_id", "name", "split", "task", "seed", "step", "value")}
+    query = select(*_columns(Metric, columns)).where(Metric.trial_id == trial_id, Metric.split == "progress")
+    done = {(one.task, one.seed) for one in measured}
+    found = _read(session, query.order_by(Metric.step, Metric.id), "metric of trial", columns, remarks)
+    values = (MetricValue(**{name: value for name, value in row.items() if name != "trial_id"}) for row in found)
+    return tuple(value for value in values if (value.task, value.seed) not in done)
+
+
 def _costs(session: Session, where: ColumnElement[bool], remarks: Remarks) -> dict[int, dict[str, float]]:
     """The costs of the trials that `where` chooses, by trial and term."""
     columns = {name: METRIC[name] for name in ("trial_id", "name", "value")}

@@ -123,6 +123,22 @@ class Evaluation:
             value=look,
         )
 
+    @property
+    def looks(self) -> list[tuple[int, float]]:
+        """Every look at validation so far: the step, counted over all learning rates and without a teacher's, and the
+        task's metric, the best of what the rates before came to and of this look."""
+        per_rate, metric = self.recipe.steps_for(self.task.seq_len), self.task.metric
+        better = max if self.task.direction == "maximize" else min
+        curves = [entry["curve"] for entry in self._sweep] + ([self._fit.curve] if self._fit else [])
+        before: list[float] = []
+        found: list[tuple[int, float]] = []
+        for index, curve in enumerate(curves):
+            values = ((int(look["step"]), float(look[metric])) for look in curve)
+            found += [(index * per_rate + step, better([*before, value])) for step, value in values]
+            if index < len(self._sweep) and metric in self._sweep[index]["validation"]:
+                before.append(float(self._sweep[index]["validation"][metric]))
+        return found
+
     def advance(self, seconds: float) -> Progress:
         """Trains for about `seconds`, at least one step; stops early when a learning rate is done. A teacher that is
         nowhere stored is trained first; raises `SpecError` where it diverges."""

@@ -27,6 +27,7 @@ MOST_FAINT, MOST_NUMBERS = 250, 40
 _FAINT = "rgba(140,140,140,0.45)"
 _MARKS = {
     "dominated": ("circle", _FAINT, 6),
+    "pruned": ("line-ew-open", SKY, 10),
     "not exercised": ("x-thin-open", GREY, 8),
     "infeasible": ("line-ns-open", VERMILLION, 10),
     "failed": ("cross-thin-open", GREY, 9),
@@ -335,7 +336,11 @@ def _hover(rows: pd.DataFrame, view: View) -> list[str]:
 
 def _why_off(state: str) -> str:
     """What the state of a candidate says of its values."""
-    return "superseded: its source has changed since" if state == "superseded" else f"{state}: not measured"
+    told = {
+        "superseded": "superseded: its source has changed since",
+        "pruned": "pruned: stopped before its training had ended, as others dominate it",
+    }
+    return told.get(state, f"{state}: not measured")
 
 
 @lru_cache(maxsize=4096)

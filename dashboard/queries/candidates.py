@@ -12,7 +12,7 @@ from archsearch.analysis.objectives import Objective
 
 from ..unexercised import read_unexercised, unexercised_layers
 
-SHOWN = ("dominated", "references", "infeasible", "not exercised", "failed", "superseded")
+SHOWN = ("dominated", "references", "pruned", "infeasible", "not exercised", "failed", "superseded")
 """Groups of candidates beside the front, as the switch of the front's page names them."""
 
 
@@ -33,6 +33,7 @@ def groups(answer: Answer) -> dict[str, pd.DataFrame]:
     return {
         "dominated": answer.dominated[valued],
         "references": answer.references,
+        "pruned": search[search["state"] == "pruned"],
         "infeasible": search[search["state"] == "infeasible"],
         "not exercised": answer.not_exercised,
         "failed": pd.concat([search[search["state"].isin(_FAILED)], answer.dominated[~valued]]),

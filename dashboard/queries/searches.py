@@ -59,7 +59,7 @@ def planned(search: SearchRecord) -> int | None:
 def trained(answer: Answer) -> int:
     """How many candidates of the search itself ended with their training, well or not."""
     mine = answer.points[answer.points["kind"] == "search"]
-    return int(mine["state"].isin(("complete", "diverged", "failed")).sum())
+    return int(mine["state"].isin(("complete", "pruned", "diverged", "failed")).sum())
 
 
 def best_values(answer: Answer) -> str:

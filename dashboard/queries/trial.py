@@ -209,13 +209,18 @@ def scores_frame(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves_frame(record: TrialRecord) -> pd.DataFrame:
-    """The learning curves in long form: ``task``, ``seed``, ``name``, ``step``, ``value``."""
-    rows = [
+    """The learning curves in long form: ``task``, ``seed``, ``name``, ``step``, ``value``; the one in which a pruned
+    trial was stopped stands last."""
+    rows: list[tuple[Any, ...]] = [
         (measured.payload["task"], measured.seed, name, int(entry["step"]), _number(value))
         for measured in record.measurements
         for entry in measured.payload["curve"]
         for name, value in entry.items()
         if name != "step"
+    ]
+    rows += [
+        (point.task, point.seed, point.name.removeprefix(f"{point.task}."), point.step, _number(point.value))
+        for point in record.unfinished
     ]
     return pd.DataFrame(rows, columns=["task", "seed", "name", "step", "value"])
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.hookspecs import RegisterKernels
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, indexed_traffic
@@ -13,6 +14,9 @@ from .options import IndexedOptions
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
+    from archsearch.kernels import Build
+    from archsearch.proving import Check
+
     from .layer import Indexed
 
 _BLOCKS = {"block_size": 8, "top_k": 3, "own": "block"}
@@ -88,3 +92,20 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "indexed"."""
     register(IndexedPlugin())
+
+
+@hookimpl
+def register_kernels(register: RegisterKernels) -> None:
+    """The kernels that are compiled ahead of time, and what proves them."""
+
+    def kernels(arch: str) -> Iterable[Build]:
+        from .triton.builds import builds
+
+        return builds(arch)
+
+    def checks() -> Iterable[Check]:
+        from .triton.checks import checks
+
+        return checks()
+
+    register("indexed", kernels, checks=checks)

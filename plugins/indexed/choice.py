@@ -7,6 +7,9 @@ the earliest are taken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +17,25 @@ from torch import Tensor
 from archsearch.ops.block_sparse import best_blocks, block_scores
 
 from .options import Rule
+from .products import Products
+
+Scores = Callable[[slice], Tensor]
+"""Scores `[B, Hc, t, n]` of the first n blocks for the queries of a slice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How blocks are chosen: by ``scores`` (None where every candidate is taken) under a ``rule``, by ``choosers``.
+
+    ``gated``: the logits of a chosen block's keys get the logarithm of the sigmoid of its score, through which the
+    scores learn. ``products``: what the scores are made of, for kernels, which without it leave the choice to PyTorch.
+    """
+
+    rule: Rule
+    scores: Scores | None
+    choosers: int
+    gated: bool = False
+    products: Callable[[], Products] | None = None
 
 
 def group_scores(queries: Tensor, keys: Tensor) -> Tensor:

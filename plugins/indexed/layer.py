@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
 
+from .choice import Choice
 from .cost import choosers
 from .distil import divergence
-from .ops import Choice, indexed_attention
+from .ops import indexed_attention
 from .options import IndexedOptions
 from .scorers import Tokens, scorer_of
 
@@ -139,7 +141,13 @@ class Indexed(Mixer):
         asked, *more = read.asked
         before = read.after.most - read.q.shape[1]
         scores = (lambda part: self._score(part, before, asked, read.units, *more)) if ranked else None
-        choice = Choice(rule=rule, scores=scores, choosers=self.choosers if ranked else 1, gated=gated)
+        choice = Choice(
+            rule=rule,
+            scores=scores,
+            choosers=self.choosers if ranked else 1,
+            gated=gated,
+            products=partial(self.scorer.products, asked, read.units, *more) if ranked else None,
+        )
         return self.mixed(indexed_attention(read.q, read.k, read.v, read.order, choice), read)
 
     def _score(self, part: slice, before: int, asked: Tensor, units: Tensor, *more: Tensor) -> Tensor:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,16 +9,22 @@ from torch.utils.checkpoint import checkpoint
 
 from archsearch.ops.block_sparse import additive_mask, few_keys
 from archsearch.ops.block_tiles import attend_blocks
-from archsearch.ops.impl import choose_impl
+from archsearch.ops.impl import choose_attention, choose_impl
 from archsearch.ops.index_scores import best_mask
 from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.pieces import pieces
 from archsearch.ops.softmax import masked_attention, scale_of
 
-from .choice import candidates, chosen_blocks, seen_blocks
+from .choice import Choice, candidates, chosen_blocks, seen_blocks
+from .listing import listed_blocks
 from .options import Rule
+from .triton.table import TABLE
 
-OP = "indexed_attention"
+OP = TABLE.op
+WHY_GATED = "gates of scores are made in PyTorch"
+WHY_ALL = "everything is seen"
+MOST_PAIRS = 2**31 - 1
+"""Choices that the kernels can count."""
 WHY = "a mask over few keys, chosen rows or tiles of chosen blocks over many"
 PIECE_TOKENS = 256
 """Queries of a piece at most, so that keys after them are left out."""
@@ -30,23 +33,6 @@ KEYS_A_ROW = 64
 SHORTEST_TILE = 8
 """Tokens of a block from which on tiles serve better than rows."""
 
-Scores = Callable[[slice], Tensor]
-"""Scores `[B, Hc, t, n]` of the first n blocks for the queries of a slice."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How blocks are chosen: by ``scores`` (None where every candidate is taken) under a ``rule``, by ``choosers``.
-
-    ``gated``: the logits of a chosen block's keys get the logarithm of the sigmoid of its score, through which the
-    scores learn.
-    """
-
-    rule: Rule
-    scores: Scores | None
-    choosers: int
-    gated: bool = False
-
 
 def indexed_attention(
     q: Tensor, k: Tensor, v: Tensor, positions: Tensor, choice: Choice, *, impl: str = "auto"
@@ -54,12 +40,18 @@ def indexed_attention(
     """softmax(q k^T D^-0.5) v over the keys of chosen blocks up to each query's own, `[B, T, Hq, D]`.
 
     q `[B, T, Hq, D]` at `positions` `[B, T]` int64, below S - T + t of query t; k, v `[B, S, Hkv, D]` hold every token
-    up to there. Scores are asked for a piece of the queries at a time. ``impl`` "reference" masks all pairs. Raises
-    `OptionsError`, `KernelUnavailableError`.
+    up to there. Scores are asked for a piece of the queries at a time. ``impl`` "reference" masks all pairs; "triton"
+    makes the scores tile by tile and reads the chosen rows alone, waits for nothing on the device and takes no gates.
+    Raises `OptionsError`, `KernelUnavailableError`.
     """
-    chosen = choose_impl(OP, impl, why=WHY)
+    chosen = _form(q, k, v, choice, impl)
     if not q.numel():
         return LaidOut(q, k, v).no_outputs()
+    if chosen == "triton":
+        from .triton.attention import attend
+
+        listed = listed_blocks(choice, positions, k.shape[1], impl=impl)
+        return attend(q, k, v, positions, listed, block_size=choice.rule.block_size, scale=scale_of(q, None))
     whole = slice(0, q.shape[1])
     if chosen == "reference":
         return _explicit(q, k, v, positions, whole, choice)
@@ -74,6 +66,18 @@ def indexed_attention(
         found = [chosen_blocks(_asked(choice, part), positions[:, part], choice.rule) for part in parts]
         blocks = _for_key_heads(torch.cat(found, dim=2), k.shape[2])
     return attend_blocks(q, k, v, blocks, positions, block_size=choice.rule.block_size, scale=scale_of(q, None))
+
+
+def _form(q: Tensor, k: Tensor, v: Tensor, choice: Choice, impl: str) -> str:
+    """The implementation that runs: no kernel makes gates, nor counts more choices than an index of 32 bits can."""
+    rule = choice.rule
+    slots = min(rule.local + 1 + rule.first + rule.top_k, -(-k.shape[1] // rule.block_size))
+    if choice.gated:
+        return choose_impl(OP, impl, why=WHY_GATED)
+    if q.shape[0] * q.shape[1] * choice.choosers * slots > MOST_PAIRS:
+        return choose_impl(OP, impl, why=f"more than {MOST_PAIRS} choices")
+    dropping = choice.scores is not None
+    return choose_attention(TABLE, q, v, impl, why=WHY if dropping else WHY_ALL, wanted=dropping)
 
 
 def _piecewise(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, choice: Choice) -> Tensor:

@@ -19,6 +19,7 @@ from archsearch.ops.rotary import Rotary
 from .choice import best_of_block, bound_scores, group_scores
 from .cost import index_heads
 from .options import IndexedOptions
+from .products import Products
 from .summaries import block_sums, bounds, means, pooled, representatives, write_blocks
 
 
@@ -66,6 +67,10 @@ class Scorer(nn.Module):
         """Scores `[B, Hc, t, n]` of blocks for a slice of what `ask` gave, q and `more`."""
         return best_of_block(block_scores(q[:, part], units), self.block_size)
 
+    def products(self, q: Tensor, units: Tensor, *more: Tensor) -> Products:
+        """What `score` makes the scores of, for kernels."""
+        return Products(queries=q, keys=units, units=self.block_size)
+
 
 class SummaryScorer(Scorer):
     """By the products of a query head with one summary of each block, or with its bounds (Quest)."""
@@ -92,6 +97,12 @@ class SummaryScorer(Scorer):
 
     def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
         return bound_scores(q[:, part], units) if self.summary == "minmax" else block_scores(q[:, part], units)
+
+    def products(self, q: Tensor, units: Tensor, *more: Tensor) -> Products:
+        if self.summary != "minmax":
+            return Products(queries=q, keys=units)
+        queries = torch.cat((q.clamp(max=0), q.clamp(min=0)), dim=-1)
+        return Products(queries=queries, keys=units.transpose(2, 3).flatten(3))
 
 
 class RepresentativeScorer(SummaryScorer):
@@ -149,6 +160,16 @@ class Indexer(Scorer):
 
     def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
         return best_of_block(self._products(part, q, units, *more), self.block_size)
+
+    def products(self, q: Tensor, units: Tensor, *more: Tensor) -> Products:
+        return Products(
+            queries=q,
+            keys=units[:, :, None],
+            weights=more[0] if more else None,
+            summed=not self.grouped,
+            units=self.rows(1),
+            scale=float(units.shape[-1] ** -0.5),
+        )
 
     def finished(self, keys: Tensor, positions: Tensor) -> Tensor:
         """Keys `[B, n, I]`, normed and turned by `positions` `[B, n]`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.hookspecs import RegisterKernels
+from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import latent_flops, latent_params, latent_state, latent_traffic
@@ -14,6 +14,7 @@ from .options import LatentOptions
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
     from archsearch.proving import Check
 
@@ -64,6 +65,18 @@ class LatentPlugin(MixerPlugin[LatentOptions]):
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "latent"."""
     register(LatentPlugin())
+
+
+@hookimpl
+def register_ops(register: RegisterOps) -> None:
+    """The op that is measured."""
+
+    def ops() -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
+
+    register("latent", ops)
 
 
 @hookimpl

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from archsearch_plugins.latent.bench import latent_step_work
+from archsearch_plugins.latent.cost import latent_flops
+from archsearch_plugins.latent.options import LatentOptions
 from archsearch_plugins.linear.bench import linear_step_work, linear_work
 from archsearch_plugins.moba.bench import chosen_mask, moba_step_work, moba_work
 from archsearch_plugins.nsa.bench import USUAL, nsa_step_work, nsa_work
@@ -16,7 +19,7 @@ from archsearch.bench.results.work import Ceilings, Shape, cache_work, causal_wo
 from archsearch.registry import load_registry
 
 H200 = Ceilings(copy_bytes_per_second=4.3e12, matmul_flops_per_second=790e12)
-OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,tasks"}))
+OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent,tasks"}))
 CASES = [
     pytest.param(op, shape, phase, id=f"{op.name}-{phase}")
     for op in OPS
@@ -82,6 +85,17 @@ def test_sparse_work() -> None:
     assert nsa_step_work(USUAL, shape, 2).moved_bytes == pytest.approx(4 * 128 * rows, rel=0.1)
     most = 2 * (131072 / 512) * 128 + 4 * 3 * 512 * 128
     assert moba_step_work(512, 3, sized(1, 131072, 1), 2).moved_bytes == pytest.approx(most, rel=0.02)
+
+
+def test_latent_work_is_that_of_the_cost_model() -> None:
+    """Beyond the projections from a model of width 1, and up to the one written row."""
+    shape, options = sized(2, 8192, 128, 1), LatentOptions(kv_rank=512, shared_dim=64)
+    work = latent_step_work(512, 64, shape, 2)
+    whole = latent_flops(options, shape.model(), phase="decode", context=8192).matmul
+    assert work.flops == pytest.approx(2 * whole, rel=1e-3)
+    absorbed = 2 * 128 * 128 * 512
+    assert work.read_bytes == 2 * (2 * 8192 * 576 + absorbed + 2 * 128 * 192)
+    assert work.written_bytes == 2 * 2 * 128 * 128
 
 
 def test_full_grids_hold_the_shapes_of_the_targets() -> None:

@@ -11,7 +11,7 @@ from archsearch.proving.rows import all_checks
 from archsearch.registry import load_registry
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BUILT_IN = {"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent"}
+BUILT_IN = {"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent,indexed"}
 
 
 @cache

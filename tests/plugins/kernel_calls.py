@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from archsearch_plugins.full.ops import full_attention, full_attention_step
+from archsearch_plugins.indexed.choice import Choice
+from archsearch_plugins.indexed.ops import indexed_attention
+from archsearch_plugins.indexed.options import Rule
+from archsearch_plugins.indexed.products import Products
 from archsearch_plugins.latent.ops import latent_attention_absorbed
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
 from archsearch_plugins.linear.tokens import Tokens
@@ -108,6 +112,27 @@ def _nsa(sizes: Sizes) -> list[Tensor]:
     return [nsa_attention(sizes.laid(), gates=gates, sizes=NSA_SIZES, impl="triton")]
 
 
+def _indexed_of(sizes: Sizes, q: Tensor, places: Tensor, *, block_size: int, summed: bool) -> Tensor:
+    """q `[B, t, Hq, D]` over caches of as many rows as there are tokens; by blocks each head chooses for itself."""
+    k, units = sizes.rows(sizes.kv_heads), sizes.tokens // block_size * block_size
+    asked = {"queries": q, "keys": k[:, :units]}
+    if summed:
+        one = k[:, :units, :1]
+        asked = {"queries": q, "keys": one, "weights": sizes.normal(*q.shape[:3]), "summed": True}
+    choice = Choice(
+        rule=Rule(block_size=block_size, top_k=2, tail=summed, local=0, first=1),
+        scores=lambda part: sizes.normal(0),
+        choosers=1 if summed else sizes.heads,
+        products=lambda: Products(**asked, units=block_size),
+    )
+    return indexed_attention(q, k, sizes.rows(sizes.kv_heads), places, choice, impl="triton")
+
+
+def _indexed(sizes: Sizes) -> list[Tensor]:
+    places = torch.arange(sizes.tokens).expand(sizes.batch, -1)
+    return [_indexed_of(sizes, sizes.rows(sizes.heads), places, block_size=4, summed=False)]
+
+
 def _linear(rule: str, decay: str) -> Callable[[Sizes], list[Tensor]]:
     def call(sizes: Sizes) -> list[Tensor]:
         shape = (sizes.batch, sizes.tokens, sizes.heads, sizes.dim)
@@ -173,6 +198,7 @@ SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
     "moba": _moba,
     "moba-own-block": _moba_own_block,
     "nsa": _nsa,
+    "indexed": _indexed,
     "short_conv": _conv,
     "unit_length": _unit_length,
     "gated_norm": _gated_norm,
@@ -183,6 +209,13 @@ SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
 
 CONTINUED = ("full", "sliding", "moba", "moba-own-block", "nsa")
 """Those whose queries may come after tokens that a cache holds."""
+
+
+APART = ("indexed",)
+"""Those whose layers call them for each packed sequence by itself."""
+
+LAID_OUT = [(op, packed) for packed in (False, True) for op in SEQUENCES if not (packed and op in APART)]
+"""Each of `SEQUENCES`, and whether sequences are packed."""
 
 
 def run_sequence(op: str, sizes: Sizes) -> None:
@@ -213,6 +246,11 @@ def _nsa_step(sizes: Sizes) -> Tensor:
     means = write_mean(sizes.means(4), k, lengths, block_size=4, table=NSA, impl="triton")
     cache = NsaCache(k=k, v=k, k_means=means, v_means=means, lengths=lengths)
     return nsa_attention_step(sizes.query(), cache, gates=gates, sizes=NSA_SIZES, impl="triton")
+
+
+def _indexed_step(sizes: Sizes) -> Tensor:
+    q, last = sizes.query()[:, None], sizes.lengths()[:, None] - 1
+    return _indexed_of(sizes, q, last, block_size=1, summed=True)[:, 0]
 
 
 def _latent_step(sizes: Sizes) -> Tensor:
@@ -250,6 +288,7 @@ STEPS: dict[str, Callable[[Sizes], Tensor]] = {
     "sliding": _sliding_step,
     "moba": _moba_step,
     "nsa": _nsa_step,
+    "indexed": _indexed_step,
     "latent": _latent_step,
     "linear": _linear_step(in_place=False),
     "linear-in-place": _linear_step(in_place=True),

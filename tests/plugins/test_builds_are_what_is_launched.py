@@ -23,6 +23,8 @@ SIZES = {
     "SHARE",
     "EACH",
     "CHOOSERS",
+    "LEADS",
+    "LANES",
     "D",
     "DV",
     "WIDTH",

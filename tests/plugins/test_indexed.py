@@ -9,13 +9,14 @@ import pytest
 import torch
 from archsearch_plugins.indexed import IndexedPlugin, ops
 from archsearch_plugins.indexed.choice import (
+    Choice,
     best_of_block,
     bound_scores,
     chosen_blocks,
     group_scores,
 )
 from archsearch_plugins.indexed.cost import chosen_pairs, indexed_flops, seen_keys
-from archsearch_plugins.indexed.ops import Choice, indexed_attention
+from archsearch_plugins.indexed.ops import indexed_attention
 from archsearch_plugins.indexed.options import Rule
 from archsearch_plugins.indexed.summaries import block_sums, representatives
 from archsearch_plugins.moba.ops import moba_attention

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.full.triton.table import TABLE as FULL
+from archsearch_plugins.indexed.triton.table import TABLE as INDEXED
 from archsearch_plugins.latent.triton.table import TABLE as LATENT
 from archsearch_plugins.linear.triton.table import STEP_TABLE as LINEAR_STEP
 from archsearch_plugins.linear.triton.table import TABLE as LINEAR
 from archsearch_plugins.moba.triton.table import TABLE as MOBA
 from archsearch_plugins.nsa.triton.table import TABLE as NSA
 from archsearch_plugins.sliding.triton.table import TABLE as SLIDING
-from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes, run_sequence
+from kernel_calls import CONTINUED, LAID_OUT, SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import Variant, variants
 
 from archsearch.kernels import Key, Table
@@ -38,6 +39,7 @@ SEQUENCE_TABLES = {
     "sliding": SLIDING,
     "moba": MOBA,
     "nsa": NSA,
+    "indexed": INDEXED,
     "short_conv": CONV,
     "unit_length": UNIT,
     "gated_norm": GATED,
@@ -48,6 +50,7 @@ STEP_TABLES = {
     "sliding": SLIDING,
     "moba": MOBA,
     "nsa": NSA,
+    "indexed": INDEXED,
     "latent": LATENT,
     "linear": LINEAR_STEP,
     "short_conv": CONV,
@@ -84,9 +87,8 @@ def new_variants(
     return {tokens: new for tokens, new in found.items() if new}
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["apart", "packed"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("op", SEQUENCES)
+@pytest.mark.parametrize(("op", "packed"), LAID_OUT)
 def test_forwards_and_backwards(op: str, shape: str, packed: bool) -> None:
     assert not new_variants(partial(of_sequences, op), replace(SHAPES[shape], packed=packed), ENDS)
 

@@ -20,7 +20,7 @@ def largest_bytes(op: str) -> int:
     return max(event.self_cpu_memory_usage for event in profiled.events())
 
 
-@pytest.mark.parametrize("op", ["full", "sliding", "moba", "nsa"])
+@pytest.mark.parametrize("op", ["full", "sliding", "moba", "nsa", "indexed"])
 def test_memory_of_one_call(op: str) -> None:
     rows_bytes = TOKENS * 16 * 4
     assert rows_bytes <= largest_bytes(op) < TOKENS * (TOKENS // BLOCK)

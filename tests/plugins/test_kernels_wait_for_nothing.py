@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes, run_sequence
+from kernel_calls import CONTINUED, LAID_OUT, SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import variants
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -52,8 +52,7 @@ def run_step(op: str) -> None:
         assert STEPS[op](Sizes(tokens=20, batch=2)).shape == (2, 2, 16)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
-@pytest.mark.parametrize("op", SEQUENCES)
+@pytest.mark.parametrize(("op", "packed"), LAID_OUT)
 def test_forwards_and_backwards(op: str, packed: bool, no_reads: None) -> None:
     run_sequence(op, Sizes(tokens=12, packed=packed))
 

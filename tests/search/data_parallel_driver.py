@@ -22,9 +22,11 @@ from archsearch.search.spec import ResourcesTable
 from archsearch.search.workers import train
 from archsearch.tasks import resolve_task
 
-LAYERS = {1: "sliding(window=8) full", 2: "hostile(way=raises)", 3: "hostile(way=exits)", 4: "full"}
+LAYERS = {5: "full", 1: "sliding(window=8) full", 2: "hostile(way=raises)", 3: "hostile(way=exits)", 4: "full"}
 ENDLESS = 4
 """The trial after whose first result the driver is told to stop."""
+STOPPED = 5
+"""An endless trial too, which is stopped at its first look, before all others."""
 
 
 class Orders:
@@ -55,7 +57,7 @@ class Orders:
         return not self.left and not self.running
 
     def assignment(self, order: TrialOrder) -> Assignment:
-        steps = 100_000 if order.trial == ENDLESS else 4
+        steps = 100_000 if order.trial in (ENDLESS, STOPPED) else 4
         recipe = Recipe.read({"steps": steps, "batch_size": 8, "eval_every": 2, "stop_at": 0.0, "accumulate": 2})
         mixers = [layer.mixer for layer in order.arch.layers]
         return Assignment(
@@ -71,8 +73,12 @@ class Orders:
             checkpoints=str(self.folder / "checkpoints"),
         )
 
+    def stops(self, trial: int, result: dict[str, Any]) -> bool:
+        assert not result["done"]
+        return trial == STOPPED and "looks" in result
+
     def reported(self, trial: int, result: dict[str, Any]) -> None:
-        kept = ("task", "seed", "step", "total_steps", "measurement", "done")
+        kept = ("task", "seed", "step", "total_steps", "measurement", "done", "looks")
         self.results[trial].append({name: result[name] for name in kept if name in result})
         if result["done"]:
             self.running = 0

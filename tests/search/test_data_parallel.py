@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import ray
-from data_parallel_driver import ENDLESS
+from data_parallel_driver import ENDLESS, STOPPED
 
 from archsearch.errors import SpecError
 from archsearch.measurement import Measurement
@@ -82,6 +82,18 @@ def test_a_failure_in_a_group_is_told_as_in_one_worker(reports: dict[int, Any]) 
     assert "a kernel failed" in two["2"]
     assert "the worker's process ended itself with exit code 1" in two["3"]
     assert set(two) == {"2", "3"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
+def test_a_trial_that_is_stopped_leaves_its_workers_to_the_next(reports: dict[int, Any]) -> None:
+    for count in (1, 2):
+        stopped = reports[count]["results"][str(STOPPED)]
+        assert [result["done"] for result in stopped] == [*[False] * (len(stopped) - 1), True]
+        assert stopped[-1]["looks"][0][0] == 2
+        assert not any("measurement" in result for result in stopped)
+        looks = [result["looks"] for result in reports[count]["results"]["1"] if "looks" in result]
+        assert [step for step, _ in looks[-1]] == [2, 4]
 
 
 class PackedError(Exception):

@@ -112,6 +112,32 @@ def test_a_teacher_of_one_trial_is_found_by_the_next_on_another_worker(tmp_path:
     assert [file.name[:8] for file in tmp_path.iterdir()] == ["teacher-"]
 
 
+def test_looks_are_told_as_they_come_and_count_over_all_rates(tmp_path: Any) -> None:
+    actor = object.__new__(TrialActor)
+    actor.setup(assignment([("mqar", 0)], tmp_path, steps=4, learning_rates=[0.01, 0.02]).to_config())
+    told = results(actor)
+    looks = [result["looks"] for result in told if "looks" in result]
+    assert [len(found) for found in looks] == sorted({len(found) for found in looks})
+    assert [step for step, _ in looks[-1]] == [2, 4, 6, 8]
+    measured = json.loads(told[-1]["measurement"])
+    first, second = (entry["validation"]["accuracy"] for entry in measured["sweep"])
+    assert looks[-1][1][1] == first
+    assert looks[-1][3][1] == max(first, second)
+    assert {result["trial"] for result in told} == {1}
+
+
+def test_a_trial_that_was_stopped_leaves_no_checkpoint_and_its_actor_goes_on(tmp_path: Any) -> None:
+    actor = object.__new__(TrialActor)
+    stopped = assignment([("mqar", 0)], tmp_path, steps=100_000, checkpoint_seconds=0.001)
+    actor.setup(stopped.to_config())
+    actor.step()
+    while not list(tmp_path.iterdir()):
+        assert not actor.step()["done"]
+    assert actor.reset_config(dataclasses.replace(assignment([("mqar", 1)], tmp_path), trial=2).to_config())
+    assert not list(tmp_path.iterdir())
+    assert results(actor)[-1]["trial"] == 2
+
+
 def test_a_diverged_run_ends_its_trial(tmp_path: Any) -> None:
     actor = object.__new__(TrialActor)
     runs = [("mqar", 0), ("mqar", 1)]

@@ -1,0 +1,171 @@
+"""Claims of the field held against the table of ground truth: how many full layers, what a mixer alone says of its
+hybrids, what one task says of another, and who learns first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from math import isfinite, nan, sqrt
+from statistics import fmean, median, stdev
+
+from archsearch.arch import ArchSpec
+from archsearch.search.truth.table import PACKAGED, TruthTable
+from reference.registered import registry
+from reference.texts import code, table
+
+FULL = "full"
+SHARE = 0.95
+"""The part of full attention's gain above chance that a training must reach."""
+
+
+@cache
+def truth() -> TruthTable:
+    """The table that comes with the package."""
+    return TruthTable.load(PACKAGED, registry())
+
+
+def full_layers_table() -> str:
+    """By how many of the layers are full: the best score, chosen without the seed that it is reported on, and the median."""
+    held = truth()
+    numbers = range(held.problem.space.n_layers + 1)
+    groups = {number: [arch for arch in held.archs if kinds(arch).count(FULL) == number] for number in numbers}
+    rows = []
+    for number, archs in groups.items():
+        cells = [f"{number} of {len(numbers) - 1}", str(len(archs))]
+        for task in held.tasks:
+            cells += [_chosen_best(archs, task), f"{median(_mean(arch, task) for arch in archs):.3f}"]
+        rows.append(cells)
+    columns = [part for task in held.tasks for part in (f"{task}: best", "median")]
+    return table(["full layers", "architectures", *columns], rows)
+
+
+def alone_table() -> str:
+    """Each mixer in all layers beside the best of its hybrids with one full layer, both as chosen without the seed."""
+    held = truth()
+    rows = []
+    for mixer in held.problem.space.entries:
+        if mixer == FULL:
+            continue
+        cells = [code(mixer)]
+        for task in held.tasks:
+            alone = [arch for arch in held.archs if set(kinds(arch)) == {mixer}]
+            mixed = [arch for arch in held.archs if sorted(kinds(arch)) == sorted([FULL, mixer, mixer])]
+            cells += [_chosen_best(alone, task), _chosen_best(mixed, task)]
+        rows.append(cells)
+    columns = [part for task in held.tasks for part in (f"{task}: alone", "with one full layer")]
+    return table(["mixer", *columns], rows)
+
+
+def order_table() -> str:
+    """Where the one full layer of three stands: the mean over all that the other two may be."""
+    held = truth()
+    depth = held.problem.space.n_layers
+    rows = []
+    for place in range(depth):
+        archs = [arch for arch in held.archs if [kind == FULL for kind in kinds(arch)] == [i == place for i in range(depth)]]
+        rows.append([("first", "second", "third")[place], *(_over(archs, task) for task in held.tasks)])
+    return table(["the full layer is the", *held.tasks], rows)
+
+
+def tasks_table() -> str:
+    """Rank correlation between the means of two tasks over all architectures, and over those with a full layer; beside it
+    that of one task with itself, from one seed to another."""
+    held = truth()
+    hybrids = [arch for arch in held.archs if FULL in kinds(arch)]
+    rows = []
+    for index, task in enumerate(held.tasks):
+        rows.append([f"{task}, two seeds", *(_between_seeds(archs, task) for archs in (held.archs, hybrids))])
+        for other in held.tasks[index + 1 :]:
+            rows.append([f"{task} and {other}", *(_between_tasks(archs, task, other) for archs in (held.archs, hybrids))])
+    return table(["Kendall's tau of", "all architectures", "those with a full layer"], rows)
+
+
+def speed_table() -> str:
+    """Steps until 95% of what full attention gains above chance, by what stands beside one full layer."""
+    held = truth()
+    rows = []
+    for mixer in held.problem.space.entries:
+        archs = [arch for arch in held.archs if sorted(kinds(arch)) == sorted([FULL, mixer, mixer])]
+        rows.append([code(mixer), *(_arrivals(archs, task) for task in held.tasks)])
+    return table(["beside one full layer", *(f"{task}: steps, and how many arrive" for task in held.tasks)], rows)
+
+
+def kinds(arch: ArchSpec) -> list[str]:
+    """The entry of the space that each layer is of."""
+    names = {layer: name for name, entry in truth().problem.space.entries.items() for layer in entry.layers}
+    return [names[layer] for layer in arch.layers]
+
+
+def _values(arch: ArchSpec, task: str) -> Mapping[int, float]:
+    held = truth()
+    metric = held.problem.tasks[task].metric
+    rows = {seed: held.row(arch.digest, task, seed) for seed in held.seeds([task])}
+    return {seed: row.test.get(metric, nan) if row.status == "complete" else nan for seed, row in rows.items()}
+
+
+def _mean(arch: ArchSpec, task: str) -> float:
+    return fmean(_values(arch, task).values())
+
+
+def _chosen_best(archs: Sequence[ArchSpec], task: str) -> str:
+    """The mean with its standard error over seeds, each of the architecture that is best on the other seeds."""
+    values = [_values(arch, task) for arch in archs]
+    seeds = list(values[0])
+    if len(seeds) < 2:
+        return "one seed"
+    told = []
+    for seed in seeds:
+        best = max(values, key=lambda one: fmean(one[other] for other in seeds if other != seed))
+        told.append(best[seed])
+    return _told(told)
+
+
+def _over(archs: Sequence[ArchSpec], task: str) -> str:
+    seeds = truth().seeds([task])
+    return _told([fmean(_values(arch, task)[seed] for arch in archs) for seed in seeds])
+
+
+def _told(values: Sequence[float]) -> str:
+    error = stdev(values) / sqrt(len(values)) if len(values) > 1 else nan
+    return f"{fmean(values):.3f}" + (f" ± {error:.3f}" if isfinite(error) else "")
+
+
+def _between_seeds(archs: Iterable[ArchSpec], task: str) -> str:
+    seeds = truth().seeds([task])
+    if len(seeds) < 2:
+        return "-"
+    found = [_values(arch, task) for arch in archs]
+    pairs = [(one, other) for one in seeds for other in seeds if one < other]
+    return f"{fmean(_tau([v[one] for v in found], [v[other] for v in found]) for one, other in pairs):.2f}"
+
+
+def _between_tasks(archs: Iterable[ArchSpec], task: str, other: str) -> str:
+    """One seed of each, so that it can be laid beside that of two seeds of one task; the mean over pairs of seeds."""
+    found = [(_values(arch, task), _values(arch, other)) for arch in archs]
+    pairs = [(one, two) for one in truth().seeds([task]) for two in truth().seeds([other])]
+    return f"{fmean(_tau([v[0][one] for v in found], [v[1][two] for v in found]) for one, two in pairs):.2f}"
+
+
+def _tau(first: Sequence[float], second: Sequence[float]) -> float:
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(first, second).statistic)
+
+
+def _arrivals(archs: Sequence[ArchSpec], task: str) -> str:
+    """The median of steps over architectures and seeds, more than all where half never arrive."""
+    held = truth()
+    problem = held.problem
+    full = next(arch for arch in held.archs if set(kinds(arch)) == {FULL})
+    chance, metric = problem.tasks[task].chance, problem.tasks[task].metric
+    steps, arrived = [], 0
+    for seed in held.seeds([task]):
+        goal = chance + SHARE * (held.row(full.digest, task, seed).validation[metric] - chance)
+        for arch in archs:
+            curve = held.row(arch.digest, task, seed).curve
+            at = next((step for step, value in curve if value >= goal), None)
+            arrived += at is not None
+            steps.append(float("inf") if at is None else float(at))
+    middle = median(steps)
+    told = f"{middle:.0f}" if isfinite(middle) else f"over {problem.spec.recipe.steps}"
+    return f"{told} ({arrived} of {len(steps)})"

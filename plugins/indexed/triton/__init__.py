@@ -1,0 +1,1 @@
+"""Triton kernels of the plugin: launch and tables; device code is imported only where it runs."""
