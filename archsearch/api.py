@@ -74,7 +74,8 @@ def run(
 ) -> SearchOutcome:
     """Runs a whole search on a local Ray and returns its outcome; `spec` is a TOML file, its data, or a `SearchSpec`.
 
-    The database is `storage`, else ``ARCHSEARCH_STORAGE``, else the spec's, else ``sqlite:///archsearch.db``.
+    A spec with rungs is climbed, whatever limits ``[ladder]`` has, and the outcome is that of the last rung that was
+    begun. The database is `storage`, else ``ARCHSEARCH_STORAGE``, else the spec's, else ``sqlite:///archsearch.db``.
     """
     from archsearch.search import Problem, SearchSpec, run_search
     from archsearch.storage import Store, storage_url
@@ -86,7 +87,11 @@ def run(
         spec = SearchSpec.from_dict(spec)
     problem = Problem.of(spec, registry)
     with Store.open(storage_url(storage, spec=spec.storage.url)) as store:
-        return run_search(problem, store=store)
+        if not spec.rung:
+            return run_search(problem, store=store)
+        from archsearch.search.ladder.climb import climb
+
+        return climb(problem, run_search, lambda search, posed: search(posed, store=store), store=store)
 
 
 def open_store(url: str | None = None, *, read_only: bool = True) -> Store:

@@ -58,6 +58,12 @@ def register_tasks(register: Callable[[type[Any]], None]) -> None:
 
 
 @hookspec
+def register_metrics(register: Callable[[Any], None]) -> None:
+    """Call ``register(evaluator)`` once for each evaluator, an instance of `archsearch.evaluator.Evaluator`, whose
+    metrics a search may ask for of every trained model."""
+
+
+@hookspec
 def register_ops(register: RegisterOps) -> None:
     """Call ``register(mixer, ops)`` for each mixer whose pure ops ``archsearch bench kernels`` shall measure."""
 
@@ -67,7 +73,7 @@ def register_kernels(register: RegisterKernels) -> None:
     """Call ``register(mixer, builds)`` for each mixer whose kernels ``archsearch kernels`` shall compile and prove."""
 
 
-HOOKS = ("register_mixers", "register_tasks", "register_ops", "register_kernels")
+HOOKS = ("register_mixers", "register_tasks", "register_metrics", "register_ops", "register_kernels")
 """The names of the hooks."""
 
 MEASURING = ("register_ops", "register_kernels")

@@ -53,6 +53,7 @@ class _Reader:
         self.text = text
         self._tokens = self._scan()
         self._next = 0
+        self.written: dict[int, tuple[LayerSpec, frozenset[str]]] = {}  # by identity; the layer is kept, and so its id
 
     def _scan(self) -> list[_Token]:
         tokens, position, end = [], 0, len(self.text.rstrip())
@@ -93,12 +94,22 @@ class _Reader:
 
 def parse_layers(text: str, resolver: Resolver) -> tuple[LayerSpec, ...]:
     """The layers of a pattern; raises `NotationError`, which points at the character."""
+    return tuple(_whole(_Reader(text), resolver))
+
+
+def parse_written(text: str, resolver: Resolver) -> tuple[tuple[LayerSpec, frozenset[str]], ...]:
+    """The layers of a pattern, each with the names of the options that the text itself writes out; what a preset or a
+    default says is none of them. Raises `NotationError`."""
     reader = _Reader(text)
+    return tuple(reader.written[id(layer)] for layer in _whole(reader, resolver))
+
+
+def _whole(reader: _Reader, resolver: Resolver) -> list[LayerSpec]:
     layers = _pattern(reader, resolver)
     end = reader.peek()
     if end.kind != "end":
         raise reader.error(f'unexpected "{end.text}"', end.start)
-    return tuple(layers)
+    return layers
 
 
 def parse_call(text: str, resolver: Resolver | None = None) -> tuple[str, str | None, dict[str, Any]]:
@@ -158,11 +169,13 @@ def _layer(reader: _Reader, resolver: Resolver, depth: int = 0) -> LayerSpec:
     options = _arguments(reader, resolver, depth)
     width = _ffn_dim(reader)
     try:
-        return LayerSpec.make(name.text, resolver, **options).with_ffn_dim(width)
+        layer = LayerSpec.make(name.text, resolver, **options).with_ffn_dim(width)
     except NotationError:
         raise
     except SpecError as error:
         raise reader.error(str(error), name.start) from None
+    reader.written[id(layer)] = layer, frozenset(options)
+    return layer
 
 
 def _ffn_dim(reader: _Reader) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, get_args
 from pydantic import BaseModel, ValidationError
 
 from archsearch.errors import OptionsError, PluginError, foreign_code, listing, nearest, said
+from archsearch.evaluator import Evaluator, Metric
 from archsearch.hookspecs import HOOKS, PROJECT
 from archsearch.layer import Resolver
 from archsearch.mixer import API_VERSION, Family, Law, MixerPlugin
@@ -287,6 +288,38 @@ def _check_task_options(task: Any, what: str) -> None:
         _check_values(options, f"{where}: its options")
 
 
+def check_evaluator(evaluator: Any) -> None:
+    """Raises `PluginError` for an evaluator that breaks the contract."""
+    if isinstance(evaluator, type) and issubclass(evaluator, Evaluator):
+        raise PluginError(
+            f"register_metrics registered the class {evaluator.__name__}: register {evaluator.__name__}()"
+        )
+    if not isinstance(evaluator, Evaluator):
+        raise PluginError(
+            f"register_metrics registered {evaluator!r}: it must be an instance of archsearch.evaluator.Evaluator"
+        )
+    for attribute in ("name", "metrics"):
+        if not hasattr(evaluator, attribute):
+            raise PluginError(f"{type(evaluator).__name__} lacks the attribute {attribute}: state it in the class")
+    _check_name(evaluator.name, "evaluator")
+    what = f'evaluator "{evaluator.name}"'
+    _check(_whole(evaluator.version), what, "version", evaluator.version, "write a whole number")
+    metrics = _mapping(evaluator.metrics, what, "metrics")
+    _check(bool(metrics), what, "metrics", metrics, "name at least one")
+    directions = ("maximize", "minimize")
+    for name, metric in metrics.items():
+        _check_name(name, "metric")
+        _check(isinstance(metric, Metric), what, f'metrics["{name}"]', metric, "write Metric(direction=...)")
+        where = f'metrics["{name}"].direction'
+        _check(metric.direction in directions, what, where, metric.direction, f"one of {listing(directions)}")
+    call = "evaluate(arch, model, task, trained)"
+    try:
+        inspect.signature(evaluator.evaluate).bind("arch", "model", "task", "trained")
+    except TypeError as error:
+        signature = inspect.signature(evaluator.evaluate)
+        raise PluginError(f"{what}: evaluate{signature} cannot be called as {call}: {error}") from None
+
+
 def _check(sound: bool, what: str, attribute: str, value: object, remedy: str) -> None:
     if not sound:
         raise PluginError(f"{what}: {attribute} = {value!r}: {remedy}")
@@ -295,7 +328,8 @@ def _check(sound: bool, what: str, attribute: str, value: object, remedy: str) -
 def _check_name(name: object, kind: str) -> None:
     if not isinstance(name, str) or not _NAME.match(name):
         shown = f'"{name}"' if isinstance(name, str) else repr(name)
-        raise PluginError(f"{shown} cannot be a {kind} name: letters, digits, - and _, a letter first")
+        article = "an" if kind.startswith("e") else "a"
+        raise PluginError(f"{shown} cannot be {article} {kind} name: letters, digits, - and _, a letter first")
 
 
 def _mapping(value: object, what: str, attribute: str) -> Mapping[Any, Any]:

@@ -12,11 +12,12 @@ import pluggy
 
 from archsearch import hookspecs
 from archsearch.errors import ArchsearchError, ConflictError, PluginError, UnknownNameError, listing, nearest, said
+from archsearch.evaluator import Evaluator
 from archsearch.layer import LayerSpec, Resolved, holds_layers
 from archsearch.measured import Measured, Measuring
 from archsearch.mixer import MixerPlugin
 from archsearch.notation import parse_layer
-from archsearch.registration import check_hooks, check_mixer, check_options, check_task
+from archsearch.registration import check_evaluator, check_hooks, check_mixer, check_options, check_task
 from archsearch.source import Part, Sources, core_digest
 from archsearch.streams import Interrupts, stdout_to_stderr
 from archsearch.version1 import adapted, original
@@ -42,6 +43,7 @@ class PluginReport:
     mixers: list[str] = field(default_factory=list)
     presets: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
+    evaluators: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -66,7 +68,7 @@ class _Claim:
 
 
 class Registry:
-    """Mixers, presets and tasks by name. Made by `load_registry` or filled by hand; there is no global one."""
+    """Mixers, presets, tasks and evaluators by name. Made by `load_registry` or filled by hand: none is global."""
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -74,6 +76,7 @@ class Registry:
         self._reports: list[PluginReport] = []
         self._names: dict[str, list[_Claim]] = {}
         self._tasks: dict[str, list[_Claim]] = {}
+        self._evaluators: dict[str, list[_Claim]] = {}
         self._measured: dict[str, Measured] = {}
         self._unpackaged: list[tuple[PluginReport, Any]] = []
         self._sources = Sources()
@@ -94,7 +97,7 @@ class Registry:
                 report.status, report.error = "failed", _describe(error)
 
     def add(self, plugin: Any, *, name: str | None = None, source: str | Mapping[str, str] | None = None) -> None:
-        """Register a plugin that is no distribution: a module or object with hooks, or a `MixerPlugin` itself.
+        """Register a plugin that is no distribution: a module or object with hooks, or a mixer or evaluator itself.
 
         `source` is the digest of its source, or one by part (``mixer:mine``), where it was computed elsewhere: a class
         that was sent here has lost what its digest is made of. Raises `PluginError` at once when the plugin breaks the
@@ -103,7 +106,7 @@ class Registry:
         label = name or getattr(plugin, "name", None) or getattr(plugin, "__name__", type(plugin).__name__)
         report = PluginReport(name=str(label), distribution=UNPACKAGED, version="0")
         self._reports.append(report)
-        hooks = _SingleMixer(plugin) if isinstance(plugin, MixerPlugin) else plugin
+        hooks = _hooks_of(plugin)
         try:
             with stdout_to_stderr():
                 self._register(hooks, report)
@@ -134,7 +137,7 @@ class Registry:
         try:
             check_hooks(plugin)
             self._manager.register(plugin, name=report.key)
-            mixers, tasks, measured = self._collect(plugin)
+            mixers, tasks, evaluators, measured = self._collect(plugin)
         except BaseException:
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
@@ -150,9 +153,12 @@ class Registry:
         for task in tasks:
             report.tasks.append(task.name)
             self._claim(self._tasks, task.name, report, task)
+        for evaluator in evaluators:
+            report.evaluators.append(evaluator.name)
+            self._claim(self._evaluators, evaluator.name, report, evaluator)
         self._measured |= measured
 
-    def _collect(self, plugin: Any) -> tuple[list[MixerPlugin[Any]], list[type[Any]], dict[str, Measured]]:
+    def _collect(self, plugin: Any) -> tuple[list[MixerPlugin[Any]], list[type[Any]], list[Any], dict[str, Measured]]:
         others = [other for other in self._manager.get_plugins() if other is not plugin]
 
         def call(hook: str, register: Any) -> None:
@@ -160,14 +166,18 @@ class Registry:
 
         written: list[MixerPlugin[Any]] = []
         tasks: list[type[Any]] = []
+        evaluators: list[Any] = []
         call("register_mixers", written.append)
         call("register_tasks", tasks.append)
+        call("register_metrics", evaluators.append)
         for mixer in written:
             check_mixer(mixer)
         for task in tasks:
             check_task(task)
+        for evaluator in evaluators:
+            check_evaluator(evaluator)
         names = [name for mixer in written for name in {mixer.name, *mixer.presets}]
-        for taken in (names, [task.name for task in tasks]):
+        for taken in (names, [task.name for task in tasks], [evaluator.name for evaluator in evaluators]):
             twice = sorted({name for name in taken if taken.count(name) > 1})
             if twice:
                 raise PluginError(f"registers {listing(twice)} twice")
@@ -178,7 +188,7 @@ class Registry:
         for mixer in mixers:
             if not holds_layers(mixer.options):
                 check_options(mixer, self)
-        return mixers, tasks, measured.found
+        return mixers, tasks, evaluators, measured.found
 
     def settle(self) -> None:
         """Checks the options that hold layers, once all the names are known that they may hold; a mixer of which they
@@ -201,12 +211,12 @@ class Registry:
 
     def _take_back(self, report: PluginReport) -> None:
         """Frees every name that a plugin holds."""
-        for table in (self._names, self._tasks):
+        for table in (self._names, self._tasks, self._evaluators):
             for name in list(table):
                 table[name] = [claim for claim in table[name] if claim.owner is not report]
                 if not table[name]:
                     del table[name]
-        report.mixers, report.presets, report.tasks = [], [], []
+        report.mixers, report.presets, report.tasks, report.evaluators = [], [], [], []
 
     def _claim(self, table: dict[str, list[_Claim]], name: str, owner: PluginReport, value: Any) -> None:
         claims = table.setdefault(name, [])
@@ -250,6 +260,11 @@ class Registry:
         task: type[Any] = self._owned(self._tasks, "task", name)
         return task
 
+    def evaluator(self, name: str) -> Evaluator:
+        """The evaluator of that name."""
+        evaluator: Evaluator = self._owned(self._evaluators, "evaluator", name)
+        return evaluator
+
     def mixers(self) -> list[MixerPlugin[Any]]:
         """Every mixer that can be used, by name."""
         owned = [
@@ -262,6 +277,10 @@ class Registry:
     def tasks(self) -> list[type[Any]]:
         """Every task that can be used, by name."""
         return [claims[0].value for _, claims in sorted(self._tasks.items()) if len(claims) == 1]
+
+    def evaluators(self) -> list[Evaluator]:
+        """Every evaluator that can be used, by name."""
+        return [claims[0].value for _, claims in sorted(self._evaluators.items()) if len(claims) == 1]
 
     def reports(self) -> list[PluginReport]:
         """One line a plugin, in the order of loading."""
@@ -288,8 +307,13 @@ class Registry:
         self.task(task)
         return self._digest(f"task:{task}")
 
-    def parts(self, mixers: Iterable[str], tasks: Iterable[str]) -> tuple[Part, ...]:
-        """What results of these mixers and tasks are made of, the core among it, by name."""
+    def evaluator_source_of(self, evaluator: str) -> str:
+        """`source_of` an evaluator."""
+        self.evaluator(evaluator)
+        return self._digest(f"evaluator:{evaluator}")
+
+    def parts(self, mixers: Iterable[str], tasks: Iterable[str], evaluators: Iterable[str] = ()) -> tuple[Part, ...]:
+        """What results of these mixers, tasks and evaluators are made of, the core among it, by name."""
         from archsearch.version import __version__
 
         found = {"core": (f"archsearch {__version__}", core_digest())}
@@ -297,9 +321,21 @@ class Registry:
             found[f"mixer:{name}"] = self.version_of(name), self.source_of(name)
         for name in tasks:
             found[f"task:{name}"] = self.task_version_of(name), self.task_source_of(name)
+        for name in evaluators:
+            found[f"evaluator:{name}"] = self.evaluator_version_of(name), self.evaluator_source_of(name)
         return tuple(
             Part(name=name, version=version, digest=digest) for name, (version, digest) in sorted(found.items())
         )
+
+    def parts_named(self, names: Iterable[str]) -> tuple[Part, ...]:
+        """The parts of these names, such as "mixer:linear"; raises `UnknownNameError` for one that there is not."""
+        kinds: dict[str, list[str]] = {"mixer": [], "task": [], "evaluator": []}
+        wanted = list(names)
+        for part in wanted:
+            kind, _, name = part.partition(":")
+            kinds.setdefault(kind, []).append(name)
+        found = self.parts(kinds["mixer"], kinds["task"], kinds["evaluator"])
+        return tuple(part for part in found if part.name in wanted)
 
     def _digests_of(self, report: PluginReport) -> dict[str, str]:
         return {part: self._digest(part) for part in _parts_of(report)}
@@ -307,11 +343,15 @@ class Registry:
     def _digest(self, part: str) -> str:
         if part not in self._digests:
             kind, _, name = part.partition(":")
-            sources = self._sources
-            self._digests[part] = (
-                sources.of_plugin(original(self.mixer(name))) if kind == "mixer" else sources.of_task(self.task(name))
-            )
+            self._digests[part] = self._computed(kind, name)
         return self._digests[part]
+
+    def _computed(self, kind: str, name: str) -> str:
+        if kind == "mixer":
+            return self._sources.of_plugin(original(self.mixer(name)))
+        if kind == "task":
+            return self._sources.of_task(self.task(name))
+        return self._sources.of_evaluator(self.evaluator(name))
 
     # -- copying ---------------------------------------------------------------------------------------------
 
@@ -343,6 +383,10 @@ class Registry:
         """Distribution version and result version of a task, as recorded beside a measurement."""
         return self._version(self._tasks, "task", task, self.task(task).version)
 
+    def evaluator_version_of(self, evaluator: str) -> str:
+        """Distribution version and result version of an evaluator, as recorded beside a measurement."""
+        return self._version(self._evaluators, "evaluator", evaluator, self.evaluator(evaluator).version)
+
     def _version(self, table: dict[str, list[_Claim]], kind: str, name: str, revision: int) -> str:
         self._owned(table, kind, name)
         owner = table[name][0].owner
@@ -361,6 +405,24 @@ class Registry:
     def _failed(self) -> str:
         failed = [report.name for report in self._reports if report.status == "failed"]
         return f'; plugins that failed to load: {listing(failed)} (see "archsearch plugins")' if failed else ""
+
+
+def _hooks_of(plugin: Any) -> Any:
+    """The hooks of what was added: its own, or those that register it alone."""
+    if isinstance(plugin, MixerPlugin):
+        return _SingleMixer(plugin)
+    return _SingleEvaluator(plugin) if isinstance(plugin, Evaluator) else plugin
+
+
+class _SingleEvaluator:
+    """Hooks of an evaluator that is registered by itself."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    @hookspecs.hookimpl
+    def register_metrics(self, register: Any) -> None:
+        register(self._evaluator)
 
 
 class _SingleMixer:
@@ -423,7 +485,8 @@ def _names(value: str | None) -> set[str]:
 
 
 def _parts_of(report: PluginReport) -> list[str]:
-    return [*(f"mixer:{name}" for name in report.mixers), *(f"task:{name}" for name in report.tasks)]
+    named = {"mixer": report.mixers, "task": report.tasks, "evaluator": report.evaluators}
+    return [f"{kind}:{name}" for kind, names in named.items() for name in names]
 
 
 def _describe(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from .boundary import guarded
 from .command_line import cluster
 from .login import admitted
 from .navigation import remember_pages
-from .pages import architecture, compare, front, jobs, matters, mixers, searches
+from .pages import architecture, compare, comparison, front, jobs, ladder, matters, mixers, searches
 from .remarks import remarks
 
 _SPACE = (
@@ -50,6 +50,8 @@ def main(start: str = "searches") -> None:
         ("front", front.page, "Front", ":material/show_chart:"),
         ("architecture", architecture.page, "Architecture", ":material/layers:"),
         ("compare", compare.page, "Compare", ":material/compare_arrows:"),
+        ("ladder", ladder.page, "Ladder", ":material/stairs:"),
+        ("comparison", comparison.page, "Comparison", ":material/balance:"),
         ("matters", matters.page, "What matters", ":material/tune:"),
         ("mixers", mixers.page, "Mixers", ":material/category:"),
     ]

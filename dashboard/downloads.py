@@ -1,4 +1,4 @@
-"""Downloads: tables as CSV and reports as HTML, written only when they are asked for."""
+"""Downloads: tables as CSV, data as JSON and reports as HTML, written only when they are asked for."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ def html_button(label: str, write: Callable[[], str], file_name: str) -> None:
         lambda: write().encode(),
         file_name=safe_name(file_name),
         mime="text/html",
+        on_click="ignore",
+        icon=":material/download:",
+        key=f"download_{file_name}",
+    )
+
+
+def json_button(label: str, write: Callable[[], str], file_name: str) -> None:
+    """A button that downloads the JSON text that `write` gives."""
+    st.download_button(
+        label,
+        lambda: write().encode(),
+        file_name=safe_name(file_name),
+        mime="application/json",
         on_click="ignore",
         icon=":material/download:",
         key=f"download_{file_name}",

@@ -94,6 +94,12 @@ class TrialsShape(Shape):
     trials: Count | None = None
 
 
+class CompareShape(Shape):
+    """What a spec holds its architectures against."""
+
+    baseline: Label | None = None
+
+
 class SpecShape(Shape):
     """The spec of a search; a part that cannot be read is taken as not given."""
 
@@ -104,6 +110,7 @@ class SpecShape(Shape):
     budget: dict[Label, Label | Count | Number] | None = None
     objectives: ContextShape = ContextShape()
     search: TrialsShape = TrialsShape()
+    compare: CompareShape | None = None
 
 
 class LayerShape(Shape):
@@ -166,6 +173,10 @@ class PayloadShape(Shape):
     test: Numbers = Field(default_factory=dict)
     validation: Numbers = Field(default_factory=dict)
     chance: Number | None = None
+    direction: Literal["minimize", "maximize"] | None = None
+    status: Label | None = None
+    seed: Count | None = None
+    task_options: dict[Label, JsonValue] | None = None
     learning_rate: Number | None = None
     steps: Count | None = None
     solved_at: Count | None = None

@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"hookspecs", "notation", "attention_cost", "version1"},
     {"arch", "measured"},
     {"source"},
-    {"registration", "figures"},
+    {"registration", "figures", "evaluator"},
     {"composition", "composite"},
     {"costs", "registry", "exercise", "laws", "recipe"},
     {"measurement"},
@@ -85,6 +85,10 @@ TYPES_ABOVE: Mapping[tuple[str, str], str] = {
     ("archsearch.mixer", "archsearch.model"): "build() gives a Mixer",
     ("archsearch.version1", "archsearch.model"): "build() gives a Mixer",
     **{
+        ("archsearch.evaluator", f"archsearch.{room}"): "an evaluator is given a trained model and its task"
+        for room in ("model", "tasks")
+    },
+    **{
         (f"archsearch.{module}", "archsearch.bench.op"): "ops that are measured come in by a hook"
         for module in ("hookspecs", "measured", "version1")
     },
@@ -94,7 +98,7 @@ TYPES_ABOVE: Mapping[tuple[str, str], str] = {
     },
     **{
         (f"archsearch.analysis.{module}", "archsearch.storage"): "analyses records that the store gives"
-        for module in ("answer", "comparison", "objectives", "repeat", "validity")
+        for module in ("answer", "comparison", "ladder_reading", "objectives", "repeat", "sweep", "validity")
     },
 }
 """Imports for types alone that no floor would allow: what the contract of a plugin must name before it can be built,

@@ -37,7 +37,13 @@ def test_public_names() -> None:
 
 def test_hooks() -> None:
     hooks = [name for name, value in vars(hookspecs).items() if hasattr(value, "archsearch_spec")]
-    assert sorted(hooks) == ["register_kernels", "register_mixers", "register_ops", "register_tasks"]
+    assert sorted(hooks) == [
+        "register_kernels",
+        "register_metrics",
+        "register_mixers",
+        "register_ops",
+        "register_tasks",
+    ]
 
 
 def test_every_folder_with_code_is_a_package_that_is_shipped() -> None:

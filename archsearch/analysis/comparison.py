@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import isfinite, nan, sqrt
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
-from archsearch.analysis.differences import Difference, holm, paired_difference, paired_noise
+from archsearch.analysis.differences import holm, noise_of_differences, paired_difference
+from archsearch.analysis.scores import LEVEL, Score, scores_of
+from archsearch.analysis.speed import Timed, timed
 from archsearch.arch import ModelSpec, whole_pattern
 from archsearch.errors import ArchsearchError, SpecError, listing, nearest
 
@@ -16,65 +17,26 @@ if TYPE_CHECKING:
     from archsearch.registry import Registry
     from archsearch.storage import SearchRecord, Store, TrialRecord
 
-LEVEL = 0.05
-"""A difference is told as one where chance alone makes as large a one in any of the comparisons less often than so."""
-
-KEPT = 0.5
-"""An architecture is fragile where every other learning rate keeps less than so much of what the best one gains."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """What learning rates made of an architecture on a task: the mean on validation over seeds by rate, the best rate,
-    whether it is the lowest or the highest of several, and whether it stands alone."""
-
-    means: Mapping[float, float]
-    best: float | None
-    at_end: Literal["", "lowest", "highest"]
-    fragile: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One architecture on one task: the primary metric on test by seed, its mean and standard error, and what the mean
-    is above the baseline's (None for the baseline itself).
-
-    ``p`` is the chance of so large a difference without any, corrected for the number of comparisons (Holm); NaN where
-    nothing tells. ``diverged`` are seeds of which no rate gave a model: they leave no mean.
-    """
-
-    task: str
-    metric: str
-    direction: str
-    values: Mapping[int, float]
-    mean: float
-    error: float
-    diverged: tuple[int, ...]
-    against: Difference | None
-    p: float
-    rates: Rates
-
-    @property
-    def clear(self) -> bool:
-        """Whether the difference is larger than its noise."""
-        return self.p < LEVEL
-
-    @property
-    def better(self) -> bool:
-        """Whether it is clear, and the right way."""
-        assert self.against is not None
-        return self.clear and (self.against.mean > 0) == (self.direction == "maximize")
+LISTED = "architecture"
+"""The parameter of a trial that holds the text by which a list asked for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One architecture: the trial that speaks for it, its pattern, costs by name, and its scores by task."""
+    """One architecture: the trial that speaks for it, its pattern, costs by name, its scores by task, and by task how
+    soon it learnt what full attention does, where that can be told.
+
+    ``asked`` is the pattern by which a list asked for it, which differs from its own where it was matched to a
+    baseline.
+    """
 
     trial: int
     pattern: str
     digest: str
     costs: Mapping[str, float]
     scores: Mapping[str, Score]
+    speeds: Mapping[str, Mapping[str, Timed]] = field(default_factory=dict)
+    asked: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +68,16 @@ class Comparison:
                 {
                     "trial": row.trial,
                     "pattern": row.pattern,
+                    "asked": row.asked,
                     "digest": row.digest,
                     "costs": dict(row.costs),
                     "tasks": {
                         task: {**asdict(score), "clear": score.against is not None and score.clear}
                         for task, score in row.scores.items()
+                    },
+                    "speeds": {
+                        task: {metric: found.to_json() for metric, found in by_metric.items()}
+                        for task, by_metric in row.speeds.items()
                     },
                 }
                 for row in self.rows
@@ -130,7 +97,7 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     search = store.search(name)
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
     measured = {trial.digest: trial for trial in reversed(trials) if trial.state in ("complete", "diverged")}
-    rows = [_row(store.trial(trial.id)) for trial in trials if measured.get(trial.digest) is trial]
+    rows = _rows([store.trial(trial.id) for trial in trials if measured.get(trial.digest) is trial])
     if not rows:
         raise SpecError(f'"{name}" has no trial that is complete: wait for one, or `archsearch resume {name}`')
     base = _baseline(search, trials, rows, baseline, registry)
@@ -164,7 +131,7 @@ def _baseline(
         references = {trial.digest for trial in trials if trial.kind == "reference"}
         return next((row for row in rows if row.digest in references), rows[0])
     names = {text, _as_stored(text, trials[0].arch, registry)}
-    found = next((row for row in rows if names & {row.pattern, row.digest}), None)
+    found = next((row for row in rows if names & {row.pattern, row.digest, row.asked}), None)
     if found is None:
         patterns = [row.pattern for row in rows]
         raise SpecError(
@@ -182,10 +149,16 @@ def _not_begun(
     search: SearchRecord, trials: Sequence[TrialRecord], registry: Registry
 ) -> Iterator[tuple[str, str, str]]:
     """The architectures of a list that have no trial, as where the search was stopped before them."""
-    begun = {trial.pattern for trial in trials}
+    begun = {trial.pattern for trial in trials} | {_asked(trial) for trial in trials}
     for text in _listed(search):
-        if _as_stored(text, trials[0].arch, registry) not in begun:
+        if not begun & {text, _as_stored(text, trials[0].arch, registry)}:
             yield text, "not begun", ""
+
+
+def _asked(trial: TrialRecord) -> str | None:
+    """The text of a list that asked for a trial, None where none did."""
+    asked = trial.params.get(LISTED) if isinstance(trial.params, Mapping) else None
+    return asked if isinstance(asked, str) else None
 
 
 def _listed(search: SearchRecord) -> list[str]:
@@ -202,79 +175,34 @@ def _as_stored(text: str, arch: Mapping[str, Any], registry: Registry) -> str:
         return text
 
 
-def _row(trial: TrialRecord) -> Compared:
+def _rows(trials: Sequence[TrialRecord]) -> list[Compared]:
+    runs = [(one.digest, one.arch, found.task, found.payload) for one in trials for found in one.measurements]
+    speeds: dict[str, dict[str, Mapping[str, Timed]]] = {}
+    for (digest, task), found in timed(runs).items():
+        speeds.setdefault(digest, {})[task] = found
+    return [_row(trial, speeds.get(trial.digest, {})) for trial in trials]
+
+
+def _row(trial: TrialRecord, speeds: Mapping[str, Mapping[str, Timed]]) -> Compared:
     return Compared(
+        speeds=speeds,
         trial=trial.id,
         pattern=trial.pattern,
+        asked=_asked(trial) or trial.pattern,
         digest=trial.digest,
         costs=trial.costs,
         scores=scores_of((measured.task, measured.payload) for measured in trial.measurements),
     )
 
 
-def scores_of(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Score]:
-    """The scores of one architecture by task, from its runs: each task and `Measurement.to_json()`, one a seed."""
-    by_task: dict[str, list[Mapping[str, Any]]] = {}
-    for task, payload in runs:
-        by_task.setdefault(task, []).append(payload)
-    return {task: _score(task, payloads) for task, payloads in by_task.items()}
-
-
-def _score(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
-    metric, direction, chance = (payloads[0][key] for key in ("metric", "direction", "chance"))
-    values = {int(one["seed"]): _number(one["test"].get(metric)) for one in payloads if one["status"] == "complete"}
-    diverged = tuple(int(one["seed"]) for one in payloads if one["status"] != "complete")
-    known = list(values.values())
-    whole = bool(known) and not diverged and all(map(isfinite, known))
-    return Score(
-        task=task,
-        metric=metric,
-        direction=direction,
-        values=values,
-        mean=fmean(known) if whole else nan,
-        error=stdev(known) / sqrt(len(known)) if whole and len(known) > 1 else nan,
-        diverged=diverged,
-        against=None,
-        p=nan,
-        rates=_rates(payloads, metric, direction, chance),
-    )
-
-
-def _rates(payloads: Sequence[Mapping[str, Any]], metric: str, direction: str, chance: float) -> Rates:
-    by_rate: dict[float, list[float]] = {}
-    for payload in payloads:
-        for entry in payload["sweep"]:
-            by_rate.setdefault(entry["learning_rate"], []).append(_number(entry["validation"].get(metric)))
-    means = {rate: fmean(by_rate[rate]) for rate in sorted(by_rate)}
-    finite = {rate: mean for rate, mean in means.items() if isfinite(mean)}
-    if not finite:
-        return Rates(means=means, best=None, at_end="", fragile=False)
-    best = (max if direction == "maximize" else min)(finite, key=lambda rate: finite[rate])
-    rates = list(means)
-    at_end: Literal["", "lowest", "highest"] = ""
-    if len(rates) > 1 and best in (rates[0], rates[-1]):
-        at_end = "lowest" if best == rates[0] else "highest"
-    sign = 1.0 if direction == "maximize" else -1.0
-    gains = [sign * (finite[rate] - chance) if rate in finite else 0.0 for rate in rates if rate != best]
-    fragile = bool(gains) and max(0.0, *gains) < KEPT * sign * (finite[best] - chance)
-    return Rates(means=means, best=best, at_end=at_end, fragile=fragile)
-
-
-def _number(value: Any) -> float:
-    return nan if value is None else float(value)
-
-
 def judged(base: Compared, others: Sequence[Compared]) -> tuple[Compared, ...]:
     """The others with their differences from the baseline, and the chances of these corrected together."""
     pairs = [(row, task) for row in others for task in row.scores if task in base.scores]
     noise = {
-        task: paired_noise(score.values, [row.scores[task].values for row in others if task in row.scores])
-        for task, score in base.scores.items()
+        task: noise_of_differences(row.scores[task].values for row in (base, *others) if task in row.scores)
+        for task in base.scores
     }
-    found = [
-        paired_difference(_whole_values(base.scores[task]), _whole_values(row.scores[task]), noise[task])
-        for row, task in pairs
-    ]
+    found = [paired_difference(base.scores[task].whole, row.scores[task].whole, noise[task]) for row, task in pairs]
     chances = holm([chance for _, chance in found])
     told = {
         (row.digest, task): replace(row.scores[task], against=difference, p=chance)
@@ -284,8 +212,3 @@ def judged(base: Compared, others: Sequence[Compared]) -> tuple[Compared, ...]:
         replace(row, scores={task: told.get((row.digest, task), score) for task, score in row.scores.items()})
         for row in others
     )
-
-
-def _whole_values(score: Score) -> Mapping[int, float]:
-    """None where a seed diverged: the mean of the others would flatter."""
-    return {} if score.diverged else score.values

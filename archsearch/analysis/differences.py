@@ -105,16 +105,25 @@ def paired_difference(
     return bounded(mean, error, freedom, noise), _chance(mean, error, freedom)
 
 
-def paired_noise(first: Mapping[int, float], others: Iterable[Mapping[int, float]]) -> SeedNoise:
-    """The deviation of paired differences from their own means, pooled over the architectures that show one: equal
-    differences do not say that there is no noise, and would only thin that of the others."""
+def noise_of_differences(architectures: Iterable[Mapping[int, float]]) -> SeedNoise:
+    """The deviation that seeds alone make in the difference of two architectures of one seed, from the values by seed
+    of several, the baseline among them: that of one about its own mean, pooled over those that show any, times the
+    root of 2.
+
+    Differences from a baseline would share its noise, which so few seeds may show as none or twice over, and would
+    count it anew with each architecture. What a seed does to all of them alike falls out of a difference, so that this
+    is rather too large than too small. Equal values do not say that there is no noise, and would only thin that of the
+    others.
+    """
     squares, freedom = 0.0, 0
-    for second in others:
-        parts = _paired(first, second)
-        if len(parts) > 1 and (deviation := stdev(parts)):
-            squares += deviation**2 * (len(parts) - 1)
-            freedom += len(parts) - 1
-    return SeedNoise(deviation=sqrt(squares / freedom) if freedom else nan, freedom=freedom)
+    for values in architectures:
+        if not _whole(values) or len(values) < 2:
+            continue
+        spread = max(values.values()) - min(values.values())
+        if spread > _ROUNDING * max(map(abs, values.values())):
+            squares += stdev(values.values()) ** 2 * (len(values) - 1)
+            freedom += len(values) - 1
+    return SeedNoise(deviation=sqrt(2.0 * squares / freedom) if freedom else nan, freedom=freedom)
 
 
 def holm(chances: Sequence[float]) -> list[float]:

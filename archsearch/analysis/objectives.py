@@ -27,13 +27,15 @@ class Objective:
     """One objective by the name that the spec gives it.
 
     ``metric`` is the name under which its values are stored ("" stands for ``name``): a cost's with its context
-    ("state_bytes@32768"). Raises `SpecError` for a direction that is none.
+    ("state_bytes@32768"). ``budget``, of what counts tokens of a training, is all of them: a value above says that they
+    did not suffice. Raises `SpecError` for a direction that is none.
     """
 
     name: str
     direction: Direction
     unit: str = ""
     metric: str = ""
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in ("minimize", "maximize"):
@@ -43,13 +45,19 @@ class Objective:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """From what the store keeps; ``unit`` and ``metric`` may be missing."""
-        unit, metric = data.get("unit") or "", data.get("metric") or ""
-        return cls(name=str(data["name"]), direction=data["direction"], unit=str(unit), metric=str(metric))
+        """From what the store keeps; all but name and direction may be missing."""
+        unit, metric, budget = data.get("unit") or "", data.get("metric") or "", data.get("budget")
+        return cls(
+            name=str(data["name"]),
+            direction=data["direction"],
+            unit=str(unit),
+            metric=str(metric),
+            budget=float(budget) if isinstance(budget, int | float) else None,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the store, which `from_json` reads back."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "budget" or value is not None}
 
     @property
     def is_cost(self) -> bool:
@@ -72,7 +80,15 @@ class Objective:
         """A value as people read it."""
         if value != value:
             return "-"
+        if self.budget is not None:
+            return format_tokens(value, self.budget)
         return format_quantity(value, unit=self.unit) if self.is_cost else f"{value:.3f}"
+
+
+def format_tokens(value: float, budget: float) -> str:
+    """Tokens of a training as people read them; above its budget, that they did not suffice."""
+    known = min(value, budget)
+    return f"{'not in ' if value > budget else ''}{format_quantity(known, unit='')} tokens"
 
 
 Objectives = Sequence[Objective]

@@ -34,6 +34,8 @@ def repeat(record: TrialRecord, search: SearchRecord) -> str:
     words = ["archsearch", "evaluate", record.pattern]
     for task in _tasks(payloads, search):
         words += ["--task", task]
+    for name in _evaluators(payloads):
+        words += ["--metric", name]
     words += _seeds(record, search)
     for rate in recipe["learning_rates"]:
         words += ["--learning-rate", str(rate)]
@@ -48,6 +50,11 @@ def _tasks(payloads: list[Mapping[str, Any]], search: SearchRecord) -> list[str]
     if payloads:
         return list(dict.fromkeys(payload["task"] for payload in payloads))
     return [planned_label(task) for task in search.spec["tasks"]]
+
+
+def _evaluators(payloads: list[Mapping[str, Any]]) -> list[str]:
+    versions = (name for payload in payloads for name in payload.get("versions", {}))
+    return list(dict.fromkeys(name.partition(":")[2] for name in versions if name.startswith("evaluator:")))
 
 
 def _seeds(record: TrialRecord, search: SearchRecord) -> list[str]:

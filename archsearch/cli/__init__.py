@@ -27,6 +27,7 @@ from archsearch.cli import (
     evaluate,
     jobs,
     kernels,
+    ladder,
     new_plugin,
     pareto,
     plugins,
@@ -35,6 +36,7 @@ from archsearch.cli import (
     run,
     show,
     survey,
+    sweep,
 )
 from archsearch.cli.logs import Remarks
 from archsearch.cli.outlet import ReaderLeftError, prepare_streams
@@ -61,6 +63,8 @@ for module in (
     survey,
     pareto,
     compare,
+    ladder,
+    sweep,
     show,
     cost,
     evaluate,
@@ -69,9 +73,9 @@ for module in (
     kernels,
     new_plugin,
     bench,
+    bench_stopping,
     bench_truth,
     bench_search,
-    bench_stopping,
     report,
     database,
     edit,

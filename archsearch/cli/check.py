@@ -1,4 +1,4 @@
-"""``archsearch check``: whether a mixer or a task keeps what the contract asks, with a sentence for what does not."""
+"""``archsearch check``: whether a mixer, task or evaluator keeps what the contract asks, in sentences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    name: Annotated[str, typer.Argument(help='Mixer, preset, layer ("sliding(window=8)") or task.')],
+    name: Annotated[str, typer.Argument(help='Mixer, preset, layer ("sliding(window=8)"), task or evaluator.')],
     impl: Annotated[
         list[str] | None,
         typer.Option("--impl", help="Implementation to try: auto, reference, chunkwise or triton; may be repeated."),
@@ -52,11 +52,14 @@ def _examined(name: str, registry: Registry, impls: list[str]) -> Iterator[Findi
     from archsearch.errors import OptionsError, listing, nearest
     from archsearch.ops.impl import IMPLS
     from archsearch.testing.examine import examine_mixer, examine_task
+    from archsearch.testing.examine_evaluator import examine_evaluator
 
     for impl in impls:
         if impl not in ("auto", *IMPLS):
             raise OptionsError(f'--impl "{impl}"{nearest(impl, IMPLS)}: one of {listing(("auto", *IMPLS))}')
     tasks = {task.name for task in registry.tasks()}
+    if name in {evaluator.name for evaluator in registry.evaluators()}:
+        return examine_evaluator(name, registry)
     return examine_task(name, registry) if name in tasks else examine_mixer(name, registry, impls)
 
 

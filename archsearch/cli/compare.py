@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import shlex
 from functools import partial
-from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsearch.cli.compare_tables import print_comparison
 from archsearch.cli.logs import LogFormatOption
+from archsearch.cli.matching import matching_of, matching_table, planned_json, print_planned
 from archsearch.cli.outlet import QuietOutlet
-from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console, table
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console
 from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, problem_of, tell_end
 from archsearch.cli.watching import MetricsOption, Watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.console import Console
-
-    from archsearch.analysis.comparison import Compared, Comparison, Score
+    from archsearch.analysis.comparison import Comparison
     from archsearch.search import Problem, SearchOutcome
+    from archsearch.search.matching import Matching
     from archsearch.storage import Store
+
+
+_TIMED = {"tokens_to_half": ">to half", "tokens_to_95": ">to 95%"}
+"""Columns by metric of speed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +44,9 @@ def compare(
     go_on: Annotated[
         bool, typer.Option("--resume", help="Go on with the comparison of that name where the database has one.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what a SPEC would train, as it is matched, and train nothing.")
+    ] = False,
     max_hours: HoursOption = None,
     until: UntilOption = None,
     metrics: MetricsOption = None,
@@ -50,7 +55,8 @@ def compare(
 ) -> None:
     """Holds architectures against one of them, task by task, with the noise of seeds.
 
-    A SPEC (a .toml file) is trained first, each architecture by the same recipe; of a NAME what is measured is shown.
+    A SPEC (a .toml file) is trained first, each architecture by the same recipe or with what its compare.match makes
+    equal; of a NAME what is measured is shown.
     """
     from archsearch.errors import SpecError
     from archsearch.search import SearchSpec
@@ -58,16 +64,17 @@ def compare(
     from archsearch.storage import Store, storage_url
 
     if not target.endswith(".toml"):
-        if go_on or address is not None or max_hours is not None or until is not None:
+        if go_on or dry_run or address is not None or max_hours is not None or until is not None:
             raise SpecError(
                 f'"{target}" is the name of a search, which is shown: to train, give its spec, a .toml file'
             )
         with Store.open(storage_url(storage), read_only=True) as store:
             found = _read(store, target, baseline)
+            matching, untold = matching_of(store, target)
         if json:
-            print_json(found.to_json())
+            print_json(_as_json(found, matching))
         else:
-            print_comparison(found, console())
+            print_comparison(found, console(), matching, untold)
         return
     spec = SearchSpec.load(target)
     if spec.compare is None:
@@ -77,6 +84,14 @@ def compare(
         )
     problem = problem_of(spec)
     _check_baseline(problem, baseline)
+    if dry_run:
+        if json:
+            print_json(planned_json(problem))
+        else:
+            print_planned(problem, console())
+        return
+    if problem.matching is not None and not json:
+        quiet_console().print(matching_table(problem.matching, problem))
     carry_out(
         problem,
         partial(_finish, baseline=baseline, json=json),
@@ -90,7 +105,7 @@ def compare(
 
 def _check_baseline(problem: Problem, baseline: str | None) -> None:
     """Refuses one that none of the trained architectures will be, before they are trained."""
-    if baseline is None:
+    if baseline is None or baseline in problem.spec.space.architectures:
         return
     from archsearch.errors import SpecError
     from archsearch.search.references import trained_as
@@ -116,9 +131,10 @@ def _finish(store: Store, outcome: SearchOutcome, url: str, *, baseline: str | N
         quiet_console().print(f"not compared: {error}", soft_wrap=True)
     else:
         if json:
-            print_json({**asdict(outcome), "database": store.url, **found.to_json()}, QuietOutlet())
+            data = _as_json(found, matching_of(store, outcome.name)[0])
+            print_json({**asdict(outcome), "database": store.url, **data}, QuietOutlet())
             return
-        print_comparison(found, quiet_console())
+        print_comparison(found, quiet_console(), *matching_of(store, outcome.name))
     name = shlex.quote(outcome.name)
     left = outcome.state in ("cancelled", "interrupted")
     tell_end(store, outcome, url, [f"archsearch {'resume' if left else 'compare'} {name}", f"archsearch trials {name}"])
@@ -131,93 +147,7 @@ def _read(store: Store, name: str, baseline: str | None) -> Comparison:
     return compared(store, name, load_registry(), baseline)
 
 
-def _table(found: Comparison, task: str) -> Any:
-    first = next(row.scores[task] for row in found.rows if task in row.scores)
-    sign = -1.0 if first.direction == "maximize" else 1.0
-    rows = [row for row in found.rows if task in row.scores]
-    rows.sort(key=lambda row: (not isfinite(row.scores[task].mean), sign * row.scores[task].mean))
-    costs = list(dict.fromkeys(name for row in rows for name in row.costs))
-    columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", ">rate", *(f">{cost}" for cost in costs), ""]
-    return table(columns, (_cells(row, task, costs, found) for row in rows), title=f"{task}, on test")
+def _as_json(found: Comparison, matching: Matching | None) -> dict[str, Any]:
+    from archsearch.registry import load_registry
 
-
-def _cells(row: Compared, task: str, costs: list[str], found: Comparison) -> list[str]:
-    from archsearch.costs import CostTerm
-    from archsearch.units import format_quantity
-
-    score = row.scores[task]
-    shown = [
-        format_quantity(row.costs[name], unit=CostTerm.parse(name, context=1).unit) if name in row.costs else ""
-        for name in costs
-    ]
-    rate = "" if score.rates.best is None else f"{score.rates.best:g}"
-    return [
-        row.pattern,
-        _plus_minus(score),
-        str(len(score.values)),
-        *(("baseline", "") if row is found.baseline else _difference(score)),
-        rate,
-        *shown,
-        "; ".join(_notes(score)),
-    ]
-
-
-def _plus_minus(score: Score) -> str:
-    if not isfinite(score.mean):
-        return "none"
-    return f"{score.mean:.3f}" + (f" ± {score.error:.3f}" if isfinite(score.error) else "")
-
-
-def _difference(score: Score) -> tuple[str, str]:
-    """The difference with its bounds, and what it says."""
-    if score.against is None or not isfinite(score.against.mean):
-        return "", ""
-    bounds = f" ({score.against.low:+.3f}..{score.against.high:+.3f})" if isfinite(score.against.low) else ""
-    said = ("better" if score.better else "worse") if score.clear else "within noise"
-    return f"{score.against.mean:+.3f}{bounds}", said if isfinite(score.p) else "nothing tells"
-
-
-def _notes(score: Score) -> Iterator[str]:
-    if score.diverged:
-        yield f"seed {', '.join(map(str, score.diverged))} diverged"
-    lacking = [seed for seed, value in score.values.items() if not isfinite(value)]
-    if lacking:
-        yield f"seed {', '.join(map(str, lacking))} has no finite {score.metric}"
-    if score.rates.fragile:
-        yield "fragile: good at one rate only"
-    if score.rates.at_end:
-        yield f"best at the {score.rates.at_end} rate"
-
-
-def remarks(found: Comparison) -> Iterator[str]:
-    """What a reader of the tables must know, a sentence each."""
-    scores = [score for row in found.rows for score in row.scores.values()]
-    stopped = [row for row in found.rows if any(score.diverged for score in row.scores.values())]
-    fewest = min(
-        (len(score.values) for row in found.rows if row not in stopped for score in row.scores.values()), default=3
-    )
-    yield (
-        f"differences are from {found.baseline.pattern}, of the same seed, with 95% bounds; better and worse are those "
-        f"that chance alone gives in any of {found.comparisons} comparisons less often than once in 20"
-    )
-    if fewest < 3:
-        yield f"{fewest} seed{'s' if fewest != 1 else ''} tell little: recipe.seeds = 3 or more shows the noise"
-    for row in stopped:
-        where = next(task for task, score in row.scores.items() if score.diverged)
-        yield f"{row.pattern} was given up where a seed diverged on {where}: it may lack later runs on every task"
-    ends = {score.rates.at_end for score in scores} - {""}
-    if ends:
-        yield (
-            f"some are best at the {' or '.join(sorted(ends))} of the learning rates: a wider "
-            "recipe.learning_rates may move them"
-        )
-    for pattern, state, reason in found.waiting:
-        yield f"not compared: {pattern} is {state}" + (f": {reason}" if reason else "")
-
-
-def print_comparison(found: Comparison, out: Console) -> None:
-    """The tables and remarks on `out`."""
-    for task in found.tasks:
-        out.print(_table(found, task))
-    for line in remarks(found):
-        out.print(line, soft_wrap=True)
+    return {**found.to_json(), "matching": matching.to_json(load_registry()) if matching is not None else None}

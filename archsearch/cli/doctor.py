@@ -122,7 +122,7 @@ def _plugins() -> Iterator[Check]:
     from archsearch.registry import load_registry
 
     for report in load_registry().reports():
-        brought = ", ".join([*report.mixers, *report.tasks])
+        brought = ", ".join([*report.mixers, *report.tasks, *report.evaluators])
         detail = f"{report.distribution} {report.version}: {report.error or brought}"
         status: Literal["ok", "note", "broken"] = "broken"
         if report.status in ("ok", "blocked"):

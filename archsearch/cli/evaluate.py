@@ -51,6 +51,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", help='Any key of the recipe or the model, such as "recipe.warmup=0.2"; may be repeated.'),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="Evaluator of a plugin, asked about the model too; may be repeated."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Trains one architecture on each task and seed; the best learning rate on validation is reported on test."""
@@ -71,7 +75,7 @@ def evaluate(
     told = {key: value for key, value in given.items() if value is not None}
     spec = ArchSpec.parse(arch, registry, ModelSpec.read({**model, **other["model"]}))
     recipe = Recipe.read({"seeds": seeds, "device": device, "dtype": dtype, **told, **other["recipe"]})
-    measurements = list(_measured(spec, task, recipe, seed, registry))
+    measurements = list(_measured(spec, task, recipe, seed, registry, metric or []))
     if json:
         print_json(_as_json(spec, measurements, registry))
     else:
@@ -81,15 +85,20 @@ def evaluate(
 
 
 def _measured(
-    arch: ArchSpec, tasks: list[str], recipe: Recipe, first_seed: int, registry: Registry
+    arch: ArchSpec, tasks: list[str], recipe: Recipe, first_seed: int, registry: Registry, evaluators: list[str]
 ) -> Iterator[Measurement]:
-    from archsearch import api
     from archsearch.tasks import resolve_task
+    from archsearch.training import evaluate as train_and_measure
+
+    for name in evaluators:
+        registry.evaluator(name)
 
     for resolved in [resolve_task(name, registry) for name in tasks]:
         for seed in range(first_seed, first_seed + recipe.seeds):
             with _Progress(f"{resolved.label} seed {seed}") as report:
-                yield api.evaluate(arch, resolved, recipe, seed, registry=registry, on_progress=report)
+                yield train_and_measure(
+                    arch, resolved, recipe, seed, registry=registry, on_progress=report, evaluators=evaluators
+                )
 
 
 def _as_json(arch: ArchSpec, measurements: list[Measurement], registry: Registry) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsearch.cli.climbing import LadderYesOption
 from archsearch.cli.output import (
     JsonFlag,
     StorageOption,
@@ -100,6 +101,7 @@ def submit(
     retrain: RetrainOption = False,
     max_hours: HoursOption = None,
     until: UntilOption = None,
+    yes: LadderYesOption = False,
     key: KeyOption = None,
     job_id: IdOption = None,
     schedule_timeout: ScheduleTimeout = 300.0,
@@ -125,6 +127,7 @@ def submit(
         grow=grow,
         wait=wait,
         retrain=retrain,
+        yes=yes,
         limit=TimeLimit.read(max_hours, until).arguments,
         cpus=cpus,
         gpus=gpus,

@@ -1,4 +1,4 @@
-"""``archsearch new-plugin``: a package of a mixer or a task of one's own, whose tests pass at once."""
+"""``archsearch new-plugin``: a package of a mixer, a task or an evaluator of one's own, whose tests pass at once."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ KINDS = {
     "sparse": "softmax attention over two blocks of tokens",
     "composite": "two mixers side by side",
     "task": "a task on which architectures are judged",
+    "evaluator": "a metric of a trained model, which a search may ask for",
 }
 _COMMON, _SUFFIX = "common", ".tmpl"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
@@ -37,13 +38,15 @@ def register(app: typer.Typer) -> None:
 
 
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="Name of the mixer or task, and of its package.")],
-    kind: Annotated[str, typer.Option("--kind", help="recurrent, cache, sparse, composite or task.")] = "recurrent",
+    name: Annotated[str, typer.Argument(help="Name of the mixer, task or evaluator, and of its package.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="recurrent, cache, sparse, composite, task or evaluator.")
+    ] = "recurrent",
     into: Annotated[
         Path, typer.Option("--into", metavar="FOLDER", help="Where the package's folder is made.")
     ] = Path(),
 ) -> None:
-    """Writes a package with a plugin to build on: a mixer or a task that works, its tests, its entry point."""
+    """Writes a package with a plugin to build on: a mixer, task or evaluator that works, its tests, its entry point."""
     from archsearch.registry import load_registry
 
     if kind not in KINDS:
@@ -68,7 +71,7 @@ def _check_name(name: str, registry: Registry) -> None:
     module = _module_of(name)
     if iskeyword(module) or find_spec(module) is not None:
         raise SpecError(f'"{name}" would be the module {module}, which Python has already: choose another name')
-    for what, asked in (("mixer", registry.resolve), ("task", registry.task)):
+    for what, asked in (("mixer", registry.resolve), ("task", registry.task), ("evaluator", registry.evaluator)):
         try:
             asked(name)
         except UnknownNameError:
@@ -84,18 +87,17 @@ def _module_of(name: str) -> str:
 
 def _words(name: str, kind: str) -> dict[str, str]:
     """What stands in the place of each word of the templates."""
-    title = "A task" if kind == "task" else "A mixer"
-    try_it = (
-        f'archsearch evaluate "kda full" --task {name} --steps 100'
-        if kind == "task"
-        else f'archsearch evaluate "{name} full" --task mqar --steps 100'
-    )
+    titles = {"task": "A task", "evaluator": "An evaluator"}
+    trials = {
+        "task": f'archsearch evaluate "kda full" --task {name} --steps 100',
+        "evaluator": f'archsearch evaluate "kda full" --task mqar --metric {name} --steps 100',
+    }
     return {
         "name": name,
         "module": _module_of(name),
-        "title": title,
+        "title": titles.get(kind, "A mixer"),
         "summary": KINDS[kind],
-        "try_it": try_it,
+        "try_it": trials.get(kind, f'archsearch evaluate "{name} full" --task mqar --steps 100'),
     }
 
 

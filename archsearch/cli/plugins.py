@@ -49,9 +49,9 @@ def register(app: typer.Typer) -> None:
 
 
 def plugins(storage: StorageOption = None, json: JsonFlag = False) -> None:
-    """Every plugin with its mixers, presets, tasks and status; one that failed shows its error.
+    """Every plugin with its mixers, presets, tasks, evaluators and status; one that failed shows its error.
 
-    A mixer or task whose source changed since a search of the database, while its version did not, is named.
+    A mixer, task or evaluator whose source changed since a search of the database, while its version did not, is named.
     """
     from archsearch.registry import load_registry
     from archsearch.source import core_digest
@@ -84,11 +84,13 @@ def changed(parts: Iterable[Part], last: Mapping[str, tuple[str, str, str]]) -> 
 
 
 def _parts(registry: Registry) -> tuple[Part, ...]:
-    return registry.parts([mixer.name for mixer in registry.mixers()], [task.name for task in registry.tasks()])
+    kinds = registry.mixers(), registry.tasks(), registry.evaluators()
+    return registry.parts(*([one.name for one in kind] for kind in kinds))
 
 
 def _digests(report: PluginReport, parts: Iterable[Part]) -> dict[str, str]:
-    names = {*(f"mixer:{name}" for name in report.mixers), *(f"task:{name}" for name in report.tasks)}
+    kinds = {"mixer": report.mixers, "task": report.tasks, "evaluator": report.evaluators}
+    names = {f"{kind}:{name}" for kind, found in kinds.items() for name in found}
     return {part.name: part.digest for part in parts if part.name in names and report.status == "ok"}
 
 
@@ -124,6 +126,8 @@ def _last_parts(reader: PartsReader) -> Mapping[str, tuple[str, str, str]]:
 
 def _print(reports: Iterable[PluginReport], found: Iterable[Changed]) -> None:
     out = console()
+    reports = list(reports)
+    measuring = any(report.evaluators for report in reports)
     rows = [
         [
             printable(report.name, lines=False),
@@ -131,11 +135,13 @@ def _print(reports: Iterable[PluginReport], found: Iterable[Changed]) -> None:
             ", ".join(report.mixers),
             ", ".join(report.presets),
             ", ".join(report.tasks),
+            *([", ".join(report.evaluators)] if measuring else []),
             report.status,
         ]
         for report in reports
     ]
-    out.print(table(["plugin", "distribution", "mixers", "presets", "tasks", "status"], rows))
+    evaluators = ["evaluators"] if measuring else []
+    out.print(table(["plugin", "distribution", "mixers", "presets", "tasks", *evaluators, "status"], rows))
     for report in reports:
         if report.error:
             out.print(printable(f"{report.name} ({report.distribution}): {report.status}: {report.error}"))

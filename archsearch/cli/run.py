@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsearch.cli.climbing import Climb, LadderYesOption
 from archsearch.cli.logs import LogFormatOption
 from archsearch.cli.outlet import QuietOutlet
 from archsearch.cli.output import JsonFlag, StorageOption, print_json, prints_told, quiet_console
@@ -82,13 +83,15 @@ def run(
     retrain: RetrainOption = False,
     max_hours: HoursOption = None,
     until: UntilOption = None,
+    yes: LadderYesOption = False,
     metrics: MetricsOption = None,
     log_format: LogFormatOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Runs a search from its spec to its front.
 
-    Trains candidates, measures the front again on fresh seeds, and shows it.
+    Trains candidates, measures the front again on fresh seeds, and shows it. With [[rung]] tables the survivors are
+    trained anew, size by size.
     """
     from archsearch.errors import SpecError
     from archsearch.search import SearchSpec
@@ -105,6 +108,7 @@ def run(
         address=address,
         going_on={"allowed": _growing(grow=grow, trials=trials), "wait": wait, "retrain": retrain} if go_on else None,
         limit=limit,
+        yes=yes,
     )
 
 
@@ -128,20 +132,25 @@ def resume(
 
     What is measured is not trained again, unless its source has changed and --retrain says so.
     """
-    from archsearch.search import SearchSpec, resume_search
+    from archsearch.cli.climbing import first_rung
     from archsearch.search.time_limit import TimeLimit
     from archsearch.storage import Store, storage_url
     from archsearch.storage.url import refuse_passing_folder
 
-    limit = TimeLimit.read(max_hours, until)
+    limit = TimeLimit.read(max_hours, until).begun()
     url = storage_url(storage)
     refuse_passing_folder(url)
     with Store.open(url, create=False) as store:
-        problem = problem_of(SearchSpec.from_dict(store.search(name).spec), trials=trials, concurrency=concurrency)
-        allowed = _growing(trials=trials, concurrency=concurrency)
-        search = partial(resume_search, allowed=allowed, wait=wait, retrain=retrain)
+        spec = first_rung(store, name, trials=trials)
+        problem = problem_of(spec, trials=trials, concurrency=concurrency)
+        going_on = {
+            "allowed": _growing(trials=trials, concurrency=concurrency),
+            "wait": wait,
+            "retrain": retrain,
+        }
         watching = Watching(json=json, log_format=log_format, metrics=metrics)
-        outcome = _watched(partial(search, limit=limit), problem, store, address, watching)
+        climb = Climb(problem=problem, store=store, going_on=going_on)
+        outcome = climb.run(_driven(store, address, watching, limit))
         _finish(store, outcome, url, json=json)
     _leave(outcome)
 
@@ -155,24 +164,31 @@ def carry_out(
     address: str | None = None,
     going_on: Mapping[str, Any] | None = None,
     limit: TimeLimit | None = None,
+    yes: bool = False,
 ) -> None:
     """Runs the search of a problem under the eyes of the user, then `finish`, and exits with the code of its end.
 
-    With `going_on`, the arguments of `resume_search`, a search of that name goes on where the database has one.
+    With `going_on`, the arguments of `resume_search`, a search of that name goes on where the database has one. The
+    rungs of a ladder follow, whose cost is told before; beyond its limits somebody is asked, unless `yes` says so.
     """
-    from archsearch.search import resume_search, run_search
     from archsearch.storage import Store, storage_url
     from archsearch.storage.url import refuse_passing_folder
 
     url = storage_url(storage, spec=problem.spec.storage.url)
     refuse_passing_folder(url)
     with Store.open(url) as store:
-        search: Search = run_search
-        if going_on is not None and problem.spec.name in [record.name for record in store.searches()]:
-            search = partial(resume_search, **going_on)
-        outcome = _watched(partial(search, limit=limit), problem, store, address, watching)
+        climb = Climb(problem=problem, store=store, going_on=going_on)
+        climb.weigh(yes=yes, json=watching.json)
+        outcome = climb.run(_driven(store, address, watching, limit and limit.begun()))
         finish(store, outcome, url)
     _leave(outcome)
+
+
+def _driven(
+    store: Store, address: str | None, watching: Watching, limit: TimeLimit | None
+) -> Callable[[Search, Problem], SearchOutcome]:
+    """How each search of a ladder is driven: under the eyes of the user, within the time of all of them."""
+    return lambda search, problem: _watched(partial(search, limit=limit), problem, store, address, watching)
 
 
 def problem_of(spec: SearchSpec, **given: int | None) -> Problem:
@@ -218,6 +234,7 @@ def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> No
     """The front, where it is kept, and what to try next."""
     from archsearch.analysis.answer import read_answer
     from archsearch.analysis.axes import choose_axes
+    from archsearch.cli.climbing import next_of_ladder
     from archsearch.cli.pareto import show_answer
 
     answer = read_answer(store, outcome.name)
@@ -227,7 +244,7 @@ def _finish(store: Store, outcome: SearchOutcome, url: str, *, json: bool) -> No
     else:
         show_answer(answer, *choose_axes(answer, None, None), quiet_console())
         best = int(answer.front["trial"].iloc[-1]) if len(answer.front) else None
-        tell_end(store, outcome, url, _next(outcome, best))
+        tell_end(store, outcome, url, [*_next(outcome, best), *next_of_ladder(answer.search)])
 
 
 def tell_end(store: Store, outcome: SearchOutcome, url: str, commands: Sequence[str]) -> None:

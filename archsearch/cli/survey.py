@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archsearch.cli.climbing import print_cost
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ def survey(
     """Says what a search would be.
 
     Checks the spec as `archsearch run` does, counts its candidates and those within the budget, and estimates the time
-    from trainings that the database holds. Nothing is trained or written.
+    from trainings that the database holds; with rungs, what each of them costs. Nothing is trained or written.
     """
     from dataclasses import asdict
 
     from archsearch.registry import load_registry
     from archsearch.search import Problem, SearchSpec
     from archsearch.search.estimate import estimate
+    from archsearch.search.ladder.cost import ladder_cost
     from archsearch.search.survey import survey as count
 
     problem = Problem.of(SearchSpec.load(spec), load_registry())
@@ -43,14 +45,18 @@ def survey(
     with _existing_store(storage) as store:
         taken = store is not None and name in [search.name for search in store.searches()]
         time = estimate(problem, store)
+        ladder = ladder_cost(problem, store) if problem.spec.rung else None
     found = count(problem)
     said = sentences(name, found, time, taken=taken)
     if json:
-        print_json({"name": name, "taken": taken, "space": asdict(found), "time": asdict(time), "said": said})
+        rungs = {} if ladder is None else {"ladder": asdict(ladder)}
+        print_json({"name": name, "taken": taken, "space": asdict(found), "time": asdict(time), **rungs, "said": said})
         return
     out = console()
     for line in said:
         out.print(line, soft_wrap=True, markup=False)
+    if ladder is not None:
+        print_cost(ladder, out)
 
 
 @contextmanager

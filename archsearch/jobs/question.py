@@ -229,10 +229,9 @@ def here(names: list[str], *, look: bool, database: Sequence[str | None] = ()) -
     registry = load_registry()
     told: dict[str, Any] = {"archsearch": __version__, "ray": ray.__version__, "parts": []}
     for name in names:
-        kind, _, named = name.partition(":")
         try:
-            made = registry.parts([named] if kind == "mixer" else [], [named] if kind == "task" else [])
-            told["parts"] += [[part.name, part.version, part.digest] for part in made if part.name == name]
+            made = registry.parts_named([name])
+            told["parts"] += [[part.name, part.version, part.digest] for part in made]
         except ArchsearchError as error:
             told["parts"].append([name, "none", str(error)])
     told["plugins"] = registry.fingerprint()

@@ -44,13 +44,14 @@ SPEC_FILE, QUESTION_FILE = "search.toml", "question.json"
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
     """How a search is to run there: what it is allowed when it goes on, when it ends, and what its own process asks
-    of one node. ``limit`` are the options of a time limit."""
+    of one node. ``limit`` are the options of a time limit, ``yes`` begins a ladder above the limits of its cost."""
 
     storage: str | None = None
     resume: bool = False
     grow: bool = False
     wait: bool = False
     retrain: bool = False
+    yes: bool = False
     limit: tuple[str, ...] = ()
     cpus: float = 0.0
     gpus: float = 0.0
@@ -59,6 +60,7 @@ class Wishes:
     def arguments(self) -> list[str]:
         """The options of `archsearch run` that say so."""
         named = {"--resume": self.resume, "--grow": self.grow, "--wait": self.wait, "--retrain": self.retrain}
+        named["--yes"] = self.yes
         words = [*(name for name, given in named.items() if given), *self.limit]
         return words if self.storage is None else [*words, "--storage", self.storage]
 

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from archsearch.arch import ArchSpec, digest_of
 from archsearch.errors import ArchsearchError, ClusterError, PluginError, foreign_code, said
 from archsearch.registry import Registry, load_registry
 from archsearch.search.last_words import LastWords
+from archsearch.search.matching_steps import with_steps
 from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
 from archsearch.training import Evaluation, Recipe
@@ -40,7 +41,8 @@ class Assignment:
     ``runs`` are (task, seed) with tasks by the search's names for them; ``parts`` are (name, version, digest) of the
     mixers and tasks that the search uses and of the core, ``installed`` (name, version) of all the driver's plugins,
     ``plugins`` those that no distribution installs, pickled; ``impl`` is the driver's ``ARCHSEARCH_IMPL``, so that the
-    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL.
+    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL; ``evaluators`` are names by task;
+    ``steps`` are those of tasks for which the trial has steps of its own, in place of the recipe's.
     """
 
     trial: int
@@ -53,6 +55,8 @@ class Assignment:
     plugins: str
     impl: str
     checkpoints: str
+    evaluators: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
 
     def to_config(self) -> dict[str, Any]:
         """As Tune's config: one string, so that Tune neither flattens nor samples it."""
@@ -188,16 +192,18 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         self._evaluation = None
 
     def _evaluate(self, name: str, seed: int) -> Evaluation:
-        place = self._assignment.checkpoints
+        place, task = self._assignment.checkpoints, self._task(name)
         folder = place if "://" in place else Path(place).expanduser()
+        steps = self._assignment.steps.get(name)
         return Evaluation(
             self._arch,
-            self._task(name),
-            self._recipe,
+            task,
+            self._recipe if steps is None else with_steps(self._recipe, steps, task.seq_len),
             seed,
             registry=self._registry,
             checkpoint=f"{folder}/{self._assignment.trial}-{digest_of([name, seed])}.pt",
             group=self._group,
+            evaluators=self._assignment.evaluators.get(name, ()),
         )
 
     def _task(self, name: str) -> Task:
@@ -255,12 +261,11 @@ def _same(driver: tuple[str, str], worker: tuple[str, str]) -> bool:
 
 
 def _part_here(registry: Registry, name: str) -> tuple[str, str]:
-    kind, _, named = name.partition(":")
     try:
-        parts = registry.parts([named] if kind == "mixer" else [], [named] if kind == "task" else [])
+        parts = registry.parts_named([name])
     except ArchsearchError as error:
         return "none of it", f"({error})"
-    return next(((part.version, part.digest) for part in parts if part.name == name), ("none of it", ""))
+    return next(((part.version, part.digest) for part in parts), ("none of it", ""))
 
 
 def difference_of_unused(registry: Registry, driver: Sequence[tuple[str, str]]) -> str:

@@ -11,11 +11,11 @@ from archsearch.costs import Budget
 from archsearch.errors import SpecError
 from archsearch.search.spec import SearchSpec
 
-GROWING = ("search.trials", "search.max_draws", "search.concurrency", "search.early_stop", "budget")
+GROWING = ("search.trials", "search.max_draws", "search.concurrency", "search.early_stop", "budget", "rung")
 """What a search may go on with another value of: more trials and draws, another number of workers, another rule of
-early stopping, a wider budget. All that was measured stays true under them."""
+early stopping, a wider budget, more rungs above those that it has. All that was measured stays true under them."""
 
-FREE = ("search.retries", "resources")
+FREE = ("search.retries", "resources", "ladder")
 """What may change without a word: no result depends on it."""
 
 _ABSENT = object()
@@ -73,6 +73,8 @@ def _grows(change: Change, stored: SearchSpec, given: SearchSpec) -> bool:
         return _wider(stored, given)
     if key in ("search.concurrency", "search.early_stop"):
         return True
+    if key == "rung":
+        return given.rung[: len(stored.rung)] == stored.rung
     return key is not None and change.now > change.before
 
 

@@ -288,12 +288,14 @@ class Drive:
             arch=order.arch.to_json(),
             tasks={name: task.to_json() for name, task in self._problem.tasks.items()},
             recipe=self._problem.spec.training.model_dump(mode="json"),
+            steps=self._problem.steps_of(order.arch),
             runs=[(run.task, run.seed) for run in order.runs],
             parts=self._parts + [(part.name, part.version, part.digest) for part in self._beside(order)],
             installed=self._registry.fingerprint(),
             plugins=self._plugins,
             impl=os.environ.get(IMPL_VARIABLE) or "auto",
             checkpoints=self._checkpoints,
+            evaluators=self._problem.evaluators,
         )
 
     def placed(self, trial: int, place: Place) -> None:

@@ -61,7 +61,7 @@ def _rates(problem: Problem, store: Store | None) -> Mapping[str, list[float]]:
     if store is None:
         return found
     wanted = {task.name for task in problem.tasks.values()}
-    for one in _measurements(store):
+    for one in recent_measurements(store):
         name, rate = one.task.partition(":")[0], one.payload.get("tokens_per_second")
         if name not in wanted or not _alike(problem, one.payload.get("arch")):
             continue
@@ -78,7 +78,8 @@ def _alike(problem: Problem, arch: object) -> bool:
     return model.get("d_model") == problem.spec.model.d_model and len(layers) == problem.spec.model.n_layers
 
 
-def _measurements(store: Store) -> Iterator[MeasurementRecord]:
+def recent_measurements(store: Store) -> Iterator[MeasurementRecord]:
+    """What the newest complete trials of the newest searches were trained for, the newest first."""
     query = TrialQuery(states=("complete",), order="number", descending=True, limit=TRIALS)
     for search in store.searches()[-SEARCHES:][::-1]:
         for trial in store.trial_page(search.name, query).rows["trial"]:

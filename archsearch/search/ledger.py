@@ -13,6 +13,7 @@ from archsearch.analysis.running_front import TrialResult
 from archsearch.arch import ArchSpec
 from archsearch.kernels.forms import Use
 from archsearch.search.problem import RECALL, Problem, Verdict
+from archsearch.search.speed import Timing, is_speed
 from archsearch.search.stopping import Stop
 from archsearch.search.trial_store import TrialStore
 from archsearch.storage import MetricValue, NewTrial, TrialRecord
@@ -21,6 +22,8 @@ from archsearch.training import form_of, measurement_key
 from archsearch.training.forms import of_arch
 
 SPLITS = ("validation", "test")
+WAITS = "measured: waits for the reference by which it is timed"
+"""Of a trial that has nothing left to be trained."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ class Ledger:
         other kinds and forms are not taken for theirs."""
         self._problem, self._registry, self._store, self.search_id = problem, problem.registry, store, search_id
         self._device, self._proven = device, proven
+        seeds = max(len(problem.search_seeds), len(problem.confirm_seeds))
+        self.timing = Timing(problem.objectives, problem.timer, problem.tasks, seeds)
 
     def open(
         self,
@@ -97,7 +102,7 @@ class Ledger:
         diverged = False
         for seed in seeds:
             for name, task in self._problem.tasks.items():
-                found = self._store.find_measurement(self._key(arch, task, seed))
+                found = self._store.find_measurement(self._key(arch, name, task, seed))
                 if found is None:
                     missing.append(Run(name, seed))
                 else:
@@ -139,13 +144,16 @@ class Ledger:
     def close(self, trial: int, *, reason: str = "") -> Ending:
         """Ends a trial whose measurements are all in: complete, or diverged."""
         record = self._store.trial(trial)
+        self.timing.learn(record)
         diverged = [measured for measured in record.measurements if measured.status == "diverged"]
         if diverged:
             first = diverged[0]
             text = f"{first.task}, seed {first.seed}: {first.payload['reason']}"
             self._store.set_trial_state(trial, "diverged", text)
             return Ending(state="diverged", reason=text, values=None, result=self.result(record, "diverged"))
-        self._store.set_trial_state(trial, "complete", reason, metrics=self._composites(record))
+        reason = "; ".join(filter(None, (reason, self.timing.lacking(record))))
+        metrics = [*self._composites(record), *self.timing.metrics(record, SPLITS)]
+        self._store.set_trial_state(trial, "complete", reason, metrics=metrics)
         result = self.result(record, "complete")
         return Ending(state="complete", reason=reason, values=self.values(record), result=result)
 
@@ -160,6 +168,13 @@ class Ledger:
             for step, value in stop.looks
         ]
         self._store.set_trial_state(trial, "pruned", stop.reason, metrics=curve)
+
+    def waits(self, trial: int) -> bool:
+        """Whether a trial that is measured waits for another's training, by which an objective is timed; it says so."""
+        if not self.timing.reference or not self.timing.waits(self._store.trial(trial)):
+            return False
+        self.set_state(trial, "queued", WAITS)
+        return True
 
     def result(self, record: TrialRecord, state: str) -> TrialResult:
         """What a front needs of a trial that is in `state` now; of a complete one `record` has the measurements."""
@@ -187,6 +202,9 @@ class Ledger:
             return record.costs.get(objective.metric, math.nan)
         if objective.name == RECALL:
             by_seed = {found.seed: found.value for found in self._composites(record) if found.split == split}
+        elif is_speed(objective.metric):
+            timed = self.timing.metrics(record, (split,))
+            by_seed = {found.seed: found.value for found in timed if found.name == objective.metric}
         else:
             task, _, metric = objective.name.rpartition(".")
             mine = [measured for measured in record.measurements if measured.task == task]
@@ -205,10 +223,13 @@ class Ledger:
         """Sets a trial's state and reason."""
         self._store.set_trial_state(trial, state, reason)
 
-    def _key(self, arch: ArchSpec, task: Task, seed: int) -> str:
-        recipe = self._problem.spec.training
+    def _key(self, arch: ArchSpec, name: str, task: Task, seed: int) -> str:
+        recipe = self._problem.recipe_of(arch, name)
         form = form_of(self._device, of_arch(self._proven, arch, self._registry))
-        return measurement_key(arch, task, recipe, seed, self._registry, device=self._device, form=form)
+        evaluators = self._problem.evaluators.get(name, ())
+        return measurement_key(
+            arch, task, recipe, seed, self._registry, device=self._device, form=form, evaluators=evaluators
+        )
 
     def _add(
         self,

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from archsearch.analysis.comparison import LISTED
 from archsearch.arch import ModelSpec, whole_pattern
 from archsearch.errors import SpecError, listing
 from archsearch.layer import LayerSpec
@@ -16,9 +17,6 @@ from archsearch.search.layers import LayerChoices
 from archsearch.search.spec import SpaceTable
 
 Layers = tuple[LayerSpec, ...]
-
-LISTED = "architecture"
-"""The parameter by which one of a list of architectures is drawn."""
 
 
 class Pattern(ABC):

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from archsearch.analysis.running_front import FrontPoint, RunningFront
@@ -15,7 +16,7 @@ from archsearch.arch import ArchSpec
 from archsearch.errors import ArchsearchError
 from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
-from archsearch.search.ledger import Ending, Ledger, Run, TrialOrder
+from archsearch.search.ledger import WAITS, Ending, Ledger, Run, TrialOrder
 from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
@@ -97,6 +98,7 @@ class Campaign:
         self._confirmed: set[str] = set()
         self._queue: deque[_Pending] = deque()
         self._later: list[_Pending] = []
+        self._held: list[tuple[_Pending, Callable[[], Ending]]] = []
         self._again: dict[str, TrialRecord] = {}
         self._unread: set[int] = set()
         self._looks_next = 0.0
@@ -113,6 +115,9 @@ class Campaign:
             drawn=drawn,
             judged=Judged.of(problem),
         )
+        for record in records:
+            if record.digest == self._ledger.timing.reference and record.state in ("complete", "diverged", "failed"):
+                self._ledger.timing.learn(store.trial(record.id))
         for record in records:
             self._take_up(record)
 
@@ -149,6 +154,8 @@ class Campaign:
 
     def next(self) -> TrialOrder | Literal["wait", "done"]:
         """An order to train, "wait" until a running one has ended (or until asked again), or "done"."""
+        if self._ledger.timing.news:
+            self._release()
         if len(self._running) >= self._settings.concurrency:
             return "wait"
         self._take_added()
@@ -156,6 +163,7 @@ class Campaign:
         if not self._queue and self._wants_more():
             self._draw()
         if not self._queue and not self._running and not self._later and not self._wants_more():
+            self._release(at_once=True)
             self._confirm()
             if not self._queue:
                 self._take_added(at_once=True)
@@ -191,10 +199,16 @@ class Campaign:
             self._known[order.arch.digest].state = "pruned"
 
     def finished(self, order: TrialOrder) -> tuple[str, str]:
-        """Every run of the order is measured, or one has diverged; its state and reason."""
-        ending = self._close(order.trial)
-        self._answer(self._running.pop(order.trial), ending.values)
-        return ending.state, ending.reason
+        """Every run of the order is measured, or one has diverged; its state and reason. One that waits for the
+        reference by which it is timed is closed, and the sampler told, when that has ended."""
+        pending = self._running.pop(order.trial)
+        ending = self._once_timed(pending, partial(self._finish, pending))
+        return ("complete", WAITS) if ending is None else (ending.state, ending.reason)
+
+    def _finish(self, pending: _Pending) -> Ending:
+        ending = self._close(pending.order.trial)
+        self._answer(pending, ending.values)
+        return ending
 
     def failed(self, order: TrialOrder, reason: str) -> None:
         """The order came to nothing; the search goes on."""
@@ -202,6 +216,8 @@ class Campaign:
         self._pruning.leave(order.trial)
         self.progress.count("failed")
         self._answer(self._running.pop(order.trial), None)
+        if order.arch.digest == self._ledger.timing.reference:
+            self._ledger.timing.learn(self._store.trial(order.trial))
 
     def again(self, order: TrialOrder, reason: str) -> float | None:
         """The order's worker was lost: seconds until it is queued again, None where its retries are used up; then it
@@ -223,9 +239,11 @@ class Campaign:
 
     def stopped(self, reason: str) -> None:
         """Nothing runs any more: what was running or queued is preempted, and a resumed search goes on with it."""
-        for pending in (*self._running.values(), *self._queue, *self._later):
+        held = [pending for pending, _ in self._held]
+        for pending in (*self._running.values(), *self._queue, *self._later, *held):
             self._ledger.set_state(pending.order.trial, "preempted", reason)
         self._running.clear()
+        self._held.clear()
         self._queue.clear()
         self._later.clear()
 
@@ -328,7 +346,7 @@ class Campaign:
             if pending.order.runs:
                 self._queue.appendleft(pending)
             else:
-                self._answer(pending, self._close(pending.order.trial).values)
+                self._once_timed(pending, partial(self._finish, pending))
 
     # -- what people add -------------------------------------------------------------------------------------
 
@@ -399,9 +417,31 @@ class Campaign:
         else:
             self.progress.reused += 1
             source = ", ".join(map(str, opened.reused_from))
-            # a reference that another search trained says nothing of this one's trials
-            ending = self._close(opened.trial, f"measured before, in trial {source}", counts=kind != "reference")
-            self._settle(pending, ending.values)
+            self._once_timed(pending, partial(self._reuse, pending, f"measured before, in trial {source}"))
+
+    def _reuse(self, pending: _Pending, reason: str = "") -> Ending:
+        """Closes a trial whose measurements were there; a reference that another search trained says nothing of this
+        one's trials."""
+        ending = self._close(pending.order.trial, reason, counts=pending.order.kind != "reference" or not reason)
+        self._settle(pending, ending.values)
+        return ending
+
+    def _once_timed(self, pending: _Pending, close: Callable[[], Ending]) -> Ending | None:
+        """Closes a trial that is measured; None where it waits for the reference by which it is timed."""
+        if self._ledger.waits(pending.order.trial):
+            self._held.append((pending, close))
+            return None
+        return close()
+
+    def _release(self, *, at_once: bool = False) -> None:
+        """Closes the trials that need not wait any more, or `at_once` all that waited."""
+        self._ledger.timing.news = False
+        held, self._held = self._held, []
+        for pending, close in held:
+            if at_once:
+                close()
+            else:
+                self._once_timed(pending, close)
 
     def _close(self, trial: int, reason: str = "", *, counts: bool = True) -> Ending:
         ending = self._ledger.close(trial, reason=reason)
@@ -436,12 +476,23 @@ class Campaign:
             fresh = [point for point in self.front if point.digest not in self._confirmed]
             if not fresh:
                 return
+            self._confirm_timer()
             for point in fresh:
+                if point.digest in self._confirmed:
+                    continue
                 self._confirmed.add(point.digest)
                 arch = ArchSpec.from_json(self._store.trial(point.trial).arch, self._registry)
                 self._begin("confirm", arch, self.problem.judge(arch), parent=point.trial)
             self.progress.planned += len(self._queue)
             self.progress.confirming = True
+
+    def _confirm_timer(self) -> None:
+        """Queues the fresh seeds of the reference by which those of the front are timed."""
+        arch = self.problem.timer
+        if arch is not None and arch.digest in self._known and arch.digest not in self._confirmed:
+            self._confirmed.add(arch.digest)
+            verdict = self.problem.judge(arch)
+            self._begin("confirm", arch, verdict, parent=self._known[arch.digest].trial)
 
     # -- resuming --------------------------------------------------------------------------------------------
 
@@ -459,7 +510,8 @@ class Campaign:
             self._drawn.add(record.digest)
         else:
             self._confirmed |= {record.digest} if record.kind == "confirm" else set()
-        if record.state in ("queued", "running", "preempted"):
+        untimed = record.state == "complete" and self._ledger.timing.waits(record)
+        if record.state in ("queued", "running", "preempted") or untimed:
             self._requeue(record)
         elif record.kind != "confirm":
             self._recall(record)
@@ -485,7 +537,7 @@ class Campaign:
         if order.runs:
             self._queue.append(pending)
         else:
-            self._settle(pending, self._close(record.id).values)
+            self._once_timed(pending, partial(self._reuse, pending))
 
     def _recall(self, record: TrialRecord) -> None:
         arch = ArchSpec.from_json(record.arch, self._registry)

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from archsearch.analysis.objectives import Direction, Objective
+from archsearch.analysis.speed import SHARES
 from archsearch.arch import ArchSpec
 from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
-from archsearch.errors import OptionsError, SpecError, listing, nearest
+from archsearch.errors import OptionsError, SpecError, foreign_code, listing, nearest
 from archsearch.exercise import Unexercised, dense_up_to, unexercised_layers
 from archsearch.laws import untrainable
+from archsearch.recipe import Recipe
 from archsearch.registry import Registry
+from archsearch.search.evaluators import evaluators_of, metric_of
+from archsearch.search.matching import Matching, cost_term, matched
+from archsearch.search.matching_steps import match_steps, with_steps
 from archsearch.search.references import baseline_of, reference_archs
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec
+from archsearch.search.speed import is_speed, reference_of, speed_objective
 from archsearch.source import Part
 from archsearch.tasks import Task, resolve_task
 from archsearch.training.teacher_arch import teacher_layer
@@ -121,6 +129,11 @@ class Problem:
     references: tuple[ArchSpec, ...]
     baseline: ArchSpec | None
     judge: Judge
+    timer: ArchSpec | None = None
+    """The reference whose training times the others, where an objective asks for that."""
+    evaluators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of those that are asked about models of a task, by task."""
+    matching: Matching | None = None
     _patterns: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -128,23 +141,32 @@ class Problem:
         """Raises `SpecError`, `OptionsError`, `UnknownNameError` or `ConflictError` naming the key."""
         tasks = _tasks(spec, registry)
         context = spec.objectives.context
+        evaluators = evaluators_of(spec.metrics, tasks, registry)
+        own = {name: metric_of(found, registry) for name, found in evaluators.items()}
         objectives = (
-            *(_objective(name, "maximize", tasks, context) for name in spec.objectives.maximize),
-            *(_objective(name, "minimize", tasks, context) for name in spec.objectives.minimize),
+            *(_objective(name, "maximize", tasks, spec, own) for name in spec.objectives.maximize),
+            *(_objective(name, "minimize", tasks, spec, own) for name in spec.objectives.minimize),
         )
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
         space = Space.of(spec.space, model, spec.model.n_layers, registry)
         costs = [objective.metric for objective in objectives if objective.is_cost]
+        match = None if spec.compare is None else cost_term(spec.compare.match, context)
         terms = dict.fromkeys(
-            [*(CostTerm.parse(cost, context=context) for cost in costs), *(term for term, _ in budget.limits)]
+            [
+                *(CostTerm.parse(cost, context=context) for cost in costs),
+                *(term for term, _ in budget.limits),
+                *([] if match is None else [match]),
+            ]
         )
         lengths = {name: task.seq_len for name, task in tasks.items()}
         judge = Judge(registry, tuple(terms), budget, lengths)
         references = reference_archs(spec.search.references, space, registry)
         baseline = baseline_of(spec.compare.baseline, space, registry) if spec.compare is not None else None
+        matching = None
         if baseline is not None:
             _refuse_baseline(baseline, judge(baseline), registry)
+            space, matching = matched(spec, space, baseline, tasks, registry)
         _refuse_untrainable(space, references, registry)
         teacher_layer(spec.recipe, registry)
         return cls(
@@ -157,6 +179,9 @@ class Problem:
             references=references,
             baseline=baseline,
             judge=judge,
+            timer=reference_of(objectives, references),
+            evaluators=evaluators,
+            matching=matching,
         )
 
     def pattern(self, arch: ArchSpec) -> str:
@@ -169,24 +194,44 @@ class Problem:
     @property
     def ideals(self) -> dict[str, float]:
         """The best value that an objective can have, of those that have one: an accuracy of 1, no bits per byte."""
-        metrics = {name: self.tasks[name.rpartition(".")[0]].metric for name in self._measured}
-        found = {name: _IDEALS[metric] for name, metric in metrics.items() if metric in _IDEALS}
+        found = {name: _IDEALS[metric] for name, metric in self._primary.items() if metric in _IDEALS}
         recall = {task.metric for task in self.tasks.values() if task.recall}
         if any(objective.name == RECALL for objective in self.objectives) and recall <= _IDEALS.keys():
             found[RECALL] = min(_IDEALS[metric] for metric in recall)
         return found
 
     @property
-    def _measured(self) -> list[str]:
-        """The objectives that are metrics of one task."""
-        return [one.name for one in self.objectives if not one.is_cost and one.name != RECALL]
+    def _primary(self) -> dict[str, str]:
+        """The objectives that are the metric of one task, whichever its set or part, with that metric."""
+        found = {}
+        for name in (one.name for one in self.objectives if not one.is_cost and one.name != RECALL):
+            task, _, metric = name.rpartition(".")
+            if task in self.tasks and metric.partition("@")[0].partition("[")[0] == self.tasks[task].metric:
+                found[name] = self.tasks[task].metric
+        return found
 
     def parts(self) -> tuple[Part, ...]:
-        """What computes the results: every mixer and task that the search may use, the teacher's, and the core."""
+        """What computes the results: every mixer, task and evaluator that the search may use, the teacher's, and the
+        core."""
         layers = list(self.space.layers)
         layers += [layer for arch in self.references for layer in arch.layers]
         tasks = sorted({task.name for task in self.tasks.values()})
-        return self.registry.parts(sorted({*mixers_of(layers, self.registry), *self.teacher_mixers}), tasks)
+        mixers = sorted({*mixers_of(layers, self.registry), *self.teacher_mixers})
+        evaluators = sorted({name for names in self.evaluators.values() for name in names})
+        return self.registry.parts(mixers, tasks, evaluators)
+
+    def recipe_of(self, arch: ArchSpec, task: str) -> Recipe:
+        """The recipe by which an architecture is trained on a task, by the name that metrics carry: that of the spec,
+        in a comparison of equal training FLOPs with steps of its own."""
+        steps = self.steps_of(arch).get(task)
+        recipe = self.spec.training
+        return recipe if steps is None else with_steps(recipe, steps, self.tasks[task].seq_len)
+
+    def steps_of(self, arch: ArchSpec) -> dict[str, int]:
+        """The optimiser steps of each task, where an architecture has its own."""
+        if self.matching is None or self.matching.match != "train_flops" or self.baseline is None:
+            return {}
+        return match_steps(arch, self.baseline, self.tasks, self.spec.training, CostModel(self.registry))
 
     @property
     def teacher_mixers(self) -> frozenset[str]:
@@ -241,30 +286,61 @@ def _tasks(spec: SearchSpec, registry: Registry) -> dict[str, Task]:
     return tasks
 
 
-def _objective(name: str, direction: Direction, tasks: Mapping[str, Task], context: int) -> Objective:
+def _objective(
+    name: str,
+    direction: Direction,
+    tasks: Mapping[str, Task],
+    spec: SearchSpec,
+    own: Mapping[str, Mapping[str, Direction]],
+) -> Objective:
     if name == RECALL:
         if not any(task.recall for task in tasks.values()):
             raise SpecError(f'objectives: "recall" needs a recall task, and {listing(tasks)} measure none')
         _check_direction(name, direction, "maximize")
         return Objective(name=name, direction=direction)
     if name.partition("@")[0] in MEASURES:
-        term = CostTerm.parse(name, context=context)
+        term = CostTerm.parse(name, context=spec.objectives.context)
         return Objective(name=name, direction=direction, unit=term.unit, metric=str(term))
     task, _, metric = name.rpartition(".")
     if task not in tasks:
-        known = [RECALL, *MEASURES, *(f"{key}.{tasks[key].metric}" for key in tasks)]
+        known = [
+            RECALL,
+            *MEASURES,
+            *(f"{key}.{metric}" for key in tasks for metric in (tasks[key].metric, *own.get(key, ()), *SHARES)),
+        ]
         raise SpecError(f'unknown objective "{name}"{nearest(name, known)}: known are {listing(known)}')
+    if is_speed(metric):
+        _check_direction(name, direction, "minimize")
+        return speed_objective(name, spec.training, tasks[task].seq_len)
+    if metric in own.get(task, {}):
+        _check_direction(name, direction, own[task][metric])
+        return Objective(name=name, direction=direction)
     base = metric.partition("@")[0].partition("[")[0]
     if base != tasks[task].metric:
-        raise SpecError(
-            f'objective "{name}": the metric of {task} is {tasks[task].metric}{nearest(base, [tasks[task].metric])}'
-        )
+        known = [tasks[task].metric, *own.get(task, ()), *SHARES]
+        raise SpecError(f'objective "{name}": metrics of {task} are {listing(known)}{nearest(metric, known)}')
     label = metric.partition("[")[0].partition("@")[2]
     if label not in tasks[task].evaluation_labels:
         known = [f"{task}.{base}@{known}" for known in tasks[task].evaluation_labels if known]
         raise SpecError(f'objective "{name}": {task} is not evaluated at "{label}": known are {listing(known)}')
     _check_direction(name, direction, tasks[task].direction)
+    if "[" in metric:
+        _check_kind(name, metric, task, tasks[task])
     return Objective(name=name, direction=direction)
+
+
+def _check_kind(name: str, metric: str, key: str, task: Task) -> None:
+    """Refuses a kind of position, "accuracy[2 hops]", that the task's validation has none of."""
+    label = metric.partition("[")[0].partition("@")[2] or metric.partition("]")[2].removeprefix("@")
+    batch = task.evaluation("validation")[label]
+    with foreign_code(f'task "{task.label}"', "metrics"):
+        found = task.metrics(label, batch, nll=np.zeros(batch.targets.shape), predictions=batch.targets)
+    known = [f"{key}.{one}" for one in found if "[" in one]
+    if metric not in found:
+        raise SpecError(
+            f'objective "{name}": {key} has no such kind{nearest(name, known)}: '
+            + (f"known are {listing(known)}" if known else "it tells none apart")
+        )
 
 
 def _check_direction(name: str, direction: str, better: str) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictStr,
     ValidationError,
@@ -24,9 +23,14 @@ from archsearch.layer import MAX_FFN_DIM
 from archsearch.notation import MAX_LAYERS
 from archsearch.numbers import Number, Whole
 from archsearch.recipe import Recipe
+from archsearch.search.ladder.tables import MAX_RUNGS, ClimbedTable, LadderTable, RungTable
+from archsearch.search.tables import MAX_CHOICES, Table, TaskTable
 
 MAX_SEED = 1_000_000
 """Seeds of a search are below it; those that confirm its front lie above, so that they are always fresh."""
+
+MAX_LADDER_NAME = 90
+"""Letters of the name of a search with rungs, whose searches are called after it."""
 
 MAX_FILE_BYTES = 2**20
 MAX_TRIALS = 1_000_000
@@ -40,21 +44,10 @@ MAX_WAIT = 366 * 86_400
 MAX_URL = 2_000
 MAX_PERIOD = 16
 """Counting the candidates of a periodic space takes time that doubles with each layer of the period."""
-MAX_CHOICES = 10_000
-"""Mixers of a space, values of one option, ratios, and tasks: far more than anybody searches over."""
 
 Pattern = Literal["free", "periodic", "ratio", "listed"]
 SamplerName = Literal["ehvi", "nsga2", "nsga3", "tpe", "gp", "random"]
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, unknown keys refused.
-
-    The docstring of a table says each of its keys as a line "``key``: text": the reference of the documentation is made
-    of these lines.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Match = Literal["tokens", "train_flops", "params", "state_read"]
 
 
 class BackboneTable(ModelSpec):
@@ -287,26 +280,26 @@ def _choice(key: str, value: Any) -> Any:
     return tuple(_choice(key, part) for part in value) if isinstance(value, list | tuple) else value
 
 
-class TaskTable(Table):
-    """One of the tasks that every candidate is trained and judged on.
+class MetricsTable(Table):
+    """An evaluator of a plugin, whose metrics are measured of every trained model and may be objectives.
 
-    ``name``: a task, as `archsearch plugins` lists them.
-    ``setting``: one of its named difficulties; left out, the task's own default.
-    ``options``: options that differ from the setting's, as a table ``[tasks.options]``.
+    ``name``: an evaluator, as `archsearch plugins` lists them.
+    ``tasks``: tasks, as objectives name them, whose models it is asked about; left out, all.
     """
 
     name: str
-    setting: str | None = None
-    options: Mapping[str, Any] = {}
+    tasks: tuple[StrictStr, ...] = Field(default=(), max_length=MAX_CHOICES)
 
 
 class ObjectivesTable(Table):
     """What is traded off, and the context at which costs are taken.
 
     ``maximize``: objectives of which more is better: "recall", the minimum over the recall tasks; "mqar.accuracy", one
-    metric of one task ("mqar:capacity.accuracy" where the search has two settings of it); or a cost.
+    metric of one task ("mqar:capacity.accuracy" where the search has two settings of it), an evaluator's among them; or
+    a cost.
     ``minimize``: objectives of which less is better, as a rule costs: "state_bytes", at another context
-    "state_bytes@131072".
+    "state_bytes@131072". "mqar.tokens_to_half" and "mqar.tokens_to_95" are the tokens that a training reads until its
+    primary metric has half, or 95%, of what full attention gains.
     ``context``: tokens at which costs are taken that name no context; text such as "128Ki" is read too.
     """
 
@@ -462,9 +455,14 @@ class CompareTable(Table):
     Candidates are then not confirmed unless ``search.confirm_seeds`` says so, as ``recipe.seeds`` are trained of all.
 
     ``baseline``: the one that the others are held against; left out, the first of ``space.architectures``.
+    ``match``: what the others are given as much of as the baseline has: "tokens" of training, which the recipe says;
+    "train_flops": each is trained for the steps that take as many FLOPs; "params": each has the width of channel mixer
+    that makes the parameters equal; "state_read": an option that sizes the state, as a window or a key width, is chosen
+    so that one decoded token reads as many bytes of state at ``objectives.context``. What a pattern writes out stays.
     """
 
     baseline: StrictStr | None = None
+    match: Match = "tokens"
 
 
 class StorageTable(Table):
@@ -489,11 +487,15 @@ class SearchSpec(Table):
     model: BackboneTable
     space: SpaceTable
     tasks: tuple[TaskTable, ...] = Field(min_length=1, max_length=MAX_CHOICES)
+    metrics: tuple[MetricsTable, ...] = Field(default=(), max_length=MAX_CHOICES)
     recipe: Recipe = Recipe()
     objectives: ObjectivesTable
     budget: Mapping[str, Any] = {}  # read by `Budget.parse`: here a `true` would become 1
     search: SearchTable = SearchTable()
     compare: CompareTable | None = None
+    rung: tuple[RungTable, ...] = Field(default=(), max_length=MAX_RUNGS)
+    ladder: LadderTable = LadderTable()
+    climbed: ClimbedTable | None = None
     resources: ResourcesTable = ResourcesTable()
     storage: StorageTable = StorageTable()
 
@@ -528,7 +530,30 @@ class SearchSpec(Table):
                 f'resources.gpu = {self.resources.gpu:g} goes with recipe.device = "cuda" or "auto", not "cpu": drop it'
             )
         self.recipe.for_workers(self.resources.workers)
+        self._check_ladder()
         return self
+
+    def _check_ladder(self) -> None:
+        if not self.rung:
+            if self.ladder != LadderTable():
+                raise SpecError("[ladder] goes with [[rung]]: add a rung, or drop [ladder]")
+            return
+        if self.compare is not None or self.climbed is not None:
+            other = "[compare]" if self.compare is not None else "[climbed]"
+            raise SpecError(f"[[rung]] goes with a search, not with {other}: drop one of them")
+        if self.space.backbone.listed:
+            raise SpecError(
+                "[[rung]] goes with one backbone, whose sizes the rungs give: drop [space.backbone], or the rungs"
+            )
+        if len(self.name) > MAX_LADDER_NAME:
+            raise SpecError(
+                f"name: the searches of the rungs add to it, so that it has at most {MAX_LADDER_NAME} letters"
+            )
+        for index, (below, above) in enumerate(pairwise(self.rung), start=1):
+            if above.keep > below.most:
+                raise SpecError(
+                    f"rung[{index}].keep = {above.keep}, and the rung below has {below.most} at most: lower it"
+                )
 
     @property
     def training(self) -> Recipe:
@@ -560,10 +585,11 @@ class SearchSpec(Table):
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back to an equal spec; the storage URL is left out, as it may hold a
         password."""
-        data = self.model_dump(
-            mode="json", exclude={"space", "storage"} | ({"compare"} if self.compare is None else set())
-        )
-        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed else set())
+        absent = {key for key in ("compare", "climbed", "metrics") if not getattr(self, key)}
+        if not self.rung:
+            absent |= {"rung", "ladder"}
+        data = self.model_dump(mode="json", exclude={"space", "storage"} | absent)
+        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed or self.rung else set())
         for key in unsaid - self.model.model_fields_set:
             del data["model"][key]
         return {**data, "space": self.space.to_json()}

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from archsearch.errors import SpecError
@@ -17,10 +17,14 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLimit:
-    """Ends a search ``hours`` after it began, at the moment ``until`` (UTC-aware), or at what comes first."""
+    """Ends a search ``hours`` after it began, at the moment ``until`` (UTC-aware), or at what comes first.
+
+    ``since`` is where the hours of several searches together begin, by `time.monotonic`; without it each has its own.
+    """
 
     hours: float | None = None
     until: datetime | None = None
+    since: float | None = None
 
     @classmethod
     def read(cls, hours: float | None, until: str | None, *, now: datetime | None = None) -> TimeLimit:
@@ -46,6 +50,10 @@ class TimeLimit:
         hours = () if self.hours is None else ("--max-hours", f"{self.hours:g}")
         return hours if self.until is None else (*hours, "--until", self.until.isoformat())
 
+    def begun(self) -> TimeLimit:
+        """The limit of all searches that come from now on, together."""
+        return replace(self, since=time.monotonic())
+
     @contextmanager
     def watched(self, stop: threading.Event, passed: Callable[[str], None]) -> Iterator[None]:
         """Inside, once the time is up, `passed` is told which, and `stop` is set; where `stop` was set before, nothing
@@ -54,7 +62,8 @@ class TimeLimit:
             yield
             return
         left = threading.Event()
-        end = None if self.hours is None else time.monotonic() + self.hours * 3600
+        begun = time.monotonic() if self.since is None else self.since
+        end = None if self.hours is None else begun + self.hours * 3600
 
         def watch() -> None:
             while not (stop.is_set() or left.is_set()):

@@ -48,6 +48,10 @@ class Sources:
         """The digest of a task's class, its options, and all that they reach."""
         return self._digest(task, (task, getattr(task, "options_type", None)), None)
 
+    def of_evaluator(self, evaluator: Any) -> str:
+        """The digest of an evaluator: its class, all that it reaches, and its own attributes."""
+        return self._digest(evaluator, (type(evaluator),), object.__getstate__(evaluator))
+
     def _digest(self, owner: object, classes: tuple[type | None, ...], state: object) -> str:
         closure = Closure(self._modules, home=getattr(classes[0], "__module__", ""), covered=core_modules())
         values = Values(self._modules, closure)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from archsearch.errors import OptionsError
+from archsearch.tasks.debian import Debian, texts
 from archsearch.tasks.sampling import Ints
 from archsearch.tasks.splits import PARTS, Split
 
@@ -61,18 +62,24 @@ class Corpus:
 
 
 @lru_cache(maxsize=8)
-def load_corpus(paths: tuple[str, ...], max_bytes: int) -> Corpus:
-    """The corpus of `paths` (the standard library's sources for none), at most `max_bytes` of it.
+def load_corpus(paths: tuple[str, ...], max_bytes: int, package: Debian | None = None) -> Corpus:
+    """The corpus of `paths`, or of a Debian `package` (the standard library's sources for neither), at most `max_bytes`
+    of it.
 
     In a folder every file counts but hidden ones. Files are taken in an order by hash of their names until
     `max_bytes` are read. A 16th of the bytes each goes to validation and test: files are ordered by the hash of
     their contents, and copies of one content are kept once. A file above a 64th of the whole is cut into pieces.
     Read once a process. Raises `OptionsError` that names the path.
     """
-    listed = sorted(dict.fromkeys(_listed(paths)), key=lambda file: _sha(file[0].encode()))
-    files = _read(listed, max_bytes)
+    named: Iterator[tuple[str, Callable[[int], bytes]]]
+    if package is None:
+        named = ((name, partial(_head, file)) for name, file in dict.fromkeys(_listed(paths)))
+    else:
+        named = ((name, partial(_whole, read)) for name, read in texts(package))
+    files = _read(sorted(named, key=lambda file: _sha(file[0].encode())), max_bytes)
     if not files:
-        raise OptionsError(f"no bytes in {', '.join(paths) or 'the standard library'}: name files that hold text")
+        where = ", ".join(paths) or package or "the standard library"
+        raise OptionsError(f"no bytes in {where}: name files that hold text")
     digests = sorted((name, _sha(content)) for name, content in files)
     overall = _sha("".join(f"{len(name)}:{name}={digest};" for name, digest in digests).encode())
     pieces = _pieces([content for _, content in files])
@@ -104,21 +111,29 @@ def _walk(root: Path, skip: frozenset[str] | set[str] = frozenset()) -> Iterator
                 yield file.relative_to(root).as_posix(), file
 
 
-def _read(listed: list[tuple[str, Path]], max_bytes: int) -> list[tuple[str, bytes]]:
+def _read(listed: list[tuple[str, Callable[[int], bytes]]], max_bytes: int) -> list[tuple[str, bytes]]:
     files: list[tuple[str, bytes]] = []
     left = max_bytes
-    for name, file in listed:
-        try:
-            with file.open("rb") as stream:
-                content = stream.read(left)
-        except OSError as error:
-            _refuse(error)
+    for name, read in listed:
+        content = read(left)
         if content:
             files.append((name, content))
         left -= len(content)
         if not left:
             break
     return files
+
+
+def _head(file: Path, most: int) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(most)
+    except OSError as error:
+        _refuse(error)
+
+
+def _whole(read: Callable[[], bytes], most: int) -> bytes:
+    return read()[:most]
 
 
 def _refuse(error: OSError) -> NoReturn:

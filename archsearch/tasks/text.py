@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from math import log
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from archsearch.tasks.base import MAX_LENGTH, Task, TaskOptions, at_label, share, times
 from archsearch.tasks.batch import Batch
 from archsearch.tasks.corpus import Corpus, CorpusPaths, load_corpus
+from archsearch.tasks.debian import Debian
 from archsearch.tasks.splits import Split
 
 _FIRST_BUCKET = 32
@@ -23,13 +24,28 @@ class TextOptions(TaskOptions):
     """Length of a sequence, and what is read.
 
     ``seq_len``: bytes of a sequence.
-    ``paths``: files and folders that are read; none for the Python standard library's own sources.
+    ``corpus``: what is read where there are no paths: "stdlib", the Python standard library's own sources; or a text
+    that a Debian package of that name installs, "anarchism" (11.7 MB of essays) or "bible-kjv-text" (4.4 MB), prose for
+    long contexts on machines without a network.
+    ``paths``: files and folders that are read in its place.
     ``max_bytes``: the most that is read of them.
     """
 
     seq_len: int = Field(default=128, ge=2, le=MAX_LENGTH)
+    corpus: Literal["stdlib", "anarchism", "bible-kjv-text"] = "stdlib"
     paths: CorpusPaths = ()
     max_bytes: int = Field(default=32 * 2**20, ge=1, le=2**40)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.paths and self.corpus != "stdlib":
+            raise ValueError(f"corpus = {self.corpus} and paths name two things to read: drop one")
+        return self
+
+    @property
+    def package(self) -> Debian | None:
+        """The Debian package that is read, None for none."""
+        return None if self.corpus == "stdlib" else self.corpus
 
 
 class Text(Task):
@@ -71,7 +87,7 @@ class Text(Task):
     @property
     def corpus(self) -> Corpus:
         """The files' bytes, read when first asked for."""
-        return load_corpus(self.options.paths, self.options.max_bytes)
+        return load_corpus(self.options.paths, self.options.max_bytes, self.options.package)
 
     @property
     def data_digest(self) -> str:

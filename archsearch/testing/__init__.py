@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archsearch.testing.conformance import MixerConformance
+    from archsearch.testing.evaluator_conformance import EvaluatorConformance
     from archsearch.testing.task_conformance import TaskConformance
 
-__all__ = ["MixerConformance", "TaskConformance"]
+__all__ = ["EvaluatorConformance", "MixerConformance", "TaskConformance"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from archsearch.testing.conformance import MixerConformance
 
         return MixerConformance
+    if name == "EvaluatorConformance":
+        from archsearch.testing.evaluator_conformance import EvaluatorConformance
+
+        return EvaluatorConformance
     if name == "TaskConformance":
         from archsearch.testing.task_conformance import TaskConformance
 

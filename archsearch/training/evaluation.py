@@ -6,7 +6,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from archsearch.registry import Registry
 from archsearch.tasks import CheckedTask, Task
 from archsearch.training.blame import first_fault
 from archsearch.training.checkpoint import Checkpoint, told
+from archsearch.training.evaluated import evaluated
 from archsearch.training.fit import Fit
 from archsearch.training.forms import settled_forms
 from archsearch.training.group import ALONE, Group
@@ -68,6 +69,8 @@ class Evaluation:
     for whatever seconds, and asks for the measurement, which all have. The first reads and writes the checkpoint; one
     of any number of processes goes on in any other.
 
+    ``evaluators``, by name, are asked for numbers of their own about the model that is chosen.
+
     Raises `SpecError` for a device that is not there, for an architecture that cannot be trained, and for one that
     needs more memory than there is; `PluginError` for a task that is not what it says.
     """
@@ -82,14 +85,16 @@ class Evaluation:
         registry: Registry,
         checkpoint: Path | str | None = None,
         group: Group = ALONE,
+        evaluators: Sequence[str] = (),
     ) -> None:
         recipe.check_workers(group.size)
         self._group = group
+        self._evaluators = tuple(evaluators)
         self.arch, self.task, self.recipe, self.seed, self.registry = arch, task, recipe, seed, registry
         self.device = _device(recipe)
         self._judge = _checked_judge(arch, task, recipe, seed, registry, self.device, group)
         self._forms = settled_forms(arch, recipe, registry, device=self.device, by_steps=self._judge.by == "steps")
-        self.key = key_of_run(arch, task, recipe, seed, registry, self._forms)
+        self.key = key_of_run(arch, task, recipe, seed, registry, self._forms, self._evaluators)
         self._checkpoint = Checkpoint(checkpoint) if checkpoint is not None else None
         self._saved_at = time.monotonic()
         self._sweep: list[dict[str, Any]] = []
@@ -244,6 +249,7 @@ class Evaluation:
         best = self._sweep[self._best["index"]] if self._best else None
         test, reason = self._test(best) if best else ({}, self._reasons())
         best = best if reason is None else None
+        own = self._own(best, test) if best and self._evaluators else {"validation": {}, "test": {}}
         steps = sum(entry["steps"] for entry in self._sweep)
         seconds = sum(entry["seconds"] for entry in self._sweep)
         tokens = steps * self.recipe.batch_size * self.task.seq_len
@@ -271,8 +277,8 @@ class Evaluation:
             learning_rate=best["learning_rate"] if best else None,
             steps=best["steps"] if best else steps,
             solved_at=best["solved_at"] if best else None,
-            validation=best["validation"] if best else {},
-            test=test,
+            validation={**best["validation"], **own["validation"]} if best else {},
+            test={**test, **own["test"]},
             sweep=tuple({key: value for key, value in entry.items() if key != "curve"} for entry in self._sweep),
             curve=tuple(best["curve"] if best else self._sweep[-1]["curve"]),
             unexercised=unexercised_layers(self.arch, self.task.label, self.task.seq_len, self.registry),
@@ -282,7 +288,7 @@ class Evaluation:
             tokens_per_second=tokens / seconds if seconds else 0.0,
             train_seconds=seconds,
             peak_memory_bytes=_peak_memory(self.device),
-            versions={**self._runtime(), **parts_versions(self.arch, self.task, self.registry)},
+            versions={**self._runtime(), **parts_versions(self.arch, self.task, self.registry, self._evaluators)},
         )
 
     def _runtime(self) -> dict[str, str]:
@@ -309,6 +315,14 @@ class Evaluation:
                 by_steps = self._judge.by == "steps"
                 fault = first_fault(fit.model, error.tokens, progress=progress, by_steps=by_steps)
             return {}, str(error) if fault is None else f"{error}: {fault}"
+
+    def _own(self, best: Mapping[str, Any], test: Mapping[str, float]) -> Mapping[str, Mapping[str, float]]:
+        """What the evaluators find of the rate that was chosen, by split."""
+        assert self._best is not None
+        evaluators = [self.registry.evaluator(name) for name in self._evaluators]
+        fit, taken = self._fit_at(best["learning_rate"]), {"validation": best["validation"], "test": test}
+        progress = best["steps"] / fit.total_steps
+        return evaluated(evaluators, self.arch, fit, self._best["model"], taken, progress=progress)
 
     def _save(self) -> None:
         due = time.monotonic() - self._saved_at >= self.recipe.checkpoint_seconds
@@ -356,13 +370,14 @@ def evaluate(
     registry: Registry,
     checkpoint: Path | str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    evaluators: Sequence[str] = (),
 ) -> Measurement:
     """Trains `arch` on `task` and measures it; equal arguments give equal metrics and curves on the CPU.
 
     Raises as `Evaluation` does. What is not finite is no error: the measurement's status is "diverged", and its reason
     has the step and the layer.
     """
-    evaluation = Evaluation(arch, task, recipe, seed, registry=registry, checkpoint=checkpoint)
+    evaluation = Evaluation(arch, task, recipe, seed, registry=registry, checkpoint=checkpoint, evaluators=evaluators)
     while not evaluation.done:
         progress = evaluation.advance(0.5)
         if on_progress is not None:

@@ -48,16 +48,16 @@ class Judge:
     ) -> dict[str, float]:
         """The task's metrics on all evaluation sets of a split, or on the main one; `progress` is what mixers are told
         of the training. Raises `NotFiniteError`."""
-        self._to_eval(model)
+        self.to_eval(model)
         found: dict[str, float] = {}
         for label, batch in self.task.evaluation(split).items():
             if label and main_only:
                 continue
-            nll, predictions = self._scores(model, batch, split, progress)
+            nll, predictions = self.scores(model, batch, split, progress)
             found |= self.task.metrics(label, batch, nll=nll, predictions=predictions)
         return found
 
-    def _scores(self, model: HybridLM, batch: Batch, split: str, progress: float) -> tuple[Any, Any]:
+    def scores(self, model: HybridLM, batch: Batch, split: str, progress: float) -> tuple[Any, Any]:
         """Negative log-likelihoods `[B, T]` (nats; 0 where ignored) and predictions `[B, T]`, as numpy arrays."""
         losses, chosen = torch.zeros(batch.tokens.shape), torch.full(batch.tokens.shape, -1)
         parts = [slice(start, start + self.recipe.rows) for start in range(0, len(batch.tokens), self.recipe.rows)]
@@ -86,14 +86,15 @@ class Judge:
         chosen[mask] = logits.argmax(-1).cpu()
         return True
 
-    def _to_eval(self, model: HybridLM) -> None:
+    def to_eval(self, model: HybridLM) -> None:
+        """Puts a model into evaluation mode."""
         with foreign_code("a mixer of the model", "eval"):
             model.eval()
 
     @torch.no_grad()
     def sample(self, model: HybridLM, *, progress: float) -> Tensor:
         """Logits `[n, V]` of a few rows of validation, with the same random numbers each time."""
-        self._to_eval(model)
+        self.to_eval(model)
         tokens, targets = on_device(self.task.evaluation("validation")[""].take(slice(0, _FEW)), self.device)
         with torch.random.fork_rng(), autocast(self.recipe, self.device):
             torch.manual_seed(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,14 @@ from archsearch.training.forms import packages_of
 from archsearch.training.teacher_arch import teacher_arch
 
 
-def parts_versions(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
+def parts_versions(arch: ArchSpec, task: Task, registry: Registry, evaluators: Sequence[str] = ()) -> dict[str, str]:
     """Versions that decide a result, and the digests of the sources that computed it.
 
-    ``mixer:NAME`` of each mixer of the architecture, ``task:NAME`` and ``data:NAME`` as a person tells them, and
-    ``source:mixer:NAME``, ``source:task:NAME`` and ``source:core`` as digests.
+    ``mixer:NAME`` of each mixer of the architecture, ``task:NAME``, ``data:NAME`` and ``evaluator:NAME`` as a person
+    tells them, and ``source:mixer:NAME``, ``source:task:NAME``, ``source:evaluator:NAME`` and ``source:core`` as
+    digests.
     """
-    parts = registry.parts(mixers_of(arch.layers, registry), [task.name])
+    parts = registry.parts(mixers_of(arch.layers, registry), [task.name], evaluators)
     versions = {part.name: part.version for part in parts if part.name != "core"}
     versions |= {f"source:{part.name}": part.digest for part in parts}
     if task.data_digest is not None:
@@ -64,12 +65,21 @@ def form_of(device: str, proven: Iterable[Use] = ()) -> str:
 
 
 def measurement_key(
-    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry, *, device: str, form: str
+    arch: ArchSpec,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    registry: Registry,
+    *,
+    device: str,
+    form: str,
+    evaluators: Sequence[str] = (),
 ) -> str:
     """Equal for measurements that must come out equal: digest, task, recipe, seed, versions and sources of parts and
     data, the kind of `device` ("cpu", "cuda") and the `form` of ops there (`form_of`).
 
-    With a teacher that is a model, the key of its training is in it.
+    With a teacher that is a model, the key of its training is in it; with evaluators, their versions and sources, so
+    that no result is taken that lacks their numbers.
 
     A source that cannot be told ("unknown-...") makes a key that no other process has.
     """
@@ -78,7 +88,7 @@ def measurement_key(
         "task": task.to_json(),
         "recipe": recipe.trained(),
         "seed": seed,
-        "versions": parts_versions(arch, task, registry),
+        "versions": parts_versions(arch, task, registry, evaluators),
         "device": device,
         "form": form,
     }
@@ -97,10 +107,17 @@ def device_kind(wanted: str) -> str:
 
 
 def key_of_run(
-    arch: ArchSpec, task: Task, recipe: Recipe, seed: int, registry: Registry, forms: Forms | None = None
+    arch: ArchSpec,
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    registry: Registry,
+    forms: Forms | None = None,
+    evaluators: Sequence[str] = (),
 ) -> str:
     """`measurement_key` on the device that the recipe comes to in this process, with the `forms` of the trial, or those
     that are proven now."""
     device = device_kind(recipe.device)
     proven = proven_here(packages_of(arch, registry), torch.device(device)) if forms is None else forms.proven
-    return measurement_key(arch, task, recipe, seed, registry, device=device, form=form_of(device, proven))
+    form = form_of(device, proven)
+    return measurement_key(arch, task, recipe, seed, registry, device=device, form=form, evaluators=evaluators)

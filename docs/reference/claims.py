@@ -62,7 +62,9 @@ def order_table() -> str:
     depth = held.problem.space.n_layers
     rows = []
     for place in range(depth):
-        archs = [arch for arch in held.archs if [kind == FULL for kind in kinds(arch)] == [i == place for i in range(depth)]]
+        archs = [
+            arch for arch in held.archs if [kind == FULL for kind in kinds(arch)] == [i == place for i in range(depth)]
+        ]
         rows.append([("first", "second", "third")[place], *(_over(archs, task) for task in held.tasks)])
     return table(["the full layer is the", *held.tasks], rows)
 
@@ -76,7 +78,9 @@ def tasks_table() -> str:
     for index, task in enumerate(held.tasks):
         rows.append([f"{task}, two seeds", *(_between_seeds(archs, task) for archs in (held.archs, hybrids))])
         for other in held.tasks[index + 1 :]:
-            rows.append([f"{task} and {other}", *(_between_tasks(archs, task, other) for archs in (held.archs, hybrids))])
+            rows.append(
+                [f"{task} and {other}", *(_between_tasks(archs, task, other) for archs in (held.archs, hybrids))]
+            )
     return table(["Kendall's tau of", "all architectures", "those with a full layer"], rows)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from archsearch.analysis.catalogue import catalogue
-from archsearch.analysis.comparison import Compared, Score, judged, scores_of
+from archsearch.analysis.comparison import Compared, judged
+from archsearch.analysis.scores import Score, scores_of
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel
 from archsearch.units import format_quantity

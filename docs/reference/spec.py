@@ -24,7 +24,7 @@ def spec_tables() -> dict[str, list[Field]]:
         model = _model_of(name)
         if model is not None:
             found[_heading(name)] = list(_as_written(model))
-            found |= {f"[{name}.{inner}]": fields_of(within) for inner, within in _tables_in(model)}
+            found |= {_inner(name, inner, model): fields_of(within) for inner, within in _tables_in(model)}
     return found
 
 
@@ -34,7 +34,7 @@ def spec_reference() -> str:
     for name in SearchSpec.model_fields:
         model = _model_of(name)
         if model is not None:
-            inner = [(f"[{name}.{key}]", within) for key, within in _tables_in(model)]
+            inner = [(_inner(name, key, model), within) for key, within in _tables_in(model)]
             for heading, shown in [(_heading(name), model), *inner]:
                 parts.append(_section(code(heading), prose_of(shown), spec_tables()[heading]))
     return "\n\n".join(parts)
@@ -51,7 +51,16 @@ def _section(heading: str, prose: str, fields: list[Field]) -> str:
 
 
 def _heading(name: str) -> str:
-    return f"[[{name}]]" if get_origin(SearchSpec.model_fields[name].annotation) is tuple else f"[{name}]"
+    return _brackets(name, SearchSpec, name)
+
+
+def _inner(name: str, key: str, model: type[BaseModel]) -> str:
+    """The heading of a table within a table."""
+    return _brackets(f"{name}.{key}", model, key)
+
+
+def _brackets(words: str, model: type[BaseModel], key: str) -> str:
+    return f"[[{words}]]" if get_origin(model.model_fields[key].annotation) is tuple else f"[{words}]"
 
 
 def _tables_in(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:

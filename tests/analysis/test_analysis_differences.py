@@ -14,8 +14,8 @@ from archsearch.analysis.differences import (
     difference,
     exact_difference,
     holm,
+    noise_of_differences,
     paired_difference,
-    paired_noise,
     seed_noise,
 )
 
@@ -87,8 +87,8 @@ def test_pairs_of_seeds_give_students_interval() -> None:
 def test_pairs_that_differ_by_the_same_take_the_noise_of_all() -> None:
     """Three equal differences, as where a task is solved, do not say that there is none."""
     solved, halved = dict.fromkeys(range(3), 1.0), dict.fromkeys(range(3), 0.5)
-    noise = paired_noise(solved, [halved, {0: 0.4, 1: 0.6, 2: 0.5}, {0: 0.3}, {0: nan, 1: 0.1}])
-    assert noise == SeedNoise(deviation=pytest.approx(0.1), freedom=2)
+    noise = noise_of_differences([solved, halved, {0: 0.4, 1: 0.6, 2: 0.5}, {0: 0.3}, {0: nan, 1: 0.1}])
+    assert noise == SeedNoise(deviation=pytest.approx(0.1 * sqrt(2)), freedom=2)
     found, chance = paired_difference(solved, halved, noise)
     assert (found.mean, found.noise) == (-0.5, "pooled")
     assert chance == pytest.approx(2 * stats.t.sf(0.5 / (noise.deviation / sqrt(3)), 2))
@@ -114,7 +114,7 @@ def test_differences_that_rounding_alone_parts_are_equal_ones() -> None:
 @pytest.mark.parametrize("level", [0.5, 1.0])
 def test_equal_differences_without_noise_of_others_tell_nothing_but_no_difference(level: float) -> None:
     solved, other = dict.fromkeys(range(3), 1.0), dict.fromkeys(range(3), level)
-    found, chance = paired_difference(solved, other, paired_noise(solved, [other]))
+    found, chance = paired_difference(solved, other, noise_of_differences([solved, other]))
     assert (found.mean, found.low, found.high, found.noise) == (level - 1.0, -inf, inf, "unknown")
     assert chance == 1.0 if level == 1.0 else isnan(chance)
 

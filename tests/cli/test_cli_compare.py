@@ -12,7 +12,7 @@ from cli_samples import add_trial, payload
 from tiny_spec import tiny_spec
 from typer.testing import Result
 
-from archsearch.search import Problem, SearchOutcome
+from archsearch.search import Problem, SearchOutcome, SearchSpec
 from archsearch.search.progress import Progress
 from archsearch.storage import Store, storage_url
 
@@ -50,6 +50,7 @@ def test_what_cannot_be_compared_is_one_sentence(run: Run, url: str, tmp_path: P
     (tmp_path / "tiny.toml").write_text(tiny_spec(3))
     for words, said in (
         (["held", "--resume"], "is the name of a search, which is shown"),
+        (["held", "--dry-run"], "is the name of a search, which is shown"),
         (["tiny.toml"], "tiny.toml has no [compare] table"),
         (["none"], 'no search "none"'),
         (["held", "--baseline", "ful full"], "is none of the architectures"),
@@ -96,6 +97,75 @@ def test_a_baseline_that_will_not_be_trained_is_refused_before_training(
     assert begun == ["tiny", "tiny"]
 
 
+LIST = 'pattern = "listed"\narchitectures = ["sliding(window=8)", "gated-deltanet", "kda"]'
+
+
+def matched_spec(tmp_path: Path, match: str) -> None:
+    text = tiny_spec(3).replace(
+        'mixers = ["full", "sliding"]',
+        LIST,
+    )
+    text = text.replace("[space.sliding]\nwindow = [8]\nsinks = [0]\n", "").replace("trials = 2\n", "")
+    (tmp_path / "tiny.toml").write_text(text + f'[compare]\nmatch = "{match}"\n')
+
+
+def test_what_would_be_trained_is_shown_and_nothing_is(run: Run, tmp_path: Path) -> None:
+    matched_spec(tmp_path, "state_read")
+    shown = run("compare", "tiny.toml", "--dry-run")
+    assert (shown.exit_code, shown.exception) == (0, None)
+    assert "matched by state_read: bytes of state read for one decoded token at 1,024 tokens" in shown.stdout
+    data = json.loads(run("compare", "tiny.toml", "--dry-run", "--json").stdout)
+    assert data["baseline"] == "sliding(window=8)*2"
+    matching = data["matching"]
+    assert [row["pattern"] for row in matching["architectures"]] == [row["pattern"] for row in data["architectures"]]
+    for row in matching["architectures"]:
+        assert row["pattern"] in shown.stdout
+        assert abs(row["after"] / matching["target"] - 1) <= 0.05
+    assert not list(tmp_path.glob("*.db"))
+    matched_spec(tmp_path, "tokens")
+    plain = run("compare", "tiny.toml", "--dry-run").stdout
+    assert "trained by the recipe as it stands" in plain
+    assert "baseline" in plain
+    assert json.loads(run("compare", "tiny.toml", "--dry-run", "--json").stdout)["matching"] is None
+
+
+def test_how_a_stored_comparison_was_matched_is_shown_with_it(run: Run, url: str, tmp_path: Path) -> None:
+    matched_spec(tmp_path, "state_read")
+    spec = SearchSpec.load(tmp_path / "tiny.toml").to_json()
+    with Store.open(url) as store:
+        search = store.create_search("matched", spec, [])
+        add_trial(store, search, "sliding(window=8)*2", costs=(8.0, 2e6), accuracies=[0.5, 0.6, 0.55])
+        gone = {**spec, "space": {**spec["space"], "architectures": ["sliding(window=8)", "gone"]}}
+        add_trial(
+            store, store.create_search("gone", gone, []), "sliding(window=8)*2", costs=(8.0, 2e6), accuracies=[0.5]
+        )
+    base = ("--baseline", "sliding(window=8)*2")
+    first = run("compare", "matched", *base)
+    assert first.exception is None
+    shown = " ".join(first.stdout.split())
+    assert "matched by state_read" in shown
+    assert "not compared: kda is not begun" in shown
+    assert "is none of the list, and was not matched" in shown
+    data = json.loads(run("compare", "matched", *base, "--json").stdout)
+    assert [row["asked"] for row in data["matching"]["architectures"]] == ["sliding(window=8)", "gated-deltanet", "kda"]
+    told = " ".join(run("compare", "gone", *base).stdout.split())
+    assert 'how the architectures were matched (compare.match = "state_read") is not known: ' in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("match", ["train_flops", "state_read"])
+def test_a_matched_comparison_runs_to_its_tables(run: Run, tmp_path: Path, match: str) -> None:
+    matched_spec(tmp_path, match)
+    shown = run("compare", "tiny.toml", "--json")
+    assert (shown.exit_code, shown.exception) == (0, None), shown.stderr
+    data = json.loads(shown.stdout)
+    rows = {row["asked"]: row for row in data["architectures"]}
+    for planned in data["matching"]["architectures"]:
+        assert rows[planned["asked"]]["digest"] == planned["digest"]
+        assert rows[planned["asked"]]["tasks"]["mqar"]["steps"] == planned["steps"].get("mqar", 3)
+
+
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_what_was_stopped_before_anything_was_measured_tells_how_it_ended(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
@@ -118,3 +188,25 @@ def test_what_was_stopped_before_anything_was_measured_tells_how_it_ended(
     else:
         assert "not compared: " in told.stdout
         assert "archsearch resume tiny" in told.stdout
+
+
+def test_how_soon_each_has_learnt_what_full_attention_learns_is_told(run: Run, url: str) -> None:
+    with Store.open(url) as store:
+        search = store.create_search("held", {}, [])
+        for pattern, values in {
+            "full full": (0.2, 0.4, 0.6, 0.8, 0.9),
+            "linear full": (0.1, 0.1, 0.1, 0.1, 0.4),
+        }.items():
+            trial = add_trial(store, search, pattern, costs=(4.0, 2e6), accuracies=[values[-1]])
+            looks = [{"step": 20.0 * (at + 1), "loss": 1.0, "accuracy": value} for at, value in enumerate(values)]
+            recipe = {"steps": 100, "batch_size": 8, "eval_every": 20, "stop_at": 0.0}
+            found = {**payload(pattern, 0, values[-1]), "curve": looks, "seq_len": 16, "recipe": recipe}
+            store.add_measurement(trial, found, {}, task="mqar")
+    shown = run("compare", "held").stdout
+    text = " ".join(shown.split())
+    assert "to half" in shown
+    assert "not in 12.8 k tokens" in text
+    assert "of what full attention gains" in text
+    data = json.loads(run("compare", "held", "--json").stdout)
+    speeds = {row["pattern"]: row["speeds"]["mqar"]["tokens_to_half"] for row in data["architectures"]}
+    assert (speeds["full full"]["arrived"], speeds["linear full"]["arrived"]) == (1, 0)

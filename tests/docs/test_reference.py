@@ -99,7 +99,8 @@ def test_the_page_of_the_spec_has_every_table_and_key() -> None:
         assert f"`{name}`" in page or f"`[{name}]`" in page or f"### `[[{name}]]`" in page
         for model in [field.annotation, *getattr(field.annotation, "__args__", ())]:
             for key in getattr(model, "model_fields", {}):
-                assert f"| `{key}` |" in page or (name, key) in TABLES_WITHIN
+                within = f"`[{name}.{key}]`" in page or f"`[[{name}.{key}]]`" in page
+                assert f"| `{key}` |" in page or within or (name, key) in TABLES_WITHIN
     assert "| `[space.MIXER]` | table |" in page
     within = page.partition("### `[space.backbone]`")[2].partition("### ")[0]
     assert all(f"| `{key}` |" in within for key in BackboneChoices.model_fields)

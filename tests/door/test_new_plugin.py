@@ -16,7 +16,7 @@ from archsearch.cli.new_plugin import KINDS
 from archsearch.errors import ArchsearchError
 
 ROOT = Path(__file__).parents[2]
-MIXERS = [kind for kind in KINDS if kind != "task"]
+MIXERS = [kind for kind in KINDS if kind not in ("task", "evaluator")]
 
 
 def made(into: Path, kind: str, name: str | None = None) -> Path:
@@ -41,7 +41,7 @@ def test_a_new_plugin_is_whole_and_clean(kind: str, tmp_path: Path) -> None:
     folder = made(tmp_path, kind)
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     module = f"my_{kind}"
-    layer = set() if kind == "task" else {f"{module}/layer.py"}
+    layer = {f"{module}/layer.py"} if kind in MIXERS else set()
     assert found == layer | {
         "README.md",
         "pyproject.toml",

@@ -172,10 +172,11 @@ def fake_measurement(
     *,
     diverged: bool = False,
     luck: float = 0.0,
+    scores: Mapping[str, float] = SCORES,
 ) -> dict[str, Any]:
     """What a worker would hand in: recall is the mean score of the layers, plus `luck`."""
     trained = problem.tasks[task]
-    score = sum(SCORES[layer.mixer] for layer in arch.layers) / len(arch.layers) + luck
+    score = sum(scores[layer.mixer] for layer in arch.layers) / len(arch.layers) + luck
     found = {} if diverged else {trained.metric: score}
     return Measurement(
         key=measurement_key(arch, trained, problem.spec.recipe, seed, registry, device="cpu", form=form_of("cpu")),

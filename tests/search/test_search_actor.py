@@ -6,13 +6,15 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import astuple
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from search_fakes import fake_registry
 
 from archsearch.errors import ClusterError, PluginError, SpecError
+from archsearch.evaluator import Evaluator, Metric
 from archsearch.layer import LayerInfo
 from archsearch.registry import Registry, load_registry
 from archsearch.search.actor import (
@@ -95,6 +97,37 @@ def test_an_actor_trains_one_trial_after_another(tmp_path: Any) -> None:
     again = json.loads(results(actor)[-1]["measurement"])
     assert again["test"] == found[0]["test"]
     assert again["key"] == found[0]["key"]
+
+
+class Weights(Evaluator):
+    name = "weights"
+    metrics: ClassVar[Mapping[str, Metric]] = {"count": Metric(direction="minimize")}
+
+    def evaluate(self, arch: Any, model: Any, task: Any, trained: Any) -> Mapping[str, float]:
+        return {"count": float(sum(weight.numel() for weight in model.parameters()))}
+
+
+def test_an_evaluator_that_no_distribution_installs_is_asked_on_the_worker(tmp_path: Any) -> None:
+    registry = load_registry([Weights()])
+    parts = registry.parts(["sliding"], ["mqar"], ["weights"])
+    made = dataclasses.replace(
+        assignment([("mqar", 0)], tmp_path),
+        parts=[astuple(part) for part in parts],
+        installed=registry.fingerprint(),
+        plugins=pack_plugins(registry),
+        evaluators={"mqar": ["weights"]},
+    )
+    actor = object.__new__(TrialActor)
+    actor.setup(made.to_config())
+    found = json.loads(results(actor)[-1]["measurement"])
+    assert found["validation"]["count"] == found["test"]["count"] > 0
+    (here,) = (part for part in parts if part.name == "evaluator:weights")
+    assert found["versions"]["source:evaluator:weights"] == here.digest
+    absent = object.__new__(TrialActor)
+    absent.setup(dataclasses.replace(made, plugins=pack_plugins(load_registry())).to_config())
+    absent.step()
+    with pytest.raises(ClusterError, match=r'evaluator:weights.*unknown evaluator "weights"'):
+        absent.step()
 
 
 def test_a_teacher_of_one_trial_is_found_by_the_next_on_another_worker(tmp_path: Any) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from archsearch.tasks import Batch
+import numpy as np
+from numpy.typing import NDArray
+
+from archsearch.tasks import IGNORE, Batch
 from archsearch.tasks.copying import Copying
+from archsearch.tasks.facts import Facts
 from archsearch.tasks.mqar import Mqar
 from archsearch.tasks.multihop import Multihop
+from archsearch.tasks.ngram import Ngram
 from archsearch.tasks.niah import Niah
 from archsearch.tasks.state_tracking import StateTracking
 from archsearch.tasks.text import Text
@@ -17,6 +22,15 @@ from archsearch.testing import TaskConformance
 class TestCopying(TaskConformance):
     task = Copying
     cases: ClassVar = {"long": {"seq_len": 200, "items": 3}}
+
+
+class TestFacts(TaskConformance):
+    task = Facts
+    cases: ClassVar = {"wide": {"entities": 3, "relations": 5, "hops": 4, "questions": 2}}
+
+    def guesses(self, task: Any, batch: Batch, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Any name."""
+        return rng.integers(1 + task.options.relations, task.vocab_size, size=batch.targets.shape)
 
 
 class TestMqar(TaskConformance):
@@ -32,6 +46,15 @@ class TestMultihop(TaskConformance):
     def answers(self, task: Any, batch: Batch) -> int:
         """Only questions of all the hops are in the metric."""
         return int(batch.scored.sum()) // int(task.options.hops)
+
+
+class TestNgram(TaskConformance):
+    task = Ngram
+    cases: ClassVar = {"four": {"n": 4, "symbols": 3, "alpha": 0.3, "seq_len": 40}}
+
+    def answers(self, task: Any, batch: Batch) -> int:
+        """Only positions at which the best predictor has a likeliest token are in the metric."""
+        return int((task.bayes(batch).likeliest != IGNORE).sum())
 
 
 class TestNiah(TaskConformance):

@@ -117,7 +117,7 @@ def test_every_scored_position_is_read_by_a_step_in_its_order() -> None:
     judges = [Judge(task=task, recipe=recipe, device=torch.device("cpu"), by=by) for by in ("forward", "steps")]  # type: ignore[arg-type]
     batch = task.evaluation("validation")[""]
     with torch.no_grad():
-        whole, stepped = (judge._scores(model, batch, "validation", 0.0) for judge in judges)
+        whole, stepped = (judge.scores(model, batch, "validation", 0.0) for judge in judges)
     torch.testing.assert_close(torch.from_numpy(stepped[0]), torch.from_numpy(whole[0]), atol=1e-5, rtol=1e-4)
     assert (stepped[1] == whole[1]).mean() > 0.999
     assert ((stepped[1] >= 0) == batch.scored).all()

@@ -78,7 +78,9 @@ def measure(
 
 
 def _trained(cell: Cell, problem: Problem) -> Measurement:
-    evaluation = Evaluation(cell.arch, cell.task, problem.spec.recipe, cell.seed, registry=problem.registry)
+    evaluation = Evaluation(
+        cell.arch, cell.task, problem.recipe_of(cell.arch, cell.name), cell.seed, registry=problem.registry
+    )
     while not evaluation.done:
         evaluation.advance(_SLICE)
     return evaluation.measurement()

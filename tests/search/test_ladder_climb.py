@@ -1,0 +1,241 @@
+"""A whole ladder without workers: what is carried up, what a rung becomes, going on, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from search_fakes import fake_measurement, fake_registry, fake_spec
+
+from archsearch.analysis.ladder import Ladder
+from archsearch.analysis.ladder_json import ladder_json
+from archsearch.analysis.ladder_reading import read_ladder
+from archsearch.analysis.power_law import PowerLaw
+from archsearch.errors import NothingFeasibleError, SpecError
+from archsearch.search.drive import SearchOutcome
+from archsearch.search.ladder.climb import climb
+from archsearch.search.ladder.cost import ladder_cost
+from archsearch.search.ledger import TrialOrder
+from archsearch.search.plan import Campaign
+from archsearch.search.problem import Problem
+from archsearch.search.progress import Progress
+from archsearch.search.runner import run_search
+from archsearch.search.spec import SearchSpec
+from archsearch.search.survey import survey
+from archsearch.storage import Store
+
+REGISTRY = fake_registry()
+RUNGS = [
+    {"keep": 4, "at_most": 6, "d_model": 32, "n_layers": 6, "steps": 8, "seeds": 2, "context": "2Ki"},
+    {"keep": 2, "d_model": 64, "n_layers": 7, "n_heads": 4, "seeds": 3},
+]
+
+
+def posed(rungs: list[dict[str, Any]] = RUNGS, **tables: Any) -> Problem:
+    given = {"recipe": {"seeds": 2}, "search": {"trials": 6, "confirm_seeds": 0}} | tables
+    return Problem.of(SearchSpec.from_dict(fake_spec(**given, rung=rungs)), REGISTRY)
+
+
+class Bench:
+    """Drives searches with a worker that measures at once: better on wider models, with a little noise by seed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.driven, self.said = store, list[str](), list[str]()
+        self.ends = 10_000
+
+    def climb(self, problem: Problem, *, resume: bool = False) -> SearchOutcome:
+        return climb(problem, None if resume else run_search, self.drive, store=self.store, tell=self.said.append)
+
+    def drive(self, search: Callable[..., SearchOutcome], problem: Problem) -> SearchOutcome:
+        spec = problem.spec
+        self.driven.append(spec.name)
+        if search is run_search:
+            objectives = [objective.to_json() for objective in problem.objectives]
+            parts = [(part.name, part.version, part.digest) for part in problem.parts()]
+            at = self.store.create_search(spec.name, json.loads(json.dumps(spec.to_json())), objectives, parts=parts)
+        else:
+            at = self.store.search(spec.name).id
+            self.store.mark_orphans(at)
+        campaign = Campaign(problem, store=self.store, search_id=at)
+        campaign.prepare(survey(problem))
+        state = self._run(campaign, problem)
+        campaign.stopped("stopped")
+        self.store.set_search_state(at, state)
+        return SearchOutcome(name=spec.name, state=state, reason="", progress=Progress(), seconds=0.0)
+
+    def _run(self, campaign: Campaign, problem: Problem) -> str:
+        while (order := campaign.next()) != "done":
+            if isinstance(order, TrialOrder):
+                if self.ends == 0:
+                    return "cancelled"
+                self.ends -= 1
+                for run in order.runs:
+                    campaign.measured(order, run, measured(problem, order, run.task, run.seed))
+                campaign.finished(order)
+        return "complete"
+
+    def ladder(self) -> Ladder:
+        return read_ladder(self.store, "fakes")
+
+
+def measured(problem: Problem, order: TrialOrder, task: str, seed: int) -> dict[str, Any]:
+    found = fake_measurement(problem, REGISTRY, order.arch, task, seed)
+    steps, flops = problem.spec.recipe.steps, 1e6 * order.arch.model.d_model**2
+    left = (1 - found["test"]["accuracy"]) * (flops * steps) ** -0.1 + 0.0005 * seed
+    values = {"accuracy": 1 - left}
+    return {**found, "validation": values, "test": values, "costs": {"train_flops": flops}, "steps": steps}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Store.open(f"sqlite:///{tmp_path / 'ladder.db'}") as store:
+        yield Bench(store)
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A whole ladder, to be read alone."""
+    with Store.open(f"sqlite:///{tmp_path_factory.mktemp('ladder')}/ladder.db") as store:
+        bench = Bench(store)
+        assert bench.climb(posed()).name == "fakes.rung3"
+        yield bench
+
+
+def test_survivors_are_trained_anew_size_by_size(climbed: Bench) -> None:
+    assert climbed.driven == ["fakes", "fakes.rung2", "fakes.rung3"]
+    second, third = (SearchSpec.from_dict(climbed.store.search(name).spec) for name in climbed.driven[1:])
+    assert (second.model.d_model, second.model.n_layers, second.model.n_heads) == (32, 6, 2)
+    assert (third.model.d_model, third.model.n_layers, third.model.n_heads) == (64, 7, 4)
+    assert third.model.head_dim == 16
+    assert (second.recipe.steps, second.recipe.seeds, third.recipe.steps, third.recipe.seeds) == (8, 2, 8, 3)
+    assert (second.objectives.context, third.objectives.context) == (2048, 2048)
+    assert second.climbed is not None
+    assert (second.climbed.below, second.climbed.rung) == ("fakes", 2)
+    assert second.space.architectures == tuple(one.pattern for one in second.climbed.kept if one.why != "reference")
+    assert 4 <= len(second.space.architectures) <= 6
+    assert second.search.references == ("dense*6", "window*6", "recurrent*6")
+    assert not second.rung
+    assert any("rung 2, fakes.rung2" in line and "carried up" in line for line in climbed.said)
+    assert not any("is not known" in line for line in climbed.said)
+
+
+def test_what_is_told_of_a_ladder(climbed: Bench) -> None:
+    found = climbed.ladder()
+    assert [rung.number for rung in found.rungs] == [1, 2, 3]
+    assert found.planned == 3
+    first, last = found.rungs[0], found.rungs[-1]
+    assert {one.key for one in last.standings} <= {one.key for one in first.standings}
+    assert all(one.scores["recall"] for rung in found.rungs for one in rung.standings)
+    (recall,) = [metric for metric in found.metrics if metric.name == "recall"]
+    steps = [step for step in found.steps if step.metric == recall]
+    assert [(step.below, step.above) for step in steps] == [(1, 2), (2, 3)]
+    assert steps[0].agreement.tau > 0.9
+    assert all(move.below == move.above or not move.clear for move in steps[0].moves)
+    laws = found.laws(recall)
+    assert set(laws) == {one.key for one in last.standings}
+    assert any(isinstance(law, PowerLaw) for law in laws.values()), laws
+    data = json.loads(json.dumps(ladder_json(found)))
+    assert [rung["search"] for rung in data["rungs"]] == ["fakes", "fakes.rung2", "fakes.rung3"]
+    assert read_ladder(climbed.store, "fakes.rung2").name == "fakes"
+
+
+def test_a_ladder_that_was_stopped_goes_on_where_it_stands(bench: Bench) -> None:
+    budget = {"state_bytes": "300 KiB"}
+    problem = posed([{**RUNGS[0], "seeds": 1, "budget": budget}, {"keep": 1}], recipe={"seeds": 1})
+    bench.ends = 10  # within the second rung, after the first rung's nine
+    assert bench.climb(problem).state == "cancelled"
+    assert bench.driven[-1] == "fakes.rung2"
+    spec = bench.store.search("fakes.rung2").spec
+    assert spec["budget"] == budget
+    left = spec["climbed"]["left"]
+    assert any("exceeds 300 KiB" in reason for reason in left.values())
+    assert any(line.startswith("left behind: ") for line in bench.said)
+    assert any("the noise of" in line and "is not known" in line for line in bench.said)
+    assert bench.ladder().rungs[0].left == left
+    bench.ends, before = 10_000, len(bench.store.trials(bench.store.search("fakes").id))
+    bench.driven.clear()
+    stored = SearchSpec.from_dict(bench.store.search("fakes").spec)
+    assert bench.climb(Problem.of(stored, REGISTRY), resume=True).name == "fakes.rung3"
+    assert bench.driven == ["fakes.rung2", "fakes.rung3"]
+    assert bench.store.search("fakes.rung2").spec == spec
+    assert len(bench.store.trials(bench.store.search("fakes").id)) == before
+    refused = bench.store.trials(bench.store.search("fakes.rung2").id, kinds=["search"], states=["infeasible"])
+    assert not refused
+    bench.driven.clear()
+    assert bench.climb(Problem.of(stored, REGISTRY), resume=True).state == "complete"
+    assert bench.driven == []
+
+
+def test_a_changed_spec_is_refused_before_a_rung_is_gone_on_with(climbed: Bench) -> None:
+    with pytest.raises(SpecError, match=r"recipe.steps was 4 and is 5"):
+        climbed.climb(posed(recipe={"seeds": 2, "steps": 5}), resume=True)
+    with pytest.raises(SpecError, match="add --grow"):
+        climbed.climb(posed([*RUNGS, {"keep": 1}]), resume=True)
+
+
+def test_a_rung_that_is_refused_leaves_no_search(bench: Bench) -> None:
+    with pytest.raises(NothingFeasibleError, match='no candidate of "fakes" can be carried up to rung 2'):
+        bench.climb(posed([{**RUNGS[0], "budget": {"state_bytes": 10}}], search={"trials": 2, "confirm_seeds": 0}))
+    assert [record.name for record in bench.store.searches()] == ["fakes"]
+
+
+def test_the_cost_of_all_rungs_is_known_before(bench: Bench) -> None:
+    problem = posed()
+    cost = ladder_cost(problem, bench.store)
+    assert [rung.name for rung in cost.rungs] == ["fakes", "fakes.rung2", "fakes.rung3"]
+    assert [rung.trained for rung in cost.rungs] == [(9, 9), (7, 9), (5, 6)]
+    assert [rung.seeds for rung in cost.rungs] == [2, 2, 3]
+    assert 0 < cost.rungs[1].flops[0] < cost.rungs[1].flops[1]
+    assert cost.hours is None
+    assert cost.beyond(None, None) == []
+    assert "above ladder.max_flops" in cost.beyond(cost.flops[1] / 2, None)[0]
+    assert cost.beyond(cost.flops[1] * 2, 1.0) == ["an unknown time, with ladder.max_hours = 1"]
+
+
+WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "fewer layers": ([{"n_layers": 2}], r"rung\[0\].n_layers = 2, and the rung below has 3"),
+    "a size that does not fit": ([{"n_heads": 3}], r"rung\[0\]: .*n_heads = 3 does not divide d_model = 16"),
+    "a budget of nothing": ([{"budget": {"state_byte": 3}}], r"rung\[0\]: .*state_byte"),
+    "another task": ([{"tasks": [{"name": "bits"}]}], r"rung\[0\]: "),
+    "a learning rate": ([{"learning_rates": [0.0]}], r"rung\[0\].*learning_rates"),
+}
+
+
+@pytest.mark.parametrize(("rungs", "why"), WRONG.values(), ids=WRONG)
+def test_a_rung_that_cannot_be_is_refused_before_anything_is_trained(
+    rungs: list[dict[str, Any]], why: str, bench: Bench
+) -> None:
+    with pytest.raises(SpecError, match=why):
+        ladder_cost(posed(rungs), bench.store)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "steps and tokens": ({"rung": [{"steps": 3, "tokens": 100}]}, "steps and tokens"),
+    "a cap below": ({"rung": [{"keep": 3, "at_most": 2}]}, "raise at_most"),
+    "more than there are": ({"rung": [{"keep": 2}, {"keep": 9}]}, r"rung\[1\].keep = 9"),
+    "limits alone": ({"ladder": {"max_flops": 1.0}}, r"\[ladder\] goes with \[\[rung\]\]"),
+    "a name too long": ({"name": "n" * 95, "rung": [{}]}, "at most 90 letters"),
+    "drawn backbones": (
+        {"rung": [{}], "space": {"mixers": ["dense"], "backbone": {"n_heads": [1, 2]}}},
+        r"drop \[space.backbone\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("tables", "why"), REFUSED.values(), ids=REFUSED)
+def test_tables_that_do_not_go_together_are_refused(tables: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError, match=why):
+        SearchSpec.from_dict(fake_spec(**tables))
+
+
+def test_a_width_that_was_written_out_is_asked_for(bench: Bench) -> None:
+    model = {"channel_mixer": "swiglu", "ffn_dim": 48}
+    with pytest.raises(SpecError, match=r"give rung\[0\].ffn_dim too \(96 keeps its share\)"):
+        ladder_cost(posed(model=model), bench.store)
+    left_out = posed(model={"channel_mixer": "swiglu"})
+    stored = SearchSpec.from_dict(json.loads(json.dumps(left_out.spec.to_json())))
+    assert stored == left_out.spec
+    assert ladder_cost(Problem.of(stored, REGISTRY), None) == ladder_cost(left_out, None)
