@@ -25,7 +25,8 @@ def truth() -> TruthTable:
 
 
 def full_layers_table() -> str:
-    """By how many of the layers are full: the best score, chosen without the seed that it is reported on, and the median."""
+    """By how many of the layers are full: the best score, chosen without the seed that it is reported on, and the
+    median."""
     held = truth()
     numbers = range(held.problem.space.n_layers + 1)
     groups = {number: [arch for arch in held.archs if kinds(arch).count(FULL) == number] for number in numbers}
@@ -70,8 +71,8 @@ def order_table() -> str:
 
 
 def tasks_table() -> str:
-    """Rank correlation between the means of two tasks over all architectures, and over those with a full layer; beside it
-    that of one task with itself, from one seed to another."""
+    """Rank correlation between two tasks over all architectures, and over those with a full layer; beside it that of
+    one task with itself, from one seed to another."""
     held = truth()
     hybrids = [arch for arch in held.archs if FULL in kinds(arch)]
     rows = []
