@@ -32,6 +32,7 @@ from archsearch.ops import gated_norm
 from archsearch.ops.short_conv import ShortConv
 from archsearch.registry import load_registry
 from archsearch.search import SearchSpec, run_search
+from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem
 from archsearch.search.sampler import Sampler
 from archsearch.storage import Store
@@ -213,7 +214,7 @@ def _judged(count: int = 5000) -> float:
 
 def _drawn(spec: SearchSpec, count: int = 1000) -> float:
     problem = _problem()
-    sampler = Sampler(problem.space, problem.objectives, spec.search, seed=0)
+    sampler = Sampler(problem.space, problem.objectives, spec.search, seed=0, judged=Judged.of(problem))
     start = time.perf_counter()
     for _ in range(count):
         proposal = sampler.ask()

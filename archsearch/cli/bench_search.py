@@ -58,24 +58,17 @@ def bench_search(
     fronts fresh seeds take off, and how often the best one.
     """
     from archsearch.registry import load_registry
-    from archsearch.search.truth.case import Case, default_objectives
     from archsearch.search.truth.study import Plan, batched, jobs_of, run_jobs, summary
     from archsearch.search.truth.table import PACKAGED, TruthTable
 
-    path = (truth or PACKAGED).absolute()
-    samplers = _samplers(sampler)
+    path, samplers, spent = (truth or PACKAGED).absolute(), _samplers(sampler), second_seed_every or []
     held = TruthTable.load(path, load_registry())
-    given = [tuple(part.strip() for part in names.split(",") if part.strip()) for names in objectives or ()]
-    cases = given or default_objectives(held)
-    for names in cases:
-        _check(Case.of(held, names), second_seed_every)
+    cases = _cases(held, objectives or [], spent)
     count = held.problem.spec.search.trials if trials is None else trials
     out = console() if json is None else quiet_console()
     for line in _missing(held):
         out.print(line, soft_wrap=True)
-    plans = [
-        Plan(sampler=name, second_seed_every=every) for name in samplers for every in (0, *(second_seed_every or ()))
-    ]
+    plans = [Plan(sampler=name, second_seed_every=every) for name in samplers for every in (0, *spent)]
     found: list[dict[str, Any]] = []
     for done in batched(run_jobs(jobs_of(path, cases, plans, trials=count, seeds=seeds), jobs), seeds):
         found.append(summary(done))
@@ -85,6 +78,17 @@ def bench_search(
     if json is not None:
         _write(json, _header(held, path, count, seeds), found)
         out.print(f"written: {json}", soft_wrap=True)
+
+
+def _cases(held: TruthTable, given: Sequence[str], second_seed_every: Sequence[int]) -> list[tuple[str, ...]]:
+    """Sets of objectives that the table can pose, those that were given or the usual ones."""
+    from archsearch.search.truth.case import Case, default_objectives
+
+    named = [tuple(part.strip() for part in names.split(",") if part.strip()) for names in given]
+    cases = named or default_objectives(held)
+    for names in cases:
+        _check(Case.of(held, names), second_seed_every)
+    return cases
 
 
 def _samplers(given: Sequence[str] | None) -> list[str]:
@@ -97,7 +101,7 @@ def _samplers(given: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(given or SAMPLERS))
 
 
-def _check(case: Case, second_seed_every: Sequence[int] | None) -> None:
+def _check(case: Case, second_seed_every: Sequence[int]) -> None:
     from archsearch.errors import SpecError
 
     if second_seed_every and len(case.seeds) < 3:

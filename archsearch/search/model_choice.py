@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from archsearch.registry import Registry
 from archsearch.search.candidates import Candidate, Candidates
 from archsearch.search.features import Encoded, Features
 from archsearch.search.improvement import expected_improvement
-from archsearch.search.problem import Verdict
+from archsearch.search.problem import Problem, Verdict
 from archsearch.search.space import Space
 from archsearch.search.surrogate import Surrogate
 
@@ -45,6 +45,11 @@ class Judged:
     judge: Callable[[ArchSpec], Verdict]
     registry: Registry
     ideals: Mapping[str, float]
+
+    @classmethod
+    def of(cls, problem: Problem) -> Self:
+        """What a problem says of its candidates."""
+        return cls(judge=problem.judge, registry=problem.registry, ideals=problem.ideals)
 
 
 class ModelChoice:

@@ -113,7 +113,7 @@ class Campaign:
             self._settings,
             seed=problem.spec.seed,
             drawn=drawn,
-            judged=Judged(judge=problem.judge, registry=problem.registry, ideals=problem.ideals),
+            judged=Judged.of(problem),
         )
         for record in records:
             if record.digest == self._ledger.timing.reference and record.state in ("complete", "diverged", "failed"):

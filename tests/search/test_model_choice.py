@@ -33,8 +33,7 @@ def problem(sampler: str = "ehvi", **tables: Any) -> Problem:
 
 
 def make(posed: Problem, seed: int = 0, drawn: int = 0) -> Sampler:
-    judged = Judged(judge=posed.judge, registry=posed.registry, ideals=posed.ideals)
-    return Sampler(posed.space, posed.objectives, posed.spec.search, seed=seed, drawn=drawn, judged=judged)
+    return Sampler(posed.space, posed.objectives, posed.spec.search, seed=seed, drawn=drawn, judged=Judged.of(posed))
 
 
 def recall(arch: ArchSpec) -> float:

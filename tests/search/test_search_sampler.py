@@ -27,8 +27,7 @@ def problem(sampler: str = "nsga2", **tables: Any) -> Problem:
 
 
 def make(posed: Problem, seed: int = 0, drawn: int = 0) -> Sampler:
-    judged = Judged(judge=posed.judge, registry=posed.registry, ideals=posed.ideals)
-    return Sampler(posed.space, posed.objectives, posed.spec.search, seed=seed, drawn=drawn, judged=judged)
+    return Sampler(posed.space, posed.objectives, posed.spec.search, seed=seed, drawn=drawn, judged=Judged.of(posed))
 
 
 def values(arch: ArchSpec, verdict: Verdict) -> dict[str, float]:

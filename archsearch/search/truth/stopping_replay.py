@@ -15,6 +15,7 @@ from archsearch.analysis.hypervolume import volume
 from archsearch.analysis.objectives import Objective, Values
 from archsearch.errors import SpecError, listing
 from archsearch.registry import Registry
+from archsearch.search.model_choice import Judged
 from archsearch.search.plan import PATIENCE
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.sampler import Sampler
@@ -150,7 +151,7 @@ def replay(truth: Truth, *, sampler: str, trials: int, seed: int, table: EarlySt
     """A search of `trials` candidates over the table, one at a time; without a `table` nothing is stopped."""
     problem = truth.problem
     search = problem.spec.search.model_validate({"sampler": sampler, "trials": trials})
-    proposals = Sampler(problem.space, problem.objectives, search, seed=seed)
+    proposals = Sampler(problem.space, problem.objectives, search, seed=seed, judged=Judged.of(problem))
     rule = Stopping(table or EarlyStopTable(), problem.objectives, problem.tasks)
     complete: list[str] = []
     stopped: list[str] = []
