@@ -19,6 +19,9 @@ FULL = "full"
 MOST = 40
 """Points of a front that a sentence can still tell of."""
 
+_WHOLE = 0.05
+"""From this share on whole percents say enough."""
+
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -92,7 +95,8 @@ class Finding:
         assert self.cheapest is not None
         share = ""
         if self.reference:
-            share = f", {self.cheapest.cost / self.reference:.0%} of full attention in every layer"
+            part = self.cheapest.cost / self.reference
+            share = f", {part:{'.0%' if part >= _WHOLE else '.2%'}} of full attention in every layer"
         which = "the best is" if self.cheapest is self.best else "the cheapest within noise of the best is"
         return f"{which} {self.cheapest.pattern} ({self.cost.name} {self.cost.show(self.cheapest.cost)}{share})"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from reference import claims
 from reference.pages import DOCS
 from reference.results import fair_table
 from reference.samplers import SECOND_SEEDS, samplers_table
@@ -15,6 +16,11 @@ MADE: Mapping[str, Callable[[], str]] = {
     "systems": lambda: f"{systems_counted()}\n\n{systems_table('plugins/{folder}/README.md')}",
     "the fair table": fair_table,
     "the samplers": samplers_table,
+    "full layers": claims.full_layers_table,
+    "mixers alone": claims.alone_table,
+    "places": claims.order_table,
+    "tasks": claims.tasks_table,
+    "speed": claims.speed_table,
     "the second seeds": lambda: samplers_table(SECOND_SEEDS),
 }
 """What stands between the comments ``<!-- NAME, written by make tables -->`` and ``<!-- end of NAME -->``."""

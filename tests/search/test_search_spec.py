@@ -254,7 +254,7 @@ def test_the_quickstart_is_read_and_offers_what_its_front_needs() -> None:
     assert set(problem.space.entries) == {"full", "sliding", "linear", "moba", "nsa"}
     looked = survey(problem)
     assert looked.candidates > 1000
-    assert 0.5 < looked.within_budget < 1.0
+    assert 0.2 < looked.within_budget < 0.7, "its budget is to bite"
     assert looked.unexercised == 0
 
 
