@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from archsearch import api
+from archsearch import training
 from archsearch.measurement import Measurement
 
 Run = Callable[..., Result]
@@ -51,7 +51,7 @@ def test_too_little_memory_is_no_defect(
     def fail(*words: object, **options: object) -> Measurement:
         raise error
 
-    monkeypatch.setattr(api, "evaluate", fail)
+    monkeypatch.setattr(training, "evaluate", fail)
     monkeypatch.setattr("sys.argv", ["archsearch", "evaluate", "full", "--task", "mqar:easy"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
