@@ -14,7 +14,6 @@ from archsearch.analysis.front import front
 from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.analysis.points import points
 from archsearch.analysis.validity import Validity, drawn_backbone, searched_keys
-from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
     from archsearch.storage import SearchRecord, Store, TrialRecord
@@ -181,12 +180,15 @@ def _finding(
     cost = next((one for one in objectives if one.is_cost), None)
     if gained is None or cost is None or len(best) > MOST:
         return None
-    references = found[(found["kind"] == "reference") & found[cost.name].notna()]
+    references = found[(found["kind"] == "reference") & found[cost.name].notna()][:MOST]
+    wanted = {int(trial) for trial in (*best["trial"], *references["trial"])}
     try:
-        layers = {int(trial): _mixers(store, int(trial)) for trial in (*best["trial"], *references["trial"][:MOST])}
-    except (ArchsearchError, KeyError, TypeError, ValueError):  # a database that something else wrote into
+        layers = {trial: _mixers(arch) for trial, arch in store.archs(wanted).items()}
+    except (KeyError, TypeError):  # a database that something else wrote into
         return None
-    full = [row[cost.name] for row in references[:MOST].to_dict("records") if set(layers[int(row["trial"])]) == {FULL}]
+    if layers.keys() != wanted:
+        return None
+    full = [row[cost.name] for row in references.to_dict("records") if set(layers[int(row["trial"])]) == {FULL}]
     return finding(
         front_points(best, values, layers, gained, cost),
         noise_among(found, gained),
@@ -196,14 +198,15 @@ def _finding(
     )
 
 
-def _mixers(store: Store, trial: int) -> list[str]:
-    return [str(layer["mixer"]) for layer in store.trial(trial).arch["layers"]]
+def _mixers(arch: Mapping[str, Any]) -> list[str]:
+    return [str(layer["mixer"]) for layer in arch["layers"]]
 
 
 def _backbones(store: Store, search: SearchRecord, best: pd.DataFrame) -> dict[int, Mapping[str, Any]]:
     if not searched_keys(search.spec):
         return {}
-    return {int(trial): drawn_backbone(search.spec, store.trial(int(trial)).arch) for trial in best["trial"]}
+    found = store.archs({int(trial) for trial in best["trial"]})
+    return {trial: drawn_backbone(search.spec, arch) for trial, arch in found.items()}
 
 
 def _measured(store: Store, found: pd.DataFrame) -> TrialRecord | None:

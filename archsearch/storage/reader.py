@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import index
@@ -21,7 +21,7 @@ from archsearch.storage.kinds import is_measurement
 from archsearch.storage.records import SPLITS, SearchRecord, TrialRecord
 from archsearch.storage.remarks import Remarks
 from archsearch.storage.rows import measurement_records, read_columns, search_records, trial_records, unfinished
-from archsearch.storage.samples import Sample, sample
+from archsearch.storage.samples import Sample, archs, sample
 from archsearch.storage.tables import MOST_ROWS, MeasurementRow, Part, PluginVersion, Search, Trial
 from archsearch.storage.trial_pages import TrialPage, TrialQuery, trial_page
 from archsearch.storage.url import hide
@@ -192,6 +192,11 @@ class Reader:
         search_id = self.search(name).id
         with self._reading() as session:
             return sample(session, search_id, candidates, self._remarks)
+
+    def archs(self, trials: Collection[int]) -> dict[int, Mapping[str, Any]]:
+        """The architectures of some trials by their ids, in one query; one that cannot be read is left out."""
+        with self._reading() as session:
+            return archs(session, trials, self._remarks)
 
     def metrics_frame(self, name: str, split: str | Collection[str] | None = None) -> DataFrame:
         """The metrics of a search in long form, of one split, some or all; columns as in `frames.METRIC_COLUMNS`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ _COLUMNS = {
     **{name: TRIAL[name] for name in ("id", "digest", "params")},
     "arch": Column(kind=kinds.MAPPING),
 }
+
+
+_ARCHS = {"id": TRIAL["id"], "arch": _COLUMNS["arch"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +75,10 @@ def sample(session: Session, search_id: int, candidates: int, remarks: Remarks) 
         params=params,
         complete=session.scalar(select(func.count(Trial.digest.distinct())).where(*measured)) or 0,
     )
+
+
+def archs(session: Session, trials: Collection[int], remarks: Remarks) -> dict[int, Mapping[str, Any]]:
+    """The architectures of some trials, by the trials' ids; one that cannot be read is left out."""
+    rows = select(*(getattr(Trial, name) for name in _ARCHS)).where(Trial.id.in_(trials))
+    found = read_columns(session, rows, "trial", _ARCHS, remarks)
+    return dict(zip(found["id"], found["arch"], strict=True))

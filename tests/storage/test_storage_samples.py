@@ -64,3 +64,10 @@ def test_other_searches_stay_out(store: Store, search_id: int, add_trial: AddTri
         ),
     )
     assert len(store.sample("first", 5).trials) == 1
+
+
+def test_architectures_of_some_trials_by_their_ids(store: Store, search_id: int, add_trial: AddTrial) -> None:
+    one, other = (add_trial(digest=name, state="complete", arch={"layers": [name]}) for name in ("a", "b"))
+    add_trial(digest="c", state="complete", arch={"layers": ["c"]})
+    assert store.archs({one, other}) == {one: {"layers": ["a"]}, other: {"layers": ["b"]}}
+    assert store.archs([]) == {}
