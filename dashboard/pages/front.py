@@ -111,8 +111,7 @@ def _picture(search: SearchRecord, front: Front, axes: Axes, limits: dict[str, f
 
 def _view(search: SearchRecord, front: Front, axes: Axes, limits: dict[str, float], best: int | None) -> View:
     across, upwards, colour = axes
-    switches = st.columns([0.68, 0.16, 0.16], vertical_alignment="bottom")
-    show = switches[0].pills(
+    show = st.pills(
         "Beside the front",
         candidates.SHOWN,
         selection_mode="multi",
@@ -120,9 +119,10 @@ def _view(search: SearchRecord, front: Front, axes: Axes, limits: dict[str, floa
         key="show",
         bind="query-params",
     )
+    switches = st.columns([0.2, 0.2, 0.6])
     log = {
         axis
-        for axis, objective, column in (("x", across, switches[1]), ("y", upwards, switches[2]))
+        for axis, objective, column in (("x", across, switches[0]), ("y", upwards, switches[1]))
         if column.toggle(
             f"log {'across' if axis == 'x' else 'upwards'}",
             objective.name in front.log,
