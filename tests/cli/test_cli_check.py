@@ -74,6 +74,7 @@ def failed(report: dict[str, Any]) -> dict[str, str]:
     return {one["name"]: one["text"] for one in report["findings"] if one["status"] == "failed"}
 
 
+@pytest.mark.door
 def test_a_sound_mixer_holds(install: Callable[..., Path]) -> None:
     status, report, _ = check("mine", install(HEAD + PLUGIN.format(more="")))
     assert (status, report["holds"], failed(report)) == (0, True, {})

@@ -95,6 +95,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.door  # a process each
 @pytest.mark.parametrize(("code", "words", "told"), CASES.values(), ids=CASES)
 def test_exit_status_by_cause(
     folder: Path, url: str, trials: dict[str, int], code: int, words: tuple[str | bytes, ...], told: str

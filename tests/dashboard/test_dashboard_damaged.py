@@ -126,6 +126,7 @@ ARCHS = {
 }
 
 
+@pytest.mark.slow
 def test_architectures_of_any_shape(damaged: tuple[Path, dict[str, int]]) -> None:
     """Each trial has one of the shapes: every page, and the page of each."""
     path, trials = damaged
@@ -157,6 +158,7 @@ PAYLOADS = {
 }
 
 
+@pytest.mark.slow
 def test_a_payload_of_any_shape_is_a_measurement_or_none(damaged: tuple[Path, dict[str, int]]) -> None:
     """Every shape is read; a page is drawn for one in 32, which takes long."""
     path, trials = damaged
