@@ -29,24 +29,20 @@ def csv_button(
 
 def html_button(label: str, write: Callable[[], str], file_name: str) -> None:
     """A button that downloads the page that `write` gives."""
-    st.download_button(
-        label,
-        lambda: write().encode(),
-        file_name=safe_name(file_name),
-        mime="text/html",
-        on_click="ignore",
-        icon=":material/download:",
-        key=f"download_{file_name}",
-    )
+    _text_button(label, write, file_name, "text/html")
 
 
 def json_button(label: str, write: Callable[[], str], file_name: str) -> None:
     """A button that downloads the JSON text that `write` gives."""
+    _text_button(label, write, file_name, "application/json")
+
+
+def _text_button(label: str, write: Callable[[], str], file_name: str, mime: str) -> None:
     st.download_button(
         label,
         lambda: write().encode(),
         file_name=safe_name(file_name),
-        mime="application/json",
+        mime=mime,
         on_click="ignore",
         icon=":material/download:",
         key=f"download_{file_name}",

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from math import inf, nan, sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
-from archsearch.analysis.differences import SeedNoise
+from archsearch.analysis.differences import SeedNoise, pooled_noise, reach_of
 
 FEWEST = 4
 """Architectures below which no agreement is computed: three have six orders, one of which is right by luck."""
@@ -26,22 +26,14 @@ BySeed = Mapping[int, float]
 
 def noise_of(scores: Sequence[BySeed]) -> SeedNoise:
     """The deviation that seeds make, from values by seed, pooled over the architectures that have several."""
-    several = [list(values.values()) for values in scores if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    if not freedom:
-        return SeedNoise(deviation=nan, freedom=0)
-    squares = sum((len(values) - 1) * stdev(values) ** 2 for values in several)
-    return SeedNoise(deviation=sqrt(squares / freedom), freedom=freedom)
+    return pooled_noise(list(values.values()) for values in scores)
 
 
 def band(noise: SeedNoise, first: int, second: int) -> float:
     """The 95% band of a difference of means over so many seeds; infinite where the noise is unknown."""
     if not noise.freedom:
         return inf
-    from scipy.special import stdtrit
-
-    reach = float(stdtrit(noise.freedom, 0.5 + _CONFIDENCE / 2))
-    return reach * noise.deviation * sqrt(1 / first + 1 / second)
+    return reach_of(noise.freedom) * noise.deviation * sqrt(1 / first + 1 / second)
 
 
 @dataclass(frozen=True, kw_only=True)

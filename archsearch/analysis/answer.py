@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from archsearch.analysis.finding import FULL, MOST, Finding, finding, front_points, noise_among
+from archsearch.analysis.finding import MOST, Finding, finding, front_points, noise_among
 from archsearch.analysis.front import front
 from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.analysis.points import points
+from archsearch.analysis.speed import all_full
 from archsearch.analysis.validity import Validity, drawn_backbone, searched_keys
 
 if TYPE_CHECKING:
@@ -183,12 +184,13 @@ def _finding(
     references = found[(found["kind"] == "reference") & found[cost.name].notna()][:MOST]
     wanted = {int(trial) for trial in (*best["trial"], *references["trial"])}
     try:
-        layers = {trial: _mixers(arch) for trial, arch in store.archs(wanted).items()}
+        archs = store.archs(wanted)
+        layers = {trial: _mixers(arch) for trial, arch in archs.items()}
     except (KeyError, TypeError):  # a database that something else wrote into
         return None
     if layers.keys() != wanted:
         return None
-    full = [row[cost.name] for row in references.to_dict("records") if set(layers[int(row["trial"])]) == {FULL}]
+    full = [row[cost.name] for row in references.to_dict("records") if all_full(archs[int(row["trial"])])]
     return finding(
         front_points(best, values, layers, gained, cost),
         noise_among(found, gained),

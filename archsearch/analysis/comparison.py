@@ -57,6 +57,16 @@ class Comparison:
         """The baseline and the others."""
         return (self.baseline, *self.others)
 
+    def ordered(self, task: str) -> list[Compared]:
+        """The architectures that have a score on a task, the best first, those without a mean last."""
+        rows = [row for row in self.rows if task in row.scores]
+        sign = -1.0 if rows and rows[0].scores[task].direction == "maximize" else 1.0
+        means = {row.digest: row.scores[task].mean for row in rows}
+        unknown = {digest for digest, mean in means.items() if not isfinite(mean)}
+        return sorted(
+            rows, key=lambda row: (row.digest in unknown, 0.0 if row.digest in unknown else sign * means[row.digest])
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {

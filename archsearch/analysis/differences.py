@@ -115,15 +115,21 @@ def noise_of_differences(architectures: Iterable[Mapping[int, float]]) -> SeedNo
     is rather too large than too small. Equal values do not say that there is no noise, and would only thin that of the
     others.
     """
-    squares, freedom = 0.0, 0
-    for values in architectures:
-        if not _whole(values) or len(values) < 2:
-            continue
-        spread = max(values.values()) - min(values.values())
-        if spread > _ROUNDING * max(map(abs, values.values())):
-            squares += stdev(values.values()) ** 2 * (len(values) - 1)
-            freedom += len(values) - 1
-    return SeedNoise(deviation=sqrt(2.0 * squares / freedom) if freedom else nan, freedom=freedom)
+    found = pooled_noise(list(values.values()) for values in architectures if _whole(values) and _spread(values))
+    return SeedNoise(deviation=sqrt(2.0) * found.deviation, freedom=found.freedom)
+
+
+def _spread(values: Mapping[int, float]) -> bool:
+    """Whether values differ by more than rounding."""
+    return max(values.values()) - min(values.values()) > _ROUNDING * max(map(abs, values.values()))
+
+
+def pooled_noise(groups: Iterable[Sequence[float]]) -> SeedNoise:
+    """The deviation of values about the mean of their group, pooled over the groups that have two."""
+    several = [values for values in groups if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum((len(values) - 1) * stdev(values) ** 2 for values in several)
+    return SeedNoise(deviation=sqrt(squares / freedom) if freedom else nan, freedom=freedom)
 
 
 def holm(chances: Sequence[float]) -> list[float]:
@@ -170,7 +176,12 @@ def _welch_freedom(parts: list[float], counts: tuple[int, int]) -> float:
 
 def bounded(mean: float, error: float, freedom: float, noise: str) -> Difference:
     """A difference whose error of so many degrees of freedom is known."""
+    reach = reach_of(freedom) * error
+    return Difference(mean=mean, error=error, low=mean - reach, high=mean + reach, noise=noise)
+
+
+def reach_of(freedom: float) -> float:
+    """How many standard errors an interval of 95% confidence reaches to either side (Student's t)."""
     from scipy.special import stdtrit
 
-    reach = float(stdtrit(freedom, 0.5 + _CONFIDENCE / 2)) * error
-    return Difference(mean=mean, error=error, low=mean - reach, high=mean + reach, noise=noise)
+    return float(stdtrit(freedom, 0.5 + _CONFIDENCE / 2))

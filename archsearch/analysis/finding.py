@@ -12,9 +12,7 @@ import pandas as pd
 
 from archsearch.analysis.differences import Difference, SeedNoise, difference, seed_noise
 from archsearch.analysis.objectives import Objective
-
-FULL = "full"
-"""The mixer whose layers are counted."""
+from archsearch.analysis.speed import REFERENCE
 
 MOST = 40
 """Points of a front that a sentence can still tell of."""
@@ -27,7 +25,8 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontPoint:
-    """A point of the front: its metric by seed, its cost, and how many of its layers are full attention."""
+    """A point of the front: its metric by seed, its cost, and how many of its layers are full attention, the mixer
+    `REFERENCE`."""
 
     pattern: str
     values: Mapping[int, float]
@@ -132,9 +131,8 @@ def finding(
     if not speaking:
         return None
     best = _best(speaking, gained)
-    told = [point for point in speaking if point is best or _told(point, best, noise)]
     known = len(best.values) > 1 or noise.freedom > 0
-    within = [point for point in told if point is best or not _difference(point, best, noise).clear]
+    within = [point for point in speaking if point is best or _within(_difference(point, best, noise))]
     return Finding(
         gained=gained,
         cost=cost,
@@ -165,8 +163,9 @@ def _difference(first: FrontPoint, second: FrontPoint, noise: SeedNoise) -> Diff
     return difference(first.values, second.values, noise)
 
 
-def _told(first: FrontPoint, second: FrontPoint, noise: SeedNoise) -> bool:
-    return _difference(first, second, noise).noise != "unknown"
+def _within(told: Difference) -> bool:
+    """Whether a difference is known to be no larger than its noise."""
+    return told.noise != "unknown" and not told.clear
 
 
 def _count(number: int) -> str:
@@ -189,7 +188,7 @@ def front_points(
             values={int(seed): float(value) for seed, value in by_trial.get(row["trial"], {}).items()},
             mean=float(row[gained.name]),
             cost=float(row[cost.name]),
-            full=list(layers.get(int(row["trial"]), ())).count(FULL),
+            full=list(layers.get(int(row["trial"]), ())).count(REFERENCE),
             layers=len(layers.get(int(row["trial"]), ())),
             confirmed=bool(row["confirmed"]),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from statistics import fmean, stdev
@@ -15,6 +15,9 @@ from archsearch.recipe import Recipe
 
 LEVEL = 0.05
 """A difference is told as one where chance alone makes as large a one in any of the comparisons less often than so."""
+
+BETTER, WORSE, NOISE, UNTOLD = "better", "worse", "within noise", "nothing tells"
+"""What a difference from the baseline says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,25 @@ class Score:
         """Whether it is clear, and the right way."""
         assert self.against is not None
         return self.clear and (self.against.mean > 0) == (self.direction == "maximize")
+
+    @property
+    def verdict(self) -> str:
+        """What the difference from the baseline says, in words."""
+        if self.against is None or not isfinite(self.p):
+            return UNTOLD
+        return (BETTER if self.better else WORSE) if self.clear else NOISE
+
+    def notes(self) -> Iterator[str]:
+        """What must be known beside the figures, a clause each."""
+        if self.diverged:
+            yield f"seed {', '.join(map(str, self.diverged))} diverged"
+        lacking = [seed for seed, value in self.values.items() if not isfinite(value)]
+        if lacking:
+            yield f"seed {', '.join(map(str, lacking))} has no finite {self.metric}"
+        if self.rates.fragile:
+            yield "fragile: good at one rate only"
+        if self.rates.at_end:
+            yield f"best at the {self.rates.at_end} rate"
 
     @property
     def whole(self) -> Mapping[int, float]:

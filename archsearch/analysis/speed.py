@@ -53,6 +53,11 @@ class Speed:
         return (seeds + 1) * self.budget if self.tokens is None else self.tokens
 
 
+def looks_of(recipe: Recipe, seq_len: int) -> int:
+    """How often a training on sequences of `seq_len` tokens looks at validation."""
+    return -(-recipe.steps_for(seq_len) // recipe.eval_every)
+
+
 def target_of(reference: Mapping[str, Any], share: float) -> Target | None:
     """The target that a training of full attention sets, from its `Measurement.to_json()`: that share of what it gains
     from chance to its end on validation, or where less is better from its first look, as every model is soon better
@@ -172,6 +177,6 @@ def _looked_often(payload: Mapping[str, Any]) -> bool:
         return False
     try:
         recipe = Recipe.read(payload["recipe"])
-        return -(-recipe.steps_for(payload["seq_len"]) // recipe.eval_every) >= LEAST_LOOKS
+        return looks_of(recipe, payload["seq_len"]) >= LEAST_LOOKS
     except SpecError:  # a recipe of another version, whose budget is not known here
         return False

@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from archsearch.analysis.differences import seed_noise
+from archsearch.analysis.differences import reach_of, seed_noise
 from archsearch.analysis.front import eligible, non_dominated
 from archsearch.analysis.objectives import Objective, Objectives, Values, losses
-
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +129,6 @@ def _band(points: pd.DataFrame, found: pd.DataFrame, objective: Objective) -> np
     noise = seed_noise(points, objective.name)
     if not noise.freedom or not isfinite(noise.deviation):
         return None
-    from scipy.special import stdtrit
-
     counts = found["seeds"].map(len).to_numpy(dtype=np.float64)
-    reach = float(stdtrit(noise.freedom, 0.5 + _CONFIDENCE / 2)) * noise.deviation
+    reach = reach_of(noise.freedom) * noise.deviation
     return np.asarray(reach / np.sqrt(counts), dtype=np.float64)

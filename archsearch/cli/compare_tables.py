@@ -24,17 +24,14 @@ _TIMED = {"tokens_to_half": ">to half", "tokens_to_95": ">to 95%"}
 
 
 def _table(found: Comparison, task: str) -> Any:
-    first = next(row.scores[task] for row in found.rows if task in row.scores)
-    sign = -1.0 if first.direction == "maximize" else 1.0
-    rows = [row for row in found.rows if task in row.scores]
-    rows.sort(key=lambda row: (not isfinite(row.scores[task].mean), sign * row.scores[task].mean))
+    rows = found.ordered(task)
     costs = list(dict.fromkeys(name for row in rows for name in row.costs))
     own_steps = len({row.scores[task].steps for row in rows}) > 1
     trained = [">steps", ">training"] if own_steps else []
     shown = (*trained, *(f">{cost}" for cost in costs))
     timed = any(task in row.speeds for row in rows)
     soon = _TIMED.values() if timed else ()
-    columns = ["pattern", f">{first.metric}", ">seeds", ">difference", "", *soon, ">rate", *shown, ""]
+    columns = ["pattern", f">{rows[0].scores[task].metric}", ">seeds", ">difference", "", *soon, ">rate", *shown, ""]
     cells = (_cells(row, task, costs, found, trained=bool(trained), timed=timed) for row in rows)
     return table(columns, cells, title=f"{task}, on test")
 
@@ -58,7 +55,7 @@ def _cells(row: Compared, task: str, costs: list[str], found: Comparison, *, tra
         rate,
         *(_training(score) if trained else ()),
         *shown,
-        "; ".join(_notes(score)),
+        "; ".join(score.notes()),
     ]
 
 
@@ -93,20 +90,7 @@ def _difference(score: Score) -> tuple[str, str]:
     if score.against is None or not isfinite(score.against.mean):
         return "", ""
     bounds = f" ({score.against.low:+.3f}..{score.against.high:+.3f})" if isfinite(score.against.low) else ""
-    said = ("better" if score.better else "worse") if score.clear else "within noise"
-    return f"{score.against.mean:+.3f}{bounds}", said if isfinite(score.p) else "nothing tells"
-
-
-def _notes(score: Score) -> Iterator[str]:
-    if score.diverged:
-        yield f"seed {', '.join(map(str, score.diverged))} diverged"
-    lacking = [seed for seed, value in score.values.items() if not isfinite(value)]
-    if lacking:
-        yield f"seed {', '.join(map(str, lacking))} has no finite {score.metric}"
-    if score.rates.fragile:
-        yield "fragile: good at one rate only"
-    if score.rates.at_end:
-        yield f"best at the {score.rates.at_end} rate"
+    return f"{score.against.mean:+.3f}{bounds}", score.verdict
 
 
 def remarks(found: Comparison) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from archsearch.analysis.objectives import Objective
-from archsearch.analysis.speed import LEAST_LOOKS, REFERENCE, SHARES, speed_of, target_of
+from archsearch.analysis.speed import LEAST_LOOKS, REFERENCE, SHARES, looks_of, speed_of, target_of
 from archsearch.arch import ArchSpec
 from archsearch.errors import SpecError
 from archsearch.recipe import Recipe
@@ -22,7 +22,7 @@ def speed_objective(name: str, recipe: Recipe, seq_len: int) -> Objective:
     """The objective `name`, "TASK.tokens_to_half", of a training of `recipe` on sequences of `seq_len` tokens; raises
     `SpecError` where it looks at validation too seldom."""
     steps = recipe.steps_for(seq_len)
-    looks = -(-steps // recipe.eval_every)
+    looks = looks_of(recipe, seq_len)
     if looks < LEAST_LOOKS:
         raise SpecError(
             f'objective "{name}": recipe.eval_every = {recipe.eval_every} of {steps} steps is {looks} '

@@ -25,7 +25,6 @@ from ..queries.comparison import (
     comparison_table,
     every_task,
     families_of,
-    ordered,
     summary,
     told,
     waiting_table,
@@ -130,7 +129,7 @@ def _task(found: Comparison) -> str:
 
 
 def _differences(found: Comparison, task: str, families: dict[str, str], flat: frozenset[str]) -> None:
-    score = ordered(found, task)[0].scores[task]
+    score = found.ordered(task)[0].scores[task]
     frame = comparison_table(found, task, families, flat)
     if frame["difference"].notna().any():
         st.plotly_chart(

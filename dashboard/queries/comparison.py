@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 import pandas as pd
 
 from archsearch.analysis.comparison import Compared, Comparison
-from archsearch.analysis.scores import Score
+from archsearch.analysis.scores import BETTER, NOISE, UNTOLD, WORSE, Score
 from archsearch.arch import ArchSpec
 from archsearch.costs import CostTerm
 from archsearch.errors import ArchsearchError, foreign_code
 from archsearch.mixer import Resolver
 from archsearch.units import format_quantity
 
-BASELINE, BETTER, WORSE, NOISE, UNTOLD = "baseline", "better", "worse", "within noise", "nothing tells"
+BASELINE = "baseline"
 VERDICTS = (BASELINE, BETTER, WORSE, NOISE, UNTOLD)
 
 
@@ -37,22 +37,7 @@ def _family(pattern: str, resolver: Resolver) -> str:
 
 def verdict(score: Score, *, baseline: bool) -> str:
     """One of `VERDICTS`."""
-    if baseline:
-        return BASELINE
-    if score.against is None or not isfinite(score.p):
-        return UNTOLD
-    return (BETTER if score.better else WORSE) if score.clear else NOISE
-
-
-def ordered(found: Comparison, task: str) -> list[Compared]:
-    """The architectures that have a score on a task, the best first, those without a mean last."""
-    rows = [row for row in found.rows if task in row.scores]
-    sign = -1.0 if rows and rows[0].scores[task].direction == "maximize" else 1.0
-    return sorted(rows, key=lambda row: (not isfinite(row.scores[task].mean), sign * _finite(row.scores[task].mean)))
-
-
-def _finite(value: float) -> float:
-    return value if isfinite(value) else 0.0
+    return BASELINE if baseline else score.verdict
 
 
 def comparison_table(
@@ -62,8 +47,8 @@ def comparison_table(
 
     `flat` are the digests of those whose sparsity never acted, which is said.
     """
-    rows = [_row(row, task, found, families) for row in ordered(found, task)]
-    for row, of in zip(rows, ordered(found, task), strict=True):
+    rows = [_row(row, task, found, families) for row in found.ordered(task)]
+    for row, of in zip(rows, found.ordered(task), strict=True):
         if of.digest in flat:
             row["notes"] = "; ".join(filter(None, ("sparsity not exercised: it saw all", row["notes"])))
     table = pd.DataFrame(rows)
@@ -89,7 +74,7 @@ def _row(row: Compared, task: str, found: Comparison, families: Mapping[str, str
         "rate": score.rates.best,
         "rates": [mean for mean in score.rates.means.values() if isfinite(mean)],
         **{name: _cost(name, value) for name, value in row.costs.items()},
-        "notes": "; ".join(_notes(score)),
+        "notes": "; ".join(score.notes()),
     }
 
 
@@ -113,18 +98,6 @@ def _cost(name: str, value: float) -> str:
         return format_quantity(value, unit=CostTerm.parse(name, context=1).unit)
     except ArchsearchError:
         return f"{value:.6g}"
-
-
-def _notes(score: Score) -> Iterator[str]:
-    if score.diverged:
-        yield f"seed {', '.join(map(str, score.diverged))} diverged"
-    lacking = [seed for seed, value in score.values.items() if not isfinite(value)]
-    if lacking:
-        yield f"seed {', '.join(map(str, lacking))} has no finite {score.metric}"
-    if score.rates.fragile:
-        yield "fragile: good at one rate only"
-    if score.rates.at_end:
-        yield f"best at the {score.rates.at_end} rate"
 
 
 def every_task(found: Comparison) -> pd.DataFrame:

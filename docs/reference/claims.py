@@ -8,13 +8,14 @@ from functools import cache
 from math import isfinite, nan, sqrt
 from statistics import fmean, median, stdev
 
+from archsearch.analysis.speed import REFERENCE as FULL
+from archsearch.analysis.speed import SHARES
 from archsearch.arch import ArchSpec
 from archsearch.search.truth.table import PACKAGED, TruthTable
 from reference.registered import registry
 from reference.texts import code, table
 
-FULL = "full"
-SHARE = 0.95
+SHARE = SHARES["tokens_to_95"]
 """The part of full attention's gain above chance that a training must reach."""
 
 

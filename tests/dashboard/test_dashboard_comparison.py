@@ -10,7 +10,6 @@ from archsearch_dashboard.queries.comparison import (
     comparison_table,
     every_task,
     families_of,
-    ordered,
     summary,
     told,
 )
@@ -134,7 +133,7 @@ def test_a_loss_is_better_where_it_is_less(empty_url: str) -> None:
     figure = forest(comparison_table(found, "mqar", {}), "loss", more_is_better=False)
     assert "better to the left" in figure.layout.xaxis.title.text
     assert {trace.name for trace in figure.data} == {"other"}
-    assert ordered(found, "nothing") == []
+    assert found.ordered("nothing") == []
     assert summary(found, "nothing").startswith("Nothing but full*3 is measured on nothing")
 
 

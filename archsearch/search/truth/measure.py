@@ -16,10 +16,7 @@ from archsearch.errors import SpecError
 from archsearch.measurement import Measurement
 from archsearch.search.problem import Problem
 from archsearch.tasks import Task
-from archsearch.training import Evaluation
-
-_SLICE = 60.0
-"""Seconds of training between two looks at the clock."""
+from archsearch.training import evaluate
 
 Place = tuple[str, str, int]
 """The digest of an architecture, a task by the name that metrics carry, and a seed."""
@@ -68,22 +65,14 @@ def measure(
     for left, cell in zip(range(len(missing) - 1, -1, -1), missing, strict=True):
         if time.monotonic() >= until:
             return
-        measured = _trained(cell, problem)
+        recipe = problem.recipe_of(cell.arch, cell.name)
+        measured = evaluate(cell.arch, cell.task, recipe, cell.seed, registry=problem.registry)
         source = _source(measured.versions)
         if source not in sources:
             sources.add(source)
             _append(path, {"kind": "source", "source": source, "versions": dict(measured.versions)})
         _append(path, line_of(cell, measured, source))
         yield cell, measured, left
-
-
-def _trained(cell: Cell, problem: Problem) -> Measurement:
-    evaluation = Evaluation(
-        cell.arch, cell.task, problem.recipe_of(cell.arch, cell.name), cell.seed, registry=problem.registry
-    )
-    while not evaluation.done:
-        evaluation.advance(_SLICE)
-    return evaluation.measurement()
 
 
 def line_of(cell: Cell, measured: Measurement, source: str) -> dict[str, Any]:

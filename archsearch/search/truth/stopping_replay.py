@@ -20,21 +20,12 @@ from archsearch.search.plan import PATIENCE
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.sampler import Sampler
 from archsearch.search.spec import EarlyStopTable, SearchSpec
-from archsearch.search.stopping import Looks, Place, Stopping, aim_of
+from archsearch.search.stopping import Place, Stopping, aim_of
 from archsearch.search.truth.measure import read_lines
+from archsearch.search.truth.table import Row
 
 _EDGE = 0.1
 """How far beyond the worst values, as a share of the range, the volume of a front reaches."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """One training of the table: its looks, steps, and metrics at its end on validation and on test."""
-
-    looks: Looks
-    steps: int
-    validation: Mapping[str, float]
-    test: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +36,7 @@ class Truth:
     """
 
     problem: Problem
-    trainings: Mapping[str, Mapping[Place, Training]]
+    trainings: Mapping[str, Mapping[Place, Row]]
     verdicts: Mapping[str, Verdict]
     losses: Mapping[str, Values]
     edge: Values
@@ -59,10 +50,10 @@ class Truth:
         if not headers:
             raise SpecError(f"{path} is no table of ground truth, or an empty one: give a file that has a line of it")
         problem = Problem.of(_part_of(headers[0]["spec"], tasks, seeds), registry)
-        found: dict[str, dict[Place, Training]] = {}
+        found: dict[str, dict[Place, Row]] = {}
         for line in lines:
             if line["kind"] == "run" and line["task"] in problem.tasks and line["seed"] in problem.search_seeds:
-                found.setdefault(line["digest"], {})[line["task"], line["seed"]] = _training(line)
+                found.setdefault(line["digest"], {})[line["task"], line["seed"]] = Row.of(line)
         verdicts = {arch.digest: problem.judge(arch) for arch in problem.space.all()}
         verdicts = {digest: verdict for digest, verdict in verdicts.items() if verdict.trainable}
         wanted = len(problem.tasks) * len(problem.search_seeds)
@@ -113,18 +104,13 @@ def _part_of(spec: Mapping[str, Any], tasks: Sequence[str], seeds: int | None) -
     )
 
 
-def _training(line: Mapping[str, Any]) -> Training:
-    looks = [(int(step), float(value)) for step, value in line["curve"]]
-    return Training(looks=looks, steps=int(line["steps"]), validation=line["validation"], test=line["test"])
-
-
-def _losses(problem: Problem, trainings: Mapping[Place, Training], verdict: Verdict) -> Values:
+def _losses(problem: Problem, trainings: Mapping[Place, Row], verdict: Verdict) -> Values:
     """The objectives on test, means over seeds, less being better; NaN where a training gave none."""
     return np.array([_loss(problem, objective, trainings, verdict) for objective in problem.objectives])
 
 
 def _loss(
-    problem: Problem, objective: Objective, trainings: Mapping[Place, Training], verdict: Verdict, split: str = "test"
+    problem: Problem, objective: Objective, trainings: Mapping[Place, Row], verdict: Verdict, split: str = "test"
 ) -> float:
     if objective.is_cost:
         return objective.sign * verdict.costs[objective.metric]
@@ -197,12 +183,12 @@ def _trained(
     for place in places:
         training = trainings[place]
         total = problem.spec.recipe.steps_for(problem.tasks[place[0]].seq_len)
-        for index in range(1, len(training.looks)):
-            rule.looked(number, place, training.looks[:index], total)
+        for index in range(1, len(training.curve)):
+            rule.looked(number, place, training.curve[:index], total)
             if stops and rule.judge(number, place) is not None:
                 rule.leave(number)
-                return taken + training.looks[index - 1][0], all_steps, False
-        rule.looked(number, place, training.looks, total)
+                return taken + training.curve[index - 1][0], all_steps, False
+        rule.looked(number, place, training.curve, total)
         rule.ended(number, place, training.validation)
         taken += training.steps
         if stops and place != places[-1] and rule.judge(number, place) is not None:
