@@ -8,7 +8,6 @@ from archsearch_dashboard.figures.sweep import recall_curves
 from archsearch_dashboard.pages import comparison as page
 from archsearch_dashboard.queries.comparison import (
     comparison_table,
-    every_task,
     families_of,
     summary,
     told,
@@ -17,7 +16,9 @@ from comparison_samples import TASKS, listed, many, swept
 from dashboard_samples import HTML_NAME, LONG_NAME, open_page, registry, texts, well
 from grids import grid
 
-from archsearch.analysis.comparison import Comparison, compare
+from archsearch.analysis.compared import Comparison
+from archsearch.analysis.comparison import compare
+from archsearch.analysis.comparison_frame import frame
 from archsearch.analysis.sweep import read_sweep
 from archsearch.errors import ArchsearchError
 from archsearch.storage import Store
@@ -52,7 +53,7 @@ def test_a_page_says_what_is_better_and_what_is_not_begun(empty_url: str) -> Non
     app = well(open_page("comparison", search="listed"))
     said = texts(app)
     assert r"3 architectures against full\*3\: 1 better, 1 worse, 1 within noise" in said
-    assert "6 comparisons of all tasks" in said
+    assert "6 comparisons that are made" in said
     rows = app.dataframe[0].value.set_index("architecture")
     assert rows["verdict"].to_dict() == {
         "kda(key_dim=4)*2 full": "better",
@@ -94,7 +95,7 @@ def test_forty_architectures_on_four_tasks_while_the_search_runs(empty_url: str)
     figure = forest(table, "accuracy", more_is_better=True)
     assert len(figure.layout.yaxis.tickvals) == 39, "the one that diverged has no difference"
     assert figure.layout.height > 39 * 20
-    assert len(every_task(found)) == 160
+    assert len(frame(found)) == 160
 
 
 @pytest.mark.slow
