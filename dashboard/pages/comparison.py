@@ -59,7 +59,7 @@ _COLUMNS = {
     "rates": st.column_config.LineChartColumn(
         "over rates", width=78, help="Validation against the learning rate, the lowest first; a scale for each row"
     ),
-    "notes": st.column_config.TextColumn(width=250),
+    "notes": st.column_config.TextColumn(width=190),
 }
 
 

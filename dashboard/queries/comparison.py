@@ -88,13 +88,14 @@ def _row(row: Compared, name: str, found: Comparison, families: Mapping[str, str
         "rates": [mean for mean in score.rates.means.values() if isfinite(mean)],
         "steps": score.steps,
         "training": "" if score.train_flops is None else format_quantity(score.train_flops, unit="FLOP", digits=4),
-        **{name: _cost(name, value) for name, value in row.costs.items()},
         "notes": "; ".join(score.notes()),
+        **{name: _cost(name, value) for name, value in row.costs.items()},
     }
 
 
 def _soon(found: Timed | None) -> str:
-    return "" if found is None else found.told
+    """Short enough for a narrow column, whose help says that it counts tokens."""
+    return "" if found is None else found.told.replace(" tokens", "")
 
 
 def told(table: pd.DataFrame, score: Score | None = None) -> pd.DataFrame:
