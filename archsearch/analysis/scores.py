@@ -98,7 +98,7 @@ class Score:
         if not self.primary:
             return
         if self.rates.fragile:
-            yield "fragile: good at one rate only"
+            yield "fragile: other rates keep less than half of its gain"
         if self.rates.at_end:
             yield f"best at the {self.rates.at_end} rate"
 
