@@ -61,7 +61,7 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
         but the first would wait for ever for the rest of it."""
         if not self._done:
             self._answer(False)
-            self._trainer, self._met, self._done = None, False, True
+            self._part()
         self._waiting = new_config
         return True
 
@@ -110,9 +110,16 @@ class GroupTrial(tune.Trainable):  # type: ignore[misc]
 
         if self._trainer is not None and ray.get(self._trainer.mailbox.assign.remote(config)):
             return self._trainer
-        trainer, self._met = Trainer(self.workers, self.resources), False
+        self._part()
+        trainer = Trainer(self.workers, self.resources)
         trainer.mailbox.assign.remote(config)
         return trainer
+
+    def _part(self) -> None:
+        """Leaves the workers, who end."""
+        if self._trainer is not None:
+            self._trainer.leave()
+        self._trainer, self._met, self._done = None, False, True
 
     def _answer(self, go_on: bool) -> None:
         """Tells the first worker, which waits for it, whether its trial goes on."""

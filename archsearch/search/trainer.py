@@ -49,6 +49,7 @@ class Trainer:
             os.environ.setdefault(name, value)
         self.mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
         self.error: BaseException | None = None
+        self._left = False
         self._count, self._resources = count, {name.upper(): amount for name, amount in resources.items()}
         self._thread = threading.Thread(target=self._fit, name="trainer", daemon=True)
         self._thread.start()
@@ -61,6 +62,12 @@ class Trainer:
     def wait(self, seconds: float) -> None:
         """Until it has `ended`, for at most `seconds`."""
         self._thread.join(seconds)
+
+    def leave(self) -> None:
+        """Asks for nothing of it any more: once it has ended, its mailbox does too."""
+        self._left = True
+        if self.ended:
+            ray.kill(self.mailbox)
 
     def _fit(self) -> None:
         cards, folder = bool(self._resources.get("GPU")), None
@@ -86,6 +93,8 @@ class Trainer:
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+            if self._left:
+                ray.kill(self.mailbox)
 
 
 class _Trainer(ray_torch.TorchTrainer):  # type: ignore[misc]
