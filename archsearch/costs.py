@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from archsearch.amounts import Flops, Traffic
+from archsearch.amounts import SILU, Flops, Traffic
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.composition import reads_pattern, short_conv_of
 from archsearch.errors import SpecError, listing, nearest
@@ -274,7 +274,7 @@ def channel_cost(model: ModelSpec) -> tuple[int, int, Flops]:
 
 
 def _gated_flops(d_model: int, hidden: int) -> Flops:
-    return Flops(matmul=6.0 * d_model * hidden, elementwise=3.0 * hidden, exp=float(hidden))
+    return Flops(matmul=6.0 * d_model * hidden) + (SILU + Flops(elementwise=1)) * float(hidden)
 
 
 def _norm_flops(model: ModelSpec) -> Flops:
