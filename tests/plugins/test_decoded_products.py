@@ -26,7 +26,10 @@ aten = torch.ops.aten
 SHAPE = ModelShape(d_model=32, n_heads=4, n_kv_heads=2, head_dim=16, dtype="float32")
 TOKENS = 0b1111000 + 1
 """Of a hierarchy of states as many levels are held as in the mean, (7 + 1) / 2."""
-BY_PAIRS = {"nsa": "its step scores the rows of two branches for both; test_nsa.py counts a sequence pair by pair"}
+BY_PAIRS = {
+    "nsa": "its step scores the rows of two branches for both; test_nsa.py counts a sequence pair by pair",
+    "infllm": "its step gathers a whole block for a part of one; test_indexed.py counts what it sees",
+}
 """Of these the sum over decoded tokens is held to the sequence alone."""
 QUICK = ("full", "moba", "kda", "mamba1", "mamba3", "ttt-linear", "log-linear-mamba2", "zeta", "hymba")
 """What the default run tries; `make test-arena` tries every mixer and preset."""
