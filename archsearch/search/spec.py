@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from archsearch.arch import DERIVED, ChannelKind, ModelSpec, explain
+from archsearch.arch import DERIVED, ChannelKind, ModelSpec, ResidualKind, explain
 from archsearch.costs import parse_context
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.layer import MAX_FFN_DIM
@@ -62,6 +62,8 @@ class BackboneTable(ModelSpec):
     layers cannot tell which token came before and do not learn recall in a short training, which would rank them by
     what is not theirs.
     ``meta_tokens``: learned tokens in front of every sequence; costs count them as tokens.
+    ``value_residual``: mixes the values of the first layer into those of later ones that have the same heads and width:
+    half of each, or by two learned weights a layer. Layers of other values are left without.
     ``channel_mixer``: what follows the token mixer in a layer: a gated feed-forward layer, experts of that kind, or
     nothing.
     ``ffn_dim``: hidden width of ``swiglu``; left out, 8/3 of ``d_model``, rounded up to 16.
@@ -99,6 +101,7 @@ class BackboneChoices(Table):
     ``head_dim``: widths of a head.
     ``short_conv``: widths of the convolution in front of a token mixer, 0 for none.
     ``meta_tokens``: numbers of learned tokens in front of a sequence.
+    ``value_residual``: of "none", "identity" and "learned"; a candidate in which it changes nothing is infeasible.
     ``ffn_dim``: hidden widths of ``swiglu``, the same in every layer; ``space.ffn_dim`` lists those of a layer.
     ``n_experts``: experts of ``moe`` that tokens are routed to.
     ``experts_per_token``: how many of them a token is sent to.
@@ -112,6 +115,7 @@ class BackboneChoices(Table):
     head_dim: _Wholes = ()
     short_conv: _Wholes = ()
     meta_tokens: _Wholes = ()
+    value_residual: tuple[ResidualKind, ...] = ()
     ffn_dim: _Wholes = ()
     n_experts: _Wholes = ()
     experts_per_token: _Wholes = ()
