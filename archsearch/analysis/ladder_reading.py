@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from math import inf, isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from archsearch.analysis.answer import read_answer
 from archsearch.analysis.ladder import Ladder, Metric, Rung, Standing
 from archsearch.analysis.objectives import Objective, objectives_of
+from archsearch.analysis.validity import drawn_backbone, on_backbone
 from archsearch.errors import SpecError
 
 if TYPE_CHECKING:
@@ -88,12 +90,12 @@ def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[
         mine = [(one["below"], one["below"], str(one["why"])) for one in (_kept(above) if above is not None else ())]
     keys.clear()
     keys.update({digest: key for digest, key, _ in mine})
-    patterns = {one["digest"]: str(one["pattern"]) for one in _kept(record)}
+    patterns = _patterns(record)
     found = read_answer(store, record.name).points.set_index("digest")
     standings = []
     for digest, key, why in mine:
         trial = store.trial(int(found.loc[digest, "trial"])) if digest in found.index else None
-        standings.append(_standing(key, patterns.get(digest, digest), why, trial, objectives_of(record)))
+        standings.append(_standing(key, patterns.get(digest, digest), why, trial, record))
     return Rung(
         number=_number(record),
         search=record.name,
@@ -104,6 +106,18 @@ def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[
         without_noise=() if above is None else _without_noise(above),
         late=0 if above is None else _late(store, record, above),
     )
+
+
+def _patterns(record: SearchRecord) -> dict[str, str]:
+    """The patterns of what was carried up, by digest; with the backbone where several were drawn."""
+    space = record.spec.get("space")
+    given = space.get("backbones", ()) if isinstance(space, Mapping) else ()
+    backbones = given if isinstance(given, list | tuple) else ()
+    return {
+        one["digest"]: on_backbone(one["pattern"], drawn if isinstance(drawn, Mapping) else {})
+        for one, drawn in zip_longest(_kept(record), backbones)
+        if one is not None
+    }
 
 
 def _left(above: SearchRecord) -> dict[str, str]:
@@ -130,13 +144,14 @@ def _sizes(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if type(value) is int}
 
 
-def _standing(key: str, pattern: str, why: str, trial: TrialRecord | None, objectives: Sequence[Objective]) -> Standing:
+def _standing(key: str, pattern: str, why: str, trial: TrialRecord | None, record: SearchRecord) -> Standing:
     if trial is None:
         return Standing(key=key, pattern=pattern, why=why, trial=None, state="not begun")
-    known = Standing(key=key, pattern=trial.pattern, why=why, trial=trial.id, state=trial.state)
+    named = on_backbone(trial.pattern, drawn_backbone(record.spec, trial.arch))
+    known = Standing(key=key, pattern=named, why=why, trial=trial.id, state=trial.state)
     if trial.state != "complete":
         return known
-    metrics = _metrics_of(trial, objectives)
+    metrics = _metrics_of(trial, objectives_of(record))
     scores = {metric.name: _by_seed(trial, metric) for metric in metrics}
     return replace(known, scores={name: values for name, values in scores.items() if values}, flops=_flops(trial))
 
