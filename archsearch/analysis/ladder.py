@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import nan, sqrt
+from math import inf, nan, sqrt
 from statistics import fmean
 from typing import Any
 
@@ -49,8 +49,8 @@ class Standing:
 class Rung:
     """One rung: the search that it is, its sizes, those that are on it and on a rung beside it, and what was left.
 
-    ``without_noise`` are measured objectives of which no candidate had two seeds when the rung above was chosen, and
-    ``late`` counts candidates that were measured on it after the rung above was begun: they had no chance.
+    ``without_noise`` are measured objectives of which no candidate had two seeds that differ when the rung above was
+    chosen, and ``late`` counts candidates that were measured on it after the rung above was begun: they had no chance.
     """
 
     number: int
@@ -124,7 +124,7 @@ class Ladder:
                     mean = fmean(values)
                     error = noise.deviation / sqrt(len(values)) if noise.freedom else nan
                     loss = 1.0 - mean if metric.maximize else mean
-                    yield Point(flops=one.flops[metric.task], loss=loss, error=error)
+                    yield Point(flops=one.flops[metric.task], loss=loss, error=error, freedom=noise.freedom or inf)
 
     def crossings(self, metric: Metric) -> list[LawCrossing]:
         """Where fitted laws cross."""

@@ -119,7 +119,7 @@ def told(spec: SearchSpec) -> list[str]:
     ]
     if climbed.without_noise:
         said.append(
-            f"the noise of {listing(climbed.without_noise)} is not known, as no candidate has two seeds: nothing was "
-            "told apart, and ladders want recipe.seeds = 2 or more"
+            f"the noise of {listing(climbed.without_noise)} is not known, as no candidate has two seeds that differ: "
+            "nothing was told apart, and ladders want recipe.seeds = 2 or more"
         )
     return said + [f"left behind: {pattern}: {reason}" for pattern, reason in climbed.left.items()]

@@ -160,7 +160,8 @@ class ClimbedTable(Table):
     ``below``: the search of the rung below.
     ``kept``: tables ``[[climbed.kept]]``, one for each architecture that was carried up.
     ``left``: patterns of the rung below that would have been carried up too, each with why it was not.
-    ``without_noise``: measured objectives of which no candidate below had two seeds, so that nothing was told apart.
+    ``without_noise``: measured objectives of which no candidate below had two seeds that differ, so that nothing was
+    told apart.
     """
 
     ladder: StrictStr
