@@ -11,8 +11,10 @@ from typing import Any
 
 from archsearch.analysis.agreement import Agreement, BySeed, Move, agreement, moves, noise_of
 from archsearch.analysis.power_law import LawCrossing, Point, PowerLaw, law_crossings, power_law
+from archsearch.analysis.speed import SHARES
 
 SEVERAL = "it is of several tasks, whose FLOPs are not one training's"
+TIME = "it says how soon a model learns, which is no loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,13 @@ class Metric:
     def maximize(self) -> bool:
         """Whether more is better."""
         return self.direction == "maximize"
+
+    @property
+    def why_no_loss(self) -> str:
+        """Why no law of it is fitted on any architecture, "" where one may be."""
+        if not self.task:
+            return SEVERAL
+        return TIME if self.name.rpartition(".")[2] in SHARES else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +113,7 @@ class Ladder:
     @cached_property
     def _laws(self) -> dict[str, dict[str, PowerLaw | str]]:
         return {
-            metric.name: {
-                key: power_law(list(self._points(key, metric))) if metric.task else SEVERAL for key in self._on_top
-            }
+            metric.name: {key: metric.why_no_loss or power_law(list(self._points(key, metric))) for key in self._on_top}
             for metric in self.metrics
         }
 

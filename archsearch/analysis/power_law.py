@@ -145,7 +145,7 @@ def _errors(points: Sequence[Point]) -> Floats:
     for column, point in enumerate(points):
         if isfinite(point.freedom):
             drawn[:, column] *= np.sqrt(point.freedom / rng.chisquare(point.freedom, RESAMPLES))
-    return drawn * np.array([point.error for point in points])
+    return np.asarray(drawn * np.array([point.error for point in points]))
 
 
 def _undetermined(points: Sequence[Point]) -> str | None:

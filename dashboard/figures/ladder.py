@@ -160,8 +160,13 @@ def law_figure(points: pd.DataFrame, curves: pd.DataFrame, loss: str) -> go.Figu
     figure.update_xaxes(
         title="training FLOPs of one run (dotted: three sizes, which fit any law; dashed: extrapolated)", **sizes
     )
-    figure.update_yaxes(title=escaped(loss), type="log" if (curves["loss"] > 0).all() else "linear")
+    figure.update_yaxes(title=escaped(loss), type="log" if _above_zero(curves) else "linear")
     return figure
+
+
+def _above_zero(curves: pd.DataFrame) -> bool:
+    """Whether curves and their bands can stand on a logarithmic axis."""
+    return bool((curves[["loss", "low"]].min(axis=1) > 0).all())
 
 
 def _band(figure: go.Figure, curve: pd.DataFrame, colour: str, group: str) -> None:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from archsearch.analysis.ladder import Ladder, Metric
 from archsearch.analysis.ladder_text import agreement_of, remarks, size_of
+from archsearch.errors import SpecError
 
 from ..boundary import guarded
 from ..figures.ladder import agreement_dots, bump_chart, law_figure
@@ -38,7 +39,11 @@ def page() -> None:
     """Draws the ladder of the search that the URL names."""
     st.title("Ladder")
     search = chosen_search()
-    found = ladder(search)
+    try:
+        found = ladder(search)
+    except SpecError as error:
+        st.info(plain(str(error)))
+        return
     if found is None:
         st.info(
             plain(
