@@ -11,7 +11,7 @@ from search_fakes import fake_measurement, fake_registry, fake_spec
 from archsearch.analysis.ladder import Ladder
 from archsearch.analysis.ladder_reading import read_ladder
 from archsearch.search.drive import SearchOutcome
-from archsearch.search.ladder.climb import climb
+from archsearch.search.ladder.climb import Search, climb
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
@@ -33,15 +33,28 @@ def posed(rungs: list[dict[str, Any]] = RUNGS, **tables: Any) -> Problem:
     return Problem.of(SearchSpec.from_dict(fake_spec(**given, rung=rungs)), REGISTRY)
 
 
+class Killed(BaseException):
+    """The driver is gone, and has set nothing in order."""
+
+
 class Bench:
-    """Drives searches with a worker that measures at once: better on wider models, with a little noise by seed."""
+    """Drives searches with a worker that measures at once: better on wider models, with a little noise by seed.
+
+    After ``ends`` trials it is stopped, or with ``killed`` is gone; with ``killed_between`` it is gone when a rung is
+    about to begin."""
 
     def __init__(self, store: Store) -> None:
         self.store, self.driven, self.said = store, list[str](), list[str]()
-        self.ends = 10_000
+        self.ends, self.killed, self.killed_between = 10_000, False, False
 
-    def climb(self, problem: Problem, *, resume: bool = False) -> SearchOutcome:
-        return climb(problem, None if resume else run_search, self.drive, store=self.store, tell=self.said.append)
+    def climb(self, problem: Problem, *, resume: bool = False, first: Search = run_search) -> SearchOutcome:
+        search = None if resume else first
+        return climb(problem, search, self.drive, store=self.store, tell=self._tell)
+
+    def _tell(self, text: str) -> None:
+        if self.killed_between:
+            raise Killed
+        self.said.append(text)
 
     def drive(self, search: Callable[..., SearchOutcome], problem: Problem) -> SearchOutcome:
         spec = problem.spec
@@ -63,6 +76,8 @@ class Bench:
     def _run(self, campaign: Campaign, problem: Problem) -> str:
         while (order := campaign.next()) != "done":
             if isinstance(order, TrialOrder):
+                if self.ends == 0 and self.killed:
+                    raise Killed
                 if self.ends == 0:
                     return "cancelled"
                 self.ends -= 1

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ladder_bench import REGISTRY, RUNGS, Bench, posed
+from ladder_bench import REGISTRY, RUNGS, Bench, Killed, posed
 from search_fakes import fake_spec
 
 from archsearch.analysis.ladder_json import ladder_json
 from archsearch.analysis.ladder_reading import read_ladder
 from archsearch.analysis.power_law import PowerLaw
+from archsearch.arch import ArchSpec
 from archsearch.errors import NothingFeasibleError, SpecError
 from archsearch.search.ladder.cost import ladder_cost
+from archsearch.search.ladder.rungs import rung_spec
 from archsearch.search.problem import Problem
+from archsearch.search.runner import resume_search
 from archsearch.search.spec import SearchSpec
-from archsearch.storage import Store
+from archsearch.storage import NewProposal, Store
+
+SMALL = {"recipe": {"seeds": 1}, "search": {"trials": 3, "confirm_seeds": 0, "references": False}}
 
 
 @pytest.fixture
@@ -106,6 +112,73 @@ def test_a_changed_spec_is_refused_before_a_rung_is_gone_on_with(climbed: Bench)
         climbed.climb(posed(recipe={"seeds": 2, "steps": 5}), resume=True)
     with pytest.raises(SpecError, match="add --grow"):
         climbed.climb(posed([*RUNGS, {"keep": 1}]), resume=True)
+    with pytest.raises(SpecError, match=r"rung\[1\] is begun, as fakes.rung3, and was another one then"):
+        climbed.climb(posed([RUNGS[0], RUNGS[1] | {"seeds": 2}]), resume=True)
+
+
+def test_a_rung_that_is_not_begun_may_be_another_one(bench: Bench) -> None:
+    with pytest.raises(NothingFeasibleError, match=r"change rung\[0\] in the spec, and .* --resume --grow"):
+        bench.climb(posed([{"budget": {"state_bytes": 10}}], **SMALL))
+    first = partial(resume_search, allowed=("rung",))
+    assert bench.climb(posed([{"keep": 1}], **SMALL), first=first).name == "fakes.rung2"
+
+
+def ladder_of(store: Store) -> dict[str, Any]:
+    return {
+        record.name: (record.spec, [(one.digest, one.state) for one in store.trials(record.id)], record.state)
+        for record in store.searches()
+    }
+
+
+@pytest.mark.parametrize("ends", [1, None, 4], ids=["first-rung", "between", "second-rung"])
+def test_a_ladder_whose_driver_is_killed_anywhere_ends_as_one_that_was_not(
+    bench: Bench, tmp_path: Path, ends: int | None
+) -> None:
+    problem = posed([{"keep": 2, "n_layers": 4}], **SMALL)
+    with Store.open(f"sqlite:///{tmp_path / 'whole.db'}") as store:
+        assert Bench(store).climb(problem).state == "complete"
+        whole = ladder_of(store)
+    bench.ends, bench.killed, bench.killed_between = 10_000 if ends is None else ends, True, ends is None
+    with pytest.raises(Killed):
+        bench.climb(problem)
+    bench.ends, bench.killed_between = 10_000, False
+    assert bench.climb(problem, resume=True).state == "complete"
+    assert ladder_of(bench.store) == whole
+
+
+def test_what_stands_in_the_place_of_a_rung_is_no_part_of_the_ladder(bench: Bench) -> None:
+    rungs = [{"keep": 2}, {"keep": 1}]
+    assert bench.climb(posed(rungs, **SMALL)).name == "fakes.rung3"
+    bench.store.remove_searches(["fakes.rung2"])
+    with pytest.raises(SpecError, match=r'"fakes.rung3" is there already, and was not begun after the rung below it'):
+        bench.climb(posed(rungs, **SMALL), resume=True)
+    bench.store.remove_searches(["fakes.rung3"])
+    assert bench.climb(posed(rungs, **SMALL), resume=True).name == "fakes.rung3"
+    bench.store.remove_searches(["fakes"])
+    with pytest.raises(SpecError, match=r'"fakes.rung2" is there already.*archsearch rm fakes.rung2'):
+        bench.climb(posed(rungs, **SMALL))
+    with pytest.raises(SpecError, match='is a rung of "fakes", which the database has no more'):
+        read_ladder(bench.store, "fakes.rung3")
+
+
+def test_candidates_that_are_added_to_a_complete_rung_are_trained(bench: Bench) -> None:
+    problem = posed([{"keep": 1, "n_layers": 4}], **SMALL)
+    assert bench.climb(problem).state == "complete"
+    for name, depth in (("fakes", 3), ("fakes.rung2", 4)):
+        arch = ArchSpec.parse(f"window*{depth}", REGISTRY, problem.space.model)
+        new = NewProposal(digest=arch.digest, arch=arch.to_json(), pattern="window")
+        bench.store.propose(bench.store.search(name).id, [new], owner="me")
+    bench.driven.clear()
+    assert bench.climb(problem, resume=True).state == "complete"
+    assert bench.driven == ["fakes", "fakes.rung2"]
+    for name in bench.driven:
+        assert not bench.store.proposals(bench.store.search(name).id, waiting=True)
+
+
+def test_survivors_are_trained_to_the_end_where_the_search_stops_the_hopeless() -> None:
+    problem = posed(search={"trials": 3, "early_stop": True})
+    assert problem.spec.search.early_stop is not None
+    assert rung_spec(problem.spec, 2, ["dense*6"], []).search.early_stop is None
 
 
 def test_a_rung_that_is_refused_leaves_no_search(bench: Bench) -> None:

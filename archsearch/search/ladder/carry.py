@@ -116,7 +116,10 @@ def _spec(
     kept = [carrying.kept[digest].model_copy(update={"why": why}) for digest, why in chosen.kept]
     if not kept:
         said = "; ".join(f"{pattern}: {reason}" for pattern, reason in left.items()) or answer.why_no_front()
-        raise NothingFeasibleError(f'no candidate of "{answer.search.name}" can be carried up to rung {rung}: {said}')
+        raise NothingFeasibleError(
+            f'no candidate of "{answer.search.name}" can be carried up to rung {rung}: {said}: '
+            f"change rung[{rung - 2}] in the spec, and `archsearch run SPEC --resume --grow` goes on"
+        )
     references = _references(problem, rung, at, store)
     texts = [one.pattern for one in kept]
     others = [one.pattern for one in references if one.digest not in {mine.digest for mine in kept}]

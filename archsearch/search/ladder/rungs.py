@@ -51,6 +51,7 @@ def rung_spec(
         "confirm_seeds": own.confirm_seeds,
         "population": None,
         "startup_trials": None,
+        "early_stop": None,  # who is stopped has no place in the order that rungs are compared by
     }
     several = {"backbones": [dict(one) for one in backbones]} if any(backbones) else {}
     values = base | {
