@@ -33,7 +33,9 @@ def agreement_of(step: StepUp) -> str:
     if found.why:
         return f"no rank correlation: {found.why}"
     said = "the order is kept" if found.low > 0 else "the order is turned" if found.high < 0 else "nothing is told"
-    held = "" if found.noise else "; the noise of seeds is not in the bounds, as a rung has one seed alone"
+    held = (
+        "" if found.noise else "; the noise of seeds is not in the bounds, as a rung has one seed alone, or equal ones"
+    )
     return (
         f"Kendall's tau {found.tau:+.2f} ({found.low:+.2f}..{found.high:+.2f}) of {found.count} architectures: "
         f"{said}{held}"

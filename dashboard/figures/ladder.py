@@ -158,7 +158,8 @@ def law_figure(points: pd.DataFrame, curves: pd.DataFrame, loss: str) -> go.Figu
         )
     sizes = scale(curves["flops"].tolist(), unit="FLOP", log=True)
     figure.update_xaxes(
-        title="training FLOPs of one run (dotted: three sizes, which fit any law; dashed: extrapolated)", **sizes
+        title="training FLOPs of one run (dotted: three sizes cannot speak against a law; dashed: extrapolated)",
+        **sizes,
     )
     figure.update_yaxes(title=escaped(loss), type="log" if _above_zero(curves) else "linear")
     return figure

@@ -55,6 +55,7 @@ def page() -> None:
     guarded(_rungs)(found)
     if len(found.rungs) < 2:
         st.info("No rung above the search is begun yet: there is nothing to compare.")
+        _remarks(found)
         return
     if not found.metrics:
         st.info("No architecture is measured on any rung yet.")
@@ -73,6 +74,10 @@ def page() -> None:
     guarded(_places)(found, metric)
     guarded(_agreement)(found)
     guarded(_laws)(found, metric)
+    _remarks(found)
+
+
+def _remarks(found: Ladder) -> None:
     for line in remarks(found):
         st.caption(plain(capitalised(line)))
 
