@@ -38,6 +38,7 @@ def evaluated(
             fit = fit_anew()
             fit.load_weights(weights)
             found[split] |= _numbers(evaluator, arch, fit, split, {**taken[split], **found[split]}, progress=progress)
+            del fit  # before the next one is made
     return found
 
 

@@ -18,12 +18,15 @@ from archsearch.analysis.power_law import PowerLaw
 from archsearch.arch import ArchSpec
 from archsearch.errors import NothingFeasibleError, SpecError
 from archsearch.search.ladder.cost import ladder_cost
-from archsearch.search.ladder.rungs import rung_spec
+from archsearch.search.ladder.rungs import rung_name, rung_spec
+from archsearch.search.ladder.standing import check_standing
 from archsearch.search.problem import Problem
 from archsearch.search.runner import resume_search
 from archsearch.search.spec import SearchSpec
 from archsearch.storage import NewProposal, Store
 
+TWO = [{"keep": 2, "n_layers": 4}]
+LISTED = {"space": {"pattern": "listed", "architectures": ["dense*3", "window*3", "recurrent*3"]}}
 SMALL = {"recipe": {"seeds": 1}, "search": {"trials": 3, "confirm_seeds": 0, "references": False}}
 
 
@@ -130,14 +133,20 @@ def ladder_of(store: Store) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A small ladder that was climbed at once."""
+    with Store.open(f"sqlite:///{tmp_path_factory.mktemp('whole')}/ladder.db") as store:
+        assert Bench(store).climb(posed(TWO, **SMALL, **LISTED)).state == "complete"
+        return ladder_of(store)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [1, None, 4], ids=["first-rung", "between", "second-rung"])
 def test_a_ladder_whose_driver_is_killed_anywhere_ends_as_one_that_was_not(
-    bench: Bench, tmp_path: Path, ends: int | None
+    bench: Bench, whole: dict[str, Any], ends: int | None
 ) -> None:
-    problem = posed([{"keep": 2, "n_layers": 4}], **SMALL)
-    with Store.open(f"sqlite:///{tmp_path / 'whole.db'}") as store:
-        assert Bench(store).climb(problem).state == "complete"
-        whole = ladder_of(store)
+    problem = posed(TWO, **SMALL, **LISTED)
     bench.ends, bench.killed, bench.killed_between = 10_000 if ends is None else ends, True, ends is None
     with pytest.raises(Killed):
         bench.climb(problem)
@@ -147,18 +156,29 @@ def test_a_ladder_whose_driver_is_killed_anywhere_ends_as_one_that_was_not(
 
 
 def test_what_stands_in_the_place_of_a_rung_is_no_part_of_the_ladder(bench: Bench) -> None:
-    rungs = [{"keep": 2}, {"keep": 1}]
-    assert bench.climb(posed(rungs, **SMALL)).name == "fakes.rung3"
+    spec = posed([{"keep": 2}, {"keep": 1}], **SMALL).spec
+
+    def begin(number: int, *, rung: int) -> None:
+        name = rung_name("fakes", number)
+        climbed = {"ladder": "fakes", "rung": rung, "below": "x", "kept": []}
+        tables = {"rung": spec.to_json()["rung"]} if number == 1 else {"climbed": climbed}
+        bench.store.create_search(name, fake_spec(name=name, **SMALL, **tables), [])
+
+    for number in (1, 2, 3):
+        begin(number, rung=number)
+    check_standing(spec, bench.store, new=False)
     bench.store.remove_searches(["fakes.rung2"])
     with pytest.raises(SpecError, match=r'"fakes.rung3" is there already, and was not begun after the rung below it'):
-        bench.climb(posed(rungs, **SMALL), resume=True)
-    bench.store.remove_searches(["fakes.rung3"])
-    assert bench.climb(posed(rungs, **SMALL), resume=True).name == "fakes.rung3"
+        bench.climb(posed([{"keep": 2}, {"keep": 1}], **SMALL), resume=True)
+    begin(2, rung=2)
+    with pytest.raises(SpecError, match=r'"fakes.rung3" is there already'):  # it was begun before
+        check_standing(spec, bench.store, new=False)
     bench.store.remove_searches(["fakes"])
     with pytest.raises(SpecError, match=r'"fakes.rung2" is there already.*archsearch rm fakes.rung2'):
-        bench.climb(posed(rungs, **SMALL))
+        bench.climb(posed([{"keep": 2}, {"keep": 1}], **SMALL))
     with pytest.raises(SpecError, match='is a rung of "fakes", which the database has no more'):
         read_ladder(bench.store, "fakes.rung3")
+    assert bench.driven == []
 
 
 def test_candidates_that_are_added_to_a_complete_rung_are_trained(bench: Bench) -> None:
