@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from archsearch.analysis.ladder import TIME, Ladder, Metric, Rung, Standing
-from archsearch.analysis.ladder_scores import metrics_of, scores_of
+from archsearch.analysis.ladder_reading import metrics_of, scores_of
 from archsearch.analysis.objectives import Objective
 
 
