@@ -18,6 +18,7 @@ from archsearch.laws import untrainable
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.search.evaluators import evaluators_of, metric_of
+from archsearch.search.listed import space_of
 from archsearch.search.matching import Matching, cost_term, matched
 from archsearch.search.matching_steps import match_steps, with_steps
 from archsearch.search.references import baseline_of, reference_archs
@@ -159,7 +160,7 @@ class Problem:
         )
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
-        space = Space.of(spec.space, model, spec.model.n_layers, registry)
+        space = space_of(spec.space, model, spec.model.n_layers, registry)
         costs = [objective.metric for objective in objectives if objective.is_cost]
         match = None if spec.compare is None else cost_term(spec.compare.match, context)
         terms = dict.fromkeys(
