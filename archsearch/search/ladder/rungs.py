@@ -43,6 +43,7 @@ def rung_spec(root: SearchSpec, rung: int, architectures: Sequence[str], referen
         "confirm_seeds": own.confirm_seeds,
         "population": None,
         "startup_trials": None,
+        "second_seeds": 0.0,
     }
     values = base | {
         "name": rung_name(root.name, rung),
