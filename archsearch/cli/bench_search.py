@@ -70,17 +70,18 @@ def bench_search(
     cases = _cases(held, objectives or [], spent)
     count = held.problem.spec.search.trials if trials is None else trials
     out = console() if json is None else quiet_console()
-    for line in _missing(held):
+    for line in held.left_out:
         out.print(line, soft_wrap=True)
     plans = [Plan(sampler=name, second_seeds=share) for name in samplers for share in (0.0, *spent)]
     found: list[dict[str, Any]] = []
     for done in batched(run_jobs(jobs_of(path, cases, plans, trials=count, seeds=seeds), jobs), seeds):
         found.append(summary(done))
         out.print(_line(found[-1]), soft_wrap=True)
+        if json is not None:  # a run that is ended leaves what it has
+            _write(json, _header(held, path, count, seeds), found)
     for names in cases:
         out.print(_table([one for one in found if one["objectives"] == list(names)], names, count, seeds))
     if json is not None:
-        _write(json, _header(held, path, count, seeds), found)
         out.print(f"written: {json}", soft_wrap=True)
 
 
@@ -113,14 +114,6 @@ def _check(case: Case, second_seeds: Sequence[float]) -> None:
             f"--second-seeds asks for three seeds of {case.name}, one of which no search has seen, and the table "
             f"has {len(case.seeds)} that are whole: measure more of it, or leave the option out"
         )
-
-
-def _missing(held: TruthTable) -> list[str]:
-    rows = len(held.archs)
-    return [
-        f"left out: {task}, seed {seed}, of which the table has {count} of {rows} rows"
-        for (task, seed), count in held.missing.items()
-    ]
 
 
 def _header(held: TruthTable, path: Path, trials: int, seeds: int) -> dict[str, Any]:

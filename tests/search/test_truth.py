@@ -152,6 +152,16 @@ def test_a_replayed_search_is_the_real_one_and_equal_seeds_give_equal_searches(t
     assert 0.0 <= judged.unconfirmed <= 1.0
 
 
+def test_a_search_of_several_tasks_trains_each_candidate_on_all_of_them(table: TruthTable) -> None:
+    case = Case.of(table, ["recall-task.accuracy", "bits.bits_per_byte", "state_bytes"])
+    found = replay(case, posed(case, "nsga3", trials=8, seed=2, second_seeds=0.25)).trained
+    assert {trial.steps for trial in found} == {2 * 40}
+    assert [trial.seeds for trial in found].count((0,)) == 2  # after the table's last seed comes its first
+    judged = score(case, found, unseen=[1])
+    assert len(judged.own) == 8
+    assert 0.0 < judged.own[-1] <= 1.0 + 1e-9
+
+
 def test_a_search_of_all_finds_all_of_what_it_sees(table: TruthTable) -> None:
     case = Case.of(table, OBJECTIVES)
     trained = [Trained(digest=arch.digest, seeds=(0,), steps=1) for arch in case.feasible]
