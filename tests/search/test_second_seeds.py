@@ -205,15 +205,16 @@ def test_a_stopped_search_goes_on_with_them(store: MemoryStore, before: int, sam
 
 
 def test_one_that_diverges_takes_its_candidate_off_the_front(store: MemoryStore) -> None:
-    bench = Lucky(store, search=SEARCH).prepare()
+    bench = Lucky(store, search=SEARCH | {"sampler": "nsga2"}).prepare()
     order = bench.second()
     digest = order.arch.digest
     assert digest in {point.digest for point in bench.campaign.front}
     bench.work(order, diverged=True)
     assert digest not in {point.digest for point in bench.campaign.front}
     bench.run()
-    resumed = Lucky(store, search=SEARCH).prepare()
+    resumed = Lucky(store, search=SEARCH | {"sampler": "nsga2"}).prepare()
     assert resumed.campaign._known[digest].state == "failed"
+    assert set(told(bench, digest)) == set(told(resumed, digest)) == {None}
     assert digest not in {point.digest for point in resumed.campaign.front}
 
 
