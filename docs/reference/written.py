@@ -21,6 +21,7 @@ MADE: Mapping[str, Callable[[], str]] = {
     "mixers alone": claims.alone_table,
     "places": claims.order_table,
     "tasks": claims.tasks_table,
+    "as good": claims.alike_table,
     "speed": claims.speed_table,
     "early stopping": stopping_table,
     "the second seeds": lambda: samplers_table(SECOND_SEEDS),

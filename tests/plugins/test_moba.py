@@ -187,17 +187,21 @@ def test_bad_shapes_are_named() -> None:
         moba_attention(LaidOut(q, k, v), block_size=4, top_k=2)
 
 
-class TestMobaConformance(MixerConformance):
+class MobaLaws(MixerConformance):
     plugin = MobaPlugin()
+    drops_beyond = False  # what one query head drops, another may choose
+
+
+@pytest.mark.arena
+class TestMobaConformance(MobaLaws):
     cases: ClassVar = {
         "one-token-blocks-nope": {"block_size": 1, "top_k": 4, "rope": 0.0},
         "block-longer-than-sequence": {"block_size": 128, "top_k": 2, "rope": 0.25},
     }
-    drops_beyond = False  # what one query head drops, another may choose
     quick: ClassVar = tuple(cases)
 
 
-class TestMobaConformanceTiled(TestMobaConformance):
+class TestMobaConformanceTiled(MobaLaws):
     cases: ClassVar = {"blocks-of-8": {"block_size": 8, "top_k": 3}}
     quick: ClassVar = tuple(cases)
 
@@ -206,6 +210,7 @@ class TestMobaConformanceTiled(TestMobaConformance):
         monkeypatch.setattr(block_sparse, "MASKED_UP_TO", 0)
 
 
+@pytest.mark.arena
 class TestMobaConformanceOfOneHead(MixerConformance):
     plugin = MobaPlugin()
     cases: ClassVar = {"blocks-of-8": {"block_size": 8, "top_k": 3}, "own-block-only": {"block_size": 16, "top_k": 1}}

@@ -220,18 +220,22 @@ def test_bad_gates_are_named() -> None:
         nsa((q, k, v, gates[..., :2]))
 
 
-class TestNsaConformance(MixerConformance):
+class NsaLaws(MixerConformance):
     plugin = NsaPlugin()
+    drops_beyond = False  # every token is in the mean of a block that is seen
+    traffic_contexts = (2, 17, 48)  # where the window holds none of the blocks that are chosen by their keys
+
+
+@pytest.mark.arena
+class TestNsaConformance(NsaLaws):
     cases: ClassVar = {
         "one-token-blocks-nope": {"block_size": 1, "top_k": 4, "window": 1, "rope": 0.0},
         "block-longer-than-sequence": {"block_size": 128, "top_k": 2, "window": 70, "rope": 0.25},
     }
-    drops_beyond = False  # every token is in the mean of a block that is seen
     quick: ClassVar = tuple(cases)
-    traffic_contexts = (2, 17, 48)  # where the window holds none of the blocks that are chosen by their keys
 
 
-class TestNsaConformanceTiled(TestNsaConformance):
+class TestNsaConformanceTiled(NsaLaws):
     cases: ClassVar = {"blocks-of-8": {"block_size": 8, "top_k": 3, "window": 8}}
     quick: ClassVar = tuple(cases)
 
@@ -240,7 +244,8 @@ class TestNsaConformanceTiled(TestNsaConformance):
         monkeypatch.setattr(block_sparse, "MASKED_UP_TO", 0)
 
 
-class TestNsaConformanceOfWideWindow(TestNsaConformance):
+@pytest.mark.arena
+class TestNsaConformanceOfWideWindow(NsaLaws):
     cases: ClassVar = {"window-20": {"block_size": 8, "top_k": 4, "window": 20}}
     quick: ClassVar = tuple(cases)
     traffic_slack = 1.0  # blocks that were chosen by their keys may lie in the window, and are then read once
