@@ -186,8 +186,8 @@ class Sampler:
                 trial.state = TrialState.COMPLETE if trial.values is not None else TrialState.FAIL
             self._study.add_trial(trial)
             self._digests.append(digest)
-        for number, trial in self._open.items():
-            self._study.enqueue_trial(trial.params)
+        for number, asked in self._open.items():
+            self._study.enqueue_trial(asked.params)
             self._open[number] = self._study.ask()
             self._digests.append(self._space.draw(self._open[number]).digest)
 
