@@ -34,6 +34,9 @@ RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
 
 
+MOST_JUDGED = 8192
+"""Verdicts that a judge remembers."""
+
 _IDEALS = {"accuracy": 1.0, "bits_per_byte": 0.0}
 """The best values of metrics that have one."""
 
@@ -84,11 +87,21 @@ class Judge:
         self._costs = CostModel(registry)
         self._contexts = sorted({term.context for term in (*terms, *(term for term, _ in budget.limits))})
         self._dense: dict[object, int] = {}
+        self._verdicts: dict[str, Verdict] = {}
         self._shortest = min(lengths.values())
 
     def __call__(self, arch: ArchSpec) -> Verdict:
         """The costs that objectives and budget name, the limits that are exceeded, and what would not act. Options that
-        a plugin finds impossible in this arrangement refuse it, as its `check` does."""
+        a plugin finds impossible in this arrangement refuse it, as its `check` does. Who was judged before is judged
+        once."""
+        found = self._verdicts.get(arch.digest)
+        if found is None:
+            if len(self._verdicts) >= MOST_JUDGED:
+                self._verdicts.clear()
+            found = self._verdicts[arch.digest] = self._judged(arch)
+        return found
+
+    def _judged(self, arch: ArchSpec) -> Verdict:
         try:
             refused = refusal(arch, self._registry)
             if refused is None and arch.model.value_residual != self._own:
@@ -254,6 +267,11 @@ class Problem:
     def search_seeds(self) -> tuple[int, ...]:
         """The seeds that candidates and references are trained with."""
         return tuple(self.spec.seed + index for index in range(self.spec.recipe.seeds))
+
+    @property
+    def seeds_with_second(self) -> tuple[int, ...]:
+        """Those of a candidate that is trained once more: its own, and the next one."""
+        return (*self.search_seeds, self.spec.seed + self.spec.recipe.seeds)
 
     @property
     def confirm_seeds(self) -> tuple[int, ...]:

@@ -381,6 +381,9 @@ class SearchTable(Table):
     ``references``: whether the mixer `full` in every layer and each pure mixer of the space are trained beside the
     candidates; a list of patterns names others, where a single layer is repeated.
     ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
+    ``second_seeds``: the share of ``trials`` that train a point of the front so far with one more seed, each candidate
+    once at most, in place of a new candidate: a front by means over two seeds is less of luck, and the sampler learns
+    by the means too.
     ``concurrency``: trials at a time.
     ``max_draws``: draws in a row that gave nothing to train, after which the search ends early and says so.
     ``retries``: how often a trial is tried again whose worker was lost, ended by itself or ran out of memory; one that
@@ -395,6 +398,7 @@ class SearchTable(Table):
     startup_trials: Whole | None = Field(default=None, ge=1, le=MAX_TRIALS)
     references: bool | Annotated[tuple[StrictStr, ...], Field(max_length=MAX_CHOICES)] = True
     confirm_seeds: Whole = Field(default=1, ge=0, le=MAX_SEEDS)
+    second_seeds: Number = Field(default=0.0, ge=0.0, le=0.5)
     concurrency: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
     max_draws: Whole = Field(default=2000, ge=1, le=MAX_DRAWS)
     retries: Whole = Field(default=1, ge=0, le=MAX_RETRIES)
@@ -534,7 +538,7 @@ class SearchSpec(Table):
         listed, search = space.get("architectures"), values.get("search", {})
         if space.get("pattern") != "listed" or not isinstance(listed, list | tuple) or not isinstance(search, Mapping):
             return values
-        follows: dict[str, Any] = {"trials": max(1, len(listed)), "references": False}
+        follows: dict[str, Any] = {"trials": max(1, len(listed)), "references": False, "second_seeds": 0.0}
         if "compare" in values:
             follows["confirm_seeds"] = 0
         return {**values, "search": {**follows, **search}}
@@ -554,6 +558,11 @@ class SearchSpec(Table):
             raise SpecError(
                 "search.early_stop goes with searches, not [compare], which trains every architecture to the end: drop "
                 "one of them"
+            )
+        if self.space.pattern == "listed" and self.search.second_seeds:
+            raise SpecError(
+                f"search.second_seeds = {self.search.second_seeds:g} takes trials from a list of architectures, some "
+                "of which would not be trained: drop it, and set recipe.seeds or search.confirm_seeds"
             )
         if self.resources.gpu and self.recipe.device == "cpu":
             raise SpecError(
