@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"arch", "measured"},
     {"source"},
     {"registration", "figures", "evaluator"},
-    {"composition", "composite"},
+    {"composition", "composite", "value_residual"},
     {"costs", "registry", "exercise", "laws", "recipe"},
     {"measurement"},
     {"storage", "analysis", "bench.results"},
