@@ -32,8 +32,12 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     """
     search = store.search(name)
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
-    measured = {trial.digest: trial for trial in reversed(trials) if trial.state in ("complete", "diverged")}
-    whole = [store.trial(trial.id) for trial in trials if measured.get(trial.digest) is trial]
+    speakers: dict[str, TrialRecord] = {}
+    for trial in trials:
+        known = speakers.get(trial.digest)
+        if trial.state in ("complete", "diverged") and (known is None or len(trial.seeds) > len(known.seeds)):
+            speakers[trial.digest] = trial  # the one of most seeds, as a candidate may be given a second one
+    whole = [store.trial(trial.id) for trial in speakers.values()]
     further = _further(search, whole)
     rows = _rows(whole, further)
     if not rows:

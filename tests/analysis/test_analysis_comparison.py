@@ -56,6 +56,7 @@ def add(
     *,
     state: str = "complete",
     kind: str = "search",
+    seeds: tuple[int, ...] = (0, 1, 2),
 ) -> None:
     arch = {"model": MODEL, "layers": [{"mixer": pattern.partition("*")[0], "options": {}}] * 2}
     made = NewTrial(
@@ -65,7 +66,7 @@ def add(
         pattern=pattern,
         arch=arch,
         params={},
-        seeds=[0, 1, 2],
+        seeds=list(seeds),
         costs={"s@1": 2.0},
         violations={},
     )
@@ -189,6 +190,18 @@ def test_trials_of_one_architecture_are_one_row_at_the_place_of_the_first(store:
     found = held(store)
     assert [row.pattern for row in found.rows] == ["full*2", "kda*2"]
     assert found.waiting == (("gla*2", "infeasible", "over budget"),)
+
+
+def test_a_candidate_that_was_given_a_second_seed_is_told_by_both(store: Store) -> None:
+    search = store.create_search("held", {}, [])
+    add(store, search, "full*2", steady(0.5)[:1], seeds=(0,))
+    add(store, search, "kda*2", steady(0.4)[:1], seeds=(0,))
+    add(store, search, "full*2", steady(0.5)[:2], seeds=(0, 1))
+    found = held(store)
+    assert [(row.pattern, list(row.scores["recall"].values)) for row in found.rows] == [
+        ("full*2", [0, 1]),
+        ("kda*2", [0]),
+    ]
 
 
 def test_an_empty_baseline_is_refused_as_it_is_written(store: Store) -> None:
