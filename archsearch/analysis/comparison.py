@@ -34,8 +34,8 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
     speakers: dict[str, TrialRecord] = {}
     for trial in trials:
-        known = speakers.get(trial.digest)
-        if trial.state in ("complete", "diverged") and (known is None or len(trial.seeds) > len(known.seeds)):
+        other = speakers.get(trial.digest)
+        if trial.state in ("complete", "diverged") and (other is None or len(trial.seeds) > len(other.seeds)):
             speakers[trial.digest] = trial  # the one of most seeds, as a candidate may be given a second one
     whole = [store.trial(trial.id) for trial in speakers.values()]
     further = _further(search, whole)
