@@ -45,7 +45,7 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     base = _baseline(search, trials, rows, baseline, registry)
     others = judged(base, [row for row in rows if row is not base])
     known = {row.digest for row in rows}
-    scored = _names(dict.fromkeys(score.task for row in rows for score in row.scores.values()), further)
+    scored = tuple(_names(dict.fromkeys(score.task for row in rows for score in row.scores.values()), further))
     matching, not_told = _matching(search, trials, whole, registry)
     return Comparison(
         search=name,

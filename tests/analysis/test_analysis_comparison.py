@@ -11,6 +11,7 @@ import pytest
 
 from archsearch.analysis.compared import Comparison
 from archsearch.analysis.comparison import compare
+from archsearch.analysis.comparison_words import remarks
 from archsearch.errors import SpecError
 from archsearch.registry import Registry
 from archsearch.storage import NewTrial, Store
@@ -202,6 +203,15 @@ def test_a_candidate_that_was_given_a_second_seed_is_told_by_both(store: Store) 
         ("full*2", [0, 1]),
         ("kda*2", [0]),
     ]
+
+
+def test_a_metric_of_speed_that_nothing_times_is_told(store: Store) -> None:
+    asked = [{"name": "recall.tokens_to_half", "direction": "minimize"}]
+    search = store.create_search("held", {}, asked)
+    add(store, search, "gla*2", steady(0.5))
+    found = held(store)
+    assert (found.scored, found.untimed) == (("recall",), ("recall.tokens_to_half",))
+    assert any(line.startswith("not compared: recall.tokens_to_half, as full attention") for line in remarks(found))
 
 
 def test_an_empty_baseline_is_refused_as_it_is_written(store: Store) -> None:
