@@ -32,8 +32,12 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     """
     search = store.search(name)
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
-    measured = {trial.digest: trial for trial in reversed(trials) if trial.state in ("complete", "diverged")}
-    whole = [store.trial(trial.id) for trial in trials if measured.get(trial.digest) is trial]
+    speakers: dict[str, TrialRecord] = {}
+    for trial in trials:
+        other = speakers.get(trial.digest)
+        if trial.state in ("complete", "diverged") and (other is None or len(trial.seeds) > len(other.seeds)):
+            speakers[trial.digest] = trial  # the one of most seeds, as a candidate may be given a second one
+    whole = [store.trial(trial.id) for trial in speakers.values()]
     further = _further(search, whole)
     rows = _rows(whole, further)
     if not rows:
@@ -41,7 +45,7 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     base = _baseline(search, trials, rows, baseline, registry)
     others = judged(base, [row for row in rows if row is not base])
     known = {row.digest for row in rows}
-    scored = _names(dict.fromkeys(score.task for row in rows for score in row.scores.values()), further)
+    scored = tuple(_names(dict.fromkeys(score.task for row in rows for score in row.scores.values()), further))
     matching, not_told = _matching(search, trials, whole, registry)
     return Comparison(
         search=name,

@@ -11,6 +11,7 @@ import pytest
 
 from archsearch.analysis.compared import Comparison
 from archsearch.analysis.comparison import compare
+from archsearch.analysis.comparison_words import remarks
 from archsearch.errors import SpecError
 from archsearch.registry import Registry
 from archsearch.storage import NewTrial, Store
@@ -56,6 +57,7 @@ def add(
     *,
     state: str = "complete",
     kind: str = "search",
+    seeds: tuple[int, ...] = (0, 1, 2),
 ) -> None:
     arch = {"model": MODEL, "layers": [{"mixer": pattern.partition("*")[0], "options": {}}] * 2}
     made = NewTrial(
@@ -65,7 +67,7 @@ def add(
         pattern=pattern,
         arch=arch,
         params={},
-        seeds=[0, 1, 2],
+        seeds=list(seeds),
         costs={"s@1": 2.0},
         violations={},
     )
@@ -189,6 +191,27 @@ def test_trials_of_one_architecture_are_one_row_at_the_place_of_the_first(store:
     found = held(store)
     assert [row.pattern for row in found.rows] == ["full*2", "kda*2"]
     assert found.waiting == (("gla*2", "infeasible", "over budget"),)
+
+
+def test_a_candidate_that_was_given_a_second_seed_is_told_by_both(store: Store) -> None:
+    search = store.create_search("held", {}, [])
+    add(store, search, "full*2", steady(0.5)[:1], seeds=(0,))
+    add(store, search, "kda*2", steady(0.4)[:1], seeds=(0,))
+    add(store, search, "full*2", steady(0.5)[:2], seeds=(0, 1))
+    found = held(store)
+    assert [(row.pattern, list(row.scores["recall"].values)) for row in found.rows] == [
+        ("full*2", [0, 1]),
+        ("kda*2", [0]),
+    ]
+
+
+def test_a_metric_of_speed_that_nothing_times_is_told(store: Store) -> None:
+    asked = [{"name": "recall.tokens_to_half", "direction": "minimize"}]
+    search = store.create_search("held", {}, asked)
+    add(store, search, "gla*2", steady(0.5))
+    found = held(store)
+    assert (found.scored, found.untimed) == (("recall",), ("recall.tokens_to_half",))
+    assert any(line.startswith("not compared: recall.tokens_to_half, as full attention") for line in remarks(found))
 
 
 def test_an_empty_baseline_is_refused_as_it_is_written(store: Store) -> None:
