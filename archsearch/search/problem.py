@@ -9,7 +9,7 @@ import numpy as np
 
 from archsearch.analysis.objectives import Direction, Objective
 from archsearch.analysis.speed import SHARES
-from archsearch.arch import ArchSpec
+from archsearch.arch import ArchSpec, ResidualKind
 from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
 from archsearch.errors import OptionsError, SpecError, foreign_code, listing, nearest
@@ -18,6 +18,7 @@ from archsearch.laws import untrainable
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.search.evaluators import evaluators_of, metric_of
+from archsearch.search.listed import space_of
 from archsearch.search.matching import Matching, cost_term, matched
 from archsearch.search.matching_steps import match_steps, with_steps
 from archsearch.search.references import baseline_of, reference_archs
@@ -27,6 +28,7 @@ from archsearch.search.speed import is_speed, reference_of, speed_objective
 from archsearch.source import Part
 from archsearch.tasks import Task, resolve_task
 from archsearch.training.teacher_arch import teacher_layer
+from archsearch.value_residual import without_effect
 
 RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
@@ -69,11 +71,18 @@ class Verdict:
 
 
 class Judge:
-    """Costs and judges candidates by arithmetic alone."""
+    """Costs and judges candidates by arithmetic alone. A value residual other than `own`, that of ``[model]``, must
+    change something: where it does not, the candidate is another one's by a second name."""
 
     def __init__(
-        self, registry: Registry, terms: Sequence[CostTerm], budget: Budget, lengths: Mapping[str, int]
+        self,
+        registry: Registry,
+        terms: Sequence[CostTerm],
+        budget: Budget,
+        lengths: Mapping[str, int],
+        own: ResidualKind = "none",
     ) -> None:
+        self._own = own
         self._registry, self._terms, self._budget, self._lengths = registry, terms, budget, lengths
         self._costs = CostModel(registry)
         self._contexts = sorted({term.context for term in (*terms, *(term for term, _ in budget.limits))})
@@ -95,6 +104,8 @@ class Judge:
     def _judged(self, arch: ArchSpec) -> Verdict:
         try:
             refused = refusal(arch, self._registry)
+            if refused is None and arch.model.value_residual != self._own:
+                refused = without_effect(arch, self._registry)
             return self._costed(arch) if refused is None else self.refused(refused)
         except OptionsError as error:
             return self.refused(str(error))
@@ -162,7 +173,7 @@ class Problem:
         )
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
-        space = Space.of(spec.space, model, spec.model.n_layers, registry)
+        space = space_of(spec.space, model, spec.model.n_layers, registry)
         costs = [objective.metric for objective in objectives if objective.is_cost]
         match = None if spec.compare is None else cost_term(spec.compare.match, context)
         terms = dict.fromkeys(
@@ -173,7 +184,7 @@ class Problem:
             ]
         )
         lengths = {name: task.seq_len for name, task in tasks.items()}
-        judge = Judge(registry, tuple(terms), budget, lengths)
+        judge = Judge(registry, tuple(terms), budget, lengths, model.value_residual)
         references = reference_archs(spec.search.references, space, registry)
         baseline = baseline_of(spec.compare.baseline, space, registry) if spec.compare is not None else None
         matching = None
