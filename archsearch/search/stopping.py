@@ -122,11 +122,12 @@ class Stopping:
     def ended(
         self, trial: int, place: Place, final: Mapping[str, float], looks: Looks = (), total_steps: int = 0
     ) -> None:
-        """A run has ended with these metrics on validation; ``looks`` and ``total_steps`` count where none were told
-        while it ran."""
+        """A run has ended with these metrics on validation; of ``looks`` those count that are later than what was told
+        while it ran, and ``total_steps`` where none were told."""
         run = self._contenders[trial].runs.setdefault(place, Run())
         if run.final is None:
-            run.final, run.looks = dict(final), run.looks or list(looks)
+            told = run.looks[-1][0] if run.looks else -1
+            run.final, run.looks = dict(final), [*run.looks, *(look for look in looks if look[0] > told)]
             run.total_steps = run.total_steps or total_steps
             self._ended[place[0]].append(run)
             self._count += 1

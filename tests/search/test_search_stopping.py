@@ -75,6 +75,16 @@ def test_a_candidate_out_of_reach_is_stopped_with_the_step_and_who_dominates_it(
     )
 
 
+def test_the_last_look_of_a_run_counts_also_where_it_comes_with_the_end() -> None:
+    search = Search(RECALL, grace=0.5)
+    for trial in [search.enter(1.0) for _ in range(FEWEST)]:
+        search.look(trial, [0.1])
+        search.rule.ended(trial, ("recall-task", 0), {"accuracy": 0.9}, [(10, 0.0), (20, 0.9)], TOTAL)
+    mine = search.enter(2.0)
+    search.look(mine, [0.1] * 5)  # all had learnt at step 20: nothing is gained from step 50 on
+    assert search.judge(mine) is not None
+
+
 def test_the_greatest_gain_that_was_seen_is_granted_to_every_candidate() -> None:
     search = Search(RECALL, grace=0.0)
     search.fill()
