@@ -261,11 +261,8 @@ def test_sequence_costs_are_the_sum_over_its_tokens(block_size: int, top_k: int,
     options = PLUGIN.parse_options({"block_size": block_size, "top_k": top_k, "window": window})
     whole = PLUGIN.flops(options, SHAPE, LAYER, phase="prefill", context=context)
     tokens = [PLUGIN.flops(options, SHAPE, LAYER, phase="decode", context=t + 1) for t in range(context)]
-    # of the own blocks and the window's first square a sequence counts the half: half a key a token less
-    half = (context / 2 + min(context, window) / 2) * SHAPE.n_heads
-    assert whole.matmul == pytest.approx(sum(token.matmul for token in tokens) - 4 * half * SHAPE.head_dim)
-    assert whole.exp == pytest.approx(sum(token.exp for token in tokens) - half)
-    assert whole.elementwise == pytest.approx(sum(token.elementwise for token in tokens) - 4 * half)
+    for kind in ("matmul", "exp", "elementwise"):
+        assert getattr(whole, kind) == pytest.approx(sum(getattr(token, kind) for token in tokens))
 
 
 def test_costs_at_length_are_those_of_the_paper() -> None:
@@ -313,7 +310,7 @@ def test_matmul_flops_are_those_of_explicit_products() -> None:
                 _ = (keys @ q[0, t, :, :, None]).mT @ values
         mixer.output(q)
     promised = PLUGIN.flops(options, SHAPE, LAYER, phase="prefill", context=tokens).matmul
-    assert promised == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert promised == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
 def test_state_bytes_at_length() -> None:

@@ -52,6 +52,7 @@ def rung_spec(
         "population": None,
         "startup_trials": None,
         "early_stop": None,  # who is stopped has no place in the order that rungs are compared by
+        "second_seeds": 0.0,
     }
     several = {"backbones": [dict(one) for one in backbones]} if any(backbones) else {}
     values = base | {
