@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from archsearch.analysis.comparison import LISTED
+from archsearch.analysis.matching_record import LISTED
 from archsearch.analysis.validity import on_backbone
 from archsearch.arch import ArchSpec, ModelSpec, whole_pattern
 from archsearch.errors import SpecError
