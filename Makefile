@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena test-peers docs tables fair kernels check bench bench-dashboard bench-store bench-peers screenshots gpu clean
+.PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena test-peers docs tables fair kernels check bench bench-dashboard bench-store bench-scaling bench-peers screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -84,6 +84,11 @@ bench-dashboard: $(STAMP)  ## the dashboard over 50,000 trials, beside optuna-da
 bench-store: $(STAMP)  ## rates and latency of the store's writers on both databases, beside Optuna's
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
 	$(BIN)/python benchmarks/store.py
+
+bench-scaling: $(STAMP)  ## trials an hour against workers that sleep, on both databases, into docs/scaling.md
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py workers --both --json docs/results/scaling.json
+	PYTHONPATH=docs $(BIN)/python docs/written.py
 
 .venv-peers-%/.installed: pyproject.toml constraints.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

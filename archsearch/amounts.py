@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Flops:
-    """Floating-point operations by kind: matrix products (2 a multiply-add), elementwise, exponentials."""
+    """Floating-point operations by kind: matrix products (2 a multiply-add), elementwise, exponentials.
+
+    A product of two matrices, of a matrix and a vector, and of two vectors is one of matrices wherever its terms are
+    added up: that of a key and a value which a decoded token adds to its state too, 2 a cell. Everything else is
+    elementwise, one for each addition, product, quotient or comparison; a logarithm, a sine and a hyperbolic tangent
+    count as exponentials. Activations cost what `SIGMOID`, `SILU`, `SOFTPLUS` and `GELU` say, their products with
+    something else apart.
+    """
 
     matmul: float = 0.0
     elementwise: float = 0.0
@@ -27,6 +34,16 @@ class Flops:
 
     def __mul__(self, factor: float) -> Flops:
         return Flops(matmul=self.matmul * factor, elementwise=self.elementwise * factor, exp=self.exp * factor)
+
+
+SIGMOID = Flops(elementwise=2, exp=1)
+"""1 / (1 + exp(-x)) of one number: a sum and a quotient."""
+SILU = Flops(elementwise=3, exp=1)
+"""x times its sigmoid."""
+SOFTPLUS = Flops(elementwise=1, exp=2)
+"""log(1 + exp(x))."""
+GELU = Flops(elementwise=8, exp=1)
+"""x / 2 (1 + tanh(c (x + c' x^3)))."""
 
 
 @dataclass(frozen=True, kw_only=True)

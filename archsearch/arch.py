@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.layer import MAX_FFN_DIM, LayerInfo, LayerSpec, Resolver
@@ -18,7 +27,8 @@ from archsearch.numbers import Numbers, Whole
 from archsearch.shapes import Dtype, ModelShape
 
 ChannelKind = Literal["none", "swiglu", "moe"]
-_WORDED = {"channel_mixer", "dtype"}
+ResidualKind = Literal["none", "identity", "learned"]
+_WORDED = {"channel_mixer", "dtype", "value_residual"}
 DERIVED = frozenset({"n_kv_heads", "head_dim", "ffn_dim", "expert_dim"})
 """Sizes of a backbone that follow from the others where they are left out."""
 _MAX_WIDTH = 2**20
@@ -34,7 +44,8 @@ class ModelSpec(Numbers):
     Sizes left out are derived: ``n_kv_heads`` is ``n_heads``, ``head_dim`` is ``d_model / n_heads``, ``ffn_dim``
     (SwiGLU) is 8/3 of ``d_model`` rounded up to 16, ``expert_dim`` is ``ffn_dim / experts_per_token``.
     ``short_conv`` is the width of a causal convolution in front of every token mixer, 0 for none;
-    ``meta_tokens`` the number of learned tokens in front of every sequence, which costs count as tokens.
+    ``meta_tokens`` the number of learned tokens in front of every sequence, which costs count as tokens;
+    ``value_residual`` how layers mix the first layer's values into theirs (`archsearch.value_residual`).
     ``dtype`` is the one that costs are counted in; ``vocab_size`` is the task's when a model is trained. Sizes are
     bounded far above what is trained, so that no product of them overflows a tensor's size.
     """
@@ -47,6 +58,7 @@ class ModelSpec(Numbers):
     head_dim: Whole = Field(default=0, ge=1, le=_MAX_WIDTH)
     short_conv: Whole = Field(default=0, ge=0, le=16)
     meta_tokens: Whole = Field(default=0, ge=0, le=4096)
+    value_residual: ResidualKind = "none"
     channel_mixer: ChannelKind = "swiglu"
     ffn_dim: Whole = Field(default=0, ge=1, le=_MAX_PRODUCT)
     n_experts: Whole = Field(default=8, ge=1, le=_MAX_EXPERTS)
@@ -85,6 +97,14 @@ class ModelSpec(Numbers):
         if isinstance(values, Mapping):
             made.model_fields_set.intersection_update(key for key in values if values[key] or key not in DERIVED)
         return made
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Backbones that were stored before there was a value residual are written as they were."""
+        values: dict[str, Any] = write(self)
+        if values.get("value_residual") == "none":
+            del values["value_residual"]
+        return values
 
     @property
     def given(self) -> dict[str, Any]:

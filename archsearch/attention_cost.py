@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archsearch.amounts import SIGMOID
 from archsearch.errors import OptionsError
 from archsearch.mixer import Flops, ModelShape, StateTensor, Traffic
 
@@ -37,18 +38,19 @@ def projection_flops(
     turned = (shape.n_heads + kv_heads) * rotary_dim(rope, shape.head_dim)
     normed = (shape.n_heads + kv_heads) * shape.head_dim if qk_norm else 0
     gated = shape.n_heads * shape.head_dim if output_gate else 0
-    return Flops(
+    around = Flops(
         matmul=4.0 * shape.d_model * (shape.n_heads + kv_heads) * shape.head_dim + 2.0 * shape.d_model * gated,
-        elementwise=3.0 * turned + 4.0 * normed + 3.0 * gated,
-        exp=float(gated),
+        elementwise=3.0 * turned + 4.0 * normed,
     )
+    return around + (SIGMOID + Flops(elementwise=1)) * float(gated)
 
 
 def visible_pairs(context: int, window: int | None = None) -> float:
-    """Pairs of query and visible key in a causal sequence: half the square, or a band of `window` keys a query."""
+    """Pairs of query and visible key in a causal sequence, a token and itself among them: half the square and half the
+    diagonal, or a band of `window` keys a query."""
     if window is None or context <= window:
-        return context * context / 2
-    return context * window - window * window / 2
+        return context * (context + 1) / 2
+    return context * window - window * (window - 1) / 2
 
 
 def softmax_flops(pairs: float, shape: ModelShape) -> Flops:
@@ -79,12 +81,12 @@ def kv_traffic(rows: float, shape: ModelShape, *, n_kv_heads: int = 0) -> Traffi
 def chosen_pairs(context: int, block_size: int, top_k: int) -> float:
     """Pairs of query and visible key in a causal sequence whose tokens see the own block and top_k - 1 past ones.
 
-    All past ones where there are fewer. Of the own blocks the half that is causal counts: b^2 / 2 a block.
+    All past ones where there are fewer. Of the own blocks the half that is causal counts: b (b + 1) / 2 a block.
     """
     blocks, rest = divmod(context, block_size)
     most = min(blocks, top_k - 1)
     past = (most * (most - 1) // 2 + (blocks - most) * most) * block_size + rest * most
-    return past * block_size + (blocks * block_size * block_size + rest * rest) / 2
+    return past * block_size + (blocks * block_size * (block_size + 1) + rest * (rest + 1)) / 2
 
 
 def chosen_rows(context: int, block_size: int, top_k: int) -> int:

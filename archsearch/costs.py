@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from archsearch.amounts import Flops, Traffic
+from archsearch.amounts import SILU, Flops, Traffic
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.composition import reads_pattern, short_conv_of
 from archsearch.errors import SpecError, listing, nearest
@@ -21,6 +21,7 @@ from archsearch.figures import Figures
 from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo, Phase, Resolver
 from archsearch.units import format_quantity, parse_quantity
+from archsearch.value_residual import mixing_cost, sources, values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +184,7 @@ class CostModel:
         around = self._around.get(layer)
         if around is None:
             around = self._around[layer] = reads_pattern(layer, self._resolver)
+        around = around or arch.model.value_residual != "none"
         key = (layer, index, len(arch.layers), arch.model, context, arch.layers if around else None)
         found = self._layers.get(key)
         if found is None:
@@ -223,13 +225,14 @@ def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: R
     width = short_conv_of(layer, model, resolver)
     tail_bytes = max(0, width - 1) * model.d_model * shape.dtype_bytes
     conv = Flops(elementwise=2.0 * width * model.d_model)
-    per_token = channel + _norm_flops(model) * norms + conv
+    residual_params, residual = _residual_cost(layer, model, info, resolver)
+    per_token = channel + _norm_flops(model) * norms + conv + residual
 
     def forward(phase: Phase) -> Flops:
         return plugin.flops(phase=phase, context=context) + per_token * (1.0 if phase == "decode" else float(context))
 
     state = plugin.state()
-    other_params = (norms + width) * model.d_model
+    other_params = (norms + width) * model.d_model + residual_params
     return LayerCost(
         mixer_params=mixer_params,
         params=mixer_params + channel_params + other_params,
@@ -241,6 +244,16 @@ def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: R
         state_bytes=sum(tensor.nbytes(context) for tensor in state) + tail_bytes,
         traffic=plugin.traffic(context=context) + Traffic(read_bytes=tail_bytes, written_bytes=tail_bytes),
     )
+
+
+def _residual_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Resolver) -> tuple[int, Flops]:
+    """Parameters, and operations of one token, of the value residual; a layer of no pattern has none."""
+    if model.value_residual == "none" or info.pattern is None:
+        return 0, Flops()
+    values = values_of(layer, info, model, resolver)
+    if values is None or sources(info.pattern, model, resolver)[info.index] is None:
+        return 0, Flops()
+    return mixing_cost(values, model)
 
 
 def channel_cost(model: ModelSpec) -> tuple[int, int, Flops]:
@@ -261,7 +274,7 @@ def channel_cost(model: ModelSpec) -> tuple[int, int, Flops]:
 
 
 def _gated_flops(d_model: int, hidden: int) -> Flops:
-    return Flops(matmul=6.0 * d_model * hidden, elementwise=3.0 * hidden, exp=float(hidden))
+    return Flops(matmul=6.0 * d_model * hidden) + (SILU + Flops(elementwise=1)) * float(hidden)
 
 
 def _norm_flops(model: ModelSpec) -> Flops:

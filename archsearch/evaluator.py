@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,12 @@ if TYPE_CHECKING:
     from archsearch.arch import ArchSpec
     from archsearch.model import HybridLM
     from archsearch.tasks import Batch, Task
+
+
+MOST = 1e100
+"""The largest number that is kept: the squares of larger ones, which a spread is made of, are not finite."""
+
+_LONGEST = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +67,56 @@ class Evaluator(ABC):
     def evaluate(self, arch: ArchSpec, model: HybridLM, task: Task, trained: Trained) -> Mapping[str, float]:
         """A finite number for each of ``metrics``.
 
-        The model is as training left it, in evaluation mode, and gradients are off (`torch.enable_grad` turns them on);
-        what is done to it is undone. Random numbers of torch follow from the training's seed alone.
+        The model is as training left it, in evaluation mode, and gradients are off (`torch.enable_grad` turns them on).
+        It is made anew for each split and evaluator, so that whatever is done to it is seen by no other. Random numbers
+        of torch follow from the training's seed alone; those of Python and numpy, torch's default dtype and its threads
+        are set back.
         """
 
 
 def checked_numbers(evaluator: Evaluator, found: object, taken: Mapping[str, float]) -> dict[str, float]:
     """What an evaluator gave, as numbers by name. Raises `PluginError` for a metric that is missing, unknown, not
-    finite, or called as one of `taken`, those that the model has already."""
+    finite, beyond `MOST`, or called as one of `taken`, those that the model has already."""
     what = f'evaluator "{evaluator.name}"'
     if not isinstance(found, Mapping):
         raise PluginError(f"{what}: evaluate gave a {type(found).__name__}, wanted a mapping of numbers by name")
-    for name, value in found.items():
+    numbers: dict[str, float] = {}
+    for name, value in dict(found).items():
         if name not in evaluator.metrics:
             known = listing(evaluator.metrics)
             raise PluginError(
                 f'{what}: evaluate gave "{name}"{nearest(str(name), evaluator.metrics)}, which metrics does not '
                 f"declare: it has {known}"
             )
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise PluginError(f"{what}: evaluate gave {name} = {value!r}, wanted a finite number")
+        number = _number(value)
+        if number is None:
+            raise PluginError(
+                f"{what}: evaluate gave {name} = {_shown(value)}, wanted a finite number of at most {MOST:g}"
+            )
+        numbers[str(name)] = number
         if name in taken:
             raise PluginError(f'{what}: "{name}" is a metric of the task or of another evaluator: rename it')
-    missing = [name for name in evaluator.metrics if name not in found]
+    missing = [name for name in evaluator.metrics if name not in numbers]
     if missing:
         raise PluginError(f"{what}: evaluate gave no {listing(missing)}: give a number for each of its metrics")
-    return {str(name): float(value) for name, value in found.items()}
+    return numbers
+
+
+def _number(value: object) -> float | None:
+    """A number as it is kept; None for what is none, is not finite, or so large that no mean or spread of it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if abs(number) <= MOST else None
+
+
+def _shown(value: object) -> str:
+    """A foreign value in a sentence; a whole number may have more digits than Python writes."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

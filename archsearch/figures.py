@@ -16,6 +16,7 @@ from archsearch.shapes import DTYPE_BYTES, ModelShape, StateTensor
 
 _T = TypeVar("_T")
 _ROLES = get_args(get_type_hints(StateTensor)["role"])
+_OF_VALUES = ("its heads", "their width")
 _MOST = 2**1000
 """No cost is larger: a sum of many still is a float."""
 
@@ -53,6 +54,17 @@ class Figures:
         """The longest sequence on which the mixer's own sparsity drops nothing: a whole number, not negative."""
         call, (options, _, layer) = "dense_up_to()", self._of
         return self._whole(call, call, self._called(call, lambda: self._plugin.dense_up_to(options, layer)))
+
+    def values(self) -> tuple[int, int] | None:
+        """Heads of values and their width: None, or two whole numbers of at least 1."""
+        call, (options, shape, _) = "values()", self._of
+        found: object = self._called(call, lambda: self._plugin.values(options, shape))
+        if found is None:
+            return None
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise self._refused(call, call, found, "None, or the number of heads and their width")
+        heads, width = (self._whole(call, figure, one, least=1) for figure, one in zip(_OF_VALUES, found, strict=True))
+        return heads, width
 
     def flops(self, *, phase: Phase, context: int) -> Flops:
         """Operations of each kind: finite and not negative."""

@@ -127,6 +127,11 @@ class MixerPlugin(ABC, Generic[OptionsT]):
         """The mixers that this one is made of; by default those that its options hold."""
         return tuple(layers_in(options))
 
+    def values(self, options: OptionsT, shape: ModelShape) -> tuple[int, int] | None:
+        """Heads of values, and the width of one, that the layer hands to `archsearch.model.Mixer.mix_values`, so that
+        the backbone's value residual can reach them; None for a mixer without values of heads."""
+        return None
+
     def part_shape(self, options: OptionsT, shape: ModelShape, index: int) -> ModelShape:
         """The sizes that part `index` is built for: the layer's own, unless parts share out its heads."""
         return shape

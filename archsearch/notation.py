@@ -98,8 +98,8 @@ def parse_layers(text: str, resolver: Resolver) -> tuple[LayerSpec, ...]:
 
 
 def parse_written(text: str, resolver: Resolver) -> tuple[tuple[LayerSpec, frozenset[str]], ...]:
-    """The layers of a pattern, each with the names of the options that the text itself writes out; what a preset or a
-    default says is none of them. Raises `NotationError`."""
+    """The layers of a pattern, each with the names of the options that the text itself writes out, those of a mixer
+    within it by their paths ("a.window"); what a preset or a default says is none of them. Raises `NotationError`."""
     reader = _Reader(text)
     return tuple(reader.written[id(layer)] for layer in _whole(reader, resolver))
 
@@ -174,8 +174,31 @@ def _layer(reader: _Reader, resolver: Resolver, depth: int = 0) -> LayerSpec:
         raise
     except SpecError as error:
         raise reader.error(str(error), name.start) from None
-    reader.written[id(layer)] = layer, frozenset(options)
+    reader.written[id(layer)] = layer, frozenset(_written(reader, options, resolver))
     return layer
+
+
+def _written(reader: _Reader, options: Mapping[str, Any], resolver: Resolver) -> Iterator[str]:
+    """The names of options, and by their paths ("a.window", "more.0.window") those that the layers in them write."""
+    for key, value in options.items():
+        yield key
+        for path, held in (
+            [(f"{key}.{at}", one) for at, one in enumerate(value)] if isinstance(value, tuple) else [(key, value)]
+        ):
+            yield from (f"{path}.{name}" for name in _written_in(reader, held, resolver))
+
+
+def _written_in(reader: _Reader, value: object, resolver: Resolver) -> frozenset[str]:
+    """What a layer in an option writes out, which may stand in quotes there."""
+    if isinstance(value, LayerSpec):
+        return reader.written[id(value)][1]
+    if isinstance(value, str) and "(" in value:
+        try:
+            layers = parse_written(value, resolver)
+        except SpecError:  # a text, whose option says what it is
+            return frozenset()
+        return layers[0][1] if len(layers) == 1 else frozenset()
+    return frozenset()
 
 
 def _ffn_dim(reader: _Reader) -> Any:

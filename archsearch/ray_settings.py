@@ -13,6 +13,7 @@ from archsearch.waiting import within
 CONNECT_SECONDS = 5.0
 """How long a port may take to answer."""
 
+_MODES = ("token", "disabled", "")
 _REMEDY = "give the address that `ray start --head` printed, as 10.0.0.1:6379"
 
 
@@ -37,14 +38,24 @@ def address_fault(address: str) -> str:
     return ""
 
 
+def mode_fault(environ: Mapping[str, str]) -> str:
+    """Why ``RAY_AUTH_MODE`` is none of Ray's, with the remedy; "" where it is. Ray takes any other word for "disabled",
+    and says nothing."""
+    mode = environ.get("RAY_AUTH_MODE", "")
+    if mode.lower() in _MODES:
+        return ""
+    return f'RAY_AUTH_MODE is "{mode}", by which Ray asks nobody for a token: set it to token, or to disabled'
+
+
 def token_fault(environ: Mapping[str, str]) -> str:
-    """Why the token that ``RAY_AUTH_MODE=token`` asks for cannot be read here, with the remedy; "" where it can be.
+    """Why the token that ``RAY_AUTH_MODE=token`` asks for cannot be read here, or why the mode is none of Ray's, with
+    the remedy; "" where nothing is wrong.
 
     Ray takes ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH``, else ``~/.ray/auth_token``.
     """
     path = _token_file(environ)
     if path is None:
-        return ""
+        return mode_fault(environ)
     remedy = "name the cluster's token file in RAY_AUTH_TOKEN_PATH, or make one with `ray get-auth-token --generate`"
     try:
         held = path.read_text(encoding="utf-8", errors="replace").strip()

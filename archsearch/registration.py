@@ -30,6 +30,7 @@ _CALLS: Mapping[str, _Bind] = {
     "build": lambda call: call.bind("options", "shape", "layer"),
     "check": lambda call: call.bind("options", "shape", "layer"),
     "parts": lambda call: call.bind("options"),
+    "values": lambda call: call.bind("options", "shape"),
     "part_shape": lambda call: call.bind("options", "shape", 0),
     "dense_up_to": lambda call: call.bind("options", "layer"),
     "parse_options": lambda call: call.bind({}, None),

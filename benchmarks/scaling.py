@@ -1,12 +1,14 @@
 """What a driver and its database cost for each trial, and trials an hour against workers, with trials that sleep.
 
 python benchmarks/scaling.py driver [--trials 1000] [--sampler nsga2] [--database URL]
-python benchmarks/scaling.py workers [--workers 1,2,4,8] [--seconds 2] [--reports 1] [--each 20] [--database URL]
+python benchmarks/scaling.py workers [--workers 1,2,4,8,16,32] [--seconds 10] [--waves 4] [--both] [--json FILE]
 
 `driver`: trials that take no time, without Ray: what drawing, judging and storing cost, as CPU seconds of the process,
 and as statements and round trips of the database. `workers`: the whole driver with Ray Tune on this machine, whose
-workers sleep in place of training; a trial's seconds, all of them on the busiest core, bound what one driver can do.
-The database is a new SQLite file unless a URL names another (an empty PostgreSQL one, for instance).
+workers sleep in place of training, each on a small share of a core. The rate is that from the end of the first wave of
+trials, one to a worker, to the last end, so that no start of Ray or of a worker is in it; so are the driver's seconds.
+The database is a new SQLite file; for `driver` a URL may name another (an empty PostgreSQL one, for instance), with
+`--both` workers are measured on PostgreSQL too, a server of the benchmark's own. `--json FILE` keeps what was measured.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,10 @@ from archsearch.search.ray_session import Workers
 from archsearch.storage import Store
 from archsearch.training import form_of, measurement_key
 
+ROOT = Path(__file__).parents[1]
 LAYERS = 12
+CPU = 0.05
+"""What a sleeping worker takes of a core, in Ray's sums: 32 of them fit on two."""
 SLEEP = (1.0, 1)
 """Seconds of a run, and reports in it; pickled with the actor."""
 
@@ -51,6 +56,21 @@ class Told:
     commits: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """What trials that sleep came to with so many workers, from the end of the first wave of them to the last end."""
+
+    database: str
+    workers: int
+    seconds: float
+    reports: int
+    trials: int
+    trials_an_hour: float
+    driver_cpu: float
+    statements: float
+    load: float
+
+
 class SleepingActor(tune.Trainable):  # type: ignore[misc]
     """In place of `TrialActor`: each run of a trial is a sleep, with as many reports as are asked for."""
 
@@ -60,6 +80,7 @@ class SleepingActor(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Turns to another trial."""
+        self._trial = new_config["trial"]
         seconds, reports = SLEEP
         runs = json.loads(new_config["assignment"])["runs"]
         self._slices = [(task, seed, number == reports) for task, seed in runs for number in range(1, reports + 1)]
@@ -71,7 +92,14 @@ class SleepingActor(tune.Trainable):  # type: ignore[misc]
         task, seed, ended = self._slices.pop(0)
         time.sleep(self._seconds)
         told = {"task": task, "seed": seed, "step": 1, "total_steps": 1, "value": 0.5, "note": ""}
+        told["trial"] = self._trial
         return {**told, **({"measurement": ""} if ended else {}), "done": not self._slices}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing is kept."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing is kept."""
 
 
 def problem(name: str, *, trials: int, concurrency: int, sampler: str) -> Problem:
@@ -82,7 +110,8 @@ def problem(name: str, *, trials: int, concurrency: int, sampler: str) -> Proble
         "space": {"mixers": ["full", "sliding", "linear"], "sliding": {"window": [4, 8, 16]}},  # all act on 48 tokens
         "tasks": [{"name": "mqar", "setting": "easy"}],
         "objectives": {"maximize": ["recall"], "minimize": ["state_bytes"], "context": 32768},
-        "search": {"trials": trials, "concurrency": concurrency, "sampler": sampler},
+        "search": {"trials": trials, "concurrency": concurrency, "sampler": sampler, "confirm_seeds": 0},
+        "resources": {"cpu": CPU},
     }
     return Problem.of(SearchSpec.from_dict(spec), load_registry())
 
@@ -179,20 +208,40 @@ def without_ray(posed: Problem, database: str) -> Told:
         return searched(posed, database)
 
 
-def with_ray(posed: Problem, database: str, seconds: float, reports: int) -> Told:
+def with_ray(posed: Problem, database: str, count: int, seconds: float, reports: int) -> Rate:
     """The driver with Ray Tune, whose workers sleep; the measurement is made here, where its key is known."""
     global SLEEP
     SLEEP = (seconds, reports)
-    report = Drive.reported
+    report, ends = Drive.reported, list[tuple[float, float, int]]()
 
     def reported(self: Drive, trial: int, result: dict[str, Any]) -> None:
         order = next((one for one in self.campaign.running if one.trial == trial), None)
         if order is not None and "measurement" in result:
             result = {**result, "measurement": json.dumps(measured(posed, order, Run(result["task"], result["seed"])))}
         report(self, trial, result)
+        if result["done"]:
+            ends.append((time.monotonic(), time.process_time(), counts["statements"]))
 
-    with replaced(workers, TrialActor=SleepingActor), replaced(Drive, reported=reported):
-        return searched(posed, database)
+    with (
+        replaced(workers, TrialActor=SleepingActor),
+        replaced(Drive, reported=reported),
+        Store.open(database) as store,
+        counted() as counts,
+    ):
+        run_search(posed, store=store)
+    (begun, cpu, asked), (ended, cpu_then, asked_then) = ends[count - 1], ends[-1]
+    trials = len(ends) - count
+    return Rate(
+        database=database.partition(":")[0].partition("+")[0],
+        workers=count,
+        seconds=seconds,
+        reports=reports,
+        trials=trials,
+        trials_an_hour=3600 * trials / (ended - begun),
+        driver_cpu=(cpu_then - cpu) / trials,
+        statements=(asked_then - asked) / trials,
+        load=os.getloadavg()[0],
+    )
 
 
 def show_driver(options: argparse.Namespace, database: str) -> None:
@@ -211,20 +260,37 @@ def show_driver(options: argparse.Namespace, database: str) -> None:
 
 
 def show_workers(options: argparse.Namespace, database: str) -> None:
-    """Trials an hour against workers."""
-    print("| workers | trials | trials an hour | of what sleeping allows | driver CPU ms a trial | peak MiB |")
-    print("|---|---|---|---|---|---|")
-    for count in map(int, options.workers.split(",")):
-        posed = problem(f"workers-{count}", trials=options.each * count, concurrency=count, sampler=options.sampler)
-        told = with_ray(posed, database, options.seconds, options.reports)
-        ideal = count * 3600 / options.seconds
-        rate = 3600 * told.trials / told.wall
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Trials an hour against workers, on one database or both, each time in a new one, where nothing is measured."""
+    counts = [int(text) for text in options.workers.split(",")]
+    rates = ((count, database.replace("searches", f"workers-{count}")) for count in counts)
+    if not options.both:
+        _show_rates(options, rates)
+        return
+    sys.path.insert(0, str(ROOT / "tests"))
+    from postgres_server import postgres_server
+
+    with postgres_server() as server:
+        _show_rates(options, [*rates, *((count, server.url(server.new_database())) for count in counts)])
+
+
+def _show_rates(options: argparse.Namespace, rates: Iterable[tuple[int, str]]) -> None:
+    found = []
+    print("| database | workers | trials | trials an hour | of what sleeping allows | driver CPU ms a trial | load |")
+    print("|---|---|---|---|---|---|---|")
+    for count, database in rates:
+        trials = options.waves * count
+        posed = problem(f"workers-{count}", trials=trials, concurrency=count, sampler=options.sampler)
+        rate = with_ray(posed, database, count, options.seconds, options.reports)
+        found.append(asdict(rate))
+        share = rate.trials_an_hour * options.seconds / 3600 / count
         print(
-            f"| {count} | {told.trials:,} | {rate:,.0f} | {100 * rate / ideal:.0f} % "
-            f"| {1000 * told.driver_cpu / told.trials:.1f} | {peak:.0f} |",
+            f"| {rate.database} | {count} | {rate.trials} | {rate.trials_an_hour:,.0f} | {100 * share:.0f} % "
+            f"| {1000 * rate.driver_cpu:.0f} | {rate.load:.1f} |",
             flush=True,
         )
+        if options.json:
+            held = {"cores": os.cpu_count(), "measured": time.strftime("%Y-%m-%d"), "rates": found}
+            options.json.write_text(json.dumps(held, indent=1) + "\n")
 
 
 def main() -> None:
@@ -233,10 +299,12 @@ def main() -> None:
     parser.add_argument("what", choices=["driver", "workers"])
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--sampler", default="nsga2")
-    parser.add_argument("--workers", default="1,2,4,8")
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--reports", type=int, default=1, help="reports of a trial")
-    parser.add_argument("--each", type=int, default=20, help="trials for each worker")
+    parser.add_argument("--workers", default="1,2,4,8,16,32")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--reports", type=int, default=10, help="reports of a trial")
+    parser.add_argument("--waves", type=int, default=4, help="trials for each worker")
+    parser.add_argument("--both", action="store_true", help="PostgreSQL too")
+    parser.add_argument("--json", type=Path, help="a file for what was measured")
     parser.add_argument("--database", help="URL; a new SQLite file by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

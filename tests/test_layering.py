@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"arch", "measured"},
     {"source"},
     {"registration", "figures", "evaluator"},
-    {"composition", "composite"},
+    {"composition", "composite", "value_residual"},
     {"costs", "registry", "exercise", "laws", "recipe"},
     {"measurement"},
     {"storage", "analysis", "bench.results"},
@@ -98,7 +98,16 @@ TYPES_ABOVE: Mapping[tuple[str, str], str] = {
     },
     **{
         (f"archsearch.analysis.{module}", "archsearch.storage"): "analyses records that the store gives"
-        for module in ("answer", "comparison", "ladder_reading", "objectives", "repeat", "sweep", "validity")
+        for module in (
+            "answer",
+            "comparison",
+            "ladder_reading",
+            "matching_record",
+            "objectives",
+            "repeat",
+            "sweep",
+            "validity",
+        )
     },
 }
 """Imports for types alone that no floor would allow: what the contract of a plugin must name before it can be built,

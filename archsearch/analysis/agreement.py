@@ -12,7 +12,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from archsearch.analysis.differences import SeedNoise, pooled_noise, reach_of
+from archsearch.analysis.differences import SeedNoise, reach_of, shown_noise
 
 FEWEST = 4
 """Architectures below which no agreement is computed: three have six orders, one of which is right by luck."""
@@ -25,22 +25,15 @@ BySeed = Mapping[int, float]
 
 
 def noise_of(scores: Sequence[BySeed]) -> SeedNoise:
-    """The deviation that seeds make, from values by seed, pooled over the architectures that have several."""
-    return pooled_noise(list(values.values()) for values in scores)
-
-
-def band(noise: SeedNoise, first: int, second: int) -> float:
-    """The 95% band of a difference of means over so many seeds; infinite where the noise is unknown."""
-    if not noise.freedom:
-        return inf
-    return reach_of(noise.freedom) * noise.deviation * sqrt(1 / first + 1 / second)
+    """The deviation that seeds make, from values by seed, pooled over the architectures that show any."""
+    return shown_noise(scores)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
     """Kendall's tau-b of the means of ``count`` architectures on two rungs, with 95% bounds; ``why`` says why there is
-    none, "" where there is. ``noise`` says whether the bounds hold the noise of seeds, or that of the choice of
-    architectures alone, where no seeds tell."""
+    none, "" where there is. ``noise`` says whether the bounds hold the noise of seeds of both rungs, or for one of them
+    that of the choice of architectures alone, as no seeds tell."""
 
     count: int
     tau: float = nan
@@ -59,8 +52,9 @@ def agreement(below: Sequence[BySeed], above: Sequence[BySeed]) -> Agreement:
     """The agreement of the same architectures' scores on two rungs.
 
     Bounds are percentiles of `RESAMPLES` resamples, always the same: architectures are drawn anew with replacement, and
-    each mean moves by the pooled noise of its seeds (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-    chapter 13); of a perfect order they reach at least as far as `least_of_perfect`.
+    each mean moves by the pooled noise of its seeds, itself known to its degrees of freedom (Efron and Tibshirani, An
+    Introduction to the Bootstrap, 1993, chapter 13). They hold the tau that was found, which noise in the resamples
+    lowers; of a perfect order they reach at least as far as `least_of_perfect` of those that are told apart.
     """
     count = len(below)
     if count < FEWEST:
@@ -79,8 +73,9 @@ def agreement(below: Sequence[BySeed], above: Sequence[BySeed]) -> Agreement:
     taus = kendall(moved[0][rows, chosen], moved[1][rows, chosen])
     known = taus[np.isfinite(taus)]
     low, high = np.quantile(known, [0.5 - _CONFIDENCE / 2, 0.5 + _CONFIDENCE / 2]) if len(known) else (nan, nan)
+    low, high = np.fmin(low, tau), np.fmax(high, tau)
     if abs(tau) == 1.0:
-        reach = least_of_perfect(count)
+        reach = least_of_perfect(min(len(np.unique(means)) for means in (x, y)))
         low, high = (min(low, reach), tau) if tau > 0 else (tau, max(high, -reach))
     told = all(noise.freedom for noise in noises)
     return Agreement(count=count, tau=tau, low=float(low), high=float(high), noise=told)
@@ -126,7 +121,8 @@ def _moved(means: Floats, scores: Sequence[BySeed], noise: SeedNoise, rng: np.ra
     if not noise.freedom:
         return np.broadcast_to(means, drawn.shape)
     counts = np.array([len(values) for values in scores], dtype=np.float64)
-    return np.asarray(means + drawn * noise.deviation / np.sqrt(counts))
+    deviation = noise.deviation * np.sqrt(noise.freedom / rng.chisquare(noise.freedom, (RESAMPLES, 1)))
+    return np.asarray(means + drawn * deviation / np.sqrt(counts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +130,8 @@ class Move:
     """The place of an architecture, 1 for the best, among those on both rungs; equal means share a place.
 
     ``passed`` are those that it was behind and is ahead of now, ``passed_by`` those of which the reverse holds;
-    ``clear`` says that one of these changes is larger than the noise of seeds on both rungs.
+    ``clear`` says that one of these changes is larger than the noise of seeds on both rungs. Of all pairs of a step
+    chance passes for such a change once in 20 at most.
     """
 
     key: str
@@ -193,7 +190,11 @@ class _Rung:
         return self.means[one] - self.means[other]
 
     def band(self, one: str, other: str) -> float:
-        return band(self.noise, self.counts[one], self.counts[other])
+        """How far apart two means are by chance, in any of all pairs; infinite where the noise is unknown."""
+        if not self.noise.freedom:
+            return inf
+        reach = reach_of(self.noise.freedom, among=len(self.means) * (len(self.means) - 1) // 2)
+        return reach * self.noise.deviation * sqrt(1 / self.counts[one] + 1 / self.counts[other])
 
     def place(self, key: str) -> int:
         return 1 + sum(mean > self.means[key] for mean in self.means.values())

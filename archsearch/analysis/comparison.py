@@ -1,99 +1,25 @@
-"""Comparison: every architecture of a search held against one of them, task by task, paired over seeds."""
+"""Comparison: every architecture of a search held against one of them, metric by metric, paired over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from archsearch.analysis.asked_metrics import further_metrics
+from archsearch.analysis.compared import Compared, Comparison
 from archsearch.analysis.differences import holm, noise_of_differences, paired_difference
-from archsearch.analysis.scores import LEVEL, Score, scores_of
+from archsearch.analysis.matching import MatchingTable
+from archsearch.analysis.matching_record import asked_by, listed_in, read_whole, recorded_matching
+from archsearch.analysis.objectives import Direction, objectives_of
+from archsearch.analysis.scores import scores_of
 from archsearch.analysis.speed import Timed, timed
-from archsearch.arch import ModelSpec, whole_pattern
-from archsearch.errors import ArchsearchError, SpecError, listing, nearest
+from archsearch.errors import SpecError, listing, nearest
 
 if TYPE_CHECKING:
     from archsearch.registry import Registry
     from archsearch.storage import SearchRecord, Store, TrialRecord
-
-LISTED = "architecture"
-"""The parameter of a trial that holds the text by which a list asked for it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One architecture: the trial that speaks for it, its pattern, costs by name, its scores by task, and by task how
-    soon it learnt what full attention does, where that can be told.
-
-    ``asked`` is the pattern by which a list asked for it, which differs from its own where it was matched to a
-    baseline.
-    """
-
-    trial: int
-    pattern: str
-    digest: str
-    costs: Mapping[str, float]
-    scores: Mapping[str, Score]
-    speeds: Mapping[str, Mapping[str, Timed]] = field(default_factory=dict)
-    asked: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """All architectures that are measured, the baseline first, then as they were drawn; ``waiting`` has the patterns of
-    those that are not, each with its state and reason, and those of a list that were not begun.
-    ``comparisons`` is the number of those that ``p`` is corrected for."""
-
-    search: str
-    tasks: tuple[str, ...]
-    baseline: Compared
-    others: tuple[Compared, ...]
-    waiting: tuple[tuple[str, str, str], ...]
-    comparisons: int
-
-    @property
-    def rows(self) -> tuple[Compared, ...]:
-        """The baseline and the others."""
-        return (self.baseline, *self.others)
-
-    def ordered(self, task: str) -> list[Compared]:
-        """The architectures that have a score on a task, the best first, those without a mean last."""
-        rows = [row for row in self.rows if task in row.scores]
-        sign = -1.0 if rows and rows[0].scores[task].direction == "maximize" else 1.0
-        means = {row.digest: row.scores[task].mean for row in rows}
-        unknown = {digest for digest, mean in means.items() if not isfinite(mean)}
-        return sorted(
-            rows, key=lambda row: (row.digest in unknown, 0.0 if row.digest in unknown else sign * means[row.digest])
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "search": self.search,
-            "baseline": self.baseline.pattern,
-            "comparisons": self.comparisons,
-            "level": LEVEL,
-            "architectures": [
-                {
-                    "trial": row.trial,
-                    "pattern": row.pattern,
-                    "asked": row.asked,
-                    "digest": row.digest,
-                    "costs": dict(row.costs),
-                    "tasks": {
-                        task: {**asdict(score), "clear": score.against is not None and score.clear}
-                        for task, score in row.scores.items()
-                    },
-                    "speeds": {
-                        task: {metric: found.to_json() for metric, found in by_metric.items()}
-                        for task, by_metric in row.speeds.items()
-                    },
-                }
-                for row in self.rows
-            ],
-            "waiting": [dict(zip(("pattern", "state", "reason"), one, strict=True)) for one in self.waiting],
-        }
 
 
 def compare(store: Store, name: str, registry: Registry, baseline: str | None = None) -> Comparison:
@@ -107,15 +33,20 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
     search = store.search(name)
     trials = [trial for trial in store.trials(search.id) if trial.kind != "confirm" and trial.state != "superseded"]
     measured = {trial.digest: trial for trial in reversed(trials) if trial.state in ("complete", "diverged")}
-    rows = _rows([store.trial(trial.id) for trial in trials if measured.get(trial.digest) is trial])
+    whole = [store.trial(trial.id) for trial in trials if measured.get(trial.digest) is trial]
+    further = _further(search, whole)
+    rows = _rows(whole, further)
     if not rows:
         raise SpecError(f'"{name}" has no trial that is complete: wait for one, or `archsearch resume {name}`')
     base = _baseline(search, trials, rows, baseline, registry)
     others = judged(base, [row for row in rows if row is not base])
     known = {row.digest for row in rows}
+    scored = _names(dict.fromkeys(score.task for row in rows for score in row.scores.values()), further)
+    matching, not_told = _matching(search, trials, whole, registry)
     return Comparison(
         search=name,
-        tasks=tuple(dict.fromkeys(task for row in rows for task in row.scores)),
+        scored=tuple(one for one in scored if any(one in row.scores for row in rows)),
+        untimed=tuple(one for one in scored if not any(one in row.scores for row in rows)),
         baseline=base,
         others=others,
         waiting=(
@@ -123,6 +54,8 @@ def compare(store: Store, name: str, registry: Registry, baseline: str | None = 
             *_not_begun(search, trials, registry),
         ),
         comparisons=sum(isfinite(score.p) for row in others for score in row.scores.values()),
+        matching=matching,
+        not_told=not_told,
     )
 
 
@@ -136,11 +69,11 @@ def _baseline(
     table = search.spec.get("compare")
     text = wanted
     if text is None and isinstance(table, Mapping):
-        text = table.get("baseline") or next(iter(_listed(search)), None)
+        text = table.get("baseline") or next(iter(listed_in(search)), None)
     if text is None:
         references = {trial.digest for trial in trials if trial.kind == "reference"}
         return next((row for row in rows if row.digest in references), rows[0])
-    names = {text, _as_stored(text, trials[0].arch, registry)}
+    names = _called(text, trials[0], registry)
     found = next((row for row in rows if names & {row.pattern, row.digest, row.asked}), None)
     if found is None:
         patterns = [row.pattern for row in rows]
@@ -151,6 +84,22 @@ def _baseline(
     return found
 
 
+def _matching(
+    search: SearchRecord, trials: Sequence[TrialRecord], measured: Sequence[TrialRecord], registry: Registry
+) -> tuple[MatchingTable | None, str]:
+    """How the architectures were matched, one trial of each, and why that is not known."""
+    whole = {trial.digest: trial for trial in measured}
+    found: dict[str, TrialRecord] = {}
+    for trial in trials:
+        known = found.setdefault(trial.digest, whole.get(trial.digest, trial))
+        if asked_by(known) is None and asked_by(trial) is not None:  # a reference, which the list asks for too
+            found[trial.digest] = replace(known, params=trial.params)
+    try:
+        return recorded_matching(search, list(found.values()), registry), ""
+    except SpecError as error:
+        return None, str(error)
+
+
 def _waiting(trial: TrialRecord) -> tuple[str, str, str]:
     return trial.pattern, trial.state, trial.reason
 
@@ -159,66 +108,68 @@ def _not_begun(
     search: SearchRecord, trials: Sequence[TrialRecord], registry: Registry
 ) -> Iterator[tuple[str, str, str]]:
     """The architectures of a list that have no trial, as where the search was stopped before them."""
-    begun = {trial.pattern for trial in trials} | {_asked(trial) for trial in trials}
-    for text in _listed(search):
-        if not begun & {text, _as_stored(text, trials[0].arch, registry)}:
+    begun = {trial.pattern for trial in trials} | {asked_by(trial) for trial in trials}
+    for text in listed_in(search):
+        if not begun & _called(text, trials[0], registry):
             yield text, "not begun", ""
 
 
-def _asked(trial: TrialRecord) -> str | None:
-    """The text of a list that asked for a trial, None where none did."""
-    asked = trial.params.get(LISTED) if isinstance(trial.params, Mapping) else None
-    return asked if isinstance(asked, str) else None
+def _called(text: str, trial: TrialRecord, registry: Registry) -> set[str]:
+    """A pattern, and as trials on the backbone of `trial` carry it where it can be read: it may be the text of one."""
+    arch = read_whole(text, trial.arch, registry)
+    return {text} if arch is None else {text, arch.pattern(registry)}
 
 
-def _listed(search: SearchRecord) -> list[str]:
-    space = search.spec.get("space")
-    listed = space.get("architectures") if isinstance(space, Mapping) else None
-    return [str(text) for text in listed] if isinstance(listed, list | tuple) else []
+def _further(search: SearchRecord, trials: Sequence[TrialRecord]) -> dict[str, dict[str, Direction]]:
+    """What the objectives name of each task beside its primary metric."""
+    primary = {found.task: str(found.payload["metric"]) for one in trials for found in one.measurements}
+    return further_metrics(objectives_of(search), primary)
 
 
-def _as_stored(text: str, arch: Mapping[str, Any], registry: Registry) -> str:
-    """A pattern as trials carry it, whose single layer is repeated as often as `arch` has layers."""
-    try:
-        return whole_pattern(text, ModelSpec.read(arch["model"]), len(arch["layers"]), registry).pattern(registry)
-    except ArchsearchError:  # none that can be read here: it may still be the text of one
-        return text
+def _names(tasks: Iterable[str], further: Mapping[str, Mapping[str, Direction]]) -> Iterator[str]:
+    for task in tasks:
+        yield task
+        yield from (f"{task}.{metric}" for metric in further.get(task, ()))
 
 
-def _rows(trials: Sequence[TrialRecord]) -> list[Compared]:
+def _rows(trials: Sequence[TrialRecord], further: Mapping[str, Mapping[str, Direction]]) -> list[Compared]:
     runs = [(one.digest, one.arch, found.task, found.payload) for one in trials for found in one.measurements]
     speeds: dict[str, dict[str, Mapping[str, Timed]]] = {}
     for (digest, task), found in timed(runs).items():
         speeds.setdefault(digest, {})[task] = found
-    return [_row(trial, speeds.get(trial.digest, {})) for trial in trials]
+    return [_row(trial, further, speeds.get(trial.digest, {})) for trial in trials]
 
 
-def _row(trial: TrialRecord, speeds: Mapping[str, Mapping[str, Timed]]) -> Compared:
+def _row(
+    trial: TrialRecord,
+    further: Mapping[str, Mapping[str, Direction]],
+    speeds: Mapping[str, Mapping[str, Timed]],
+) -> Compared:
     return Compared(
         speeds=speeds,
         trial=trial.id,
         pattern=trial.pattern,
-        asked=_asked(trial) or trial.pattern,
+        asked=asked_by(trial) or trial.pattern,
         digest=trial.digest,
         costs=trial.costs,
-        scores=scores_of((measured.task, measured.payload) for measured in trial.measurements),
+        scores=scores_of(((measured.task, measured.payload) for measured in trial.measurements), further, speeds),
     )
 
 
 def judged(base: Compared, others: Sequence[Compared]) -> tuple[Compared, ...]:
     """The others with their differences from the baseline, and the chances of these corrected together."""
-    pairs = [(row, task) for row in others for task in row.scores if task in base.scores]
+    pairs = [(row, name) for row in others for name in row.scores if name in base.scores]
     noise = {
-        task: noise_of_differences(row.scores[task].values for row in (base, *others) if task in row.scores)
-        for task in base.scores
+        name: noise_of_differences(row.scores[name].values for row in (base, *others) if name in row.scores)
+        for name in base.scores
     }
-    found = [paired_difference(base.scores[task].whole, row.scores[task].whole, noise[task]) for row, task in pairs]
+    found = [paired_difference(base.scores[name].whole, row.scores[name].whole, noise[name]) for row, name in pairs]
     chances = holm([chance for _, chance in found])
     told = {
-        (row.digest, task): replace(row.scores[task], against=difference, p=chance)
-        for (row, task), (difference, _), chance in zip(pairs, found, chances, strict=True)
+        (row.digest, name): replace(row.scores[name], against=difference, p=chance)
+        for (row, name), (difference, _), chance in zip(pairs, found, chances, strict=True)
     }
     return tuple(
-        replace(row, scores={task: told.get((row.digest, task), score) for task, score in row.scores.items()})
+        replace(row, scores={name: told.get((row.digest, name), score) for name, score in row.scores.items()})
         for row in others
     )

@@ -15,7 +15,7 @@ OWN_SEEDS = 3
 
 _CONFIDENCE = 0.95
 
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Differences whose spread is less than so much of the values differ by the rounding of floats alone."""
 
 
@@ -115,13 +115,19 @@ def noise_of_differences(architectures: Iterable[Mapping[int, float]]) -> SeedNo
     is rather too large than too small. Equal values do not say that there is no noise, and would only thin that of the
     others.
     """
-    found = pooled_noise(list(values.values()) for values in architectures if _whole(values) and _spread(values))
+    found = shown_noise(architectures)
     return SeedNoise(deviation=sqrt(2.0) * found.deviation, freedom=found.freedom)
+
+
+def shown_noise(groups: Iterable[Mapping[int, float]]) -> SeedNoise:
+    """`pooled_noise` of values by seed, of those groups alone that show any: equal values, as where a metric is at its
+    end, do not say that there is no noise. Of freedom 0 where none shows any."""
+    return pooled_noise(list(values.values()) for values in groups if _whole(values) and _spread(values))
 
 
 def _spread(values: Mapping[int, float]) -> bool:
     """Whether values differ by more than rounding."""
-    return max(values.values()) - min(values.values()) > _ROUNDING * max(map(abs, values.values()))
+    return max(values.values()) - min(values.values()) > ROUNDING * max(map(abs, values.values()))
 
 
 def pooled_noise(groups: Iterable[Sequence[float]]) -> SeedNoise:
@@ -155,7 +161,7 @@ def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> list[flo
     if not _whole(first) or not _whole(second):
         return []
     parts = [second[seed] - first[seed] for seed in sorted(first.keys() & second.keys())]
-    least = _ROUNDING * max(map(abs, (*first.values(), *second.values())))
+    least = ROUNDING * max(map(abs, (*first.values(), *second.values())))
     if parts and max(parts) - min(parts) <= least:
         mean = fmean(parts)
         return [mean if abs(mean) > least else 0.0] * len(parts)
@@ -180,8 +186,9 @@ def bounded(mean: float, error: float, freedom: float, noise: str) -> Difference
     return Difference(mean=mean, error=error, low=mean - reach, high=mean + reach, noise=noise)
 
 
-def reach_of(freedom: float) -> float:
-    """How many standard errors an interval of 95% confidence reaches to either side (Student's t)."""
+def reach_of(freedom: float, among: int = 1) -> float:
+    """How many standard errors an interval of 95% confidence reaches to either side (Student's t); of so many
+    comparisons `among` which chance alone shall pass for one no more often than once in 20 (Bonferroni)."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 0.5 + _CONFIDENCE / 2))
+    return float(stdtrit(freedom, 1.0 - (1.0 - _CONFIDENCE) / 2 / max(1, among)))

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import nan, sqrt
+from math import inf, nan, sqrt
 from statistics import fmean
 from typing import Any
 
 from archsearch.analysis.agreement import Agreement, BySeed, Move, agreement, moves, noise_of
 from archsearch.analysis.power_law import LawCrossing, Point, PowerLaw, law_crossings, power_law
+from archsearch.analysis.speed import SHARES
 
 SEVERAL = "it is of several tasks, whose FLOPs are not one training's"
+TIME = "it says how soon a model learns, which is no loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,13 @@ class Metric:
     def maximize(self) -> bool:
         """Whether more is better."""
         return self.direction == "maximize"
+
+    @property
+    def why_no_loss(self) -> str:
+        """Why no law of it is fitted on any architecture, "" where one may be."""
+        if not self.task:
+            return SEVERAL
+        return TIME if self.name.rpartition(".")[2] in SHARES else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +58,8 @@ class Standing:
 class Rung:
     """One rung: the search that it is, its sizes, those that are on it and on a rung beside it, and what was left.
 
-    ``without_noise`` are measured objectives of which no candidate had two seeds when the rung above was chosen, and
-    ``late`` counts candidates that were measured on it after the rung above was begun: they had no chance.
+    ``without_noise`` are measured objectives of which no candidate had two seeds that differ when the rung above was
+    chosen, and ``late`` counts candidates that were measured on it after the rung above was begun: they had no chance.
     """
 
     number: int
@@ -104,9 +113,7 @@ class Ladder:
     @cached_property
     def _laws(self) -> dict[str, dict[str, PowerLaw | str]]:
         return {
-            metric.name: {
-                key: power_law(list(self._points(key, metric))) if metric.task else SEVERAL for key in self._on_top
-            }
+            metric.name: {key: metric.why_no_loss or power_law(list(self._points(key, metric))) for key in self._on_top}
             for metric in self.metrics
         }
 
@@ -124,7 +131,7 @@ class Ladder:
                     mean = fmean(values)
                     error = noise.deviation / sqrt(len(values)) if noise.freedom else nan
                     loss = 1.0 - mean if metric.maximize else mean
-                    yield Point(flops=one.flops[metric.task], loss=loss, error=error)
+                    yield Point(flops=one.flops[metric.task], loss=loss, error=error, freedom=noise.freedom or inf)
 
     def crossings(self, metric: Metric) -> list[LawCrossing]:
         """Where fitted laws cross."""

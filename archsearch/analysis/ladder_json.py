@@ -70,6 +70,7 @@ def _law(law: PowerLaw | str) -> dict[str, Any]:
         "exponent": law.exponent,
         "exponent_band": law.exponent_band,
         "reference_flops": law.reference,
+        "checked": law.checked,
         "predicted": [
             {
                 "flops": float(at[index]),

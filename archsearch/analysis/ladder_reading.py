@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from math import inf, isfinite
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from archsearch.analysis.answer import read_answer
 from archsearch.analysis.ladder import Ladder, Metric, Rung, Standing
 from archsearch.analysis.objectives import Objective, objectives_of
+from archsearch.analysis.speed import SHARES
+from archsearch.analysis.validity import drawn_backbone, on_backbone
 from archsearch.errors import SpecError
 
 if TYPE_CHECKING:
     from archsearch.storage import MeasurementRecord, SearchRecord, Store, TrialRecord
 
 RECALL = "recall"
+Speeds: TypeAlias = Mapping[tuple[int, str], Mapping[int, float]]
+"""Metrics of how soon a model learns, which no measurement holds, by trial and name: values by seed."""
+
 _TOLD = ("pattern", "digest", "below", "why")
 SIZES = {
     "model": ("d_model", "n_layers", "n_heads"),
@@ -29,10 +35,10 @@ SIZES = {
 def read_ladder(store: Store, name: str) -> Ladder:
     """The ladder of a search, by its name or by that of one of its rungs.
 
-    Raises `SpecError` for a search without rungs, and `StorageError` for one that there is not.
+    Raises `SpecError` for a search without rungs, and for a rung whose ladder was removed; `StorageError` for one that
+    there is not.
     """
-    found = store.search(name)
-    root = store.search(_ladder_of(found) or name)
+    root = first_rung(store, name)
     above = [one for one in store.searches() if _ladder_of(one) == root.name]
     records = [root, *sorted(above, key=_number)]
     planned = 1 + _planned(root)
@@ -43,6 +49,20 @@ def read_ladder(store: Store, name: str) -> Ladder:
     return Ladder(
         name=root.name, planned=max(planned, len(records)), rungs=tuple(rungs), metrics=_metrics(store, records, rungs)
     )
+
+
+def first_rung(store: Store, name: str) -> SearchRecord:
+    """The search that the ladder of a rung begins with, or the search itself; raises `SpecError` where it is gone."""
+    found = store.search(name)
+    ladder = _ladder_of(found)
+    if ladder is None:
+        return found
+    if ladder not in {one.name for one in store.searches()}:
+        raise SpecError(
+            f'"{name}" is a rung of "{ladder}", which the database has no more: `archsearch pareto {name}` shows what '
+            "was measured on it"
+        )
+    return store.search(ladder)
 
 
 def belongs_to_ladder(record: SearchRecord) -> bool:
@@ -88,12 +108,13 @@ def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[
         mine = [(one["below"], one["below"], str(one["why"])) for one in (_kept(above) if above is not None else ())]
     keys.clear()
     keys.update({digest: key for digest, key, _ in mine})
-    patterns = {one["digest"]: str(one["pattern"]) for one in _kept(record)}
+    patterns = _patterns(record)
     found = read_answer(store, record.name).points.set_index("digest")
+    speeds = _speeds_of(store, record.name, objectives_of(record))
     standings = []
     for digest, key, why in mine:
         trial = store.trial(int(found.loc[digest, "trial"])) if digest in found.index else None
-        standings.append(_standing(key, patterns.get(digest, digest), why, trial, objectives_of(record)))
+        standings.append(_standing(key, patterns.get(digest, digest), why, trial, record, speeds))
     return Rung(
         number=_number(record),
         search=record.name,
@@ -104,6 +125,18 @@ def _rung(store: Store, records: Sequence[SearchRecord], index: int, keys: dict[
         without_noise=() if above is None else _without_noise(above),
         late=0 if above is None else _late(store, record, above),
     )
+
+
+def _patterns(record: SearchRecord) -> dict[str, str]:
+    """The patterns of what was carried up, by digest; with the backbone where several were drawn."""
+    space = record.spec.get("space")
+    given = space.get("backbones", ()) if isinstance(space, Mapping) else ()
+    backbones = given if isinstance(given, list | tuple) else ()
+    return {
+        one["digest"]: on_backbone(one["pattern"], drawn if isinstance(drawn, Mapping) else {})
+        for one, drawn in zip_longest(_kept(record), backbones)
+        if one is not None
+    }
 
 
 def _left(above: SearchRecord) -> dict[str, str]:
@@ -130,18 +163,32 @@ def _sizes(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if type(value) is int}
 
 
-def _standing(key: str, pattern: str, why: str, trial: TrialRecord | None, objectives: Sequence[Objective]) -> Standing:
+def _standing(
+    key: str, pattern: str, why: str, trial: TrialRecord | None, record: SearchRecord, speeds: Speeds
+) -> Standing:
     if trial is None:
         return Standing(key=key, pattern=pattern, why=why, trial=None, state="not begun")
-    known = Standing(key=key, pattern=trial.pattern, why=why, trial=trial.id, state=trial.state)
+    named = on_backbone(trial.pattern, drawn_backbone(record.spec, trial.arch))
+    known = Standing(key=key, pattern=named, why=why, trial=trial.id, state=trial.state)
     if trial.state != "complete":
         return known
-    metrics = _metrics_of(trial, objectives)
-    scores = {metric.name: _by_seed(trial, metric) for metric in metrics}
-    return replace(known, scores={name: values for name, values in scores.items() if values}, flops=_flops(trial))
+    metrics = metrics_of(trial, objectives_of(record))
+    scores = {metric.name: scores_of(trial, metric, speeds) for metric in metrics}
+    return replace(known, scores={name: values for name, values in scores.items() if values}, flops=_flops_of(trial))
 
 
-def _metrics_of(trial: TrialRecord, objectives: Sequence[Objective]) -> list[Metric]:
+def _speeds_of(store: Store, search: str, objectives: Sequence[Objective]) -> Speeds:
+    """Those that are objectives of a search, on test."""
+    names = [one.name for one in objectives if one.name.rpartition(".")[2] in SHARES]
+    found: dict[tuple[int, str], dict[int, float]] = {}
+    if names:
+        values = store.values_frame(search, names, ("test",)).dropna(subset=["seed", "value"])
+        for row in values.to_dict("records"):
+            found.setdefault((int(row["trial"]), str(row["name"])), {})[int(row["seed"])] = float(row["value"])
+    return found
+
+
+def metrics_of(trial: TrialRecord, objectives: Sequence[Objective]) -> list[Metric]:
     """The measured objectives, then the primary metrics of tasks that are none of them."""
     primary = {one.task: (str(one.payload["metric"]), str(one.payload["direction"])) for one in trial.measurements}
     recall = [task for task in primary if any(one.payload.get("recall") for one in _of_task(trial, task))]
@@ -152,9 +199,8 @@ def _metrics_of(trial: TrialRecord, objectives: Sequence[Objective]) -> list[Met
         elif not objective.is_cost:
             task = objective.name.rpartition(".")[0]
             found.append(Metric(name=objective.name, direction=objective.direction, task=task))
-    covered = {metric.name for metric in found} | {
-        f"{one.task}.{primary[one.task][0]}" for one in found if one.task in primary
-    }
+    covered = {metric.name for metric in found}
+    covered |= {f"{one.task}.{primary[one.task][0]}" for one in found if one.name == RECALL and one.task in primary}
     found += [
         Metric(name=f"{task}.{metric}", direction=direction, task=task)
         for task, (metric, direction) in primary.items()
@@ -167,7 +213,7 @@ def _of_task(trial: TrialRecord, task: str) -> list[MeasurementRecord]:
     return [one for one in trial.measurements if one.task == task]
 
 
-def _by_seed(trial: TrialRecord, metric: Metric) -> dict[int, float]:
+def scores_of(trial: TrialRecord, metric: Metric, speeds: Speeds) -> dict[int, float]:
     """Values on test by seed; none at all where one lacks or is not finite."""
     if metric.name == RECALL:
         found = [
@@ -175,8 +221,11 @@ def _by_seed(trial: TrialRecord, metric: Metric) -> dict[int, float]:
             for one in trial.measurements
             if one.payload.get("recall")
         ]
+    elif (name := metric.name.rpartition(".")[2]) in SHARES:
+        timed = speeds.get((trial.id, metric.name), {})
+        found = [(seed, timed.get(seed)) for seed in trial.seeds]
     else:
-        task, _, name = metric.name.rpartition(".")
+        task = metric.name.rpartition(".")[0]
         found = [(one.seed, one.payload["test"].get(name)) for one in _of_task(trial, task)]
     values: dict[int, float] = {}
     for seed, value in found:
@@ -186,7 +235,7 @@ def _by_seed(trial: TrialRecord, metric: Metric) -> dict[int, float]:
     return values
 
 
-def _flops(trial: TrialRecord) -> dict[str, float]:
+def _flops_of(trial: TrialRecord) -> dict[str, float]:
     """Training FLOPs of the run that is reported, of its best rate alone, by task: the mean over seeds."""
     found: dict[str, list[float]] = {}
     for one in trial.measurements:
@@ -204,6 +253,6 @@ def _metrics(store: Store, records: Sequence[SearchRecord], rungs: Sequence[Rung
     for record, rung in zip(records, rungs, strict=True):
         trial = next((one.trial for one in rung.standings if one.scores), None)
         if trial is not None:
-            for metric in _metrics_of(store.trial(trial), objectives_of(record)):
+            for metric in metrics_of(store.trial(trial), objectives_of(record)):
                 found.setdefault(metric.name, metric)
     return tuple(found.values())

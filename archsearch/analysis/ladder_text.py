@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isnan
 
 from archsearch.analysis.agreement import Move
 from archsearch.analysis.ladder import Ladder, Rung, StepUp
@@ -32,7 +33,9 @@ def agreement_of(step: StepUp) -> str:
     if found.why:
         return f"no rank correlation: {found.why}"
     said = "the order is kept" if found.low > 0 else "the order is turned" if found.high < 0 else "nothing is told"
-    held = "" if found.noise else "; the noise of seeds is not in the bounds, as a rung has one seed alone"
+    held = (
+        "" if found.noise else "; the noise of seeds is not in the bounds, as a rung has one seed alone, or equal ones"
+    )
     return (
         f"Kendall's tau {found.tau:+.2f} ({found.low:+.2f}..{found.high:+.2f}) of {found.count} architectures: "
         f"{said}{held}"
@@ -49,10 +52,18 @@ def move_of(move: Move) -> str:
 def crossing_of(crossing: LawCrossing, found: Ladder) -> str:
     """A predicted crossing in words."""
     better, worse = found.labels[crossing.better], found.labels[crossing.worse]
-    bounds = f" ({crossing.low:.2g}..{crossing.high:.2g}, in {crossing.sure:.0%} of resamples)"
-    where = ", beyond what was measured" if crossing.beyond else ""
-    known = bounds if crossing.sure == crossing.sure and crossing.sure > 0 else ""
-    return f"from {crossing.flops:.2g} training FLOPs{known} on {better} is predicted to be ahead of {worse}{where}"
+    said = (
+        f"from {crossing.flops:.2g} training FLOPs{_bounds(crossing)} on {better} is predicted to be ahead of {worse}"
+    )
+    return said + (", an extrapolation beyond what was measured" if crossing.beyond else "")
+
+
+def _bounds(crossing: LawCrossing) -> str:
+    if isnan(crossing.sure):
+        return " (without bounds, as no seeds tell the noise)"
+    if not crossing.sure:
+        return " (in no resample)"
+    return f" ({crossing.low:.2g}..{crossing.high:.2g}, in {crossing.sure:.0%} of resamples)"
 
 
 def remarks(found: Ladder) -> Iterator[str]:
@@ -62,7 +73,7 @@ def remarks(found: Ladder) -> Iterator[str]:
     for rung in found.rungs:
         if rung.without_noise:
             yield (
-                f"on rung {rung.number} no candidate had two seeds, so that nothing was told apart in "
+                f"on rung {rung.number} no candidate had two seeds that differ, so that nothing was told apart in "
                 f"{', '.join(rung.without_noise)} when survivors were chosen"
             )
     if len(found.rungs) > 1:
@@ -72,6 +83,7 @@ def remarks(found: Ladder) -> Iterator[str]:
         )
     if len(found.rungs) >= 3:
         yield (
-            f"laws pass through as many points as there are rungs: their bands hold the noise of seeds, not that the "
-            f"loss may follow another law; crossings are looked for up to {EXTRAPOLATED:g} times the largest size"
+            "three sizes are as many as a law has numbers, so that they cannot speak against it; the bands hold the "
+            "noise of seeds, not that the loss may follow another law. Crossings are looked for up to "
+            f"{EXTRAPOLATED:g} times the largest size; those beyond what was measured are extrapolations"
         )

@@ -12,7 +12,7 @@ COLUMNS = ("trial", "number", "pattern", "digest", "kind", "state", "seeds", "co
 any of its trials is one, "added" when somebody brought it before the search drew it, else "search"; `seeds` are those
 of `trial`; `confirmed` says that they are fresh ones."""
 
-_CONFIRMING = ("complete", "diverged")
+_ENDED = ("complete", "diverged")
 
 
 def points(trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, *, split: str = "test") -> pd.DataFrame:
@@ -23,9 +23,9 @@ def points(trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, 
     ``<name>_max``. Measured values are those of `split`.
 
     The values come from the candidate's confirm trial once that is complete or has diverged, so that a candidate
-    which only luck kept finite loses its place; else from its complete search or reference trial. A seed without a
-    value makes all four NaN: a mean over the seeds that went well would flatter the candidate. Whether it is within
-    the budget its newest trial says, as a budget may grow.
+    which only luck kept finite loses its place; else from the newest of its other trials that is, which has a second
+    seed where it was given one. A seed without a value makes all four NaN: a mean over the seeds that went well would
+    flatter the candidate. Whether it is within the budget its newest trial says, as a budget may grow.
     """
     sources = _sources(trials)
     marked = trials.assign(reference=trials["kind"] == "reference", added=trials["kind"] == "added")
@@ -45,8 +45,8 @@ def points(trials: pd.DataFrame, metrics: pd.DataFrame, objectives: Objectives, 
 def rank(kind: str, state: str) -> int:
     """How well a trial can speak for its candidate; of those with the highest rank the newest does."""
     if kind == "confirm":
-        return 3 if state in _CONFIRMING else 0
-    return 2 if state == "complete" else 1
+        return 3 if state in _ENDED else 0
+    return 2 if state in _ENDED else 1
 
 
 def _sources(trials: pd.DataFrame) -> pd.DataFrame:

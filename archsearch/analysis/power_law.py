@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import isfinite, log
+from math import inf, isfinite, log
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ EXTRAPOLATED = 10.0
 LEAST_EXPONENT, MOST_EXPONENT = 0.01, 3.0
 """At these ends of the exponent the points do not determine a law."""
 
-RESAMPLES = 200
+RESAMPLES = 500
 FAILING = 0.2
 """Where more of the resamples than this share give no law, the noise of seeds leaves the law open."""
 
@@ -38,11 +38,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """The mean loss at one size, its standard error (NaN where no seeds tell), and the training FLOPs of one run."""
+    """The mean loss at one size, its standard error (NaN where no seeds tell), the degrees of freedom of that, and the
+    training FLOPs of one run."""
 
     flops: float
     loss: float
     error: float
+    freedom: float = inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,11 @@ class PowerLaw:
     exponent: float
     reference: float
     resamples: Floats
+
+    @property
+    def checked(self) -> bool:
+        """Whether there are more sizes than the law has numbers, so that they could have spoken against it."""
+        return len(self.points) > FEWEST
 
     def loss(self, flops: Floats) -> Floats:
         """The fitted loss: `[n]` to `[n]`."""
@@ -103,7 +110,7 @@ def power_law(points: Sequence[Point]) -> PowerLaw | str:
     Floor and scale are the non-negative least squares for an exponent (`scipy.optimize.nnls`), the exponent is that of
     the least residual (`minimize_scalar`); each point counts by its standard error. Form: Hestness et al. 2017,
     arXiv 1712.00409; Hoffmann et al. 2022, arXiv 2203.15556, equation 2. `RESAMPLES` fits to points that move by their
-    errors, always the same, give the band.
+    errors (Student's t), always the same, give the band.
     """
     points = sorted(points, key=lambda point: point.flops)
     if (why := _undetermined(points)) is not None:
@@ -121,8 +128,7 @@ def power_law(points: Sequence[Point]) -> PowerLaw | str:
         return "the best law misses a size by more than its noise: the losses follow no power law"
     resamples = np.empty((0, 3))
     if told:
-        drawn = np.random.default_rng(0).standard_normal((RESAMPLES, len(points)))
-        resamples = _fits(flops / reference, losses + drawn * errors, weights)
+        resamples = _fits(flops / reference, losses + _errors(points), weights)
         if len(resamples) < (1 - FAILING) * RESAMPLES:
             lost = RESAMPLES - len(resamples)
             return f"the noise of seeds leaves it open: of {RESAMPLES} resamples {lost} follow no power law"
@@ -132,10 +138,22 @@ def power_law(points: Sequence[Point]) -> PowerLaw | str:
     )
 
 
+def _errors(points: Sequence[Point]) -> Floats:
+    """What the losses may be wrong by, `[RESAMPLES, n_points]`, of Student's t by each point's degrees of freedom."""
+    rng = np.random.default_rng(0)
+    drawn = rng.standard_normal((RESAMPLES, len(points)))
+    for column, point in enumerate(points):
+        if isfinite(point.freedom):
+            drawn[:, column] *= np.sqrt(point.freedom / rng.chisquare(point.freedom, RESAMPLES))
+    return np.asarray(drawn * np.array([point.error for point in points]))
+
+
 def _undetermined(points: Sequence[Point]) -> str | None:
     """Why no law goes through the points."""
     if any(not (isfinite(point.loss) and point.flops > 0) for point in points):
         return "a rung has no finite loss"
+    if any(point.loss < 0 for point in points):
+        return "a rung has a loss below 0, which no law with a floor of at least 0 goes through"
     sizes = 0
     last = 0.0
     for point in points:
@@ -226,9 +244,13 @@ def _crossings(one: str, first: PowerLaw, other: str, second: PowerLaw) -> list[
 
 
 def _spread(grid: Floats, first: PowerLaw, second: PowerLaw, *, falling: bool) -> tuple[float, float, float]:
-    """The 95% bounds of where resamples cross in the same direction, and the share of those that do."""
+    """The 95% bounds of where resamples cross in the same direction, and the share of those that do.
+
+    Those of every law are made of the same draws: side by side their noise would cancel, so that one side is shuffled.
+    """
     count = min(len(first.resamples), len(second.resamples))
-    gaps = first._resampled(grid)[:count] - second._resampled(grid)[:count]
+    shuffled = np.random.default_rng(1).permutation(len(second.resamples))[:count]
+    gaps = first._resampled(grid)[:count] - second._resampled(grid)[shuffled]
     signed = gaps if falling else -gaps
     places = []
     for row in signed:

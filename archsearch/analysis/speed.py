@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import isfinite
+from dataclasses import asdict, dataclass, field
+from math import isfinite, nan
 from statistics import fmean
 from typing import Any
 
+from archsearch.analysis.objectives import format_tokens
 from archsearch.errors import SpecError
 from archsearch.recipe import Recipe
 
@@ -119,12 +120,22 @@ def all_full(arch: Mapping[str, Any]) -> bool:
 @dataclass(frozen=True, kw_only=True)
 class Timed:
     """How soon the seeds of an architecture reached a target on a task: the mean ``tokens`` of those that did (None for
-    none), how many ``arrived`` of ``seeds``, and the ``budget`` in tokens."""
+    none), how many ``arrived`` of ``seeds``, and the ``budget`` in tokens; ``by_seed`` has the tokens of each seed, NaN
+    of one that never arrived."""
 
     tokens: float | None
     arrived: int
     seeds: int
     budget: float
+    by_seed: Mapping[int, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def told(self) -> str:
+        """The tokens in words: of how many seeds where not of all."""
+        if self.tokens is None:
+            return format_tokens(2 * self.budget, self.budget)
+        text = format_tokens(self.tokens, self.budget)
+        return text if self.arrived == self.seeds else f"{text} ({self.arrived} of {self.seeds} seeds)"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -156,19 +167,20 @@ def timed(runs: Sequence[Run]) -> dict[tuple[str, str], dict[str, Timed]]:
 
 
 def _timed(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]], share: float) -> Timed | None:
-    speeds = []
+    speeds: dict[int, Speed] = {}
     for payload, timer in pairs:
         target = None if timer is None or not _looked_often(payload) else target_of(timer, share)
         speed = None if target is None else speed_of(payload, target)
         if speed is None:
             return None
-        speeds.append(speed)
-    arrived = [speed.tokens for speed in speeds if speed.tokens is not None]
+        speeds[int(payload["seed"])] = speed
+    arrived = [speed.tokens for speed in speeds.values() if speed.tokens is not None]
     return Timed(
         tokens=fmean(arrived) if arrived else None,
         arrived=len(arrived),
         seeds=len(speeds),
-        budget=max(speed.budget for speed in speeds),
+        budget=max(speed.budget for speed in speeds.values()),
+        by_seed={seed: nan if speed.tokens is None else speed.tokens for seed, speed in speeds.items()},
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from archsearch.analysis.differences import reach_of, seed_noise
+from archsearch.analysis.differences import ROUNDING, reach_of, seed_noise
 from archsearch.analysis.front import eligible, non_dominated
 from archsearch.analysis.objectives import Objective, Objectives, Values, losses
 
@@ -21,7 +20,7 @@ class Survivors:
     "rank" for one of a later rank, "untold" where it is beyond ``keep`` but noise does not tell it from those within.
 
     ``cut`` are digests that could not be told apart either and did not fit; ``unknown`` are measured objectives whose
-    noise nobody knows, as no candidate has two seeds.
+    noise nobody knows, as no candidate has two seeds that differ.
     """
 
     kept: tuple[tuple[str, str], ...]
@@ -35,10 +34,11 @@ def survivors(
     """The survivors of `analysis.points`; references dominate but are none, and digests of `without` do neither.
 
     Candidates are sorted into ranks (Deb et al., NSGA-II, IEEE Trans. Evol. Comp. 6, 2002) by means. One dominates
-    another *clearly* where, besides, a measured objective is better by more than its 95% band: Student's t times the
-    pooled deviation of seeds times sqrt(1/n + 1/m). The first `keep` are taken by clear rank, then rank, then crowding;
-    and, up to `at_most`, those that share the clear rank of the last of them. Where costs alone differ, and means are
-    equal, domination is clear.
+    another *clearly* where, besides, a measured objective is better by more than its 95% band: Student's t, shared out
+    among all who could dominate it (Bonferroni), times the pooled deviation of seeds times sqrt(1/n + 1/m). So chance
+    puts a candidate clearly behind any of its equals once in 40, however many there are. The first `keep` are taken by
+    clear rank, then rank, then crowding; and, up to `at_most`, those that share the clear rank of the last of them.
+    Where costs alone differ, and means are equal, domination is clear.
     """
     found = points[eligible(points, objectives) & ~points["digest"].isin(without)].reset_index(drop=True)
     values = losses(found, objectives)
@@ -108,27 +108,30 @@ def _clearly(values: Values, bands: Sequence[npt.NDArray[np.float64] | None], in
     """Which rows clearly dominate row `index`: `[n]`."""
     gaps = values[index] - values  # [n, n_objectives], above 0 where the other is better
     dominates = (gaps >= 0).all(axis=1) & (gaps > 0).any(axis=1)
-    measured = np.array([not _is_exact(band) for band in bands])
+    measured = np.array([band is None or bool(band.any()) for band in bands])
     beyond = np.zeros(len(values), dtype=bool)
     for column, band in enumerate(bands):
-        if band is not None and not _is_exact(band):
+        if band is not None and band.any():
             beyond |= gaps[:, column] > np.hypot(band, band[index])
     equal = (gaps[:, measured] == 0).all(axis=1)
     mask: npt.NDArray[np.bool_] = dominates & (beyond | equal)
     return mask
 
 
-def _is_exact(band: npt.NDArray[np.float64] | None) -> bool:
-    return band is not None and not band.any()
-
-
 def _band(points: pd.DataFrame, found: pd.DataFrame, objective: Objective) -> npt.NDArray[np.float64] | None:
-    """Half the 95% band of each row's mean; those of two rows add up as squares. 0 for costs, None where unknown."""
+    """Half the band of each row's mean; those of two rows add up as squares. 0 for costs, None where unknown."""
     if objective.is_cost:
         return np.zeros(len(found))
-    noise = seed_noise(points, objective.name)
-    if not noise.freedom or not isfinite(noise.deviation):
+    noise = seed_noise(points[_shows_noise(points, objective.name)], objective.name)
+    if not noise.freedom:
         return None
     counts = found["seeds"].map(len).to_numpy(dtype=np.float64)
-    reach = reach_of(noise.freedom) * noise.deviation
+    reach = reach_of(noise.freedom, among=len(found) - 1) * noise.deviation
     return np.asarray(reach / np.sqrt(counts), dtype=np.float64)
+
+
+def _shows_noise(points: pd.DataFrame, name: str) -> npt.NDArray[np.bool_]:
+    """Rows whose seeds differ by more than rounding: equal ones do not say that there is no noise."""
+    spread, mean = (points[key].to_numpy(dtype=np.float64, na_value=np.nan) for key in (f"{name}_std", name))
+    mask: npt.NDArray[np.bool_] = np.isfinite(spread) & (spread > ROUNDING * np.abs(mean))
+    return mask

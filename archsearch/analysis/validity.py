@@ -100,14 +100,27 @@ def drawn_backbone(spec: Mapping[str, Any], arch: Mapping[str, Any]) -> dict[str
 
 
 def searched_keys(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys of the backbone that a search draws."""
-    return tuple(_table(_table(spec, "space"), "backbone"))
+    """The keys of the backbone that a search draws, or in which the backbones of its list differ."""
+    listed = (key for backbone in _listed_backbones(spec) for key in backbone)
+    return tuple(dict.fromkeys([*_table(_table(spec, "space"), "backbone"), *listed]))
+
+
+def on_backbone(pattern: str, drawn: Mapping[str, Any]) -> str:
+    """A pattern with what was drawn of its backbone, by which it differs from the same pattern on another one."""
+    return pattern + (f" on {', '.join(f'{key} = {value}' for key, value in drawn.items())}" if drawn else "")
+
+
+def _listed_backbones(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = _table(spec, "space").get("backbones")
+    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list | tuple) else []
 
 
 def _said(spec: Mapping[str, Any], key: str) -> Any:
     """A key of the backbone, or the values of which a candidate draws one."""
-    listed = _table(_table(spec, "space"), "backbone").get(key)
-    return " or ".join(map(str, listed)) if isinstance(listed, list | tuple) else _table(spec, "model").get(key)
+    listed, own = _table(_table(spec, "space"), "backbone").get(key), _table(spec, "model").get(key)
+    if any(key in backbone for backbone in _listed_backbones(spec)):
+        listed = list(dict.fromkeys(backbone.get(key, own) for backbone in _listed_backbones(spec)))
+    return " or ".join(map(str, listed)) if isinstance(listed, list | tuple) else own
 
 
 def _measured_tasks(payloads: Mapping[str, Mapping[str, Any]]) -> Iterator[TaskScale]:

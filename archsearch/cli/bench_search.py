@@ -42,10 +42,13 @@ def bench_search(
             metavar="NAMES", help="By commas, as mqar.accuracy,state_bytes; may be repeated; by default several."
         ),
     ] = None,
-    second_seed_every: Annotated[
-        list[int] | None,
+    second_seeds: Annotated[
+        list[float] | None,
         typer.Option(
-            metavar="K", min=2, help="Beside none: every K-th trial trains a point of the front again; may be repeated."
+            metavar="SHARE",
+            min=0.0,
+            max=0.5,
+            help="Beside none: this share of the trials are second seeds, as of search.second_seeds; may be repeated.",
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Processes.")] = 1,
@@ -61,33 +64,35 @@ def bench_search(
     from archsearch.search.truth.study import Plan, batched, jobs_of, run_jobs, summary
     from archsearch.search.truth.table import PACKAGED, TruthTable
 
-    path, samplers, spent = (truth or PACKAGED).absolute(), _samplers(sampler), second_seed_every or []
+    path, samplers = (truth or PACKAGED).absolute(), _samplers(sampler)
+    spent = [share for share in second_seeds or [] if share]
     held = TruthTable.load(path, load_registry())
     cases = _cases(held, objectives or [], spent)
     count = held.problem.spec.search.trials if trials is None else trials
     out = console() if json is None else quiet_console()
-    for line in _missing(held):
+    for line in held.left_out:
         out.print(line, soft_wrap=True)
-    plans = [Plan(sampler=name, second_seed_every=every) for name in samplers for every in (0, *spent)]
+    plans = [Plan(sampler=name, second_seeds=share) for name in samplers for share in (0.0, *spent)]
     found: list[dict[str, Any]] = []
     for done in batched(run_jobs(jobs_of(path, cases, plans, trials=count, seeds=seeds), jobs), seeds):
         found.append(summary(done))
         out.print(_line(found[-1]), soft_wrap=True)
+        if json is not None:  # a run that is ended leaves what it has
+            _write(json, _header(held, path, count, seeds), found)
     for names in cases:
         out.print(_table([one for one in found if one["objectives"] == list(names)], names, count, seeds))
     if json is not None:
-        _write(json, _header(held, path, count, seeds), found)
         out.print(f"written: {json}", soft_wrap=True)
 
 
-def _cases(held: TruthTable, given: Sequence[str], second_seed_every: Sequence[int]) -> list[tuple[str, ...]]:
+def _cases(held: TruthTable, given: Sequence[str], second_seeds: Sequence[float]) -> list[tuple[str, ...]]:
     """Sets of objectives that the table can pose, those that were given or the usual ones."""
     from archsearch.search.truth.case import Case, default_objectives
 
     named = [tuple(part.strip() for part in names.split(",") if part.strip()) for names in given]
     cases = named or default_objectives(held)
     for names in cases:
-        _check(Case.of(held, names), second_seed_every)
+        _check(Case.of(held, names), second_seeds)
     return cases
 
 
@@ -101,22 +106,14 @@ def _samplers(given: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(given or SAMPLERS))
 
 
-def _check(case: Case, second_seed_every: Sequence[int]) -> None:
+def _check(case: Case, second_seeds: Sequence[float]) -> None:
     from archsearch.errors import SpecError
 
-    if second_seed_every and len(case.seeds) < 3:
+    if second_seeds and len(case.seeds) < 3:
         raise SpecError(
-            f"--second-seed-every asks for three seeds of {case.name}, one of which no search has seen, and the table "
+            f"--second-seeds asks for three seeds of {case.name}, one of which no search has seen, and the table "
             f"has {len(case.seeds)} that are whole: measure more of it, or leave the option out"
         )
-
-
-def _missing(held: TruthTable) -> list[str]:
-    rows = len(held.archs)
-    return [
-        f"left out: {task}, seed {seed}, of which the table has {count} of {rows} rows"
-        for (task, seed), count in held.missing.items()
-    ]
 
 
 def _header(held: TruthTable, path: Path, trials: int, seeds: int) -> dict[str, Any]:
@@ -175,8 +172,8 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 
 def _name(found: Mapping[str, Any]) -> str:
-    every = found["second_seed_every"]
-    return f"{found['sampler']}, 1 in {every} again" if every else str(found["sampler"])
+    share = found["second_seeds"]
+    return f"{found['sampler']}, second_seeds = {share:g}" if share else str(found["sampler"])
 
 
 def _trials(middle: Mapping[str, float]) -> str:

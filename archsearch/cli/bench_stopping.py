@@ -14,7 +14,7 @@ from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
     from archsearch.search.spec import EarlyStopTable
-    from archsearch.search.truth.stopping_replay import StoppingRow
+    from archsearch.search.truth.stopping_study import StoppingRow
 
 MOST_SEARCHES = 1000
 
@@ -45,22 +45,26 @@ def bench_stopping(
     the search drew, and how many on the true front.
     """
     from archsearch.registry import load_registry
-    from archsearch.search.truth.stopping_replay import Truth, studied
+    from archsearch.search.truth.stopping_study import StoppingCase, studied
+    from archsearch.search.truth.table import TruthTable
 
     rules, samplers = _rules(others, noise, grace), _samplers(sampler or ["random", "nsga2"])
     named = [name.strip() for name in tasks.split(",") if name.strip()]
-    read = Truth.read(truth, load_registry(), tasks=named, seeds=seeds)
-    out = console()
-    front = len(read.front(list(read.losses)))
+    held = TruthTable.load(truth, load_registry())
+    read = StoppingCase.of(held, tasks=named, seeds=seeds)
+    case, out = read.case, console()
+    front = len(case.true_front(case.seeds[: read.seeds]))
+    for line in held.left_out:
+        out.print(line, soft_wrap=True)
     out.print(
-        f"{', '.join(read.problem.tasks)}; {len(read.problem.search_seeds)} seeds of each; {len(read.losses)} "
-        f"candidates within the budget, {front} of them on the front; {searches} searches of {trials} trials a row",
+        f"{', '.join(case.tasks)}; {read.seeds} seeds of each; {len(case.feasible)} candidates within the budget, "
+        f"{front} of them on the front; {searches} searches of {trials} trials a row",
         soft_wrap=True,
     )
-    rows = list(studied(read, samplers=samplers, tables=rules, trials=trials, seeds=searches))
+    rows = list(studied(read, samplers=samplers, tables=rules, trials=trials, searches=searches))
     out.print(table(_COLUMNS, map(_cells, rows)))
     if json is not None:
-        _write(json, read.problem.tasks, len(read.problem.search_seeds), len(read.losses), front, rows)
+        _write(json, case.tasks, read.seeds, len(case.feasible), front, rows)
         out.print(f"written: {json}", soft_wrap=True)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from archsearch.search import Problem, SearchOutcome, SearchSpec
     from archsearch.search.ladder.cost import LadderCost, RungCost
+    from archsearch.search.ladder.tables import RungTable
     from archsearch.storage import SearchRecord, Store
 
 LadderYesOption = Annotated[
@@ -35,12 +36,13 @@ class Climb:
     going_on: Mapping[str, Any] | None = None
 
     def weigh(self, *, yes: bool, json: bool) -> None:
-        """Tells what a ladder that is new, or has rungs that are new, would cost; asks where that is above its limits.
+        """Tells what a ladder that is new, or has new or other rungs, would cost; asks where that is above its
+        limits.
 
         Raises `SpecError` where nobody can be asked; ends the command where the answer is no.
         """
         spec = self.problem.spec
-        if not spec.rung or (self._is_there and self._rungs_there == len(spec.rung)):
+        if not spec.rung or (self._is_there and self._rungs_there == spec.rung):
             return
         from archsearch.search.ladder.cost import ladder_cost
 
@@ -72,12 +74,15 @@ class Climb:
         return self.problem.spec.name in [record.name for record in self.store.searches()]
 
     @property
-    def _rungs_there(self) -> int:
-        return len(self.store.search(self.problem.spec.name).spec.get("rung", ()))
+    def _rungs_there(self) -> tuple[RungTable, ...]:
+        from archsearch.search import SearchSpec
+
+        return SearchSpec.from_dict(self.store.search(self.problem.spec.name).spec).rung
 
 
 def first_rung(store: Store, name: str, *, trials: int | None) -> SearchSpec:
     """The spec of a search, or of the first rung of the ladder that it is a rung of."""
+    from archsearch.analysis.ladder_reading import first_rung as root_of
     from archsearch.errors import SpecError
     from archsearch.search import SearchSpec
 
@@ -88,7 +93,7 @@ def first_rung(store: Store, name: str, *, trials: int | None) -> SearchSpec:
         raise SpecError(
             f'"{name}" is a rung, whose trials are what was carried up: --trials goes with "{spec.climbed.ladder}"'
         )
-    return SearchSpec.from_dict(store.search(spec.climbed.ladder).spec)
+    return SearchSpec.from_dict(root_of(store, name).spec)
 
 
 def next_of_ladder(search: SearchRecord) -> list[str]:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from archsearch.cli.compare_tables import print_comparison
 from archsearch.cli.logs import LogFormatOption
-from archsearch.cli.matching import matching_of, matching_table, print_planned
+from archsearch.cli.matching import planned_table, print_planned
 from archsearch.cli.outlet import QuietOutlet
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console
 from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, problem_of, tell_end
 from archsearch.cli.watching import MetricsOption, Watching
 
 if TYPE_CHECKING:
-    from archsearch.analysis.comparison import Comparison
+    from rich.console import Console
+
+    from archsearch.analysis.compared import Comparison
     from archsearch.search import Problem, SearchOutcome
-    from archsearch.search.matching import Matching
     from archsearch.storage import Store
 
 
-_TIMED = {"tokens_to_half": ">to half", "tokens_to_95": ">to 95%"}
-"""Columns by metric of speed."""
+CsvOption = Annotated[
+    str | None, typer.Option("--csv", metavar="FILE", help="Write every architecture and metric as CSV.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,13 +49,14 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what a SPEC would train, as it is matched, and train nothing.")
     ] = False,
+    csv: CsvOption = None,
     max_hours: HoursOption = None,
     until: UntilOption = None,
     metrics: MetricsOption = None,
     log_format: LogFormatOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Holds architectures against one of them, task by task, with the noise of seeds.
+    """Holds architectures against one of them, metric by metric, with the noise of seeds.
 
     A SPEC (a .toml file) is trained first, each architecture by the same recipe or with what its compare.match makes
     equal; of a NAME what is measured is shown.
@@ -67,7 +70,7 @@ def compare(
             raise SpecError(
                 f'"{target}" is the name of a search, which is shown: to train, give its spec, a .toml file'
             )
-        _show(target, storage, baseline, json=json)
+        _show(target, storage, baseline, csv=csv, json=json)
         return
     spec = SearchSpec.load(target)
     if spec.compare is None:
@@ -81,10 +84,10 @@ def compare(
         print_planned(problem, json=json)
         return
     if problem.matching is not None and not json:
-        quiet_console().print(matching_table(problem.matching, problem))
+        quiet_console().print(planned_table(problem))
     carry_out(
         problem,
-        partial(_finish, baseline=baseline, json=json),
+        partial(_finish, baseline=baseline, csv=csv, json=json),
         watching=Watching(json=json, log_format=log_format, metrics=metrics),
         storage=storage,
         address=address,
@@ -93,17 +96,38 @@ def compare(
     )
 
 
-def _show(name: str, storage: str | None, baseline: str | None, *, json: bool) -> None:
+def _show(name: str, storage: str | None, baseline: str | None, *, csv: str | None, json: bool) -> None:
     """What is measured of a search."""
     from archsearch.storage import Store, storage_url
 
     with Store.open(storage_url(storage), read_only=True) as store:
         found = _read(store, name, baseline)
-        matching, untold = matching_of(store, name)
+    if csv is not None:
+        _write(found, csv)
     if json:
-        print_json(_as_json(found, matching))
+        print_json(found.to_json())
     else:
-        print_comparison(found, console(), matching, untold)
+        _print(found, csv, console())
+
+
+def _print(found: Comparison, csv: str | None, out: Console) -> None:
+    print_comparison(found, out)
+    if csv is not None:
+        out.print(f"written: {csv}", soft_wrap=True)
+
+
+def _write(found: Comparison, path: str) -> None:
+    """Raises `ArchsearchError` where it cannot be written."""
+    from pathlib import Path
+
+    from archsearch.analysis.comparison_frame import frame
+    from archsearch.analysis.csv_text import csv_bytes
+    from archsearch.errors import ArchsearchError
+
+    try:
+        Path(path).write_bytes(csv_bytes(frame(found)))
+    except OSError as error:
+        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
 
 
 def _check_baseline(problem: Problem, baseline: str | None) -> None:
@@ -119,25 +143,28 @@ def _check_baseline(problem: Problem, baseline: str | None) -> None:
         raise SpecError(f"--baseline: {error}") from None
 
 
-def _finish(store: Store, outcome: SearchOutcome, url: str, *, baseline: str | None, json: bool) -> None:
+def _finish(
+    store: Store, outcome: SearchOutcome, url: str, *, baseline: str | None, csv: str | None, json: bool
+) -> None:
     from dataclasses import asdict
 
     from archsearch.errors import SpecError
 
+    ended = {**asdict(outcome), "database": store.url}
     try:
         found = _read(store, outcome.name, baseline)
     except SpecError as error:  # as where it was stopped before the baseline: how it ended is told all the same
         if json:
-            data = {**asdict(outcome), "database": store.url, "architectures": [], "not_compared": str(error)}
-            print_json(data, QuietOutlet())
+            print_json({**ended, "architectures": [], "not_compared": str(error)}, QuietOutlet())
             return
         quiet_console().print(f"not compared: {error}", soft_wrap=True)
     else:
+        if csv is not None:
+            _write(found, csv)
         if json:
-            data = _as_json(found, matching_of(store, outcome.name)[0])
-            print_json({**asdict(outcome), "database": store.url, **data}, QuietOutlet())
+            print_json({**ended, **found.to_json()}, QuietOutlet())
             return
-        print_comparison(found, quiet_console(), *matching_of(store, outcome.name))
+        _print(found, csv, quiet_console())
     name = shlex.quote(outcome.name)
     left = outcome.state in ("cancelled", "interrupted")
     tell_end(store, outcome, url, [f"archsearch {'resume' if left else 'compare'} {name}", f"archsearch trials {name}"])
@@ -148,9 +175,3 @@ def _read(store: Store, name: str, baseline: str | None) -> Comparison:
     from archsearch.registry import load_registry
 
     return compared(store, name, load_registry(), baseline)
-
-
-def _as_json(found: Comparison, matching: Matching | None) -> dict[str, Any]:
-    from archsearch.registry import load_registry
-
-    return {**found.to_json(), "matching": matching.to_json(load_registry()) if matching is not None else None}

@@ -15,6 +15,7 @@ from archsearch.cli.model_options import (
     KvHeads,
     MetaTokens,
     ShortConv,
+    ValueResidual,
     VocabSize,
 )
 from archsearch.cli.output import JsonFlag, console, print_json, table
@@ -38,6 +39,7 @@ def cost(
     kv_heads: KvHeads = 0,
     short_conv: ShortConv = 0,
     meta_tokens: MetaTokens = 0,
+    value_residual: ValueResidual = "none",
     dtype: DtypeName = "bfloat16",
     channel_mixer: ChannelMixer = "swiglu",
     vocab_size: VocabSize = 32768,
@@ -62,6 +64,7 @@ def cost(
             "channel_mixer": channel_mixer,
             "short_conv": short_conv,
             "meta_tokens": meta_tokens,
+            "value_residual": value_residual,
             "vocab_size": vocab_size,
         }
     )
@@ -108,7 +111,7 @@ def _print(arch: ArchSpec, costs: list[ArchCost], registry: Registry) -> None:
     out.print(
         f"{arch.pattern(registry)}   digest {arch.digest}\n{len(arch.layers)} layers, d_model {model.d_model}, "
         f"{model.n_heads} heads ({model.n_kv_heads} kv) of {model.head_dim}, {model.channel_mixer}, "
-        f"vocabulary {model.vocab_size}, costs in {model.dtype}"
+        f"vocabulary {model.vocab_size}, costs in {model.dtype}{_residual(arch, registry)}"
     )
     contexts = [f">{cost.context:,} tokens" for cost in costs]
     rows = [
@@ -116,6 +119,18 @@ def _print(arch: ArchSpec, costs: list[ArchCost], registry: Registry) -> None:
     ]
     out.print(table(["cost", *contexts], rows))
     out.print(_layer_table(arch, costs[-1], registry))
+
+
+def _residual(arch: ArchSpec, registry: Registry) -> str:
+    """Which layers mix in the values of which, as a line of its own; nothing without a value residual."""
+    from archsearch.value_residual import sources, without_effect
+
+    if arch.model.value_residual == "none":
+        return ""
+    found = sources(arch.layers, arch.model, registry)
+    taken = [f"{index} from {source}" for index, source in enumerate(found) if source is not None]
+    told = f"by layers {', '.join(taken)}" if taken else without_effect(arch, registry)
+    return f"\nvalue residual, {arch.model.value_residual}: {told}"
 
 
 def _layer_table(arch: ArchSpec, cost: ArchCost, registry: Registry) -> Any:

@@ -10,7 +10,7 @@ import typer
 
 from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, KvHeads, ShortConv
 from archsearch.cli.outlet import QuietOutlet
-from archsearch.cli.output import JsonFlag, console, print_json, table
+from archsearch.cli.output import JsonFlag, console, print_json, prints_told, table
 from archsearch.cli.settings import read_settings
 from archsearch.printable import printable
 
@@ -75,7 +75,8 @@ def evaluate(
     told = {key: value for key, value in given.items() if value is not None}
     spec = ArchSpec.parse(arch, registry, ModelSpec.read({**model, **other["model"]}))
     recipe = Recipe.read({"seeds": seeds, "device": device, "dtype": dtype, **told, **other["recipe"]})
-    measurements = list(_measured(spec, task, recipe, seed, registry, metric or []))
+    with prints_told():
+        measurements = list(_measured(spec, task, recipe, seed, registry, metric or []))
     if json:
         print_json(_as_json(spec, measurements, registry))
     else:
@@ -152,6 +153,20 @@ def _summary(group: list[Measurement]) -> dict[str, Any]:
     }
 
 
+def _own_metrics(measurements: list[Measurement], registry: Registry) -> Iterator[str]:
+    """What evaluators found of each model, on test."""
+    for measurement in measurements:
+        names = [name.partition(":")[2] for name in measurement.versions if name.startswith("evaluator:")]
+        metrics = {key: one for name in names for key, one in registry.evaluator(name).metrics.items()}
+        found = [
+            f"{key} {measurement.test[key]:.4g}{f' {one.unit}' if one.unit else ''}"
+            for key, one in metrics.items()
+            if key in measurement.test
+        ]
+        if found:
+            yield f"{measurement.task} seed {measurement.seed}: {', '.join(found)}"
+
+
 def _print(pattern: str, measurements: list[Measurement], registry: Registry) -> None:
     from archsearch.cli.remarks import judged, not_exercised
 
@@ -185,6 +200,8 @@ def _print(pattern: str, measurements: list[Measurement], registry: Registry) ->
         for measurement in group:
             if measurement.reason:
                 out.print(f"{first.task} seed {measurement.seed}: diverged: {measurement.reason}")
+    for line in _own_metrics(measurements, registry):
+        out.print(line, soft_wrap=True)
     found = [layer for measurement in measurements for layer in measurement.unexercised]
     payloads = [measurement.to_json() for measurement in measurements]
     for line in [*not_exercised(found), *judged(payloads, registry)]:

@@ -16,6 +16,12 @@ VocabSize = Annotated[int, typer.Option("--vocab-size", help="Tokens of the voca
 ShortConv = Annotated[
     int, typer.Option("--short-conv", help="Width of a causal convolution in front of every token mixer; 0: none.")
 ]
+ValueResidual = Annotated[
+    str,
+    typer.Option(
+        "--value-residual", help="How later layers mix in the first layer's values: none, identity or learned."
+    ),
+]
 MetaTokens = Annotated[
     int, typer.Option("--meta-tokens", help="Learned tokens of the backbone in front of every sequence.")
 ]

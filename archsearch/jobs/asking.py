@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from archsearch.errors import ArchsearchError, ClusterError, SpecError, StorageError
 from archsearch.jobs.cluster import Cluster, Job
 from archsearch.jobs.following import Clock, Sleep, Tell
-from archsearch.jobs.question import MARK
+from archsearch.jobs.question import INSTALL_SECONDS, MARK
 from archsearch.version import __version__
 
 ASK_SECONDS = 180.0
@@ -22,6 +23,8 @@ OPEN_SECRET = (
     "the database's password stands in the environment of every job there (ARCHSEARCH_STORAGE): put the URL into a "
     "file, and name that in ARCHSEARCH_STORAGE_FILE"
 )
+_PIP_REFUSED = re.compile(r"^\s*ERROR: (.+)$", re.MULTILINE)
+"""As pip says what it could not install, in what Ray tells of a job that has no environment."""
 Part = tuple[str, str, str]
 """Name, version and digest."""
 
@@ -32,17 +35,20 @@ def ask(
     runtime_env: Mapping[str, Any],
     *,
     tell: Tell,
+    installs: bool = False,
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> dict[str, Any]:
-    """The answer to the question that lies in the job's folder; `command` is the shell line that answers it.
+    """The answer to the question that lies in the job's folder; `command` is the shell line that answers it. It is
+    waited for longer where pip `installs` something first.
 
     Raises `ClusterError` where no answer comes, with what the cluster said instead.
     """
     name = f"archsearch-question-{secrets.token_hex(4)}"
-    tell(f"asking the cluster what it has, at most {ASK_SECONDS:.0f} s")
+    seconds = ASK_SECONDS + (INSTALL_SECONDS if installs else 0.0)
+    tell(f"asking the cluster what it has, at most {seconds:.0f} s")
     cluster.submit(name, command, metadata={}, runtime_env=runtime_env)
-    deadline = clock() + ASK_SECONDS
+    deadline = clock() + seconds
     job = cluster.job(name)
     while not job.finished and clock() < deadline:
         sleep(_POLL_SECONDS)
@@ -50,7 +56,7 @@ def ask(
     if not job.finished:
         cluster.request_stop(name)
         raise ClusterError(
-            f"the cluster did not answer in {ASK_SECONDS:.0f} s (job {name} is {job.status}): its head node is busy, "
+            f"the cluster did not answer in {seconds:.0f} s (job {name} is {job.status}): its head node is busy, "
             "or the plugins take long to install: look at `ray status` there, and try again"
         )
     return _read(job, cluster.logs(name))
@@ -74,6 +80,12 @@ def _read(job: Job, logs: str) -> dict[str, Any]:
     said = job.reason or (lines[-1] if lines else "no word of why")
     if job.exit_code not in (None, 0, 127) and lines:
         said = lines[-1]
+    refused = _PIP_REFUSED.findall(job.message)
+    if refused:
+        raise ClusterError(
+            f"pip on the cluster: {refused[-1].strip()}: start Ray there with an index that has it (PIP_INDEX_URL, or "
+            "PIP_FIND_LINKS for a folder of wheels), or install it on every node"
+        )
     raise ClusterError(f"the cluster could not say what it has: {said}")
 
 
@@ -85,6 +97,11 @@ def refuse(answer: Mapping[str, Any], parts: Sequence[Part], tell: Tell) -> None
     if answer["archsearch"] != __version__:
         raise ClusterError(
             f"the cluster has archsearch {answer['archsearch']} and this is {__version__}: install the same on both"
+        )
+    if answer.get("lacking"):
+        raise ClusterError(
+            f"the cluster lacks {', '.join(answer['lacking'])}, which a plugin that goes along asks for, and pip did "
+            "not install it there: install it on every node"
         )
     for code, text in answer["faults"]:
         raise _ERRORS.get(code, ClusterError)(f"on the cluster: {text}{_broken(answer)}")

@@ -16,7 +16,7 @@ from ray.job_submission import JobSubmissionClient
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.jobs.address import read_address
-from archsearch.ray_settings import token_exposed, token_fault
+from archsearch.ray_settings import mode_fault, token_exposed, token_fault
 from archsearch.waiting import within
 
 TIMEOUT_SECONDS, REQUEST_SECONDS = 15.0, 60.0
@@ -150,9 +150,9 @@ class Cluster:
 
     def __init__(self, address: str, *, connect: Callable[[str], JobsClient] = connect) -> None:
         self.address = read_address(address)
-        exposed = token_exposed(os.environ)
-        if exposed:
-            raise ClusterError(exposed)
+        fault = mode_fault(os.environ) or token_exposed(os.environ)
+        if fault:
+            raise ClusterError(fault)
         try:
             with self._asking():
                 self._client = connect(self.address)

@@ -1,19 +1,21 @@
 """Plugins that travel with a job: a folder as the files of its wheel, a requirement for the cluster's pip.
 
 The files of a wheel lie beside the spec in the job's folder, which the search's own process and its workers import
-from: no node needs an index, a compiler or pip for them, and all of them run the same source.
+from: no node needs an index, a compiler or pip for them, and all of them run the same source. Where a wheel asks for
+what the cluster lacks, the wheel itself goes along too, for the cluster's pip to install with what it asks for.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,27 @@ from archsearch.errors import PluginError
 
 BUILD_SECONDS = 300
 _PLAIN = "-none-any.whl"
+_JOB_FOLDER = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+"""As Ray and pip name the job's folder on a node where an environment is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """A built plugin: where its wheel lies, and the name, version and digest of what is in it."""
+    """A built plugin: where its wheel lies, the name, version and digest of what is in it, and what it ``requires``
+    (PEP 508); ``by_pip`` where the cluster's pip installs it for the sake of that."""
 
     path: Path
     name: str
     version: str
     digest: str
+    requires: tuple[str, ...] = ()
+    by_pip: bool = False
+
+    @property
+    def place(self) -> str:
+        """Where the wheel lies in the job's folder; another one for another source, as Ray keeps what pip has made by
+        the words that pip was given."""
+        return f"wheels/{self.digest}/{self.path.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +59,30 @@ class Plugins:
         built = [{"name": one.name, "version": one.version, "digest": one.digest} for one in self.wheels]
         return [*built, *({"requirement": text} for text in self.requirements)]
 
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the wheels ask for."""
+        return tuple(dict.fromkeys(text for wheel in self.wheels for text in wheel.requires))
+
+    @property
+    def pip(self) -> list[str]:
+        """What the cluster's pip is to install; empty where it is not needed."""
+        return [*self.requirements, *(f"{_JOB_FOLDER}/{wheel.place}" for wheel in self.wheels if wheel.by_pip)]
+
+    def installing(self, lacking: Collection[str]) -> Plugins:
+        """The same, with those wheels for pip that ask for any of what is `lacking`."""
+        wheels = [replace(one, by_pip=one.by_pip or not set(lacking).isdisjoint(one.requires)) for one in self.wheels]
+        return replace(self, wheels=tuple(wheels))
+
     def unpack(self, folder: Path) -> None:
-        """Lays the files of the wheels into `folder`."""
+        """Lays the files of the wheels into `folder`, and the wheels themselves where pip wants them."""
         for wheel in self.wheels:
             with zipfile.ZipFile(wheel.path) as archive:
                 archive.extractall(folder)
+            if wheel.by_pip:
+                place = folder / wheel.place
+                place.parent.mkdir(parents=True)
+                shutil.copyfile(wheel.path, place)
 
 
 @contextmanager
@@ -130,7 +162,8 @@ def _read(path: Path) -> Wheel:
     if outside or any(".data/" in name for name in names):
         raise PluginError(f"--plugin {path.name}: it installs files beside its packages: install it on the nodes")
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    return Wheel(path=path, name=about["Name"], version=about["Version"], digest=digest)
+    requires = tuple(map(str, about.get_all("Requires-Dist") or ()))
+    return Wheel(path=path, name=about["Name"], version=about["Version"], digest=digest, requires=requires)
 
 
 def _metadata(names: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.jobs.listeners import listeners
 from archsearch.jobs.placement import ELSEWHERE, database_fault, has_room, placement_faults
+from archsearch.jobs.requirements import missing
 from archsearch.registry import Registry, load_registry
 from archsearch.search import SearchSpec
 from archsearch.storage import Store, hide, storage_url
@@ -31,6 +32,8 @@ from archsearch.version import __version__
 MARK = "archsearch-answer: "
 NODE_SECONDS = 60.0
 """How long a node may take to say what is installed there."""
+INSTALL_SECONDS = 600.0
+"""How much longer where Ray has pip make an environment there first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,13 @@ class Question:
     look: bool = False
     cpus: float = 0.0
     gpus: float = 0.0
+    wants: tuple[str, ...] = ()
+    installs: bool = False
+
+    @property
+    def node_seconds(self) -> float:
+        """How long a node may take to answer."""
+        return NODE_SECONDS + (INSTALL_SECONDS if self.installs else 0.0)
 
     def to_text(self) -> str:
         """As a file of the job's folder holds it."""
@@ -61,7 +71,7 @@ class Question:
         """Reads `to_text`'s file; raises `SpecError` for one of another archsearch."""
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**held, "allowed": tuple(held.get("allowed", ()))})
+            return cls(**{**held, **{name: tuple(held.get(name, ())) for name in ("allowed", "wants")}})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise SpecError(f"{path} is no question of this archsearch ({error}): submit with {__version__}") from None
 
@@ -88,6 +98,8 @@ def answer(question: Question) -> dict[str, Any]:
         "ports": listeners() if question.look else [],
         "faults": faults,
     }
+    lacking = [*missing(question.wants), *(text for node in found["nodes"] for text in node.get("lacking", ()))]
+    found["lacking"] = list(dict.fromkeys(lacking))
     faults += [(4, text) for text in placement_faults(found["nodes"], question.cpus, question.gpus)]
     if wants_gpu and not any(node.get("gpus") for node in found["nodes"]):
         faults.append((2, 'recipe.device = "cuda", but the cluster has no GPU: use "cpu" or "auto"'))
@@ -186,12 +198,12 @@ def _nodes(names: list[str], question: Question) -> list[dict[str, Any]]:
         asked, head, database = {}, ray.get_runtime_context().get_node_id(), _places(question)
         for node in nodes:
             place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            how: dict[str, Any] = {"look": question.look}
+            how: dict[str, Any] = {"look": question.look, "wants": list(question.wants)}
             if database and node["NodeID"] != head and has_room(node["Resources"], question.cpus, question.gpus):
                 how["database"] = database
             asked[task.options(scheduling_strategy=place).remote(names, how)] = node
-        ray.wait(list(asked), num_returns=len(asked), timeout=NODE_SECONDS)
-        return [_said(reference, node) for reference, node in asked.items()]
+        ray.wait(list(asked), num_returns=len(asked), timeout=question.node_seconds)
+        return [_said(reference, node, question.node_seconds) for reference, node in asked.items()]
     finally:
         ray.shutdown()
 
@@ -206,7 +218,7 @@ def _places(question: Question) -> list[str | None]:
         return []  # told by whoever poses the problem
 
 
-def _said(reference: Any, node: Mapping[str, Any]) -> dict[str, Any]:
+def _said(reference: Any, node: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     held = node["Resources"]
     known = {
         "host": node["NodeManagerHostname"],
@@ -217,15 +229,17 @@ def _said(reference: Any, node: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {**known, **ray.get(reference, timeout=0)}
     except ray.exceptions.GetTimeoutError:
-        return {**known, "silent": f"it did not answer in {NODE_SECONDS:.0f} s"}
+        return {**known, "silent": f"it did not answer in {seconds:.0f} s"}
     except ray.exceptions.RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return {**known, "silent": lines[-1] if lines else type(error).__name__}
 
 
-def here(names: list[str], *, look: bool, database: Sequence[str | None] = ()) -> dict[str, Any]:
-    """What is installed on this node: the parts of `names` by version and digest, and its cards when `look`; what
-    stands between it and a `database`, which the command line and the spec name so."""
+def here(
+    names: list[str], *, look: bool, wants: Sequence[str] = (), database: Sequence[str | None] = ()
+) -> dict[str, Any]:
+    """What is installed on this node: the parts of `names` by version and digest, and its cards when `look`; what it
+    lacks of what is wanted; what stands between it and a `database`, which the command line and the spec name so."""
     registry = load_registry()
     told: dict[str, Any] = {"archsearch": __version__, "ray": ray.__version__, "parts": []}
     for name in names:
@@ -234,7 +248,7 @@ def here(names: list[str], *, look: bool, database: Sequence[str | None] = ()) -
             told["parts"] += [[part.name, part.version, part.digest] for part in made]
         except ArchsearchError as error:
             told["parts"].append([name, "none", str(error)])
-    told["plugins"] = registry.fingerprint()
+    told["plugins"], told["lacking"] = registry.fingerprint(), missing(wants)
     if database:
         told[ELSEWHERE] = database_fault(*database)
     return {**told, "cards": _cards()} if look else told

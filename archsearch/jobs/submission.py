@@ -7,8 +7,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ from archsearch.jobs.following import STOP_SECONDS, Tell
 from archsearch.jobs.plugins import Plugins
 from archsearch.jobs.question import Question
 from archsearch.jobs.ray_version import check_ray
+from archsearch.jobs.requirements import missing
 from archsearch.jobs.rows import Rows
 from archsearch.registry import UNPACKAGED, load_registry
 from archsearch.search import SearchSpec
 from archsearch.storage import hide, owner_here
 from archsearch.storage.jobs import NewJob
 from archsearch.storage.owner import VARIABLE as OWNER_VARIABLE
+from archsearch.version import __version__
 
 SPEC_FILE, QUESTION_FILE = "search.toml", "question.json"
 
@@ -83,7 +85,7 @@ class Submission:
     @property
     def command(self) -> tuple[str, ...]:
         """How archsearch is called there: with pip Ray makes an environment of its own, whose Python it is then."""
-        return ("python", "-m", "archsearch.cli") if self.plugins.requirements else ("archsearch",)
+        return ("python", "-m", "archsearch.cli") if self.plugins.pip else ("archsearch",)
 
     @property
     def entrypoint(self) -> str:
@@ -105,6 +107,8 @@ class Submission:
             retrain=wishes.retrain,
             cpus=wishes.cpus,
             gpus=wishes.gpus,
+            wants=self.plugins.requires,
+            installs=bool(self.plugins.pip),
         )
 
     def key(self, address: str) -> str:
@@ -134,7 +138,7 @@ def prepare(spec: str | Path, *, plugins: Plugins | None = None, wishes: Wishes 
 
 def _parts(read: SearchSpec, plugins: Plugins) -> tuple[Part, ...]:
     """What results would be made of, by the plugins that are installed here and those that travel; empty where the
-    cluster installs some that are not known here."""
+    cluster installs some that are not known here, or what they need and this machine lacks."""
     from archsearch.search import Problem  # its tasks need torch, and nothing else that is asked of a cluster does
 
     with _importable(plugins):
@@ -154,7 +158,7 @@ def _parts(read: SearchSpec, plugins: Plugins) -> tuple[Part, ...]:
         try:
             parts = Problem.of(read, registry).parts()
         except UnknownNameError as error:
-            if not plugins.requirements:
+            if not plugins.requirements and not missing(plugins.requires):
                 raise UnknownNameError(
                     f"{error}; --plugin FOLDER or REQUIREMENT names a plugin that goes along"
                 ) from None
@@ -208,9 +212,18 @@ def submit(
         return found, False
     check_ray(cluster, tell)
     name = job_id or rows.name_for(used, f"{submission.search}-{digest_of([used])[:6]}", number)
-    with _packed(submission) as runtime_env:
-        command = shlex.join([*submission.command, "question", QUESTION_FILE])
-        refuse(ask(cluster, command, runtime_env, tell=tell), submission.parts, tell)
+    with ExitStack() as folders:
+        runtime_env = folders.enter_context(_packed(submission))
+        answer = _answered(cluster, submission, runtime_env, tell)
+        if answer.get("lacking") and answer["archsearch"] == __version__:
+            tell(
+                f"the cluster lacks {', '.join(answer['lacking'])}: Ray has pip install it there, for this job alone, "
+                "which may take minutes"
+            )
+            submission = replace(submission, plugins=submission.plugins.installing(answer["lacking"]))
+            runtime_env = folders.enter_context(_packed(submission))
+            answer = _answered(cluster, submission, runtime_env, tell)
+        refuse(answer, submission.parts, tell)
         rows.begin(_row(submission, cluster.address, name, used))
         try:
             _send(cluster, submission, name, used, runtime_env)
@@ -228,6 +241,12 @@ def submit(
     job = cluster.job(name)
     rows.heard(job)
     return job, True
+
+
+def _answered(cluster: Cluster, submission: Submission, runtime_env: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+    """What the cluster says to the question whether the search would run there."""
+    command = shlex.join([*submission.command, "question", QUESTION_FILE])
+    return ask(cluster, command, runtime_env, tell=tell, installs=submission.question.installs)
 
 
 def _earlier(cluster: Cluster, rows: Rows, key: str, *, given: bool) -> tuple[Job | None, int]:
@@ -280,19 +299,19 @@ def _packed(submission: Submission) -> Iterator[dict[str, Any]]:
         submission.plugins.unpack(folder)
         shutil.copyfile(submission.spec, folder / SPEC_FILE)
         (folder / QUESTION_FILE).write_text(submission.question.to_text(), encoding="utf-8")
-        yield environment(folder, submission.plugins.requirements)
+        yield environment(folder, submission.plugins.pip)
 
 
-def environment(folder: Path, requirements: Sequence[str] = ()) -> dict[str, Any]:
-    """Ray's ``runtime_env`` of a job in `folder`, the same for its workers."""
+def environment(folder: Path, pip: Sequence[str] = ()) -> dict[str, Any]:
+    """Ray's ``runtime_env`` of a job in `folder`, the same for its workers; `pip` is what is installed for it."""
     variables = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     submitter = owner_here()
     runtime_env: dict[str, Any] = {
         "working_dir": str(folder),
         "env_vars": variables if submitter is None else {**variables, OWNER_VARIABLE: submitter},
     }
-    if requirements:
-        runtime_env["pip"] = list(requirements)
+    if pip:
+        runtime_env["pip"] = list(pip)
     return runtime_env
 
 

@@ -24,7 +24,8 @@ class AttentionMixer(Mixer):
     - `extend(q, k, v, state)`: T more tokens after a state that holds some, of ragged lengths perhaps: `remember`
       them and attend over what is cached. T = 1 is the decode step, and must read no more than `traffic` says.
 
-    `forward` projects (q and k normed and rotated, so that keys are cached rotated), calls `attend` and `remember`
+    `forward` projects (q and k normed and rotated, so that keys are cached rotated), mixes in what the backbone's value
+    residual brings (of a plugin that says `MixerPlugin.values`), calls `attend` and `remember`
     on an empty state, else `extend`, advances the lengths and applies the output projection.
 
     Masks go by the order of tokens; ``ctx.positions`` only moves the rotation. ``rope`` is the rotated fraction of a
@@ -78,11 +79,13 @@ class AttentionMixer(Mixer):
         state = self.state_for(x, state, ctx)
         if state is None:
             q, k, v = self.project(x, ctx.positions_of(x))
+            v = self.mix_values(v, ctx)
             return self.output(self.gated(self.attend(q, k, v, ctx.cu_seqlens), x)), None
         held = (
             0 if empty else state.check_room(x.shape[1], ctx.held)
         )  # compiled code could not tell that a new state is empty
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
+        v = self.mix_values(v, ctx)
         if held == 0:
             o, tensors = self.attend(q, k, v, None), self.remember(k, v, state)
         else:
@@ -97,7 +100,7 @@ class AttentionMixer(Mixer):
             state.check_room(1, ctx.held)
         x = x_t[:, None]
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
-        o, tensors = self.extend(q, k, v, state)
+        o, tensors = self.extend(q, k, self.mix_values(v, ctx), state)
         return self.output(self.gated(o, x))[:, 0], state.after(tensors, 1)
 
     def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:

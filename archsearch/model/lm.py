@@ -20,6 +20,7 @@ from archsearch.model.context import Context
 from archsearch.model.foreign import Place, told
 from archsearch.model.meta_tokens import MetaTokens
 from archsearch.model.mixer import Mixer, MixerState
+from archsearch.model.value_residual import value_residual_of
 from archsearch.ops.short_conv import ShortConv, next_tail
 
 BlockCall = Callable[[Tensor, Context], Tensor]
@@ -255,6 +256,7 @@ def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
     if not isinstance(built, Mixer):
         raise PluginError(f"{place}: build gave {told(built)}, wanted an archsearch.model.Mixer")
     _check_fresh(built, place)
+    built.value_residual = value_residual_of(arch, index, resolver)
     return built
 
 

@@ -113,6 +113,16 @@ class Mixer(nn.Module):
     def __init__(self, plugin: MixerPlugin[Any], options: MixerOptions, shape: ModelShape, layer: LayerInfo) -> None:
         super().__init__()
         self.plugin, self.options, self.shape, self.layer = plugin, options, shape, layer
+        self.value_residual: nn.Module | None = None
+
+    def mix_values(self, v: Tensor, ctx: Context) -> Tensor:
+        """Values `[B, T, H, V]` of the tokens of a call, T = 1 in a step, with those of an earlier layer mixed in where
+        the backbone has a value residual. To be called once in a pass, with heads and width as `MixerPlugin.values`
+        says, before anything is made of the values."""
+        if self.value_residual is None:
+            return v
+        mixed: Tensor = self.value_residual(v, ctx)
+        return mixed
 
     def init_state(
         self, batch: int, capacity: int, *, dtype: torch.dtype | None = None, device: Any = None

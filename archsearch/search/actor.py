@@ -28,6 +28,8 @@ from archsearch.training.key import device_name
 
 SLICE_SECONDS = 1.0
 """Training between two reports: long beside the cost of a report, short for a person who waits for Ctrl-C."""
+WAITING = "waiting"
+"""Key of a result that says that no worker of a trial trains yet: several wait for room, or for each other."""
 IMPL_VARIABLE = "ARCHSEARCH_IMPL"
 """As `archsearch.ops.impl` reads it, where "auto" means what an absent one does."""
 

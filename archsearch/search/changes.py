@@ -11,9 +11,18 @@ from archsearch.costs import Budget
 from archsearch.errors import SpecError
 from archsearch.search.spec import SearchSpec
 
-GROWING = ("search.trials", "search.max_draws", "search.concurrency", "search.early_stop", "budget", "rung")
+GROWING = (
+    "search.trials",
+    "search.max_draws",
+    "search.concurrency",
+    "search.early_stop",
+    "search.second_seeds",
+    "budget",
+    "rung",
+)
 """What a search may go on with another value of: more trials and draws, another number of workers, another rule of
-early stopping, a wider budget, more rungs above those that it has. All that was measured stays true under them."""
+early stopping, another share of second seeds, a wider budget, other rungs above those that are begun
+(`ladder.standing`). All that was measured stays true under them."""
 
 FREE = ("search.retries", "resources", "ladder")
 """What may change without a word: no result depends on it."""
@@ -71,10 +80,8 @@ def _grows(change: Change, stored: SearchSpec, given: SearchSpec) -> bool:
     key = _among(change.key, GROWING)
     if key == "budget":
         return _wider(stored, given)
-    if key in ("search.concurrency", "search.early_stop"):
+    if key in ("search.concurrency", "search.early_stop", "search.second_seeds", "rung"):
         return True
-    if key == "rung":
-        return given.rung[: len(stored.rung)] == stored.rung
     return key is not None and change.now > change.before
 
 

@@ -309,7 +309,8 @@ class Drive:
 
     def _beside(self, order: TrialOrder) -> list[Part]:
         """The parts of source that only this candidate has, which somebody may have added."""
-        return parts_beside(order.arch, self._problem) if order.kind in ("added", "confirm") else []
+        known = order.kind == "added" or order.parent is not None
+        return parts_beside(order.arch, self._problem) if known else []
 
     def stops(self, trial: int, result: dict[str, Any]) -> bool:
         """Whether early stopping ends the trial with this result."""

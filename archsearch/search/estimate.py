@@ -31,7 +31,8 @@ class Estimate:
 
 def estimate(problem: Problem, store: Store | None) -> Estimate:
     """The estimate by the trainings in `store`: tokens a second of the same task on a backbone of the same width and
-    depth, and the tokens of the recipe, which a training that solves its task early does not take."""
+    depth, and the tokens of the recipe, or of the steps that an architecture has of its own, which a training that
+    solves its task early does not take."""
     spec = problem.spec
     archs = spec.search.trials + len(problem.references)
     trainings = archs * len(problem.search_seeds) * len(problem.tasks)
@@ -43,7 +44,7 @@ def estimate(problem: Problem, store: Store | None) -> Estimate:
         return Estimate(trainings=trainings, known=known, unknown=unknown, training_seconds=None, seconds=None)
     each = 0.0
     for key, task in problem.tasks.items():
-        tokens = spec.recipe.steps_for(task.seq_len) * spec.recipe.batch_size * task.seq_len
+        tokens = _steps(problem, key) * spec.recipe.batch_size * task.seq_len
         each += tokens * len(spec.recipe.learning_rates) / median(rates[names[key]])
     total = each * archs * len(problem.search_seeds) / min(spec.search.concurrency, archs)
     return Estimate(
@@ -53,6 +54,17 @@ def estimate(problem: Problem, store: Store | None) -> Estimate:
         training_seconds=each / len(problem.tasks),
         seconds=total,
     )
+
+
+def _steps(problem: Problem, task: str) -> float:
+    """Optimiser steps of a task at one learning rate: the recipe's, or where architectures have their own the mean over
+    candidates and references."""
+    own = problem.spec.recipe.steps_for(problem.tasks[task].seq_len)
+    if problem.matching is None or not problem.matching.own_steps:
+        return float(own)
+    steps = [row.steps[task] for row in problem.matching.rows[: problem.spec.search.trials]]
+    steps += [problem.steps_of(arch)[task] for arch in problem.references]
+    return sum(steps) / len(steps)
 
 
 def _rates(problem: Problem, store: Store | None) -> Mapping[str, list[float]]:

@@ -66,6 +66,11 @@ class Ending:
     result: TrialResult
 
 
+def is_second(trial: TrialOrder | TrialRecord) -> bool:
+    """Whether a trial trains a candidate that is known with a second seed: it has what its parent measured too."""
+    return trial.kind == "search" and trial.parent is not None
+
+
 class Ledger:
     """Writes the trials of one search."""
 
@@ -82,7 +87,8 @@ class Ledger:
         other kinds and forms are not taken for theirs."""
         self._problem, self._registry, self._store, self.search_id = problem, problem.registry, store, search_id
         self._device, self._proven = device, proven
-        seeds = max(len(problem.search_seeds), len(problem.confirm_seeds))
+        searched = problem.seeds_with_second if problem.spec.search.second_seeds else problem.search_seeds
+        seeds = max(len(searched), len(problem.confirm_seeds))
         self.timing = Timing(problem.objectives, problem.timer, problem.tasks, seeds)
 
     def open(
@@ -95,14 +101,16 @@ class Ledger:
         params: Mapping[str, Any],
         parent: int | None = None,
     ) -> Opened:
-        """Records a trial as queued, and what the store has of it already; what is missing becomes its order."""
+        """Records a trial as queued, and what the store has of it already; what is missing becomes its order. What a
+        `parent` has measured with one of the seeds is its own."""
         trial = self._add(kind, "queued", arch, verdict, seeds, params=params, parent=parent)
+        held = {} if parent is None else _by_run(self._store.trial(parent))
         missing: list[Run] = []
         sources: list[int] = []
         diverged = False
         for seed in seeds:
             for name, task in self._problem.tasks.items():
-                found = self._store.find_measurement(self._key(arch, name, task, seed))
+                found = held.get((name, seed)) or self._store.find_measurement(self._key(arch, name, task, seed))
                 if found is None:
                     missing.append(Run(name, seed))
                 else:
@@ -277,6 +285,14 @@ class Ledger:
                 if recall and len(values) == len(recall) and None not in values:
                     found.append(MetricValue(name=RECALL, split=split, value=min(values), seed=seed))
         return found
+
+
+def _by_run(record: TrialRecord) -> dict[tuple[str, int], tuple[int, dict[str, Any]]]:
+    """What a trial has measured, by task and seed, each with the trial that gave it."""
+    return {
+        (measured.task, measured.seed): (measured.reused_from or record.id, dict(measured.payload))
+        for measured in record.measurements
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
+from archsearch.analysis.matching import MATCHED_COSTS, MatchedRow, MatchingTable
 from archsearch.arch import ArchSpec, whole_pattern
 from archsearch.costs import CostModel, CostTerm
 from archsearch.errors import ArchsearchError, SpecError
@@ -21,8 +21,6 @@ from archsearch.search.spec import Match, SearchSpec
 from archsearch.tasks import Task
 from archsearch.units import format_quantity
 
-MATCHED_COSTS: Mapping[Match, str] = {"params": "params", "state_read": "decode_read_bytes"}
-"""The cost that a kind of matching makes equal; that of ``train_flops`` is a training's, which tasks decide."""
 TOLERANCES: Mapping[Match, float] = {"params": PARAMS_TOLERANCE, "state_read": STATE_TOLERANCE}
 
 
@@ -58,21 +56,32 @@ class Matching:
         """How much more than the baseline's a figure is, as a share of that."""
         return row.after / self.target - 1.0
 
-    def to_json(self, registry: Registry) -> dict[str, Any]:
-        """Plain data."""
-        told = {key: getattr(self, key) for key in ("match", "baseline", "context", "target", "unit")}
-        return told | {"architectures": [self._row_json(row, registry) for row in self.rows]}
+    @property
+    def own_steps(self) -> bool:
+        """Whether each architecture has optimiser steps of its own."""
+        return self.match == "train_flops"
 
-    def _row_json(self, row: Matched, registry: Registry) -> dict[str, Any]:
-        return {
-            "asked": row.text,
-            "pattern": row.arch.pattern(registry),
-            "digest": row.arch.digest,
-            "before": row.before,
-            "after": row.after,
-            "difference": self.difference(row),
-            "steps": dict(row.steps),
-        }
+    def table(self, registry: Registry) -> MatchingTable:
+        """As it is read."""
+        rows = tuple(
+            MatchedRow(
+                asked=row.text,
+                pattern=row.arch.pattern(registry),
+                digest=row.arch.digest,
+                before=row.before,
+                after=row.after,
+                steps=row.steps,
+            )
+            for row in self.rows
+        )
+        return MatchingTable(
+            match=self.match,
+            baseline=self.baseline,
+            context=self.context,
+            target=self.target,
+            unit=self.unit,
+            rows=rows,
+        )
 
 
 def cost_term(match: Match, context: int) -> CostTerm | None:

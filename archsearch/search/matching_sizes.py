@@ -13,6 +13,7 @@ from archsearch.costs import CostModel
 from archsearch.errors import SpecError
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
+from archsearch.search.matching_parts import option_at, part_reads, parts, with_option
 
 LARGEST = 2**24
 NEIGHBOURS = 64
@@ -21,7 +22,8 @@ NEIGHBOURS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A layer of an architecture that stands at some places, and the options that its pattern wrote out."""
+    """A layer of an architecture that stands at some places, and the options that its pattern wrote out, those of a
+    part of it by their paths."""
 
     layer: LayerSpec
     written: frozenset[str]
@@ -55,14 +57,20 @@ class StateReads:
         layers = self.costs.cost(arch, self.context).layers
         return sum(layers[place].traffic.read_bytes for place in kind.places) / len(kind.places)
 
+    def by_part(self, arch: ArchSpec, kind: Kind) -> dict[str, float] | None:
+        """Bytes of each part of a layer of a kind, in the mean over its places, as `part_reads` has them."""
+        found = [part_reads(arch, place, self.registry, self.context) for place in kind.places]
+        known = [one for one in found if one is not None]
+        if len(known) != len(found):
+            return None
+        return {path: sum(one[path] for one in known) / len(known) for path in known[0]}
+
     def sized(self, arch: ArchSpec, kind: Kind, name: str, value: int) -> Sized | None:
         """The kind with another value of an option; None where checks refuse it, or where the state is made of other
         tensors then, or has a bound that it had not: a choice among blocks that takes only one, or full attention with
         a window, is another mixer."""
-        layer = kind.layer
-        values = {key: getattr(layer.options, key) for key in type(layer.options).model_fields}
         try:
-            made = LayerSpec.make(layer.mixer, self.registry, **{**values, name: value}).with_ffn_dim(layer.ffn_dim)
+            made = with_option(kind.layer, name, value, self.registry)
             changed = with_layer(arch, kind, made)
             if refusal(changed, self.registry) is not None or self._tensors(changed, kind) != self._tensors(arch, kind):
                 return None
@@ -96,18 +104,19 @@ def sizes_of(arch: ArchSpec, kind: Kind, reads: StateReads) -> tuple[str, ...]:
 
     They are whole numbers that a search may tune, that the pattern does not write out, and that change the read. One
     that adds as much with each step (a window, a width, a number of entries) comes before one that does not (the tokens
-    of a block), and then in the order in which the mixer declares them.
+    of a block), and then in the order in which the mixer declares them, its parts after it.
     """
     found = []
-    for name in kind.layer.options.tunables():
-        value = getattr(kind.layer.options, name)
-        if name in kind.written or type(value) is not int or (value == 0 and not _is_size(arch, kind, name, reads)):
-            continue
-        steps = list(_evenly(arch, kind, name, reads))
-        if len({step.read for step in steps}) > 1:
-            growth = [after.read - before.read for before, after in pairwise(steps)]
-            even = growth[0] > 0 and all(abs(one - growth[0]) <= 1e-9 * steps[-1].read for one in growth)
-            found.append((not even, name))
+    for path, part in parts(kind.layer):
+        for own in part.options.tunables():
+            name, value = f"{path}.{own}" if path else own, getattr(part.options, own)
+            if name in kind.written or type(value) is not int or (value == 0 and not _is_size(arch, kind, name, reads)):
+                continue
+            steps = list(_evenly(arch, kind, name, reads))
+            if len({step.read for step in steps}) > 1:
+                growth = [after.read - before.read for before, after in pairwise(steps)]
+                even = growth[0] > 0 and all(abs(one - growth[0]) <= 1e-9 * steps[-1].read for one in growth)
+                found.append((not even, name))
     return tuple(name for _, name in sorted(found, key=lambda one: one[0]))
 
 
@@ -119,7 +128,7 @@ def _is_size(arch: ArchSpec, kind: Kind, name: str, reads: StateReads) -> bool:
 
 def _evenly(arch: ArchSpec, kind: Kind, name: str, reads: StateReads) -> Iterator[Sized]:
     """Three values of an option with equal steps between them, from the one that it has (or the first that it can)."""
-    start = getattr(kind.layer.options, name) or 16
+    start = _value(kind.layer, name) or 16
     for step in (1, 2, 4, 8, 16, 32, 64):
         values = [reads.sized(arch, kind, name, start + times * step) for times in range(3)]
         if all(value is not None for value in values):
@@ -135,7 +144,7 @@ def nearest_size(arch: ArchSpec, kind: Kind, name: str, share: float, reads: Sta
     the option, as a rule close where it does not.
     """
     least, most = _bounds(kind.layer, name)
-    most = max(min(most, 4 * reads.context), getattr(kind.layer.options, name))  # nothing reads tokens that are not
+    most = max(min(most, 4 * reads.context), _value(kind.layer, name))  # nothing reads tokens that are not
     tried: dict[int, Sized | None] = {}
 
     def at(value: int) -> Sized | None:
@@ -143,7 +152,7 @@ def nearest_size(arch: ArchSpec, kind: Kind, name: str, share: float, reads: Sta
             tried[value] = reads.sized(arch, kind, name, value)
         return tried[value]
 
-    start = getattr(kind.layer.options, name) or min(16, most)
+    start = _value(kind.layer, name) or min(16, most)
     for values in (_doubled(start, most), _halved(start, least)):
         last = at(start)
         for value in values:
@@ -190,9 +199,15 @@ def _close_in(first: Sized, second: Sized, share: float, at: Callable[[int], Siz
         low, high = (found, high) if (found.read < share) == below else (low, found)
 
 
+def _value(layer: LayerSpec, name: str) -> int:
+    part, own = option_at(layer, name)
+    return int(getattr(part.options, own))
+
+
 def _bounds(layer: LayerSpec, name: str) -> tuple[int, int]:
     """The least and the most that an option may be, by its declaration; the least is above 0, which is no size."""
-    metadata = type(layer.options).model_fields[name].metadata
+    part, own = option_at(layer, name)
+    metadata = type(part.options).model_fields[own].metadata
 
     def limits(key: str) -> list[float]:
         return [getattr(meta, key) for meta in metadata if getattr(meta, key, None) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -32,9 +32,28 @@ stay near what is known to be good for longer."""
 
 @dataclass(frozen=True, kw_only=True)
 class _Told:
+    """A candidate that was scored: its losses are means over ``seeds``; ``parts`` has those of some of its seeds each,
+    with their number, which tell how much seeds differ."""
+
     arch: ArchSpec
     params: Mapping[str, Any]
-    losses: Values
+    parts: tuple[tuple[Values, int], ...]
+
+    @property
+    def seeds(self) -> int:
+        return sum(count for _, count in self.parts)
+
+    @property
+    def losses(self) -> Values:
+        found: Values = sum((losses * count for losses, count in self.parts), np.zeros(1)) / self.seeds
+        return found
+
+    def again(self, losses: Values, seeds: int) -> _Told:
+        """With means over more seeds: what is new follows from the difference. As many or fewer replace what it has."""
+        new = seeds - self.seeds
+        if new < 1:
+            return replace(self, parts=((losses, seeds),))
+        return replace(self, parts=(*self.parts, ((losses * seeds - self.losses * self.seeds) / new, new)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +98,7 @@ class ModelChoice:
         self._surrogates = {
             index: Surrogate(self._features.count) for index, one in enumerate(objectives) if not one.is_cost
         }
-        self._told: list[_Told] = []
+        self._told: dict[str, _Told] = {}
         self._running: dict[int, ArchSpec] = {}
         self._encoded: dict[str, Encoded] = {}
 
@@ -88,17 +107,26 @@ class ModelChoice:
         self._running[number] = arch
         self._pool.take(arch.digest)
 
-    def told(self, number: int, params: Mapping[str, Any], values: Sequence[float] | None) -> None:
-        """What became of a running candidate: its objective values, None where it gave none."""
+    def told(self, number: int, params: Mapping[str, Any], values: Sequence[float] | None, *, seeds: int = 1) -> None:
+        """What became of a running candidate: its objective values, means over `seeds`, None where it gave none."""
         arch = self._running.pop(number)
         if values is not None:
-            self.replay(arch, params, values)
+            self.replay(arch, params, values, seeds=seeds)
 
-    def replay(self, arch: ArchSpec, params: Mapping[str, Any], values: Sequence[float] | None) -> None:
+    def replay(
+        self, arch: ArchSpec, params: Mapping[str, Any], values: Sequence[float] | None, *, seeds: int = 1
+    ) -> None:
         """A candidate of an earlier run, or one that was told."""
         self._pool.take(arch.digest)
-        if values is not None:
-            self._told.append(_Told(arch=arch, params=params, losses=np.array(values) * self._signs))
+        held = self._told.get(arch.digest)
+        if values is not None and (held is None or held.seeds != seeds):
+            self._told[arch.digest] = _Told(arch=arch, params=params, parts=((np.array(values) * self._signs, seeds),))
+
+    def told_again(self, digest: str, values: Sequence[float] | None, *, seeds: int) -> None:
+        """A candidate has other values, means over `seeds` now; None takes it out. One that was not told stays so."""
+        held = self._told.pop(digest, None)
+        if held is not None and values is not None:
+            self._told[digest] = held.again(np.array(values) * self._signs, seeds)
 
     def choose(self) -> Mapping[str, Any] | None:
         """The choices of the next candidate; None where no candidate is known that can be trained."""
@@ -117,9 +145,10 @@ class ModelChoice:
     def _parents(self) -> list[Mapping[str, Any]]:
         if not self._told:
             return []
-        losses = np.array([one.losses for one in self._told])
+        told = list(self._told.values())
+        losses = np.array([one.losses for one in told])
         order = np.argsort(~non_dominated(losses), kind="stable")
-        return [self._told[index].params for index in order[:PARENTS]]
+        return [told[index].params for index in order[:PARENTS]]
 
     def _encode(self, archs: Sequence[ArchSpec]) -> Encoded:
         """Encoded candidates, each made once; those that were let go are forgotten now and then."""
@@ -134,7 +163,7 @@ class ModelChoice:
 
     def _novelty(self, pool: Sequence[Candidate]) -> Values:
         """How little of each candidate is known from those that are told or running: its variance given theirs."""
-        known = [one.arch for one in self._told] + list(self._running.values())
+        known = [one.arch for one in self._told.values()] + list(self._running.values())
         mine = self._encode([candidate.arch for candidate in pool])
         own = self._features.own(mine).mean(axis=0)
         if not known:
@@ -147,8 +176,10 @@ class ModelChoice:
 
     def _improvement(self, pool: Sequence[Candidate]) -> Values:
         running = list(self._running.values())
-        told = self._encode([one.arch for one in self._told])
-        losses = np.array([one.losses for one in self._told])
+        parts = [(one.arch, losses, seeds) for one in self._told.values() for losses, seeds in one.parts]
+        told = self._encode([arch for arch, _, _ in parts])
+        measured, seeds = np.array([part for _, part, _ in parts]), np.array([count for _, _, count in parts])
+        losses = np.array([one.losses for one in self._told.values()])
         mine = self._encode([candidate.arch for candidate in pool])
         mean, deviation = self._costs([candidate.verdict for candidate in pool])
         pending, _ = self._costs([self._judge(arch) for arch in running])
@@ -158,13 +189,13 @@ class ModelChoice:
         whole = self._features.kernels(joined, joined) if waiting is not None else among
         across, own = self._features.kernels(mine, joined), self._features.own(mine)
         for index, surrogate in self._surrogates.items():
-            surrogate.fit(among, losses[:, index])
-            values = losses[:, index]
+            values = measured[:, index]
+            surrogate.fit(among, values, seeds)
             if waiting is not None:
                 believed, _ = surrogate.predict(self._features.kernels(waiting, told), self._features.own(waiting))
                 pending[:, index] = believed
                 values = np.concatenate([values, believed])
-                surrogate.condition(whole, values)
+                surrogate.condition(whole, values, np.concatenate([seeds, np.ones(len(running))]))
             mean[:, index], narrow = surrogate.predict(across, own)
             deviation[:, index] = _WIDER * narrow
         if len(pending):

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from archsearch.analysis.comparison import LISTED
+from archsearch.analysis.matching_record import LISTED
 from archsearch.arch import ModelSpec, whole_pattern
 from archsearch.errors import SpecError, listing
 from archsearch.layer import LayerSpec

@@ -16,12 +16,13 @@ from archsearch.arch import ArchSpec
 from archsearch.errors import ArchsearchError
 from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
-from archsearch.search.ledger import WAITS, Ending, Ledger, Run, TrialOrder
+from archsearch.search.ledger import WAITS, Ending, Ledger, Run, TrialOrder, is_second
 from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
 from archsearch.search.pruning import Pruning
 from archsearch.search.sampler import Proposal, Sampler
+from archsearch.search.second_seeds import SecondSeeds
 from archsearch.search.space import ReplayDraw
 from archsearch.search.stopping import Looks, Stop
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
@@ -46,10 +47,13 @@ _log = logging.getLogger("archsearch.search")
 
 @dataclass(kw_only=True)
 class _Known:
-    """A candidate that the search has decided on: its trial, what became of it, and its values on validation."""
+    """A candidate that the search has decided on: its first trial, what became of it, and its values on validation,
+    means over ``seeds``; ``second`` says that one more seed of it is being trained."""
 
     trial: int
     verdict: Verdict
+    seeds: tuple[int, ...]
+    second: bool = False
     state: Literal["open", "refused", "measured", "failed", "pruned"] = "open"
     values: Mapping[str, float] | None = None
     repeat_recorded: bool = False
@@ -96,6 +100,7 @@ class Campaign:
         self._known: dict[str, _Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
+        self._seconds = SecondSeeds(problem.objectives, self._settings.second_seeds, self._settings.first_random)
         self._queue: deque[_Pending] = deque()
         self._later: list[_Pending] = []
         self._held: list[tuple[_Pending, Callable[[], Ending]]] = []
@@ -181,6 +186,7 @@ class Campaign:
     def measured(self, order: TrialOrder, run: Run, measurement: Mapping[str, Any]) -> None:
         """A run of the order gave `Measurement.to_json()`."""
         self._ledger.record(order, run, measurement)
+        self._pruning.ended(order, run, measurement)
 
     def looked(
         self, order: TrialOrder, run: Run, looks: Looks, measurement: Mapping[str, Any] | None = None
@@ -206,7 +212,7 @@ class Campaign:
         return ("complete", WAITS) if ending is None else (ending.state, ending.reason)
 
     def _finish(self, pending: _Pending) -> Ending:
-        ending = self._close(pending.order.trial)
+        ending = self._close(pending.order.trial, _said(pending.order))
         self._answer(pending, ending.values)
         return ending
 
@@ -253,6 +259,8 @@ class Campaign:
         return self.progress.trained < self._settings.trials and not self.progress.ended
 
     def _draw(self) -> None:
+        if self._seconds.due(self.progress.trained):
+            self._train_once_more()
         for _ in range(DRAWS_A_CALL):
             if self._queue or self._spent():
                 return
@@ -316,7 +324,7 @@ class Campaign:
             trial = self._ledger.refuse(proposal.arch, verdict, proposal.params)
             self.progress.refused += 1
             if known is None:
-                self._known[proposal.arch.digest] = _Known(trial=trial, verdict=verdict, state="refused")
+                self._known[proposal.arch.digest] = _Known(trial=trial, verdict=verdict, seeds=(), state="refused")
             else:
                 known.repeat_recorded = True
         else:
@@ -328,13 +336,11 @@ class Campaign:
         if known.state != "measured" or known.values is None:
             self._sampler.failed(proposal.number)
             return
-        if not known.repeat_recorded:
+        if not known.repeat_recorded and not known.second:
             known.repeat_recorded = True
-            opened = self._ledger.open(
-                "search", proposal.arch, known.verdict, self.problem.search_seeds, params=proposal.params
-            )
+            opened = self._ledger.open("search", proposal.arch, known.verdict, known.seeds, params=proposal.params)
             self._close(opened.trial, f"repeat of trial {known.trial}: answered from the store")
-        self._sampler.scored(proposal.number, known.values, known.verdict)
+        self._sampler.scored(proposal.number, known.values, known.verdict, seeds=len(known.seeds))
 
     def _take_back(self) -> None:
         """Queues the orders whose time has come to be tried again, in front; one that is measured already has ended."""
@@ -384,7 +390,7 @@ class Campaign:
             self.progress.planned += len(self._queue) - queued
             return
         trial = self._ledger.refuse(arch, verdict, {}, kind="added")
-        self._known[arch.digest] = _Known(trial=trial, verdict=verdict, state="refused")
+        self._known[arch.digest] = _Known(trial=trial, verdict=verdict, seeds=(), state="refused")
         self.progress.refused += 1
 
     # -- trials ----------------------------------------------------------------------------------------------
@@ -402,9 +408,11 @@ class Campaign:
         """Records a trial; queues what is left to train of it, or answers it from the store."""
         params = params or {}
         seeds = self.problem.confirm_seeds if kind == "confirm" else self.problem.search_seeds
+        if kind == "search" and parent is not None:
+            seeds = self.problem.seeds_with_second
         opened = self._ledger.open(kind, arch, verdict, seeds, params=params, parent=parent)
-        if kind != "confirm":
-            self._known[arch.digest] = _Known(trial=opened.trial, verdict=verdict)
+        if parent is None:
+            self._known[arch.digest] = _Known(trial=opened.trial, verdict=verdict, seeds=seeds)
         pending = _Pending(order=opened.order, number=number, params=params)
         self._pruning.enter(opened.order, verdict)
         if self._pruning.on and opened.reused_from:
@@ -417,7 +425,8 @@ class Campaign:
         else:
             self.progress.reused += 1
             source = ", ".join(map(str, opened.reused_from))
-            self._once_timed(pending, partial(self._reuse, pending, f"measured before, in trial {source}"))
+            said = _said(opened.order) or f"measured before, in trial {source}"
+            self._once_timed(pending, partial(self._reuse, pending, said))
 
     def _reuse(self, pending: _Pending, reason: str = "") -> Ending:
         """Closes a trial whose measurements were there; a reference that another search trained says nothing of this
@@ -459,6 +468,9 @@ class Campaign:
         if pending.order.kind == "confirm":
             return
         known = self._known[pending.order.arch.digest]
+        if known.second:
+            self._settle_second(pending.order, known, values)
+            return
         known.state, known.values = ("failed" if values is None else "measured"), values
         if pending.number is not None:
             if values is None:
@@ -467,6 +479,42 @@ class Campaign:
                 self._sampler.scored(pending.number, values, known.verdict)
         elif pending.order.kind == "search" and values is not None:
             self._sampler.replay(pending.params, values, known.verdict)
+
+    def _train_once_more(self) -> None:
+        """Queues a candidate of the front so far with one more seed, where one is left that had none.
+
+        Where an objective is timed by a reference, that one comes first: nothing else is timed with the seed before.
+        """
+        timer, new = self.problem.timer, self.problem.seeds_with_second[-1]
+        may = {
+            digest: known.values
+            for digest, known in self._known.items()
+            if known.state == "measured" and known.values is not None and known.verdict.trainable
+        }
+        digest = self._seconds.choose(may)
+        if timer is not None and digest is not None and not self._ledger.timing.times(new):
+            digest = None if self._seconds.has(timer.digest) else timer.digest
+        if digest is None or digest not in self._known:
+            return
+        self._seconds.give(digest)
+        known = self._known[digest]
+        known.second = True
+        arch = ArchSpec.from_json(self._store.trial(known.trial).arch, self._registry)
+        self._begin("search", arch, known.verdict, parent=known.trial)
+
+    def _settle_second(self, order: TrialOrder, known: _Known, values: Mapping[str, float] | None) -> None:
+        """Means over all seeds stand for a candidate now; one that diverged with the second has none, and one whose
+        second seed failed keeps what it had."""
+        known.second = False
+        diverged = self._store.trial(order.trial).state == "diverged"
+        if values is None and not diverged:
+            return
+        self._take_second(order.arch.digest, known, values)
+
+    def _take_second(self, digest: str, known: _Known, values: Mapping[str, float] | None) -> None:
+        known.seeds, known.values = self.problem.seeds_with_second, values
+        known.state = "failed" if values is None else "measured"
+        self._sampler.scored_again(digest, values, seeds=len(known.seeds))
 
     def _confirm(self) -> None:
         """Queues fresh seeds for every candidate of the front that has none, until all of them have."""
@@ -531,8 +579,12 @@ class Campaign:
     def _requeue(self, record: TrialRecord) -> None:
         order = self._ledger.reopen(record.id)
         pending = _Pending(order=order, params=record.params)
-        if record.kind != "confirm":
-            self._known[record.digest] = _Known(trial=record.id, verdict=self.problem.judge(order.arch))
+        if is_second(record) and record.digest in self._known:
+            self._seconds.give(record.digest)
+            self._known[record.digest].second = True
+        elif record.kind != "confirm":
+            verdict = self.problem.judge(order.arch)
+            self._known[record.digest] = _Known(trial=record.id, verdict=verdict, seeds=record.seeds)
         self.progress.trained += record.kind == "search"
         if order.runs:
             self._queue.append(pending)
@@ -548,7 +600,7 @@ class Campaign:
                 self._again.setdefault(record.digest, record)
             return
         values = self._ledger.values(record) if record.state == "complete" else None
-        known = _Known(trial=record.id, verdict=verdict, state="failed", values=values)
+        known = _Known(trial=record.id, verdict=verdict, seeds=record.seeds, state="failed", values=values)
         if record.state == "infeasible":
             known.state = "refused"
             self.progress.refused += 1
@@ -557,13 +609,23 @@ class Campaign:
         elif values is not None:
             known.state = "measured"
         before = self._known.setdefault(record.digest, known)
+        second = is_second(record) and before is not known
         if before.state == "pruned":
             self._known[record.digest] = known
+        elif second:
+            self._seconds.give(record.digest)
+            if record.state in ("complete", "diverged"):
+                self._take_second(record.digest, before, values)
         trained = record.state in ("pruned", "diverged", "failed") or any(
             measured.reused_from is None for measured in record.measurements
         )
         self.progress.trained += record.kind == "search" and trained
         if trained or record.kind == "search":
             self.progress.count(record.state)
-        if record.kind == "search":
-            self._sampler.replay(record.params, values, verdict)
+        if record.kind == "search" and not second:
+            self._sampler.replay(record.params, values, verdict, seeds=max(1, len(record.seeds)))
+
+
+def _said(order: TrialOrder) -> str:
+    """What is said of a trial that is complete, beside its figures."""
+    return f"with the seeds of trial {order.parent} and one more" if is_second(order) else ""

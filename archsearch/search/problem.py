@@ -9,7 +9,7 @@ import numpy as np
 
 from archsearch.analysis.objectives import Direction, Objective
 from archsearch.analysis.speed import SHARES
-from archsearch.arch import ArchSpec
+from archsearch.arch import ArchSpec, ResidualKind
 from archsearch.composition import mixers_of, reads_pattern, refusal
 from archsearch.costs import MEASURES, Budget, CostModel, CostTerm, Violation
 from archsearch.errors import OptionsError, SpecError, foreign_code, listing, nearest
@@ -18,6 +18,7 @@ from archsearch.laws import untrainable
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.search.evaluators import evaluators_of, metric_of
+from archsearch.search.listed import space_of
 from archsearch.search.matching import Matching, cost_term, matched
 from archsearch.search.matching_steps import match_steps, with_steps
 from archsearch.search.references import baseline_of, reference_archs
@@ -27,10 +28,14 @@ from archsearch.search.speed import is_speed, reference_of, speed_objective
 from archsearch.source import Part
 from archsearch.tasks import Task, resolve_task
 from archsearch.training.teacher_arch import teacher_layer
+from archsearch.value_residual import without_effect
 
 RECALL = "recall"
 """The composite objective: the smallest primary metric over the recall tasks, seed by seed."""
 
+
+MOST_JUDGED = 8192
+"""Verdicts that a judge remembers."""
 
 _IDEALS = {"accuracy": 1.0, "bits_per_byte": 0.0}
 """The best values of metrics that have one."""
@@ -66,22 +71,41 @@ class Verdict:
 
 
 class Judge:
-    """Costs and judges candidates by arithmetic alone."""
+    """Costs and judges candidates by arithmetic alone. A value residual other than `own`, that of ``[model]``, must
+    change something: where it does not, the candidate is another one's by a second name."""
 
     def __init__(
-        self, registry: Registry, terms: Sequence[CostTerm], budget: Budget, lengths: Mapping[str, int]
+        self,
+        registry: Registry,
+        terms: Sequence[CostTerm],
+        budget: Budget,
+        lengths: Mapping[str, int],
+        own: ResidualKind = "none",
     ) -> None:
+        self._own = own
         self._registry, self._terms, self._budget, self._lengths = registry, terms, budget, lengths
         self._costs = CostModel(registry)
         self._contexts = sorted({term.context for term in (*terms, *(term for term, _ in budget.limits))})
         self._dense: dict[object, int] = {}
+        self._verdicts: dict[str, Verdict] = {}
         self._shortest = min(lengths.values())
 
     def __call__(self, arch: ArchSpec) -> Verdict:
         """The costs that objectives and budget name, the limits that are exceeded, and what would not act. Options that
-        a plugin finds impossible in this arrangement refuse it, as its `check` does."""
+        a plugin finds impossible in this arrangement refuse it, as its `check` does. Who was judged before is judged
+        once."""
+        found = self._verdicts.get(arch.digest)
+        if found is None:
+            if len(self._verdicts) >= MOST_JUDGED:
+                self._verdicts.clear()
+            found = self._verdicts[arch.digest] = self._judged(arch)
+        return found
+
+    def _judged(self, arch: ArchSpec) -> Verdict:
         try:
             refused = refusal(arch, self._registry)
+            if refused is None and arch.model.value_residual != self._own:
+                refused = without_effect(arch, self._registry)
             return self._costed(arch) if refused is None else self.refused(refused)
         except OptionsError as error:
             return self.refused(str(error))
@@ -149,7 +173,7 @@ class Problem:
         )
         budget = Budget.parse(spec.budget, context=context)
         model = spec.model.backbone(vocab_size=max(task.vocab_size for task in tasks.values()))
-        space = Space.of(spec.space, model, spec.model.n_layers, registry)
+        space = space_of(spec.space, model, spec.model.n_layers, registry)
         costs = [objective.metric for objective in objectives if objective.is_cost]
         match = None if spec.compare is None else cost_term(spec.compare.match, context)
         terms = dict.fromkeys(
@@ -160,7 +184,7 @@ class Problem:
             ]
         )
         lengths = {name: task.seq_len for name, task in tasks.items()}
-        judge = Judge(registry, tuple(terms), budget, lengths)
+        judge = Judge(registry, tuple(terms), budget, lengths, model.value_residual)
         references = reference_archs(spec.search.references, space, registry)
         baseline = baseline_of(spec.compare.baseline, space, registry) if spec.compare is not None else None
         matching = None
@@ -243,6 +267,11 @@ class Problem:
     def search_seeds(self) -> tuple[int, ...]:
         """The seeds that candidates and references are trained with."""
         return tuple(self.spec.seed + index for index in range(self.spec.recipe.seeds))
+
+    @property
+    def seeds_with_second(self) -> tuple[int, ...]:
+        """Those of a candidate that is trained once more: its own, and the next one."""
+        return (*self.search_seeds, self.spec.seed + self.spec.recipe.seeds)
 
     @property
     def confirm_seeds(self) -> tuple[int, ...]:

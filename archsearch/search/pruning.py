@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from archsearch.search.ledger import Run, TrialOrder
+from archsearch.search.ledger import Run, TrialOrder, is_second
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.stopping import Looks, Stop, Stopping
 from archsearch.storage import TrialRecord
@@ -15,8 +15,8 @@ from archsearch.storage import TrialRecord
 class Pruning:
     """The rule of a search where its spec has one; else nothing is kept, and nothing is stopped.
 
-    References and candidates that somebody added are told of and never stopped, and neither are confirmations unless
-    the spec says so.
+    References, second seeds and candidates that somebody added are told of and never stopped, and neither are
+    confirmations unless the spec says so. What a second seed gave is its candidate's.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -24,6 +24,7 @@ class Pruning:
         self._problem, self._recipe = problem, problem.spec.training
         self._rule = None if table is None else Stopping(table, problem.objectives, problem.tasks)
         self._trial_of: dict[str, int] = {}
+        self._first_of: dict[int, int] = {}
         self._kinds = {"search", "confirm"} if table is not None and table.confirmations else {"search"}
 
     @property
@@ -33,16 +34,22 @@ class Pruning:
 
     def enter(self, order: TrialOrder, verdict: Verdict) -> None:
         """A trial is to be trained, or was."""
-        self._enter(order.trial, order.arch.digest, verdict.costs, stands=verdict.trainable)
+        if is_second(order) and order.arch.digest in self._trial_of:
+            self._first_of[order.trial] = self._trial_of[order.arch.digest]
+        else:
+            self._enter(order.trial, order.arch.digest, verdict.costs, stands=verdict.trainable)
 
     def take(self, record: TrialRecord) -> None:
         """A trial as it is stored, with its measurements; one that only repeats another tells nothing more."""
         held = self._trial_of.get(record.digest, record.id)
-        if self._rule is None or (record.kind != "confirm" and held != record.id):
+        if self._rule is None or (record.parent is None and held != record.id):
             return
-        self._enter(record.id, record.digest, record.costs, stands=record.feasible and record.exercised)
+        if is_second(record) and held != record.id:
+            self._first_of[record.id] = held
+        else:
+            self._enter(record.id, record.digest, record.costs, stands=record.feasible and record.exercised)
         for measured in record.measurements:
-            self._end(record.id, Run(measured.task, measured.seed), measured.payload)
+            self._end(self._first_of.get(record.id, record.id), Run(measured.task, measured.seed), measured.payload)
         if record.state in ("pruned", "failed", "diverged"):
             self.leave(record.id)
 
@@ -56,19 +63,26 @@ class Pruning:
     ) -> Stop | None:
         """A run of an order was looked at, or has ended with a measurement: why the trial is to be stopped, if it
         is."""
-        if self._rule is None or order.trial not in self._rule:
+        trial = self._first_of.get(order.trial, order.trial)
+        if self._rule is None or trial not in self._rule:
             return None
         place = (run.task, run.seed)
         if looks:
-            self._rule.looked(order.trial, place, looks, self._steps(run.task))
+            self._rule.looked(trial, place, looks, self._steps(run.task))
         if measurement is not None:
-            self._end(order.trial, run, measurement)
+            self._end(trial, run, measurement)
         told = bool(looks) or measurement is not None
-        return self._rule.judge(order.trial, place) if told and order.kind in self._kinds else None
+        return self._rule.judge(trial, place) if told and order.kind in self._kinds and not is_second(order) else None
+
+    def ended(self, order: TrialOrder, run: Run, measurement: Mapping[str, Any]) -> None:
+        """A run of an order has ended with a measurement, also its last one, which nothing is stopped by."""
+        trial = self._first_of.get(order.trial, order.trial)
+        if self._rule is not None and trial in self._rule:
+            self._end(trial, run, measurement)
 
     def leave(self, trial: int) -> None:
         """A trial came to nothing, or was stopped: another of its candidate speaks for itself."""
-        if self._rule is not None:
+        if self._rule is not None and trial not in self._first_of:
             self._rule.leave(trial)
             self._trial_of = {digest: held for digest, held in self._trial_of.items() if held != trial}
 

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from archsearch.analysis.objectives import Objective
@@ -62,9 +63,13 @@ class Sampler:
         seed = int(np.random.SeedSequence([seed, drawn]).generate_state(1)[0])
         self._random = RandomDraw(random.Random(seed))
         self._optuna = make_sampler(table, seed)
-        directions = [objective.direction for objective in objectives]
-        self._study = optuna.create_study(directions=directions, sampler=self._optuna)
+        self._directions = [objective.direction for objective in objectives]
+        self._study = self._new_study()
+        self._drawn = 0
         self._open: dict[int, Trial] = {}
+        self._digests: list[str] = []
+        self._again: dict[str, list[float] | None] = {}
+        self._learns = table.sampler not in ("ehvi", "random")
         self._worst: dict[str, float] = {}
         self._complete = 0
         self._model: ModelChoice | None = None
@@ -74,16 +79,19 @@ class Sampler:
 
     def ask(self) -> Proposal:
         """The next candidate."""
+        self._correct()
         chosen = self._model.choose() if self._model is not None else None
         return self._ask() if chosen is None else self.ask_for(chosen)
 
     def _ask(self) -> Proposal:
         trial = self._study.ask()
         arch = self._space.draw(trial)
-        self._open[trial.number] = trial
+        number, self._drawn = self._drawn, self._drawn + 1
+        self._open[number] = trial
+        self._digests.append(arch.digest)
         if self._model is not None:
-            self._model.begun(trial.number, arch)
-        return Proposal(number=trial.number, arch=arch, params=trial.params)
+            self._model.begun(number, arch)
+        return Proposal(number=number, arch=arch, params=trial.params)
 
     def ask_random(self) -> Proposal:
         """A candidate drawn uniformly, choice by choice, for a sampler that repeats itself."""
@@ -93,18 +101,29 @@ class Sampler:
 
     def ask_for(self, params: Mapping[str, Any]) -> Proposal:
         """The candidate of given choices."""
+        self._correct()
         self._study.enqueue_trial(dict(params))
         return self._ask()
 
-    def scored(self, number: int, values: Mapping[str, float], verdict: Verdict) -> None:
-        """A candidate's objective values by name, taken on validation; without all of them, finite, it has failed."""
+    def scored(self, number: int, values: Mapping[str, float], verdict: Verdict, *, seeds: int = 1) -> None:
+        """A candidate's objective values by name, taken on validation, means over `seeds`; without all of them, finite,
+        it has failed."""
         told = self._values(values)
         if told is None:
             self.failed(number)
             return
         if self._model is not None:
-            self._model.told(number, self._open[number].params, told)
+            self._model.told(number, self._open[number].params, told, seeds=seeds)
         self._tell(number, told, verdict)
+
+    def scored_again(self, digest: str, values: Mapping[str, float] | None, *, seeds: int) -> None:
+        """A candidate that was scored has other values, means over `seeds` now, or none, as a seed diverged. One that
+        was never proposed is left out."""
+        told = self._values(values) if values is not None else None
+        if self._model is not None:
+            self._model.told_again(digest, told, seeds=seeds)
+        elif self._learns and digest in self._digests:
+            self._again[digest] = told
 
     def refused(self, number: int, verdict: Verdict) -> None:
         """A candidate that nobody trains, being over budget or not exercised: its costs and excesses are told."""
@@ -118,7 +137,9 @@ class Sampler:
             self._model.told(number, self._open[number].params, None)
         self._study.tell(self._open.pop(number), state=TrialState.FAIL)
 
-    def replay(self, params: Mapping[str, Any], values: Mapping[str, float] | None, verdict: Verdict) -> None:
+    def replay(
+        self, params: Mapping[str, Any], values: Mapping[str, float] | None, verdict: Verdict, *, seeds: int = 1
+    ) -> None:
         """Puts a candidate of an earlier run back: scored, or refused when `values` is None and it is not trainable.
 
         One that gave no values is left out. Raises `SpecError` when the space no longer offers its choices.
@@ -127,7 +148,7 @@ class Sampler:
         arch = self._space.draw(recorded)
         told = self._values(values) if values is not None else None
         if self._model is not None:
-            self._model.replay(arch, params, told)
+            self._model.replay(arch, params, told, seeds=seeds)
         if values is None and not verdict.trainable:
             told = self._untrained(verdict)
         if told is None:
@@ -136,6 +157,7 @@ class Sampler:
         if isinstance(self._optuna, LayerGenes):
             attributes = self._optuna.generation_attributes(self._complete // self._population)
         self._complete += 1
+        self._digests.append(arch.digest)
         self._study.add_trial(
             optuna.create_trial(
                 params=dict(params),
@@ -145,6 +167,29 @@ class Sampler:
                 constraints=_constraints(verdict),
             )
         )
+
+    def _new_study(self) -> Study:
+        return optuna.create_study(directions=self._directions, sampler=self._optuna)
+
+    def _correct(self) -> None:
+        """Makes the study anew where candidates have other values since: what was told to Optuna cannot be changed."""
+        if not self._again:
+            return
+        again, self._again = self._again, {}
+        before, digests = self._study, self._digests
+        self._study, self._digests = self._new_study(), []
+        for digest, trial in zip(digests, before.get_trials(), strict=True):
+            if not trial.state.is_finished():
+                continue
+            if digest in again and trial.state == TrialState.COMPLETE:
+                trial.values = again[digest]
+                trial.state = TrialState.COMPLETE if trial.values is not None else TrialState.FAIL
+            self._study.add_trial(trial)
+            self._digests.append(digest)
+        for number, asked in self._open.items():
+            self._study.enqueue_trial(asked.params)
+            self._open[number] = self._study.ask()
+            self._digests.append(self._space.draw(self._open[number]).digest)
 
     def _tell(self, number: int, values: Sequence[float], verdict: Verdict) -> None:
         trial = self._open.pop(number)

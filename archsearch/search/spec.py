@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from archsearch.arch import DERIVED, ChannelKind, ModelSpec, explain
+from archsearch.arch import DERIVED, ChannelKind, ModelSpec, ResidualKind, explain
 from archsearch.costs import parse_context
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.layer import MAX_FFN_DIM
@@ -62,6 +62,8 @@ class BackboneTable(ModelSpec):
     layers cannot tell which token came before and do not learn recall in a short training, which would rank them by
     what is not theirs.
     ``meta_tokens``: learned tokens in front of every sequence; costs count them as tokens.
+    ``value_residual``: mixes the values of the first layer into those of later ones that have the same heads and width:
+    half of each, or by two learned weights a layer. Layers of other values are left without.
     ``channel_mixer``: what follows the token mixer in a layer: a gated feed-forward layer, experts of that kind, or
     nothing.
     ``ffn_dim``: hidden width of ``swiglu``; left out, 8/3 of ``d_model``, rounded up to 16.
@@ -99,6 +101,7 @@ class BackboneChoices(Table):
     ``head_dim``: widths of a head.
     ``short_conv``: widths of the convolution in front of a token mixer, 0 for none.
     ``meta_tokens``: numbers of learned tokens in front of a sequence.
+    ``value_residual``: of "none", "identity" and "learned"; a candidate in which it changes nothing is infeasible.
     ``ffn_dim``: hidden widths of ``swiglu``, the same in every layer; ``space.ffn_dim`` lists those of a layer.
     ``n_experts``: experts of ``moe`` that tokens are routed to.
     ``experts_per_token``: how many of them a token is sent to.
@@ -112,6 +115,7 @@ class BackboneChoices(Table):
     head_dim: _Wholes = ()
     short_conv: _Wholes = ()
     meta_tokens: _Wholes = ()
+    value_residual: tuple[ResidualKind, ...] = ()
     ffn_dim: _Wholes = ()
     n_experts: _Wholes = ()
     experts_per_token: _Wholes = ()
@@ -150,6 +154,8 @@ class SpaceTable(Table):
     order.
     ``architectures``: of a pattern "listed", in place of ``mixers``: patterns of whole models, where a single layer is
     repeated. Left out, ``search.trials`` is then their number, and there are no references beside them.
+    ``backbones``: of a pattern "listed", a table for each architecture with what its backbone has of the keys of
+    ``[space.backbone]``, where it is not as ``[model]`` has it. A ladder writes it of backbones that were drawn.
     ``period``: the longest unit of a periodic pattern, in layers.
     ``ratios``: the numbers r of a pattern of ratios.
     ``costly``: the costly mixers of a pattern of ratios, by default those of the family "full"; all others are cheap.
@@ -163,6 +169,7 @@ class SpaceTable(Table):
     mixers: tuple[str, ...] = Field(default=(), max_length=MAX_CHOICES)
     pattern: Pattern = "free"
     architectures: tuple[StrictStr, ...] = Field(default=(), max_length=MAX_CHOICES)
+    backbones: tuple[Mapping[str, Any], ...] = Field(default=(), max_length=MAX_CHOICES)
     period: Whole | None = Field(default=None, ge=1, le=MAX_PERIOD)
     ratios: tuple[Annotated[Whole, Field(ge=1, le=MAX_LAYERS)], ...] = Field(default=(), max_length=MAX_LAYERS)
     costly: tuple[str, ...] = ()
@@ -206,6 +213,7 @@ class SpaceTable(Table):
             ("ratios", "ratio"),
             ("costly", "ratio"),
             ("architectures", "listed"),
+            ("backbones", "listed"),
         ):
             if getattr(self, name) and self.pattern != pattern:
                 raise SpecError(f'space.{name} goes with pattern = "{pattern}", not "{self.pattern}": drop one of them')
@@ -219,6 +227,8 @@ class SpaceTable(Table):
 
     def _check_backbone(self) -> None:
         listed = self.backbone.listed
+        if self.pattern == "listed":
+            _check_backbones(self.backbones, len(self.architectures), BackboneChoices.model_fields)
         if self.pattern == "listed" and (listed or self.ffn_dim):
             raise SpecError(
                 f'space.{"backbone" if listed else "ffn_dim"} goes with patterns that are drawn, not "listed": write '
@@ -236,6 +246,20 @@ class SpaceTable(Table):
         data = self.model_dump(mode="json", exclude={"options"}, exclude_defaults=True)
         options = {name: {key: list(given) for key, given in table.items()} for name, table in self.options.items()}
         return {**data, **options}
+
+
+def _check_backbones(backbones: Sequence[Mapping[str, Any]], architectures: int, known: Collection[str]) -> None:
+    """Raises `SpecError` unless each architecture of a list has one, whose keys are `known`."""
+    if backbones and len(backbones) != architectures:
+        raise SpecError(
+            f"space.backbones has {len(backbones)} tables, and space.architectures {architectures} patterns: give one "
+            "for each, {} where it is that of [model]"
+        )
+    for index, key in ((index, key) for index, table in enumerate(backbones) for key in table):
+        if key not in known:
+            raise SpecError(
+                f'unknown key "space.backbones[{index}].{key}"{nearest(key, known)}: known here are {listing(known)}'
+            )
 
 
 def _refuse_twice(key: str, given: tuple[Any, ...]) -> None:
@@ -357,6 +381,9 @@ class SearchTable(Table):
     ``references``: whether the mixer `full` in every layer and each pure mixer of the space are trained beside the
     candidates; a list of patterns names others, where a single layer is repeated.
     ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
+    ``second_seeds``: the share of ``trials`` that train a point of the front so far with one more seed, each candidate
+    once at most, in place of a new candidate: a front by means over two seeds is less of luck, and the sampler learns
+    by the means too.
     ``concurrency``: trials at a time.
     ``max_draws``: draws in a row that gave nothing to train, after which the search ends early and says so.
     ``retries``: how often a trial is tried again whose worker was lost, ended by itself or ran out of memory; one that
@@ -371,6 +398,7 @@ class SearchTable(Table):
     startup_trials: Whole | None = Field(default=None, ge=1, le=MAX_TRIALS)
     references: bool | Annotated[tuple[StrictStr, ...], Field(max_length=MAX_CHOICES)] = True
     confirm_seeds: Whole = Field(default=1, ge=0, le=MAX_SEEDS)
+    second_seeds: Number = Field(default=0.0, ge=0.0, le=0.5)
     concurrency: Whole = Field(default=1, ge=1, le=MAX_WORKERS)
     max_draws: Whole = Field(default=2000, ge=1, le=MAX_DRAWS)
     retries: Whole = Field(default=1, ge=0, le=MAX_RETRIES)
@@ -453,12 +481,14 @@ class CompareTable(Table):
     """A comparison: every architecture of a space "listed" is held against one of them.
 
     Candidates are then not confirmed unless ``search.confirm_seeds`` says so, as ``recipe.seeds`` are trained of all.
+    What ``[objectives]`` names of a task beside its primary metric is compared too.
 
     ``baseline``: the one that the others are held against; left out, the first of ``space.architectures``.
     ``match``: what the others are given as much of as the baseline has: "tokens" of training, which the recipe says;
     "train_flops": each is trained for the steps that take as many FLOPs; "params": each has the width of channel mixer
-    that makes the parameters equal; "state_read": an option that sizes the state, as a window or a key width, is chosen
-    so that one decoded token reads as many bytes of state at ``objectives.context``. What a pattern writes out stays.
+    that makes the parameters equal; "state_read": an option that sizes the state, as a window or a key width, those of
+    mixers side by side too, is chosen so that one decoded token reads as many bytes of state at ``objectives.context``.
+    What a pattern writes out stays.
     """
 
     baseline: StrictStr | None = None
@@ -508,7 +538,7 @@ class SearchSpec(Table):
         listed, search = space.get("architectures"), values.get("search", {})
         if space.get("pattern") != "listed" or not isinstance(listed, list | tuple) or not isinstance(search, Mapping):
             return values
-        follows: dict[str, Any] = {"trials": max(1, len(listed)), "references": False}
+        follows: dict[str, Any] = {"trials": max(1, len(listed)), "references": False, "second_seeds": 0.0}
         if "compare" in values:
             follows["confirm_seeds"] = 0
         return {**values, "search": {**follows, **search}}
@@ -520,10 +550,19 @@ class SearchSpec(Table):
                 f'[compare] goes with space.pattern = "listed", not "{self.space.pattern}": list the architectures in '
                 "space.architectures, or drop [compare]"
             )
+        if self.compare is not None and self.space.backbones:
+            raise SpecError(
+                "space.backbones goes with searches, not [compare], which is of one backbone: drop one of them"
+            )
         if self.compare is not None and self.search.early_stop is not None:
             raise SpecError(
                 "search.early_stop goes with searches, not [compare], which trains every architecture to the end: drop "
                 "one of them"
+            )
+        if self.space.pattern == "listed" and self.search.second_seeds:
+            raise SpecError(
+                f"search.second_seeds = {self.search.second_seeds:g} takes trials from a list of architectures, some "
+                "of which would not be trained: drop it, and set recipe.seeds or search.confirm_seeds"
             )
         if self.resources.gpu and self.recipe.device == "cpu":
             raise SpecError(
@@ -541,10 +580,6 @@ class SearchSpec(Table):
         if self.compare is not None or self.climbed is not None:
             other = "[compare]" if self.compare is not None else "[climbed]"
             raise SpecError(f"[[rung]] goes with a search, not with {other}: drop one of them")
-        if self.space.backbone.listed:
-            raise SpecError(
-                "[[rung]] goes with one backbone, whose sizes the rungs give: drop [space.backbone], or the rungs"
-            )
         if len(self.name) > MAX_LADDER_NAME:
             raise SpecError(
                 f"name: the searches of the rungs add to it, so that it has at most {MAX_LADDER_NAME} letters"
@@ -589,7 +624,9 @@ class SearchSpec(Table):
         if not self.rung:
             absent |= {"rung", "ladder"}
         data = self.model_dump(mode="json", exclude={"space", "storage"} | absent)
-        unsaid = {"vocab_size"} | (DERIVED if self.space.backbone.listed or self.rung else set())
+        unsaid = {"vocab_size"} | (
+            DERIVED if self.space.backbone.listed or self.space.backbones or self.rung else set()
+        )
         for key in unsaid - self.model.model_fields_set:
             del data["model"][key]
         return {**data, "space": self.space.to_json()}

@@ -77,6 +77,11 @@ class Timing:
             for task in self._tasks:
                 self._runs[task, seed] = found.get((task, seed)) or self._runs.get((task, seed))
 
+    def times(self, seed: int) -> bool:
+        """Whether trainings with a seed can be timed: nothing is to be, or the reference's tells by when."""
+        runs = [(self._runs.get((one.metric.rpartition(".")[0], seed)), one.metric) for one in self._timed]
+        return all(run and target_of(run, SHARES[metric.rpartition(".")[2]]) is not None for run, metric in runs)
+
     def waits(self, record: TrialRecord) -> bool:
         """Whether a trial that is measured has to wait for the reference's training."""
         if not self._timed or record.digest == self._digest:

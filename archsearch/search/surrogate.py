@@ -29,21 +29,24 @@ class Surrogate:
         self._weights = self._prior.copy()
         self._fitted = 0
 
-    def fit(self, kernels: Values, values: Values) -> None:
-        """Takes in the trials: `kernels` `[kernels, n, n]` among them and `values` `[n]`. Weights are found anew where
-        there are a tenth more trials than when they were."""
+    def fit(self, kernels: Values, values: Values, seeds: Values | None = None) -> None:
+        """Takes in the trials: `kernels` `[kernels, n, n]` among them and `values` `[n]`, means over so many `seeds`
+        `[n]` each, one where left out: the noise of a mean is that of a seed, divided by their number. A candidate may
+        come several times, with other seeds each. Weights are found anew where there are a tenth more trials than when
+        they were."""
+        self._seeds = np.ones(len(values)) if seeds is None else seeds
         self._mean, spread = float(values.mean()), float(values.std())
         self._spread = spread if spread > 0 else 1.0
         scaled = (values - self._mean) / self._spread
         if len(values) >= max(4, 1.1 * self._fitted):
             chosen = _chosen(len(values))
-            self._weights = self._found(kernels[:, chosen][:, :, chosen], scaled[chosen])
+            self._weights = self._found(kernels[:, chosen][:, :, chosen], scaled[chosen], self._seeds[chosen])
             self._fitted = len(values)
-        self.condition(kernels, values)
+        self.condition(kernels, values, self._seeds)
 
-    def condition(self, kernels: Values, values: Values) -> None:
+    def condition(self, kernels: Values, values: Values, seeds: Values) -> None:
         """Takes trials in by the weights, mean and spread that were found before."""
-        self._factor = cho_factor(self._covariance(kernels, self._weights), lower=True)
+        self._factor = cho_factor(_covariance(kernels, self._weights, seeds), lower=True)
         self._solved = cho_solve(self._factor, (values - self._mean) / self._spread)
 
     def predict(self, kernels: Values, own: Values) -> tuple[Values, Values]:
@@ -61,14 +64,9 @@ class Surrogate:
         """The standard deviation of a value by its seeds, as the trials tell."""
         return float(self._spread * np.exp(self._weights[-1] / 2))
 
-    def _covariance(self, kernels: Values, weights: Values) -> Values:
-        found: Values = np.tensordot(np.exp(weights[:-1]), kernels, axes=1)
-        found[np.diag_indices_from(found)] += np.exp(weights[-1]) + 1e-8
-        return found
-
-    def _found(self, kernels: Values, values: Values) -> Values:
+    def _found(self, kernels: Values, values: Values, seeds: Values) -> Values:
         def cost(weights: Values) -> tuple[float, Values]:
-            return self._cost(weights, kernels, values)
+            return self._cost(weights, kernels, values, seeds)
 
         best = minimize(
             cost,
@@ -81,18 +79,24 @@ class Surrogate:
         found: Values = best.x
         return found
 
-    def _cost(self, weights: Values, kernels: Values, values: Values) -> tuple[float, Values]:
+    def _cost(self, weights: Values, kernels: Values, values: Values, seeds: Values) -> tuple[float, Values]:
         """The negative log of likelihood and prior, and its gradient."""
-        covariance = self._covariance(kernels, weights)
+        covariance = _covariance(kernels, weights, seeds)
         factor: Any = cho_factor(covariance, lower=True)
         inverse = cho_solve(factor, np.eye(len(values)))
         solved = inverse @ values
         pulled = inverse - np.outer(solved, solved)
-        slopes = [*np.tensordot(kernels, pulled, axes=2), np.trace(pulled)]
+        slopes = [*np.tensordot(kernels, pulled, axes=2), (np.diag(pulled) / seeds).sum()]
         gradient = 0.5 * np.exp(weights) * np.array(slopes)
         away = (weights - self._prior) / _WIDTH
         fit = 0.5 * values @ solved + np.log(np.diag(factor[0])).sum()
         return float(fit + 0.5 * away @ away), gradient + away / _WIDTH
+
+
+def _covariance(kernels: Values, weights: Values, seeds: Values) -> Values:
+    found: Values = np.tensordot(np.exp(weights[:-1]), kernels, axes=1)
+    found[np.diag_indices_from(found)] += np.exp(weights[-1]) / seeds + 1e-8
+    return found
 
 
 def _chosen(count: int) -> npt.NDArray[np.int64]:

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +16,14 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.search import Searcher
 
 from archsearch.errors import ClusterError
-from archsearch.search.actor import Assignment, TrialActor
+from archsearch.search.actor import WAITING, Assignment, TrialActor
 from archsearch.search.cluster_watch import watching
 from archsearch.search.data_parallel import data_parallel
 from archsearch.search.failures import Failure, Place, classify, describe, died, said_of
 from archsearch.search.last_words import hear
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.limits import Limits
+from archsearch.search.reservations import freeing_orphans
 from archsearch.search.scraps import passing_folder
 from archsearch.search.spec import ResourcesTable
 
@@ -99,7 +100,13 @@ def train(source: TrialSource, stop: threading.Event, *, device: str, resources:
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        with watching(lambda node: _fits(node, demand), source.gone), suppress(_Stopped), _any_death_ends_one_trial():
+        freeing = freeing_orphans() if resources.workers > 1 else nullcontext()
+        with (
+            watching(lambda node: _fits(node, demand), source.gone),
+            freeing,
+            suppress(_Stopped),
+            _any_death_ends_one_trial(),
+        ):
             tuner.fit()
     except (ray.exceptions.RayError, tune.TuneError) as error:
         if not stop.is_set():
@@ -218,7 +225,8 @@ class _Stopper(_Unsaved, tune.Stopper):  # type: ignore[misc]
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether this trial is stopped: its worker then turns to another one."""
-        return "place" not in result and not result["done"] and self._source.stops(result["trial"], result)
+        passing = WAITING in result or "place" in result or result["done"]
+        return not passing and self._source.stops(result["trial"], result)
 
     def stop_all(self) -> bool:
         """Whether a signal came."""
@@ -243,7 +251,10 @@ class _Observer(_Unsaved, tune.Callback):  # type: ignore[misc]
         self._limits.begin(trial.trial_id)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        """A slice was trained, or is about to be."""
+        """A slice was trained, or is about to be; while it waits for workers a trial has not begun."""
+        if WAITING in result:
+            self._limits.begin(trial.trial_id)
+            return
         self._limits.heard(trial.trial_id)
         if "place" in result:
             self._places[trial.trial_id] = place = Place(**result["place"])

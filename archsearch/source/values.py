@@ -82,7 +82,7 @@ class Values:
     def add(self, value: object) -> None:
         """Spells a value; raises `UnknownSourceError` for one that is neither code nor data."""
         if isinstance(value, _SCALARS):
-            self._say(type(value).__name__, repr(value))
+            self._say(type(value).__name__, _spelt(value))
         elif id(value) in self._seen:
             self._say("again", self._seen[id(value)][0])
         else:
@@ -271,3 +271,11 @@ def _dotted(value: object) -> bool:
 
 def _named(value: object) -> str:
     return value.__qualname__ if isinstance(value, type) else f"an object of {type(value).__qualname__}"
+
+
+def _spelt(value: object) -> str:
+    """The text of a scalar; Python writes whole numbers of thousands of digits in base 16 alone."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"{value:x}"

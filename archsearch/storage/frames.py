@@ -57,7 +57,8 @@ TRIAL_COLUMNS = (
 )
 """One row a trial: `trial` is its id, `number` counts within the search, `seeds` and `unexercised` are lists,
 `violations` (term to excess) and `params` dicts; `feasible` says that nothing is violated, `exercised` that every
-layer's sparsity acted, and `parent` is the trial that a confirm trial confirms (NA for others)."""
+layer's sparsity acted, and `parent` is the trial that a confirm trial confirms, or to whose candidate a
+search trial gives a second seed (NA for others)."""
 
 METRIC_COLUMNS = ("trial", "name", "split", "task", "seed", "step", "value")
 """One row a number: `trial` is the trial's id, `split` validation, test, cost or progress; `task`, `seed` and `step`

@@ -128,8 +128,8 @@ class NewTrial:
     """A trial that is to be stored.
 
     ``costs`` maps terms such as "state_bytes@32768" to values, ``violations`` the terms that exceed the budget to the
-    excess; ``parent`` is the trial that a "confirm" trial confirms, ``unexercised`` holds `Unexercised.to_json()` of
-    each layer and task.
+    excess; ``parent`` is the trial that a "confirm" trial confirms, or to whose candidate a "search" trial gives a
+    second seed, ``unexercised`` holds `Unexercised.to_json()` of each layer and task.
     """
 
     kind: str

@@ -42,10 +42,11 @@ class _Counter(TorchDispatchMode):
 
 
 def _attention(q: Sizes, k: Sizes, v: Sizes, *rest: Any, **named: Any) -> float:
-    """`q` `[B, H, T, D]`, `k` `[B, H, S, D]`; in a causal square the half that is needed."""
+    """`q` `[B, H, T, D]`, `k` `[B, H, S, D]`; of a causal mask, which is aligned at the first key, what it leaves."""
     batch, heads, tokens, width = q
     causal = named.get("is_causal", rest[1] if len(rest) > 1 else False)
-    pairs = tokens * k[-2] / (2 if causal else 1)
+    keys, square = k[-2], min(tokens, k[-2])
+    pairs = square * (square + 1) / 2 + (tokens - square) * keys if causal else tokens * keys
     return 2.0 * batch * heads * pairs * (width + v[-1])
 
 

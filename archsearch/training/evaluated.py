@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from archsearch.arch import ArchSpec
@@ -20,20 +23,22 @@ SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 def evaluated(
     evaluators: Sequence[Evaluator],
     arch: ArchSpec,
-    fit: Fit,
+    fit_anew: Callable[[], Fit],
     weights: Mapping[str, Any],
     taken: Mapping[str, Mapping[str, float]],
     *,
     progress: float,
 ) -> dict[str, dict[str, float]]:
-    """The evaluators' numbers by split, of a model with these `weights`, which each is given anew; `taken` are the
-    numbers that there are already, by split. Raises `ForeignCodeError` for what an evaluator raises, and `PluginError`
-    for a number that is wrong."""
+    """The evaluators' numbers by split, of a model with these `weights`, which `fit_anew` makes for each of them and
+    each split; `taken` are the numbers that there are already, by split. Raises `ForeignCodeError` for what an
+    evaluator raises, and `PluginError` for a number that is wrong."""
     found: dict[str, dict[str, float]] = {split: {} for split in SPLITS}
     for evaluator in evaluators:
         for split in SPLITS:
-            numbers = _numbers(evaluator, arch, fit, weights, split, progress)
-            found[split] |= checked_numbers(evaluator, numbers, {**taken[split], **found[split]})
+            fit = fit_anew()
+            fit.load_weights(weights)
+            found[split] |= _numbers(evaluator, arch, fit, split, {**taken[split], **found[split]}, progress=progress)
+            del fit  # before the next one is made
     return found
 
 
@@ -41,10 +46,11 @@ def _numbers(
     evaluator: Evaluator,
     arch: ArchSpec,
     fit: Fit,
-    weights: Mapping[str, Any],
     split: Literal["validation", "test"],
+    taken: Mapping[str, float],
+    *,
     progress: float,
-) -> object:
+) -> dict[str, float]:
     judge, model = fit.judge, fit.model
 
     def scores(batch: Batch) -> tuple[Any, Any]:
@@ -52,10 +58,25 @@ def _numbers(
         return judge.scores(model, batch, split, progress)
 
     trained = Trained(split=split, seed=fit.seed, device=fit.device, judged=judge.by, progress=progress, scores=scores)
-    fit.load_weights(weights)
     judge.to_eval(model)
     task, what = judge.task.task, f'evaluator "{evaluator.name}" ({listing(evaluator.metrics)})'
-    with torch.no_grad(), torch.random.fork_rng():
+    with _undisturbed(), torch.no_grad():
         torch.manual_seed(fit.seed)
         with foreign_code(f"{what} on {task.label}", "evaluate"), memory_told(what):
-            return evaluator.evaluate(arch, model, task, trained)
+            return checked_numbers(evaluator, evaluator.evaluate(arch, model, task, trained), taken)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Sets back what foreign code may change of the process, in which other models are trained afterwards: generators
+    of random numbers, torch's default dtype and its threads."""
+    drawn, counted = random.getstate(), np.random.get_state()
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(drawn)
+        np.random.set_state(counted)
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)

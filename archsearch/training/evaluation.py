@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -320,9 +321,10 @@ class Evaluation:
         """What the evaluators find of the rate that was chosen, by split."""
         assert self._best is not None
         evaluators = [self.registry.evaluator(name) for name in self._evaluators]
-        fit, taken = self._fit_at(best["learning_rate"]), {"validation": best["validation"], "test": test}
-        progress = best["steps"] / fit.total_steps
-        return evaluated(evaluators, self.arch, fit, self._best["model"], taken, progress=progress)
+        taken = {"validation": best["validation"], "test": test}
+        progress = best["steps"] / self.recipe.steps_for(self.task.seq_len)
+        fit_anew = partial(self._fit_at, best["learning_rate"])
+        return evaluated(evaluators, self.arch, fit_anew, self._best["model"], taken, progress=progress)
 
     def _save(self) -> None:
         due = time.monotonic() - self._saved_at >= self.recipe.checkpoint_seconds

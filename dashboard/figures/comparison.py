@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from archsearch.analysis.comparison_frame import BASELINE
 from archsearch.analysis.scores import NOISE, UNTOLD
 
 from ..colours import FAMILIES, GREY, style_of
-from ..queries.comparison import BASELINE
 from ..text import cell
 from .frame import INK, blank, escaped
 

@@ -116,7 +116,8 @@ def agreement_dots(agreement: pd.DataFrame) -> go.Figure:
 
 
 def law_figure(points: pd.DataFrame, curves: pd.DataFrame, loss: str) -> go.Figure:
-    """Loss against training FLOPs: means with errors, fitted laws, dashed beyond what was measured, and their bands."""
+    """Loss against training FLOPs: means with errors, fitted laws, dotted where nothing checks them, dashed beyond what
+    was measured, and their bands."""
     figure = blank(height=460)
     for (pattern, curve), (colour, _, symbol) in zip(
         curves.groupby("pattern", sort=False), cycle(SERIES), strict=False
@@ -124,7 +125,8 @@ def law_figure(points: pd.DataFrame, curves: pd.DataFrame, loss: str) -> go.Figu
         mine = points[points["pattern"] == pattern]
         if curve["low"].notna().all():
             _band(figure, curve, colour, str(pattern))
-        for measured, dash in ((True, "solid"), (False, "dash")):
+        within = "solid" if curve["checked"].all() else "dot"
+        for measured, dash in ((True, within), (False, "dash")):
             part = curve[curve["measured"]] if measured else curve[curve["flops"] >= mine["flops"].max()]
             line = {"color": colour, "dash": dash, "width": 2.5}
             figure.add_trace(
@@ -155,9 +157,17 @@ def law_figure(points: pd.DataFrame, curves: pd.DataFrame, loss: str) -> go.Figu
             )
         )
     sizes = scale(curves["flops"].tolist(), unit="FLOP", log=True)
-    figure.update_xaxes(title="training FLOPs of one run (dashed: beyond what was measured)", **sizes)
-    figure.update_yaxes(title=escaped(loss), type="log" if (curves["loss"] > 0).all() else "linear")
+    figure.update_xaxes(
+        title="training FLOPs of one run (dotted: three sizes cannot speak against a law; dashed: extrapolated)",
+        **sizes,
+    )
+    figure.update_yaxes(title=escaped(loss), type="log" if _above_zero(curves) else "linear")
     return figure
+
+
+def _above_zero(curves: pd.DataFrame) -> bool:
+    """Whether curves and their bands can stand on a logarithmic axis."""
+    return bool((curves[["loss", "low"]].min(axis=1) > 0).all())
 
 
 def _band(figure: go.Figure, curve: pd.DataFrame, colour: str, group: str) -> None:

@@ -1,4 +1,4 @@
-"""The page that holds every architecture of a search against one of them, task by task, with the noise of seeds."""
+"""The page that holds every architecture of a search against one of them, metric by metric, with the noise of seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import json
 import pandas as pd
 import streamlit as st
 
-from archsearch.analysis.comparison import Comparison
+from archsearch.analysis.compared import Comparison
+from archsearch.analysis.comparison_frame import frame as comparison_frame
+from archsearch.analysis.comparison_words import remarks
+from archsearch.analysis.scores import Score
 from archsearch.analysis.sweep import COSTS, STATE, Sweep
 from archsearch.analysis.sweep_caveats import caveats as sweep_caveats
 from archsearch.storage import SearchRecord
@@ -20,11 +23,11 @@ from ..figures.sweep import recall_curves
 from ..navigation import chosen_search, state_of
 from ..option_state import adopt, keep
 from ..queries.comparison import (
+    SOON,
     baselines,
-    caveats,
     comparison_table,
-    every_task,
     families_of,
+    matching_frame,
     summary,
     told,
     waiting_table,
@@ -41,17 +44,22 @@ REFRESH_SECONDS = 5
 _COLUMNS = {
     "architecture": st.column_config.TextColumn(width=190),
     "family": st.column_config.TextColumn(width=62),
-    "score": st.column_config.NumberColumn(format="%.4f", width=62, help="Mean over seeds on test"),
-    "error": st.column_config.NumberColumn("±", format="%.4f", width=62, help="Standard error over seeds"),
     "seeds": st.column_config.NumberColumn(width=52),
-    "difference": st.column_config.NumberColumn(format="%+.4f", width=80, help="From the baseline, of the same seeds"),
     "interval": st.column_config.TextColumn("95% interval", width=125, help="Of this row alone, not corrected"),
     "verdict": st.column_config.TextColumn(width=92),
+    **{
+        name: st.column_config.TextColumn(
+            width=88, help="Tokens until validation first has so much of what full attention gains, with the same seed"
+        )
+        for name in SOON.values()
+    },
+    "steps": st.column_config.NumberColumn(width=62, help="Optimiser steps of a training"),
+    "training": st.column_config.TextColumn(width=88, help="FLOPs of a training at one learning rate"),
     "rate": st.column_config.NumberColumn(format="%g", width=58, help="Learning rate that is best on validation"),
     "rates": st.column_config.LineChartColumn(
         "over rates", width=78, help="Validation against the learning rate, the lowest first; a scale for each row"
     ),
-    "notes": st.column_config.TextColumn(width=250),
+    "notes": st.column_config.TextColumn(width=190),
 }
 
 
@@ -73,7 +81,7 @@ def page() -> None:
     if isinstance(first, str):
         st.info(plain(f"Nothing can be compared yet: {first}."))
         return
-    if not first.tasks:
+    if not first.scored:
         st.info("None of the measurements of this search can be read, so that nothing can be compared.")
         return
     part(_drawn, REFRESH_SECONDS if state_of(search) == "running" else None)(search, first)
@@ -83,13 +91,14 @@ def _drawn(search: SearchRecord, first: Comparison) -> None:
     left, right = st.columns(2)
     with left:
         found = _held_against(search, first)
-    if found is None or not found.tasks:
+    if found is None or not found.scored:
         return
     with right:
-        task = _task(found)
+        name = _metric(found)
     families = families_of(found, registry())
-    st.markdown(plain(summary(found, task)))
-    guarded(_differences)(found, task, families, frozenset(answer(search).not_exercised["digest"]))
+    st.markdown(plain(summary(found, name)))
+    guarded(_differences)(found, name, families, frozenset(answer(search).not_exercised["digest"]))
+    guarded(_terms)(found)
     guarded(_sweep)(search)
     guarded(_waiting)(found)
 
@@ -113,24 +122,25 @@ def _held_against(search: SearchRecord, first: Comparison) -> Comparison | None:
     return found
 
 
-def _task(found: Comparison) -> str:
-    tasks = list(found.tasks)
-    if len(tasks) == 1:
-        return tasks[0]
+def _metric(found: Comparison) -> str:
+    """The metric that is shown: one of a task's primary metric, by its name, and of what objectives name beside it."""
+    names = list(found.scored)
+    if len(names) == 1:
+        return names[0]
     chosen = st.selectbox(
-        "Task",
-        tasks,
-        format_func=lambda task: cell(task, 110),
-        key=adopt("task", tasks, tasks[0]),
+        "Task, or another metric of one",
+        names,
+        format_func=lambda name: cell(name, 110),
+        key=adopt("task", names, names[0]),
         on_change=keep,
-        args=("task", tasks[0]),
+        args=("task", names[0]),
     )
-    return chosen or tasks[0]
+    return chosen or names[0]
 
 
-def _differences(found: Comparison, task: str, families: dict[str, str], flat: frozenset[str]) -> None:
-    score = found.ordered(task)[0].scores[task]
-    frame = comparison_table(found, task, families, flat)
+def _differences(found: Comparison, name: str, families: dict[str, str], flat: frozenset[str]) -> None:
+    score = found.score(name)
+    frame = comparison_table(found, name, families, flat)
     if frame["difference"].notna().any():
         st.plotly_chart(
             forest(frame, score.metric, more_is_better=score.direction == "maximize"),
@@ -138,17 +148,38 @@ def _differences(found: Comparison, task: str, families: dict[str, str], flat: f
             alt="Each architecture's difference from the baseline as a mark with its 95% interval, the best above",
         )
         st.caption("A family has its colour and mark; hollow and grey is within noise.")
-    table(told(frame), "comparison_table", columns=_columns(frame), height="content" if len(frame) <= 60 else "auto")
-    st.caption(plain(" ".join(caveats(found))))
+    shown = told(frame, score)
+    table(shown, "comparison_table", columns=_columns(frame, score), height="content" if len(frame) <= 60 else "auto")
+    st.caption("\n".join(f"- {plain(capitalised(line))}" for line in remarks(found)))
     with st.container(horizontal=True):
-        csv_button("All tasks as CSV", lambda: every_task(found), f"{found.search}-comparison.csv")
+        csv_button("All metrics as CSV", lambda: comparison_frame(found), f"{found.search}-comparison.csv")
         json_button(
             "As JSON", lambda: json.dumps(_finite(found.to_json()), indent=2), f"{found.search}-comparison.json"
         )
 
 
-def _columns(frame: pd.DataFrame) -> dict[str, object]:
-    """Costs by their measure alone where it is taken at one context."""
+def _terms(found: Comparison) -> None:
+    """How the architectures were made equal, where they were."""
+    if found.matching is None:
+        return
+    st.header("On what terms", divider="gray")
+    st.caption(plain(capitalised(found.matching.title)))
+    table(matching_frame(found.matching), "matching_table", file="matching.csv", height="content")
+
+
+def _columns(frame: pd.DataFrame, score: Score) -> dict[str, object]:
+    """The metric by its name, in whole tokens where it counts them, and costs by their measure alone where it is taken
+    at one context."""
+    digits, tokens = (".0f", " in tokens") if score.budget is not None else (".4f", " on test")
+    metric = {
+        "score": st.column_config.NumberColumn(
+            cell(score.metric, 24), format=f"%{digits}", width=92, help=f"Mean over seeds{tokens}"
+        ),
+        "error": st.column_config.NumberColumn("±", format=f"%{digits}", width=62, help="Standard error over seeds"),
+        "difference": st.column_config.NumberColumn(
+            format=f"%+{digits}", width=80, help="From the baseline, of the same seeds"
+        ),
+    }
     costs = [str(name) for name in frame.columns if "@" in str(name)]
     measures = [name.partition("@")[0] for name in costs]
     short = {
@@ -156,7 +187,7 @@ def _columns(frame: pd.DataFrame) -> dict[str, object]:
         for name, measure in zip(costs, measures, strict=True)
         if measures.count(measure) == 1
     }
-    return {**_COLUMNS, **short}
+    return {**_COLUMNS, **metric, **short}
 
 
 def _finite(data: object) -> object:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from archsearch.analysis.ladder import Ladder, Metric
 from archsearch.analysis.ladder_text import agreement_of, remarks, size_of
+from archsearch.errors import SpecError
 
 from ..boundary import guarded
 from ..figures.ladder import agreement_dots, bump_chart, law_figure
@@ -38,7 +39,11 @@ def page() -> None:
     """Draws the ladder of the search that the URL names."""
     st.title("Ladder")
     search = chosen_search()
-    found = ladder(search)
+    try:
+        found = ladder(search)
+    except SpecError as error:
+        st.info(plain(str(error)))
+        return
     if found is None:
         st.info(
             plain(
@@ -50,6 +55,7 @@ def page() -> None:
     guarded(_rungs)(found)
     if len(found.rungs) < 2:
         st.info("No rung above the search is begun yet: there is nothing to compare.")
+        _remarks(found)
         return
     if not found.metrics:
         st.info("No architecture is measured on any rung yet.")
@@ -68,6 +74,10 @@ def page() -> None:
     guarded(_places)(found, metric)
     guarded(_agreement)(found)
     guarded(_laws)(found, metric)
+    _remarks(found)
+
+
+def _remarks(found: Ladder) -> None:
     for line in remarks(found):
         st.caption(plain(capitalised(line)))
 

@@ -1,4 +1,4 @@
-"""A comparison as a table and as sentences: every architecture of a search held against one of them, task by task."""
+"""A comparison as tables and as a sentence: every architecture of a search held against one of them, on one metric."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from archsearch.analysis.comparison import Compared, Comparison
+from archsearch.analysis.compared import Compared, Comparison
+from archsearch.analysis.comparison_frame import BASELINE
+from archsearch.analysis.matching import MatchingTable
 from archsearch.analysis.scores import BETTER, NOISE, UNTOLD, WORSE, Score
+from archsearch.analysis.speed import Timed
 from archsearch.arch import ArchSpec
 from archsearch.costs import CostTerm
 from archsearch.errors import ArchsearchError, foreign_code
 from archsearch.mixer import Resolver
 from archsearch.units import format_quantity
 
-BASELINE = "baseline"
 VERDICTS = (BASELINE, BETTER, WORSE, NOISE, UNTOLD)
+SOON = {"tokens_to_half": "to half", "tokens_to_95": "to 95%"}
+"""Columns by metric of speed."""
 
 
 def families_of(found: Comparison, resolver: Resolver) -> dict[str, str]:
@@ -41,23 +45,31 @@ def verdict(score: Score, *, baseline: bool) -> str:
 
 
 def comparison_table(
-    found: Comparison, task: str, families: Mapping[str, str], flat: Collection[str] = ()
+    found: Comparison, name: str, families: Mapping[str, str], flat: Collection[str] = ()
 ) -> pd.DataFrame:
-    """One row an architecture, as `ordered`: its score, its difference from the baseline, rates, costs in words.
+    """One row an architecture, as `ordered` by a score of that name: the score, its difference from the baseline, and
+    costs in words. Of a task's primary metric also what was trained: speed of learning, rates, and steps of its own.
 
     `flat` are the digests of those whose sparsity never acted, which is said.
     """
-    rows = [_row(row, task, found, families) for row in found.ordered(task)]
-    for row, of in zip(rows, found.ordered(task), strict=True):
+    rows = [_row(row, name, found, families) for row in found.ordered(name)]
+    for row, of in zip(rows, found.ordered(name), strict=True):
         if of.digest in flat:
             row["notes"] = "; ".join(filter(None, ("sparsity not exercised: it saw all", row["notes"])))
     table = pd.DataFrame(rows)
-    several = any(len(row["rates"]) > 1 for row in rows)
-    return table if several or not rows else table.drop(columns="rates")
+    if not rows:
+        return table
+    score = found.score(name)
+    unsaid = [] if any(len(row["rates"]) > 1 for row in rows) else ["rates"]
+    if not any(score.task in row.speeds for row in found.rows):
+        unsaid += SOON.values()
+    if len({row["steps"] for row in rows}) == 1:
+        unsaid += ["steps", "training"]
+    return table.drop(columns=unsaid if score.primary else ["rate", "rates", "steps", "training", *SOON.values()])
 
 
-def _row(row: Compared, task: str, found: Comparison, families: Mapping[str, str]) -> dict[str, Any]:
-    score = row.scores[task]
+def _row(row: Compared, name: str, found: Comparison, families: Mapping[str, str]) -> dict[str, Any]:
+    score = row.scores[name]
     against = None if row is found.baseline else score.against
     known = against is not None and isfinite(against.mean)
     bounded = against is not None and isfinite(against.low) and isfinite(against.high)
@@ -71,17 +83,31 @@ def _row(row: Compared, task: str, found: Comparison, families: Mapping[str, str
         "low": against.low if against is not None and bounded else None,
         "high": against.high if against is not None and bounded else None,
         "verdict": verdict(score, baseline=row is found.baseline),
+        **{said: _soon(row.speeds.get(score.task, {}).get(metric)) for metric, said in SOON.items()},
         "rate": score.rates.best,
         "rates": [mean for mean in score.rates.means.values() if isfinite(mean)],
-        **{name: _cost(name, value) for name, value in row.costs.items()},
+        "steps": score.steps,
+        "training": "" if score.train_flops is None else format_quantity(score.train_flops, unit="FLOP", digits=4),
         "notes": "; ".join(score.notes()),
+        **{name: _cost(name, value) for name, value in row.costs.items()},
     }
 
 
-def told(table: pd.DataFrame) -> pd.DataFrame:
-    """`comparison_table` as a page shows it: the bounds as one text."""
+def _soon(found: Timed | None) -> str:
+    """Short enough for a narrow column, whose help says that it counts tokens."""
+    return "" if found is None else found.told.replace(" tokens", "")
+
+
+def told(table: pd.DataFrame, score: Score | None = None) -> pd.DataFrame:
+    """`comparison_table` as a page shows it: the bounds as one text, tokens of a `score` of speed as people read
+    them."""
+    tokens = score is not None and score.budget is not None
+
+    def end(value: float) -> str:
+        return score.show(value, signed=True) if tokens and score is not None else f"{value:+.4f}"
+
     bounds = [
-        "" if pd.isna(low) or pd.isna(high) else f"{low:+.4f} to {high:+.4f}"
+        "" if pd.isna(low) or pd.isna(high) else f"{end(low)} to {end(high)}"
         for low, high in zip(table["low"], table["high"], strict=True)
     ]
     shown = table.drop(columns=["low", "high"])
@@ -100,83 +126,24 @@ def _cost(name: str, value: float) -> str:
         return f"{value:.6g}"
 
 
-def every_task(found: Comparison) -> pd.DataFrame:
-    """One row an architecture and task, for a download: seeds and rates as text, costs as numbers."""
-    rows = []
-    for row in found.rows:
-        for task, score in row.scores.items():
-            against = score.against
-            rows.append(
-                {
-                    "search": found.search,
-                    "task": task,
-                    "architecture": row.pattern,
-                    "digest": row.digest,
-                    "trial": row.trial,
-                    "baseline": found.baseline.pattern,
-                    "metric": score.metric,
-                    "mean": score.mean,
-                    "standard_error": score.error,
-                    "difference": None if against is None else against.mean,
-                    "low": None if against is None else against.low,
-                    "high": None if against is None else against.high,
-                    "p_corrected": score.p,
-                    "verdict": verdict(score, baseline=row is found.baseline),
-                    "seeds": " ".join(f"{seed}:{value:.6g}" for seed, value in score.values.items()),
-                    "diverged_seeds": " ".join(map(str, score.diverged)),
-                    "rate": score.rates.best,
-                    "rates": " ".join(f"{rate:g}:{mean:.6g}" for rate, mean in score.rates.means.items()),
-                    "fragile": score.rates.fragile,
-                    **row.costs,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def summary(found: Comparison, task: str) -> str:
-    """How many differ from the baseline on a task, in a sentence."""
-    held = [row.scores[task] for row in found.others if task in row.scores]
+def summary(found: Comparison, name: str) -> str:
+    """How many differ from the baseline on a metric, in a sentence."""
+    held = [row.scores[name] for row in found.others if name in row.scores]
     if not held:
         return (
-            f"Nothing but {found.baseline.pattern} is measured on {task} so far: there is nothing to hold against it."
+            f"Nothing but {found.baseline.pattern} is measured on {name} so far: there is nothing to hold against it."
         )
     words = [verdict(score, baseline=False) for score in held]
     parts = [f"{words.count(kind)} {kind}" for kind in (BETTER, WORSE, NOISE) if kind in words]
     if UNTOLD in words:
         parts.append(f"nothing tells of {words.count(UNTOLD)}")
     count = f"{len(held)} architecture{'s' if len(held) != 1 else ''}"
-    return f"On {task}, {count} against {found.baseline.pattern}: {', '.join(parts)}."
+    return f"On {name}, {count} against {found.baseline.pattern}: {', '.join(parts)}."
 
 
-def caveats(found: Comparison) -> list[str]:
-    """What a reader of the figures must know, a sentence each."""
-    scores = [score for row in found.rows for score in row.scores.values()]
-    told = []
-    if found.comparisons:
-        told.append(
-            "Differences are between trainings of the same seed, which saw the same batches; bars are their 95% "
-            "intervals. Better and worse are those that chance alone gives in any of the "
-            f"{found.comparisons} comparisons of all tasks less often than once in 20 (Holm), so that a bar may leave "
-            "out zero and still be within noise. Within noise is not equal: more seeds tell."
-        )
-    seeds = [len(score.values) for score in scores if not score.diverged]
-    if seeds and min(seeds) < 3:
-        told.append(
-            f"{min(seeds)} seed{'s tell' if min(seeds) != 1 else ' tells'} little: three or more show the noise."
-        )
-    if any(score.diverged for score in scores):
-        told.append(
-            "An architecture of which a seed diverged has no mean there, and may lack later runs on every task."
-        )
-    if any(score.rates.fragile for score in scores):
-        told.append("Fragile: every other learning rate keeps less than half of what the best one gains above chance.")
-    ends = sorted({score.rates.at_end for score in scores} - {""})
-    if ends:
-        told.append(
-            f"Some are best at the {' or '.join(ends)} of the learning rates: a wider recipe.learning_rates may move "
-            "them."
-        )
-    return told
+def matching_frame(found: MatchingTable) -> pd.DataFrame:
+    """One row an architecture of the list: what it was asked as and what it became, with its figures in words."""
+    return pd.DataFrame([found.cells(row) for row in found.rows])
 
 
 def waiting_table(found: Comparison) -> pd.DataFrame:

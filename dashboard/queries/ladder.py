@@ -114,7 +114,8 @@ def law_points(found: Ladder, metric: Metric) -> pd.DataFrame:
 
 def law_curves(found: Ladder, metric: Metric) -> pd.DataFrame:
     """Fitted losses with their bands, to `EXTRAPOLATED` times the largest size: ``pattern``, ``flops``, ``loss``,
-    ``low``, ``high`` (NaN without a band), ``measured`` (False beyond what was)."""
+    ``low``, ``high`` (NaN without a band), ``measured`` (False beyond what was), ``checked`` (False where as few sizes
+    as the law has numbers cannot speak against it)."""
     frames = []
     for key, law in found.laws(metric).items():
         if isinstance(law, str):
@@ -123,8 +124,8 @@ def law_curves(found: Ladder, metric: Metric) -> pd.DataFrame:
         flops = np.unique(np.append(np.geomspace(law.points[0].flops, most * EXTRAPOLATED, CURVE_POINTS), most))
         low, high = law.band(flops) or (np.full(len(flops), np.nan),) * 2
         curve = pd.DataFrame({"flops": flops, "loss": law.loss(flops), "low": low, "high": high})
-        frames.append(curve.assign(pattern=found.labels[key], measured=flops <= most))
-    columns = ["pattern", "flops", "loss", "low", "high", "measured"]
+        frames.append(curve.assign(pattern=found.labels[key], measured=flops <= most, checked=law.checked))
+    columns = ["pattern", "flops", "loss", "low", "high", "measured", "checked"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
@@ -138,7 +139,7 @@ def crossings_table(found: Ladder, metric: Metric) -> pd.DataFrame:
             one.sure * 100,
             found.labels[one.better],
             found.labels[one.worse],
-            "beyond what was measured" if one.beyond else "",
+            "extrapolated beyond what was measured" if one.beyond else "",
         )
         for one in found.crossings(metric)
     ]

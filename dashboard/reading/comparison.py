@@ -7,7 +7,8 @@ from typing import cast
 
 import streamlit as st
 
-from archsearch.analysis.comparison import Comparison, compare
+from archsearch.analysis.compared import Comparison
+from archsearch.analysis.comparison import compare
 from archsearch.analysis.sweep import Sweep, read_sweep
 from archsearch.errors import SpecError
 from archsearch.storage import SearchRecord, Store, TrialRecord

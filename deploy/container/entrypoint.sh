@@ -18,6 +18,10 @@ address() { getent ahostsv4 "${NODE_NAME:-$(hostname)}" | awk 'NR == 1 { print $
 private ray_token RAY_AUTH_TOKEN_PATH
 private pgpass PGPASSFILE
 if [ -n "${RAY_AUTH_TOKEN_PATH:-}" ]; then export RAY_AUTH_MODE=token; fi
+case ${RAY_AUTH_MODE:-} in # by any other word Ray asks nobody for a token, and says nothing
+  '' | token | disabled) ;;
+  *) echo "RAY_AUTH_MODE is \"$RAY_AUTH_MODE\": set it to token, or to disabled" >&2 && exit 1 ;;
+esac
 
 case ${1:-} in
   head)

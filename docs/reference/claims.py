@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import permutations
 from math import isfinite, nan, sqrt
 from statistics import fmean, median, stdev
 
@@ -17,6 +18,9 @@ from reference.texts import code, table
 
 SHARE = SHARES["tokens_to_95"]
 """The part of full attention's gain above chance that a training must reach."""
+ALIKE = 0.01
+"""Below the best by no more than this: as good."""
+FORMS = ("d", ".2f", ".2f", ".2f")
 
 
 @cache
@@ -86,6 +90,30 @@ def tasks_table() -> str:
     return table(["Kendall's tau of", "all architectures", "those with a full layer"], rows)
 
 
+def alike_table() -> str:
+    """Those that one task cannot tell from its best one, by all seeds but one, and what another task makes of them on
+    that seed: the least and the most of each figure over the seeds."""
+    held = truth()
+    rows = []
+    for task, other in permutations(held.tasks, 2):
+        shared = [seed for seed in held.seeds([task]) if seed in held.seeds([other])]
+        if len(shared) < 2:
+            continue
+        values = [(_values(arch, task), _values(arch, other)) for arch in held.archs]
+        figures = []
+        for seed in shared:
+            chosen = [fmean(mine[one] for one in shared if one != seed) for mine, _ in values]
+            alike = sorted(
+                its[seed] for mean, (_, its) in zip(chosen, values, strict=True) if mean >= max(chosen) - ALIKE
+            )
+            figures.append((len(alike), alike[0], median(alike), alike[-1]))
+        counted, *others = (
+            _range(of_seeds, form) for of_seeds, form in zip(zip(*figures, strict=True), FORMS, strict=True)
+        )
+        rows.append([task, counted, other, *others])
+    return table(["by", "as good as the best", "have on", "the worst", "median", "the best"], rows)
+
+
 def speed_table() -> str:
     """Steps until 95% of what full attention gains above chance, by what stands beside one full layer."""
     held = truth()
@@ -129,6 +157,11 @@ def _chosen_best(archs: Sequence[ArchSpec], task: str) -> str:
 def _over(archs: Sequence[ArchSpec], task: str) -> str:
     seeds = truth().seeds([task])
     return _told([fmean(_values(arch, task)[seed] for arch in archs) for seed in seeds])
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    least, most = format(min(values), form), format(max(values), form)
+    return least if least == most else f"{least} to {most}"
 
 
 def _told(values: Sequence[float]) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from archsearch.analysis.catalogue import catalogue
-from archsearch.analysis.comparison import Compared, judged
+from archsearch.analysis.compared import Compared
+from archsearch.analysis.comparison import judged
 from archsearch.analysis.scores import Score, scores_of
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel

@@ -46,10 +46,10 @@ def _order(one: Mapping[str, Any]) -> tuple[bool, float, float]:
 
 
 def _cells(one: Mapping[str, Any]) -> list[str]:
-    every = one["second_seed_every"]
+    share = one["second_seeds"]
     return [
         code(", ".join(one["objectives"])),
-        code(one["sampler"]) + (f", 1 in {every} again" if every else ""),
+        code(one["sampler"]) + (f", `second_seeds = {share:g}`" if share else ""),
         str(one["searches"]),
         *(_trials(one["trials_to_95"][values]) for values in ("own", "fresh")),
         *(f"{one['share_at']['own'][at]['median']:.3f}" for at in ("16", "32")),

@@ -9,9 +9,14 @@ from reference import claims
 from reference.pages import DOCS
 from reference.results import fair_table
 from reference.samplers import SECOND_SEEDS, samplers_table
+from reference.scaling import scaling_table
+from reference.stopping import stopping_table
 from reference.systems import systems_counted, systems_table
 
-PAGES = (DOCS.parent / "README.md", DOCS / "results.md", DOCS / "ground_truth.md")
+PAGES = (
+    DOCS.parent / "README.md",
+    *(DOCS / name for name in ("results.md", "ground_truth.md", "scaling.md", "spec.md")),
+)
 MADE: Mapping[str, Callable[[], str]] = {
     "systems": lambda: f"{systems_counted()}\n\n{systems_table('plugins/{folder}/README.md')}",
     "the fair table": fair_table,
@@ -20,7 +25,10 @@ MADE: Mapping[str, Callable[[], str]] = {
     "mixers alone": claims.alone_table,
     "places": claims.order_table,
     "tasks": claims.tasks_table,
+    "as good": claims.alike_table,
     "speed": claims.speed_table,
+    "trials an hour": scaling_table,
+    "early stopping": stopping_table,
     "the second seeds": lambda: samplers_table(SECOND_SEEDS),
 }
 """What stands between the comments ``<!-- NAME, written by make tables -->`` and ``<!-- end of NAME -->``."""

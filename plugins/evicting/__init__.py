@@ -51,6 +51,9 @@ class EvictingPlugin(MixerPlugin[EvictingOptions]):
     def state(self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return evicting_state(options, shape)
 
+    def values(self, options: EvictingOptions, shape: ModelShape) -> tuple[int, int]:
+        return shape.n_kv_heads, shape.head_dim
+
     def build(self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> EvictingAttention:
         from .layer import EvictingAttention
 

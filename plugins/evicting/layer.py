@@ -54,9 +54,11 @@ class EvictingAttention(AttentionMixer):
         """`[B, T, D]` to `[B, T, D]`; raises `SpecError` past the capacity, or for packed sequences with a state."""
         state = self.state_for(x, state, ctx)
         if state is None:
-            return self.output(self.attend(*self.project(x, ctx.positions_of(x)), ctx.cu_seqlens)), None
+            q, k, v = self.project(x, ctx.positions_of(x))
+            return self.output(self.attend(q, k, self.mix_values(v, ctx), ctx.cu_seqlens)), None
         state.check_room(x.shape[1], ctx.held)
         q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
+        v = self.mix_values(v, ctx)
         o, tensors = self.extend(q, k, v, state) if x.shape[1] else (q, state.tensors)
         return self.output(o), state.after(tensors, x.shape[1])
 
@@ -66,7 +68,8 @@ class EvictingAttention(AttentionMixer):
         if readable(x_t):
             state.check_room(1, ctx.held)
         x = x_t[:, None]
-        o, tensors = self.extend(*self.project(x, ctx.positions_of(x, state.lengths)), state)
+        q, k, v = self.project(x, ctx.positions_of(x, state.lengths))
+        o, tensors = self.extend(q, k, self.mix_values(v, ctx), state)
         return self.output(o)[:, 0], state.after(tensors, 1)
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import kv_heads_of
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -60,6 +61,9 @@ class FullPlugin(MixerPlugin[FullOptions]):
 
     def state(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return attention_state(options, shape)
+
+    def values(self, options: FullOptions, shape: ModelShape) -> tuple[int, int]:
+        return kv_heads_of(options.n_kv_heads, shape), shape.head_dim
 
     def build(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> AttentionMixer:
         from .layer import layer_of

@@ -27,23 +27,24 @@ def attention_params(options: FullOptions, shape: ModelShape) -> int:
 
 
 def attention_flops(options: FullOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
-    """Projections of each token, and the half of the square of scores that a causal sequence needs: 2 Hq T^2 D.
+    """Projections of each token, and the scores that a causal sequence needs, T (T + 1) / 2 of a head: of each 4 D of
+    matrix product. Stick-breaking sees no own key, nor does what the delta rule takes away.
 
     One decoded token sees all `context` tokens: 4 T Hq D of matrix product.
     """
     token = _token_flops(options, shape)
     decoding = phase == "decode"
     pairs = float(context) if decoding else visible_pairs(context)
-    if options.weighting == "stick-breaking" and decoding:
-        pairs -= 1
+    own = 1 if decoding else context
+    if options.weighting == "stick-breaking":
+        pairs -= own
     core = softmax_flops(pairs, shape)
     core += _more_a_score(options, decoding) * (pairs * shape.n_heads)
     if options.reflects:
         core += path_flops(options, shape, decoding=decoding, context=context)
     if options.weighting == "delta":
         key_heads = kv_heads_of(options.n_kv_heads, shape)
-        earlier = pairs - 1 if decoding else pairs
-        core += softmax_flops(earlier, shape) * (key_heads / shape.n_heads)
+        core += softmax_flops(pairs - own, shape) * (key_heads / shape.n_heads)
     return core + (token if decoding else token * context)
 
 

@@ -79,7 +79,7 @@ class RowsAttention(AttentionMixer):
 
     def _tokens(self, x: Tensor, state: MixerState | None, ctx: Context) -> tuple[Tensor, dict[str, Tensor]]:
         q, k, v = self.project(x, ctx.positions_of(x, None if state is None else state.lengths))
-        return q, {"k": k, "v": v, **self.rows(x, state, ctx)}
+        return q, {"k": k, "v": self.mix_values(v, ctx), **self.rows(x, state, ctx)}
 
 
 def order_in(q: Tensor, state: MixerState | None) -> Tensor:

@@ -77,6 +77,9 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     def state(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return indexed_state(options, shape)
 
+    def values(self, options: IndexedOptions, shape: ModelShape) -> tuple[int, int] | None:
+        return None if options.kv_rank else (shape.n_kv_heads, shape.head_dim)
+
     def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> Indexed:
         from .latents import IndexedLatents
         from .layer import IndexedAttention

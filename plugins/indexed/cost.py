@@ -119,7 +119,7 @@ def seen_keys(options: IndexedOptions, context: int) -> int:
 
 
 def chosen_pairs(options: IndexedOptions, context: int) -> float:
-    """Pairs of query and seen key in a sequence: the half of the square, without what is dropped."""
+    """Pairs of query and seen key in a sequence, without what is dropped."""
     rule = options.rule
     return visible_pairs(context) - rule.block_size * _beyond(options, context, rule.most)
 

@@ -26,6 +26,24 @@ from .scorers import Tokens, scorer_of
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """What is made of the tokens ``x`` `[B, T, D]` at ``positions`` `[B, T]` apart from each other: ``low``, what their
+    queries come from, ``q`` `[B, T, Hq, D]`, and the ``rows`` `[B, T, ...]` that the cache keeps of them."""
+
+    x: Tensor
+    low: Tensor
+    positions: Tensor
+    q: Tensor
+    rows: dict[str, Tensor]
+
+    def part(self, span: slice) -> Made:
+        """Of some of the tokens."""
+        x, low, positions, q = (one[:, span] for one in (self.x, self.low, self.positions, self.q))
+        rows = {name: one[:, span] for name, one in self.rows.items()}
+        return Made(x=x, low=low, positions=positions, q=q, rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Read:
     """T tokens at ``order`` `[B, T]` of their sequences: what they ask, and the cache with them.
 
@@ -83,7 +101,7 @@ class Indexed(Mixer):
             return self.written(self._sequences(x, ctx), x), None
         if not empty:
             state.check_room(x.shape[1], ctx.held)
-        read = self._read(x, ctx.positions_of(x, state.lengths), state)
+        read = self._read(self._made(x, state.lengths, ctx), state)
         return self.written(self._attend(read), x), read.after
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
@@ -92,12 +110,12 @@ class Indexed(Mixer):
         if readable(x_t):
             state.check_room(1, ctx.held)
         x = x_t[:, None]
-        read = self._read(x, ctx.positions_of(x, state.lengths), state)
+        read = self._read(self._made(x, state.lengths, ctx), state)
         return self.written(self._attend(read), x)[:, 0], read.after
 
     def _sequences(self, x: Tensor, ctx: Context) -> Tensor:
         """Outputs `[B, T, Hq, D]` of whole sequences, packed ones each by itself; in training the loss is added."""
-        positions, tokens = ctx.positions_of(x), x.shape[1]
+        made, tokens = self._made(x, None, ctx), x.shape[1]
         lengths = [tokens] if ctx.cu_seqlens is None else packed_lengths(ctx.cu_seqlens, tokens)
         learning = self.training and self.learn == "distilled"
         dense = learning and ctx.teacher is not None and ctx.teacher.dense
@@ -105,7 +123,7 @@ class Indexed(Mixer):
         outputs, losses, end = list[Tensor](), list[Tensor](), 0
         for length in filter(None, lengths):
             span, end = slice(end, end + length), end + length
-            read = self._read(x[:, span], positions[:, span], None)
+            read = self._read(made.part(span), None)
             outputs.append(self._attend(read, dense=dense))
             if learning:
                 losses.append(self._loss(read, None if taught is None else taught[:, None, span, span]))
@@ -113,18 +131,24 @@ class Indexed(Mixer):
             ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
         if outputs:
             return torch.cat(outputs, dim=1)
-        return self.made(x, self.low(x), positions)[0][..., : self.shape.head_dim]
+        return made.q[..., : self.shape.head_dim]
 
-    def _read(self, x: Tensor, positions: Tensor, state: MixerState | None) -> Read:
-        """`x` `[B, T, D]` at `positions` `[B, T]`, after a state or, without one, as whole sequences."""
-        low = self.low(x)
+    def _made(self, x: Tensor, lengths: Tensor | None, ctx: Context) -> Made:
+        positions, low = ctx.positions_of(x, lengths), self.low(x)
         q, rows = self.made(x, low, positions)
+        if "v" in rows:
+            rows["v"] = self.mix_values(rows["v"], ctx)
+        return Made(x=x, low=low, positions=positions, q=q, rows=rows)
+
+    def _read(self, made: Made, state: MixerState | None) -> Read:
+        """Tokens after a state or, without one, as whole sequences."""
+        x, q, rows = made.x, made.q, made.rows
         fresh, count = state is None, x.shape[1]
         state = self.init_state(len(x), count, dtype=x.dtype, device=x.device) if state is None else state
         order, kept = token_indices(state, count), state.tensors
         tensors = {name: new if fresh else write_rows(kept[name], order, new) for name, new in rows.items()}
         k, lengths = tensors.get("k", q), state.lengths
-        new = Tokens(x, q, k, low=low, positions=positions, order=order, lengths=lengths, fresh=fresh)
+        new = Tokens(x, q, k, low=made.low, positions=made.positions, order=order, lengths=lengths, fresh=fresh)
         with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
             asked = self.scorer.ask(new)
             scored = self.scorer.remember(new, kept) if count else {}

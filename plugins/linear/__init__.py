@@ -70,6 +70,10 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     def state(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return cost.state(options, shape)
 
+    def values(self, options: LinearOptions, shape: ModelShape) -> tuple[int, int] | None:
+        heads, _, width = options.dims(shape)
+        return None if options.memories else (options.steps * heads, width)
+
     def build(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> LinearMixer:
         from .additive.memories import MemoriesMixer
         from .layer import LinearMixer

@@ -9,6 +9,7 @@ several steps is a token of the chunks, of which the last one alone has a query.
 
 from __future__ import annotations
 
+from archsearch.amounts import SIGMOID, SILU
 from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor, Traffic
 
 from .additive.features import core_features, more_flops, more_params, more_state
@@ -23,8 +24,8 @@ _ACTIVATION = {
     "none": Flops(),
     "relu": Flops(elementwise=1),
     "elu1": Flops(elementwise=2, exp=1),
-    "sigmoid": Flops(elementwise=2, exp=1),
-    "silu": Flops(elementwise=3, exp=1),
+    "sigmoid": SIGMOID,
+    "silu": SILU,
 }
 
 

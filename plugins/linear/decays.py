@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from archsearch.amounts import SIGMOID, SOFTPLUS
 from archsearch.mixer import Flops, LayerInfo
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 Update = Literal["hebbian", "delta"]
 Decay = Literal["none", "constant", "head", "channel"]
 """Kinds: no decay, one number a head, one a token and head, one a token and key channel."""
-
-SOFTPLUS = Flops(elementwise=1, exp=2)
-"""Of a softplus or a logsigmoid."""
-
-SIGMOID = Flops(elementwise=2, exp=1)
 
 
 class Dims(NamedTuple):

@@ -100,7 +100,7 @@ class LinearMixer(Mixer):
         """`x` `[B, T, D]` to `[B, T, D]`, by the chunkwise form; raises `SpecError` for packed tokens with a state."""
         state = self.state_for(x, state, ctx)
         places = None if ctx.cu_seqlens is None else ctx.order_of(x)
-        inputs = self._inputs(x, state, places)
+        inputs = self._inputs(x, state, ctx, places)
         call = Call(
             more=inputs.more,
             state=None if state is None else state.tensors,
@@ -115,26 +115,28 @@ class LinearMixer(Mixer):
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
-        inputs = self._inputs(x_t[:, None], state, None)
+        inputs = self._inputs(x_t[:, None], state, ctx, None)
         more = None if inputs.more is None else inputs.more[:, 0]
         call = Call(more=more, state=state.tensors, lengths=state.lengths, fresh=False)
         o, after = self.core.step(inputs.tokens.only(), call)
         return self._output(o[:, None], inputs)[:, 0], state.after(after | inputs.tails, 1)
 
-    def _inputs(self, x: Tensor, state: MixerState | None, places: Tensor | None) -> _Inputs:
+    def _inputs(self, x: Tensor, state: MixerState | None, ctx: Context, places: Tensor | None) -> _Inputs:
         before = {} if state is None else state.tensors
         projected, tails = self._project(x, before.get("shift"), places)
         qkv, gate, decay, write, more = torch.split(projected, self.sizes, dim=-1)
         mixed, tail = self._mix(qkv, before.get("conv"), places)
         if state is not None:
             tails |= {} if tail is None else {"conv": tail}
-        tokens, v = self._made(mixed, decay, write)
+        tokens, v = self._made(mixed, decay, write, ctx)
         return _Inputs(tokens=tokens, v=v, gate=gate, more=more if self.sizes[-1] else None, tails=tails)
 
-    def _made(self, mixed: Tensor, decay: Tensor, write: Tensor) -> tuple[Tokens, Tensor]:
-        """Tokens of what the convolution gave and of the features of gates, and their values as they are."""
+    def _made(self, mixed: Tensor, decay: Tensor, write: Tensor, ctx: Context | None = None) -> tuple[Tokens, Tensor]:
+        """Tokens of what the convolution gave and of the features of gates, and their values as they are; without a
+        context they are not those of a layer, but of one of its memories."""
         log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
         q, k, v = self._activate(mixed, log_decay)
+        v = v if ctx is None else self.mix_values(v, ctx)
         written = v
         if self.options.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)

@@ -16,9 +16,11 @@ def advance(token: CanonicalTokens, state: Tensor, scale: float) -> tuple[Tensor
     v = token.v
     if token.removal is not None:
         taken = token.removal
-        along = token.k if taken.along is None else taken.along
         recalled = _read(before if taken.early else state, taken.read)
-        state = torch.addcmul(state, along[..., None], recalled[..., None, :], value=-1)
+        if taken.along is None:
+            v = v - recalled
+        else:
+            state = torch.addcmul(state, taken.along[..., None], recalled[..., None, :], value=-1)
     elif token.beta is not None:
         v = token.beta[..., None] * (v - _read(state, token.k))
     state = torch.addcmul(state, token.k[..., None], v[..., None, :])

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from archsearch.amounts import SIGMOID
 from archsearch.errors import listing
 from archsearch.mixer import Flops
 
-from .decays import SIGMOID, Dims, rwkv_rank
+from .decays import Dims, rwkv_rank
 
 
 @dataclass(frozen=True, kw_only=True)

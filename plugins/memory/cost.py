@@ -6,12 +6,12 @@ token with itself or an earlier one. In training the last mini-batch leaves no w
 
 from __future__ import annotations
 
+from archsearch.amounts import GELU, SIGMOID, SILU
 from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor, Traffic
 
 from .options import MemoryOptions
 
-_SIGMOID = Flops(elementwise=2, exp=1)
-_GELU = Flops(elementwise=8, exp=1)
+_GATES = {"silu": SILU, "sigmoid": SIGMOID, "gelu": GELU}
 
 
 def cells(options: MemoryOptions, shape: ModelShape) -> int:
@@ -88,14 +88,14 @@ def _around(options: MemoryOptions, shape: ModelShape) -> Flops:
     """One token's projections, gates, and what is on q, k, v and the output."""
     heads, values = float(shape.n_heads), float(shape.n_heads * shape.head_dim)
     done = Flops(matmul=2.0 * projected(options, shape), elementwise=6.0 * options.conv * values)
-    done += (_SIGMOID + Flops(elementwise=2)) * (options.gates * heads)
-    done += _SIGMOID * (3 * values if options.activation == "silu" else 0.0)
+    done += (SIGMOID + Flops(elementwise=2)) * (options.gates * heads)
+    done += SILU * (3 * values if options.activation == "silu" else 0.0)
     turned = 6.0 * options.rope if options.rope else 0.0
     done += Flops(elementwise=(6.0 * (options.norm == "l2") + turned) * values)
     if options.output_norm != "none":
         done += Flops(elementwise=(4 if options.output_norm == "rms" else 6) * values)
     if options.output_gate != "none":
-        done += (_SIGMOID + Flops(elementwise=2)) * values
+        done += (_GATES[options.output_gate] + Flops(elementwise=1)) * values
     return done
 
 
@@ -109,7 +109,7 @@ def _network(options: MemoryOptions, shape: ModelShape) -> Flops:
         done += Flops(elementwise=2 * width)
     if options.network == "mlp":
         between = options.expand * width
-        done += Flops(matmul=2.0 * between * width) + (_GELU * 2.0 + Flops(elementwise=10, exp=1)) * between
+        done += Flops(matmul=2.0 * between * width) + (GELU * 2.0 + Flops(elementwise=10, exp=1)) * between
     return done
 
 

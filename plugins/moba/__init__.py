@@ -54,6 +54,9 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
     def state(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return moba_state(shape, block_size=options.block_size, top_k=options.top_k)
 
+    def values(self, options: MobaOptions, shape: ModelShape) -> tuple[int, int]:
+        return shape.n_kv_heads, shape.head_dim
+
     def build(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> MobaAttention:
         from .layer import MobaAttention
 

@@ -52,6 +52,9 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
     def state(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return nsa_state(options, shape)
 
+    def values(self, options: NsaOptions, shape: ModelShape) -> tuple[int, int]:
+        return shape.n_kv_heads, shape.head_dim
+
     def build(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> NsaAttention:
         from .layer import NsaAttention
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archsearch.amounts import SIGMOID
 from archsearch.attention_cost import (
     chosen_pairs,
     chosen_rows,
@@ -59,13 +60,10 @@ def nsa_state(options: NsaOptions, shape: ModelShape) -> tuple[StateTensor, ...]
 
 
 def _token_flops(shape: ModelShape) -> Flops:
-    """Gates (a sigmoid is an exponential and 2 operations), sums of the means, and the gated sum of the branches."""
+    """Gates, sums of the means, and the gated sum of the branches."""
     gates = 3 * shape.n_heads
-    return Flops(
-        matmul=2.0 * shape.d_model * gates,
-        elementwise=2.0 * gates + (2.0 * shape.n_kv_heads + 5.0 * shape.n_heads) * shape.head_dim,
-        exp=float(gates),
-    )
+    sums = (2.0 * shape.n_kv_heads + 5.0 * shape.n_heads) * shape.head_dim
+    return Flops(matmul=2.0 * shape.d_model * gates, elementwise=sums) + SIGMOID * float(gates)
 
 
 def _complete_means(context: int, block_size: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.amounts import SIGMOID
 from archsearch.composite import CompositePlugin
 from archsearch.errors import OptionsError
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase
@@ -66,7 +67,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
         if options.join == "mean":
             joined = joined + Flops(elementwise=width)
         if options.join == "gate":
-            joined = joined + Flops(exp=(count - 1) * width)
+            joined = joined + SIGMOID * ((count - 1) * width)
         return joined if phase == "decode" else joined * float(context)
 
     def build(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> ParallelMixer:

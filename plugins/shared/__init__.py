@@ -60,6 +60,9 @@ class WriterPlugin(MixerPlugin[SharedOptions]):
     def state(self, options: SharedOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return kv_cache(shape, cap=options.window or None)
 
+    def values(self, options: SharedOptions, shape: ModelShape) -> tuple[int, int]:
+        return shape.n_kv_heads, shape.head_dim
+
     def build(self, options: SharedOptions, shape: ModelShape, layer: LayerInfo) -> Writer:
         from .layer import Writer
 

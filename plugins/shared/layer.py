@@ -76,7 +76,8 @@ class Writer(_Attention):
     def cache(
         self, x: Tensor, positions: Tensor, state: MixerState | None, ctx: Context
     ) -> tuple[Cache, dict[str, Tensor]]:
-        new = {"k": self.turned(x, self.k, self.k_norm, positions), "v": self.v(x).unflatten(-1, (-1, self.width))}
+        v = self.mix_values(self.v(x).unflatten(-1, (-1, self.width)), ctx)
+        new = {"k": self.turned(x, self.k, self.k_norm, positions), "v": v}
         if state is None:
             tensors, cache = {}, Cache(**new, window=self.window, cu_seqlens=ctx.cu_seqlens)
         elif self.window and x.shape[1] != 1:

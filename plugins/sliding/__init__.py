@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import kv_cache, kv_traffic
+from archsearch.attention_cost import kv_cache, kv_heads_of, kv_traffic
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -56,6 +56,9 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
 
     def state(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return kv_cache(shape, n_kv_heads=options.n_kv_heads, cap=options.window + options.sinks)
+
+    def values(self, options: SlidingOptions, shape: ModelShape) -> tuple[int, int]:
+        return kv_heads_of(options.n_kv_heads, shape), shape.head_dim
 
     def build(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> SlidingAttention:
         from .layer import SlidingAttention

@@ -3,19 +3,17 @@
 Products of a fixed recurrence are those of its chunks of 64 tokens (fewer in a shorter sequence): pairs of a token with
 itself or an earlier one; the first chunk reads no state, and in training the last one writes none. Making its kernel
 from the parameters is counted for every sequence, though a batch shares it. The scan of a selective one is elementwise,
-and goes through a sequence twice.
+and goes through a sequence twice; what a decoded token adds to a state, a product of two vectors, is not.
 """
 
 from __future__ import annotations
 
+from archsearch.amounts import GELU, SILU, SOFTPLUS
 from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor
 
 from .options import SsmOptions
 
 CHUNK = 64
-_SILU = Flops(elementwise=3, exp=1)
-_SOFTPLUS = Flops(elementwise=1, exp=2)
-_GELU = Flops(elementwise=4, exp=1)
 
 
 def projected(options: SsmOptions, shape: ModelShape) -> int:
@@ -70,15 +68,15 @@ def flops(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int)
     if options.rule == "trapezoidal":
         return _heads(options, shape, phase=phase, context=context, around=around)
     if options.rule == "fixed":
-        around += (_GELU + _SILU + Flops(elementwise=4)) * inner
+        around += (GELU + SILU + Flops(elementwise=4)) * inner
         if phase == "decode":
             return around + _kernel(options, 1) * inner + Flops(matmul=2 * cells, elementwise=3 * cells)
         return around * float(context) + _chunks(options, context, last=phase == "prefill") * inner
     bias = float(bool(options.conv))
-    around += (_SILU * 2.0 + _SOFTPLUS + Flops(elementwise=2.0 * options.conv + bias + 6)) * inner
-    passes = 1 if phase == "decode" else 2
-    token = around + Flops(matmul=2 * cells, elementwise=(2 + 2 * passes) * cells, exp=cells)
-    return token * (1.0 if phase == "decode" else float(context))
+    around += (SILU * 2.0 + SOFTPLUS + Flops(elementwise=2.0 * options.conv + bias + 6)) * inner
+    if phase == "decode":  # what is written and what is read are products
+        return around + Flops(matmul=4 * cells, elementwise=2 * cells, exp=cells)
+    return (around + Flops(matmul=2 * cells, elementwise=6 * cells, exp=cells)) * float(context)
 
 
 def _heads(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int, around: Flops) -> Flops:
@@ -86,10 +84,10 @@ def _heads(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int
     training, in the last."""
     inner, heads = float(options.inner(shape)), float(options.heads(shape))
     cells, keys = inner * options.state_dim, heads * options.state_dim
-    token = around + (_SILU + Flops(elementwise=3)) * inner + (_SOFTPLUS * 2.0 + Flops(elementwise=8, exp=1)) * heads
+    token = around + (SILU + Flops(elementwise=3)) * inner + (SOFTPLUS * 2.0 + Flops(elementwise=8, exp=1)) * heads
     token += Flops(elementwise=8 * keys + 8 * options.state_dim, exp=2 * heads * options.angles)
     if phase == "decode":
-        return token + Flops(matmul=2 * cells, elementwise=7 * cells, exp=heads)
+        return token + Flops(matmul=6 * cells, elementwise=cells + 2 * keys, exp=heads)
     first, final = min(CHUNK, context), (context - 1) % CHUNK + 1
     reading, writing = context - first, context if phase == "prefill" else context - final
     pairs = _pairs(context)

@@ -53,6 +53,9 @@ class StaticPlugin(MixerPlugin[StaticOptions]):
     def state(self, options: StaticOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return static_state(options, shape)
 
+    def values(self, options: StaticOptions, shape: ModelShape) -> tuple[int, int]:
+        return shape.n_kv_heads, shape.head_dim
+
     def build(self, options: StaticOptions, shape: ModelShape, layer: LayerInfo) -> StaticAttention:
         from .layer import StaticAttention
 

@@ -9,14 +9,14 @@ from .options import StaticOptions
 
 
 def seen_pairs(options: StaticOptions, context: int) -> float:
-    """Pairs of query and visible key of a sequence: whole earlier blocks, and b^2 / 2 of each own one."""
+    """Pairs of query and visible key of a sequence: whole earlier blocks, and b (b + 1) / 2 of each own one."""
     size = options.block_size
     blocks, rest = divmod(context, size)
     settled = options.first + options.reach + options.random  # from this block on all see as many
     full = sum(options.earlier(block) for block in range(min(blocks, settled)))
     full += max(0, blocks - settled) * options.earlier(settled)
     earlier = full * size * size + rest * size * options.earlier(blocks)
-    return earlier + (blocks * size * size + rest * rest) / 2
+    return earlier + (blocks * size * (size + 1) + rest * (rest + 1)) / 2
 
 
 def seen_rows(options: StaticOptions, context: int) -> int:

@@ -50,6 +50,9 @@ class ZOrderPlugin(MixerPlugin[ZOrderOptions]):
     def state(self, options: ZOrderOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return zorder_state(options, shape)
 
+    def values(self, options: ZOrderOptions, shape: ModelShape) -> tuple[int, int]:
+        return shape.n_kv_heads, shape.head_dim
+
     def build(self, options: ZOrderOptions, shape: ModelShape, layer: LayerInfo) -> ZOrderAttention:
         from .layer import ZOrderAttention
 

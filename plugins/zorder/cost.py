@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from archsearch.amounts import SILU
 from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
 
 from .options import ZOrderOptions
@@ -22,9 +23,9 @@ def zorder_flops(options: ZOrderOptions, shape: ModelShape, *, phase: Phase, con
     """
     heads, groups = shape.n_heads, shape.n_kv_heads
     coded = (heads + groups) * options.key_dim * (3.0 * options.bits + 4)
-    hidden = 2.0 * options.hidden
     means = 2.0 * groups * (options.key_dim + shape.head_dim)
-    token = Flops(matmul=2.0 * _weights(options, shape), elementwise=coded + hidden + means, exp=hidden)
+    token = Flops(matmul=2.0 * _weights(options, shape), elementwise=coded + means)
+    token += SILU * (2.0 * options.hidden)
     pair = Flops(matmul=2.0 * shape.head_dim, elementwise=3.0 * options.key_dim + 2) * heads
     if phase == "decode":
         past = _past(options, context)

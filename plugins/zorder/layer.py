@@ -39,10 +39,11 @@ class ZOrderAttention(Mixer):
         state = self.state_for(x, state, ctx)
         if state is not None:
             state.check_room(x.shape[1], ctx.held)
-            y, tensors = self._extended(x, state)
+            y, tensors = self._extended(x, state, ctx)
             return y, state.after(tensors, x.shape[1])
         lengths = [x.shape[1]] if ctx.cu_seqlens is None else packed_lengths(ctx.cu_seqlens, x.shape[1])
-        outputs = [self._whole(piece) for piece in x.split(lengths, dim=1) if piece.shape[1]]
+        pieces = zip(*(one.split(lengths, dim=1) for one in self.project(x, ctx)), strict=True)
+        outputs = [self._whole(q, k, v) for q, k, v in pieces if q.shape[1]]
         return torch.cat(outputs, dim=1) if outputs else 0 * x, None
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
@@ -50,26 +51,25 @@ class ZOrderAttention(Mixer):
         capacity."""
         if readable(x_t):
             state.check_room(1, ctx.held)
-        y, tensors = self._extended(x_t[:, None], state)
+        y, tensors = self._extended(x_t[:, None], state, ctx)
         return y[:, 0], state.after(tensors, 1)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """q `[B, T, Hq, d]`, k `[B, T, Hkv, d]` and v `[B, T, Hkv, D]` of `x` `[B, T, D]`."""
         q, k, v = self.query(x), self.key(x), self.value(x)
         heads = ((q, self.heads), (k, self.groups), (v, self.groups))
         made = [one.unflatten(-1, (count, -1)) for one, count in heads]
-        return made[0], made[1], made[2]
+        return made[0], made[1], self.mix_values(made[2], ctx)
 
-    def _whole(self, x: Tensor) -> Tensor:
-        """Whole sequences."""
-        q, k, v = self.project(x)
-        order = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    def _whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Outputs `[B, T, D]` of whole sequences."""
+        order = torch.arange(q.shape[1], device=q.device).expand(len(q), -1)
         new = torch.cat((k, v), dim=-1)
         return self._attended(q, k, v, order, self._sums(new, None))
 
-    def _extended(self, x: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
+    def _extended(self, x: Tensor, state: MixerState, ctx: Context) -> tuple[Tensor, dict[str, Tensor]]:
         """After a state: outputs, and its tensors with the new tokens."""
-        q, k, v = self.project(x)
+        q, k, v = self.project(x, ctx)
         if not x.shape[1]:
             return 0 * x, state.tensors
         order, kept = token_indices(state, x.shape[1]), state.tensors

@@ -67,11 +67,36 @@ def test_too_few_or_no_order_is_said_and_not_computed() -> None:
     assert agreement([], []).count == 0
 
 
-def test_noise_is_pooled_over_those_with_several_seeds() -> None:
-    scores = [{0: 0.1, 1: 0.3}, {0: 0.5, 1: 0.5}, {0: 0.9}]
+def test_noise_is_pooled_over_those_whose_seeds_differ() -> None:
+    scores = [{0: 0.1, 1: 0.3}, {0: 0.2, 1: 0.4}, {0: 0.5, 1: 0.5}, {0: 0.9}]
     assert noise_of(scores).freedom == 2
-    assert noise_of(scores).deviation == pytest.approx(0.1)
+    assert noise_of(scores).deviation == pytest.approx(0.02**0.5)
     assert noise_of([{0: 1.0}]).freedom == 0
+    solved = by_seed(1.0, 0.0, 1.0, 0.0, seeds=3)
+    assert noise_of(solved).freedom == 0
+    assert not agreement(solved, solved).noise
+
+
+def test_bounds_hold_the_agreement_that_was_found_however_loud_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    means = np.arange(8) / 10
+    other = means + rng.normal(size=8) * 0.1
+    scores = [[{seed: m + 0.6 * rng.normal() for seed in range(2)} for m in rung] for rung in (means, other)]
+    found = agreement(
+        *[
+            [{s: v - np.mean(list(one.values())) + m for s, v in one.items()} for one, m in zip(rung, at, strict=True)]
+            for rung, at in zip(scores, (means, other), strict=True)
+        ]
+    )
+    assert found.tau > 0.7
+    assert found.low <= found.tau <= found.high
+
+
+def test_a_perfect_order_of_ties_says_no_more_than_as_many_as_are_told_apart() -> None:
+    found = agreement(by_seed(0.0, 0.0, 0.0, 0.0, 0.0, 1.0), by_seed(0.2, 0.2, 0.2, 0.2, 0.2, 0.9))
+    assert found.tau == 1.0
+    assert found.low <= 0
+    assert not found.clear
 
 
 def test_who_rose_and_who_fell_with_the_noise_considered() -> None:
@@ -93,6 +118,23 @@ def test_a_move_within_noise_is_not_clear(spread: float, seeds: int) -> None:
     below = dict(zip("ab", by_seed(0.5, 0.49, spread=spread, seeds=seeds), strict=True))
     above = dict(zip("ab", by_seed(0.49, 0.5, spread=spread, seeds=seeds), strict=True))
     assert [(move.key, move.clear) for move in moves(below, above, maximize=True)] == [("b", False), ("a", False)]
+
+
+def test_of_many_pairs_one_that_chance_would_turn_is_not_clear() -> None:
+    gap = 0.06  # alone beyond the band of two means
+    spread = {"spread": 0.02, "seeds": 3}
+
+    def step(others: int) -> bool:
+        rest = [1.0 + index for index in range(others)]
+        names = [*"ab", *map(str, range(others))]
+        below, above = (
+            dict(zip(names, by_seed(*pair, *rest, **spread), strict=True))
+            for pair in ((0.5, 0.5 - gap), (0.5, 0.5 + gap))
+        )
+        return {move.key: move.clear for move in moves(below, above, maximize=True)}["a"]
+
+    assert step(0)
+    assert not step(38)
 
 
 def test_less_is_better_where_the_metric_says_so_and_equal_means_share_a_place() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from archsearch.analysis.comparison import Comparison, compare
+from archsearch.analysis.compared import Comparison
+from archsearch.analysis.comparison import compare
 from archsearch.errors import SpecError
 from archsearch.registry import Registry
 from archsearch.storage import NewTrial, Store

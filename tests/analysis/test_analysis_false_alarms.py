@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from archsearch.analysis.comparison import Compared, judged
+from archsearch.analysis.compared import Compared
+from archsearch.analysis.comparison import judged
 from archsearch.analysis.rates import Rates, rates_of
 from archsearch.analysis.scores import Score
 

@@ -124,6 +124,17 @@ def test_diverged_confirmation_takes_the_candidate_off_the_front() -> None:
     assert len(front(table, OBJECTIVES)) == 0
 
 
+def test_a_second_seed_speaks_for_its_candidate_once_it_has_ended() -> None:
+    seeds = {"seeds": [0, 1]}
+    metrics = _metrics(*_recall(10, s0=0.9), *_recall(11, s0=0.9, s1=0.5), (10, "state_bytes@32768", "cost", None, 1.0))
+    row = points(_trials({"digest": "a"}, {"digest": "a", **seeds}), metrics, OBJECTIVES).iloc[0]
+    assert (row["recall"], row["seeds"], row["number"], bool(row["confirmed"])) == (0.7, [0, 1], 0, False)
+    diverged = points(_trials({"digest": "a"}, {"digest": "a", "state": "diverged", **seeds}), metrics, OBJECTIVES)
+    assert len(front(diverged, OBJECTIVES)) == 0
+    open_still = points(_trials({"digest": "a"}, {"digest": "a", "state": "running", **seeds}), metrics, OBJECTIVES)
+    assert front(open_still, OBJECTIVES)["recall"].tolist() == [0.9]
+
+
 def test_complete_trial_speaks_before_a_later_one_that_is_not() -> None:
     trials = _trials(
         {"digest": "a", "kind": "reference", "feasible": False},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,38 @@ def test_the_noise_of_seeds_makes_a_band_that_holds_the_law_and_widens_beyond_th
     assert law.exponent_band[0] < 0.3 < law.exponent_band[1]
 
 
+def test_noise_that_few_seeds_tell_makes_a_wider_band() -> None:
+    def width(freedom: float) -> float:
+        given = [replace(point, freedom=freedom) for point in points(1.5, 0.5, 0.3, error=0.005)]
+        law = power_law(given)
+        assert isinstance(law, PowerLaw), law
+        low, high = law.band(np.array([1e13])) or (np.zeros(1), np.zeros(1))
+        return float(high[0] - low[0])
+
+    assert width(3) > 1.3 * width(100)
+
+
+def test_three_sizes_cannot_speak_against_a_law() -> None:
+    assert not fitted(1.5, 0.5, 0.3).checked
+    more = power_law([*points(1.5, 0.5, 0.3), Point(flops=1e15, loss=1.5 + 0.5 * 100**-0.3, error=float("nan"))])
+    assert isinstance(more, PowerLaw)
+    assert more.checked
+
+
+def test_bounds_of_a_crossing_hold_where_the_laws_cross() -> None:
+    rng, held = np.random.default_rng(2), 0
+
+    def noisy(*numbers: float) -> PowerLaw:
+        law = power_law([replace(one, loss=one.loss + 0.01 * rng.normal()) for one in points(*numbers, error=0.01)])
+        assert isinstance(law, PowerLaw), law
+        return law
+
+    for _ in range(10):
+        found = law_crossings({"steep": noisy(0.5, 1.2, 0.3), "flat": noisy(0.5, 1.0, 0.1)})
+        held += any(one.low < 1e13 * 1.2 ** (1 / 0.2) < one.high for one in found if one.better == "steep")
+    assert held >= 8
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
@@ -52,8 +86,25 @@ def test_the_noise_of_seeds_makes_a_band_that_holds_the_law_and_widens_beyond_th
         ([Point(flops=size, loss=float("nan"), error=0.1) for size in SIZES], "no finite loss"),
         (points(1.5, 0.05, 0.3, error=0.1), "noise of seeds leaves it open"),
         ([], "0 sizes"),
+        ([Point(flops=size, loss=0.5 - 0.3 * index, error=0.1) for index, size in enumerate(SIZES)], "loss below 0"),
+        (
+            [Point(flops=size, loss=loss, error=0.01) for size, loss in zip(SIZES, (1.0, 1.3, 0.9), strict=True)],
+            "misses",
+        ),
+        ([Point(flops=1e13, loss=1.0 - 0.1 * index, error=0.01) for index in range(3)], "1 size of"),
     ],
-    ids=["two", "two-alike", "rises", "falls-faster", "not-finite", "noisy", "none"],
+    ids=[
+        "two",
+        "two-alike",
+        "rises",
+        "falls-faster",
+        "not-finite",
+        "noisy",
+        "none",
+        "negative",
+        "not-monotone",
+        "equal-flops",
+    ],
 )
 def test_a_law_that_is_not_determined_is_refused_with_the_reason(given: list[Point], why: str) -> None:
     found = power_law(given)

@@ -68,6 +68,27 @@ def test_what_noise_does_not_tell_from_the_kept_is_kept_up_to_the_cap() -> None:
     assert (quiet.kept, quiet.cut) == ((("best", "front"),), ())
 
 
+def test_of_many_equals_chance_alone_loses_few() -> None:
+    rng, lost = np.random.default_rng(0), 0
+    for _ in range(8):
+        seeds = 0.5 + 0.05 * rng.standard_normal((30, 2))
+        points = table([(str(index), float(mean), 10) for index, mean in enumerate(seeds.mean(axis=1))])
+        points["score_std"] = seeds.std(axis=1, ddof=1)
+        lost += 30 - len(kept(points, 1, 30))
+    assert lost < 0.08 * 8 * 30
+
+
+def test_equal_seeds_do_not_say_that_there_is_no_noise() -> None:
+    rows = [("solved", 1.0, 20), ("nearly", 0.98, 20), ("worse", 0.2, 20)]
+    found = survivors(table(rows, std=0.0), [SCORE, COST], keep=1, at_most=3)
+    assert found.unknown == ("score",)
+    assert [digest for digest, _ in found.kept] == ["solved", "nearly", "worse"]
+    points = table(rows, std=0.0)
+    points.loc[2, "score_std"] = 0.05
+    told = survivors(points, [SCORE, COST], keep=1, at_most=3)
+    assert (told.unknown, len(told.kept)) == ((), 3)  # one degree of freedom tells nothing apart
+
+
 def test_costs_alone_dominate_where_scores_are_equal() -> None:
     rows = [("cheap", 0.5, 10), ("dear", 0.5, 20)]
     assert kept(table(rows, std=0.1), 1, 2) == {"cheap": "front"}

@@ -53,6 +53,12 @@ def test_a_missing_file_and_an_unknown_key_are_named(tmp_path: Path) -> None:
         read_results([tmp_path / "odd.json"])
 
 
+@pytest.mark.parametrize("path", ["/dev/full", "/dev/zero"])
+def test_a_file_without_an_end_is_refused(path: str) -> None:
+    with pytest.raises(SpecError, match=f"{path} has more than 67108864 bytes: name a result file"):
+        read_results([Path(path)])
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpecError, match="cannot write"):

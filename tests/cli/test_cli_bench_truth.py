@@ -91,7 +91,7 @@ def test_searches_against_it_are_told_and_written(table: Path, tmp_path: Path) -
         (["search", "--table", "none.jsonl"], "archsearch bench truth"),
         (["search", "--table", "TABLE", "--sampler", "ehv"], 'did you mean "ehvi"'),
         (["search", "--table", "TABLE", "--objectives", "mqar.precision,state_bytes"], "mqar.precision"),
-        (["search", "--table", "TABLE", "--second-seed-every", "4"], "three seeds"),
+        (["search", "--table", "TABLE", "--second-seeds", "0.25"], "three seeds"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -67,6 +67,7 @@ def test_an_empty_address_is_none_as_it_is_for_a_search(
             "the token file /none/token cannot be read (No such file or directory): name the cluster's token file",
         ),
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/dev/null"}, "Ray's token", "is empty"),
+        ({"RAY_AUTH_MODE": "banana"}, "Ray's token", 'RAY_AUTH_MODE is "banana", by which Ray asks nobody'),
         (
             {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "", "HOME": "/none"},
             "Ray's token",

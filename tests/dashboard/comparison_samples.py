@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from dashboard_samples import SPLITS, add_trial, arch_of, costs_of, measured, new_search
+from dashboard_samples import (
+    OBJECTIVES,
+    PLUGINS,
+    SPEC,
+    SPLITS,
+    add_trial,
+    arch_of,
+    costs_of,
+    measured,
+    new_search,
+)
 
 from archsearch.arch import ArchSpec
 from archsearch.storage import Driver, NewTrial, Store
@@ -26,6 +37,46 @@ def listed(store: Store, name: str = "listed", **changes: Any) -> int:
     search = new_search(store, name, **spec)
     for pattern, values in SCORES.items():
         add_trial(store, search, pattern, values, tasks=TASKS[:2])
+    store.set_search_state(search, "complete")
+    return search
+
+
+MATCHED = {
+    "sliding(window=8)": ("sliding(window=8)*3", (0.70, 0.72, 0.71)),
+    "full": ("full*3", (0.90, 0.91, 0.92)),
+    "kda": ("kda(key_dim=4)*3", (0.80, 0.83, 0.82)),
+    "gla": ("gla(key_dim=4)*3", (0.60, 0.64, 0.61)),
+}
+"""By the text of the list: what each became, and what it has in accuracy with each seed."""
+
+
+def matched(store: Store, name: str = "matched") -> int:
+    """Architectures matched by what they read, on two tasks, of which one is asked for on longer sequences too and how
+    soon it is learnt."""
+    spec = {
+        **SPEC,
+        "name": name,
+        "space": {"pattern": "listed", "architectures": list(MATCHED)},
+        "compare": {"baseline": None, "match": "state_read"},
+    }
+    objectives = [
+        *OBJECTIVES,
+        {"name": "niah.accuracy@2x", "direction": "maximize"},
+        {"name": "mqar.tokens_to_half", "direction": "minimize", "budget": 300 * 64 * 48.0},
+    ]
+    search = store.create_search(name, spec, objectives, plugins=PLUGINS)
+    for asked, (pattern, values) in MATCHED.items():
+        made = replace(_new(arch_of(pattern), pattern, costs_of(pattern)), params={"architecture": asked})
+        trial = store.add_trial(search, replace(made, seeds=[0, 1, 2]))
+        for seed, value in enumerate(values):
+            for task in TASKS[:2]:
+                data = measured(pattern, seed, value, task)
+                twice = {"accuracy@2x": value**2} if task == "niah" else {}
+                data = {**data, "test": {**data["test"], **twice}}
+                named = {split: {f"{task}.{key}": number for key, number in data[split].items()} for split in SPLITS}
+                store.add_measurement(trial, data, named, task=task)
+        store.set_trial_state(trial, "running")
+        store.set_trial_state(trial, "complete")
     store.set_search_state(search, "complete")
     return search
 

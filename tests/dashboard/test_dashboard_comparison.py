@@ -8,16 +8,20 @@ from archsearch_dashboard.figures.sweep import recall_curves
 from archsearch_dashboard.pages import comparison as page
 from archsearch_dashboard.queries.comparison import (
     comparison_table,
-    every_task,
     families_of,
+    matching_frame,
     summary,
     told,
 )
-from comparison_samples import TASKS, listed, many, swept
+from archsearch_dashboard.text import capitalised, plain
+from comparison_samples import MATCHED, TASKS, listed, many, matched, swept
 from dashboard_samples import HTML_NAME, LONG_NAME, open_page, registry, texts, well
 from grids import grid
 
-from archsearch.analysis.comparison import Comparison, compare
+from archsearch.analysis.compared import Comparison
+from archsearch.analysis.comparison import compare
+from archsearch.analysis.comparison_frame import frame
+from archsearch.analysis.comparison_words import remarks
 from archsearch.analysis.sweep import read_sweep
 from archsearch.errors import ArchsearchError
 from archsearch.storage import Store
@@ -52,7 +56,7 @@ def test_a_page_says_what_is_better_and_what_is_not_begun(empty_url: str) -> Non
     app = well(open_page("comparison", search="listed"))
     said = texts(app)
     assert r"3 architectures against full\*3\: 1 better, 1 worse, 1 within noise" in said
-    assert "6 comparisons of all tasks" in said
+    assert "6 comparisons that are made" in said
     rows = app.dataframe[0].value.set_index("architecture")
     assert rows["verdict"].to_dict() == {
         "kda(key_dim=4)*2 full": "better",
@@ -63,6 +67,52 @@ def test_a_page_says_what_is_better_and_what_is_not_begun(empty_url: str) -> Non
     assert rows["family"].tolist() == ["hybrid", "full", "linear", "linear"]
     assert rows.loc["full*3", "rates"] == pytest.approx([0.728, 0.91])
     assert app.dataframe[1].value["architecture"].tolist() == ["gla*3"]
+
+
+def test_a_metric_beside_the_primary_one_has_its_own_table(empty_url: str) -> None:
+    with Store.open(empty_url) as store:
+        matched(store)
+        found = held(store, "matched")
+    assert found.scored == ("mqar", "mqar.tokens_to_half", "niah", "niah.accuracy@2x")
+    assert found.comparisons == 12
+    families = families_of(found, registry())
+    primary, twice = (comparison_table(found, name, families) for name in ("mqar", "niah.accuracy@2x"))
+    assert {"to half", "to 95%", "rate", "rates"} <= set(primary)
+    assert not {"to half", "rate", "rates", "steps"} & set(twice)
+    assert primary["to half"].str.fullmatch(r"\d+ k").all()
+    by_name = twice.set_index("architecture")
+    assert by_name.loc["full*3", "score"] == pytest.approx((0.9**2 + 0.91**2 + 0.92**2) / 3)
+    assert by_name.loc["full*3", "verdict"] == "better"
+    tokens = found.score("mqar.tokens_to_half")
+    assert tokens.budget == 300 * 64 * 48
+    shown = told(comparison_table(found, "mqar.tokens_to_half", families), tokens)
+    assert shown["interval"].str.contains("k to").any()
+    assert summary(found, "niah.accuracy@2x").startswith("On niah.accuracy@2x, 3 architectures against")
+
+
+def test_how_architectures_were_matched_is_a_table(empty_url: str) -> None:
+    with Store.open(empty_url) as store:
+        matched(store)
+        found = held(store, "matched", "full")
+    assert found.matching is not None
+    table = matching_frame(found.matching).set_index("asked")
+    assert list(table) == ["trained", "before", "after", "difference"]
+    assert table["trained"].to_dict() == {asked: pattern for asked, (pattern, _) in MATCHED.items()}
+    assert table.loc["sliding(window=8)", "difference"] == "baseline"
+    assert table.loc["kda", "before"] != table.loc["kda", "after"]
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_matching_and_says_what_the_command_says(empty_url: str) -> None:
+    with Store.open(empty_url) as store:
+        matched(store)
+        found = held(store, "matched")
+    app = well(open_page("comparison", search="matched", task="niah.accuracy@2x"))
+    assert list(app.selectbox(key="task_option").options) == list(found.scored)
+    assert app.dataframe[1].value["asked"].tolist() == list(MATCHED)
+    said = texts(app)
+    for line in remarks(found):
+        assert plain(capitalised(line)) in said
 
 
 @pytest.mark.slow
@@ -94,7 +144,7 @@ def test_forty_architectures_on_four_tasks_while_the_search_runs(empty_url: str)
     figure = forest(table, "accuracy", more_is_better=True)
     assert len(figure.layout.yaxis.tickvals) == 39, "the one that diverged has no difference"
     assert figure.layout.height > 39 * 20
-    assert len(every_task(found)) == 160
+    assert len(frame(found)) == 160
 
 
 @pytest.mark.slow

@@ -53,6 +53,7 @@ def test_a_search_of_one_size_says_that_it_is_no_ladder(url: str) -> None:
 def test_a_ladder_that_is_not_climbed_yet_says_so(ladder: Ladder) -> None:
     page = well(open_page("ladder", search="begun"))
     assert "No rung above the search is begun yet" in page.info[0].value
+    assert "1 of 3 rungs are begun" in texts(page)
     assert not page.get("plotly_chart")
 
 

@@ -97,6 +97,9 @@ def test_a_node_without_a_token_does_not_start(part: str, stand_ins: Path, tmp_p
     with pytest.raises(subprocess.CalledProcessError) as refused:
         started([part], stand_ins, tmp_path / "none", private, NODE_NAME="localhost")
     assert "mount the secret ray_token" in refused.value.stderr
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        started([part], stand_ins, tmp_path / "none", private, NODE_NAME="localhost", RAY_AUTH_MODE="banana")
+    assert 'RAY_AUTH_MODE is "banana": set it to token, or to disabled' in refused.value.stderr
 
 
 def test_health_asks_the_part(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class FakeClient:
             )
         folder = Path(options["runtime_env"]["working_dir"])
         paths = [path for path in folder.rglob("*") if path.is_file()]
-        self.files = {str(path.relative_to(folder)): path.read_text() for path in paths}
+        self.files = {str(path.relative_to(folder)): path.read_text(errors="replace") for path in paths}
         self.sent.append(options)
         self.jobs[job_id] = Details(job_id, metadata=options["metadata"], entrypoint=options["entrypoint"])
         if self.lose:

@@ -285,6 +285,16 @@ def test_a_token_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, path
         Cluster(URL, connect=refuse)
 
 
+@pytest.mark.parametrize(("mode", "known"), [("banana", False), ("token ", False), ("Disabled", True), ("", True)])
+def test_a_mode_that_ray_does_not_know_is_refused(
+    monkeypatch: pytest.MonkeyPatch, client: FakeClient, mode: str, known: bool
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    refused = pytest.raises(ClusterError, match=f'RAY_AUTH_MODE is "{mode}", by which Ray asks nobody for a token')
+    with contextlib.nullcontext() if known else refused:
+        Cluster(URL, connect=lambda address: client)
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o602])
 def test_a_token_that_others_can_read_is_refused(
     monkeypatch: pytest.MonkeyPatch, client: FakeClient, tmp_path: Path, mode: int

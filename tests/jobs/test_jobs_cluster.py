@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_wheels import asking_wheel, tiny_dependency
 from ray_head import Head, ray_head
 
 from archsearch.storage import Store
@@ -47,8 +48,11 @@ concurrency = 1
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with ray_head() as found:
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """One whose pip knows a folder of wheels and no index."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    tiny_dependency(wheels)
+    with ray_head(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheels)) as found:
         yield found
 
 
@@ -127,6 +131,22 @@ def test_a_plugin_goes_along_to_driver_and_workers(head: Head, tmp_path: Path, m
         trials = store.trials(store.search("mine").id)
         assert {trial.state for trial in trials} == {"complete"}
         assert any("my-mixer" in trial.pattern for trial in trials)
+
+
+def test_what_a_plugin_asks_for_is_installed_for_its_job(head: Head, tmp_path: Path) -> None:
+    url, path = f"sqlite:///{tmp_path}/searches.db", tmp_path / "asking.toml"
+    text = SPEC.format(name="asking", steps=5)
+    path.write_text(text.replace('["full", "sliding"]', '["mine"]').replace(_between(text), ""))
+    words = ("submit", str(path), "--storage", url, "--plugin")
+    told = head.archsearch(*words, str(asking_wheel(tmp_path)), "--job-id", "asking")
+    assert "the cluster lacks tiny-dependency>=1: Ray has pip install it there" in told
+    head.archsearch("logs", "asking", "--follow")
+    with Store.open(url, read_only=True) as store:
+        trials = store.trials(store.search("asking").id)
+        assert {trial.state for trial in trials} == {"complete"}
+        assert any("mine" in trial.pattern for trial in trials)
+    told = head.archsearch(*words, str(asking_wheel(tmp_path, "nowhere-to-be-found")), "--resume", code=5)
+    assert "pip on the cluster: No matching distribution found for nowhere-to-be-found" in told
 
 
 def new_plugin(name: str, folder: Path) -> None:

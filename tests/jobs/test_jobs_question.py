@@ -26,7 +26,9 @@ def ask(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.setattr(
         question_module,
         "_nodes",
-        lambda names, question: [question_module.here(list(names), look=question.look) | {"gpus": 0.0}],
+        lambda names, question: [
+            question_module.here(list(names), look=question.look, wants=question.wants) | {"gpus": 0.0}
+        ],
     )
     monkeypatch.chdir(tmp_path)
 
@@ -65,6 +67,11 @@ def test_a_search_that_would_run(ask: Ask, url: str, tmp_path: Path) -> None:
     assert found["nodes"][0]["parts"] == found["parts"]
     assert found["database"] == {"url": url, "search": None, "secret_in_environment": False}
     assert not (tmp_path / "searches.db").exists(), "who only asks makes no database"
+
+
+def test_what_a_plugin_asks_for_and_is_not_there_is_told(ask: Ask, url: str) -> None:
+    found = ask(storage=url, wants=("pluggy", "tiny-dependency>=1"))
+    assert found["lacking"] == ["tiny-dependency>=1"] == found["nodes"][0]["lacking"]
 
 
 def test_a_wrong_spec_is_a_fault(ask: Ask, url: str, spec: Path) -> None:

@@ -336,7 +336,7 @@ def test_counts_are_those_of_the_rule(values: dict[str, Any]) -> None:
             for position, (always, best) in enumerate(tokens)
         ]
         assert seen_keys(options, context) == seen[-1]
-        assert chosen_pairs(options, context) == sum(seen) - context / 2
+        assert chosen_pairs(options, context) == sum(seen)
         assert (max(a - b for a, b in zip(range(1, context + 1), seen, strict=True)) > 0) == (
             context > PLUGIN.dense_up_to(options, LAYER)
         )
@@ -358,7 +358,7 @@ def test_matmul_flops_are_those_of_explicit_products(values: dict[str, Any]) -> 
     assert said == pytest.approx(counted - wasted, rel=0.05)
     whole = indexed_flops(options, SHAPE, phase="prefill", context=tokens).matmul
     each = [indexed_flops(options, SHAPE, phase="decode", context=t + 1).matmul for t in range(tokens)]
-    assert whole == pytest.approx(sum(each) - tokens / 2 * 4 * 4 * 8)  # of a token's own key a half counts
+    assert whole == pytest.approx(sum(each))
 
 
 @pytest.mark.parametrize(

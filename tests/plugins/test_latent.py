@@ -106,8 +106,8 @@ def test_matmul_flops_are_those_of_the_products(values: dict[str, Any], monkeypa
     options, tokens = PLUGIN.parse_options(values), 96
     layer, x = PLUGIN.build(options, SHAPE, LAYER), torch.randn(1, tokens, 32)
     monkeypatch.setenv("ARCHSEARCH_IMPL", "reference")
-    square = 2.0 * tokens * tokens * 4 * (16 + options.shared_dim)
-    counted = products(lambda: layer(x, ctx=Context())) - square / 2  # the half that a causal mask throws away
+    masked = tokens * (tokens - 1) / 2  # pairs that a causal mask throws away
+    counted = products(lambda: layer(x, ctx=Context())) - 2.0 * masked * 4 * (16 + options.shared_dim)
     assert PLUGIN.flops(options, SHAPE, LAYER, phase="prefill", context=tokens).matmul == pytest.approx(
         counted, rel=1e-3
     )

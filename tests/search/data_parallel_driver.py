@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,22 @@ from archsearch.search.spec import ResourcesTable
 from archsearch.search.workers import train
 from archsearch.tasks import resolve_task
 
-LAYERS = {5: "full", 1: "sliding(window=8) full", 2: "hostile(way=raises)", 3: "hostile(way=exits)", 4: "full"}
+LAYERS = {
+    5: "full",
+    6: "full",
+    1: "sliding(window=8) full",
+    2: "hostile(way=raises)",
+    3: "hostile(way=exits)",
+    4: "full",
+}
 ENDLESS = 4
 """The trial after whose first result the driver is told to stop."""
 STOPPED = 5
 """An endless trial too, which is stopped at its first look, before all others."""
+KILLED = 6
+"""An endless trial whose own process is killed after its first result; others need what it had reserved."""
+TRIAL_TITLES = (b"ray::ResourceTrainable", b"ray::TrialActor", b"ray::Sized")
+"""By which Ray calls the process of a trial, within a step and between two."""
 
 
 class Orders:
@@ -57,7 +71,7 @@ class Orders:
         return not self.left and not self.running
 
     def assignment(self, order: TrialOrder) -> Assignment:
-        steps = 100_000 if order.trial in (ENDLESS, STOPPED) else 4
+        steps = 100_000 if order.trial in (ENDLESS, STOPPED, KILLED) else 4
         recipe = Recipe.read({"steps": steps, "batch_size": 8, "eval_every": 2, "stop_at": 0.0, "accumulate": 2})
         mixers = [layer.mixer for layer in order.arch.layers]
         return Assignment(
@@ -84,6 +98,9 @@ class Orders:
             self.running = 0
         if trial == ENDLESS:
             self.stop.set()
+        if trial == KILLED:
+            for process in trial_processes():
+                os.kill(process, signal.SIGKILL)
 
     def placed(self, trial: int, place: Place) -> None:
         self.places[trial] = place.to_json()
@@ -97,6 +114,24 @@ class Orders:
 
     def stopped(self) -> None:
         """The results are written anyway."""
+
+
+def trial_processes() -> list[int]:
+    """Those of Tune's trials that descend from this process."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = []
+    for process in parents:
+        above = process
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        with suppress(OSError):
+            title = Path(f"/proc/{process}/cmdline").read_bytes()
+            if above == os.getpid() and any(name in title for name in TRIAL_TITLES):
+                found.append(process)
+    return found
 
 
 def main(count: int, folder: Path) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from data_parallel_driver import ENDLESS, STOPPED
+from clocks import Time
+from data_parallel_driver import ENDLESS, KILLED, STOPPED
 
 from archsearch.errors import SpecError
 from archsearch.measurement import Measurement
-from archsearch.search.data_parallel import telling
+from archsearch.search.actor import WAITING
+from archsearch.search.data_parallel import causes, telling
+from archsearch.search.failures import CrashError, died
+from archsearch.search.limits import Limits
+from archsearch.search.mailbox import Mailbox
+from archsearch.search.workers import _Observer
 
 DRIVER = Path(__file__).with_name("data_parallel_driver.py")
 NODE = re.compile(r"\(node [0-9a-f]+\)")
@@ -81,7 +89,16 @@ def test_a_failure_in_a_group_is_told_as_in_one_worker(reports: dict[int, Any]) 
     assert two == one
     assert "a kernel failed" in two["2"]
     assert "the worker's process ended itself with exit code 1" in two["3"]
-    assert set(two) == {"2", "3"}
+    assert "it was killed from outside (SIGKILL)" in two[str(KILLED)]
+    assert set(two) == {"2", "3", str(KILLED)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
+def test_what_a_killed_trial_had_reserved_is_there_for_the_next(reports: dict[int, Any]) -> None:
+    for count in (1, 2):
+        assert not any(result["done"] for result in reports[count]["results"][str(KILLED)])
+        assert reports[count]["results"]["1"][-1]["done"]
 
 
 @pytest.mark.slow
@@ -121,3 +138,76 @@ def test_of_all_that_a_group_raised_the_telling_error_is_taken(
     errors: list[BaseException], found: BaseException
 ) -> None:
     assert telling(errors) is found
+
+
+class UnheardError(Exception):
+    """What Ray Train makes of a worker that does not answer it."""
+
+    def __init__(self, failure: BaseException) -> None:
+        super().__init__("a worker health check failed")
+        self.health_check_failure = failure
+
+
+def test_what_ray_train_makes_of_an_error_is_taken_off() -> None:
+    group = ray.train.WorkerGroupError("both failed", {0: RESET, 1: UnheardError(DEAD)})
+    assert causes(group) == [RESET, DEAD]
+    assert causes(ray.train.ControllerError(PackedError(OWN))) == [OWN]
+    assert causes(DEAD) == [DEAD]
+
+
+def test_workers_that_could_not_begin_are_tried_again() -> None:
+    (cause,) = causes(ray.train.ControllerError(RuntimeError("no port is free")))
+    assert isinstance(cause, CrashError)
+    assert died(cause)
+    assert cause.said == "the workers of the trial could not begin: RuntimeError: no port is free"
+
+
+def test_a_trial_that_waits_for_its_workers_goes_beyond_no_limit() -> None:
+    time = Time()
+    limits = Limits(max_seconds=10.0, max_silence=5.0, clock=time.clock)
+    told: list[Any] = []
+    source = SimpleNamespace(reported=lambda *what: told.append(what), placed=lambda *what: told.append(what))
+    observer = _Observer(source, limits)  # type: ignore[arg-type]
+    trial = SimpleNamespace(trial_id="one", config={"trial": 1})
+    observer.on_trial_start(0, [trial], trial)
+    for _ in range(10):
+        time.sleep(4.0)
+        observer.on_trial_result(0, [trial], trial, {WAITING: True, "done": False})
+        assert limits.exceeded() == {}
+    assert told == []
+    time.sleep(6.0)
+    assert "no step in 5 s" in limits.exceeded()["one"]
+
+
+def test_the_mailbox_gives_all_workers_the_same_and_its_leader_an_answer() -> None:
+    async def exchange() -> None:
+        mailbox = Mailbox()
+        early = [asyncio.create_task(mailbox.assignment(0)) for _ in range(2)]
+        await mailbox.assign({"assignment": "first"})
+        assert await asyncio.gather(*early) == [{"assignment": "first"}] * 2
+        for rank in (1, 0):
+            await mailbox.placed(rank, {"pid": rank})
+        assert await mailbox.places() == [{"pid": 0}, {"pid": 1}]
+        for go_on in (True, False):
+            offered = asyncio.create_task(mailbox.offer({"done": False}))
+            assert await mailbox.coming() == {"done": False}
+            assert not offered.done()
+            await mailbox.answer(go_on)
+            assert await offered is go_on
+        assert await mailbox.offer({"done": True}), "nothing follows the last"
+        assert await mailbox.assign(None)
+        assert await mailbox.assignment(1) is None
+
+    asyncio.run(exchange())
+
+
+def test_workers_without_a_trial_end_together_and_take_no_other() -> None:
+    async def exchange() -> None:
+        mailbox = Mailbox()
+        assert await mailbox.assign({"assignment": "first"})
+        waiting = [asyncio.create_task(mailbox.assignment(1, idle)) for idle in (60.0, 0.01)]
+        assert await asyncio.gather(*waiting) == [None, None]
+        assert not await mailbox.assign({"assignment": "second"})
+        assert await mailbox.assignment(1) is None
+
+    asyncio.run(exchange())

@@ -3,90 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from search_fakes import fake_measurement, fake_registry, fake_spec
+from ladder_bench import REGISTRY, RUNGS, Bench, Killed, posed
+from search_fakes import fake_spec
 
-from archsearch.analysis.ladder import Ladder
 from archsearch.analysis.ladder_json import ladder_json
 from archsearch.analysis.ladder_reading import read_ladder
 from archsearch.analysis.power_law import PowerLaw
+from archsearch.arch import ArchSpec
 from archsearch.errors import NothingFeasibleError, SpecError
-from archsearch.search.drive import SearchOutcome
-from archsearch.search.ladder.climb import climb
 from archsearch.search.ladder.cost import ladder_cost
-from archsearch.search.ledger import TrialOrder
-from archsearch.search.plan import Campaign
+from archsearch.search.ladder.rungs import rung_name, rung_spec
+from archsearch.search.ladder.standing import check_standing
 from archsearch.search.problem import Problem
-from archsearch.search.progress import Progress
-from archsearch.search.runner import run_search
+from archsearch.search.runner import resume_search
 from archsearch.search.spec import SearchSpec
-from archsearch.search.survey import survey
-from archsearch.storage import Store
+from archsearch.storage import NewProposal, Store
 
-REGISTRY = fake_registry()
-RUNGS = [
-    {"keep": 4, "at_most": 6, "d_model": 32, "n_layers": 6, "steps": 8, "seeds": 2, "context": "2Ki"},
-    {"keep": 2, "d_model": 64, "n_layers": 7, "n_heads": 4, "seeds": 3},
-]
-
-
-def posed(rungs: list[dict[str, Any]] = RUNGS, **tables: Any) -> Problem:
-    given = {"recipe": {"seeds": 2}, "search": {"trials": 6, "confirm_seeds": 0}} | tables
-    return Problem.of(SearchSpec.from_dict(fake_spec(**given, rung=rungs)), REGISTRY)
-
-
-class Bench:
-    """Drives searches with a worker that measures at once: better on wider models, with a little noise by seed."""
-
-    def __init__(self, store: Store) -> None:
-        self.store, self.driven, self.said = store, list[str](), list[str]()
-        self.ends = 10_000
-
-    def climb(self, problem: Problem, *, resume: bool = False) -> SearchOutcome:
-        return climb(problem, None if resume else run_search, self.drive, store=self.store, tell=self.said.append)
-
-    def drive(self, search: Callable[..., SearchOutcome], problem: Problem) -> SearchOutcome:
-        spec = problem.spec
-        self.driven.append(spec.name)
-        if search is run_search:
-            objectives = [objective.to_json() for objective in problem.objectives]
-            parts = [(part.name, part.version, part.digest) for part in problem.parts()]
-            at = self.store.create_search(spec.name, json.loads(json.dumps(spec.to_json())), objectives, parts=parts)
-        else:
-            at = self.store.search(spec.name).id
-            self.store.mark_orphans(at)
-        campaign = Campaign(problem, store=self.store, search_id=at)
-        campaign.prepare(survey(problem))
-        state = self._run(campaign, problem)
-        campaign.stopped("stopped")
-        self.store.set_search_state(at, state)
-        return SearchOutcome(name=spec.name, state=state, reason="", progress=Progress(), seconds=0.0)
-
-    def _run(self, campaign: Campaign, problem: Problem) -> str:
-        while (order := campaign.next()) != "done":
-            if isinstance(order, TrialOrder):
-                if self.ends == 0:
-                    return "cancelled"
-                self.ends -= 1
-                for run in order.runs:
-                    campaign.measured(order, run, measured(problem, order, run.task, run.seed))
-                campaign.finished(order)
-        return "complete"
-
-    def ladder(self) -> Ladder:
-        return read_ladder(self.store, "fakes")
-
-
-def measured(problem: Problem, order: TrialOrder, task: str, seed: int) -> dict[str, Any]:
-    found = fake_measurement(problem, REGISTRY, order.arch, task, seed)
-    steps, flops = problem.spec.recipe.steps, 1e6 * order.arch.model.d_model**2
-    left = (1 - found["test"]["accuracy"]) * (flops * steps) ** -0.1 + 0.0005 * seed
-    values = {"accuracy": 1 - left}
-    return {**found, "validation": values, "test": values, "costs": {"train_flops": flops}, "steps": steps}
+TWO = [{"keep": 2, "n_layers": 4}]
+LISTED = {"space": {"pattern": "listed", "architectures": ["dense*3", "window*3", "recurrent*3"]}}
+SMALL = {"recipe": {"seeds": 1}, "search": {"trials": 3, "confirm_seeds": 0, "references": False}}
 
 
 @pytest.fixture
@@ -174,6 +115,90 @@ def test_a_changed_spec_is_refused_before_a_rung_is_gone_on_with(climbed: Bench)
         climbed.climb(posed(recipe={"seeds": 2, "steps": 5}), resume=True)
     with pytest.raises(SpecError, match="add --grow"):
         climbed.climb(posed([*RUNGS, {"keep": 1}]), resume=True)
+    with pytest.raises(SpecError, match=r"rung\[1\] is begun, as fakes.rung3, and was another one then"):
+        climbed.climb(posed([RUNGS[0], RUNGS[1] | {"seeds": 2}]), resume=True)
+
+
+def test_a_rung_that_is_not_begun_may_be_another_one(bench: Bench) -> None:
+    with pytest.raises(NothingFeasibleError, match=r"change rung\[0\] in the spec, and .* --resume --grow"):
+        bench.climb(posed([{"budget": {"state_bytes": 10}}], **SMALL))
+    first = partial(resume_search, allowed=("rung",))
+    assert bench.climb(posed([{"keep": 1}], **SMALL), first=first).name == "fakes.rung2"
+
+
+def ladder_of(store: Store) -> dict[str, Any]:
+    return {
+        record.name: (record.spec, [(one.digest, one.state) for one in store.trials(record.id)], record.state)
+        for record in store.searches()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A small ladder that was climbed at once."""
+    with Store.open(f"sqlite:///{tmp_path_factory.mktemp('whole')}/ladder.db") as store:
+        assert Bench(store).climb(posed(TWO, **SMALL, **LISTED)).state == "complete"
+        return ladder_of(store)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [1, None, 4], ids=["first-rung", "between", "second-rung"])
+def test_a_ladder_whose_driver_is_killed_anywhere_ends_as_one_that_was_not(
+    bench: Bench, whole: dict[str, Any], ends: int | None
+) -> None:
+    problem = posed(TWO, **SMALL, **LISTED)
+    bench.ends, bench.killed, bench.killed_between = 10_000 if ends is None else ends, True, ends is None
+    with pytest.raises(Killed):
+        bench.climb(problem)
+    bench.ends, bench.killed_between = 10_000, False
+    assert bench.climb(problem, resume=True).state == "complete"
+    assert ladder_of(bench.store) == whole
+
+
+def test_what_stands_in_the_place_of_a_rung_is_no_part_of_the_ladder(bench: Bench) -> None:
+    spec = posed([{"keep": 2}, {"keep": 1}], **SMALL).spec
+
+    def begin(number: int, *, rung: int) -> None:
+        name = rung_name("fakes", number)
+        climbed = {"ladder": "fakes", "rung": rung, "below": "x", "kept": []}
+        tables = {"rung": spec.to_json()["rung"]} if number == 1 else {"climbed": climbed}
+        bench.store.create_search(name, fake_spec(name=name, **SMALL, **tables), [])
+
+    for number in (1, 2, 3):
+        begin(number, rung=number)
+    check_standing(spec, bench.store, new=False)
+    bench.store.remove_searches(["fakes.rung2"])
+    with pytest.raises(SpecError, match=r'"fakes.rung3" is there already, and was not begun after the rung below it'):
+        bench.climb(posed([{"keep": 2}, {"keep": 1}], **SMALL), resume=True)
+    begin(2, rung=2)
+    with pytest.raises(SpecError, match=r'"fakes.rung3" is there already'):  # it was begun before
+        check_standing(spec, bench.store, new=False)
+    bench.store.remove_searches(["fakes"])
+    with pytest.raises(SpecError, match=r'"fakes.rung2" is there already.*archsearch rm fakes.rung2'):
+        bench.climb(posed([{"keep": 2}, {"keep": 1}], **SMALL))
+    with pytest.raises(SpecError, match='is a rung of "fakes", which the database has no more'):
+        read_ladder(bench.store, "fakes.rung3")
+    assert bench.driven == []
+
+
+def test_candidates_that_are_added_to_a_complete_rung_are_trained(bench: Bench) -> None:
+    problem = posed([{"keep": 1, "n_layers": 4}], **SMALL)
+    assert bench.climb(problem).state == "complete"
+    for name, depth in (("fakes", 3), ("fakes.rung2", 4)):
+        arch = ArchSpec.parse(f"window*{depth}", REGISTRY, problem.space.model)
+        new = NewProposal(digest=arch.digest, arch=arch.to_json(), pattern="window")
+        bench.store.propose(bench.store.search(name).id, [new], owner="me")
+    bench.driven.clear()
+    assert bench.climb(problem, resume=True).state == "complete"
+    assert bench.driven == ["fakes", "fakes.rung2"]
+    for name in bench.driven:
+        assert not bench.store.proposals(bench.store.search(name).id, waiting=True)
+
+
+def test_survivors_are_trained_to_the_end_where_the_search_stops_the_hopeless() -> None:
+    problem = posed(search={"trials": 3, "early_stop": True})
+    assert problem.spec.search.early_stop is not None
+    assert rung_spec(problem.spec, 2, ["dense*6"], []).search.early_stop is None
 
 
 def test_a_rung_that_is_refused_leaves_no_search(bench: Bench) -> None:
@@ -218,9 +243,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "more than there are": ({"rung": [{"keep": 2}, {"keep": 9}]}, r"rung\[1\].keep = 9"),
     "limits alone": ({"ladder": {"max_flops": 1.0}}, r"\[ladder\] goes with \[\[rung\]\]"),
     "a name too long": ({"name": "n" * 95, "rung": [{}]}, "at most 90 letters"),
-    "drawn backbones": (
-        {"rung": [{}], "space": {"mixers": ["dense"], "backbone": {"n_heads": [1, 2]}}},
-        r"drop \[space.backbone\]",
+    "backbones that are drawn": (
+        {"space": {"mixers": ["dense"], "backbones": [{"n_heads": 1}]}},
+        'space.backbones goes with pattern = "listed"',
+    ),
+    "a backbone too few": (
+        {"space": {"pattern": "listed", "architectures": ["dense", "window"], "backbones": [{"n_heads": 1}]}},
+        "space.backbones has 1 tables, and space.architectures 2 patterns",
+    ),
+    "an unknown size": (
+        {"space": {"pattern": "listed", "architectures": ["dense"], "backbones": [{"d_model": 1}]}},
+        r'unknown key "space.backbones\[0\].d_model"',
+    ),
+    "backbones that are compared": (
+        {"space": {"pattern": "listed", "architectures": ["dense"], "backbones": [{"n_heads": 1}]}, "compare": {}},
+        r"not \[compare\], which is of one backbone",
     ),
 }
 

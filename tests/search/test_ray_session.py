@@ -111,6 +111,15 @@ def test_a_token_that_is_not_there_is_told_before_ray_is_asked(
         raise AssertionError
 
 
+def test_a_mode_that_ray_does_not_know_is_told_before_ray_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "banana")
+    with (
+        pytest.raises(ClusterError, match=r'RAY_AUTH_MODE is "banana".*: set it to token, or to disabled'),
+        workers(1, None, device="cpu", stop=threading.Event(), tell=print),
+    ):
+        raise AssertionError
+
+
 def test_more_workers_than_memory_holds_are_refused_with_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(SpecError, match=r"search.concurrency = 4000000 needs at least 1\.\d+ PiB .* at a time"):

@@ -264,14 +264,20 @@ KINDS = pytest.mark.parametrize(
 )
 
 
-def test_a_matched_comparison_is_stored_and_its_results_are_found_again(installed: Registry, tmp_path: Path) -> None:
-    def measured(arch: ArchSpec, task: str, seed: int) -> dict[str, Any]:
-        recipe = problem.recipe_of(arch, task)
-        key = measurement_key(arch, problem.tasks[task], recipe, seed, installed, device="cpu", form=form_of("cpu"))
-        made = fake_measurement(problem, installed, arch, task, seed, scores=SCORES)
-        return made | {"key": key, "recipe": recipe.model_dump(mode="json"), "seq_len": problem.tasks[task].seq_len}
+@pytest.mark.parametrize("match", ["train_flops", "state_read"])
+def test_a_matched_comparison_is_stored_and_its_results_are_found_again(
+    installed: Registry, tmp_path: Path, match: str
+) -> None:
+    def measured(arch: ArchSpec, name: str, seed: int) -> dict[str, Any]:
+        task, recipe = problem.tasks[name], problem.recipe_of(arch, name)
+        key = measurement_key(arch, task, recipe, seed, installed, device="cpu", form=form_of("cpu"))
+        made = fake_measurement(problem, installed, arch, name, seed, scores=SCORES)
+        own = ArchSpec(model=arch.model.model_copy(update={"vocab_size": task.vocab_size}), layers=arch.layers)
+        costs = {"train_flops": CostModel(installed).cost(own, task.seq_len).train_flops}
+        own_recipe = recipe.model_dump(mode="json")
+        return made | {"key": key, "recipe": own_recipe, "seq_len": task.seq_len, "costs": costs}
 
-    problem = posed(installed, "train_flops", "sliding(window=8)", "gated-deltanet", "kda", model=TINY)
+    problem = posed(installed, match, "sliding(window=8)", "gated-deltanet", "kda", model=TINY)
     check_stored(problem, tmp_path, measured)
 
 
@@ -313,6 +319,7 @@ def check_stored(problem: Problem, tmp_path: Path, measured: Callable[[ArchSpec,
         trials = [store.trial(trial.id) for trial in store.trials(search)]
         shown = compare(store, "second", problem.registry)
     assert [trial.params["architecture"] for trial in trials] == list(rows) == [row.asked for row in shown.rows]
+    assert shown.matching == problem.matching.table(problem.registry), "the record says what was planned"
     term = {"params": "params@32768", "state_read": "decode_read_bytes@32768"}.get(problem.matching.match)
     for trial, row, told in zip(trials, rows.values(), shown.rows, strict=True):
         assert (trial.pattern, trial.state) == (row.arch.pattern(problem.registry), "complete")

@@ -142,9 +142,11 @@ def told_to_the_sampler(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]
     for name, numbers in told.items():
         whole = getattr(Sampler, name)
 
-        def hear(self: Sampler, number: int, *more: Any, _whole: Any = whole, _numbers: list[int] = numbers) -> None:
+        def hear(
+            self: Sampler, number: int, *more: Any, _whole: Any = whole, _numbers: list[int] = numbers, **named: Any
+        ) -> None:
             _numbers.append(number)
-            _whole(self, number, *more)
+            _whole(self, number, *more, **named)
 
         monkeypatch.setattr(Sampler, name, hear)
     return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from search_fakes import fake_registry, fake_spec
 
 from archsearch.arch import ArchSpec
 from archsearch.errors import SpecError
-from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.problem import Problem
-from archsearch.search.spec import SearchSpec
+from archsearch.search.spec import EarlyStopTable, SearchSpec
 from archsearch.search.truth.archive import Archive, Trained
 from archsearch.search.truth.case import Case, default_objectives
 from archsearch.search.truth.replay import posed, replay, table_seed
@@ -143,7 +142,7 @@ def test_a_replayed_search_is_the_real_one_and_equal_seeds_give_equal_searches(t
     one, other = (replay(case, posed(case, sampler, trials=12, seed=1)) for _ in range(2))
     assert one == other
     assert len(one.trained) == len({trial.digest for trial in one.trained}) == 12
-    assert {trial.seed for trial in one.trained} == {1}
+    assert {trial.seeds for trial in one.trained} == {(1,)}
     assert {trial.digest for trial in one.trained} <= {arch.digest for arch in case.feasible}
     judged = score(case, one.trained, unseen=[0, 2])
     assert len(judged.own) == len(judged.fresh) == 12
@@ -153,9 +152,19 @@ def test_a_replayed_search_is_the_real_one_and_equal_seeds_give_equal_searches(t
     assert 0.0 <= judged.unconfirmed <= 1.0
 
 
+def test_a_search_of_several_tasks_trains_each_candidate_on_all_of_them(table: TruthTable) -> None:
+    case = Case.of(table, ["recall-task.accuracy", "bits.bits_per_byte", "state_bytes"])
+    found = replay(case, posed(case, "nsga3", trials=8, seed=2, second_seeds=0.25)).trained
+    assert {trial.steps for trial in found} == {2 * 40}
+    assert [trial.seeds for trial in found].count((0,)) == 2  # after the table's last seed comes its first
+    judged = score(case, found, unseen=[1])
+    assert len(judged.own) == 8
+    assert 0.0 < judged.own[-1] <= 1.0 + 1e-9
+
+
 def test_a_search_of_all_finds_all_of_what_it_sees(table: TruthTable) -> None:
     case = Case.of(table, OBJECTIVES)
-    trained = [Trained(digest=arch.digest, seed=0, steps=1) for arch in case.feasible]
+    trained = [Trained(digest=arch.digest, seeds=(0,), steps=1) for arch in case.feasible]
     judged = score(case, trained, unseen=[1, 2])
     assert judged.own[-1] == pytest.approx(1.0)
     assert judged.trials_to(0.95) <= len(trained)
@@ -166,35 +175,44 @@ def test_a_search_of_all_finds_all_of_what_it_sees(table: TruthTable) -> None:
 
 def test_without_other_seeds_nothing_is_said_of_fresh_ones(table: TruthTable) -> None:
     case = Case.of(table, OBJECTIVES)
-    judged = score(case, [Trained(digest=case.feasible[0].digest, seed=0, steps=1)], unseen=[])
+    judged = score(case, [Trained(digest=case.feasible[0].digest, seeds=(0,), steps=1)], unseen=[])
     assert math.isnan(judged.fresh[-1])
     assert math.isnan(judged.unconfirmed)
 
 
-def test_every_so_many_th_trial_is_a_second_seed_of_a_front_point(table: TruthTable) -> None:
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "ehvi"])
+def test_a_share_of_the_trials_are_second_seeds_of_front_points(table: TruthTable, sampler: str) -> None:
     case = Case.of(table, OBJECTIVES)
-    found = replay(case, posed(case, "random", trials=12, seed=0), second_seed_every=4).trained
+    found = replay(case, posed(case, sampler, trials=12, seed=0, second_seeds=0.25)).trained
     assert len(found) == 12
-    again = [index for index, trial in enumerate(found) if trial.seed != 0]
-    assert again == [3, 7, 11]
+    again = [index for index, trial in enumerate(found) if trial.seeds != (0,)]
+    assert again == [4, 7, 11]  # the first four are the sampler's start
     for index in again:
-        assert found[index].seed == table_seed(case, 1)
-        assert found[index].digest in Archive.of(case, found[:index]).points
-    means = Archive.of(case, found).losses([found[3].digest])
-    assert np.allclose(means, case.losses([found[3].digest], [0, 1], "validation"))
+        assert found[index].seeds == (table_seed(case, 1),)
+        assert found[index].digest in _archive(case, found[:index]).points
+    assert len({found[index].digest for index in again}) == 3
+    means = _archive(case, found).losses([found[4].digest])
+    assert np.allclose(means, case.losses([found[4].digest], [0, 1], "validation"))
 
 
-def test_a_rule_may_end_a_training_at_a_look(table: TruthTable) -> None:
+def _archive(case: Case, trained: Sequence[Trained]) -> Archive:
+    archive = Archive(case)
+    for trial in trained:
+        archive.add(trial)
+    return archive
+
+
+def test_the_rule_of_early_stopping_ends_trainings_of_the_real_campaign(table: TruthTable) -> None:
     case = Case.of(table, OBJECTIVES)
-
-    def low(order: TrialOrder, run: Run, curve: tuple[tuple[int, float], ...]) -> str:
-        return "too low" if curve[-1][1] < 0.3 else ""
-
-    found = replay(case, posed(case, "random", trials=12, seed=0), stop=low).trained
+    plain, found = (
+        replay(case, posed(case, "random", trials=12, seed=0, early_stop=rule)).trained
+        for rule in (None, EarlyStopTable(others=1, margin=0.0))
+    )
     stopped = [trial for trial in found if trial.stopped]
     assert stopped
     assert {trial.steps for trial in stopped} == {20}
-    assert {trial.steps for trial in found if not trial.stopped} == {40}
+    assert {trial.steps for trial in found if not trial.stopped} == {trial.in_full for trial in found} == {40}
+    assert [trial.digest for trial in found] == [trial.digest for trial in plain]
     judged = score(case, found, unseen=[1, 2])
     assert not {trial.digest for trial in stopped} & set(judged.front)
 

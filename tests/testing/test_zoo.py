@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from zoo import ANIMALS, Animal
+from zoo import ANIMALS, VALUES, Animal
 from zoo_mixers import planted
-from zoo_sound import GIVER, READER, SOUND  # by way of zoo_figures, whose mixers are then among ANIMALS
+from zoo_sound import GIVER, READER, SOUND  # by way of zoo_figures and zoo_values, whose mixers are then among ANIMALS
 
 from archsearch import ArchSpec, ModelSpec, load_registry
 from archsearch.errors import SpecError
@@ -83,6 +83,17 @@ def test_a_law_that_is_declared_broken_tells_the_reason() -> None:
     case = Case.of(SOUND["packing-that-is-declared-broken"], {})
     outcome = tried(law_named("packed_sequences_are_apart"), case)
     assert (outcome.status, outcome.text) == ("declared broken", 'law "packed" is declared broken: averages')
+
+
+@pytest.mark.parametrize("name", [name for name, found in ANIMALS.items() if VALUES in found.broken])
+def test_values_that_a_layer_keeps_to_itself_are_found(name: str) -> None:
+    outcome = tried(law_named(VALUES), Case.of(ANIMALS[name].plugin, {}))
+    assert outcome.status == "failed"
+    assert outcome.text.startswith('law "values take a residual": ')
+
+
+def test_values_that_are_handed_on_pass() -> None:
+    assert tried(law_named(VALUES), Case.of(SOUND["attention-with-values"], {})).status == "passed"
 
 
 @pytest.mark.door

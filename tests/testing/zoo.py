@@ -43,6 +43,7 @@ PARAMS, BYTES, APART = (
     "state_allocates_the_bytes_it_promises",
     "sequences_of_a_batch_are_apart",
 )
+VALUES = "values_take_a_residual"
 
 
 @dataclass(frozen=True, kw_only=True)

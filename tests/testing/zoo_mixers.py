@@ -70,6 +70,7 @@ class CacheLayer(Mixer):
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         state = self.state_for(x, state, ctx)
         q, k, v = self.qkv(x).chunk(3, -1)
+        v = self.valued(v, ctx)
         order = self.order(x, state, ctx)
         if state is None:
             return self.attend(q, k, v, self.visible(order, ctx)), None
@@ -77,6 +78,10 @@ class CacheLayer(Mixer):
         kept = {"k": self.written(state, "k", order, k), "v": self.written(state, "v", order, v)}
         seen = torch.arange(held) <= order[..., None]
         return self.attend(q, kept["k"][:, :held], kept["v"][:, :held], seen), state.after(kept, x.shape[1])
+
+    def valued(self, v: Tensor, ctx: Context) -> Tensor:
+        """Values `[B, T, D]`, of one head, as they are read and kept."""
+        return self.mix_values(v[:, :, None], ctx)[:, :, 0]
 
     def visible(self, order: Tensor, ctx: Context) -> Tensor:
         """`[B, T, T]`: earlier tokens of one's own sequence."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from zoo import Mixes
 from zoo_figures import rewriting
 from zoo_mixers import CacheLayer, LevelsPlugin, planted
+from zoo_values import WITH_VALUES
 
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, MixerState
@@ -16,6 +17,7 @@ from archsearch.testing.toy import ToyPlugin
 
 SOUND = {
     "attention": planted(),
+    "attention-with-values": WITH_VALUES,
     "levels": planted(base=LevelsPlugin),
     "a-mean": planted(base=ToyPlugin),
     "a-cache-that-is-rewritten-with-its-peak-stated": rewriting(peak=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -131,6 +132,11 @@ def test_their_version_and_source_are_in_the_key() -> None:
     [
         ({"mine": float("nan")}, r'evaluator "given": evaluate gave mine = nan, wanted a finite number'),
         ({"mine": True}, "evaluate gave mine = True"),
+        ({"mine": "0.5"}, "evaluate gave mine = '0.5'"),
+        ({"mine": float("-inf")}, "evaluate gave mine = -inf"),
+        ({"mine": 10**400}, r"evaluate gave mine = 1000+\.\.\., wanted a finite number of at most 1e\+100"),
+        ({"mine": 10**5000}, "evaluate gave mine = a int, wanted"),
+        ({"mine": -1e200}, r"evaluate gave mine = -1e\+200, wanted"),
         ({"mine": 1.0, "mime": 2.0}, r'gave "mime" \(did you mean "mine"\?\), which metrics does not declare'),
         ({}, "gave no mine: give a number"),
         (None, "gave a NoneType, wanted a mapping"),
@@ -142,6 +148,43 @@ def test_what_is_wrong_names_the_evaluator_and_the_metric(found: Any, told: str)
     given = Given(found) if not isinstance(found, SystemExit) else _Leaves(found)
     with pytest.raises(ArchsearchError, match=told):
         measured(registry_of(given), "given")
+
+
+class Careless(Given):
+    """Leaves the model, and the process, as nobody wants to find them."""
+
+    metrics: ClassVar[Mapping[str, Metric]] = {"mine": Metric(direction="minimize")}
+
+    def evaluate(self, arch: Any, model: Any, task: Any, trained: Trained) -> Any:
+        before = float(torch.cat([weight.flatten() for weight in model.parameters()]).norm())
+        model.half().train()
+        model.register_forward_hook(lambda *_: None)
+        del next(iter(model.children())).weight
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(7)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(2)
+        return {"mine": -before}
+
+
+def test_what_an_evaluator_does_to_the_model_and_the_process_is_seen_by_no_other() -> None:
+    registry = registry_of(Careless(None), Norm())
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    threads = torch.get_num_threads()
+    found = measured(registry, "given", "norm")
+    after = random.random(), float(np.random.random()), float(torch.rand(()))
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    assert after == (random.random(), float(np.random.random()), float(torch.rand(())))
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == (torch.float32, threads)
+    assert found.validation["mine"] == found.test["mine"] < 0
+    alone = measured(registry, "norm")
+    for name in Norm.metrics:
+        assert (found.validation[name], found.test[name]) == (alone.validation[name], alone.test[name])
 
 
 class _Leaves(Given):

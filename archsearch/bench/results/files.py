@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from archsearch.bench.results.schema import SCHEMA, Results
 from archsearch.errors import SpecError
 
+MAX_FILE_BYTES = 2**26
+"""Far beyond the largest of ours, and read in no time: some files, as /dev/full, have no end."""
+
 
 def read_results(paths: Iterable[Path]) -> list[Results]:
     """Every file in order, of a folder its ``*.json``; raises `SpecError` for one that is missing or no result file."""
@@ -39,7 +42,11 @@ def _lines(rows: list[object]) -> str:
 
 def _read(path: Path) -> Results:
     try:
-        data = json.loads(path.read_text())
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise SpecError(f"{path} has more than {MAX_FILE_BYTES} bytes: name a result file or a folder")
+        data = json.loads(content)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror or error}): name a result file or a folder") from None
     except ValueError as error:

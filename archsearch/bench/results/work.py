@@ -84,7 +84,7 @@ def token_io(shape: Shape, element_bytes: int = 2) -> float:
 
 
 def causal_work(shape: Shape, element_bytes: int, window: int | None = None) -> Work:
-    """Softmax attention over the causal half of the square, or over a band of `window` keys a query: 4 D of matrix
+    """Softmax attention over the causal pairs of the square, or over a band of `window` keys a query: 4 D of matrix
     product a pair and query head."""
     read, written = softmax_io(shape, element_bytes)
     flops = shape.batch * softmax_flops(visible_pairs(shape.tokens, window), shape.model()).matmul

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from archsearch.analysis.answer import Answer, read_answer
 from archsearch.analysis.survivors import Survivors, survivors
+from archsearch.analysis.validity import drawn_backbone, on_backbone
 from archsearch.arch import ArchSpec
 from archsearch.errors import NothingFeasibleError, SpecError
 from archsearch.search.added import judge_candidate
+from archsearch.search.ladder.drawn import drawn_values, model_on_rung, values_on_rung
 from archsearch.search.ladder.rungs import carried_references, probe, rung_name, rung_spec
 from archsearch.search.ladder.stretch import carried, unit_of
 from archsearch.search.ladder.tables import ClimbedTable, KeptTable
@@ -53,23 +56,27 @@ def _carry(
     problem: Problem, at: Problem, answer: Answer, store: Store, digest: str, why: str, carrying: _Carrying
 ) -> None:
     arch = ArchSpec.from_json(_trial_arch(answer, store, digest), problem.registry)
-    unit = _units(answer).get(digest)
-    if unit is None:
-        unit = unit_of(arch.layers, problem.spec.space)
+    before = _carried_before(answer).get(digest)
+    unit = unit_of(arch.layers, problem.spec.space) if before is None else before.unit
+    drawn = _drawn(arch, problem, answer) if before is None else before.drawn
     try:
-        there = carried(arch, at.space.model, at.space.n_layers, unit)
+        there = carried(arch, model_on_rung(drawn, problem.space.model, at.space.model), at.space.n_layers, unit)
         verdict = judge_candidate(there, at)
     except SpecError as error:
         carrying.refused[digest] = str(error)
         return
-    twin = next((one.pattern for one in carrying.kept.values() if one.digest == there.digest), None)
+    twin = next(
+        (on_backbone(one.pattern, one.drawn) for one in carrying.kept.values() if one.digest == there.digest), None
+    )
     if twin is not None:
         carrying.refused[digest] = f"at this size it is {twin} too"
     elif not verdict.trainable:
         carrying.refused[digest] = "; ".join(verdict.reasons)
     else:
         pattern = there.pattern(problem.registry)
-        carrying.kept[digest] = KeptTable(pattern=pattern, digest=there.digest, below=digest, unit=unit, why=why)
+        carrying.kept[digest] = KeptTable(
+            pattern=pattern, digest=there.digest, below=digest, unit=unit, drawn=drawn, why=why
+        )
 
 
 def _trial_arch(answer: Answer, store: Store, digest: str) -> Mapping[str, object]:
@@ -77,12 +84,21 @@ def _trial_arch(answer: Answer, store: Store, digest: str) -> Mapping[str, objec
     return store.trial(int(trial)).arch
 
 
-def _units(answer: Answer) -> dict[str, int]:
-    """The units of architectures that were carried up to the rung that is answered, by their digests there."""
+def _drawn(arch: ArchSpec, problem: Problem, answer: Answer) -> dict[str, Any]:
+    """What a candidate that was not carried up drew; one that somebody added to a rung stands on its backbone."""
+    return {} if answer.search.spec.get("climbed") is not None else drawn_values(arch, problem.space)
+
+
+def _named(answer: Answer, store: Store, digest: str) -> str:
+    """A candidate of the rung below, as its search's people know it."""
+    pattern = answer.points.loc[answer.points["digest"] == digest, "pattern"].iloc[0]
+    return on_backbone(str(pattern), drawn_backbone(answer.search.spec, _trial_arch(answer, store, digest)))
+
+
+def _carried_before(answer: Answer) -> dict[str, KeptTable]:
+    """What was carried up to the rung that is answered, by its digest there."""
     climbed = answer.search.spec.get("climbed")
-    if climbed is None:
-        return {}
-    return {one.digest: one.unit for one in ClimbedTable.model_validate(climbed).kept}
+    return {} if climbed is None else {one.digest: one for one in ClimbedTable.model_validate(climbed).kept}
 
 
 def _spec(
@@ -94,20 +110,21 @@ def _spec(
     carrying: _Carrying,
     store: Store,
 ) -> SearchSpec:
-    patterns = dict(zip(answer.points["digest"], answer.points["pattern"], strict=True))
-    left = {str(patterns[digest]): reason for digest, reason in carrying.refused.items()}
     table = problem.spec.rung[rung - 2]
-    left |= {str(patterns[digest]): CUT.format(most=table.most) for digest in chosen.cut}
+    reasons = carrying.refused | dict.fromkeys(chosen.cut, CUT.format(most=table.most))
+    left = {_named(answer, store, digest): reason for digest, reason in reasons.items()}
     kept = [carrying.kept[digest].model_copy(update={"why": why}) for digest, why in chosen.kept]
     if not kept:
-        reasons = "; ".join(f"{pattern}: {reason}" for pattern, reason in left.items()) or answer.why_no_front()
+        said = "; ".join(f"{pattern}: {reason}" for pattern, reason in left.items()) or answer.why_no_front()
         raise NothingFeasibleError(
-            f'no candidate of "{answer.search.name}" can be carried up to rung {rung}: {reasons}'
+            f'no candidate of "{answer.search.name}" can be carried up to rung {rung}: {said}: '
+            f"change rung[{rung - 2}] in the spec, and `archsearch run SPEC --resume --grow` goes on"
         )
     references = _references(problem, rung, at, store)
     texts = [one.pattern for one in kept]
     others = [one.pattern for one in references if one.digest not in {mine.digest for mine in kept}]
-    spec = rung_spec(problem.spec, rung, texts, others)
+    backbones = [values_on_rung(one.drawn, problem.space.model, at.space.model) for one in kept]
+    spec = rung_spec(problem.spec, rung, texts, others, backbones)
     climbed = ClimbedTable(
         ladder=problem.spec.name,
         rung=rung,

@@ -14,6 +14,7 @@ from archsearch.search.changes import check_growth, refuse_changed_source, sourc
 from archsearch.search.drive import SearchOutcome
 from archsearch.search.ladder.carry import next_rung
 from archsearch.search.ladder.rungs import probe, rung_name
+from archsearch.search.ladder.standing import check_standing
 from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.runner import resume_search, run_search
@@ -50,10 +51,12 @@ def climb(
 
     Without `first` the search is in the store, and goes on unless it is complete. A rung is begun once the one below is
     complete; one that the store has keeps the survivors that it was begun with, whatever was measured below since. The
-    outcome is that of the last search that was driven. Raises `SpecError` for a rung that cannot be before anything is
-    driven, what `run_search` and `resume_search` raise, and `NothingFeasibleError` where nothing can be carried up.
+    outcome is that of the last search that was driven. Raises `SpecError` before anything is driven for a rung that
+    cannot be, and for a search that stands in the place of one; what `run_search` and `resume_search` raise; and
+    `NothingFeasibleError` where nothing can be carried up.
     """
     going_on = going_on or GoingOn()
+    check_standing(problem.spec, store, new=first is run_search)
     for rung in range(2, len(problem.spec.rung) + 2):
         probe(problem, rung)
     outcome = drive(first, problem) if first is not None else _go_on(problem, drive, store, going_on)
@@ -90,13 +93,14 @@ def _as_free(stored: SearchSpec, root: SearchSpec) -> SearchSpec:
 
 
 def complete(problem: Problem, store: Store) -> SearchOutcome | None:
-    """The outcome of a search that is complete already and of today's source; None for one that is to go on.
+    """The outcome of a search that is complete already and of today's source; None for one that is to go on, as where
+    candidates that were added wait.
 
     Raises `SpecError` where its spec is another one, or its source has changed since: the rungs above would be
     measured with another one.
     """
     record = store.search(problem.spec.name)
-    if record.state != "complete":
+    if record.state != "complete" or store.proposals(record.id, waiting=True):
         return None
     check_growth(SearchSpec.from_dict(record.spec), problem.spec, ("search.concurrency",))
     archs = [ArchSpec.from_json(trial.arch, problem.registry) for trial in store.trials(record.id, kinds=["added"])]
@@ -119,7 +123,7 @@ def told(spec: SearchSpec) -> list[str]:
     ]
     if climbed.without_noise:
         said.append(
-            f"the noise of {listing(climbed.without_noise)} is not known, as no candidate has two seeds: nothing was "
-            "told apart, and ladders want recipe.seeds = 2 or more"
+            f"the noise of {listing(climbed.without_noise)} is not known, as no candidate has two seeds that differ: "
+            "nothing was told apart, and ladders want recipe.seeds = 2 or more"
         )
     return said + [f"left behind: {pattern}: {reason}" for pattern, reason in climbed.left.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from archsearch.arch import ArchSpec
@@ -12,6 +12,7 @@ from archsearch.composition import refusal
 from archsearch.errors import ArchsearchError, OptionsError, SpecError
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
+from archsearch.search.ladder.drawn import drawn_values, model_on_rung
 from archsearch.search.ladder.stretch import carried, unit_of
 from archsearch.search.ladder.tables import RungTable
 from archsearch.search.problem import Problem
@@ -26,10 +27,17 @@ def rung_name(ladder: str, rung: int) -> str:
     return ladder if rung == 1 else f"{ladder}.rung{rung}"
 
 
-def rung_spec(root: SearchSpec, rung: int, architectures: Sequence[str], references: Sequence[str]) -> SearchSpec:
+def rung_spec(
+    root: SearchSpec,
+    rung: int,
+    architectures: Sequence[str],
+    references: Sequence[str],
+    backbones: Sequence[Mapping[str, Any]] = (),
+) -> SearchSpec:
     """The spec of rung `rung`, from 2 on: a list of `architectures`, with what the rungs up to it give.
 
-    Raises `SpecError` naming the rung's key.
+    `backbones` has for each what differs from the backbone of the rung, where that was drawn. Raises `SpecError` naming
+    the rung's key.
     """
     tables = root.rung[: rung - 1]
     own, where = tables[-1], f"rung[{rung - 2}]"
@@ -43,11 +51,14 @@ def rung_spec(root: SearchSpec, rung: int, architectures: Sequence[str], referen
         "confirm_seeds": own.confirm_seeds,
         "population": None,
         "startup_trials": None,
+        "early_stop": None,  # who is stopped has no place in the order that rungs are compared by
+        "second_seeds": 0.0,
     }
+    several = {"backbones": [dict(one) for one in backbones]} if any(backbones) else {}
     values = base | {
         "name": rung_name(root.name, rung),
         "model": _model(root, tables),
-        "space": {"pattern": "listed", "architectures": list(architectures)},
+        "space": {"pattern": "listed", "architectures": list(architectures), **several},
         "tasks": [task.model_dump(mode="json") for task in tasks],
         "recipe": _recipe(root, tables),
         "objectives": base["objectives"] | {"context": context},
@@ -121,6 +132,8 @@ def probe(problem: Problem, rung: int) -> Problem:
     text = ArchSpec(model=first.model, layers=carried(first, first.model, n_layers, unit).layers).pattern(registry)
     try:
         posed = Problem.of(rung_spec(problem.spec, rung, [text], []), registry)
+        for backbone in problem.space.backbones.all if problem.space.backbones.listed else ():
+            model_on_rung(backbone.values, problem.space.model, posed.space.model)
     except ArchsearchError as error:
         told = str(error)
         raise SpecError(told if told.startswith("rung[") else f"rung[{rung - 2}]: {told}") from None
@@ -132,7 +145,8 @@ def probes(problem: Problem, at: Problem) -> list[ArchSpec]:
     found: dict[str, ArchSpec] = {}
     for arch in itertools.islice(_some(problem), 2 * PROBES):
         unit = unit_of(arch.layers, problem.spec.space)
-        there = carried(arch, at.space.model, at.space.n_layers, unit)
+        model = model_on_rung(drawn_values(arch, problem.space), problem.space.model, at.space.model)
+        there = carried(arch, model, at.space.n_layers, unit)
         if stands(there, problem.registry):
             found.setdefault(there.digest, there)
     return list(found.values())

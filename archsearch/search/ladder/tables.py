@@ -139,6 +139,7 @@ class KeptTable(Table):
     ``digest``: that of the architecture on this rung.
     ``below``: its digest on the rung below.
     ``unit``: layers of the unit that repeats; 0 where the pattern was stretched.
+    ``drawn``: what its backbone drew of ``[space.backbone]`` in the search that is the first rung, by key.
     ``why``: "front" where nothing dominated it, "rank" for a later rank, "untold" where noise alone kept it, and
     "reference".
     """
@@ -147,6 +148,7 @@ class KeptTable(Table):
     digest: StrictStr
     below: StrictStr
     unit: Whole = Field(default=0, ge=0, le=MAX_LAYERS)
+    drawn: Mapping[str, Any] = {}
     why: StrictStr = "front"
 
 
@@ -158,7 +160,8 @@ class ClimbedTable(Table):
     ``below``: the search of the rung below.
     ``kept``: tables ``[[climbed.kept]]``, one for each architecture that was carried up.
     ``left``: patterns of the rung below that would have been carried up too, each with why it was not.
-    ``without_noise``: measured objectives of which no candidate below had two seeds, so that nothing was told apart.
+    ``without_noise``: measured objectives of which no candidate below had two seeds that differ, so that nothing was
+    told apart.
     """
 
     ladder: StrictStr

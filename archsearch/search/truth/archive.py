@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -15,12 +14,13 @@ from archsearch.search.truth.case import Case
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trial that a search paid for: what was trained with which seed of the table, for how many steps over all tasks;
-    ``stopped`` says why a rule ended it early."""
+    """A trial that a search paid for: what was trained with which seeds of the table, for how many steps over all tasks
+    and seeds, of how many ``in_full``; ``stopped`` says why the rule ended it early."""
 
     digest: str
-    seed: int
+    seeds: tuple[int, ...]
     steps: int
+    in_full: int = 0
     stopped: str = ""
 
 
@@ -35,21 +35,11 @@ class Archive:
         self.points: list[str] = []
         self._by_seed: dict[int, dict[str, Values]] = {}
 
-    @classmethod
-    def of(cls, case: Case, trained: Iterable[Trained]) -> Self:
-        """The archive of trials."""
-        found = cls(case)
-        for trial in trained:
-            if not trial.stopped:
-                found.seeds.setdefault(trial.digest, []).append(trial.seed)
-        found._sort()
-        return found
-
     def add(self, trial: Trained) -> bool:
         """Takes a trial in; whether it changes anything, as one that was stopped does not."""
         if trial.stopped:
             return False
-        self.seeds.setdefault(trial.digest, []).append(trial.seed)
+        self.seeds.setdefault(trial.digest, []).extend(trial.seeds)
         self._sort()
         return True
 
@@ -59,11 +49,6 @@ class Archive:
             np.mean([self._seen(digest, seed) for seed in seeds or self.seeds[digest]], axis=0) for digest in digests
         ]
         return np.array(found).reshape(len(digests), len(self._case.problem.objectives))
-
-    def contribution(self, digest: str) -> float:
-        """What the front dominates by this point alone."""
-        others = [other for other in self.points if other != digest]
-        return self._case.volume(self.losses(self.points)) - self._case.volume(self.losses(others))
 
     def best(self) -> str:
         """The point that is best by the first measured objective."""

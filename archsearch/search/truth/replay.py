@@ -1,8 +1,7 @@
-"""Replaying a search: the real campaign, which draws, refuses and looks up, over a table in place of training."""
+"""Replaying a search: the real campaign, which draws, refuses, repeats and stops, with a table for its workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +11,9 @@ from archsearch.measurement import Measurement
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
-from archsearch.search.spec import SearchSpec
+from archsearch.search.spec import EarlyStopTable, SearchSpec
 from archsearch.search.survey import Survey, survey
-from archsearch.search.truth.archive import Archive, Trained
+from archsearch.search.truth.archive import Trained
 from archsearch.search.truth.case import Case
 from archsearch.search.truth.memory import MemoryStore
 from archsearch.search.truth.table import Row
@@ -23,24 +22,28 @@ from archsearch.training import form_of, measurement_key
 DEVICE = "cpu"
 """The kind of device that replayed results are told to be of: the search has no others to mistake them for."""
 
-Curve = tuple[tuple[int, float], ...]
-Rule = Callable[[TrialOrder, Run, Curve], str]
-"""Early stopping: told an order, its run and the curve so far at each look; why the trial ends there, or ""."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
     """A search as it went: the trials in their order, and the draws that were refused or known."""
 
-    sampler: str
-    seed: int
     trained: tuple[Trained, ...]
     refused: int
     repeated: int
 
 
-def posed(case: Case, sampler: str, *, trials: int, seed: int) -> Problem:
-    """The case as a search's problem: its sampler, its trials, and its seed, which is that of the sampler too."""
+def posed(
+    case: Case,
+    sampler: str,
+    *,
+    trials: int,
+    seed: int,
+    seeds: int = 1,
+    second_seeds: float = 0.0,
+    early_stop: EarlyStopTable | None = None,
+) -> Problem:
+    """The case as a search's problem: its sampler, its trials, its first seed, which is that of the sampler too, how
+    many seeds each candidate is trained with, and what else of ``[search]`` is replayed."""
     spec = case.problem.spec.to_json()
     search: dict[str, Any] = {
         "trials": trials,
@@ -48,9 +51,11 @@ def posed(case: Case, sampler: str, *, trials: int, seed: int) -> Problem:
         "references": False,
         "confirm_seeds": 0,
         "max_draws": spec["search"]["max_draws"],
+        "second_seeds": second_seeds,
+        "early_stop": early_stop,
     }
-    changed = SearchSpec.from_dict({**spec, "seed": seed, "search": search})
-    return replace(case.problem, spec=changed)
+    recipe = {**spec["recipe"], "seeds": seeds}
+    return replace(case.problem, spec=SearchSpec.from_dict({**spec, "seed": seed, "search": search, "recipe": recipe}))
 
 
 def table_seed(case: Case, seed: int) -> int:
@@ -58,73 +63,46 @@ def table_seed(case: Case, seed: int) -> int:
     return case.seeds[seed % len(case.seeds)]
 
 
-def replay(
-    case: Case,
-    problem: Problem,
-    *,
-    stop: Rule | None = None,
-    second_seed_every: int = 0,
-    looked: Survey | None = None,
-) -> Replay:
-    """Runs the search of `posed` to its end, each training answered by the table; `stop` may end one at a look.
-
-    With ``second_seed_every`` every so many-th of the trials trains a point of the front again, with the table's next
-    seed: one that has fewest seeds, and of those the one without which the front would lose most. The sampler is not
-    told; the front is then by means over seeds.
+def replay(case: Case, problem: Problem, *, looked: Survey | None = None) -> Replay:
+    """Runs the search of `posed` to its end, one order at a time, each training answered by the table, look by look.
 
     ``looked`` is the survey of the space, which is equal for every search of a case.
     """
-    spec = problem.spec
     trained: list[Trained] = []
     campaign = Campaign(problem, store=MemoryStore(), search_id=1, device=DEVICE)
     campaign.prepare(survey(problem) if looked is None else looked)
     while (order := campaign.next()) != "done":
-        if isinstance(order, str):  # nothing runs between two orders: it draws on
-            continue
-        trained.append(_train(case, problem, campaign, order, stop))
-        if second_seed_every and len(trained) % second_seed_every == second_seed_every - 1:
-            again = _again(case, trained, table_seed(case, spec.seed + 1))
-            trained += [] if again is None else [again]
-        if len(trained) >= spec.search.trials:
-            break
+        if not isinstance(order, str):  # nothing runs between two orders: it draws on
+            trained.append(_train(case, problem, campaign, order))
     progress = campaign.progress
-    return Replay(
-        sampler=spec.search.sampler,
-        seed=spec.seed,
-        trained=tuple(trained),
-        refused=progress.refused,
-        repeated=progress.repeated,
-    )
+    return Replay(trained=tuple(trained), refused=progress.refused, repeated=progress.repeated)
 
 
-def _train(case: Case, problem: Problem, campaign: Campaign, order: TrialOrder, stop: Rule | None) -> Trained:
+def _train(case: Case, problem: Problem, campaign: Campaign, order: TrialOrder) -> Trained:
     """Answers an order run by run, as workers do."""
-    steps, seed = 0, table_seed(case, problem.spec.seed)
-    for run in order.runs:
-        row = case.table.row(order.arch.digest, case.tasks[run.task], table_seed(case, run.seed))
-        for looks in range(1, len(row.curve) + 1 if stop is not None else 0):
-            assert stop is not None
-            why = stop(order, run, row.curve[:looks])
-            if why:
-                campaign.failed(order, why)
-                return Trained(digest=order.arch.digest, seed=seed, steps=steps + row.curve[looks - 1][0], stopped=why)
+    digest, of_table = order.arch.digest, {run: table_seed(case, run.seed) for run in order.runs}
+    rows = {run: case.table.row(digest, case.tasks[run.task], seed) for run, seed in of_table.items()}
+    seeds, in_full = tuple(dict.fromkeys(of_table.values())), sum(row.steps for row in rows.values())
+    whole, steps = Trained(digest=digest, seeds=seeds, steps=0, in_full=in_full), 0
+    for run, row in rows.items():
+        stop = None
+        for looks in range(1, len(row.curve) if problem.spec.search.early_stop is not None else 0):
+            stop = campaign.looked(order, run, row.curve[:looks])
+            if stop is not None:
+                campaign.pruned(order, stop)
+                return replace(whole, steps=steps + row.curve[looks - 1][0], stopped=stop.reason)
         steps += row.steps
-        campaign.measured(order, run, measurement(problem, order.arch, run, row).to_json())
+        found = measurement(problem, order.arch, run, row).to_json()
+        if run != order.runs[-1]:
+            stop = campaign.looked(order, run, row.curve, found)
+        campaign.measured(order, run, found)
+        if stop is not None:
+            campaign.pruned(order, stop)
+            return replace(whole, steps=steps, stopped=stop.reason)
         if row.status == "diverged":
             break
     campaign.finished(order)
-    return Trained(digest=order.arch.digest, seed=seed, steps=steps)
-
-
-def _again(case: Case, trained: list[Trained], seed: int) -> Trained | None:
-    """The point of the front that is to be trained with another seed; None where each has been."""
-    front = Archive.of(case, trained)
-    left = [digest for digest in front.points if seed not in front.seeds[digest]]
-    if not left:
-        return None
-    digest = max(left, key=front.contribution)
-    steps = sum(case.table.row(digest, task, seed).steps for task in case.tasks.values())
-    return Trained(digest=digest, seed=seed, steps=steps)
+    return replace(whole, steps=steps)
 
 
 def measurement(problem: Problem, arch: ArchSpec, run: Run, row: Row) -> Measurement:

@@ -50,13 +50,13 @@ def score(case: Case, trained: Sequence[Trained], *, unseen: Sequence[int]) -> S
     fresh_losses = (
         dict(zip(archive.digests, case.losses(archive.digests, unseen, "test"), strict=True)) if unseen else {}
     )
-    true_own = case.true_volume([trained[0].seed], "validation") if trained else math.nan
+    true_own = case.true_volume(trained[0].seeds, "validation") if trained else math.nan
     true_fresh = case.true_volume(unseen, "test") if unseen else math.nan
     own, fresh = [], []
     for trial in trained:
         if archive.add(trial):
             points = archive.points
-            seen = _share(case.volume(archive.losses(points, seeds=[trained[0].seed])), true_own)
+            seen = _share(case.volume(archive.losses(points, seeds=trained[0].seeds)), true_own)
             found = case.volume(np.array([fresh_losses[digest] for digest in points])) if unseen and points else 0.0
         own.append(seen if archive.seeds else 0.0)
         fresh.append(_share(found, true_fresh) if archive.seeds else 0.0)

@@ -30,10 +30,10 @@ AT = (8, 16, 24, 32, 48, 64, 96)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How searches of a study go: by a sampler, and with every so many-th trial spent on a second seed, 0 for none."""
+    """How searches of a study go: by a sampler, and with a share of the trials spent on second seeds."""
 
     sampler: str
-    second_seed_every: int = 0
+    second_seeds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,10 @@ def _posed(table: Path, objectives: tuple[str, ...]) -> tuple[Case, Survey]:
 def run_job(job: Job) -> Done:
     """Runs one search; the table and the case are read once a process."""
     case, looked = _posed(job.table, job.objectives)
-    problem = posed(case, job.plan.sampler, trials=job.trials, seed=job.seed)
+    plan = job.plan
+    problem = posed(case, plan.sampler, trials=job.trials, seed=job.seed, second_seeds=plan.second_seeds)
     start = time.process_time()
-    found = replay(case, problem, looked=looked, second_seed_every=job.plan.second_seed_every)
+    found = replay(case, problem, looked=looked)
     seconds = time.process_time() - start
     used = {table_seed(case, job.seed + step) for step in range(2 if job.spare else 1)}
     judged = score(case, found.trained, unseen=[seed for seed in case.seeds if seed not in used])
@@ -91,7 +92,7 @@ def jobs_of(
 ) -> list[Job]:
     """Every search of a study, case by case, plan by plan. Where one of the plans uses second seeds, these are fresh to
     none of them, so that all are held against the same."""
-    spare = any(plan.second_seed_every for plan in plans)
+    spare = any(plan.second_seeds for plan in plans)
     return [
         Job(table=table, objectives=objectives, plan=plan, trials=trials, seed=seed, spare=spare)
         for objectives in cases
@@ -114,7 +115,7 @@ def summary(done: Sequence[Done]) -> dict[str, Any]:
     return {
         "objectives": list(done[0].job.objectives),
         "sampler": done[0].job.plan.sampler,
-        "second_seed_every": done[0].job.plan.second_seed_every,
+        "second_seeds": done[0].job.plan.second_seeds,
         "searches": len(done),
         "trials": done[0].job.trials,
         "trials_to_95": {

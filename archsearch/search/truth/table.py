@@ -102,6 +102,14 @@ class TruthTable:
         """The seeds of which the columns of all `tasks` are whole."""
         return tuple(seed for seed in self.problem.search_seeds if all((task, seed) in self.columns for task in tasks))
 
+    @property
+    def left_out(self) -> list[str]:
+        """A sentence for each column that is not whole."""
+        return [
+            f"left out: {task}, seed {seed}, of which the table has {count} of {len(self.archs)} rows"
+            for (task, seed), count in self.missing.items()
+        ]
+
     def row(self, digest: str, task: str, seed: int) -> Row:
         """Raises `SpecError` for what the table has not."""
         rows = self.columns.get((task, seed), {})

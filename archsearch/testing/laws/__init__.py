@@ -15,6 +15,7 @@ from archsearch.testing.laws import (
     torch_free,
     traffic,
     training,
+    values,
 )
 from archsearch.testing.laws.law import Law, LawBroken, NothingToTry, Outcome, tried
 
@@ -33,6 +34,7 @@ LAWS: tuple[Law, ...] = (
     *calls.LAWS,
     *training.LAWS,
     *traffic.LAWS,
+    *values.LAWS,
     *model.LAWS,
     *declared.LAWS,
 )

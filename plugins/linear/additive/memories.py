@@ -79,7 +79,8 @@ class MemoriesMixer(LinearMixer):
         if tail is not None:
             tail = tail.unflatten(0, (batch, -1))[_index(routes), routes.memory].flatten(0, 1)
         mixed, tail = self._mix(joined, tail, None)
-        tokens, _ = self._made(mixed, *(gate.flatten(0, 1)[:, None] for gate in gates))
+        decay, write = (gate.flatten(0, 1)[:, None] for gate in gates)
+        tokens, _ = self._made(mixed, decay, write)
         before = state.tensors["recurrent"][_index(routes), routes.memory].flatten(0, 1)
         o, after = self.core.step(tokens.only(), Call(state={"recurrent": before[:, None]}))
         new = {"recurrent": after["recurrent"].unflatten(0, (batch, slots))[:, :, 0]}
@@ -118,12 +119,12 @@ class MemoriesMixer(LinearMixer):
         count = len(weights)
         x = rows.gather(given.x).unflatten(0, (-1, count))  # [sequences, M, L, D]
         made = torch.einsum("smld,mfd->smlf", x, weights.to(x.dtype)).flatten(0, 1)
-        kv, *gates = torch.split(made, self.parts, dim=-1)
+        kv, decay, write = torch.split(made, self.parts, dim=-1)
         qkv = torch.cat((rows.gather(given.q), kv), dim=-1)
         tail = None if state is None else self._tails(state, memories)
         ends = None if tail is None else _tail_after(tail, qkv, rows.counts)
         mixed, _ = self._mix(qkv, tail, None)
-        tokens = _only_filled(self._made(mixed, *gates)[0], rows.filled)
+        tokens = _only_filled(self._made(mixed, decay, write)[0], rows.filled)
         size = _chunk_size(rows.longest)
         if state is None:
             return self.core(tokens, Call(chunk_size=size))[0], {}

@@ -15,7 +15,8 @@ from archsearch.errors import SpecError
 from archsearch.registry import Registry, load_registry
 from archsearch.search import Problem, SearchSpec
 from archsearch.search.spec import EarlyStopTable
-from archsearch.search.truth.stopping_replay import Truth, replay, studied
+from archsearch.search.truth.stopping_study import StoppingCase, studied
+from archsearch.search.truth.table import TruthTable
 
 SPEC = Path(archsearch.search.truth.__file__).with_name("three_layers.toml")
 STEPS, LOOKS = 240, 6
@@ -55,36 +56,42 @@ def table(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def truth(table: Path, registry: Registry) -> Truth:
-    return Truth.read(table, registry)
+def posed(table: Path, registry: Registry) -> StoppingCase:
+    return StoppingCase.of(TruthTable.load(table, registry))
 
 
-def test_without_a_rule_all_steps_are_trained(truth: Truth) -> None:
-    found = replay(truth, sampler="random", trials=12, seed=0, table=None)
-    assert (len(found.complete), found.stopped) == (12, ())
-    assert found.steps == found.all_steps == 12 * 2 * STEPS
+def test_without_a_rule_all_steps_are_trained(posed: StoppingCase) -> None:
+    found = posed.search("random", trials=12, seed=0, table=None)
+    assert (len(found.complete), found.stopped, found.saved) == (12, [], 0.0)
+    assert [trial.steps for trial in found.trained] == [trial.in_full for trial in found.trained] == [2 * STEPS] * 12
 
 
-def test_a_rule_stops_the_same_candidates_before_their_end(truth: Truth) -> None:
-    plain = replay(truth, sampler="random", trials=12, seed=0, table=None)
-    found = replay(truth, sampler="random", trials=12, seed=0, table=EarlyStopTable(others=1, grace=0.0))
+def test_a_rule_stops_the_same_candidates_before_their_end(posed: StoppingCase) -> None:
+    plain = posed.search("random", trials=12, seed=0, table=None)
+    found = posed.search("random", trials=12, seed=0, table=EarlyStopTable(others=1, grace=0.0))
     assert found.stopped
-    assert {*found.complete, *found.stopped} == set(plain.complete)
-    assert found.all_steps == plain.all_steps
-    lost = found.all_steps - found.steps
-    assert 0 < lost < len(found.stopped) * 2 * STEPS
-    assert truth.front(list(plain.complete)) <= set(found.complete)
+    assert [trial.digest for trial in found.trained] == [trial.digest for trial in plain.trained]
+    assert 0 < found.saved < len(found.stopped) / 12
+    assert found.wrongly == found.wrongly_true == 0
 
 
-def test_more_trials_than_the_space_has_end_with_all_of_it(truth: Truth) -> None:
-    found = replay(truth, sampler="random", trials=1000, seed=1, table=None)
-    assert set(found.complete) == set(truth.losses)
-    assert truth.share(found.complete) == 1.0
+def test_a_search_with_one_task_and_one_seed_is_stopped_too(table: Path, registry: Registry) -> None:
+    posed = StoppingCase.of(TruthTable.load(table, registry), seeds=1)
+    found = posed.search("random", trials=25, seed=1, table=EarlyStopTable(others=1, grace=0.0))
+    assert found.stopped
+    assert {trial.seeds for trial in found.trained} == {(1,)}
+    assert all(trial.stopped.startswith("stopped at step") for trial in found.trained if trial.stopped)
 
 
-def test_rows_say_what_was_saved_and_lost(truth: Truth) -> None:
+def test_more_trials_than_the_space_has_end_with_all_of_it(posed: StoppingCase) -> None:
+    found = posed.search("random", trials=1000, seed=1, table=None)
+    assert set(found.complete) == {arch.digest for arch in posed.case.feasible}
+    assert found.share == 1.0
+
+
+def test_rows_say_what_was_saved_and_lost(posed: StoppingCase) -> None:
     tables = [EarlyStopTable(others=others, grace=0.0) for others in (1, 1000)]
-    some, none = studied(truth, samplers=["random"], tables=tables, trials=12, seeds=3)
+    some, none = studied(posed, samplers=["random"], tables=tables, trials=12, searches=2)
     assert 0.0 < some.saved < 1.0
     assert some.stopped > 0.0
     assert (none.saved, none.stopped, none.wrongly, none.wrongly_true) == (0.0, 0.0, 0.0, 0.0)
@@ -92,18 +99,22 @@ def test_rows_say_what_was_saved_and_lost(truth: Truth) -> None:
     assert some.volume <= some.volume_without + 1e-9  # random candidates are the same ones
 
 
-def test_a_table_that_lacks_trainings_is_refused(table: Path, registry: Registry, tmp_path: Path) -> None:
+def test_a_table_that_lacks_what_is_asked_for_is_refused(table: Path, registry: Registry, tmp_path: Path) -> None:
     part = tmp_path / "part.jsonl"
     part.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(SpecError, match=r"lacks trainings of 1 of 25 architectures"):
-        Truth.read(part, registry)
-    assert Truth.read(part, registry, seeds=1).losses
+    held = TruthTable.load(part, registry)
+    assert StoppingCase.of(held).seeds == 1
+    assert held.left_out == ["left out: mqar, seed 1, of which the table has 24 of 25 rows"]
+    with pytest.raises(SpecError, match=r"the table has 1 whole seeds of mqar.accuracy,state_bytes: 2 cannot"):
+        StoppingCase.of(held, seeds=2)
     with pytest.raises(SpecError, match=r'no task "niah": it has mqar'):
-        Truth.read(table, registry, tasks=["niah"])
-    with pytest.raises(SpecError, match="the table has 2 seeds"):
-        Truth.read(table, registry, seeds=3)
-    with pytest.raises(SpecError, match="is no table of ground truth, or an empty one"):
-        Truth.read(tmp_path / "none.jsonl", registry)
+        StoppingCase.of(held, tasks=["niah"])
+    spec = small_spec()
+    spec["recipe"]["learning_rates"] = [0.01, 0.001]
+    head, *rows = table.read_text().splitlines()
+    part.write_text("\n".join([json.dumps({**json.loads(head), "spec": spec}), *rows]))
+    with pytest.raises(SpecError, match="2 learning rates and has the curve of the best one alone"):
+        StoppingCase.of(TruthTable.load(part, registry))
 
 
 def call(*arguments: object) -> Result:
