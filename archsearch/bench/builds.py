@@ -3,25 +3,57 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from archsearch.bench.tune import using
 from archsearch.evidence.compiled import Compiled, Report
 from archsearch.kernels import Build
 from archsearch.kernels.compiler import compile_build, digest_of
+from archsearch.kernels.config import tables
 from archsearch.kernels.machine import compiler_versions
 from archsearch.ops.triton.builds import builds as core_builds
 from archsearch.registry import Registry, load_registry
 
 
 def all_builds(registry: Registry, arch: str) -> list[Build]:
-    """Of the core first, then of each plugin in the order of their names."""
-    found = list(core_builds(arch))
+    """Of the core first, then of each plugin in the order of their names; after each those of the candidates of its
+    tables, where they differ from the table's own."""
+    found = with_candidates(core_builds, arch)
     for mixer in registry.mixers():
-        found.extend(registry.measured(mixer.name).builds(arch))
+        found.extend(with_candidates(registry.measured(mixer.name).builds, arch))
     return found
+
+
+def with_candidates(builds: Callable[[str], Iterable[Build]], arch: str) -> list[Build]:
+    """What `builds` yields of an architecture, and with each candidate of its tables in use what then differs."""
+    own = list(builds(arch))
+    known, found = {build.label: build for build in own}, list(own)
+    rows = [
+        (tables[op], key)
+        for op in dict.fromkeys(build.op for build in own)
+        if op in tables
+        for key in tables[op].candidates
+        if key[0] == arch
+    ]
+    for number in range(max((len(table.candidates[key]) for table, key in rows), default=0)):
+        with ExitStack() as used:
+            for table, key in rows:
+                if number < len(table.candidates[key]):
+                    used.enter_context(using(table, key, number))
+            for build in builds(arch):
+                if _code(build) != _code(known[build.label]):
+                    found.append(replace(build, variant=f"{build.variant} candidate {number}".strip()))
+    return found
+
+
+def _code(build: Build) -> tuple[object, ...]:
+    """What of a build a configuration changes."""
+    return build.config, dict(build.constexprs)
 
 
 def digests(registry: Registry, archs: Sequence[str]) -> dict[str, str]:

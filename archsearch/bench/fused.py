@@ -20,10 +20,10 @@ _GRIDS = {FULL: [_LARGE], QUICK: [], TINY: [_SMALL]}
 
 def fused_ops() -> Iterator[BenchOp]:
     """Short convolution with its activation, vectors to unit length, gated RMSNorm, the gate of a decay."""
-    yield _op("short conv", _conv_inputs, _conv, _conv_kernel, reads=1, writes=1)
-    yield _op("unit length", _vectors, _unit, _unit_kernel, reads=1, writes=1)
-    yield _op("gated norm", _gated_inputs, _gated, _gated_kernel, reads=2, writes=1)
-    yield _op("decay gate", _decay_inputs, _decay, _decay_kernel, reads=1, writes=2)
+    yield _op("short conv", _conv_inputs, _conv, _conv_kernel, table="short_conv", width=TAPS, reads=1)
+    yield _op("unit length", _vectors, _unit, _unit_kernel, table="unit_length", reads=1)
+    yield _op("gated norm", _gated_inputs, _gated, _gated_kernel, table="gated_norm", reads=2)
+    yield _op("decay gate", _decay_inputs, _decay, _decay_kernel, table="gates", width=1, reads=1, writes=2)
 
 
 def _op(
@@ -32,8 +32,10 @@ def _op(
     plain: Callable[[Inputs], Outputs],
     kernel: Callable[[Inputs], Outputs],
     *,
+    table: str,
     reads: int,
-    writes: int,
+    writes: int = 1,
+    width: int | None = None,
 ) -> BenchOp:
     """Tensors of `[B, T, H D]` in the model's dtype that are read, and that are written (two for one in float32);
     weights count for nothing."""
@@ -48,6 +50,8 @@ def _op(
         inputs=inputs,
         reference=plain,
         work=work,
+        table=table,
+        width=width,
         head_axes={},
         run=lambda given, impl: (kernel if impl == "triton" else plain)(given),
         trained=("x",),

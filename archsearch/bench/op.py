@@ -65,7 +65,8 @@ class BenchOp:
     one group of heads. ``agreeing`` is the share of the outputs' rows that must agree with the reference, below 1 where
     the op ranks blocks, so that rounding moves some choices. ``forms``: the implementations that are measured on a
     CUDA device and elsewhere. ``stand_ins`` fill what kernels choose where launches are listed and none is run.
-    ``table`` is the op of the table whose kernels run, where they can be tuned by it.
+    ``table`` is the op of the table whose kernels run, where they can be tuned by it, and ``width`` what its rows go by
+    where that is not the head dim.
     """
 
     name: str
@@ -81,6 +82,7 @@ class BenchOp:
     agreeing: float = 1.0
     forms: tuple[str, str] = ("triton", "chunkwise")
     table: str = ""
+    width: int | None = None
     peers: Sequence[Peer] = ()
     stand_ins: Mapping[str, StandIn] = field(default_factory=dict)
 
@@ -90,6 +92,10 @@ class BenchOp:
         if self.step:
             return ("decode",)
         return ("forward", "forward+backward") if self.trained else ("forward",)
+
+    def row_width(self, head_dim: int) -> int:
+        """What the op's row in its table goes by, for a shape of that head dim."""
+        return head_dim if self.width is None else self.width
 
     def group(self, inputs: Inputs, shape: Shape, index: int) -> dict[str, Tensor]:
         """The inputs of one key head and of the query heads that share it, in float32 where they are floating."""

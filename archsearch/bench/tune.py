@@ -42,13 +42,17 @@ def using(table: Table, key: Key, candidate: int | None) -> Iterator[None]:
 
 
 def calls_of(ops: Sequence[BenchOp], table: Table, key: Key, device: torch.device, dtype: torch.dtype) -> list[Call]:
-    """What runs the kernels of a row, of the ops that measure them at `SIZES` sizes; none where no size has its head
-    dim."""
+    """What runs the kernels of a row, at `SIZES` sizes of the ops that measure them, the first size of each before any
+    second; none where no size has its head dim."""
     grid = FULL if device.type == "cuda" else TINY
     fitting = [
-        (op, shape) for op in ops if op.table == table.op for shape in op.grids[grid] if shape.head_dim == key[1]
+        (rank, op, shape)
+        for op in ops
+        if op.table == table.op
+        for rank, shape in enumerate(shape for shape in op.grids[grid] if op.row_width(shape.head_dim) == key[1])
     ]
-    return [_call(op, op.inputs(shape, Draw.on(device, dtype))) for op, shape in fitting[:SIZES]]
+    fitting.sort(key=lambda found: found[0])
+    return [_call(op, op.inputs(shape, Draw.on(device, dtype))) for _, op, shape in fitting[:SIZES]]
 
 
 def _call(op: BenchOp, inputs: Mapping[str, torch.Tensor]) -> Call:
@@ -61,7 +65,7 @@ def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Ru
     table, machine = tables.get(op.table), machine_of(device)
     if table is None or machine is None or form != "triton":
         return None
-    key = table.key(machine.arch, head_dim)
+    key = table.key(machine.arch, op.row_width(head_dim))
     number = tuned(table, key, machine)
     if number is None:
         return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from archsearch.errors import SpecError
 from archsearch.mixer import Dtype, LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model.context import Context
+from archsearch.ops.cache import zero_rows
 
 
 @dataclass(kw_only=True)
@@ -140,7 +141,7 @@ class Mixer(nn.Module):
 
     def new_rows(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Zeros `[B, rows, *row_shape]` of one tensor of a state; how they lie in memory is the mixer's own."""
-        return torch.zeros(shape, dtype=dtype, device=device)
+        return zero_rows(shape, dtype=dtype, device=device)
 
     def state_for(self, x: Tensor, state: MixerState | None, ctx: Context) -> MixerState | None:
         """The state to fill: the one given, a new one for `x` `[B, T, D]` when the context wants one, or None.

@@ -31,6 +31,8 @@ def bench_ops() -> Iterator[BenchOp]:
             grids=grids,
             inputs=partial(_inputs, rank, shared),
             run=_run,
+            table="latent_attention_absorbed",
+            width=rank,
             reference=partial(_run, impl="reference"),
             work=partial(latent_step_work, rank, shared),
             head_axes={"q": 1, "up": 0},

@@ -17,6 +17,7 @@ from .gates import fixed_log_decay
 from .ops import linear_attention, linear_attention_step
 from .peers import sequence_peer, step_peer
 from .tokens import Tokens
+from .triton.table import OP, STEP_OP
 
 BOUND_CHUNK, CHUNK = 16, 64
 """The chunk that the bound is taken at, and the one that the kernels are called with."""
@@ -45,6 +46,7 @@ def bench_ops() -> Iterator[BenchOp]:
             run=_run,
             reference=lambda inputs: _run(inputs, reference_form(inputs)),
             work=partial(linear_work, rule, decay),
+            table=OP,
             trained=(*trained, "beta") if rule == "delta" else trained,
             grids=_grids(name),
             head_axes={"q": 2, "k": 2, "v": 2, "beta": 2, "log_decay": 0 if decay == "constant" else 2},
@@ -57,6 +59,7 @@ def bench_ops() -> Iterator[BenchOp]:
             step=True,
             inputs=partial(_step_inputs, rule, decay),
             run=_step,
+            table=STEP_OP,
             reference=_step_reference,
             work=partial(linear_step_work, rule, decay),
             head_axes={"q": 1, "k": 1, "v": 1, "state": 1, "beta": 1, "log_decay": 1},

@@ -48,6 +48,7 @@ def bench_ops() -> Iterator[BenchOp]:
             work=partial(moba_work, block, TOP),
             agreeing=AGREEING,
             stand_ins={"choose_past": stand_in_choices},
+            table="moba_attention",
             trained=("q", "k", "v"),
             head_axes={"q": 2, "k": 2, "v": 2},
             peers=(*sdpa_peers(same=False), flex_peer(partial(chosen_mask, block, TOP))),
@@ -62,6 +63,7 @@ def bench_ops() -> Iterator[BenchOp]:
             run=partial(_step, block),
             reference=partial(_step, block, impl="chunkwise"),
             work=partial(moba_step_work, block, TOP),
+            table="moba_attention",
             head_axes={"q": 1, "k": 2, "v": 2, "means": 2},
         )
 

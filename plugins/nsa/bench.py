@@ -50,6 +50,7 @@ def bench_ops() -> Iterator[BenchOp]:
             work=partial(nsa_work, options),
             agreeing=AGREEING,
             stand_ins={"choose_important": stand_in_choices},
+            table="nsa_attention",
             trained=("q", "k", "v", "gates"),
             head_axes={"q": 2, "k": 2, "v": 2, "gates": 2},
             peers=sdpa_peers(same=False),
@@ -64,6 +65,7 @@ def bench_ops() -> Iterator[BenchOp]:
             run=partial(_step, options),
             reference=partial(_step, options, impl="chunkwise"),
             work=partial(nsa_step_work, options),
+            table="nsa_attention",
             head_axes={"q": 1, "k": 2, "v": 2, "k_means": 2, "v_means": 2, "gates": 1},
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,13 @@ from archsearch_plugins.sliding.triton.table import TABLE as WINDOW
 
 from archsearch.bench.clock import WallClock
 from archsearch.bench.kernels import TUNED, Bench, bench_case, ops_of
-from archsearch.bench.op import TINY
+from archsearch.bench.op import FULL, TINY, BenchOp
 from archsearch.bench.results.schema import OURS, Rates
 from archsearch.bench.tune import calls_of, tune_row, using
 from archsearch.evidence.proofs import Machine
 from archsearch.evidence.tuned import keep_tuned
 from archsearch.kernels import Config, Table
-from archsearch.kernels.config import tables
+from archsearch.kernels.config import digest_of_configs, tables
 from archsearch.kernels.forms import tuned
 from archsearch.kernels.machine import machine_of
 from archsearch.kernels.prove import Prover, Row
@@ -95,11 +97,44 @@ def test_the_ops_that_measure_a_table_run_its_rows(registry: Registry) -> None:
     assert out.isfinite().all()
 
 
-def test_every_candidate_names_kernels_of_its_row() -> None:
-    for key, candidates in WINDOW.candidates.items():
-        assert all(set(configs) <= set(WINDOW.rows[key]) for configs in candidates)
-        digests = {WINDOW.digest(key, number) for number in range(len(candidates))}
-        assert len(digests) == len(candidates)
+def tuned_tables(registry: Registry) -> dict[str, list[BenchOp]]:
+    """Of each table that ops measure, those ops."""
+    ops: dict[str, list[BenchOp]] = {}
+    for op in ops_of(registry):
+        if op.table:
+            ops.setdefault(op.table, []).append(op)
+    return ops
+
+
+def test_every_candidate_is_other_configurations_of_kernels_of_its_row(registry: Registry) -> None:
+    for op in tuned_tables(registry):
+        table = tables[op]
+        assert table.candidates
+        for key, candidates in table.candidates.items():
+            assert all(set(configs) <= set(table.rows[key]) for configs in candidates)
+            digests = {table.digest(key, number) for number in range(len(candidates))}
+            assert len(digests - {digest_of_configs(table.rows[key])}) == len(candidates)
+
+
+def test_every_table_has_candidates_where_it_is_measured_on_a_card(registry: Registry) -> None:
+    for name, ops in tuned_tables(registry).items():
+        widths = {op.row_width(shape.head_dim) for op in ops for shape in op.grids[FULL]}
+        assert {arch for arch, width, _ in tables[name].candidates if width in widths} == {"sm_90", "sm_80"}, name
+
+
+def test_each_op_of_a_row_is_timed_before_a_second_size_of_one(registry: Registry) -> None:
+    timed: list[tuple[str, int]] = []
+
+    def op_of(name: str, tokens: tuple[int, ...]) -> BenchOp:
+        like = next(op for op in tuned_tables(registry)["window_attention"] if op.grids[TINY] and not op.step)
+        shapes = [replace(like.grids[TINY][0], tokens=count) for count in tokens]
+        run = partial(lambda name, inputs, impl: timed.append((name, inputs["q"].shape[1])), name)
+        return replace(like, name=name, grids={TINY: shapes}, run=run)
+
+    ops = [op_of("first", (4, 5, 6)), op_of("second", (7, 8))]
+    for call in calls_of(ops, WINDOW, ("sm_90", 16, 0), torch.device("cpu"), torch.float32):
+        call()
+    assert timed == [("first", 4), ("second", 7), ("first", 5)]
 
 
 def test_bench_kernels_shows_the_tables_own_beside_what_was_tuned(

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archsearch.errors import KernelUnavailableError, OptionsError, SpecError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context, Mixer
-from archsearch.ops.cache import head_major
+from archsearch.ops.cache import head_major, zero_rows
 from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.softmax import ShapeError
 
@@ -271,6 +271,18 @@ def test_a_step_over_a_cache_of_any_layout(lengths: str) -> None:
     by_head = head_major(2, rows, 2, 8, torch.float32, torch.device("cpu"))
     for keys in (k, by_head.clone().copy_(k)):
         assert_close(full_attention_step(q, keys, v, seen).double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_cache_is_of_zeros_in_its_own_memory(dtype: torch.dtype) -> None:
+    """Which comes from numpy, in large pages."""
+    shape = (2, (4 << 20) // 256, 2, 64)
+    cache, other = (zero_rows(shape, dtype=dtype, device=torch.device("cpu")) for _ in range(2))
+    assert (cache.shape, cache.dtype) == (shape, dtype)
+    assert cache.is_contiguous()
+    cache[:, 1:].fill_(1)
+    assert int(cache.count_nonzero()) == cache[:, 1:].numel()
+    assert not other.any()
 
 
 def test_rows_of_a_head_lie_together_in_the_cache() -> None:

@@ -87,6 +87,7 @@ class Builder:
 
 def builders(table: Table, arch: str, *, heads: int, key_heads: int) -> Iterator[Builder]:
     """One for each row of a table on an architecture."""
-    for (of_arch, head_dim, _), row in table.rows.items():
-        if of_arch == arch:
-            yield Builder(op=table.op, head_dim=head_dim, row=row, heads=heads, key_heads=key_heads)
+    for key in table.rows:
+        if key[0] == arch:
+            row = table.row(key)
+            yield Builder(op=table.op, head_dim=key[1], row=row, heads=heads, key_heads=key_heads)

@@ -52,9 +52,7 @@ class _Row:
 
 
 def _rows(table: Table, arch: str) -> list[_Row]:
-    return [
-        _Row(op=table.op, size=size, configs=row) for (of_arch, size, _), row in table.rows.items() if of_arch == arch
-    ]
+    return [_Row(op=table.op, size=key[1], configs=table.row(key)) for key in table.rows if key[0] == arch]
 
 
 def builds(arch: str) -> Iterator[Build]:

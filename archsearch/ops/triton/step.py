@@ -167,7 +167,7 @@ _attention_step.register_autograd(_backward, setup_context=_remember)
 def step_builds(table: Table, key: Key) -> Iterator[Build]:
     """What `attention_step` launches for a row of a table in bfloat16: few and many query heads a key head, whole
     sequences and split ones."""
-    width, config = key[1], table.rows[key]
+    width, config = key[1], table.row(key)
     decode, merge = config["decode"], config["merge"]
     sizes = dict.fromkeys(("S", "heads", "kv_heads", "k_batch", "k_step", "v_batch", "v_step"), "i32")
     shares = dict.fromkeys(("fill", "most", "splits"), "i32")

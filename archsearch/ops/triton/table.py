@@ -26,16 +26,38 @@ def _norm(dim: int) -> Mapping[str, Config]:
     return {"forward": tile, "backward": tile}
 
 
-CONV = Table(op="short_conv", package=__package__, rows=_rows((4, 16), _conv))
+def _others(size: int, *forwards: Config) -> dict[Key, tuple[Mapping[str, Config], ...]]:
+    return {(arch, size, 0): tuple({"forward": forward} for forward in forwards) for arch in ARCHS}
+
+
+CONV = Table(
+    op="short_conv",
+    package=__package__,
+    rows=_rows((4, 16), _conv),
+    candidates=_others(4, _tile(64, 64)),
+)
 """Keyed by the width of the convolution in place of a head dim; tiles of tokens and channels."""
 
-UNIT = Table(op="unit_length", package=__package__, rows=_rows((16, 32, 64, 128, 256), _norm))
+UNIT = Table(
+    op="unit_length",
+    package=__package__,
+    rows=_rows((16, 32, 64, 128, 256), _norm),
+    candidates=_others(128, _tile(16, 128), _tile(64, 128, warps=8)),
+)
 """Keyed by the length of the vectors."""
 
-GATED = Table(op="gated_norm", package=__package__, rows=_rows((16, 32, 64, 128, 256), _norm))
+GATED = Table(
+    op="gated_norm",
+    package=__package__,
+    rows=_rows((16, 32, 64, 128, 256), _norm),
+    candidates=_others(128, _tile(16, 128), _tile(64, 128, warps=8)),
+)
 """Keyed by the value dim."""
 
 GATES = Table(
-    op="gates", package=__package__, rows=_rows((1,), lambda _: {"forward": _tile(32, 64), "backward": _tile(32, 64)})
+    op="gates",
+    package=__package__,
+    rows=_rows((1,), lambda _: {"forward": _tile(32, 64), "backward": _tile(32, 64)}),
+    candidates=_others(1, _tile(16, 64), _tile(32, 128)),
 )
 """Elementwise: one row whatever the head dim."""

@@ -43,6 +43,13 @@ def _ampere(head_dim: int) -> tuple[Config, Config, Config]:
     return Config.of(4, 2, M=64, N=32), Config.of(4, 2, M=64, N=32), Config.of(4, 2, M=64, N=32)
 
 
+def _others(arch: str) -> tuple[dict[str, Config], ...]:
+    """For head dim 128: fewer stages or shorter turns, and fewer queries, of which an SM holds more."""
+    if arch == "sm_90":
+        return {"forward": Config.of(8, 2, M=128, N=64)}, {"forward": Config.of(4, 3, M=64, N=64)}
+    return {"forward": Config.of(8, 2, M=64, N=32)}, {"forward": Config.of(4, 2, M=64, N=32)}
+
+
 TABLE = Table(
     op="full_attention",
     package=__package__,
@@ -51,4 +58,5 @@ TABLE = Table(
         for arch, head_dims in (("sm_90", (16, 32, 64, 128, 256)), ("sm_80", (32, 64, 128, 256)))
         for head_dim in head_dims
     },
+    candidates={(arch, 128, 0): _others(arch) for arch in ("sm_90", "sm_80")},
 )

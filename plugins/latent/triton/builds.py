@@ -16,8 +16,9 @@ from .table import SHARED, TABLE
 def builds(arch: str) -> Iterator[Build]:
     """Every kernel of every row of an architecture in bfloat16: for few and many heads, whole sequences and split
     ones, with a shared key and without."""
-    for (of_arch, rank, _), row in TABLE.rows.items():
-        if of_arch == arch:
+    for key in TABLE.rows:
+        if key[0] == arch:
+            rank, row = key[1], TABLE.row(key)
             for block_g in QUERY_TILES:
                 for merged in (True, False):
                     yield _decode(row["decode"], rank, block_g, merged, SHARED)

@@ -27,4 +27,8 @@ TABLE = Table(
         for arch, ranks in (("sm_90", (16, 32, 64, 128, 256, 512)), ("sm_80", (32, 64, 128, 256, 512)))
         for rank in ranks
     },
+    candidates={
+        (arch, 512, 0): ({"merge": Config.of(4, 1, S=32)}, {"decode": Config.of(8, 3, N=16)})
+        for arch in ("sm_90", "sm_80")
+    },
 )

@@ -41,8 +41,14 @@ def _to_chunks(x: Tensor, size: int, scale: float = 1.0) -> Tensor:
     x = x.unflatten(1, (-1, size)).transpose(2, 3).transpose(0, 1)
     if scale == 1.0:
         return x.contiguous()
+    if not torch.is_grad_enabled():
+        return _scaled(x, scale)
     scaled: Tensor = _Scaled.apply(x, scale)  # type: ignore[no-untyped-call]
     return scaled
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    return torch.mul(x, scale, out=x.new_empty(x.shape))
 
 
 class _Scaled(torch.autograd.Function):
@@ -51,7 +57,7 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
         ctx.scale = scale
-        return torch.mul(x, scale, out=x.new_empty(x.shape))
+        return _scaled(x, scale)
 
     @staticmethod
     @once_differentiable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,10 @@ def decayed_products(
         return (first * lower, *others), ChunkEnds(rows=rows, keys=k, before=None, after=None, whole=None)
     if decay == "channel":
         return channel_decay(rows, k, log_decay)
-    made: tuple[Tensor, ...] = _HeadProducts.apply(log_decay[..., 0], k, *rows)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled():
+        made: Sequence[Tensor] = _HeadProducts.apply(log_decay[..., 0], k, *rows)  # type: ignore[no-untyped-call]
+    else:
+        _, *made = _head_products(log_decay, k, rows)
     before, after, *products = made
     whole, count = before[..., -1:, :], len(k)
     if len(before) != count:  # constant: of the first chunk, and perhaps of the last
@@ -45,16 +49,21 @@ def _of_chunks(x: Tensor, count: int) -> Tensor:
     return first if len(x) == 1 else torch.cat((first, x[1:]))
 
 
+def _head_products(log_decay: Tensor, k: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Decays between the tokens of a chunk, and what `_HeadProducts` makes, of log decays `[M, B or 1, H, C, 1]`."""
+    sums, dtype = running_sums(log_decay), log_decay.dtype
+    pairs = _pairs(sums if len(sums) == len(k) else sums[:1], dtype)
+    before, after = decays(sums, dtype), decays(sums[..., -1:, :] - sums, dtype)
+    return pairs, before, after, *((row @ k.mT).mul_(pairs) for row in rows)
+
+
 class _HeadProducts(torch.autograd.Function):
     """Decays `[M, B or 1, H, C, 1]` from the start and to the end, of log decays `[M, B or 1, H, C]`, and the products
     `[N, B, H, C, C]` decayed between their tokens; M is N, or the first chunk's decays hold inside of all."""
 
     @staticmethod
     def forward(ctx: Any, log_decay: Tensor, k: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        sums, dtype = running_sums(log_decay[..., None]), log_decay.dtype
-        pairs = _pairs(sums if len(sums) == len(k) else sums[:1], dtype)
-        before, after = decays(sums, dtype), decays(sums[..., -1:, :] - sums, dtype)
-        products = tuple((row @ k.mT).mul_(pairs) for row in rows)
+        pairs, before, after, *products = _head_products(log_decay[..., None], k, rows)
         ctx.save_for_backward(pairs, before, after, k, *rows, *products)
         return before, after, *products
 

@@ -78,7 +78,7 @@ def _hebbian(q: Tensor, chunks: CanonicalTokens, state: Tensor | None, want_stat
     if len(q) == 1 and state is None and not want_state:
         return weights @ v, v.new_zeros(0)
     left = None if decay.whole is None else decay.whole.mT
-    return hebbian(weights, v, decay.from_start(0), decay.to_end(), left, state)
+    return hebbian(weights, v, decay.from_start(0), decay.to_end(), left, state, want_last=want_state)
 
 
 def _from_chunks(x: Tensor, length: int) -> Tensor:

@@ -16,9 +16,10 @@ from archsearch.kernels import Build, Config, Key
 from ..decays import Decay
 from .launch.backward import backward
 from .launch.forward import operands_of, run_outputs, run_states, within_chunks
+from .launch.fused import attend_fused, wants_fused
 from .launch.plan import Inputs, Launch, make_plan, recording
 from .step import step_kernel
-from .table import OP, SHORTEST_SEGMENT, STEP_OP, STEP_TABLE, TABLE
+from .table import FUSED, OP, SHORTEST_SEGMENT, STEP_OP, STEP_TABLE, TABLE
 
 _POINTERS = {
     torch.bfloat16: "*bf16",
@@ -62,6 +63,16 @@ def builds(arch: str) -> Iterator[Build]:
 
 def _row(key: Key) -> Iterator[Build]:
     seen: set[str] = set()
+    for call, variant in (*_apart(key), *_fused(key)):
+        build = _build(call, key, variant)
+        code = repr((build.name, build.signature, build.constexprs))
+        if code not in seen:
+            seen.add(code)
+            yield build
+
+
+def _apart(key: Key) -> Iterator[tuple[Launch, str]]:
+    """What calls launch whose states lie in memory, and their backward passes."""
     for rule, decay in product(_RULES, _DECAYS):
         calls = _calls(key, rule, decay, tokens=key[2])
         if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "channel")):
@@ -70,17 +81,44 @@ def _row(key: Key) -> Iterator[Build]:
         if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "head"), ("delta", "channel")):
             calls += _calls(key, rule, decay, tokens=key[2], group=2)
         for call in calls:
-            build = _build(call, key, f"{rule}-{decay}")
-            code = repr((build.name, build.signature, build.constexprs))
-            if code not in seen:
-                seen.add(code)
-                yield build
+            yield call, f"{rule}-{decay}"
+
+
+def _fused(key: Key) -> Iterator[tuple[Launch, str]]:
+    """What the forwards launch whose states stay on chip."""
+    for rule, decay in FUSED:
+        lengths = [{"tokens": key[2]}]
+        if key[1] == _DEEP:
+            lengths += [{"tokens": key[2], "packed": True}, {"tokens": key[2] * SHORTEST_SEGMENT * 8}]
+        for sizes in lengths:
+            inputs, bounds, state = blank_call(key, rule, decay, **sizes)  # type: ignore[arg-type]
+            with TABLE.forced(key), recording() as record:
+                plan = make_plan(inputs, 1, bounds, key[2])
+                if wants_fused(inputs, plan):
+                    attend_fused(inputs, plan, state, want_final=True)
+            for call in record:
+                yield call, f"{rule}-{decay}"
 
 
 def _calls(key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = False, group: int = 1) -> list[Launch]:
     """What the forward and the backward of one call launch, with `group` value heads a key head: from an initial
     state, with the final one wanted."""
-    _, dim, chunk = key
+    inputs, bounds, state = blank_call(key, rule, decay, tokens=tokens, packed=packed, group=group)
+    with TABLE.forced(key), recording() as record:
+        plan = make_plan(inputs, 1, bounds, key[2])
+        within = within_chunks(inputs, plan)
+        ready = operands_of(inputs, plan, within)
+        memory = run_states(inputs, plan, ready, state, want_final=True)
+        run_outputs(inputs, plan, within, ready, memory)
+        backward(inputs, plan, within, state, torch.empty_like(inputs.v), state)
+    return record
+
+
+def blank_call(
+    key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = False, group: int = 1
+) -> tuple[Inputs, Tensor | None, Tensor]:
+    """Inputs, bounds of packed sequences and an initial state, all without data."""
+    _, dim, _ = key
 
     def blank(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -96,15 +134,7 @@ def _calls(key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = Fal
         scale=1.0,
     )
     bounds = blank(2, dtype=torch.int64) if packed else None
-    state = blank(1, group, dim, dim, dtype=torch.float32)
-    with TABLE.forced(key), recording() as record:
-        plan = make_plan(inputs, 1, bounds, chunk)
-        within = within_chunks(inputs, plan)
-        ready = operands_of(inputs, plan, within)
-        memory = run_states(inputs, plan, ready, state, want_final=True)
-        run_outputs(inputs, plan, within, ready, memory)
-        backward(inputs, plan, within, state, blank(tokens, group, dim), state)
-    return record
+    return inputs, bounds, blank(1, group, dim, dim, dtype=torch.float32)
 
 
 def _build(call: Launch, key: Key, variant: str) -> Build:
@@ -137,10 +167,11 @@ def _kind(value: Any) -> str:
 def _step_builds(arch: str) -> Iterator[Build]:
     """Every rule and decay in every row of `arch`, by one decoded token; and, for value dims that are no multiple of 4,
     the delta rule with a decay by channel."""
-    for (row_arch, key_dim, _), row in STEP_TABLE.rows.items():
-        if row_arch != arch:
+    for key in STEP_TABLE.rows:
+        if key[0] != arch:
             continue
-        for name, config in row.items():
+        key_dim = key[1]
+        for name, config in STEP_TABLE.row(key).items():
             for rule, decay in product(("hebbian", "delta"), ("none", "constant", "head", "channel")):
                 yield _step_build(name, config, key_dim, rule, decay, aligned=True)
             yield _step_build(name, config, key_dim, "delta", "channel", aligned=False)

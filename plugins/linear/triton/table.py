@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from archsearch.kernels import Config, Key, Table
 
+from ..decays import Decay
+
 OP, STEP_OP = "linear_attention", "linear_attention_step"
 
 CROWD = 264
@@ -19,6 +21,13 @@ FEWEST_SEGMENTS = 4
 """Segments: cutting a sequence doubles (delta rule: triples) the work of the pass, so fewer gain nothing."""
 
 
+APART = Config(tiles={}, num_warps=1, num_stages=1)
+"""In place of how the fused pass is compiled: states and outputs by kernels of their own, as where a row has no such
+pass."""
+
+FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"),)
+"""Rules and gates, as the kernels name them, whose states stay on chip in the forward of rows that have such a pass."""
+
 MASKS = Config(tiles={}, num_warps=4, num_stages=1)
 """How the masks of a chunk's levels are written."""
 
@@ -27,7 +36,7 @@ def _rows(arch: str) -> dict[Key, dict[str, Config]]:
     return {
         (arch, 32, 64): _row(arch, keys=32, values=32, state=32, warps=4),
         (arch, 64, 64): _row(arch, keys=64, values=64, state=64, warps=4),
-        (arch, 128, 64): _row(arch, keys=64, values=64, state=64, warps=4),
+        (arch, 128, 64): _row(arch, keys=64, values=64, state=64, warps=4) | _DEEP[arch],
         (arch, 256, 32): _row(arch, keys=64, values=64, state=32, warps=4),
     }
 
@@ -56,9 +65,32 @@ def _row(arch: str, *, keys: int, values: int, state: int, warps: int) -> dict[s
     }
 
 
-_SMALL = {("sm_90", 16, 16): _row("sm_90", keys=16, values=16, state=16, warps=1)}
+def _fused(*, keys: int, values: int, warps: int) -> dict[str, Config]:
+    """What the fused pass takes beside the rest, of `values` of a state with all its keys in a program."""
+    scores = Config(tiles={"K": keys}, num_warps=min(warps, 4))
+    return {"head_scores": scores, "fused": Config(tiles={"V": values}, num_warps=warps)}
 
-TABLE = Table(op=OP, package=__package__, rows={**_SMALL, **_rows("sm_90"), **_rows("sm_80")})
+
+_DEEP = {
+    "sm_90": _fused(keys=64, values=64, warps=8),
+    "sm_80": _fused(keys=64, values=32, warps=4),
+}
+"""Of a head dim of 128."""
+
+_SMALL = {("sm_90", 16, 16): _row("sm_90", keys=16, values=16, state=16, warps=1) | _fused(keys=16, values=16, warps=1)}
+
+_OTHERS = (
+    {"fused": APART},
+    {"channel_scores": Config(tiles={"K": 16, "V": 64}, num_warps=4)},
+)
+"""For head dim 128: no fused pass, and less of a program's registers for scores by channel."""
+
+TABLE = Table(
+    op=OP,
+    package=__package__,
+    rows={**_SMALL, **_rows("sm_90"), **_rows("sm_80")},
+    candidates={(arch, 128, 64): _OTHERS for arch in ("sm_90", "sm_80")},
+)
 
 
 def _step_rows(arch: str) -> dict[Key, dict[str, Config]]:
@@ -80,4 +112,15 @@ def _step_row(*, wide: int, warps: int, narrow: int, narrow_warps: int = 1) -> d
 
 _SMALL_STEP = {("sm_90", 16, 0): _step_row(wide=64, warps=1, narrow=16)}
 
-STEP_TABLE = Table(op=STEP_OP, package=__package__, rows={**_SMALL_STEP, **_step_rows("sm_90"), **_step_rows("sm_80")})
+_OTHER_STEPS = (
+    {"wide": Config(tiles={"V": 16}, num_warps=2, num_stages=1)},
+    {"wide": Config(tiles={"V": 64}, num_warps=8, num_stages=1)},
+)
+"""For key dim 128: more programs of less, and fewer of more."""
+
+STEP_TABLE = Table(
+    op=STEP_OP,
+    package=__package__,
+    rows={**_SMALL_STEP, **_step_rows("sm_90"), **_step_rows("sm_80")},
+    candidates={(arch, 128, 0): _OTHER_STEPS for arch in ("sm_90", "sm_80")},
+)

@@ -40,7 +40,19 @@ ROWS: dict[Key, dict[str, Config]] = {
     for arch, head_dims in (("sm_90", (16, 32, 64, 128)), ("sm_80", (32, 64, 128)))
     for head_dim in head_dims
 }
-TABLE = Table(op="moba_attention", package=__package__, rows=ROWS)
+CANDIDATES: dict[Key, tuple[dict[str, Config], ...]] = {
+    ("sm_90", 128, 0): (
+        {"past_forward": Config.of(8, 2, M=128, N=64)},
+        {"past_forward": Config.of(4, 3, M=64, N=64)},
+    ),
+    ("sm_80", 128, 0): (
+        {"past_forward": Config.of(4, 2, M=64, N=32)},
+        {"own_forward": Config.of(8, 2, M=64, N=32)},
+    ),
+}
+"""Fewer stages or shorter turns, and fewer queries or warps, of which an SM holds more."""
+
+TABLE = Table(op="moba_attention", package=__package__, rows=ROWS, candidates=CANDIDATES)
 
 SPLITS = (1, 16)
 """Shares of the past blocks that a decode step ranks side by side: of few means, and of more than `FEW`."""

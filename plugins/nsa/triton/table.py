@@ -44,7 +44,19 @@ ROWS: dict[Key, dict[str, Config]] = {
     for arch, head_dims in (("sm_90", (16, 32, 64, 128)), ("sm_80", (32, 64, 128)))
     for head_dim in head_dims
 }
-TABLE = Table(op="nsa_attention", package=__package__, rows=ROWS)
+CANDIDATES: dict[Key, tuple[dict[str, Config], ...]] = {
+    ("sm_90", 128, 0): (
+        {"selection_forward": Config.of(4, 2, N=64)},
+        {"window_forward": Config.of(8, 2, M=128, N=64)},
+    ),
+    ("sm_80", 128, 0): (
+        {"selection_forward": Config.of(4, 3, N=64)},
+        {"window_forward": Config.of(4, 2, M=64, N=32)},
+    ),
+}
+"""Other stages over the chosen blocks; fewer stages, or fewer warps, over the window."""
+
+TABLE = Table(op="nsa_attention", package=__package__, rows=ROWS, candidates=CANDIDATES)
 
 SPLITS = (1, 16)
 """Shares of the means that a decode step works on side by side: of few means, and of more than `FEW`."""

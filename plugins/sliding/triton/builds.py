@@ -41,7 +41,7 @@ def builds(arch: str) -> Iterator[Build]:
 
 def _build(key: Key, name: str, variant: str) -> Build:
     fn, pointers, sizes = _KERNELS[name]
-    width, config = key[1], TABLE.rows[key][name]
+    width, config = key[1], TABLE.row(key)[name]
     types = {"lse": "*fp32", "delta": "*fp32", **_VARIANTS[variant]}
     return Build(
         op=TABLE.op,

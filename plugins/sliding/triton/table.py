@@ -23,12 +23,11 @@ _DECODE_NARROW = Config(tiles={"N": 32}, num_warps=4, num_stages=4)
 _DECODE_WIDE = Config(tiles={"N": 32}, num_warps=8, num_stages=3)
 _SMALL = _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(64, 64, 4, 3), _DECODE)
 
-_OTHERS = (
-    {"forward": _tile(64, 64, 4, 3)},
-    {"forward": _tile(128, 64, 8, 2)},
-    {"decode": Config(tiles={"N": 32}, num_warps=4, num_stages=3)},
-)
-"""Smaller tiles of queries, fewer stages, shorter turns over the cache: for "archsearch kernels tune" to compare."""
+_FORWARDS = ({"forward": _tile(64, 64, 4, 3)}, {"forward": _tile(128, 64, 8, 2)})
+"""Smaller tiles of queries, and fewer stages: for "archsearch kernels tune" to compare."""
+
+_DECODES = ({"decode": Config(tiles={"N": 32}, num_warps=4, num_stages=3)},)
+"""Shorter turns over the cache."""
 
 TABLE = Table(
     op="window_attention",
@@ -44,5 +43,9 @@ TABLE = Table(
         ("sm_80", 128, 0): _row(_tile(128, 64, 8, 3), _tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _DECODE_NARROW),
         ("sm_80", 256, 0): _row(_tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
     },
-    candidates={(arch, dim, 0): _OTHERS for arch, dim in (("sm_90", 16), ("sm_90", 64), ("sm_90", 128), ("sm_80", 64))},
+    candidates={
+        ("sm_90", 16, 0): _FORWARDS,
+        ("sm_90", 128, 0): (*_FORWARDS, *_DECODES),
+        ("sm_80", 128, 0): _FORWARDS,
+    },
 )

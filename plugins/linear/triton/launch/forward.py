@@ -70,7 +70,7 @@ def within_chunks(inputs: Inputs, plan: Plan) -> Within:
     arguments = shared(inputs, plan, drop) | own | {"BK": config.tiles["K"], "k": inputs.k}
     arguments |= {"log_decay": or_q(inputs, inputs.log_decay), "beta": or_q(inputs, inputs.beta)}
     launch(kernel, grid, config, arguments | {"overlaps": or_q(inputs, overlaps)})
-    return Within(scores=scores, inverses=None if overlaps is None else _inverses(inputs, plan, overlaps))
+    return Within(scores=scores, inverses=None if overlaps is None else inverses_of(inputs, plan, overlaps))
 
 
 def run_level_masks(inputs: Inputs, plan: Plan) -> Tensor:
@@ -85,7 +85,8 @@ def levels(plan: Plan) -> int:
     return plan.chunk.bit_length() - 1
 
 
-def _inverses(inputs: Inputs, plan: Plan, overlaps: Tensor) -> Tensor:
+def inverses_of(inputs: Inputs, plan: Plan, overlaps: Tensor) -> Tensor:
+    """The inverses of I + `overlaps`, both `[N, HV, C]`, in q's dtype."""
     inverses = empty(inputs, *overlaps.shape)
     arguments = shared(inputs, plan, ("H", "gate_stride", "K", "V", "DECAY"))
     arguments |= {"overlaps": overlaps, "inverses": inverses}

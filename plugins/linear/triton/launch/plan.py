@@ -78,6 +78,11 @@ class Plan:
         """Segments of all sequences, at most."""
         return self.sequences * self.segments
 
+    @property
+    def has_fused(self) -> bool:
+        """Whether the row has a forward whose states stay on chip."""
+        return table.TABLE.row(self.row).get("fused", table.APART) != table.APART
+
     def config(self, kernel: str) -> Config:
         """How a kernel is compiled."""
         return table.TABLE.row(self.row)[kernel]

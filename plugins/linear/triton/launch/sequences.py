@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ...decays import Decay
 from .backward import backward
-from .forward import Within, operands_of, run_outputs, run_states, within_chunks
+from .forward import Within
+from .fused import attend
 from .plan import Inputs, make_plan
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -33,13 +34,9 @@ def sequence(
     each chunk, empty where the variant has none; see `linear_attention`, whose q, k and v must have one dtype."""
     inputs, initial = _flat(q, k, v, log_decay, beta, scale, decay), _dense(initial)
     plan = make_plan(inputs, q.shape[0], cu_seqlens, chunk_size)
-    within = within_chunks(inputs, plan)
-    ready = operands_of(inputs, plan, within)
-    memory = run_states(inputs, plan, ready, initial, want_final=want_state)
-    o = run_outputs(inputs, plan, within, ready, memory).view(v.shape)
-    kept = (memory.final, within.scores, within.inverses)
-    final, scores, inverses = (q.new_empty(0) if x is None else x for x in kept)
-    return o, final, scores, inverses
+    o, last, within = attend(inputs, plan, initial, want_final=want_state)
+    final, scores, inverses = (q.new_empty(0) if x is None else x for x in (last, within.scores, within.inverses))
+    return o.view(v.shape), final, scores, inverses
 
 
 @sequence.register_fake

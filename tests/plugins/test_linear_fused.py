@@ -1,0 +1,114 @@
+"""The forward whose states stay on chip, interpreted, against the recurrence in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from archsearch_plugins.linear.triton import table
+from archsearch_plugins.linear.triton.builds import blank_call
+from archsearch_plugins.linear.triton.checks import draw_inputs
+from archsearch_plugins.linear.triton.launch.fused import attend
+from archsearch_plugins.linear.triton.launch.plan import make_plan, recording
+from archsearch_plugins.linear.triton.table import APART, FUSED, TABLE
+from linear_cases import attend as run
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+KEY = ("sm_90", 16, 16)
+KINDS = list(itertools.product(("delta", "hebbian"), ("none", "constant", "head", "channel")))
+
+
+@pytest.fixture
+def all_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rule and decay by the fused pass, whatever the table says."""
+    monkeypatch.setattr(table, "FUSED", tuple(itertools.product(("delta", "hebbian"), ("none", "head", "channel"))))
+
+
+def check(rule: str, decay: str, tokens: int, bounds: tuple[int, ...] | None = None) -> None:
+    """Outputs and last state within 1e-5 of the reference's, by the ratio of root mean squares."""
+    inputs = draw_inputs(decay, rule, tokens=tokens, dim=16)
+    cu_seqlens = None if bounds is None else torch.tensor(bounds)
+    if bounds is not None:
+        draw = torch.Generator().manual_seed(2)
+        inputs["initial_state"] = torch.randn(len(bounds) - 1, 2, 16, 16, generator=draw)
+    exact = {name: x.double() for name, x in inputs.items()}
+    found = run(inputs, impl="triton", chunk_size=16, cu_seqlens=cu_seqlens)
+    wanted = run(exact, impl="reference", chunk_size=16, cu_seqlens=cu_seqlens)
+    for got, exactly in zip(found, wanted, strict=True):
+        assert (got.double() - exactly).square().mean().sqrt() < 1e-5 * exactly.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("bounds", [None, (0, 19, 19, 37)], ids=["one", "packed"])
+def test_the_pass_of_the_gated_delta_rule(bounds: tuple[int, ...] | None) -> None:
+    check("delta", "head", 37, bounds)
+
+
+@pytest.mark.parametrize("bounds", [None, (0, 37, 37, 53)], ids=["one", "packed"])
+def test_the_pass_cut_along_time(bounds: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "SHORTEST_SEGMENT", 1)
+    monkeypatch.setattr(table, "FEWEST_SEGMENTS", 2)
+    check("delta", "head", 53, bounds)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("all_kinds")
+@pytest.mark.parametrize("bounds", [None, (0, 19, 19, 37)], ids=["one", "packed"])
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+@pytest.mark.parametrize(("rule", "decay"), KINDS)
+def test_the_pass_of_every_kind(
+    rule: str, decay: str, cut: bool, bounds: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cut:
+        monkeypatch.setattr(table, "SHORTEST_SEGMENT", 1)
+        monkeypatch.setattr(table, "FEWEST_SEGMENTS", 2)
+    check(rule, decay, 37, bounds)
+
+
+def test_the_past_does_not_see_the_future() -> None:
+    inputs = draw_inputs("head", "delta", tokens=24, dim=16)
+    changed = {name: x.clone() for name, x in inputs.items()}
+    for name in ("q", "k", "v", "beta", "log_decay"):
+        changed[name][:, 18] = -30.0 if name == "log_decay" else 3.0
+    before, after = (run(given, impl="triton", chunk_size=16)[0] for given in (inputs, changed))
+    assert torch.equal(before[:, :18], after[:, :18])
+    assert not torch.equal(before[:, 18:], after[:, 18:])
+
+
+def kernels_of(rule: str, key: tuple[str, int, int], *, chunks: int = 1) -> list[str]:
+    """The kernels that a forward with gates by head launches."""
+    inputs, _, state = blank_call(key, rule, "head", tokens=chunks * key[2])
+    with TABLE.forced(key), recording() as record:
+        attend(inputs, make_plan(inputs, 1, None, key[2]), state, want_final=True)
+    return [call.kernel.fn.__name__ for call in record]
+
+
+def test_no_state_and_no_write_goes_to_memory() -> None:
+    assert kernels_of("delta", KEY) == ["head_scores", "solve", "fused"]
+    assert kernels_of("delta", ("sm_90", 128, 64)) == ["head_scores", "solve", "fused"]
+
+
+def test_few_heads_are_cut_along_time() -> None:
+    many = table.SHORTEST_SEGMENT * 8
+    assert kernels_of("delta", KEY, chunks=many) == ["head_scores", "solve", "fused", "fused", "scan", "fused"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "key"), [("hebbian", KEY), ("delta", ("sm_90", 256, 32))], ids=["another-rule", "no-room-for-the-state"]
+)
+def test_what_has_no_such_pass_goes_by_its_states(rule: str, key: tuple[str, int, int]) -> None:
+    assert kernels_of(rule, key)[-2:] == ["states", "outputs"]
+
+
+def test_a_candidate_goes_without_the_pass() -> None:
+    key = ("sm_90", 128, 64)
+    number = next(index for index, configs in enumerate(TABLE.candidates[key]) if configs.get("fused") == APART)
+    TABLE.use(key, number)
+    try:
+        assert kernels_of("delta", key) == ["head_overlaps", "solve", "operands", "states", "outputs"]
+    finally:
+        TABLE.use(key, None)
+
+
+def test_what_is_fused_is_named_as_the_kernels_name_it() -> None:
+    assert all(rule in ("delta", "hebbian") and gates in ("none", "head", "channel") for rule, gates in FUSED)
