@@ -103,7 +103,7 @@ def _words(name: str, kind: str) -> dict[str, str]:
 
 def _write(folder: Path, words: dict[str, str], kind: str) -> None:
     """Whole or not at all: beside the folder first."""
-    templates = files("archsearch").joinpath("templates")
+    templates = files("archsearch").joinpath("plugin-templates")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
         whole = Path(made) / folder.name
         for source in (templates.joinpath(_COMMON), templates.joinpath(kind)):
