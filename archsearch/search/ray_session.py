@@ -132,6 +132,15 @@ def check_room(concurrency: int, address: str | None, *, workers: int = 1) -> No
 def _local(concurrency: int) -> Iterator[None]:
     folder = passing_folder(parent=_short_folder())
     try:
+        _start(concurrency, folder)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(concurrency: int, folder: str) -> None:
+    try:
         ray.init(
             address="local",
             num_cpus=max(concurrency, os.cpu_count() or 1),
@@ -141,17 +150,11 @@ def _local(concurrency: int) -> Iterator[None]:
             logging_level=logging.ERROR,
             _temp_dir=folder,
         )
-        yield
-    except (OSError, RuntimeError) as error:
-        if ray.is_initialized():
-            raise
-        raise ClusterError(
-            f"Ray cannot start on this machine: {error}: it needs HOME and TMPDIR to be folders that can be written, "
-            "and `archsearch doctor` looks at what else"
-        ) from None
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    except Exception as error:  # a node that takes too long is an `Exception` of no further kind
+        late = "timed out" in str(error)
+        needs = "HOME and TMPDIR to be folders that can be written, and `archsearch doctor` looks at what else"
+        remedy = "try again when less runs on the machine" if late else f"it needs {needs}"
+        raise ClusterError(f"Ray cannot start on this machine: {str(error).rstrip('.')}: {remedy}") from None
 
 
 def _short_folder() -> str | None:

@@ -177,3 +177,16 @@ def test_a_home_in_which_ray_cannot_write_is_told_with_the_remedy(monkeypatch: p
         workers(1, None, device="cpu", stop=threading.Event(), tell=str),
     ):
         raise AssertionError("Ray has not started")
+
+
+def test_a_node_that_is_not_up_in_time_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray_session.ray, "init", start)
+    with (
+        pytest.raises(ClusterError, match=r"timed out during startup: try again when less runs on the machine"),
+        workers(1, None, device="cpu", stop=threading.Event(), tell=str),
+    ):
+        raise AssertionError("Ray has not started")
