@@ -88,7 +88,7 @@ def test_gated_retention_is_retention_with_a_decay_that_tokens_say() -> None:
     """You Only Cache Once, arXiv 2405.05254, section 3.1: (Q K^T * D) V with D_nm the product of sigmoid(x W)^(1/16)
     after m and up to n."""
     mixer, x = build("gated-retention").double(), torch.randn(1, 70, 24).double()
-    inputs = mixer._inputs(x, None, None)
+    inputs = mixer._inputs(x, None, Context(), None)
     tokens, gate = inputs.tokens, F.linear(x, mixer.proj.weight).split(mixer.sizes, -1)[2]
     decay = gate.sigmoid() ** (1 / 16)
     pairs = torch.stack([torch.stack([decay[0, m + 1 : n + 1].prod(0) for m in range(70)]) for n in range(70)])
@@ -101,7 +101,10 @@ def test_gated_retention_is_retention_with_a_decay_that_tokens_say() -> None:
 def test_hgrn2_writes_what_its_forget_gate_leaves(index: int) -> None:
     """HGRN2, arXiv 2404.07904, section 3: S = Diag(f) S + (1 - f) v^T, f at least l / L in layer l of L."""
     mixer, x = build("hgrn2", index=index), 3 * torch.randn(2, 9, 24)
-    tokens, forget = mixer._inputs(x, None, None).tokens, F.linear(x, mixer.proj.weight).split(mixer.sizes, -1)[2]
+    tokens, forget = (
+        mixer._inputs(x, None, Context(), None).tokens,
+        F.linear(x, mixer.proj.weight).split(mixer.sizes, -1)[2],
+    )
     expected = index / 4 + (1 - index / 4) * forget.sigmoid().unflatten(-1, (3, 8))
     assert tokens.log_decay is not None
     assert_close(tokens.log_decay.exp(), expected)

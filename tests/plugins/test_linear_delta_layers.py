@@ -219,7 +219,9 @@ def test_identity_of_negative_eigenvalues_beta_2_tells_the_parity_of_ones() -> N
 
 
 def test_strengths_reach_beyond_one_and_stay_below_two() -> None:
-    inputs = build({"update": "delta", "beta_range": 2})._inputs(20 * torch.randn(2, 40, D).double(), None, None)
+    inputs = build({"update": "delta", "beta_range": 2})._inputs(
+        20 * torch.randn(2, 40, D).double(), None, Context(), None
+    )
     assert inputs.tokens.beta is not None
     assert ((inputs.tokens.beta >= 0) & (inputs.tokens.beta <= 2)).all()
     assert (inputs.tokens.beta > 1.5).any()
@@ -227,7 +229,7 @@ def test_strengths_reach_beyond_one_and_stay_below_two() -> None:
 
 def test_no_decay_of_the_bounded_gate_is_below_its_bound() -> None:
     mixer = build(PLUGIN.presets["kda-bounded"])  # type: ignore[arg-type]
-    log_decay = mixer._inputs(1e4 * torch.randn(2, 40, D).double(), None, None).tokens.log_decay
+    log_decay = mixer._inputs(1e4 * torch.randn(2, 40, D).double(), None, Context(), None).tokens.log_decay
     assert log_decay is not None
     assert ((log_decay >= -5.0) & (log_decay <= 0.0)).all()
     start = mixer.decay(torch.zeros(1, K).double())[0]  # type: ignore[misc]

@@ -121,7 +121,7 @@ def test_mamba2_starts_in_its_papers_ranges_and_writes_by_its_step_size() -> Non
     log_decay, dt = mixer.decay(torch.zeros(1, 3))  # type: ignore[misc]
     assert_close(dt[0], step)
     assert_close(log_decay[0], -mixer.decay.A_log.exp() * step)  # type: ignore[union-attr, operator]
-    inputs = mixer._inputs(torch.randn(1, 6, 24), None, None)
+    inputs = mixer._inputs(torch.randn(1, 6, 24), None, Context(), None)
     tokens = inputs.tokens
     assert tokens.log_decay is not None
     assert_close(tokens.v / inputs.v, (tokens.log_decay / -mixer.decay.A_log.exp())[..., None].expand(1, 6, 3, 8))  # type: ignore[union-attr, operator]
@@ -147,7 +147,7 @@ def test_skip_adds_the_values() -> None:
     with torch.no_grad():
         mixer.skip.zero_()
     without, _ = mixer(x, ctx=Context())
-    assert_close(y - without, mixer.out(mixer._inputs(x, None, None).v.flatten(2)))
+    assert_close(y - without, mixer.out(mixer._inputs(x, None, Context(), None).v.flatten(2)))
 
 
 def test_gla_is_a_slow_sigmoid_by_channel() -> None:
@@ -169,7 +169,7 @@ def test_kda_decays_by_channel_with_one_rate_a_head() -> None:
 
 
 def test_deltanet_writes_by_a_sigmoid_to_keys_of_length_one() -> None:
-    inputs = build("deltanet")._inputs(torch.randn(2, 9, 24), None, None).tokens
+    inputs = build("deltanet")._inputs(torch.randn(2, 9, 24), None, Context(), None).tokens
     assert inputs.beta is not None
     assert ((inputs.beta > 0) & (inputs.beta < 1)).all()
     for x in (inputs.q, inputs.k):

@@ -66,7 +66,7 @@ def read_apart(mixer: MemoriesMixer, x: Tensor, base: str) -> Tensor:
     for memory in range(mixer.memories):
         token, slot = (routes.memory == memory).nonzero(as_tuple=True)
         one = of_one_memory(mixer, memory, base).to(x.dtype)
-        inputs = one._inputs(x[None, token], None, None)
+        inputs = one._inputs(x[None, token], None, Context(), None)
         o = one.core(inputs.tokens, Call())[0][0]
         read = read.index_add(0, token, o * routes.weight[token, slot][:, None, None].to(x.dtype))
     return read

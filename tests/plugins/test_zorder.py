@@ -70,7 +70,7 @@ def test_neighbours_lie_around_a_query_in_complete_chunks(elements: int, monkeyp
 def by_the_rule(layer: Any, x: Tensor) -> Tensor:
     """One token and head at a time, x `[T, D]`."""
     options, outputs = layer.given, []
-    q, k, v = (one[0] for one in layer.project(x[None]))
+    q, k, v = (one[0] for one in layer.project(x[None], Context()))
     width, codes = torch.sigmoid(layer.width), [places(one, options.bits) for one in (q, k)]
     for t in range(len(x)):
         past, heads = t // options.chunk * options.chunk, []
@@ -106,7 +106,7 @@ def test_a_layer_follows_the_rule(values: dict[str, Any], impl: str, monkeypatch
 def test_with_every_key_chosen_it_is_attention_by_a_cauchy_kernel() -> None:
     """ZETA, arXiv 2501.14577, section 3: what top-k attention stands for."""
     layer, x = layer_of({"top_k": 40, "chunk": 1, "own": True}), torch.randn(2, 30, 32)
-    q, k, v = (one.transpose(1, 2) for one in layer.project(x))
+    q, k, v = (one.transpose(1, 2) for one in layer.project(x, Context()))
     k, v = (one.repeat_interleave(2, 1) for one in (k, v))
     mean_k, mean_v = (one.cumsum(2) / torch.arange(1, 31)[:, None] for one in (k, v))
     gamma = torch.sigmoid(layer.width) ** 2
