@@ -15,10 +15,11 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from ports import free_port
 
 START_SECONDS, WAIT_MS = 180, 180_000
+expect.set_options(timeout=WAIT_MS)  # else 5 s, which a busy machine may need for a page
 HEAD_PIXELS = 36
 
 
