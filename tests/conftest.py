@@ -15,6 +15,7 @@ from archsearch.registry import Registry, load_registry
 
 pytest_plugins = ["archsearch.testing.recording"]
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: trials would wait for the tests beside them
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which is later than this
     if find_spec("triton") is not None:
