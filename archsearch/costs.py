@@ -21,7 +21,7 @@ from archsearch.figures import Figures
 from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo, Phase, Resolver
 from archsearch.units import format_quantity, parse_quantity
-from archsearch.value_residual import mixing_cost, sources, values_of
+from archsearch.value_residual import mixing_cost, source_of, values_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,12 +248,10 @@ def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: R
 
 def _residual_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Resolver) -> tuple[int, Flops]:
     """Parameters, and operations of one token, of the value residual; a layer of no pattern has none."""
-    if model.value_residual == "none" or info.pattern is None:
+    if info.pattern is None or source_of(info.pattern, info.index, model, resolver) is None:
         return 0, Flops()
     values = values_of(layer, info, model, resolver)
-    if values is None or sources(info.pattern, model, resolver)[info.index] is None:
-        return 0, Flops()
-    return mixing_cost(values, model)
+    return (0, Flops()) if values is None else mixing_cost(values, model)
 
 
 def channel_cost(model: ModelSpec) -> tuple[int, int, Flops]:

@@ -155,11 +155,17 @@ written ``parallel(of=[kda sliding(window=64)])``."""
 
 def layers_in(options: MixerOptions) -> Iterator[LayerSpec]:
     """The layers that options hold, in the order of declaration."""
+    return (layer for _, layer in named_layers(options))
+
+
+def named_layers(options: MixerOptions) -> Iterator[tuple[str, LayerSpec]]:
+    """The layers that options hold, each by its option: "a", of several under one name "more.0"."""
     for name in type(options).model_fields:
         value = getattr(options, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, LayerSpec):
-                yield item
+        if isinstance(value, LayerSpec):
+            yield name, value
+        elif isinstance(value, tuple):
+            yield from ((f"{name}.{at}", item) for at, item in enumerate(value) if isinstance(item, LayerSpec))
 
 
 def holds_layers(options: type[MixerOptions]) -> bool:

@@ -26,16 +26,20 @@ def values_of(layer: LayerSpec, info: LayerInfo, model: ModelSpec, resolver: Res
 
 def sources(layers: Sequence[LayerSpec], model: ModelSpec, resolver: Resolver) -> tuple[int | None, ...]:
     """Of each layer the index of the one whose values it mixes into its own; None where it mixes none in."""
+    return tuple(source_of(layers, index, model, resolver) for index in range(len(layers)))
+
+
+def source_of(layers: Sequence[LayerSpec], index: int, model: ModelSpec, resolver: Resolver) -> int | None:
+    """That of one layer: the first earlier one whose values have the same heads and width."""
     if model.value_residual == "none":
-        return (None,) * len(layers)
-    first: dict[Values, int] = {}
-    found: list[int | None] = []
-    for index, layer in enumerate(layers):
-        info = LayerInfo(index=index, depth=len(layers), resolver=resolver, pattern=tuple(layers))
-        values = values_of(layer, info, model, resolver)
-        source = None if values is None else first.setdefault(values, index)
-        found.append(None if source == index else source)
-    return tuple(found)
+        return None
+
+    def values(at: int) -> Values | None:
+        info = LayerInfo(index=at, depth=len(layers), resolver=resolver, pattern=tuple(layers))
+        return values_of(layers[at], info, model, resolver)
+
+    own = values(index)
+    return None if own is None else next((at for at in range(index) if values(at) == own), None)
 
 
 def without_effect(arch: ArchSpec, resolver: Resolver) -> str | None:

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from archsearch.analysis.matching_record import LISTED
 from archsearch.analysis.validity import on_backbone
 from archsearch.arch import ArchSpec, ModelSpec, whole_pattern
 from archsearch.errors import SpecError
-from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 from archsearch.search.backbones import Backbone, Backbones
 from archsearch.search.choices import Draw
@@ -23,13 +21,12 @@ from archsearch.search.spec import SpaceTable
 class ListedSpace(Space):
     """A space of whole architectures by the names that a sampler chooses them by, in their order."""
 
+    pattern: Listed
     archs: Mapping[str, ArchSpec]
 
     def draw(self, trial: Draw) -> ArchSpec:
         """One of them, by the parameter that a list on one backbone has too."""
-        names = tuple(self.archs)
-        name = names[0] if len(names) == 1 else trial.suggest_categorical(LISTED, names)
-        return self.archs[name]
+        return self.archs[self.pattern.name(trial)]
 
     def count(self) -> int:
         """How many there are."""
@@ -38,15 +35,6 @@ class ListedSpace(Space):
     def all(self) -> Iterator[ArchSpec]:
         """Each of them."""
         return iter(self.archs.values())
-
-    @property
-    def layers(self) -> tuple[LayerSpec, ...]:
-        """Every layer that one of them has."""
-        return tuple(dict.fromkeys(layer for arch in self.archs.values() for layer in arch.layers))
-
-    def in_order(self) -> Iterator[Mapping[str, Any]]:
-        """The choices that lead to each."""
-        return iter([{}] if len(self.archs) == 1 else [{LISTED: name} for name in self.archs])
 
 
 def space_of(table: SpaceTable, model: ModelSpec, n_layers: int, registry: Registry) -> Space:

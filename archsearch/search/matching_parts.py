@@ -7,7 +7,7 @@ from typing import Any
 
 from archsearch.arch import ArchSpec
 from archsearch.composition import placed
-from archsearch.layer import LayerSpec
+from archsearch.layer import LayerSpec, named_layers
 from archsearch.registry import Registry
 
 
@@ -15,17 +15,8 @@ def parts(layer: LayerSpec, path: str = "") -> Iterator[tuple[str, LayerSpec]]:
     """A layer under the path "", then the mixers that its options hold, in the order of declaration, each with those
     that it is made of: "a", "more.0", "a.b"."""
     yield path, layer
-    for key, held in _held(layer):
+    for key, held in named_layers(layer.options):
         yield from parts(held, f"{path}.{key}" if path else key)
-
-
-def _held(layer: LayerSpec) -> Iterator[tuple[str, LayerSpec]]:
-    for name in type(layer.options).model_fields:
-        value = getattr(layer.options, name)
-        if isinstance(value, LayerSpec):
-            yield name, value
-        elif isinstance(value, tuple):
-            yield from ((f"{name}.{at}", one) for at, one in enumerate(value) if isinstance(one, LayerSpec))
 
 
 def part_of(name: str) -> str:

@@ -152,10 +152,14 @@ class Listed(Pattern):
             found[text] = layers
         return cls(found)
 
-    def draw(self, trial: Draw) -> Layers:
+    def name(self, trial: Draw) -> str:
+        """The one that is drawn, as it is written down."""
         names = tuple(self._architectures)
-        name = names[0] if len(names) == 1 else trial.suggest_categorical(LISTED, names)
-        return self._architectures[name]
+        chosen: str = names[0] if len(names) == 1 else trial.suggest_categorical(LISTED, names)
+        return chosen
+
+    def draw(self, trial: Draw) -> Layers:
+        return self._architectures[self.name(trial)]
 
     def count(self) -> int:
         return len(self._architectures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +19,10 @@ def products(run: Callable[[], object]) -> float:
     What a mask throws away afterwards is counted too, but for causal attention that torch is told to be so. Products
     written as elementwise ones are not, nor is what kernels of one's own do.
     """
-    counter = _Counter()
-    with counter, torch.no_grad():
-        run()
-    return counter.total
+    return Counter().of(run)
 
 
-class _Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):
     """Sums torch's own formulas over the operations that run; its `FlopCounterMode` loads the compiler for the same."""
 
     def __init__(self) -> None:
@@ -35,10 +32,19 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         out = func(*args, **named)
-        counted = _FORMULAS.get(func._overloadpacket)
-        if counted is not None:
-            self.total += counted(*args, **named, out_val=out)
+        self.total += self.counted(func._overloadpacket, args, named, out)
         return out
+
+    def of(self, run: Callable[[], object]) -> float:
+        """What `run()` comes to."""
+        with self, torch.no_grad():
+            run()
+        return self.total
+
+    def counted(self, op: Any, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> float:
+        """What a call of an operation counts; 0 where torch has no formula of it."""
+        formula = _FORMULAS.get(op)
+        return 0.0 if formula is None else float(formula(*args, **named, out_val=out))
 
 
 def _attention(q: Sizes, k: Sizes, v: Sizes, *rest: Any, **named: Any) -> float:

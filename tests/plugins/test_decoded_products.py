@@ -7,19 +7,18 @@ sequence of softmax attention needs the pairs of its tokens, decoded one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from archsearch.mixer import ModelShape
 from archsearch.model import Context
 from archsearch.registry import Registry
 from archsearch.testing.case import Case
-from archsearch.testing.products import _FORMULAS
+from archsearch.testing.products import Counter
 from archsearch.testing.stack import Stack
 
 aten = torch.ops.aten
@@ -42,26 +41,17 @@ DECODES_OTHERWISE = {
 
 def needed_products(run: Callable[[], object]) -> float:
     """FLOPs, 2 a multiply-add, of the matrix products of `run()` that are needed."""
-    counter = _Needed()
-    with counter, torch.no_grad():
-        run()
-    return counter.total
+    return _Needed().of(run)
 
 
-class _Needed(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out, op = func(*args, **(kwargs or {})), func._overloadpacket
-        counted = _FORMULAS.get(op)
-        if counted is not None:
-            flops = counted(*args, **(kwargs or {}), out_val=out)
-            self.total += flops * (_filled(args[0]) * _columns(args[1]) if op in (aten.mm, aten.bmm) else 1.0)
-        elif op in (aten.mul, aten.addcmul) and _is_outer(args[-2:], out):
-            self.total += 2.0 * out.numel() * _filled(args[-2] * args[-1])
-        return out
+class _Needed(Counter):
+    def counted(self, op: Any, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> float:
+        flops = super().counted(op, args, named, out)
+        if op in (aten.mm, aten.bmm):
+            return flops * _filled(args[0]) * _columns(args[1])
+        if op in (aten.mul, aten.addcmul) and _is_outer(args[-2:], out):
+            return 2.0 * out.numel() * _filled(args[-2] * args[-1])
+        return flops
 
 
 def _filled(factor: Tensor) -> float:

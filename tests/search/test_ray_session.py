@@ -166,27 +166,30 @@ def test_signals_that_a_library_took_meanwhile_are_heard_again_afterwards() -> N
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_home_in_which_ray_cannot_write_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            FileNotFoundError(2, "No such file or directory", "/nowhere"),
+            r"'/nowhere': it needs HOME and TMPDIR to be folders that can be written",
+        ),
+        (
+            Exception("The current node timed out during startup."),  # as Ray raises it
+            r"timed out during startup: try again when less runs on the machine",
+        ),
+    ],
+    ids=["a home in which it cannot write", "not up in time"],
+)
+def test_a_ray_that_cannot_start_is_told_with_the_remedy(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def start(**options: object) -> None:
-        raise FileNotFoundError(2, "No such file or directory", "/nowhere")
+        raise error
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray_session.ray, "init", start)
     with (
-        pytest.raises(ClusterError, match=r"'/nowhere': it needs HOME and TMPDIR to be folders that can be written"),
-        workers(1, None, device="cpu", stop=threading.Event(), tell=str),
-    ):
-        raise AssertionError("Ray has not started")
-
-
-def test_a_node_that_is_not_up_in_time_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(**options: object) -> None:
-        raise Exception("The current node timed out during startup.")  # as Ray does
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray_session.ray, "init", start)
-    with (
-        pytest.raises(ClusterError, match=r"timed out during startup: try again when less runs on the machine"),
+        pytest.raises(ClusterError, match=said),
         workers(1, None, device="cpu", stop=threading.Event(), tell=str),
     ):
         raise AssertionError("Ray has not started")
