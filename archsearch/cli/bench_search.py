@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 
 MOST_SEEDS, MOST_JOBS = 1000, 256
 
+SecondSeeds = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="SHARE",
+        min=0.0,
+        max=0.5,
+        help="Beside none: this share of the trials are second seeds, as of search.second_seeds; may be repeated.",
+    ),
+]
+GoOn = Annotated[
+    bool,
+    typer.Option("--go-on/--cut-off", help="A search that has not found 95% after its trials draws on until it has."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to ``archsearch bench``."""
@@ -41,21 +55,8 @@ def bench_search(
             metavar="NAMES", help="By commas, as mqar.accuracy,state_bytes; may be repeated; by default several."
         ),
     ] = None,
-    second_seeds: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="SHARE",
-            min=0.0,
-            max=0.5,
-            help="Beside none: this share of the trials are second seeds, as of search.second_seeds; may be repeated.",
-        ),
-    ] = None,
-    go_on: Annotated[
-        bool,
-        typer.Option(
-            "--go-on/--cut-off", help="A search that has not found 95% after its trials draws on until it has."
-        ),
-    ] = True,
+    second_seeds: SecondSeeds = None,
+    go_on: GoOn = True,
     jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Processes.")] = 1,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to a file.")] = None,
 ) -> None:
