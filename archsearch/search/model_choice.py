@@ -25,9 +25,6 @@ PARENTS = 24
 MOST_WEIGHED = 256
 """Candidates that expected improvement is worked out for where there are more than two objectives."""
 _MARGIN = 0.1
-_WIDER = 1.5
-"""Deviations are taken so much wider than the surrogates say, whose weights are one guess of many: without, choices
-stay near what is known to be good for longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +71,10 @@ class Judged:
 class ModelChoice:
     """Chooses candidates by expected hypervolume improvement.
 
-    The first ``startup`` ones are those that the kernels find least alike. Then each measured objective has a
-    surrogate, and running candidates count as if they had scored what theirs predict, so that several workers are not
-    sent to one place. Equal seeds and equal trials in equal order give equal choices.
+    The first one is the cheapest, than which every other has to score more to add anything. Up to ``startup`` follow
+    those that the kernels find least alike. Then each measured objective has a surrogate, and running candidates count
+    as if they had scored what theirs predict, so that several workers are not sent to one place. Equal seeds and equal
+    trials in equal order give equal choices.
     """
 
     def __init__(
@@ -162,12 +160,16 @@ class ModelChoice:
         return Encoded.stacked([self._encoded[arch.digest] for arch in archs])
 
     def _novelty(self, pool: Sequence[Candidate]) -> Values:
-        """How little of each candidate is known from those that are told or running: its variance given theirs."""
+        """How little of each candidate is known from those that are told or running: its variance given theirs. Before
+        any is, how cheap each is, over all costs by their ranges."""
         known = [one.arch for one in self._told.values()] + list(self._running.values())
+        if not known:
+            costs, _ = self._costs([candidate.verdict for candidate in pool])
+            spread = np.ptp(costs, axis=0)
+            cheap: Values = -(costs / np.where(spread > 0, spread, np.inf)).sum(axis=1)
+            return cheap
         mine = self._encode([candidate.arch for candidate in pool])
         own = self._features.own(mine).mean(axis=0)
-        if not known:
-            return np.zeros(len(pool))
         theirs = self._encode(known)
         among = self._features.kernels(theirs, theirs).mean(axis=0) + 0.05 * np.eye(len(known))
         across = self._features.kernels(mine, theirs).mean(axis=0)
@@ -196,8 +198,7 @@ class ModelChoice:
                 pending[:, index] = believed
                 values = np.concatenate([values, believed])
                 surrogate.condition(whole, values, np.concatenate([seeds, np.ones(len(running))]))
-            mean[:, index], narrow = surrogate.predict(across, own)
-            deviation[:, index] = _WIDER * narrow
+            mean[:, index], deviation[:, index] = surrogate.predict(across, own)
         if len(pending):
             losses = np.vstack([losses, pending])
         return self._worth(mean, deviation, losses)
