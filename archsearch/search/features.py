@@ -64,7 +64,7 @@ class Features:
     """
 
     def __init__(self, space: Space, registry: Registry) -> None:
-        layers = space.layers
+        layers, self._depth = space.layers, space.n_layers
         self._mixers = {name: index for index, name in enumerate(dict.fromkeys(layer.mixer for layer in layers))}
         family = {name: registry.resolve(name).plugin.family for name in self._mixers}
         families = list(dict.fromkeys(family.values()))
@@ -77,6 +77,10 @@ class Features:
         self._keys = {backbone.model: backbone.values for backbone in space.backbones.all}
         self._vectors: dict[LayerSpec, Values] = {}
         self._widths = {name: sum(len(made(None)) for made in found.values()) for name, found in self._options.items()}
+
+    def describe(self, arch: ArchSpec) -> bool:
+        """Whether a candidate, which need not be of the space, has features: it is as deep and of the same mixers."""
+        return len(arch.layers) == self._depth and all(layer.mixer in self._mixers for layer in arch.layers)
 
     def encode(self, archs: Sequence[ArchSpec]) -> Encoded:
         """The arrays of candidates, at least one."""

@@ -401,6 +401,8 @@ class Campaign:
         opened = self._ledger.open(kind, arch, verdict, seeds, params=params, parent=parent)
         if parent is None:
             self._known[arch.digest] = Known(trial=opened.trial, verdict=verdict, seeds=seeds)
+            if kind != "search":
+                self._sampler.beside(arch, verdict)
         pending = _Pending(order=opened.order, number=number, params=params)
         self._pruning.enter(opened.order, verdict)
         if self._pruning.on and opened.reused_from:
@@ -466,7 +468,9 @@ class Campaign:
                 self._sampler.failed(pending.number)
             else:
                 self._sampler.scored(pending.number, values, known.verdict)
-        elif pending.order.kind == "search" and values is not None:
+        elif pending.order.kind != "search":
+            self._sampler.scored_beside(pending.order.arch, values, known.verdict, seeds=len(known.seeds))
+        elif values is not None:
             self._sampler.replay(pending.params, values, known.verdict)
 
     def _correct(self, digest: str, values: Mapping[str, float] | None, seeds: int) -> None:
@@ -540,6 +544,8 @@ class Campaign:
         elif record.kind != "confirm":
             verdict = self.problem.judge(order.arch)
             self._known[record.digest] = Known(trial=record.id, verdict=verdict, seeds=record.seeds)
+            if record.kind != "search":
+                self._sampler.beside(order.arch, verdict)
         self.progress.trained += record.kind == "search"
         if order.runs:
             self._queue.append(pending)
@@ -576,8 +582,11 @@ class Campaign:
         self.progress.trained += record.kind == "search" and trained
         if trained or record.kind == "search":
             self.progress.count(record.state)
-        if record.kind == "search" and not second:
-            self._sampler.replay(record.params, values, verdict, seeds=max(1, len(record.seeds)))
+        seeds = max(1, len(record.seeds))
+        if record.kind != "search":
+            self._sampler.scored_beside(arch, values, verdict, seeds=seeds)
+        elif not second:
+            self._sampler.replay(record.params, values, verdict, seeds=seeds)
 
 
 def _said(order: TrialOrder) -> str:

@@ -104,6 +104,24 @@ def test_a_resumed_sampler_goes_on_as_another_that_is_resumed() -> None:
     assert not set(one) & {proposal.arch.digest for proposal in earlier}
 
 
+def test_what_is_trained_beside_the_proposals_is_known() -> None:
+    space = {"mixers": ["dense", "window"], "window": {"window": [4, 8]}}
+    posed = problem(space=space, budget={"state_bytes": "70 KiB"})
+    scored, failed, running, *_ = [arch for arch in posed.space.all() if posed.judge(arch).trainable]
+    beyond = next(arch for arch in posed.space.all() if not posed.judge(arch).trainable)
+    foreign = ArchSpec.parse("recurrent", REGISTRY, posed.spec.model)
+    sampler = make(posed)
+    for arch in (scored, failed, running, beyond, foreign):
+        sampler.beside(arch, posed.judge(arch))
+    for arch in (scored, beyond, foreign):
+        sampler.scored_beside(arch, values(posed, arch), posed.judge(arch))
+    sampler.scored_beside(failed, None, posed.judge(failed))
+    trainable = sum(posed.judge(arch).trainable for arch in posed.space.all())
+    found = {proposal.arch.digest for proposal in advance(sampler, posed, trainable - 3)}
+    assert len(found) == trainable - 3
+    assert not found & {scored.digest, failed.digest, running.digest}
+
+
 def test_it_comes_to_the_true_hypervolume_in_fewer_trials_than_random_draws() -> None:
     posed = problem()
     archs = {arch.digest: arch for arch in posed.space.all()}

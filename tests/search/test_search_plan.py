@@ -55,6 +55,18 @@ def test_references_come_first_and_trials_count_what_was_trained(store: Store) -
     assert len({trial.digest for trial in new}) == 8
 
 
+def test_what_is_trained_as_a_reference_is_not_drawn_again_before_or_after_a_stop(store: Store) -> None:
+    tables: dict[str, Any] = {"search": {"trials": 8, "sampler": "ehvi"}}
+    bench = Bench(store, **tables).prepare()
+    for _ in range(6):
+        order = bench.campaign.next()
+        assert isinstance(order, TrialOrder)
+        bench.work(order)
+    bench = Bench(store, resume=True, **tables).prepare().run()
+    digests = [trial.digest for trial in bench.trials(kinds=["reference", "search"])]
+    assert len(digests) == len(set(digests)) == 3 + 8
+
+
 def test_a_reference_is_exempt_from_the_budget_and_marked(store: Store) -> None:
     bench = Bench(store, budget={"state_bytes": "100 KiB"}).prepare().run()
     dense = bench.trials(kinds=["reference"])[0]
