@@ -63,8 +63,10 @@ def _ratio(one: Row, values: str) -> str:
     found = one.get("of_random", {}).get(values)
     if found is None or found["median"] is None:
         return ""
-    high = "" if found["high"] is None else f"{found['high']:.2f}"
-    return f"{found['median']:.2f} ({found['low']:.2f} to {high})"
+    if found["low"] == found["high"]:
+        return f"{found['median']:.3g}"
+    bounds = f"{found['low']:.2f} and more" if found["high"] is None else f"{found['low']:.2f} to {found['high']:.2f}"
+    return f"{found['median']:.2f} ({bounds})"
 
 
 def _share(one: Row, values: str, at: str) -> str:

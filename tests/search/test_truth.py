@@ -256,4 +256,6 @@ def test_a_ratio_of_medians_has_an_interval_by_pairs_and_may_be_unknown() -> Non
     assert apart.low < apart.median == 0.5 < apart.high
     assert ratio([1.0, 2.0], [2.0, 4.0]).high == math.inf  # two pairs bound nothing
     assert math.isnan(ratio([math.inf] * 8, [1.0] * 8).median)
+    assert math.isnan(ratio([1.0] * 8, [math.inf] * 8).median)
+    assert ratio([2.0] * 5 + [math.inf] * 3, [1.0] * 5 + [math.inf] * 3).high == math.inf
     assert ratio([2.0] * 8, [1.0] * 5 + [math.inf] * 3).low == 0.0

@@ -49,9 +49,9 @@ def ratio(mine: Sequence[float], others: Sequence[float]) -> Middle:
     0 or infinite. Fewer than six pairs bound nothing.
     """
     pairs = np.array([mine, others], dtype=np.float64)
-    found = float(_quotient(pairs))
-    if not math.isfinite(found):
+    if not np.isfinite(_medians(np.sort(pairs, axis=-1))).all():
         return Middle(median=math.nan, low=math.nan, high=math.nan)
+    found = float(_quotient(pairs))
     count = pairs.shape[1]
     if count < 6:
         return Middle(median=found, low=0.0, high=math.inf)
@@ -65,10 +65,10 @@ def ratio(mine: Sequence[float], others: Sequence[float]) -> Middle:
 
 
 def _quotient(pairs: Values) -> Values:
-    """`[...]` of `[2, ..., n]`; NaN where neither is known, which sorts to the end as what is unbounded."""
+    """`[...]` of `[2, ..., n]`; infinite, as what is unbounded, where neither is known."""
     mine, others = _medians(np.sort(pairs, axis=-1))
     with np.errstate(invalid="ignore"):
-        found: Values = np.asarray(mine / others)
+        found: Values = np.where(np.isfinite(mine), mine / others, np.inf)
     return found
 
 
