@@ -19,7 +19,7 @@ from archsearch.bench.results.work import Ceilings, Shape, cache_work, causal_wo
 from archsearch.registry import load_registry
 
 H200 = Ceilings(copy_bytes_per_second=4.3e12, matmul_flops_per_second=790e12)
-OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent,tasks"}))
+OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent,indexed,tasks"}))
 CASES = [
     pytest.param(op, shape, phase, id=f"{op.name}-{phase}")
     for op in OPS
