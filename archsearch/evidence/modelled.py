@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -97,6 +97,21 @@ def gains(ordered: Sequence[Modelled]) -> Mapping[int, float]:
     them."""
     own = next((one.mean for one in ordered if one.candidate == OWN), None)
     return {} if own is None else {one.candidate: one.mean / own for one in ordered}
+
+
+def shorter(ordered: Sequence[Modelled], share: float) -> Iterator[tuple[Modelled, str, float]]:
+    """Candidates of a row whose bound at a size is below that share of the own configurations', with the size and the
+    share that it is."""
+    own = {
+        size: bound
+        for one in ordered
+        if one.candidate == OWN
+        for size, bound in zip(one.sizes, one.seconds, strict=True)
+    }
+    for one in ordered:
+        for size, bound in zip(one.sizes, one.seconds, strict=True):
+            if size in own and bound < share * own[size]:
+                yield one, size, bound / own[size]
 
 
 def geometric(values: Sequence[float]) -> float:

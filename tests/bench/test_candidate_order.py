@@ -9,9 +9,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from archsearch.bench.bounds.order import agreements
+from archsearch.bench.kernels import ops_of
+from archsearch.bench.op import FULL
+from archsearch.bench.tune import sizes_of
 from archsearch.cli import app
 from archsearch.evidence.modelled import OWN, Modelled, ModelledRows, Taken, by_row, gains
 from archsearch.evidence.tuned import Tuned, TunedRows
+from archsearch.kernels.config import tables
+from archsearch.registry import Registry
+
+COMMITTED = Path(__file__).parents[2] / "benchmarks" / "bounds" / "candidates.json"
 
 
 def modelled(candidate: int, *seconds: float, op: str = "ordered", source: str = "s") -> Modelled:
@@ -107,9 +114,20 @@ def test_the_command_tells_order_and_agreement(tmp_path: Path, monkeypatch: pyte
     assert [one["candidate"] for one in told["rows"][0]["order"]] == [0, OWN, 2, 1]
     assert [(one["row"], one["kendall_tau_b"]) for one in told["order"]] == [("ordered sm_90 D=128", 1.0), ("all", 1.0)]
     shown = run("--bounds", str(bounds), "--tuned", str(times)).stdout
-    marked = "candidate 0 (forward: M=0 4 warps 2 stages): 50% of the bound of the table's own"
+    marked = "candidate 0 (forward: M=0 4 warps 2 stages): 50% of the bound at forward 1x64"
     assert marked in shown
     assert "H200: Kendall's tau-b of 3 configurations with measurement: 1.00" in shown
     assert "unproven" in run("--bounds", str(bounds)).stdout
     missing = run("--bounds", str(tmp_path / "no.json"))
     assert "write one with archsearch kernels candidates --write" in str(missing.exception or missing.output)
+
+
+def test_the_committed_bounds_are_of_todays_candidates(installed: Registry) -> None:
+    """After a change to a list: archsearch kernels candidates --sizes 1 --only ROW --write FILE."""
+    rows, ops = by_row(ModelledRows.read(COMMITTED).records), ops_of(installed)
+    for op in {op.table for op in ops if op.table}:
+        for key in tables[op].candidates:
+            if key[0] == "sm_90" and sizes_of(ops, tables[op], key, FULL):
+                digests = {one.candidate: one.config for one in rows[op, *key]}
+                numbers = {OWN: "", **{number: tables[op].digest(key, number) for number in tables[op].numbers(key)}}
+                assert digests == numbers, (op, key)

@@ -24,7 +24,6 @@ def test_a_check_of_a_row(check: Check, case: Case, key: Key, candidate: int | N
         assert check.try_case(attempt, case).fault == ""
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="on a card candidates are among the rows (-m gpu)")
 def test_a_check_of_a_candidate(candidate_check: Check, case: Case, key: Key, candidate: int) -> None:
     attempt = Attempt(key=key, device=DEVICE, dtype=torch.float32, candidate=candidate)

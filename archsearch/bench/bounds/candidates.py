@@ -40,7 +40,7 @@ def model_row(
 def _differing(found: Iterable[Sequence[OpBound]]) -> set[str]:
     """Digests of the kernels that not all configurations launch."""
     launched = [{launch.digest for bound in bounds for launch in bound.launches} for bounds in found]
-    return set.union(*launched) - set.intersection(*launched)
+    return launched[0].union(*launched) - launched[0].intersection(*launched)
 
 
 def _modelled(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _ARCH = ["sm_90"]
 _NO_PATHS: list[Path] = []
 MARKED = 0.9
-"""Of the bound of a table's own configurations: a candidate below it is worth a card's time."""
+"""Of the bound of a table's own configurations at a size: a candidate below it is worth a card's time."""
 
 
 def register(app: typer.Typer) -> None:
@@ -119,18 +119,18 @@ def _of(one: Agreement) -> dict[str, Any]:
 
 
 def _show(found: Sequence[Modelled], agreed: Sequence[Agreement]) -> None:
-    from archsearch.evidence.modelled import OWN, gains
+    from archsearch.evidence.modelled import OWN, gains, shorter
 
     out, lines, marked = console(), list[list[str]](), list[str]()
     for ones in _rows(found):
         shares = gains(ones)
+        for one, size, part in shorter(ones, MARKED):
+            marked.append(f"{one.row} candidate {one.candidate} ({one.changes}): {part:.0%} of the bound at {size}")
         for rank, one in enumerate(ones, 1):
             name = "the table's own" if one.candidate == OWN else f"candidate {one.candidate} ({one.changes})"
             share = shares.get(one.candidate, 1.0)
             taken = "; ".join(each.text for each in one.taken) + (" (uncertain)" if one.uncertain else "")
             lines.append([one.row, str(rank), name, f"{one.mean * 1e3:.4g}", f"{share:.0%}", taken])
-            if share < MARKED:
-                marked.append(f"{one.row} {name}: {share:.0%} of the bound of the table's own")
     if not lines:
         out.print("no row here has candidates and an op that measures it")
         return
