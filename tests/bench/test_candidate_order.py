@@ -118,6 +118,8 @@ def test_the_command_tells_order_and_agreement(tmp_path: Path, monkeypatch: pyte
     assert marked in shown
     assert "H200: Kendall's tau-b of 3 configurations with measurement: 1.00" in shown
     assert "unproven" in run("--bounds", str(bounds)).stdout
+    unknown = run("--bounds", str(bounds), "--only", "D=64")
+    assert str(unknown.exception) == "--only D=64: no row that is measured and has candidates has a label with this"
     missing = run("--bounds", str(tmp_path / "no.json"))
     assert "write one with archsearch kernels candidates --write" in str(missing.exception or missing.output)
 

@@ -84,3 +84,10 @@ def test_candidates_are_proven_in_place_of_their_rows(run: Run, answers: list[di
     assert len({proof.config for proof in kept()} - {""}) == 2
     assert rows(run(*ONE, "--candidates", "--missing")) == []
     assert len(rows(run(*ONE, "--missing"))) == 1  # of the row itself nothing is known
+
+
+@pytest.mark.parametrize("command", ["prove", "compile"])
+def test_a_label_that_nothing_has_is_refused(run: Run, answers: list[dict[str, Any]], command: str) -> None:
+    result = run("kernels", command, "--only", "no such kernel")
+    assert result.exit_code == 1
+    assert str(result.exception).startswith("--only no such kernel: no ")

@@ -49,6 +49,7 @@ def model_candidates(
     rank correlation (Kendall's tau-b) of both orders is told, for each row and over all.
     """
     from archsearch.bench.bounds.order import agreements
+    from archsearch.errors import ArchsearchError
     from archsearch.evidence.modelled import ModelledRows
     from archsearch.kernels.machine_code.cards import card_of
 
@@ -58,6 +59,8 @@ def model_candidates(
         found = [one for one in held if one.arch in arch and only in one.row]
     else:
         found = list(_modelled(cards, only, sizes))
+    if only and not found:
+        raise ArchsearchError(f"--only {only}: no row that is measured and has candidates has a label with this")
     if write is not None:
         ModelledRows.add(write, found)
     agreed = agreements(found, _measured(tuned))

@@ -67,12 +67,15 @@ def prove_kernels(
 
 
 def _rows(mixer: str, only: str, *, missing: bool, quick: bool, candidates: bool) -> list[Row]:
+    from archsearch.errors import ArchsearchError
     from archsearch.proving.rows import all_checks, by_worth, card_here, rows_here
     from archsearch.registry import load_registry
 
     checks = all_checks(load_registry(), mixer)
     tables = [found[0].table for found in checks.values()]
     rows = [row for row in rows_here(tables, card_here(), candidates=candidates) if only in row.label]
+    if only and not rows:
+        raise ArchsearchError(f"--only {only}: no row that runs here has a label with this; `kernels list` names them")
     return by_worth(row for row in rows if not missing or not _known(row, quick=quick))
 
 
