@@ -9,13 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from archsearch.bench.bounds.order import agreements
-from archsearch.bench.kernels import ops_of
-from archsearch.bench.op import FULL
-from archsearch.bench.tune import sizes_of
 from archsearch.cli import app
 from archsearch.evidence.modelled import OWN, Modelled, ModelledRows, Taken, by_row, gains
 from archsearch.evidence.tuned import Tuned, TunedRows
-from archsearch.kernels.config import tables
+from archsearch.proving.rows import all_checks
 from archsearch.registry import Registry
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "bounds" / "candidates.json"
@@ -126,10 +123,8 @@ def test_the_command_tells_order_and_agreement(tmp_path: Path, monkeypatch: pyte
 
 def test_the_committed_bounds_are_of_todays_candidates(installed: Registry) -> None:
     """After a change to a list: archsearch kernels candidates --sizes 1 --only ROW --write FILE."""
-    rows, ops = by_row(ModelledRows.read(COMMITTED).records), ops_of(installed)
-    for op in {op.table for op in ops if op.table}:
-        for key in tables[op].candidates:
-            if key[0] == "sm_90" and sizes_of(ops, tables[op], key, FULL):
-                digests = {one.candidate: one.config for one in rows[op, *key]}
-                numbers = {OWN: "", **{number: tables[op].digest(key, number) for number in tables[op].numbers(key)}}
-                assert digests == numbers, (op, key)
+    by_op = {op: checks[0].table for op, checks in all_checks(installed).items()}
+    for ones in by_row(ModelledRows.read(COMMITTED).records).values():
+        table, key = by_op[ones[0].op], (ones[0].arch, ones[0].head_dim, ones[0].chunk)
+        digests = {OWN: "", **{number: table.digest(key, number) for number in table.numbers(key)}}
+        assert {one.candidate: one.config for one in ones} == digests, ones[0].row
