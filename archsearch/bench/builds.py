@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from archsearch.bench.tune import using
 from archsearch.evidence.compiled import Compiled, Report
 from archsearch.kernels import Build
 from archsearch.kernels.compiler import compile_build, digest_of
@@ -44,7 +43,7 @@ def with_candidates(builds: Callable[[str], Iterable[Build]], arch: str) -> list
         with ExitStack() as used:
             for table, key in rows:
                 if number < len(table.candidates[key]):
-                    used.enter_context(using(table, key, number))
+                    used.enter_context(table.using(key, number))
             for build in builds(arch):
                 if _code(build) != _code(known[build.label]):
                     found.append(replace(build, variant=f"{build.variant} candidate {number}".strip()))

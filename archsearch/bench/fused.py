@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,7 @@ from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Output
 from archsearch.bench.results.work import Shape, Work
 from archsearch.ops.bounds import UNIT_EPS
 
-TAPS = 4
+TAPS = (4, 16)
 _LARGE = Shape(batch=1, tokens=32768, heads=16, kv_heads=1, head_dim=128)
 _SMALL = Shape(batch=2, tokens=40, heads=3, kv_heads=1, head_dim=16)
 _GRIDS = {FULL: [_LARGE], QUICK: [], TINY: [_SMALL]}
@@ -20,7 +22,10 @@ _GRIDS = {FULL: [_LARGE], QUICK: [], TINY: [_SMALL]}
 
 def fused_ops() -> Iterator[BenchOp]:
     """Short convolution with its activation, vectors to unit length, gated RMSNorm, the gate of a decay."""
-    yield _op("short conv", _conv_inputs, _conv, _conv_kernel, table="short_conv", width=TAPS, reads=1)
+    for taps in TAPS:
+        inputs = partial(_conv_inputs, taps)
+        conv = _op("short conv", inputs, _conv, _conv_kernel, table="short_conv", width=taps, reads=1)
+        yield replace(conv, sizes={"taps": taps})
     yield _op("unit length", _vectors, _unit, _unit_kernel, table="unit_length", reads=1)
     yield _op("gated norm", _gated_inputs, _gated, _gated_kernel, table="gated_norm", reads=2)
     yield _op("decay gate", _decay_inputs, _decay, _decay_kernel, table="gates", width=1, reads=1, writes=2)
@@ -62,9 +67,9 @@ def _vectors(shape: Shape, draw: Draw) -> dict[str, Tensor]:
     return {"x": draw.normal(shape.batch, shape.tokens, shape.heads, shape.head_dim)}
 
 
-def _conv_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
+def _conv_inputs(taps: int, shape: Shape, draw: Draw) -> dict[str, Tensor]:
     channels = shape.heads * shape.head_dim
-    return {"x": draw.normal(shape.batch, shape.tokens, channels), "weight": draw.uniform(TAPS, channels, low=-1.0)}
+    return {"x": draw.normal(shape.batch, shape.tokens, channels), "weight": draw.uniform(taps, channels, low=-1.0)}
 
 
 def _gated_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
@@ -81,7 +86,7 @@ def _decay_inputs(shape: Shape, draw: Draw) -> dict[str, Tensor]:
 def _conv(inputs: Inputs) -> Outputs:
     x, weight = inputs["x"], inputs["weight"]
     out = x * weight[0]
-    for shift in range(1, TAPS):
+    for shift in range(1, len(weight)):
         out = out + F.pad(x[:, :-shift] * weight[shift], (0, 0, shift, 0))
     return (F.silu(out),)
 

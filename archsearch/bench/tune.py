@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 import torch
 
+from archsearch.bench.case import Case, Contender
 from archsearch.bench.op import FULL, TINY, BenchOp, Draw, Inputs, Outputs
+from archsearch.bench.results.schema import OURS
+from archsearch.bench.results.work import Shape
 from archsearch.bench.timing import Stopwatch, measure
 from archsearch.evidence.proofs import proven_source
 from archsearch.evidence.tuned import Tuned, named
@@ -21,7 +23,7 @@ from archsearch.kernels.machine import machine_of
 from archsearch.kernels.prove import NotTriedError, Prover, Row
 
 SIZES = 3
-"""Shapes that a candidate is timed at."""
+"""Shapes that a candidate is timed at, each forwards and, where its op trains, with the backward pass."""
 
 LEAST_GAIN = 1.03
 """A candidate must be so many times as fast as the table's own: less is noise."""
@@ -30,21 +32,11 @@ Call: TypeAlias = Callable[[], object]
 Run: TypeAlias = Callable[[Inputs], Outputs]
 
 
-@contextmanager
-def using(table: Table, key: Key, candidate: int | None) -> Iterator[None]:
-    """While the block runs, the row runs with that candidate, with the table's own configurations for None."""
-    before = table.candidate(key)
-    table.use(key, candidate)
-    try:
-        yield
-    finally:
-        table.use(key, before)
-
-
-def calls_of(ops: Sequence[BenchOp], table: Table, key: Key, device: torch.device, dtype: torch.dtype) -> list[Call]:
-    """What runs the kernels of a row, at `SIZES` sizes of the ops that measure them, the first size of each before any
-    second; none where no size has its head dim."""
-    grid = FULL if device.type == "cuda" else TINY
+def sizes_of(
+    ops: Sequence[BenchOp], table: Table, key: Key, grid: str, most: int = SIZES
+) -> list[tuple[BenchOp, Shape, str]]:
+    """The `most` sizes of the ops that measure a row, each in every phase of its op: the first size of each op before
+    any second; none where no size of the grid has its head dim."""
     fitting = [
         (rank, op, shape)
         for op in ops
@@ -52,11 +44,25 @@ def calls_of(ops: Sequence[BenchOp], table: Table, key: Key, device: torch.devic
         for rank, shape in enumerate(shape for shape in op.grids[grid] if op.row_width(shape.head_dim) == key[1])
     ]
     fitting.sort(key=lambda found: found[0])
-    return [_call(op, op.inputs(shape, Draw.on(device, dtype))) for _, op, shape in fitting[:SIZES]]
+    return [(op, shape, phase) for _, op, shape in fitting[:most] for phase in op.phases]
 
 
-def _call(op: BenchOp, inputs: Mapping[str, torch.Tensor]) -> Call:
-    return lambda: op.run(inputs, "triton")
+def calls_of(ops: Sequence[BenchOp], table: Table, key: Key, device: torch.device, dtype: torch.dtype) -> list[Call]:
+    """What runs the kernels of a row: `sizes_of` it, forwards and, where an op trains, with its backward pass."""
+    grid = FULL if device.type == "cuda" else TINY
+    return [_call(*size, Draw.on(device, dtype)) for size in sizes_of(ops, table, key, grid)]
+
+
+def _call(op: BenchOp, shape: Shape, phase: str, draw: Draw) -> Call:
+    ours = Contender(
+        name=OURS,
+        form="triton",
+        run=lambda inputs: op.run(inputs, "triton"),
+        reference=op.reference,
+        work=op.work,
+        agreeing=op.agreeing,
+    )
+    return Case(op=op, shape=shape, phase=phase, draw=draw).call(ours)
 
 
 def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Run | None:
@@ -71,7 +77,7 @@ def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Ru
         return None
 
     def run(inputs: Inputs) -> Outputs:
-        with using(table, key, number):
+        with table.using(key, number):
             return op.run(inputs, form)
 
     return run
@@ -80,7 +86,7 @@ def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Ru
 def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stopwatch, seconds: float = 0.5) -> Tuned:
     """Times the table's own configurations and each candidate that passes its checks, and says which to run with."""
     table, key = row.table, row.key
-    passed = [None, *(number for number in range(len(table.candidates.get(key, ()))) if _passes(row, number, prover))]
+    passed = [None, *(number for number in table.numbers(key) if _passes(row, number, prover))]
     times: dict[str, tuple[float, ...]] = {table.digest(key, number): () for number in passed}
     for call in calls:
         timed = measure(
@@ -116,7 +122,7 @@ def _passes(row: Row, number: int, prover: Prover) -> bool:
 
 def _with(table: Table, key: Key, number: int | None, call: Call) -> Call:
     def run() -> object:
-        with using(table, key, number):
+        with table.using(key, number):
             return call()
 
     return run

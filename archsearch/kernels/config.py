@@ -97,6 +97,20 @@ class Table:
         """From now on the row runs with that candidate; None: with the table's own configurations."""
         self._used[key] = candidate
 
+    @contextmanager
+    def using(self, key: Key, candidate: int | None) -> Iterator[None]:
+        """While the block runs, the row runs with that candidate, with the table's own configurations for None."""
+        before = self.candidate(key)
+        self.use(key, candidate)
+        try:
+            yield
+        finally:
+            self.use(key, before)
+
+    def numbers(self, key: Key) -> range:
+        """The numbers of a row's candidates."""
+        return range(len(self.candidates.get(key, ())))
+
     def digest(self, key: Key, candidate: int | None) -> str:
         """Of a candidate's configurations, empty for the table's own."""
         return "" if candidate is None else digest_of_configs(self.configs(key, candidate))

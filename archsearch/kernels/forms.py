@@ -131,7 +131,7 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
 def tuned(table: Table, key: Key, machine: Machine) -> int | None:
     """The candidate that `archsearch kernels tune` found fastest on a machine, None where the table's own row is."""
     found = tuned_row(table.op, table.package, key, machine)
-    numbers = range(len(table.candidates.get(key, ()))) if found is not None and found.config else ()
+    numbers = table.numbers(key) if found is not None and found.config else ()
     return next((number for number in numbers if found and table.digest(key, number) == found.config), None)
 
 

@@ -41,9 +41,14 @@ def answer(asked: dict[str, Any], say: Any) -> dict[str, Any]:
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.set_device(index)
         torch.cuda.set_per_process_memory_fraction(CARD_SHARE, index)
-    checks[0].table.use(key, asked["candidate"])
     found = attempt_row(
-        Attempt(key=key, device=device, dtype=dtype_named(asked["dtype"]), whole=whole),
+        Attempt(
+            key=key,
+            device=device,
+            dtype=dtype_named(asked["dtype"]),
+            whole=whole,
+            candidate=asked["candidate"],
+        ),
         checks,
         tell=lambda doing, cases: say(doing=doing, cases=cases),
         compiling=watch_compiler(),

@@ -20,13 +20,15 @@ _MANY_TOKENS = 65_537
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A row that is put to the proof: on a device, with operands in a dtype; in a `whole` one sizes are those that a
-    card is used for, else such that an interpreted kernel, or a first use, is done soon."""
+    """A row that is put to the proof: on a device, with operands in a dtype, with the table's own configurations or
+    with those of the `candidate` of that number; in a `whole` one sizes are those that a card is used for, else such
+    that an interpreted kernel, or a first use, is done soon."""
 
     key: Key
     device: torch.device
     dtype: torch.dtype
     whole: bool = False
+    candidate: int | None = None
 
     @property
     def dim(self) -> int:
@@ -92,7 +94,7 @@ class Check:
 
     def try_case(self, attempt: Attempt, case: Case) -> Verdict:
         """The verdict on one case of the row."""
-        with self.table.forced(attempt.key):
+        with self.table.forced(attempt.key), self.table.using(attempt.key, attempt.candidate):
             return self.run(attempt, **case)
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -54,15 +54,18 @@ def card_here() -> torch.device:
     )
 
 
-def rows_here(tables: list[Table], device: torch.device) -> Iterator[Row]:
-    """Every row that the tables have for a card's architecture, in each dtype that is proven beforehand."""
+def rows_here(tables: list[Table], device: torch.device, *, candidates: bool = False) -> Iterator[Row]:
+    """Every row that the tables have for a card's architecture, in each dtype that is proven beforehand; or, of each,
+    every candidate."""
     machine = machine_of(device)
     assert machine is not None
     for table in tables:
         for key in table.rows:
             if key[0] == machine.arch:
                 for dtype in DTYPES if device.type == "cuda" else ON_THE_CPU:
-                    yield Row(table=table, key=key, dtype=dtype, device=str(device), machine=machine)
+                    row = Row(table=table, key=key, dtype=dtype, device=str(device), machine=machine)
+                    numbers = table.numbers(key) if candidates else (None,)
+                    yield from (replace(row, candidate=number) for number in numbers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.hookspecs import RegisterKernels
+from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, indexed_traffic
@@ -14,6 +14,7 @@ from .options import IndexedOptions
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
+    from archsearch.bench.op import BenchOp
     from archsearch.kernels import Build
     from archsearch.proving import Check
 
@@ -95,6 +96,18 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
     """Registers "indexed"."""
     register(IndexedPlugin())
+
+
+@hookimpl
+def register_ops(register: RegisterOps) -> None:
+    """The ops that are measured."""
+
+    def ops() -> Iterable[BenchOp]:
+        from .bench import bench_ops
+
+        return bench_ops()
+
+    register("indexed", ops, names=("indexed choice",))
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from archsearch_plugins.indexed.bench import TOKENS, choice_work, indexed_step_work, indexed_work
 from archsearch_plugins.latent.bench import latent_step_work
 from archsearch_plugins.latent.cost import latent_flops
 from archsearch_plugins.latent.options import LatentOptions
@@ -19,7 +20,7 @@ from archsearch.bench.results.work import Ceilings, Shape, cache_work, causal_wo
 from archsearch.registry import load_registry
 
 H200 = Ceilings(copy_bytes_per_second=4.3e12, matmul_flops_per_second=790e12)
-OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent,tasks"}))
+OPS = ops_of(load_registry(environ={"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent,indexed,tasks"}))
 CASES = [
     pytest.param(op, shape, phase, id=f"{op.name}-{phase}")
     for op in OPS
@@ -85,6 +86,19 @@ def test_sparse_work() -> None:
     assert nsa_step_work(USUAL, shape, 2).moved_bytes == pytest.approx(4 * 128 * rows, rel=0.1)
     most = 2 * (131072 / 512) * 128 + 4 * 3 * 512 * 128
     assert moba_step_work(512, 3, sized(1, 131072, 1), 2).moved_bytes == pytest.approx(most, rel=0.02)
+
+
+def test_indexed_work() -> None:
+    """2048 tokens a query from 2048 on, and the scores of all that are more: 2 I + 2 a head."""
+    shape, top = sized(1, 65536, 16, 1), 2048
+    pairs = 65536 * top - top * (top - 1) / 2
+    scored = (65536**2 - top**2) / 2
+    formula = 4 * 16 * 128 * pairs + 32 * (2 * 128 + 2) * scored
+    assert indexed_work(TOKENS, shape, 2).flops == pytest.approx(formula, rel=0.01)
+    assert choice_work(TOKENS, shape, 2).flops == pytest.approx(32 * 258 * scored, rel=0.01)
+    assert choice_work(TOKENS, shape, 2).written_bytes == pytest.approx(4 * 65536 * top, rel=0.01)
+    rows = 4 * 128 * top + 2 * 128 * 65536
+    assert indexed_step_work(TOKENS, sized(1, 65536, 1), 2).moved_bytes == pytest.approx(rows, rel=0.01)
 
 
 def test_latent_work_is_that_of_the_cost_model() -> None:

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from archsearch.bench.bounds import LaunchBound, OpBound, rank_correlation
+from archsearch.bench.bounds.counts import asked
 from archsearch.bench.choices import stand_in_choices
 from archsearch.bench.results.schema import Environment, KernelRow, Measured, Rates, Results, Spread
 from archsearch.bench.results.work import Shape
 from archsearch.errors import KernelUnavailableError
-from archsearch.kernels.launches import listed_launches
+from archsearch.kernels.launches import Launch, listed_launches
 
 BOUND = """
 import json, torch
@@ -30,12 +32,14 @@ a, b = (torch.empty(64, 256, dtype=torch.bfloat16) for _ in range(2))
 out = torch.empty(64, 256)
 with listed_launches("sm_90") as found:
     product[(300,)](a, b, out, 256, 256, M=64, MATRIX=True, TURNED=False, num_warps=4, num_stages=2)
-[bound] = bound_launches(found, "toy", CARDS["sm_90"], None)
+known = {}
+[bound, again] = bound_launches([*found, *found], "toy", CARDS["sm_90"], None, known)
 [op] = [op for op in bench_ops() if op.sizes == {"window": 4096}]
 launches = trace(op, Shape(batch=1, tokens=65536, heads=16, kv_heads=16, head_dim=128), "forward+backward", "sm_90")
 print(json.dumps({
     "flops": bound.flops, "passes": bound.passes, "asked": bound.asked_bytes, "moved": bound.moved_bytes,
     "waves": bound.waves, "resident": bound.resident, "uncertain": bound.uncertain,
+    "followed": len(known), "alike": bound is again,
     "launches": [(each.fn.__name__, each.grid) for each in launches],
 }))
 """
@@ -48,6 +52,7 @@ def test_a_launch_is_listed_compiled_and_followed_without_a_card() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["flops"] == 300 * 4 * 2 * 64**3
+    assert (found["followed"], found["alike"]) == (1, True)
     assert not found["uncertain"]
     assert found["waves"] == -(-300 // (132 * found["resident"]))
     assert 0 < found["moved"] <= 2 * 64 * 256 * 2 + 64 * 256 * 4
@@ -57,6 +62,20 @@ def test_a_launch_is_listed_compiled_and_followed_without_a_card() -> None:
         ["queries_backward", [8192, 1, 1]],
         ["keys_backward", [8192, 1, 1]],
     ]
+
+
+def test_launches_are_alike_by_numbers_sizes_and_the_integers_that_are_known() -> None:
+    def mark(values: torch.Tensor, *unknown: torch.Tensor) -> str:
+        arguments = {"x": values, "n": 3}
+        launch = Launch(fn=None, grid=(1, 1, 1), arguments=arguments, num_warps=4, num_stages=2)
+        return asked(launch, {x.data_ptr() for x in unknown})
+
+    some, other = torch.tensor([1, 2, 3]), torch.tensor([1, 2, 4])
+    assert mark(some) == mark(some.clone())
+    assert mark(some) != mark(other)
+    assert mark(some) != mark(some[:2])
+    assert mark(some, some) == mark(other, other)
+    assert mark(some.float()) == mark(other.float())
 
 
 def test_interpreted_kernels_are_not_listed() -> None:
@@ -141,8 +160,6 @@ def test_bounds_are_ordered_against_what_was_measured_at_the_same_shapes() -> No
 
 
 def test_blocks_that_stand_in_for_a_choice_lie_before_the_own_one() -> None:
-    import torch
-
     own = torch.tensor([0, 5, 12], dtype=torch.int32)
     first = torch.tensor([0, 0, 10], dtype=torch.int32)
     chosen = torch.empty(3, 2, 50, dtype=torch.int32)

@@ -74,6 +74,18 @@ def test_where_there_is_no_card_a_sentence_says_what_to_do(run: Run, monkeypatch
         assert "torch finds no CUDA device. Run it where the card is" in str(result.exception or result.output)
 
 
+def test_candidates_are_proven_in_place_of_their_rows(run: Run, answers: list[dict[str, Any]]) -> None:
+    answers.append({"cases": 7, "error": 0.001, "fault": ""})
+    result = run(*ONE, "--candidates")
+    assert result.exit_code == 0, result.output
+    assert sorted(row["row"] for row in rows(result)) == [
+        f"window_attention sm_90 D=16 float32 candidate {number}" for number in range(2)
+    ]
+    assert len({proof.config for proof in kept()} - {""}) == 2
+    assert rows(run(*ONE, "--candidates", "--missing")) == []
+    assert len(rows(run(*ONE, "--missing"))) == 1  # of the row itself nothing is known
+
+
 @pytest.mark.parametrize("command", ["prove", "compile"])
 def test_a_label_that_nothing_has_is_refused(run: Run, answers: list[dict[str, Any]], command: str) -> None:
     result = run("kernels", command, "--only", "no such kernel")

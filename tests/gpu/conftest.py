@@ -1,7 +1,8 @@
-"""The checks that prove rows on a card, as tests: there over every row and case (-m gpu).
+"""The checks that prove rows on a card, as tests: there over every row, candidate and case (-m gpu).
 
 Where there is no card, one case of each check runs in the default run under Triton's interpreter, in the first and
-smallest row of its table, so that no check is first tried on a card.
+smallest row of its table, so that no check is first tried on a card; and every candidate whose tiles are not the row's
+own in the slow run, a few of them in the default one, so that none is.
 """
 
 from __future__ import annotations
@@ -11,31 +12,55 @@ from typing import Any
 
 import pytest
 import torch
-from known_checks import DEVICE, known_checks
+from known_checks import DEVICE, known_checks, tiled_candidates
 
-from archsearch.kernels import arch_of
-from archsearch.proving import Check
+from archsearch.kernels import Key, arch_of
+from archsearch.proving import Case, Check
 from archsearch.proving.rows import DTYPES, ON_THE_CPU, dtype_named
 
 NO_CARD = "no CUDA device here: a kernel is proven on a card only (--interpreted tries the checks on the CPU)"
 
 
+SOON = {"gates": "rates", "unit_length": "lengths", "gated_norm": "lengths", "latent_attention_absorbed": "in splits"}
+"""By op a check of a candidate that costs little, for the default run."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "check" in metafunc.fixturenames:
+    if "candidate_check" in metafunc.fixturenames:
+        whole = metafunc.config.getoption("--interpreted")
+        metafunc.parametrize(("candidate_check", "case", "key", "candidate"), list(_of_candidates(whole=whole)))
+    elif "check" in metafunc.fixturenames:
         every = DEVICE.type == "cuda" or metafunc.config.getoption("--interpreted")
         found = [case for checks in known_checks().values() for check in checks for case in _cases(check, every=every)]
-        metafunc.parametrize(("check", "case", "key", "dtype"), found)
+        metafunc.parametrize(("check", "case", "key", "candidate", "dtype"), found)
 
 
 def _cases(check: Check, *, every: bool) -> Iterator[Any]:
     arch = arch_of(DEVICE)
     keys = [key for key in check.table.rows if key[0] == arch][: None if every else 1]
     for key in keys:
-        for name in DTYPES if DEVICE.type == "cuda" else ON_THE_CPU:
-            for case in check.cases if every else check.samples[:1]:
-                label = f"{check.table.op}-D{key[1]}-C{key[2]}-{name}-{check.label(case)}"
-                marks = [pytest.mark.gpu] if every else []
-                yield pytest.param(check, case, key, dtype_named(name), id=label.replace(" ", "-"), marks=marks)
+        for candidate in (None, *check.table.numbers(key)) if every else (None,):
+            for name in DTYPES if DEVICE.type == "cuda" else ON_THE_CPU:
+                for case in check.cases if every else check.samples[:1]:
+                    label = f"{_label(check, case, key, candidate)}-{name}"
+                    marks = [pytest.mark.gpu] if every else []
+                    yield pytest.param(check, case, key, candidate, dtype_named(name), id=label, marks=marks)
+
+
+def _of_candidates(*, whole: bool) -> Iterator[Any]:
+    """Of each candidate with tiles of its own, on either architecture: every case, or those of a first use."""
+    for checks in known_checks().values():
+        for key, number in tiled_candidates(checks[0].table):
+            for check in checks:
+                for case in check.cases if whole else check.samples:
+                    soon = number == 0 and SOON.get(check.table.op) == check.name and case is check.samples[0]
+                    marks = [] if soon else [pytest.mark.slow]
+                    yield pytest.param(check, case, key, number, id=_label(check, case, key, number), marks=marks)
+
+
+def _label(check: Check, case: Case, key: Key, candidate: int | None) -> str:
+    other = "" if candidate is None else f"-candidate-{candidate}"
+    return f"{check.table.op}-{key[0]}-D{key[1]}-C{key[2]}{other}-{check.label(case)}".replace(" ", "-")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

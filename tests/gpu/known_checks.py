@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import torch
 
+from archsearch.kernels import Key, Table
+from archsearch.kernels.config import Configs
 from archsearch.proving import Check
 from archsearch.proving.rows import all_checks
 from archsearch.registry import load_registry
@@ -18,3 +21,19 @@ BUILT_IN = {"ARCHSEARCH_LOAD_PLUGINS": "full,sliding,linear,moba,nsa,latent,inde
 def known_checks() -> dict[str, list[Check]]:
     """Of the core and the built-in plugins, by op."""
     return all_checks(load_registry(environ=BUILT_IN))
+
+
+def tiled_candidates(table: Table) -> Iterator[tuple[Key, int]]:
+    """Rows and numbers of the candidates that the interpreter can tell from each other and from the rows themselves: it
+    knows tiles, but neither warps nor stages."""
+    seen = {_tiles(key, configs) for key, configs in table.rows.items()}
+    for key in table.candidates:
+        for number in table.numbers(key):
+            tiles = _tiles(key, table.configs(key, number))
+            if tiles not in seen:
+                seen.add(tiles)
+                yield key, number
+
+
+def _tiles(key: Key, configs: Configs) -> str:
+    return repr((key[1:], sorted((name, sorted(config.tiles.items())) for name, config in configs.items())))

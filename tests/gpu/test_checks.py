@@ -18,10 +18,17 @@ from archsearch.proving.attempt import attempt_row, poisoned
 from archsearch.registry import load_registry
 
 
-def test_a_check_of_a_row(check: Check, case: Case, key: Key, dtype: torch.dtype) -> None:
-    attempt = Attempt(key=key, device=DEVICE, dtype=dtype, whole=DEVICE.type == "cuda")
+def test_a_check_of_a_row(check: Check, case: Case, key: Key, candidate: int | None, dtype: torch.dtype) -> None:
+    attempt = Attempt(key=key, device=DEVICE, dtype=dtype, whole=DEVICE.type == "cuda", candidate=candidate)
     with poisoned(DEVICE):
         assert check.try_case(attempt, case).fault == ""
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="on a card candidates are among the rows (-m gpu)")
+def test_a_check_of_a_candidate(candidate_check: Check, case: Case, key: Key, candidate: int) -> None:
+    attempt = Attempt(key=key, device=DEVICE, dtype=torch.float32, candidate=candidate)
+    with poisoned(DEVICE):
+        assert candidate_check.try_case(attempt, case).fault == ""
 
 
 def test_every_table_has_checks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,20 +42,27 @@ FAULTS: dict[tuple[str, str], tuple[str, str]] = {
 """By kernel and what it writes: the op and a check of its rows that runs it."""
 
 
-@pytest.mark.parametrize(("kernel", "output"), FAULTS, ids=[f"{kernel}-{output}" for kernel, output in FAULTS])
-def test_a_wrong_result_of_a_kernel_is_caught(kernel: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every number that the kernel writes is a twentieth too large."""
-    run, planted = InterpretedFunction.run, []
+def plant(monkeypatch: pytest.MonkeyPatch, kernel: str, output: str, **tiles: int) -> list[str]:
+    """From now on each number that the kernel writes is a twentieth too large where it runs with these tiles; the list
+    has its name as often as it did."""
+    run, planted = InterpretedFunction.run, list[str]()
 
     def run_wrongly(self: Any, *args: Any, **options: Any) -> Any:
         result = run(self, *args, **options)
-        if self.fn.__name__ == kernel:
-            given = dict(zip(self.arg_names, args, strict=False)) | options
+        given = dict(zip(self.arg_names, args, strict=False)) | options
+        if self.fn.__name__ == kernel and tiles.items() <= given.items():
             given[output].mul_(1.05)
             planted.append(kernel)
         return result
 
     monkeypatch.setattr(InterpretedFunction, "run", run_wrongly)
+    return planted
+
+
+@pytest.mark.parametrize(("kernel", "output"), FAULTS, ids=[f"{kernel}-{output}" for kernel, output in FAULTS])
+def test_a_wrong_result_of_a_kernel_is_caught(kernel: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number that the kernel writes is a twentieth too large."""
+    planted = plant(monkeypatch, kernel, output)
     op, name = FAULTS[kernel, output]
     check = next(check for check in known_checks()[op] if check.name == name)
     key = next(key for key in check.table.rows if key[0] == "sm_90")
@@ -63,3 +71,19 @@ def test_a_wrong_result_of_a_kernel_is_caught(kernel: str, output: str, monkeypa
     assert planted, "the check ran another kernel"
     assert "is off by" in found.fault
     assert found.fault.startswith(name)
+
+
+def test_a_candidate_that_alone_is_wrong_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a row whose own configurations are right."""
+    check = next(check for check in known_checks()["gates"] if check.name == "plain gates")
+    key, table = ("sm_90", 1, 0), check.table
+    own, other = (configs["forward"].tiles for configs in (table.rows[key], table.candidates[key][0]))
+    assert own["R"] != other["R"]
+    planted = plant(monkeypatch, "gate_forward", "out", BLOCK_R=other["R"])
+    attempt = Attempt(key=key, device=torch.device("cpu"), dtype=torch.float32)
+    assert check.try_case(attempt, check.samples[0]).fault == ""
+    assert not planted
+    verdict = check.try_case(replace(attempt, candidate=0), check.samples[0])
+    assert planted
+    assert "output 0 is off by" in verdict.fault
+    assert table.candidate(key) is None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from archsearch.kernels.launches import Launch
@@ -54,8 +57,7 @@ class Counts:
 
 
 def count(launch: Launch, code: Code, card: Card, unknown: set[int]) -> Counts:
-    """Of a few programs spread over the grid. `unknown` are addresses of tensors whose integers nobody has; those that
-    this launch writes are added."""
+    """Of a few programs spread over the grid. `unknown` are addresses of tensors whose integers nobody has."""
     names = [name for name in launch.arguments if name not in launch.constants]
     values = [launch.arguments[name] for name in names]
     arguments = [_argument(value, unknown) for value in values]
@@ -66,12 +68,31 @@ def count(launch: Launch, code: Code, card: Card, unknown: set[int]) -> Counts:
         at = (place % x, place // x % y, place // (x * y))
         found = emulate(code.program, arguments, at, launch.grid, 32 * launch.num_warps)
         _add(total, found, code, card, launch.num_warps, names, 1 / len(places))
-    for name, value in zip(names, values, strict=True):
-        if isinstance(value, Tensor) and name in total.memory and total.memory[name].written:
-            unknown.add(value.data_ptr())
-    for stood in launch.stood_in:
-        unknown.discard(stood)
     return total
+
+
+def note_written(launch: Launch, written: Iterable[str], unknown: set[int]) -> None:
+    """Adds the tensors that a launch writes, by the names of its arguments, to those whose integers nobody has, but for
+    those that were filled in its place."""
+    for name in written:
+        value = launch.arguments.get(name)
+        if isinstance(value, Tensor):
+            unknown.add(value.data_ptr())
+    unknown -= launch.stood_in
+
+
+def asked(launch: Launch, unknown: set[int]) -> str:
+    """Text of all that the counts of a compiled launch depend on: its numbers, the sizes of its tensors, and a checksum
+    of the integers that are known."""
+    return repr([_mark(value, unknown) for value in launch.arguments.values()])
+
+
+def _mark(value: Any, unknown: set[int]) -> object:
+    if not isinstance(value, Tensor):
+        return value
+    plain = value.is_floating_point() or not value.numel() or value.data_ptr() in unknown
+    held = None if plain else zlib.crc32(value.detach().reshape(-1).view(torch.uint8).numpy().data)
+    return tuple(value.shape), value.stride(), value.dtype, held
 
 
 def size_of(value: Any) -> int:

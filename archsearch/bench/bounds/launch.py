@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from archsearch.bench.bounds.counts import Counts, count, size_of
+from archsearch.bench.bounds.counts import Counts, asked, count, note_written, size_of
 from archsearch.kernels.launches import Launch
 from archsearch.kernels.machine_code.cards import Card
 from archsearch.kernels.machine_code.code import Code, code_of
@@ -72,13 +72,28 @@ class LaunchBound:
 Compile: TypeAlias = Callable[[Launch], Code]
 
 
-def bound_launches(launches: Sequence[Launch], op: str, card: Card, cache: Path | None) -> list[LaunchBound]:
-    """The bounds of each launch; compiles what the `cache` folder does not hold."""
+Known: TypeAlias = dict[str, tuple["LaunchBound", frozenset[str]]]
+"""Of launches by all that they depend on: their bounds, and the arguments that they write."""
+
+
+def bound_launches(
+    launches: Sequence[Launch], op: str, card: Card, cache: Path | None, known: Known | None = None
+) -> list[LaunchBound]:
+    """The bounds of each launch; compiles what the `cache` folder does not hold, and follows only what is not `known`
+    of the same card, to which it adds."""
     unknown: set[int] = set()
+    held: Known = {} if known is None else known
     found = []
     for launch in launches:
         code = code_of(launch.build(op), card.arch, cache)
-        found.append(_bound(launch, code, count(launch, code, card, unknown), card))
+        mark = f"{code.compiled.digest} {launch.grid} {asked(launch, unknown)}"
+        if mark not in held:
+            counts = count(launch, code, card, unknown)
+            written = frozenset(name for name, touched in counts.memory.items() if touched.written)
+            held[mark] = _bound(launch, code, counts, card), written
+        bound, written = held[mark]
+        note_written(launch, written, unknown)
+        found.append(bound)
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from archsearch.bench.bounds.launch import LaunchBound, bound_launches
+from archsearch.bench.bounds.launch import Known, LaunchBound, bound_launches
 from archsearch.bench.bounds.tracing import trace
 from archsearch.bench.op import BenchOp
 from archsearch.bench.results.schema import OURS, KernelRow, Results, shape_text
@@ -71,8 +71,11 @@ class OpBound:
         return self.op, self.phase, *at, tuple(sorted(self.sizes.items()))
 
 
-def bound_op(op: BenchOp, shape: Shape, phase: str, card: Card, cache: Path | None) -> OpBound:
-    """The bounds of one call, in bfloat16, as the tables stand: within `Table.forced`, of that row."""
+def bound_op(
+    op: BenchOp, shape: Shape, phase: str, card: Card, cache: Path | None, known: Known | None = None
+) -> OpBound:
+    """The bounds of one call, in bfloat16, as the tables stand: within `Table.forced`, of that row. Launches that are
+    `known` are not followed again, and others are added."""
     work = op.work(shape, 2)
     work = work.trained() if phase == "forward+backward" else work
     rates = Ceilings(copy_bytes_per_second=card.memory, matmul_flops_per_second=card.matrix)
@@ -83,7 +86,7 @@ def bound_op(op: BenchOp, shape: Shape, phase: str, card: Card, cache: Path | No
         sizes=dict(op.sizes),
         op_seconds=rates.bound_seconds(work),
         op_bytes=work.moved_bytes,
-        launches=bound_launches(trace(op, shape, phase, card.arch), op.name, card, cache),
+        launches=bound_launches(trace(op, shape, phase, card.arch), op.name, card, cache, known),
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from archsearch.cli.kernels import compiling, listing, modelling, proving, tuning
+from archsearch.cli.kernels import candidates, compiling, listing, modelling, proving, tuning
 
 app = typer.Typer(help="Triton kernels: compile them ahead of time, model them, prove them on the card that is here.")
-for module in (compiling, modelling, proving, tuning, listing):
+for module in (compiling, modelling, candidates, proving, tuning, listing):
     module.register(app)
 
 

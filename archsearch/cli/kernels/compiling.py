@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +32,7 @@ def compile_kernels(
         Path | None, typer.Option(metavar="FILE", help="Compare with this accepted report; exit with 1 on a fault.")
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the report; keep the reasons in it.")
+        Path | None, typer.Option(metavar="FILE", help="Write the report, with --only these lines of it.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Compile nothing: only say whether the accepted report is of this source.")
@@ -68,7 +68,7 @@ def compile_kernels(
     if held is not None:
         faults += drift(held, report) + (differences(held, found, arch) if not only else [])
     if write is not None and not check:
-        report.model_copy(update={"reasons": reasons}).write(write)
+        _write(write, report, reasons, whole=not only)
     _show(report, faults, json=json)
     if faults:
         raise typer.Exit(1)
@@ -84,6 +84,22 @@ def _progress() -> Iterator[Callable[[int, int, Compiled], None]]:
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
         task = bar.add_task("", total=None)
         yield lambda count, total, last: bar.update(task, completed=count, total=total, description=last.label)
+
+
+def _write(path: Path, report: Report, reasons: Mapping[str, str], *, whole: bool) -> None:
+    """The reasons in it stay, and where not all kernels were compiled the lines of the others."""
+    from archsearch.errors import SpecError
+    from archsearch.evidence.compiled import Report
+
+    if whole or not path.is_file():
+        report.model_copy(update={"reasons": reasons}).write(path)
+        return
+    held = Report.read(path)
+    if (held.triton, held.ptxas) != (report.triton, report.ptxas):
+        raise SpecError(
+            f"{path}: is of Triton {held.triton} and ptxas {held.ptxas}, not of these: write it without --only"
+        )
+    Report.add(path, report.records)
 
 
 def _reasons(path: Path | None) -> dict[str, str]:

@@ -27,6 +27,9 @@ def prove_kernels(
     missing: Annotated[
         bool, typer.Option("--missing", help="Only rows of which nothing is known on this machine.")
     ] = False,
+    candidates: Annotated[
+        bool, typer.Option("--candidates", help="The candidates of the rows instead, which kernels tune compares.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only the cases that a first use tries.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Rows at a time: most of it is compilation.")] = 2,
     minutes: Annotated[float, typer.Option(help="No row is begun after so many minutes; 0: all are.")] = 0.0,
@@ -46,7 +49,7 @@ def prove_kernels(
     from archsearch.kernels.prove import Prover
     from archsearch.proving.rows import prove_rows
 
-    rows = _rows(mixer, only, missing=missing, quick=quick)
+    rows = _rows(mixer, only, missing=missing, quick=quick, candidates=candidates)
     prover = Prover(whole=not quick, again=not missing)
     with _progress(len(rows)) as done:
         found = []
@@ -63,13 +66,14 @@ def prove_kernels(
         raise typer.Exit(1)
 
 
-def _rows(mixer: str, only: str, *, missing: bool, quick: bool) -> list[Row]:
+def _rows(mixer: str, only: str, *, missing: bool, quick: bool, candidates: bool) -> list[Row]:
     from archsearch.errors import ArchsearchError
     from archsearch.proving.rows import all_checks, by_worth, card_here, rows_here
     from archsearch.registry import load_registry
 
     checks = all_checks(load_registry(), mixer)
-    rows = [row for row in rows_here([found[0].table for found in checks.values()], card_here()) if only in row.label]
+    tables = [found[0].table for found in checks.values()]
+    rows = [row for row in rows_here(tables, card_here(), candidates=candidates) if only in row.label]
     if only and not rows:
         raise ArchsearchError(f"--only {only}: no row that runs here has a label with this; `kernels list` names them")
     return by_worth(row for row in rows if not missing or not _known(row, quick=quick))

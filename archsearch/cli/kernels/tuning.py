@@ -24,8 +24,9 @@ def tune_kernels(
 ) -> None:
     """Proves the candidates of every row, times them at three sizes, and keeps the fastest for "auto".
 
-    A candidate that is not right is not timed, and one that gains less than 3% is not taken; nothing depends on a
-    length. Rows without candidates stay as they are.
+    Ops that train are timed with their backward pass too. A candidate that is not right is not timed, and one that
+    gains less than 3% is not taken; nothing depends on a length, nor on the order of candidates, which are timed in
+    turn. Rows without candidates stay as they are. kernels candidates compares the order with that of the bounds.
     """
     from archsearch.bench.clock import clock_for
     from archsearch.bench.device import dtype_of

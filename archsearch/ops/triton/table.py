@@ -30,11 +30,19 @@ def _others(size: int, *forwards: Config) -> dict[Key, tuple[Mapping[str, Config
     return {(arch, size, 0): tuple({"forward": forward} for forward in forwards) for arch in ARCHS}
 
 
+def _other_convs(*more: Mapping[str, Config]) -> tuple[Mapping[str, Config], ...]:
+    return {"forward": _tile(64, 64)}, *more, {"backward": _tile(64, 32, warps=8)}
+
+
 CONV = Table(
     op="short_conv",
     package=__package__,
     rows=_rows((4, 16), _conv),
-    candidates=_others(4, _tile(64, 64)),
+    candidates={
+        (arch, taps, 0): _other_convs(*more)
+        for arch in ARCHS
+        for taps, more in ((4, ({"forward": _tile(32, 128)},)), (16, ()))
+    },
 )
 """Keyed by the width of the convolution in place of a head dim; tiles of tokens and channels."""
 

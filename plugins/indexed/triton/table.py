@@ -38,16 +38,51 @@ def _row(arch: str, head_dim: int) -> dict[str, Config]:
     }
 
 
+def _others(arch: str) -> tuple[dict[str, Config], ...]:
+    """For a head dim of 128: turns of half as many keys, so that an SM holds more programs, and more warps, on sm_90
+    over longer turns; then smaller tiles for either gradient."""
+    if arch == "sm_90":
+        return (
+            {"forward": Config.of(8, 2, N=128)},
+            {"forward": Config.of(4, 3, N=32)},
+            {"grad_query": Config.of(4, 2, N=32)},
+            {"grad_keys": Config.of(8, 2, M=32, N=64)},
+        )
+    return (
+        {"forward": Config.of(4, 3, N=32)},
+        {"forward": Config.of(8, 2, N=64)},
+        {"grad_query": Config.of(4, 2, N=32)},
+        {"grad_keys": Config.of(4, 2, M=32, N=32)},
+    )
+
+
 _CHOICE = {"scores": Config.of(8, 2, M=64, N=64), "best": Config.of(4, 1, N=1024)}
+_OTHER_CHOICES = {
+    "sm_90": (
+        {"scores": Config.of(4, 2, M=64, N=64)},
+        {"scores": Config.of(8, 2, M=128, N=64)},
+    ),
+    "sm_80": (
+        {"scores": Config.of(4, 2, M=64, N=32)},
+        {"scores": Config.of(4, 2, M=32, N=64)},
+    ),
+}
+"""For 128 channels: fewer warps, and more queries a tile, or smaller tiles where registers are short."""
 
 
 _WIDTHS = {"sm_90": (16, 32, 64, 128), "sm_80": (32, 64, 128)}
 ROWS: dict[Key, dict[str, Config]] = {
     (arch, head_dim, 0): _row(arch, head_dim) for arch, widths in _WIDTHS.items() for head_dim in widths
 }
-TABLE = Table(op="indexed_attention", package=__package__, rows=ROWS)
+TABLE = Table(
+    op="indexed_attention",
+    package=__package__,
+    rows=ROWS,
+    candidates={(arch, 128, 0): _others(arch) for arch in _WIDTHS},
+)
 CHOICE = Table(
     op="indexed_choice",
     package=__package__,
     rows={(arch, width, 0): _CHOICE for arch, widths in _WIDTHS.items() for width in (*widths, 256)},
+    candidates={(arch, 128, 0): _OTHER_CHOICES[arch] for arch in _WIDTHS},
 )
