@@ -20,6 +20,7 @@ from archsearch.model.context import Context
 from archsearch.model.foreign import Place, told
 from archsearch.model.meta_tokens import MetaTokens
 from archsearch.model.mixer import Mixer, MixerState
+from archsearch.model.taken import tell_taken
 from archsearch.model.value_residual import value_residual_of
 from archsearch.ops.short_conv import ShortConv, next_tail
 
@@ -139,6 +140,7 @@ class HybridLM(nn.Module):
             )
             for index, layer in enumerate(arch.layers)
         )
+        tell_taken([block.mixer for block in self.blocks])  # type: ignore[misc]
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
         self.training_calls: Sequence[BlockCall] | None = None
         """How each block is run where gradients are taken and nothing is kept; plainly where None."""

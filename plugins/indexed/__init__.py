@@ -12,6 +12,7 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, indexed_traffic
 from .options import IndexedOptions
 from .systems import SYSTEMS
+from .taker import SharedIndexPlugin
 
 if TYPE_CHECKING:
     from archsearch.kernels import Build
@@ -83,9 +84,12 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> Indexed:
         from .latents import IndexedLatents
         from .layer import IndexedAttention
+        from .scorers import scorer_of
 
         kind = IndexedLatents if options.kv_rank else IndexedAttention
-        return kind(self, options, shape, layer)
+        built = kind(self, options, shape, layer)
+        built.choose_by(scorer_of(options, shape), options)
+        return built
 
     def dense_up_to(self, options: IndexedOptions, layer: LayerInfo) -> int:
         return dense_up_to(options)
@@ -93,8 +97,9 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
 
 @hookimpl
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
-    """Registers "indexed"."""
+    """Registers "indexed" and "shared-index"."""
     register(IndexedPlugin())
+    register(SharedIndexPlugin())
 
 
 @hookimpl
