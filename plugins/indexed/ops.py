@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from archsearch.ops.block_cache import needed_rows
 from archsearch.ops.block_sparse import additive_mask, few_keys, visible_keys
 from archsearch.ops.block_tiles import attend_blocks
 from archsearch.ops.impl import choose_attention, choose_impl
@@ -152,7 +153,8 @@ def _over_rows(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, part: slice, 
             blocks = found_blocks(choice, part, positions)
         else:
             blocks = chosen_blocks(scores, positions, choice.rule)
-        rows, seen = _rows(_for_key_heads(blocks, k.shape[2]), positions, choice.rule.block_size)
+        listed = _rows(_for_key_heads(blocks, k.shape[2]), positions, choice.rule.block_size)
+        rows, seen = listed if choice.gated else needed_rows(*listed)
     batch, heads = rows.shape[:2]
     sequence = torch.arange(batch, device=q.device)[:, None, None, None]
     head = (torch.arange(heads, device=q.device) * k.shape[2] // heads)[:, None, None]

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from archsearch_plugins.indexed import IndexedPlugin
-from archsearch_plugins.indexed.taker import SharedIndexPlugin
+from archsearch_plugins.indexed import IndexedPlugin, SharedIndexPlugin
 from torch.testing import assert_close
 
 from archsearch.arch import ArchSpec, ModelSpec
@@ -147,7 +146,8 @@ def test_matmul_flops_are_those_of_the_products(
     counted = products(lambda: made.step(x[:, -1], state=state, ctx=Context(want_state=True)))
     place: Any = {"phase": "decode", "context": 64}
     said = sum(
-        layer.plugin.flops(layer.options, SHAPE, layer.layer, **place).matmul for layer in made.layers  # type: ignore[union-attr, operator, arg-type]
+        layer.plugin.flops(layer.options, SHAPE, layer.layer, **place).matmul
+        for layer in made.layers  # type: ignore[union-attr, operator, arg-type]
     )
     assert said == pytest.approx(counted, rel=0.03)
 
