@@ -69,8 +69,8 @@ class BoundedForget:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedForget:
-    """log f with f = b + (1 - b) sigmoid(x), b of each channel trained, and the greater the deeper: of layer l of L it
-    is by 1 - b = (1 - b_m) sigmoid(-t - log((l - m) / (L - l))), b_m of the nearest layer m before it that has such, 0 of
+    """log f with f = b + (1 - b) sigmoid(x), b of each channel trained, and the greater the deeper: in layer l of L
+    1 - b = (1 - b_m) sigmoid(-t - log((l - m) / (L - l))), b_m of the nearest layer m before it that has such, 0 of
     layer 0 where there is none. At the start t = 0, so that b = l / L; layer 0 has no t."""
 
 
