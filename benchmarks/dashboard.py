@@ -1,11 +1,12 @@
 """How long the dashboard's pages take over very many trials, beside optuna-dashboard on as many where it is installed.
 
-python benchmarks/dashboard.py [--trials 50000] [--repeats 3] [--database FILE] [--postgres]
+python benchmarks/dashboard.py [--trials 50000] [--repeats 3] [--database FILE] [--postgres] [--wire]
 
 Seconds from the request of a fresh browser, which holds nothing of the dashboard yet, to a server that has just begun
 to listen. First paint: until what the page is for stands there in words or as a table; drawn: until every chart is
 drawn too; again: drawn for the next viewer. A filter: from the click until the view has changed. An empty page with a
-chart of one point tells what of it is Streamlit, Plotly, the browser and the load of the machine.
+chart of one point tells what of it is Streamlit, Plotly, the browser and the load of the machine. With --wire no
+browser is started: five viewers at once are connections that ask as browsers do, each as if on a machine of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from playwright.sync_api import Browser, Error, Page  # noqa: E402
 from ports import free_port  # noqa: E402
 from postgres_server import postgres_server  # noqa: E402
 from sqlalchemy import MetaData, create_engine, insert, select  # noqa: E402
+from wire_viewers import answered  # noqa: E402
 
 SEARCHES = 3
 PAINT_SECONDS, FILTER_SECONDS = 2.0, 0.5
@@ -55,19 +57,24 @@ def main() -> None:
     reader.add_argument("--repeats", type=int, default=3)
     reader.add_argument("--database", type=Path, help="A file to fill, or one that was filled before.")
     reader.add_argument("--postgres", action="store_true", help="Read them from a PostgreSQL server of its own.")
+    reader.add_argument("--wire", action="store_true", help="Only what needs no browser.")
     given = reader.parse_args()
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+    with tempfile.TemporaryDirectory() as folder:
         path = given.database or Path(folder) / "many.db"
         if not path.exists():
             fill_many(str(path), trials=given.trials, searches=SEARCHES)
         print(f"{given.trials:,} trials in {SEARCHES} searches, {given.repeats} repeats: median (least to greatest)")
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it", flush=True)
-        empty(browser, Path(folder), given.repeats)
         with database(path, postgres=given.postgres) as url:
-            paints(browser, url, given.repeats)
-            filters(browser, url, given.repeats)
-            viewers(browser, url, given.repeats)
-        optuna(browser, Path(folder), given.trials, given.repeats)
+            wire_viewers(url, given.repeats)
+            if given.wire:
+                return
+            with chromium() as browser:
+                empty(browser, Path(folder), given.repeats)
+                paints(browser, url, given.repeats)
+                filters(browser, url, given.repeats)
+                viewers(browser, url, given.repeats)
+                optuna(browser, Path(folder), given.trials, given.repeats)
 
 
 @contextmanager
@@ -85,7 +92,7 @@ def database(path: Path, *, postgres: bool) -> Iterator[str]:
 def show(label: str, seconds: Sequence[float], target: float | None = None) -> None:
     """One line of the report."""
     spread = f"{statistics.median(seconds):5.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
-    print(f"{label:<50} {spread:<28}{f' target {target} s' if target else ''}", flush=True)
+    print(f"{label:<64} {spread:<28}{f' target {target} s' if target else ''}", flush=True)
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -169,6 +176,27 @@ def filters(browser: Browser, url: str, repeats: int) -> None:
             words.append(timed(lambda: find(page, f"kda(key_dim=4) {('full', 'gla', 'moba')[index % 3]}")))  # noqa: B023
     show("Front: a group switched", chart, FILTER_SECONDS)
     show("All trials: a text that filters", words, FILTER_SECONDS)
+
+
+def wire_viewers(url: str, repeats: int) -> None:
+    """`VIEWERS` connections that ask for the front at the same time: when the server has answered the slowest, just
+    started, and again."""
+    address, text = views()["Front"].address, views()["Front"].answered.removeprefix("text=")
+    words: list[float] = []
+    whole: dict[str, list[float]] = {"a server just started": [], "again": []}
+    taken = []
+    for _ in range(repeats):
+        with served(url) as dashboard:
+            for kept in whole.values():
+                before = cpu_seconds(dashboard.process.pid)
+                first, last = answered(f"{dashboard.address}/{address}", VIEWERS, text)
+                taken.append(cpu_seconds(dashboard.process.pid) - before)
+                words.append(max(first))
+                kept.append(max(last))
+    show(f"Front, sent to {VIEWERS} viewers: its first words", words, VIEWERS_SECONDS)
+    for name, seconds in whole.items():
+        show(f"Front, sent to {VIEWERS} viewers: all of it, {name}", seconds, VIEWERS_SECONDS)
+    show(f"Front, sent to {VIEWERS} viewers: CPU of the server", taken)
 
 
 def viewers(browser: Browser, url: str, repeats: int) -> None:

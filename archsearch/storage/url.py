@@ -41,7 +41,7 @@ def _from_file(named: str | None) -> str | None:
         return None
     path = Path(named).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split()
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise StorageError(
             f"{FILE_VARIABLE} names {path}, which cannot be read ({error.strerror}): write the database URL into it, "
@@ -50,8 +50,9 @@ def _from_file(named: str | None) -> str | None:
     fault = exposed(path)
     if fault:
         raise StorageError(f"{FILE_VARIABLE}: {fault}")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) != 1:
-        held = "nothing" if not lines else f"{len(lines)} words"
+        held = f"{len(lines)} lines" if lines else "nothing"
         raise StorageError(f"{FILE_VARIABLE}: {path} holds {held}: write one line, the database URL, into it")
     return lines[0]
 

@@ -88,10 +88,11 @@ subprocess.run([sys.executable, "-P", "-c", twice], check=True)
 
 
 def test_a_password_goes_on_by_a_file_of_its_own() -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", TAKES_OVER, SERVER, ASKS], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == f"{SERVER} {SERVER} False\n{SERVER}\n"
+    for url in (SERVER, SERVER.replace("canary", "canary in a cage")):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", TAKES_OVER, url, ASKS], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{url} {url} False\n{url}\n"
 
 
 def test_a_file_that_names_the_database_is_read_there_again(tmp_path: Path) -> None:

@@ -72,3 +72,10 @@ def test_where_there_is_no_card_a_sentence_says_what_to_do(run: Run, monkeypatch
         result = run("kernels", command)
         assert result.exit_code == 1
         assert "torch finds no CUDA device. Run it where the card is" in str(result.exception or result.output)
+
+
+@pytest.mark.parametrize("command", ["prove", "compile"])
+def test_a_label_that_nothing_has_is_refused(run: Run, answers: list[dict[str, Any]], command: str) -> None:
+    result = run("kernels", command, "--only", "no such kernel")
+    assert result.exit_code == 1
+    assert str(result.exception).startswith("--only no such kernel: no ")

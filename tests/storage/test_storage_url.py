@@ -142,6 +142,12 @@ def test_a_file_may_hold_the_url(secret: Path, monkeypatch: pytest.MonkeyPatch) 
     assert storage_url() == "sqlite:///named.db"
 
 
+@pytest.mark.parametrize("url", ["postgresql://me:its s3cret@host/db", "sqlite:////data/our searches/first one.db"])
+def test_a_url_in_a_file_may_hold_spaces(secret: Path, url: str) -> None:
+    secret.write_text(f"\n  {url} \n\n")
+    assert storage_url() == url
+
+
 @pytest.mark.parametrize("mode", [0o660, 0o604, 0o644, 0o620])
 def test_a_file_that_others_can_read_is_refused(secret: Path, mode: int) -> None:
     secret.chmod(mode)
@@ -160,7 +166,8 @@ def test_the_group_may_read_a_file_of_root_alone(secret: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("", "holds nothing"), ("postgresql://me:s3cret @host/db", "holds 2 words"), (None, "No such")]
+    ("text", "told"),
+    [(" \n\n", "holds nothing"), ("postgresql://me:s3cret\n@host/db", "holds 2 lines"), (None, "No such")],
 )
 def test_a_file_without_a_url_is_told(secret: Path, text: str | None, told: str) -> None:
     if text is None:

@@ -47,6 +47,7 @@ def compile_kernels(
     with 1 when a kernel has a fault that the accepted report gives no reason for, or differs from it.
     """
     from archsearch.bench.builds import compile_all, digests
+    from archsearch.errors import ArchsearchError
     from archsearch.evidence.compiled import Report, differences, drift
     from archsearch.evidence.folder import cache_folder
     from archsearch.registry import load_registry
@@ -60,6 +61,8 @@ def compile_kernels(
     else:
         with _progress() as done:
             report = compile_all(registry, arch, cache_folder() / "kernels", only=only, jobs=jobs, done=done)
+        if only and not report.records:
+            raise ArchsearchError(f"--only {only}: no kernel's label contains this; `kernels compile` lists them all")
         found = {compiled.label: compiled.digest for compiled in report.records}
     faults = report.faults(reasons)
     if held is not None:

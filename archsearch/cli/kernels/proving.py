@@ -64,11 +64,14 @@ def prove_kernels(
 
 
 def _rows(mixer: str, only: str, *, missing: bool, quick: bool) -> list[Row]:
+    from archsearch.errors import ArchsearchError
     from archsearch.proving.rows import all_checks, by_worth, card_here, rows_here
     from archsearch.registry import load_registry
 
     checks = all_checks(load_registry(), mixer)
     rows = [row for row in rows_here([found[0].table for found in checks.values()], card_here()) if only in row.label]
+    if only and not rows:
+        raise ArchsearchError(f"--only {only}: no row that runs here has a label with this; `kernels list` names them")
     return by_worth(row for row in rows if not missing or not _known(row, quick=quick))
 
 
