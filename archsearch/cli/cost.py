@@ -128,8 +128,8 @@ def _residual(arch: ArchSpec, registry: Registry) -> str:
     if arch.model.value_residual == "none":
         return ""
     found = dict.fromkeys((mixer[0], source[0]) for mixer, (source, _) in taken(arch, registry).items())
-    told = ", ".join(f"{index} from {source}" for index, source in found)
-    told = f"by layers {told}" if told else without_effect(arch, registry)
+    named = ", ".join(f"{index} from {source}" for index, source in found)
+    told = f"by layers {named}" if named else without_effect(arch, registry)
     return f"\nvalue residual, {arch.model.value_residual}: {told}"
 
 

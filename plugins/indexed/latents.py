@@ -12,7 +12,8 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model.attention import normed
 from archsearch.ops.rotary import Rotary
 
-from .layer import Indexed, Read
+from .layer import Indexed
+from .made import Read
 from .options import IndexedOptions
 
 

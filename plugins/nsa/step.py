@@ -74,8 +74,7 @@ def _read_rows(q: Tensor, cache: NsaCache, chosen: Tensor, sizes: NsaSizes, scal
     steps = torch.arange(min(sizes.window, int(last.max()) + 1), device=q.device)
     near = (last[:, None, None] - steps).expand(*rows.shape[:2], -1)
     gathered = torch.cat((near.clamp(min=0), rows), dim=-1)
-    sizes_of = [near.shape[-1], rows.shape[-1]]
-    window, chosen_rows = zip(
-        *(one.split(sizes_of, dim=2) for one in gather_rows(cache.k, cache.v, gathered, q.dtype)), strict=True
-    )
-    return rows_attention(q, *chosen_rows, seen, scale), rows_attention(q, *window, near >= 0, scale)
+    keys, values = gather_rows(cache.k, cache.v, gathered, q.dtype)
+    count = near.shape[-1]
+    selected = rows_attention(q, keys[:, :, count:], values[:, :, count:], seen, scale)
+    return selected, rows_attention(q, keys[:, :, :count], values[:, :, :count], near >= 0, scale)
