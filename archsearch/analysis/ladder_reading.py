@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from math import inf, isfinite
@@ -68,6 +68,18 @@ def first_rung(store: Store, name: str) -> SearchRecord:
 def belongs_to_ladder(record: SearchRecord) -> bool:
     """Whether a search has rungs, or is one."""
     return _ladder_of(record) is not None or _planned(record) > 0
+
+
+def rungs_above(records: Iterable[SearchRecord], names: Iterable[str]) -> list[str]:
+    """The searches that stand on those of these `names`, of all `records`, and are none of them: the rungs of a ladder,
+    of a rung those above it, from below upwards."""
+    known, wanted = {record.name: record for record in records}, dict.fromkeys(names)
+    found: dict[str, None] = {}
+    for record in (known[name] for name in wanted if name in known):
+        ladder = _ladder_of(record) or (record.name if _planned(record) else None)
+        above = [one for one in known.values() if _ladder_of(one) == ladder and _number(one) > _number(record)]
+        found |= dict.fromkeys(one.name for one in sorted(above, key=_number) if ladder is not None)
+    return [name for name in found if name not in wanted]
 
 
 def _planned(record: SearchRecord) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli import bench
-from archsearch.cli.output import console, finite, quiet_console, table
+from archsearch.cli.output import console, finite, quiet_console
 
 if TYPE_CHECKING:
     from archsearch.search.truth.case import Case
     from archsearch.search.truth.table import TruthTable
 
 MOST_SEEDS, MOST_JOBS = 1000, 256
+
+SecondSeeds = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="SHARE",
+        min=0.0,
+        max=0.5,
+        help="Beside none: this share of the trials are second seeds, as of search.second_seeds; may be repeated.",
+    ),
+]
+GoOn = Annotated[
+    bool,
+    typer.Option("--go-on/--cut-off", help="A search that has not found 95% after its trials draws on until it has."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,26 +55,22 @@ def bench_search(
             metavar="NAMES", help="By commas, as mqar.accuracy,state_bytes; may be repeated; by default several."
         ),
     ] = None,
-    second_seeds: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="SHARE",
-            min=0.0,
-            max=0.5,
-            help="Beside none: this share of the trials are second seeds, as of search.second_seeds; may be repeated.",
-        ),
-    ] = None,
+    second_seeds: SecondSeeds = None,
+    go_on: GoOn = True,
     jobs: Annotated[int, typer.Option(min=1, max=MOST_JOBS, help="Processes.")] = 1,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures to a file.")] = None,
 ) -> None:
     """Runs the real searcher against a table in place of training, and says how far it comes with how many trials.
 
     Of each sampler: trials to 95% of the true hypervolume, as the search saw it and by seeds that it has not seen, with
-    the interval of the median over searches; the share of it after 16 and 32 trials; how many points of the final
-    fronts fresh seeds take off, and how often the best one.
+    the interval of the median over searches, and for how many of random's trials that is; the share of it after 16 and
+    32 trials; how many points of the final fronts fresh seeds take off, and how often the best one. Searches draw on
+    beyond their trials where 95% is not found yet, which is counted; their answers are those of their trials.
     """
+    from archsearch.cli.bench_search_tables import line as told
+    from archsearch.cli.bench_search_tables import tables
     from archsearch.registry import load_registry
-    from archsearch.search.truth.study import Plan, batched, jobs_of, run_jobs, summary
+    from archsearch.search.truth.study import Plan, batched, jobs_of, run_jobs, summary, with_ratios
     from archsearch.search.truth.table import PACKAGED, TruthTable
 
     path, samplers = (truth or PACKAGED).absolute(), _samplers(sampler)
@@ -74,13 +83,15 @@ def bench_search(
         out.print(line, soft_wrap=True)
     plans = [Plan(sampler=name, second_seeds=share) for name in samplers for share in (0.0, *spent)]
     found: list[dict[str, Any]] = []
-    for done in batched(run_jobs(jobs_of(path, cases, plans, trials=count, seeds=seeds), jobs), seeds):
-        found.append(summary(done))
-        out.print(_line(found[-1]), soft_wrap=True)
+    searches = jobs_of(path, cases, plans, trials=count, seeds=seeds, go_on=go_on)
+    for done in batched(run_jobs(searches, jobs), seeds):
+        found = with_ratios([*found, summary(done)])
+        out.print(told(found[-1]), soft_wrap=True)
         if json is not None:  # a run that is ended leaves what it has
             _write(json, _header(held, path, count, seeds), found)
     for names in cases:
-        out.print(_table([one for one in found if one["objectives"] == list(names)], names, count, seeds))
+        for one in tables([one for one in found if one["objectives"] == list(names)], names, count, seeds):
+            out.print(one)
     if json is not None:
         out.print(f"written: {json}", soft_wrap=True)
 
@@ -134,63 +145,3 @@ def _write(path: Path, header: Mapping[str, Any], found: Sequence[Mapping[str, A
 
     text = json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False)
     path.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _line(found: Mapping[str, Any]) -> str:
-    own, fresh = (_trials(found["trials_to_95"][name]) for name in ("own", "fresh"))
-    return f"{', '.join(found['objectives'])}: {_name(found)}: 95% after {own} trials, on fresh seeds {fresh}"
-
-
-def _table(found: Sequence[Mapping[str, Any]], names: Sequence[str], trials: int, seeds: int) -> Any:
-    columns = [
-        "sampler",
-        ">95% after",
-        ">on fresh seeds",
-        ">share at 16",
-        ">at 32",
-        ">on fresh seeds at 32",
-        ">front unconfirmed",
-        ">best unconfirmed",
-        ">CPU s",
-    ]
-    title = f"{', '.join(names)}: {seeds} searches of {trials} trials"
-    return table(columns, map(_cells, found), title=title)
-
-
-def _cells(found: Mapping[str, Any]) -> list[str]:
-    own, fresh = found["trials_to_95"]["own"], found["trials_to_95"]["fresh"]
-    return [
-        _name(found),
-        _trials(own),
-        _trials(fresh),
-        *(_share(found, "own", at) for at in ("16", "32")),
-        _share(found, "fresh", "32"),
-        _percent(found["unconfirmed_points"]),
-        _percent(found["unconfirmed_best"]),
-        f"{found['seconds']:.1f}",
-    ]
-
-
-def _name(found: Mapping[str, Any]) -> str:
-    share = found["second_seeds"]
-    return f"{found['sampler']}, second_seeds = {share:g}" if share else str(found["sampler"])
-
-
-def _trials(middle: Mapping[str, float]) -> str:
-    if math.isnan(middle["median"]):
-        return "-"
-    low, median, high = (_count(middle[name]) for name in ("low", "median", "high"))
-    return f"{median} ({low}..{high})"
-
-
-def _count(value: float) -> str:
-    return f"{value:g}" if math.isfinite(value) else "never" if value > 0 else "?"
-
-
-def _share(found: Mapping[str, Any], name: str, at: str) -> str:
-    middle = found["share_at"].get(name, {}).get(at)
-    return "-" if middle is None or math.isnan(middle["median"]) else f"{middle['median']:.3f}"
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.0%}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,12 +36,16 @@ def rm(
 ) -> None:
     """Removes searches with all that is theirs.
 
-    Says what goes, and asks. A search that runs is refused. What other searches took from these stays with them.
+    Says what goes, and asks. The rungs of a ladder go with it, and those above a rung with that. A search that runs is
+    refused. What other searches took from these stays with them.
     """
+    from archsearch.analysis.ladder_reading import rungs_above
     from archsearch.storage import Store, storage_url
 
     with Store.open(storage_url(storage), create=False) as store:
-        _remove(store, names, yes=yes, dry_run=dry_run, json=json)
+        named = list(dict.fromkeys(names))
+        above = rungs_above(store.searches(), named)
+        _remove(store, [*named, *above], rungs=above, yes=yes, dry_run=dry_run, json=json)
 
 
 def prune(
@@ -66,17 +71,26 @@ def prune(
 ) -> None:
     """Removes searches that ended long ago.
 
-    Archived ones, or those in the states that are named. Says what goes, and asks.
+    Archived ones, or those in the states that are named. Says what goes, and asks. What a rung of a ladder stands on
+    stays as long as that rung does.
     """
     from datetime import UTC, datetime
 
+    from archsearch.analysis.ladder_reading import rungs_above
+    from archsearch.errors import listing
     from archsearch.storage import Store, outdated, owner_here, storage_url
 
     age, states = _age(older_than), _states(state)
     whose = owner or owner_here()
     with Store.open(storage_url(storage), create=False) as store:
-        found = outdated(store.searches(), now=datetime.now(UTC), older_than=age, states=states)
+        records = store.searches()
+        found = outdated(records, now=datetime.now(UTC), older_than=age, states=states)
         names = [record.name for record in found if everyone or record.owner == whose]
+        stood_on = [name for name in names if not set(rungs_above(records, [name])) <= set(names)]
+        found = [record for record in found if record.name not in stood_on]
+        names = [name for name in names if name not in stood_on]
+        if stood_on and not json:
+            console().print(f"kept, as rungs stand on it: {listing(stood_on)}", soft_wrap=True)
         if names or json:
             _remove(store, names, yes=yes, dry_run=dry_run, json=json)
             return
@@ -84,11 +98,13 @@ def prune(
         console().print(f"no search is to be removed{others}", soft_wrap=True)
 
 
-def _remove(store: Store, names: list[str], *, yes: bool, dry_run: bool, json: bool) -> None:
+def _remove(
+    store: Store, names: list[str], *, yes: bool, dry_run: bool, json: bool, rungs: Collection[str] = ()
+) -> None:
     held = store.holding(names)
     if not json:
         for name in held.searches[:_LISTED]:
-            console().print(_line(store, name), soft_wrap=True)
+            console().print(_line(store, name, rung=name in rungs), soft_wrap=True)
         if len(held.searches) > _LISTED:
             console().print(f"and {len(held.searches) - _LISTED} more")
         console().print(_sentence(held), soft_wrap=True)
@@ -102,10 +118,11 @@ def _remove(store: Store, names: list[str], *, yes: bool, dry_run: bool, json: b
         console().print(f"removed {len(held.searches)} searches from {store.url}", soft_wrap=True)
 
 
-def _line(store: Store, name: str) -> str:
+def _line(store: Store, name: str, *, rung: bool) -> str:
     record = store.search(name)
     whose = f", of {record.owner}" if record.owner else ""
-    return f"  {name}: {record.state_now()}{whose}, begun {record.created_at:%Y-%m-%d}"
+    why = ", a rung that stands on it" if rung else ""
+    return f"  {name}: {record.state_now()}{whose}, begun {record.created_at:%Y-%m-%d}{why}"
 
 
 def _sentence(held: Holding) -> str:

@@ -60,7 +60,7 @@ def _steps(problem: Problem, task: str) -> float:
     """Optimiser steps of a task at one learning rate: the recipe's, or where architectures have their own the mean over
     candidates and references."""
     own = problem.spec.recipe.steps_for(problem.tasks[task].seq_len)
-    if problem.matching is None or not problem.matching.own_steps:
+    if problem.matching is None or problem.matching.match != "train_flops":
         return float(own)
     steps = [row.steps[task] for row in problem.matching.rows[: problem.spec.search.trials]]
     steps += [problem.steps_of(arch)[task] for arch in problem.references]

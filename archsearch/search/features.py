@@ -14,7 +14,10 @@ from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 from archsearch.search.space import Space
 
-KERNELS = ("share", "position", "neighbours", "presence", "near", "nearer", "near_share")
+KERNELS = (
+    *("share", "position", "neighbours", "presence", "near", "nearer", "near_share"),
+    *("first", "last", "first_and_share", "last_and_share"),
+)
 """What `Features.kernels` gives, in this order, before the backbone's."""
 
 _FAMILY, _MIXER, _OPTIONS = 0.3, 0.4, 0.3
@@ -24,10 +27,13 @@ _MOST_THRESHOLDS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Candidates as arrays: layers `[n, layers * features]` scaled so that a candidate with itself is 1, their mean
-    `[n, features]`, neighbours `[n, pairs]`, which mixers stand in it `[n, mixers]`, and backbones `[n, values]`."""
+    """Candidates as arrays: layers `[n, layers * features]` scaled so that a candidate with itself is 1, the first and
+    the last one `[n, features]`, their mean `[n, features]`, neighbours `[n, pairs]`, which mixers stand in it
+    `[n, mixers]`, and backbones `[n, values]`."""
 
     layers: Values
+    first: Values
+    last: Values
     share: Values
     pairs: Values
     presence: Values
@@ -58,7 +64,7 @@ class Features:
     """
 
     def __init__(self, space: Space, registry: Registry) -> None:
-        layers = space.layers
+        layers, self._depth = space.layers, space.n_layers
         self._mixers = {name: index for index, name in enumerate(dict.fromkeys(layer.mixer for layer in layers))}
         family = {name: registry.resolve(name).plugin.family for name in self._mixers}
         families = list(dict.fromkeys(family.values()))
@@ -71,6 +77,10 @@ class Features:
         self._keys = {backbone.model: backbone.values for backbone in space.backbones.all}
         self._vectors: dict[LayerSpec, Values] = {}
         self._widths = {name: sum(len(made(None)) for made in found.values()) for name, found in self._options.items()}
+
+    def describe(self, arch: ArchSpec) -> bool:
+        """Whether a candidate, which need not be of the space, has features: it is as deep and of the same mixers."""
+        return len(arch.layers) == self._depth and all(layer.mixer in self._mixers for layer in arch.layers)
 
     def encode(self, archs: Sequence[ArchSpec]) -> Encoded:
         """The arrays of candidates, at least one."""
@@ -86,6 +96,8 @@ class Features:
         length = np.linalg.norm(pairs, axis=1, keepdims=True)
         return Encoded(
             layers=layers.reshape(count, -1) / np.sqrt(depth),
+            first=layers[:, 0],
+            last=layers[:, -1],
             share=layers.mean(axis=1),
             pairs=pairs / np.where(length > 0, length, 1.0),
             presence=presence,
@@ -99,6 +111,8 @@ class Features:
         both = one.presence @ other.presence.T
         either = one.presence.sum(axis=1)[:, None] + other.presence.sum(axis=1)[None] - both
         own = (one.share**2).sum(axis=1)[:, None] + (other.share**2).sum(axis=1)[None]
+        near_share = np.exp(-4.0 * np.maximum(own - 2.0 * share, 0.0))
+        first, last = one.first @ other.first.T, one.last @ other.last.T
         found = [
             share,
             position,
@@ -106,7 +120,11 @@ class Features:
             both / either,
             np.exp(2.0 * (position - 1.0)),
             np.exp(6.0 * (position - 1.0)),
-            np.exp(-4.0 * np.maximum(own - 2.0 * share, 0.0)),
+            near_share,
+            first,
+            last,
+            first * near_share,
+            last * near_share,
         ]
         if self._backbone:
             alike = one.backbone @ other.backbone.T
@@ -115,11 +133,12 @@ class Features:
 
     def own(self, one: Encoded) -> Values:
         """`[kernels, n]`: each candidate with itself."""
-        share = (one.share**2).sum(axis=1)
         ones = np.ones(len(one))
-        position = (one.layers**2).sum(axis=1)
-        pairs = (one.pairs**2).sum(axis=1)
-        found = [share, position, pairs, ones, np.exp(2.0 * (position - 1.0)), np.exp(6.0 * (position - 1.0)), ones]
+        share, position, pairs, first, last = (
+            (part**2).sum(axis=1) for part in (one.share, one.layers, one.pairs, one.first, one.last)
+        )
+        near, nearer = np.exp(2.0 * (position - 1.0)), np.exp(6.0 * (position - 1.0))
+        found = [share, position, pairs, ones, near, nearer, ones, first, last, first, last]
         return np.array([*found, ones] if self._backbone else found)
 
     @property

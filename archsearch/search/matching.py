@@ -52,15 +52,6 @@ class Matching:
     unit: str
     rows: tuple[Matched, ...]
 
-    def difference(self, row: Matched) -> float:
-        """How much more than the baseline's a figure is, as a share of that."""
-        return row.after / self.target - 1.0
-
-    @property
-    def own_steps(self) -> bool:
-        """Whether each architecture has optimiser steps of its own."""
-        return self.match == "train_flops"
-
     def table(self, registry: Registry) -> MatchingTable:
         """As it is read."""
         rows = tuple(

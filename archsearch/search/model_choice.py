@@ -25,19 +25,18 @@ PARENTS = 24
 MOST_WEIGHED = 256
 """Candidates that expected improvement is worked out for where there are more than two objectives."""
 _MARGIN = 0.1
-_WIDER = 1.5
-"""Deviations are taken so much wider than the surrogates say, whose weights are one guess of many: without, choices
-stay near what is known to be good for longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Told:
     """A candidate that was scored: its losses are means over ``seeds``; ``parts`` has those of some of its seeds each,
-    with their number, which tell how much seeds differ."""
+    with their number, which tell how much seeds differ. ``params``: the choices that make it, None of one that nobody
+    proposed; ``within``: whether it may stand on the front."""
 
     arch: ArchSpec
-    params: Mapping[str, Any]
+    params: Mapping[str, Any] | None
     parts: tuple[tuple[Values, int], ...]
+    within: bool = True
 
     @property
     def seeds(self) -> int:
@@ -74,9 +73,11 @@ class Judged:
 class ModelChoice:
     """Chooses candidates by expected hypervolume improvement.
 
-    The first ``startup`` ones are those that the kernels find least alike. Then each measured objective has a
-    surrogate, and running candidates count as if they had scored what theirs predict, so that several workers are not
-    sent to one place. Equal seeds and equal trials in equal order give equal choices.
+    The first one is the cheapest, than which every other has to score more to add anything. Up to ``startup`` follow
+    those that the kernels find least alike. Then each measured objective has a surrogate, and running candidates count
+    as if they had scored what theirs predict, so that several workers are not sent to one place. Equal seeds and equal
+    trials in equal order give equal choices. References and other candidates beside the proposals teach it too, as far
+    as they are of the space's mixers.
     """
 
     def __init__(
@@ -99,13 +100,25 @@ class ModelChoice:
             index: Surrogate(self._features.count) for index, one in enumerate(objectives) if not one.is_cost
         }
         self._told: dict[str, _Told] = {}
-        self._running: dict[int, ArchSpec] = {}
+        self._running: dict[int | str, ArchSpec] = {}
         self._encoded: dict[str, Encoded] = {}
 
     def begun(self, number: int, arch: ArchSpec) -> None:
         """A candidate was proposed, by this choice or another one; `number` names it when it is told."""
         self._running[number] = arch
         self._pool.take(arch.digest)
+
+    def beside(self, arch: ArchSpec, *, within: bool) -> None:
+        """A candidate is trained that nobody proposed, as a reference is; ``within`` the limits or not."""
+        self._pool.take(arch.digest)
+        if within and arch.digest not in self._told and self._features.describe(arch):
+            self._running[arch.digest] = arch
+
+    def told_beside(self, arch: ArchSpec, values: Sequence[float] | None, *, seeds: int, within: bool) -> None:
+        """What became of a candidate that nobody proposed."""
+        self._running.pop(arch.digest, None)
+        if self._features.describe(arch):
+            self.replay(arch, None, values, seeds=seeds, within=within)
 
     def told(self, number: int, params: Mapping[str, Any], values: Sequence[float] | None, *, seeds: int = 1) -> None:
         """What became of a running candidate: its objective values, means over `seeds`, None where it gave none."""
@@ -114,13 +127,20 @@ class ModelChoice:
             self.replay(arch, params, values, seeds=seeds)
 
     def replay(
-        self, arch: ArchSpec, params: Mapping[str, Any], values: Sequence[float] | None, *, seeds: int = 1
+        self,
+        arch: ArchSpec,
+        params: Mapping[str, Any] | None,
+        values: Sequence[float] | None,
+        *,
+        seeds: int = 1,
+        within: bool = True,
     ) -> None:
         """A candidate of an earlier run, or one that was told."""
         self._pool.take(arch.digest)
         held = self._told.get(arch.digest)
         if values is not None and (held is None or held.seeds != seeds):
-            self._told[arch.digest] = _Told(arch=arch, params=params, parts=((np.array(values) * self._signs, seeds),))
+            parts = ((np.array(values) * self._signs, seeds),)
+            self._told[arch.digest] = _Told(arch=arch, params=params, parts=parts, within=within)
 
     def told_again(self, digest: str, values: Sequence[float] | None, *, seeds: int) -> None:
         """A candidate has other values, means over `seeds` now; None takes it out. One that was not told stays so."""
@@ -134,21 +154,18 @@ class ModelChoice:
         if not pool:
             return None
         self._rng.shuffle(pool)
-        if len(self._told) + len(self._running) < self._startup or len(self._told) < 2 or not self._surrogates:
-            worth = self._novelty(pool)
-        else:
-            worth = self._improvement(pool)
+        few = len(self._told) + len(self._running) < self._startup or sum(one.within for one in self._told.values()) < 2
+        worth = self._novelty(pool) if few or not self._surrogates else self._improvement(pool)
         order = np.argsort(-worth, kind="stable")
         self._pool.keep([pool[index].arch.digest for index in order])
         return pool[int(order[0])].params
 
     def _parents(self) -> list[Mapping[str, Any]]:
-        if not self._told:
+        told = [(one.params, one.losses) for one in self._told.values() if one.params is not None]
+        if not told:
             return []
-        told = list(self._told.values())
-        losses = np.array([one.losses for one in told])
-        order = np.argsort(~non_dominated(losses), kind="stable")
-        return [told[index].params for index in order[:PARENTS]]
+        order = np.argsort(~non_dominated(np.array([losses for _, losses in told])), kind="stable")
+        return [told[index][0] for index in order[:PARENTS]]
 
     def _encode(self, archs: Sequence[ArchSpec]) -> Encoded:
         """Encoded candidates, each made once; those that were let go are forgotten now and then."""
@@ -162,12 +179,16 @@ class ModelChoice:
         return Encoded.stacked([self._encoded[arch.digest] for arch in archs])
 
     def _novelty(self, pool: Sequence[Candidate]) -> Values:
-        """How little of each candidate is known from those that are told or running: its variance given theirs."""
+        """How little of each candidate is known from those that are told or running: its variance given theirs. Before
+        any is, how cheap each is, over all costs by their ranges."""
         known = [one.arch for one in self._told.values()] + list(self._running.values())
+        if not known:
+            costs, _ = self._costs([candidate.verdict for candidate in pool])
+            spread = np.ptp(costs, axis=0)
+            cheap: Values = -(costs / np.where(spread > 0, spread, np.inf)).sum(axis=1)
+            return cheap
         mine = self._encode([candidate.arch for candidate in pool])
         own = self._features.own(mine).mean(axis=0)
-        if not known:
-            return np.zeros(len(pool))
         theirs = self._encode(known)
         among = self._features.kernels(theirs, theirs).mean(axis=0) + 0.05 * np.eye(len(known))
         across = self._features.kernels(mine, theirs).mean(axis=0)
@@ -179,7 +200,7 @@ class ModelChoice:
         parts = [(one.arch, losses, seeds) for one in self._told.values() for losses, seeds in one.parts]
         told = self._encode([arch for arch, _, _ in parts])
         measured, seeds = np.array([part for _, part, _ in parts]), np.array([count for _, _, count in parts])
-        losses = np.array([one.losses for one in self._told.values()])
+        losses = np.array([one.losses for one in self._told.values() if one.within])
         mine = self._encode([candidate.arch for candidate in pool])
         mean, deviation = self._costs([candidate.verdict for candidate in pool])
         pending, _ = self._costs([self._judge(arch) for arch in running])
@@ -196,8 +217,7 @@ class ModelChoice:
                 pending[:, index] = believed
                 values = np.concatenate([values, believed])
                 surrogate.condition(whole, values, np.concatenate([seeds, np.ones(len(running))]))
-            mean[:, index], narrow = surrogate.predict(across, own)
-            deviation[:, index] = _WIDER * narrow
+            mean[:, index], deviation[:, index] = surrogate.predict(across, own)
         if len(pending):
             losses = np.vstack([losses, pending])
         return self._worth(mean, deviation, losses)

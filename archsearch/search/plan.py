@@ -16,13 +16,14 @@ from archsearch.arch import ArchSpec
 from archsearch.errors import ArchsearchError
 from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
+from archsearch.search.known import Known
 from archsearch.search.ledger import WAITS, Ending, Ledger, Run, TrialOrder, is_second
 from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
 from archsearch.search.pruning import Pruning
 from archsearch.search.sampler import Proposal, Sampler
-from archsearch.search.second_seeds import SecondSeeds
+from archsearch.search.second_trials import SecondTrials
 from archsearch.search.space import ReplayDraw
 from archsearch.search.stopping import Looks, Stop
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
@@ -43,20 +44,6 @@ _TELL_NOTHING = ("infeasible", "superseded", "cancelled")
 """States of trials that early stopping learns nothing from."""
 
 _log = logging.getLogger("archsearch.search")
-
-
-@dataclass(kw_only=True)
-class _Known:
-    """A candidate that the search has decided on: its first trial, what became of it, and its values on validation,
-    means over ``seeds``; ``second`` says that one more seed of it is being trained."""
-
-    trial: int
-    verdict: Verdict
-    seeds: tuple[int, ...]
-    second: bool = False
-    state: Literal["open", "refused", "measured", "failed", "pruned"] = "open"
-    values: Mapping[str, float] | None = None
-    repeat_recorded: bool = False
 
 
 @dataclass(kw_only=True)
@@ -97,10 +84,10 @@ class Campaign:
         self._settings = problem.spec.search
         self._front = RunningFront(problem.objectives)
         self._pruning = Pruning(problem)
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
-        self._seconds = SecondSeeds(problem.objectives, self._settings.second_seeds, self._settings.first_random)
+        self._seconds = SecondTrials(problem, self._known, self._ledger.timing, self._correct)
         self._queue: deque[_Pending] = deque()
         self._later: list[_Pending] = []
         self._held: list[tuple[_Pending, Callable[[], Ending]]] = []
@@ -259,8 +246,9 @@ class Campaign:
         return self.progress.trained < self._settings.trials and not self.progress.ended
 
     def _draw(self) -> None:
-        if self._seconds.due(self.progress.trained):
-            self._train_once_more()
+        if self._seconds.due(self.progress.trained) and (known := self._seconds.next()) is not None:
+            arch = ArchSpec.from_json(self._store.trial(known.trial).arch, self._registry)
+            self._begin("search", arch, known.verdict, parent=known.trial)
         for _ in range(DRAWS_A_CALL):
             if self._queue or self._spent():
                 return
@@ -319,19 +307,19 @@ class Campaign:
             self._repeat(proposal, known)
         return verdict
 
-    def _refuse(self, proposal: Proposal, verdict: Verdict, known: _Known | None) -> None:
+    def _refuse(self, proposal: Proposal, verdict: Verdict, known: Known | None) -> None:
         if known is None or (known.state != "refused" and not known.repeat_recorded):
             trial = self._ledger.refuse(proposal.arch, verdict, proposal.params)
             self.progress.refused += 1
             if known is None:
-                self._known[proposal.arch.digest] = _Known(trial=trial, verdict=verdict, seeds=(), state="refused")
+                self._known[proposal.arch.digest] = Known(trial=trial, verdict=verdict, seeds=(), state="refused")
             else:
                 known.repeat_recorded = True
         else:
             self.progress.repeated += 1
         self._sampler.refused(proposal.number, verdict)
 
-    def _repeat(self, proposal: Proposal, known: _Known) -> None:
+    def _repeat(self, proposal: Proposal, known: Known) -> None:
         self.progress.repeated += 1
         if known.state != "measured" or known.values is None:
             self._sampler.failed(proposal.number)
@@ -390,7 +378,7 @@ class Campaign:
             self.progress.planned += len(self._queue) - queued
             return
         trial = self._ledger.refuse(arch, verdict, {}, kind="added")
-        self._known[arch.digest] = _Known(trial=trial, verdict=verdict, seeds=(), state="refused")
+        self._known[arch.digest] = Known(trial=trial, verdict=verdict, seeds=(), state="refused")
         self.progress.refused += 1
 
     # -- trials ----------------------------------------------------------------------------------------------
@@ -412,7 +400,9 @@ class Campaign:
             seeds = self.problem.seeds_with_second
         opened = self._ledger.open(kind, arch, verdict, seeds, params=params, parent=parent)
         if parent is None:
-            self._known[arch.digest] = _Known(trial=opened.trial, verdict=verdict, seeds=seeds)
+            self._known[arch.digest] = Known(trial=opened.trial, verdict=verdict, seeds=seeds)
+            if kind != "search":
+                self._sampler.beside(arch, verdict)
         pending = _Pending(order=opened.order, number=number, params=params)
         self._pruning.enter(opened.order, verdict)
         if self._pruning.on and opened.reused_from:
@@ -469,7 +459,8 @@ class Campaign:
             return
         known = self._known[pending.order.arch.digest]
         if known.second:
-            self._settle_second(pending.order, known, values)
+            diverged = self._store.trial(pending.order.trial).state == "diverged"
+            self._seconds.ended(pending.order.arch.digest, values, diverged=diverged)
             return
         known.state, known.values = ("failed" if values is None else "measured"), values
         if pending.number is not None:
@@ -477,44 +468,13 @@ class Campaign:
                 self._sampler.failed(pending.number)
             else:
                 self._sampler.scored(pending.number, values, known.verdict)
-        elif pending.order.kind == "search" and values is not None:
+        elif pending.order.kind != "search":
+            self._sampler.scored_beside(pending.order.arch, values, known.verdict, seeds=len(known.seeds))
+        elif values is not None:
             self._sampler.replay(pending.params, values, known.verdict)
 
-    def _train_once_more(self) -> None:
-        """Queues a candidate of the front so far with one more seed, where one is left that had none.
-
-        Where an objective is timed by a reference, that one comes first: nothing else is timed with the seed before.
-        """
-        timer, new = self.problem.timer, self.problem.seeds_with_second[-1]
-        may = {
-            digest: known.values
-            for digest, known in self._known.items()
-            if known.state == "measured" and known.values is not None and known.verdict.trainable
-        }
-        digest = self._seconds.choose(may)
-        if timer is not None and digest is not None and not self._ledger.timing.times(new):
-            digest = None if self._seconds.has(timer.digest) else timer.digest
-        if digest is None or digest not in self._known:
-            return
-        self._seconds.give(digest)
-        known = self._known[digest]
-        known.second = True
-        arch = ArchSpec.from_json(self._store.trial(known.trial).arch, self._registry)
-        self._begin("search", arch, known.verdict, parent=known.trial)
-
-    def _settle_second(self, order: TrialOrder, known: _Known, values: Mapping[str, float] | None) -> None:
-        """Means over all seeds stand for a candidate now; one that diverged with the second has none, and one whose
-        second seed failed keeps what it had."""
-        known.second = False
-        diverged = self._store.trial(order.trial).state == "diverged"
-        if values is None and not diverged:
-            return
-        self._take_second(order.arch.digest, known, values)
-
-    def _take_second(self, digest: str, known: _Known, values: Mapping[str, float] | None) -> None:
-        known.seeds, known.values = self.problem.seeds_with_second, values
-        known.state = "failed" if values is None else "measured"
-        self._sampler.scored_again(digest, values, seeds=len(known.seeds))
+    def _correct(self, digest: str, values: Mapping[str, float] | None, seeds: int) -> None:
+        self._sampler.scored_again(digest, values, seeds=seeds)
 
     def _confirm(self) -> None:
         """Queues fresh seeds for every candidate of the front that has none, until all of them have."""
@@ -580,11 +540,12 @@ class Campaign:
         order = self._ledger.reopen(record.id)
         pending = _Pending(order=order, params=record.params)
         if is_second(record) and record.digest in self._known:
-            self._seconds.give(record.digest)
-            self._known[record.digest].second = True
+            self._seconds.begun(record.digest)
         elif record.kind != "confirm":
             verdict = self.problem.judge(order.arch)
-            self._known[record.digest] = _Known(trial=record.id, verdict=verdict, seeds=record.seeds)
+            self._known[record.digest] = Known(trial=record.id, verdict=verdict, seeds=record.seeds)
+            if record.kind != "search":
+                self._sampler.beside(order.arch, verdict)
         self.progress.trained += record.kind == "search"
         if order.runs:
             self._queue.append(pending)
@@ -600,7 +561,7 @@ class Campaign:
                 self._again.setdefault(record.digest, record)
             return
         values = self._ledger.values(record) if record.state == "complete" else None
-        known = _Known(trial=record.id, verdict=verdict, seeds=record.seeds, state="failed", values=values)
+        known = Known(trial=record.id, verdict=verdict, seeds=record.seeds, state="failed", values=values)
         if record.state == "infeasible":
             known.state = "refused"
             self.progress.refused += 1
@@ -613,17 +574,19 @@ class Campaign:
         if before.state == "pruned":
             self._known[record.digest] = known
         elif second:
-            self._seconds.give(record.digest)
-            if record.state in ("complete", "diverged"):
-                self._take_second(record.digest, before, values)
+            ended = record.state in ("complete", "diverged")
+            self._seconds.recalled(record.digest, before, values, measured=ended)
         trained = record.state in ("pruned", "diverged", "failed") or any(
             measured.reused_from is None for measured in record.measurements
         )
         self.progress.trained += record.kind == "search" and trained
         if trained or record.kind == "search":
             self.progress.count(record.state)
-        if record.kind == "search" and not second:
-            self._sampler.replay(record.params, values, verdict, seeds=max(1, len(record.seeds)))
+        seeds = max(1, len(record.seeds))
+        if record.kind != "search":
+            self._sampler.scored_beside(arch, values, verdict, seeds=seeds)
+        elif not second:
+            self._sampler.replay(record.params, values, verdict, seeds=seeds)
 
 
 def _said(order: TrialOrder) -> str:

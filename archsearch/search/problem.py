@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -203,7 +204,7 @@ class Problem:
             references=references,
             baseline=baseline,
             judge=judge,
-            timer=reference_of(objectives, references),
+            timer=reference_of(objectives, itertools.chain(references, _trained_of_a_list(spec, space, judge))),
             evaluators=evaluators,
             matching=matching,
         )
@@ -277,6 +278,13 @@ class Problem:
     def confirm_seeds(self) -> tuple[int, ...]:
         """Fresh seeds for what is on the front, which no search draws on."""
         return tuple(MAX_SEED + self.spec.seed + index for index in range(self.spec.search.confirm_seeds))
+
+
+def _trained_of_a_list(spec: SearchSpec, space: Space, judge: Judge) -> Iterator[ArchSpec]:
+    """What a list names and its trials suffice for; a space that is drawn from promises nothing."""
+    if spec.space.pattern == "listed":
+        trainable = (arch for arch in space.all() if judge(arch).trainable)
+        yield from itertools.islice(trainable, spec.search.trials)
 
 
 def _refuse_untrainable(space: Space, references: Sequence[ArchSpec], registry: Registry) -> None:

@@ -125,6 +125,19 @@ class Sampler:
         elif self._learns and digest in self._digests:
             self._again[digest] = told
 
+    def beside(self, arch: ArchSpec, verdict: Verdict) -> None:
+        """A candidate is trained that the sampler did not propose: a reference, or one that somebody added."""
+        if self._model is not None:
+            self._model.beside(arch, within=verdict.trainable)
+
+    def scored_beside(
+        self, arch: ArchSpec, values: Mapping[str, float] | None, verdict: Verdict, *, seeds: int = 1
+    ) -> None:
+        """Objective values of such a candidate, None where it gave none; only a model learns of them."""
+        if self._model is not None:
+            told = self._values(values) if values is not None else None
+            self._model.told_beside(arch, told, seeds=seeds, within=verdict.trainable)
+
     def refused(self, number: int, verdict: Verdict) -> None:
         """A candidate that nobody trains, being over budget or not exercised: its costs and excesses are told."""
         if self._model is not None:

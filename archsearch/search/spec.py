@@ -376,8 +376,8 @@ class SearchTable(Table):
     is expected to add most to the hypervolume, or one of Optuna's.
     ``population``: candidates of a generation (nsga2, nsga3); left out, a quarter of ``trials``, at least 4 and at most
     50, so that a small search has generations at all.
-    ``startup_trials``: candidates before the sampler learns, random ones (tpe, gp) or such as differ most (ehvi); left
-    out, counted as ``population`` is, and an eighth of ``trials`` for ehvi, from 6 to 16, or 4 of a dozen.
+    ``startup_trials``: candidates before the sampler learns, random ones (tpe, gp) or the cheapest and such as differ
+    most (ehvi); left out, counted as ``population`` is, and a twelfth of ``trials`` for ehvi, from 4 to 12.
     ``references``: whether the mixer `full` in every layer and each pure mixer of the space are trained beside the
     candidates; a list of patterns names others, where a single layer is repeated.
     ``confirm_seeds``: fresh seeds that measure again what is on the front, on the test split; 0 for none.
@@ -426,7 +426,7 @@ class SearchTable(Table):
         """How many candidates are drawn at random before the sampler learns: its population or start-up."""
         given = self.population or self.startup_trials
         if self.sampler == "ehvi":
-            return given or min(16, max(4, min(6, self.trials // 3), self.trials // 8))
+            return given or min(12, max(4, self.trials // 12))
         return given or min(50, max(4, self.trials // 4))
 
 

@@ -32,18 +32,19 @@ def speed_objective(name: str, recipe: Recipe, seq_len: int) -> Objective:
     return Objective(name=name, direction="minimize", budget=float(steps * recipe.batch_size * seq_len))
 
 
-def reference_of(objectives: Iterable[Objective], references: Sequence[ArchSpec]) -> ArchSpec | None:
-    """The reference that times the others, full attention in every layer; None where no objective is timed. Raises
-    `SpecError` where the search has no such reference."""
+def reference_of(objectives: Iterable[Objective], trained: Iterable[ArchSpec]) -> ArchSpec | None:
+    """The model that times the others, full attention in every layer: the first one of what a search is sure to train,
+    its references and what its list names; None where no objective is timed. Raises `SpecError` where there is none."""
     timed = next((objective.name for objective in objectives if is_speed(objective.metric)), None)
     if timed is None:
         return None
-    for arch in references:
+    for arch in trained:
         if all(layer.mixer == REFERENCE for layer in arch.layers):
             return arch
     raise SpecError(
-        f'objective "{timed}" is timed by what "{REFERENCE}" in every layer learns, and search.references has no such '
-        f'model: set search.references = true, or list "{REFERENCE}" among them'
+        f'objective "{timed}" is timed by what "{REFERENCE}" in every layer learns, and no such model is sure to be '
+        f'trained: set search.references = true, or list "{REFERENCE}" in search.references or among the '
+        "space.architectures of a list"
     )
 
 

@@ -115,8 +115,8 @@ def alike_table() -> str:
 
 
 def speed_table() -> str:
-    """Steps until 95% of what full attention gains above chance, by what stands beside one full layer; of tasks on which
-    full attention gains at least half of what the best gains, else its gain is no measure of having learnt."""
+    """Steps until 95% of what full attention gains above chance, by what stands beside one full layer; of tasks on
+    which full attention gains at least half of what the best gains, else its gain is no measure of having learnt."""
     held = truth()
     tasks = [task for task in held.tasks if _learnt_by_full(task)]
     rows = []

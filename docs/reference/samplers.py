@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +12,84 @@ from reference.texts import code, table
 RESULTS = Path(__file__).parents[1] / "results"
 SAMPLERS, SECOND_SEEDS = RESULTS / "samplers.json", RESULTS / "second_seeds.json"
 
+Row = Mapping[str, Any]
+
 
 def samplers_table(file: Path = SAMPLERS) -> str:
     """One row a sampler and set of objectives, those that need fewest trials first."""
     found = json.loads(file.read_text(encoding="utf-8"))
     rows = sorted(found["results"], key=lambda one: (one["objectives"], *_order(one)))
-    columns = [
-        "objectives",
-        "sampler",
-        "searches",
-        "trials to 95%",
-        "on fresh seeds",
-        "share after 16",
-        "after 32",
-        "on fresh seeds after 32",
-        "front not confirmed",
-        "CPU s a search",
-    ]
     said = f"Searches of {found['trials']} trials, on {', '.join(_columns(found))}."
-    return f"{said}\n\n{table(columns, map(_cells, rows))}"
+    names = [name for name, _ in _COLUMNS]
+    return f"{said}\n\n{table(names, ([cell(row) for _, cell in _COLUMNS] for row in rows))}"
 
 
-def _columns(found: Mapping[str, Any]) -> Iterator[str]:
+def _columns(found: Row) -> Iterator[str]:
     tasks = dict.fromkeys(task for task, _ in found["columns"])
     for task in tasks:
         seeds = [str(seed) for name, seed in found["columns"] if name == task]
         yield f"{task} with the seeds {', '.join(seeds)}"
 
 
-def _order(one: Mapping[str, Any]) -> tuple[bool, float, float]:
+def _order(one: Row) -> tuple[bool, float, float]:
     median = one["trials_to_95"]["own"]["median"]
     return median is None, median or 0.0, -one["share_at"]["own"]["16"]["median"]
 
 
-def _cells(one: Mapping[str, Any]) -> list[str]:
+def _sampler(one: Row) -> str:
     share = one["second_seeds"]
-    return [
-        code(", ".join(one["objectives"])),
-        code(one["sampler"]) + (f", `second_seeds = {share:g}`" if share else ""),
-        str(one["searches"]),
-        *(_trials(one["trials_to_95"][values]) for values in ("own", "fresh")),
-        *(f"{one['share_at']['own'][at]['median']:.3f}" for at in ("16", "32")),
-        _share(one["share_at"].get("fresh", {}).get("32", {}).get("median")),
-        _percent(one["unconfirmed_points"]),
-        f"{one['seconds']:.1f}",
-    ]
+    return code(one["sampler"]) + (f", `second_seeds = {share:g}`" if share else "")
 
 
-def _trials(found: Mapping[str, float | None]) -> str:
-    low, median, high = ("never" if found[key] is None else f"{found[key]:g}" for key in ("low", "median", "high"))
+def _trials(one: Row, values: str) -> str:
+    """Trials to 95%; where searches were cut off, what is not found is beyond theirs."""
+    found = one["trials_to_95"].get(values)
+    if found is None:
+        return ""
+    never = "never" if one.get("go_on") else f"over {one['trials']}"
+    low, median, high = (never if found[key] is None else f"{found[key]:g}" for key in ("low", "median", "high"))
     return f"{median} ({low} to {high})" if found["low"] is not None else median
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _fresh(one: Row) -> str:
+    """Where one seed says too little of the others for 95%, the most that a search by it can have."""
+    limit = one["limit"]["median"] if "limit" in one else None
+    if limit is not None and limit < one["reached"] and one["trials_to_95"]["fresh"]["median"] is None:
+        return f"at most {limit:.3f}"
+    return _trials(one, "fresh")
+
+
+def _ratio(one: Row, values: str) -> str:
+    found = one.get("of_random", {}).get(values)
+    if found is None or found["median"] is None:
+        return ""
+    if found["low"] == found["high"]:
+        return f"{found['median']:.3g}"
+    bounds = f"{found['low']:.2f} and more" if found["high"] is None else f"{found['low']:.2f} to {found['high']:.2f}"
+    return f"{found['median']:.2f} ({bounds})"
+
+
+def _share(one: Row, values: str, at: str) -> str:
+    found = one["share_at"].get(values, {}).get(at, {}).get("median")
+    return "" if found is None else f"{found:.3f}"
 
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
+
+
+_COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("objectives", lambda one: code(", ".join(one["objectives"]))),
+    ("sampler", _sampler),
+    ("searches", lambda one: str(one["searches"])),
+    ("trials to 95%", lambda one: _trials(one, "own")),
+    ("of random's", lambda one: _ratio(one, "own")),
+    ("on fresh seeds", _fresh),
+    ("of one seed's limit", lambda one: _trials(one, "limit")),
+    ("of random's", lambda one: _ratio(one, "limit")),
+    ("share after 16", lambda one: _share(one, "own", "16")),
+    ("after 32", lambda one: _share(one, "own", "32")),
+    ("on fresh seeds after 32", lambda one: _share(one, "fresh", "32")),
+    ("front not confirmed", lambda one: _percent(one["unconfirmed_points"])),
+    ("CPU s a search", lambda one: f"{one['seconds']:.1f}"),
+)

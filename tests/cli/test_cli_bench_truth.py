@@ -71,13 +71,27 @@ def test_searches_against_it_are_told_and_written(table: Path, tmp_path: Path) -
     options = ["--sampler", "random", "--sampler", "ehvi", "--seeds", 2, "--json", tmp_path / "found.json"]
     done = call("bench", "search", "--table", table, *options)
     assert done.exit_code == 0, done.output
-    assert "mqar.accuracy, state_bytes: 2 searches of 4 trials" in done.output
+    assert "mqar.accuracy, state_bytes: trials to 95%" in done.output
+    assert "2 searches of 4 trials" in done.output
     found = json.loads((tmp_path / "found.json").read_text())
     assert [one["sampler"] for one in found["results"]] == ["random", "ehvi"]
     assert found["columns"] == [["mqar", 0], ["mqar", 1]]
     for one in found["results"]:
         assert one["curve"]["own"][-1] == 1.0  # all four were tried
         assert 1 <= one["trials_to_95"]["own"]["median"] <= 4
+        assert one["of_random"]["own"]["median"] > 0.0
+    assert found["results"][0]["of_random"]["own"]["median"] == 1.0
+
+
+def test_searches_that_are_cut_off_leave_open_what_they_have_not_found(table: Path, tmp_path: Path) -> None:
+    options = ["--sampler", "random", "--seeds", 6, "--trials", 2, "--json", tmp_path / "found.json"]
+    cut = call("bench", "search", "--table", table, *options, "--cut-off")
+    gone_on = call("bench", "search", "--table", table, *options)
+    assert ">2" in cut.output
+    assert ">2" not in gone_on.output
+    (found,) = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert max(found["each_trials_to_95"]["own"]) in (3.0, 4.0)
+    assert len(found["curve"]["own"]) == 2
 
 
 @pytest.mark.parametrize(

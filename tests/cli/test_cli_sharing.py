@@ -188,6 +188,45 @@ def test_what_is_removed_is_told_first_and_asked_for(run: Run, trials: dict[str,
     assert "removed 1 searches" in run("rm", "mine", "-y").stdout
 
 
+@pytest.fixture
+def ladder(url: str, mine: int) -> None:
+    """A ladder of three rungs, which ended long ago, another search beside it, and a rung of another ladder."""
+    with Store.open(url) as store:
+        for name, climbed in (
+            ("climb", None),
+            ("climb.rung2", ("climb", 2)),
+            ("climb.rung3", ("climb", 3)),
+            ("climb.rung4", ("steep", 2)),
+        ):
+            of = {"rung": [{}, {}]} if climbed is None else {"climbed": {"ladder": climbed[0], "rung": climbed[1]}}
+            store.set_search_state(store.create_search(name, {**SPEC, "name": name, **of}, OBJECTIVES[:2]), "complete")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("UPDATE search SET finished_at = '2025-01-01 00:00:00.000000'")
+        connection.commit()
+
+
+@pytest.mark.usefixtures("ladder")
+def test_rungs_go_with_what_they_stand_on(run: Run) -> None:
+    shown = run("rm", "climb.rung2", "--dry-run").stdout
+    assert "climb.rung3: complete" in shown
+    assert shown.count("a rung that stands on it") == 1
+    assert _data(run("rm", "climb.rung3", "--dry-run", "--json"))["searches"] == ["climb.rung3"]
+    both = _data(run("rm", "climb.rung3", "mine", "climb.rung2", "--dry-run", "--json"))
+    assert both["searches"] == ["climb.rung3", "mine", "climb.rung2"]
+    assert _data(run("rm", "climb", "--yes", "--json"))["searches"] == ["climb", "climb.rung2", "climb.rung3"]
+    assert _listed(run) == ["mine", "climb.rung4"]
+
+
+@pytest.mark.usefixtures("ladder")
+def test_pruning_keeps_what_a_rung_stands_on_as_long_as_that(run: Run) -> None:
+    words = ("prune", "--older-than", "90d", "--everyone", "--dry-run")
+    run("archive", "climb", "climb.rung3")
+    assert _data(run(*words, "--json"))["searches"] == ["climb.rung3"]
+    assert "kept, as rungs stand on it: climb" in run(*words).stdout
+    run("archive", "climb.rung2")
+    assert _data(run(*words, "--json"))["searches"] == ["climb", "climb.rung2", "climb.rung3"]
+
+
 def test_one_is_asked_on_a_terminal(
     run: Run, trials: dict[str, int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ from archsearch.mixer import (
     Tunable,
 )
 from archsearch.registry import Registry
+from archsearch.search.matching import Matched, Matching
 from archsearch.search.problem import Problem
 from archsearch.tasks import Batch, Task, TaskOptions
 from archsearch.training import form_of, measurement_key
@@ -196,3 +197,8 @@ def fake_measurement(
         validation=found,
         test=found,
     ).to_json()
+
+
+def apart(found: Matching, row: Matched) -> float:
+    """How much more than the baseline's a matched figure is, as a share of that."""
+    return row.after / found.target - 1.0

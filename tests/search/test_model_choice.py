@@ -74,6 +74,16 @@ def test_what_is_proposed_is_new_and_within_the_budget() -> None:
     assert set(found) == trainable
 
 
+def test_the_first_is_the_cheapest_and_the_start_has_every_mixer() -> None:
+    posed = problem(budget={"state_bytes": "70 KiB"})
+    trainable = [arch for arch in posed.space.all() if posed.judge(arch).trainable]
+    cheapest = min(posed.judge(arch).costs["state_bytes@1024"] for arch in trainable)
+    for seed in range(3):
+        start = [proposal.arch for proposal in advance(make(posed, seed), posed, posed.spec.search.first_random)]
+        assert posed.judge(start[0]).costs["state_bytes@1024"] == cheapest
+        assert {layer.mixer for arch in start for layer in arch.layers} == {"dense", "window", "recurrent"}
+
+
 def test_one_that_is_left_is_proposed_and_after_it_draws_are_random() -> None:
     posed = problem(space={"mixers": ["dense", "recurrent"], "dense": {"rope": [1.0]}, "recurrent": {"norm": ["rms"]}})
     sampler = make(posed)
@@ -92,6 +102,24 @@ def test_a_resumed_sampler_goes_on_as_another_that_is_resumed() -> None:
     one, other = ([proposal.arch.digest for proposal in advance(sampler, posed, 6)] for sampler in resumed)
     assert one == other
     assert not set(one) & {proposal.arch.digest for proposal in earlier}
+
+
+def test_what_is_trained_beside_the_proposals_is_known() -> None:
+    space = {"mixers": ["dense", "window"], "window": {"window": [4, 8]}}
+    posed = problem(space=space, budget={"state_bytes": "70 KiB"})
+    scored, failed, running, *_ = [arch for arch in posed.space.all() if posed.judge(arch).trainable]
+    beyond = next(arch for arch in posed.space.all() if not posed.judge(arch).trainable)
+    foreign = ArchSpec.parse("recurrent", REGISTRY, posed.spec.model)
+    sampler = make(posed)
+    for arch in (scored, failed, running, beyond, foreign):
+        sampler.beside(arch, posed.judge(arch))
+    for arch in (scored, beyond, foreign):
+        sampler.scored_beside(arch, values(posed, arch), posed.judge(arch))
+    sampler.scored_beside(failed, None, posed.judge(failed))
+    trainable = sum(posed.judge(arch).trainable for arch in posed.space.all())
+    found = {proposal.arch.digest for proposal in advance(sampler, posed, trainable - 3)}
+    assert len(found) == trainable - 3
+    assert not found & {scored.digest, failed.digest, running.digest}
 
 
 def test_it_comes_to_the_true_hypervolume_in_fewer_trials_than_random_draws() -> None:
@@ -211,6 +239,22 @@ def test_a_surrogate_learns_what_a_layer_is_worth_and_how_large_the_noise_is() -
     assert np.abs(mean - truth).mean() < 0.3 * truth.std()
     assert (deviation > 0).all()
     assert 0.004 < surrogate.noise < 0.06
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_surrogate_finds_what_an_end_of_the_model_is_worth_by_few_trials(place: int) -> None:
+    posed = problem()
+    archs = list(posed.space.all())
+    truth = np.array([0.3 + 0.4 * (arch.layers[place].mixer == "dense") for arch in archs])
+    features = Features(posed.space, REGISTRY)
+    encoded = features.encode(archs)
+    kernels = features.kernels(encoded, encoded)
+    for seed in range(3):
+        seen = random.Random(seed).sample(range(len(archs)), len(archs) // 3)
+        surrogate = Surrogate(features.count)
+        surrogate.fit(kernels[:, seen][:, :, seen], truth[seen])
+        mean, _ = surrogate.predict(kernels[:, :, seen], features.own(encoded))
+        assert np.corrcoef(mean, truth)[0, 1] > 0.9
 
 
 def test_equal_values_are_no_trouble() -> None:

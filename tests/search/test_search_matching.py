@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from search_fakes import fake_measurement
+from search_fakes import apart, fake_measurement
 
 from archsearch.analysis.comparison import compare
 from archsearch.arch import ArchSpec, ModelSpec, whole_pattern
@@ -63,7 +63,7 @@ def test_linear_mixers_and_windows_read_as_much(installed: Registry, baseline: s
     found = matching(installed, "state_read", baseline, *others)
     costs = CostModel(installed)
     for row in found.rows:
-        assert abs(found.difference(row)) <= 0.05, row.text
+        assert abs(apart(found, row)) <= 0.05, row.text
         assert row.after == costs.cost(row.arch, 32768).decode_read_bytes
         assert row.before == costs.cost(row.asked, 32768).decode_read_bytes
     assert found.rows[0].arch == found.rows[0].asked
@@ -82,7 +82,7 @@ def test_a_window_is_chosen_to_the_token(installed: Registry) -> None:
 
 def test_choices_of_entries_and_ranks_follow_at_a_context_that_allows_them(installed: Registry) -> None:
     found = matching(installed, "state_read", "kda(key_dim=600)", "moba", "mla", "dsa(index_dim=4)", context=2048)
-    assert all(abs(found.difference(row)) <= 0.05 for row in found.rows)
+    assert all(abs(apart(found, row)) <= 0.05 for row in found.rows)
     changed = {row.arch.layers[0].mixer: row.arch.layers[0].options.model_dump() for row in found.rows}
     assert changed["moba"]["top_k"] > 1
     assert changed["moba"]["block_size"] == 128, "the number of blocks gives way, not what a block is"
@@ -183,7 +183,7 @@ def test_the_width_of_the_channel_mixer_makes_parameters_equal(installed: Regist
     asked = ["gated-deltanet", "lightning", "kda", "mla", "mamba2:ffn_dim=64 mamba2"]
     found = matching(installed, "params", *asked, model=channel | {"d_model": 128})
     for row in found.rows:
-        assert abs(found.difference(row)) <= 0.01
+        assert abs(apart(found, row)) <= 0.01
         assert row.after == CostModel(installed).cost(row.arch, 1).params
         assert row.asked.layers[0].options == row.arch.layers[0].options
     assert found.rows[-1].arch.layers[0].ffn_dim == 64
@@ -222,7 +222,7 @@ def test_training_flops_become_steps_task_by_task(installed: Registry) -> None:
             assert recipe.steps == row.steps[name]
             total += flops * recipe.steps
         assert total == pytest.approx(row.after)
-        assert abs(found.difference(row)) < 1 / 300
+        assert abs(apart(found, row)) < 1 / 300
     steps = [row.steps for row in found.rows]
     assert set(steps[0].values()) == {300}
     assert all(steps[1][name] < 300 for name in steps[1])

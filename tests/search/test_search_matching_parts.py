@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from search_fakes import apart
 
 from archsearch.arch import ModelSpec, whole_pattern
 from archsearch.costs import CostModel
@@ -36,7 +37,7 @@ def matching(registry: Registry, match: str, *architectures: str, channel_mixer:
 def became(registry: Registry, text: str) -> dict[str, int]:
     """The options of the second of two architectures, matched by what it reads, by their paths."""
     found = matching(registry, "state_read", BASELINE, text)
-    assert abs(found.difference(found.rows[1])) <= 0.05
+    assert abs(apart(found, found.rows[1])) <= 0.05
     options = found.rows[1].arch.layers[0].options
     told = {}
     for name in type(options).model_fields:
@@ -51,7 +52,7 @@ def became(registry: Registry, text: str) -> dict[str, int]:
 def test_parts_of_a_layer_share_what_it_reads_equally(installed: Registry) -> None:
     found = matching(installed, "state_read", BASELINE, "hymba", "parallel(a=sliding, b=kda, more=[mamba2])")
     for row in found.rows[1:]:
-        assert abs(found.difference(row)) <= 0.05, row.text
+        assert abs(apart(found, row)) <= 0.05, row.text
         reads = part_reads(row.arch, 0, installed, 32768)
         assert reads is not None
         shares = [read for path, read in reads.items() if path]
@@ -83,7 +84,7 @@ def test_a_part_whose_sizes_end_leaves_the_rest_to_another(installed: Registry) 
 def test_beside_full_attention_a_state_does_not_shrink_to_nothing(installed: Registry) -> None:
     found = matching(installed, "state_read", "full", "falcon-h1")
     assert found.rows[1].arch == found.rows[1].asked
-    assert found.difference(found.rows[1]) < 0.01
+    assert apart(found, found.rows[1]) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_the_other_kinds_of_matching_hold_for_parts_as_they_stand(installed: Reg
     assert steps.steps["mqar"] < 300
     wide = matching(installed, "params", "full", "hymba", channel_mixer="swiglu")
     assert wide.rows[1].arch.layers[0].options == wide.rows[1].asked.layers[0].options
-    assert abs(wide.difference(wide.rows[1])) <= 0.01
+    assert abs(apart(wide, wide.rows[1])) <= 0.01
 
 
 def test_what_is_written_inside_of_a_layer_is_told_by_its_path(installed: Registry) -> None:

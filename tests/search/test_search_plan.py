@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign_bench import CampaignBench
 from database_kinds import POSTGRESQL, SQLITE
-from search_fakes import fake_measurement, fake_registry, fake_spec
+from search_fakes import fake_registry
 from sqlalchemy import event
 
 from archsearch.analysis.answer import marks, read_answer
 from archsearch.errors import NotationError, NothingFeasibleError, SpecError
 from archsearch.search.added import read_candidate
 from archsearch.search.ledger import TrialOrder
-from archsearch.search.plan import Campaign
-from archsearch.search.problem import Problem
 from archsearch.search.space import ReplayDraw
-from archsearch.search.spec import MAX_SEED, SearchSpec
-from archsearch.search.survey import survey
+from archsearch.search.spec import MAX_SEED
 from archsearch.storage import NewProposal, Store, TrialRecord
 from archsearch.storage import rows as rows_module
 from archsearch.storage.columns import sound
@@ -38,48 +36,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-class Bench:
-    """A campaign with a worker that measures at once."""
+class Bench(CampaignBench):
+    """With equal luck for every candidate, which fresh seeds take away."""
 
-    def __init__(self, store: Store, *, resume: bool = False, **tables: Any) -> None:
-        spec = SearchSpec.from_dict(fake_spec(**tables))
-        self.problem, self.store = Problem.of(spec, REGISTRY), store
-        objectives = [objective.to_json() for objective in self.problem.objectives]
-        if resume:
-            self.search = store.search(spec.name).id
-            store.mark_orphans(self.search)
-        else:
-            self.search = store.create_search(spec.name, spec.to_json(), objectives)
-        self.campaign = Campaign(self.problem, store=store, search_id=self.search)
-        self.trained: list[tuple[str, int]] = []
-        self.luck = 0.0
+    shared_luck = 0.0
 
-    def prepare(self) -> Bench:
-        self.campaign.prepare(survey(self.problem))
-        return self
-
-    def work(self, order: TrialOrder, *, runs: int | None = None, diverged: bool = False) -> None:
-        for run in order.runs[:runs]:
-            luck = self.luck if run.seed < MAX_SEED else 0.0
-            found = fake_measurement(
-                self.problem, REGISTRY, order.arch, run.task, run.seed, diverged=diverged, luck=luck
-            )
-            self.campaign.measured(order, run, found)
-            self.trained.append((order.arch.digest, run.seed))
-        if runs is None:
-            self.campaign.finished(order)
-
-    def run(self, limit: int = 500) -> Bench:
-        for _ in range(limit):
-            order = self.campaign.next()
-            if isinstance(order, TrialOrder):
-                self.work(order)
-            elif order == "done":
-                return self
-        raise AssertionError("the campaign does not end")
-
-    def trials(self, **wanted: Any) -> list[TrialRecord]:
-        return self.store.trials(self.search, **wanted)
+    def luck(self, digest: str, seed: int) -> float:
+        return self.shared_luck if seed < MAX_SEED else 0.0
 
 
 def test_references_come_first_and_trials_count_what_was_trained(store: Store) -> None:
@@ -90,6 +53,18 @@ def test_references_come_first_and_trials_count_what_was_trained(store: Store) -
     new = [trial for trial in bench.trials(kinds=["search"]) if trial.state == "complete" and not trial.reason]
     assert len(new) == 8
     assert len({trial.digest for trial in new}) == 8
+
+
+def test_what_is_trained_as_a_reference_is_not_drawn_again_before_or_after_a_stop(store: Store) -> None:
+    tables: dict[str, Any] = {"search": {"trials": 8, "sampler": "ehvi"}}
+    bench = Bench(store, **tables).prepare()
+    for _ in range(6):
+        order = bench.campaign.next()
+        assert isinstance(order, TrialOrder)
+        bench.work(order)
+    bench = Bench(store, resume=True, **tables).prepare().run()
+    digests = [trial.digest for trial in bench.trials(kinds=["reference", "search"])]
+    assert len(digests) == len(set(digests)) == 3 + 8
 
 
 def test_a_reference_is_exempt_from_the_budget_and_marked(store: Store) -> None:
@@ -128,7 +103,7 @@ def test_a_reference_that_is_not_exercised_is_trained_and_stays_off_the_front(st
 
 def test_every_member_of_the_front_is_confirmed_on_fresh_seeds(store: Store) -> None:
     bench = Bench(store, search={"trials": 10, "confirm_seeds": 2}).prepare()
-    bench.luck = 0.05
+    bench.shared_luck = 0.05
     bench.run()
     front = bench.campaign.front
     assert front
@@ -327,7 +302,7 @@ def test_the_front_is_the_one_that_the_store_gives_after_every_trial(store: Stor
     while (order := bench.campaign.next()) != "done":
         if isinstance(order, str):
             continue
-        bench.luck = 0.1 * (len(seen) % 3)
+        bench.shared_luck = 0.1 * (len(seen) % 3)
         bench.work(order, diverged=len(seen) % 7 == 5)
         front = bench.campaign.front
         assert [(point.trial, point.confirmed, dict(point.values)) for point in front] == read_back(bench)

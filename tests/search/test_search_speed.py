@@ -131,6 +131,33 @@ def test_what_ends_before_its_reference_waits_for_it(store: Store) -> None:
     assert bench.tokens(store.trial(dense.trial))
 
 
+def test_a_list_is_timed_by_its_own_full_attention_wherever_it_stands(store: Store) -> None:
+    listed = {"pattern": "listed", "architectures": ["dense", "window dense full", "full"]}
+    bench = Bench(store, space=listed, compare={}, search={"concurrency": 1})
+    assert not bench.problem.references
+    assert bench.work(bench.order()) == ("complete", WAITS)
+    bench.run()
+    assert [trial.pattern for trial in bench.trials()] == ["dense*3", "window dense full", "full*3"]
+    assert {trial.state for trial in bench.trials()} == {"complete"}
+    dense, mixed, full = (bench.tokens(trial) for trial in bench.trials())
+    assert dense < full < mixed == [2 * BUDGET]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"space": {"architectures": ["dense", "window dense full"]}},
+        {"space": {"architectures": ["dense", "full"]}, "search": {"trials": 1}},
+        {"space": {"architectures": ["window", "full"]}, "budget": {"state_bytes": "20 KiB"}},
+    ],
+    ids=["not in it", "beyond its trials", "over budget"],
+)
+def test_a_list_whose_full_attention_is_not_trained_is_refused(tables: dict[str, Any]) -> None:
+    space = {"pattern": "listed", **tables["space"]}
+    with pytest.raises(SpecError, match=r"among the space\.architectures of a list"):
+        Problem.of(spec(**{"search": {}, **tables, "space": space}), REGISTRY)
+
+
 def test_what_waited_when_the_search_was_stopped_is_told_when_it_goes_on(store: Store) -> None:
     first = Bench(store)
     full, dense = first.order(), first.order()

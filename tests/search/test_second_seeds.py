@@ -7,22 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search_fakes import fake_measurement, fake_registry, fake_spec
+from campaign_bench import CampaignBench
+from search_fakes import fake_spec
 
 from archsearch.analysis.answer import Answer, read_answer
 from archsearch.analysis.hypervolume import volume
 from archsearch.analysis.objectives import Objective
 from archsearch.errors import SpecError
 from archsearch.search.ledger import TrialOrder, is_second
-from archsearch.search.plan import Campaign
-from archsearch.search.problem import Problem
 from archsearch.search.second_seeds import SecondSeeds, contribution
 from archsearch.search.spec import MAX_SEED, SearchSpec
-from archsearch.search.survey import survey
 from archsearch.search.truth.memory import MemoryStore
 from archsearch.storage import Store, TrialRecord
 
-REGISTRY = fake_registry()
 TWO = (Objective(name="recall", direction="maximize"), Objective(name="state_bytes", direction="minimize"))
 SEARCH = {"trials": 12, "second_seeds": 0.25, "references": False, "sampler": "random", "confirm_seeds": 0}
 
@@ -32,44 +29,15 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-class Lucky:
-    """A campaign with a worker whose scores hang on architecture and seed."""
+class Lucky(CampaignBench):
+    """With scores that hang on architecture and seed."""
 
-    def __init__(self, store: Any, **tables: Any) -> None:
-        spec = SearchSpec.from_dict(fake_spec(**tables))
-        self.problem, self.store, self.search = Problem.of(spec, REGISTRY), store, 1
-        if isinstance(store, Store):
-            objectives = [objective.to_json() for objective in self.problem.objectives]
-            self.search = store.create_search(spec.name, spec.to_json(), objectives)
-        self.campaign = Campaign(self.problem, store=store, search_id=self.search)
-        self.trained: list[tuple[str, int]] = []
+    def luck(self, digest: str, seed: int) -> float:
+        return int(digest, 16) // 7 ** (seed % 5) % 100 / 1000
 
-    def prepare(self) -> Lucky:
-        self.campaign.prepare(survey(self.problem))
-        return self
-
-    def run(self) -> Lucky:
-        for _ in range(200):
-            order = self.campaign.next()
-            if isinstance(order, TrialOrder):
-                self.work(order)
-            elif order == "done":
-                return self
-        raise AssertionError("the campaign does not end")
-
-    def trials(self, kind: str) -> list[TrialRecord]:
-        return [self.store.trial(trial.id) for trial in self.store.trials(self.search) if trial.kind == kind]
-
-    def work(self, order: TrialOrder, *, runs: int | None = None, diverged: bool = False) -> None:
-        for run in order.runs[:runs]:
-            luck = _luck(order.arch.digest, run.seed)
-            found = fake_measurement(
-                self.problem, REGISTRY, order.arch, run.task, run.seed, diverged=diverged, luck=luck
-            )
-            self.campaign.measured(order, run, found)
-            self.trained.append((order.arch.digest, run.seed))
-        if runs is None:
-            self.campaign.finished(order)
+    def of_kind(self, kind: str) -> list[TrialRecord]:
+        """Trials with their measurements."""
+        return [self.store.trial(trial.id) for trial in self.trials() if trial.kind == kind]
 
     def second(self) -> TrialOrder:
         """Works until an order is a second seed, and returns that."""
@@ -81,11 +49,7 @@ class Lucky:
             self.work(order)
 
     def seconds(self) -> list[TrialRecord]:
-        return [trial for trial in self.trials("search") if trial.parent is not None]
-
-
-def _luck(digest: str, seed: int) -> float:
-    return int(digest, 16) // 7 ** (seed % 5) % 100 / 1000
+        return [trial for trial in self.of_kind("search") if trial.parent is not None]
 
 
 def test_the_point_without_which_the_front_loses_most_comes_first_and_each_comes_once() -> None:
@@ -251,14 +215,14 @@ def test_it_is_tried_again_where_its_worker_was_lost(store: MemoryStore) -> None
 def test_references_of_the_front_have_second_seeds_too(store: MemoryStore) -> None:
     search = SEARCH | {"references": True, "trials": 20, "second_seeds": 0.5}
     bench = Lucky(store, search=search).prepare().run()
-    references = {trial.digest for trial in bench.trials("reference")}
+    references = {trial.digest for trial in bench.of_kind("reference")}
     assert len(references) == 3
     assert references & {second.digest for second in bench.seconds()}
 
 
 def test_confirmation_has_seeds_of_its_own(store: MemoryStore) -> None:
     bench = Lucky(store, search=SEARCH | {"confirm_seeds": 2}).prepare().run()
-    confirmed = bench.trials("confirm")
+    confirmed = bench.of_kind("confirm")
     assert confirmed
     assert {seed for trial in confirmed for seed in trial.seeds} == {MAX_SEED, MAX_SEED + 1}
     assert len(bench.trained) == len(set(bench.trained))
@@ -269,7 +233,7 @@ def test_a_candidate_that_is_drawn_again_is_answered_with_all_of_its_seeds(store
     bench = Lucky(store, space=space, search=SEARCH | {"trials": 9, "sampler": "nsga2"}).prepare().run()
     seconds = {second.digest for second in bench.seconds()}
     assert seconds
-    for trial in bench.trials("search"):
+    for trial in bench.of_kind("search"):
         if trial.digest in seconds and trial.reason.startswith("repeat of trial"):
             told_after = [second.number < trial.number for second in bench.seconds() if second.digest == trial.digest]
             assert trial.seeds == ((0, 1) if told_after == [True] else (0,))

@@ -18,8 +18,9 @@ from archsearch.search.problem import Problem
 from archsearch.search.spec import EarlyStopTable, SearchSpec
 from archsearch.search.truth.archive import Archive, Trained
 from archsearch.search.truth.case import Case, default_objectives
+from archsearch.search.truth.medians import middle, ratio
 from archsearch.search.truth.replay import posed, replay, table_seed
-from archsearch.search.truth.score import middle, score
+from archsearch.search.truth.score import Scoring, score
 from archsearch.search.truth.table import TruthTable
 
 REGISTRY = fake_registry()
@@ -148,7 +149,7 @@ def test_a_replayed_search_is_the_real_one_and_equal_seeds_give_equal_searches(t
     assert len(judged.own) == len(judged.fresh) == 12
     assert list(judged.own) == sorted(judged.own)
     assert judged.own[-1] <= 1.0 + 1e-9
-    assert judged.steps[-1] == 12 * 40
+    assert judged.steps == 12 * 40
     assert 0.0 <= judged.unconfirmed <= 1.0
 
 
@@ -167,16 +168,39 @@ def test_a_search_of_all_finds_all_of_what_it_sees(table: TruthTable) -> None:
     trained = [Trained(digest=arch.digest, seeds=(0,), steps=1) for arch in case.feasible]
     judged = score(case, trained, unseen=[1, 2])
     assert judged.own[-1] == pytest.approx(1.0)
-    assert judged.trials_to(0.95) <= len(trained)
+    assert judged.to_own <= len(trained)
     assert set(judged.front) == {arch.digest for arch in case.true_front([0], "validation")}
     fresh = case.losses(judged.front, [1, 2], "test")
     assert judged.fresh[-1] == pytest.approx(case.volume(fresh) / case.true_volume([1, 2], "test"))
+    assert judged.limit == pytest.approx(judged.fresh[-1])
+    assert judged.to_limit <= min(judged.to_fresh, len(trained))
+
+
+@pytest.mark.parametrize("sampler", ["random", "nsga2", "ehvi"])
+def test_a_search_that_goes_on_is_the_same_and_arrives(table: TruthTable, sampler: str) -> None:
+    case = Case.of(table, OBJECTIVES)
+    cut = replay(case, posed(case, sampler, trials=5, seed=1)).trained
+    scoring = Scoring(case, unseen=[0, 2], trials=5)
+
+    def enough(trial: Trained) -> bool:
+        scoring.add(trial)
+        return scoring.arrived
+
+    found = replay(case, posed(case, sampler, trials=5, seed=1, go_on=True), enough=enough).trained
+    judged, answer = scoring.score(), score(case, cut, unseen=[0, 2])
+    assert found[:5] == cut
+    assert len(found) < len(case.feasible)
+    assert math.isfinite(judged.to_own)
+    assert math.isfinite(judged.to_limit)
+    assert judged.own[:5] == answer.own
+    assert (judged.front, judged.unconfirmed, judged.steps) == (answer.front, answer.unconfirmed, answer.steps)
 
 
 def test_without_other_seeds_nothing_is_said_of_fresh_ones(table: TruthTable) -> None:
     case = Case.of(table, OBJECTIVES)
     judged = score(case, [Trained(digest=case.feasible[0].digest, seeds=(0,), steps=1)], unseen=[])
     assert math.isnan(judged.fresh[-1])
+    assert math.isnan(judged.to_limit)
     assert math.isnan(judged.unconfirmed)
 
 
@@ -222,3 +246,16 @@ def test_a_median_has_an_interval_by_ranks_and_allows_for_never() -> None:
     assert (found.median, found.low, found.high) == (10.5, 6.0, 15.0)
     assert middle([1.0, 2.0, math.inf]).high == math.inf
     assert math.isnan(middle([math.nan]).median)
+
+
+def test_a_ratio_of_medians_has_an_interval_by_pairs_and_may_be_unknown() -> None:
+    others = [10.0, 20.0, 40.0, 80.0, 20.0, 10.0, 40.0]
+    paired = ratio([value / 2 for value in others], others)
+    assert (paired.median, paired.low, paired.high) == (0.5, 0.5, 0.5)  # whichever pairs are drawn
+    apart = ratio([value / 2 for value in [*others[3:], *others[:3]]], others)
+    assert apart.low < apart.median == 0.5 < apart.high
+    assert ratio([1.0, 2.0], [2.0, 4.0]).high == math.inf  # two pairs bound nothing
+    assert math.isnan(ratio([math.inf] * 8, [1.0] * 8).median)
+    assert math.isnan(ratio([1.0] * 8, [math.inf] * 8).median)
+    assert ratio([2.0] * 5 + [math.inf] * 3, [1.0] * 5 + [math.inf] * 3).high == math.inf
+    assert ratio([2.0] * 8, [1.0] * 5 + [math.inf] * 3).low == 0.0

@@ -33,27 +33,32 @@ class Archive:
         self.digests = [arch.digest for arch in case.feasible]
         self.seeds: dict[str, list[int]] = {}
         self.points: list[str] = []
+        self._means: dict[str, Values] = {}
         self._by_seed: dict[int, dict[str, Values]] = {}
 
     def add(self, trial: Trained) -> bool:
         """Takes a trial in; whether it changes anything, as one that was stopped does not."""
         if trial.stopped:
             return False
-        self.seeds.setdefault(trial.digest, []).extend(trial.seeds)
+        held = self.seeds.setdefault(trial.digest, [])
+        held.extend(trial.seeds)
+        self._means[trial.digest] = self._mean(trial.digest, held)
         self._sort()
         return True
 
     def losses(self, digests: Sequence[str], seeds: Sequence[int] = ()) -> Values:
         """`[n, n_objectives]`: means over seeds, on validation; left out, those that each was trained with."""
-        found = [
-            np.mean([self._seen(digest, seed) for seed in seeds or self.seeds[digest]], axis=0) for digest in digests
-        ]
+        found = [self._mean(digest, seeds) if seeds else self._means[digest] for digest in digests]
         return np.array(found).reshape(len(digests), len(self._case.problem.objectives))
 
     def best(self) -> str:
         """The point that is best by the first measured objective."""
         measured = next(index for index, one in enumerate(self._case.problem.objectives) if not one.is_cost)
         return self.points[int(np.argmin(self.losses(self.points)[:, measured]))]
+
+    def _mean(self, digest: str, seeds: Sequence[int]) -> Values:
+        found: Values = np.mean([self._seen(digest, seed) for seed in seeds], axis=0)
+        return found
 
     def _seen(self, digest: str, seed: int) -> Values:
         if seed not in self._by_seed:

@@ -110,13 +110,24 @@ class Case:
 
     def true_volume(self, seeds: Sequence[int], split: str) -> float:
         """What all of the feasible architectures dominate."""
-        return self.volume(self.losses([arch.digest for arch in self.feasible], seeds, split))
+        return self._truth(tuple(seeds), split)[0]
 
-    def true_front(self, seeds: Sequence[int], split: str = "test") -> list[ArchSpec]:
+    def true_front(self, seeds: Sequence[int], split: str = "test") -> tuple[ArchSpec, ...]:
         """The feasible architectures that no other one dominates."""
-        values = self.losses([arch.digest for arch in self.feasible], seeds, split)
-        kept = non_dominated(values) & np.isfinite(values).all(axis=1)
-        return [arch for arch, stands in zip(self.feasible, kept, strict=True) if stands]
+        return self._truth(tuple(seeds), split)[1]
+
+    @cached_property
+    def _truths(self) -> dict[tuple[tuple[int, ...], str], tuple[float, tuple[ArchSpec, ...]]]:
+        return {}
+
+    def _truth(self, seeds: tuple[int, ...], split: str) -> tuple[float, tuple[ArchSpec, ...]]:
+        """The true volume and front, worked out once: every search of a study asks for them."""
+        if (seeds, split) not in self._truths:
+            values = self.losses([arch.digest for arch in self.feasible], seeds, split)
+            kept = non_dominated(values) & np.isfinite(values).all(axis=1)
+            front = tuple(arch for arch, stands in zip(self.feasible, kept, strict=True) if stands)
+            self._truths[seeds, split] = self.volume(values), front
+        return self._truths[seeds, split]
 
 
 def default_objectives(table: TruthTable) -> list[tuple[str, ...]]:

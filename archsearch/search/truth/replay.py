@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from archsearch.arch import ArchSpec
 from archsearch.errors import SpecError
@@ -11,7 +12,7 @@ from archsearch.measurement import Measurement
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
-from archsearch.search.spec import EarlyStopTable, SearchSpec
+from archsearch.search.spec import EarlyStopTable, SamplerName, SearchSpec, SearchTable
 from archsearch.search.survey import Survey, survey
 from archsearch.search.truth.archive import Trained
 from archsearch.search.truth.case import Case
@@ -41,9 +42,11 @@ def posed(
     seeds: int = 1,
     second_seeds: float = 0.0,
     early_stop: EarlyStopTable | None = None,
+    go_on: bool = False,
 ) -> Problem:
     """The case as a search's problem: its sampler, its trials, its first seed, which is that of the sampler too, how
-    many seeds each candidate is trained with, and what else of ``[search]`` is replayed."""
+    many seeds each candidate is trained with, and what else of ``[search]`` is replayed. With ``go_on`` the search
+    begins as one of so many trials does, and then draws on until it has trained all that there is."""
     spec = case.problem.spec.to_json()
     search: dict[str, Any] = {
         "trials": trials,
@@ -54,6 +57,11 @@ def posed(
         "second_seeds": second_seeds,
         "early_stop": early_stop,
     }
+    if go_on:
+        if sampler != "random":  # what follows from the number of trials stays that of the search
+            start = SearchTable(trials=trials, sampler=cast(SamplerName, sampler)).first_random
+            search["population" if sampler.startswith("nsga") else "startup_trials"] = start
+        search["trials"] = max(trials, len(case.feasible))
     recipe = {**spec["recipe"], "seeds": seeds}
     return replace(case.problem, spec=SearchSpec.from_dict({**spec, "seed": seed, "search": search, "recipe": recipe}))
 
@@ -63,10 +71,13 @@ def table_seed(case: Case, seed: int) -> int:
     return case.seeds[seed % len(case.seeds)]
 
 
-def replay(case: Case, problem: Problem, *, looked: Survey | None = None) -> Replay:
+def replay(
+    case: Case, problem: Problem, *, looked: Survey | None = None, enough: Callable[[Trained], bool] | None = None
+) -> Replay:
     """Runs the search of `posed` to its end, one order at a time, each training answered by the table, look by look.
 
-    ``looked`` is the survey of the space, which is equal for every search of a case.
+    ``looked`` is the survey of the space, which is equal for every search of a case; ``enough`` is told each trial, and
+    says whether it was the last one that is wanted.
     """
     trained: list[Trained] = []
     campaign = Campaign(problem, store=MemoryStore(), search_id=1, device=DEVICE)
@@ -74,6 +85,8 @@ def replay(case: Case, problem: Problem, *, looked: Survey | None = None) -> Rep
     while (order := campaign.next()) != "done":
         if not isinstance(order, str):  # nothing runs between two orders: it draws on
             trained.append(_train(case, problem, campaign, order))
+            if enough is not None and enough(trained[-1]):
+                break
     progress = campaign.progress
     return Replay(trained=tuple(trained), refused=progress.refused, repeated=progress.repeated)
 

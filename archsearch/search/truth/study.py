@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,9 +18,11 @@ import numpy as np
 from archsearch.registry import load_registry
 from archsearch.search.spec import SamplerName
 from archsearch.search.survey import Survey, survey
+from archsearch.search.truth.archive import Trained
 from archsearch.search.truth.case import Case
+from archsearch.search.truth.medians import Middle, middle, ratio
 from archsearch.search.truth.replay import posed, replay, table_seed
-from archsearch.search.truth.score import REACHED, Middle, Score, middle, score
+from archsearch.search.truth.score import REACHED, Score, Scoring
 from archsearch.search.truth.table import TruthTable
 
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
@@ -38,7 +40,8 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One search of a study. With ``spare`` a second seed does not count as fresh, whether it is used or not."""
+    """One search of a study. With ``spare`` a second seed does not count as fresh, whether it is used or not; with
+    ``go_on`` a search that has not found 95% draws on until it has, though its answer is that after ``trials``."""
 
     table: Path
     objectives: tuple[str, ...]
@@ -46,11 +49,13 @@ class Job:
     trials: int
     seed: int
     spare: bool = False
+    go_on: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A search of a study that has been run; ``seconds`` are those of all of its draws and its bookkeeping."""
+    """A search of a study that has been run; ``seconds`` are those of its draws and its bookkeeping up to its answer,
+    with the scoring."""
 
     job: Job
     score: Score
@@ -68,14 +73,22 @@ def _posed(table: Path, objectives: tuple[str, ...]) -> tuple[Case, Survey]:
 def run_job(job: Job) -> Done:
     """Runs one search; the table and the case are read once a process."""
     case, looked = _posed(job.table, job.objectives)
-    plan = job.plan
-    problem = posed(case, plan.sampler, trials=job.trials, seed=job.seed, second_seeds=plan.second_seeds)
-    start = time.process_time()
-    found = replay(case, problem, looked=looked)
-    seconds = time.process_time() - start
+    plan, go_on = job.plan, job.go_on and not job.plan.second_seeds
+    problem = posed(case, plan.sampler, trials=job.trials, seed=job.seed, second_seeds=plan.second_seeds, go_on=go_on)
     used = {table_seed(case, job.seed + step) for step in range(2 if job.spare else 1)}
-    judged = score(case, found.trained, unseen=[seed for seed in case.seeds if seed not in used])
-    return Done(job=job, score=judged, refused=found.refused, repeated=found.repeated, seconds=seconds)
+    scoring = Scoring(case, unseen=[seed for seed in case.seeds if seed not in used], trials=job.trials)
+    start, seconds, seen = time.process_time(), 0.0, 0
+
+    def enough(trial: Trained) -> bool:
+        nonlocal seconds, seen
+        scoring.add(trial)
+        seen += 1
+        if seen <= job.trials:
+            seconds = time.process_time() - start
+        return go_on and scoring.arrived
+
+    found = replay(case, problem, looked=looked, enough=enough)
+    return Done(job=job, score=scoring.score(), refused=found.refused, repeated=found.repeated, seconds=seconds)
 
 
 def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Done]:
@@ -88,13 +101,19 @@ def run_jobs(jobs: Sequence[Job], processes: int) -> Iterator[Done]:
 
 
 def jobs_of(
-    table: Path, cases: Sequence[tuple[str, ...]], plans: Sequence[Plan], *, trials: int, seeds: int
+    table: Path,
+    cases: Sequence[tuple[str, ...]],
+    plans: Sequence[Plan],
+    *,
+    trials: int,
+    seeds: int,
+    go_on: bool = False,
 ) -> list[Job]:
     """Every search of a study, case by case, plan by plan. Where one of the plans uses second seeds, these are fresh to
     none of them, so that all are held against the same."""
     spare = any(plan.second_seeds for plan in plans)
     return [
-        Job(table=table, objectives=objectives, plan=plan, trials=trials, seed=seed, spare=spare)
+        Job(table=table, objectives=objectives, plan=plan, trials=trials, seed=seed, spare=spare, go_on=go_on)
         for objectives in cases
         for plan in plans
         for seed in range(seeds)
@@ -110,32 +129,60 @@ def batched(done: Iterable[Done], size: int) -> Iterator[list[Done]]:
 
 def summary(done: Sequence[Done]) -> dict[str, Any]:
     """What the searches of one case and sampler came to, as plain data."""
-    scores = [one.score for one in done]
-    curves = {"own": _curve([one.own for one in scores]), "fresh": _curve([one.fresh for one in scores])}
+    scores, trials = [one.score for one in done], done[0].job.trials
+    curves = {
+        "own": _curve([one.own[:trials] for one in scores]),
+        "fresh": _curve([one.fresh[:trials] for one in scores]),
+    }
+    each = {
+        "own": [one.to_own for one in scores],
+        "fresh": [one.to_fresh for one in scores],
+        "limit": [one.to_limit for one in scores],
+    }
     return {
         "objectives": list(done[0].job.objectives),
         "sampler": done[0].job.plan.sampler,
         "second_seeds": done[0].job.plan.second_seeds,
         "searches": len(done),
-        "trials": done[0].job.trials,
-        "trials_to_95": {
-            "own": asdict(middle([one.trials_to(REACHED) for one in scores])),
-            "fresh": asdict(middle([one.trials_to(REACHED, fresh=True) for one in scores])),
-        },
+        "trials": trials,
+        "go_on": done[0].job.go_on and not done[0].job.plan.second_seeds,
+        "reached": REACHED,
+        "trials_to_95": {name: asdict(middle(values)) for name, values in each.items()},
+        "limit": asdict(middle([one.limit for one in scores])),
         "share_at": {
-            name: {str(trial): curve[min(trial, len(curve)) - 1] for trial in AT if trial <= done[0].job.trials}
+            name: {str(trial): curve[min(trial, len(curve)) - 1] for trial in AT if trial <= trials}
             for name, curve in curves.items()
             if curve
         },
         "curve": {name: [round(point["median"], 4) for point in curve] for name, curve in curves.items()},
         "unconfirmed_points": _mean([one.unconfirmed for one in scores]),
         "unconfirmed_best": _mean([one.best_unconfirmed for one in scores]),
-        "steps": fmean(one.steps[-1] if one.steps else 0 for one in scores),
+        "steps": fmean(one.steps for one in scores),
         "refused": fmean(one.refused for one in done),
         "repeated": fmean(one.repeated for one in done),
         "seconds": fmean(one.seconds for one in done),
-        "each_trials_to_95": [one.trials_to(REACHED) for one in scores],
+        "each_trials_to_95": each,
     }
+
+
+def with_ratios(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same with ``of_random``: how many trials to 95% each sampler needs for one of random draws in the same case,
+    where these are among them. Pairs are searches of one number, as they saw the values of one seed."""
+    drawn = {
+        tuple(one["objectives"]): one["each_trials_to_95"]
+        for one in found
+        if one["sampler"] == "random" and not one["second_seeds"]
+    }
+    told = []
+    for one in found:
+        theirs = drawn.get(tuple(one["objectives"]))
+        held = {} if theirs is None else _ratios(one["each_trials_to_95"], theirs)
+        told.append({**one, "of_random": held})
+    return told
+
+
+def _ratios(mine: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    return {name: asdict(ratio(mine[name], theirs[name])) for name in mine}
 
 
 def _curve(values: Sequence[Sequence[float]]) -> list[dict[str, float]]:
