@@ -21,7 +21,7 @@ from archsearch.figures import Figures
 from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo, Phase, Resolver
 from archsearch.units import format_quantity, parse_quantity
-from archsearch.value_residual import mixing_cost, source_of, values_of
+from archsearch.value_residual import mixing_cost, taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +225,7 @@ def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: R
     width = short_conv_of(layer, model, resolver)
     tail_bytes = max(0, width - 1) * model.d_model * shape.dtype_bytes
     conv = Flops(elementwise=2.0 * width * model.d_model)
-    residual_params, residual = _residual_cost(layer, model, info, resolver)
+    residual_params, residual = _residual_cost(model, info, resolver)
     per_token = channel + _norm_flops(model) * norms + conv + residual
 
     def forward(phase: Phase) -> Flops:
@@ -246,12 +246,13 @@ def _layer_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: R
     )
 
 
-def _residual_cost(layer: LayerSpec, model: ModelSpec, info: LayerInfo, resolver: Resolver) -> tuple[int, Flops]:
+def _residual_cost(model: ModelSpec, info: LayerInfo, resolver: Resolver) -> tuple[int, Flops]:
     """Parameters, and operations of one token, of the value residual; a layer of no pattern has none."""
-    if info.pattern is None or source_of(info.pattern, info.index, model, resolver) is None:
+    if info.pattern is None or model.value_residual == "none":
         return 0, Flops()
-    values = values_of(layer, info, model, resolver)
-    return (0, Flops()) if values is None else mixing_cost(values, model)
+    mixed = taken(ArchSpec(model=model, layers=info.pattern), resolver)
+    costs = [mixing_cost(values, model) for (index, _), (_, values) in mixed.items() if index == info.index]
+    return sum(params for params, _ in costs), _sum((flops for _, flops in costs), Flops())
 
 
 def channel_cost(model: ModelSpec) -> tuple[int, int, Flops]:

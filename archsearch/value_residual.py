@@ -1,45 +1,42 @@
-"""Value residual: which layers mix an earlier layer's values into their own, and what that costs.
+"""Value residual: which mixers mix an earlier layer's values into their own, and what that costs.
 
 ResFormer (arXiv 2410.17897): attention of layer l mixes v'_l = a v_l + b v_1 of a token, v_1 the values of the first
-layer. Here the first is the first of the layers whose values have the same heads and width, so that layers of other
-values may stand between; a layer without values of heads, and one before which no other has such values, is as it is
-without a value residual. Mixers within another take no part.
+layer. Here the first is the first of the mixers of earlier layers whose values have the same heads and width, so that
+layers of other values may stand between; a mixer without values of heads, and one before whose layer no other has such
+values, is as it is without a value residual. The mixers that a layer is made of take part each by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from archsearch.amounts import Flops
 from archsearch.arch import ArchSpec, ModelSpec
-from archsearch.figures import Figures
-from archsearch.layer import LayerInfo, LayerSpec, Resolver
+from archsearch.composition import placed
+from archsearch.layer import Resolver
 
 Values = tuple[int, int]
 """Heads of values, and the width of one."""
 
-
-def values_of(layer: LayerSpec, info: LayerInfo, model: ModelSpec, resolver: Resolver) -> Values | None:
-    """What the plugin of a layer says of its values."""
-    return Figures(resolver.resolve(layer.mixer).plugin, layer.options, model.shape, info).values()
+Place = tuple[int, str]
+"""A layer by its index, and the path of a mixer that it is made of (`LayerInfo.part`), "" for the layer itself."""
 
 
-def sources(layers: Sequence[LayerSpec], model: ModelSpec, resolver: Resolver) -> tuple[int | None, ...]:
-    """Of each layer the index of the one whose values it mixes into its own; None where it mixes none in."""
-    return tuple(source_of(layers, index, model, resolver) for index in range(len(layers)))
+def valued(arch: ArchSpec, index: int, resolver: Resolver) -> dict[str, Values]:
+    """What the plugins of layer `index`, and of the mixers that it is made of, say of their values, by their path."""
+    said = {one.info.part: one.figures(resolver).values() for one in placed(arch, index, resolver)}
+    return {part: values for part, values in said.items() if values is not None}
 
 
-def source_of(layers: Sequence[LayerSpec], index: int, model: ModelSpec, resolver: Resolver) -> int | None:
-    """That of one layer: the first earlier one whose values have the same heads and width."""
-    if model.value_residual == "none":
-        return None
-
-    def values(at: int) -> Values | None:
-        info = LayerInfo(index=at, depth=len(layers), resolver=resolver, pattern=tuple(layers))
-        return values_of(layers[at], info, model, resolver)
-
-    own = values(index)
-    return None if own is None else next((at for at in range(index) if values(at) == own), None)
+def taken(arch: ArchSpec, resolver: Resolver) -> dict[Place, tuple[Place, Values]]:
+    """Of each mixer that mixes values of an earlier layer into its own, whose, and their heads and width."""
+    first, found = dict[Values, Place](), dict[Place, tuple[Place, Values]]()
+    if arch.model.value_residual == "none":
+        return found
+    for index in range(len(arch.layers)):
+        own = valued(arch, index, resolver)
+        found |= {(index, part): (first[values], values) for part, values in own.items() if values in first}
+        for part, values in own.items():
+            first.setdefault(values, (index, part))
+    return found
 
 
 def without_effect(arch: ArchSpec, resolver: Resolver) -> str | None:
@@ -48,7 +45,7 @@ def without_effect(arch: ArchSpec, resolver: Resolver) -> str | None:
     Such an architecture is by another name the one without a value residual.
     """
     kind = arch.model.value_residual
-    if kind == "none" or any(source is not None for source in sources(arch.layers, arch.model, resolver)):
+    if kind == "none" or taken(arch, resolver):
         return None
     return (
         f'value_residual = "{kind}" changes nothing: no layer has values of the heads and width of an earlier one: '

@@ -50,7 +50,13 @@ SHORT = {
     "nsa": "nsa(block_size=8, top_k=2, window=8)",
 }
 """Systems whose sizes are those of long contexts, in sizes that act on the tasks' tokens."""
-PAIRS = {"yoco": "yoco-kv yoco", "yoco-kv": "yoco-kv yoco-kv"}
+PAIRS = {
+    "yoco": "yoco-kv yoco",
+    "yoco-kv": "yoco-kv yoco-kv",
+    "indexshare": "dsa-mla indexshare",
+    "indexshare-latents": "dsa-mla indexshare-latents",
+    "reindex": "dsa-mla reindex",
+}
 """Systems that are no repeated layer."""
 
 

@@ -123,13 +123,13 @@ def _print(arch: ArchSpec, costs: list[ArchCost], registry: Registry) -> None:
 
 def _residual(arch: ArchSpec, registry: Registry) -> str:
     """Which layers mix in the values of which, as a line of its own; nothing without a value residual."""
-    from archsearch.value_residual import sources, without_effect
+    from archsearch.value_residual import taken, without_effect
 
     if arch.model.value_residual == "none":
         return ""
-    found = sources(arch.layers, arch.model, registry)
-    taken = [f"{index} from {source}" for index, source in enumerate(found) if source is not None]
-    told = f"by layers {', '.join(taken)}" if taken else without_effect(arch, registry)
+    found = dict.fromkeys((mixer[0], source[0]) for mixer, (source, _) in taken(arch, registry).items())
+    named = ", ".join(f"{index} from {source}" for index, source in found)
+    told = f"by layers {named}" if named else without_effect(arch, registry)
     return f"\nvalue residual, {arch.model.value_residual}: {told}"
 
 

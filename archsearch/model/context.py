@@ -66,6 +66,13 @@ class Context:
             raise PluginError(f'layer {index} has shared no "{name}" in this pass: what there is: {known}')
         return self.shared[key]
 
+    def nearest(self, layer: LayerInfo, name: str) -> tuple[int, Any] | None:
+        """Index of the nearest layer before `layer` that shared `name` in this pass, and what it shared; None where
+        none did. For what a layer can do without, at the same cost: else it says whose it needs (`shared_by`)."""
+        name = layer.part + name
+        earlier = [index for index, shared in self.shared if shared == name and 0 <= index < layer.index]
+        return (max(earlier), self.shared[max(earlier), name]) if earlier else None
+
     def order_of(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Index `[B, T]` int64 of each token of `x` `[B, T, ...]` in its own sequence, counted from 0, after `lengths`
         `[B]` earlier ones. Masks, counts and rows of a cache go by it."""

@@ -20,7 +20,8 @@ from archsearch.model.context import Context
 from archsearch.model.foreign import Place, told
 from archsearch.model.meta_tokens import MetaTokens
 from archsearch.model.mixer import Mixer, MixerState
-from archsearch.model.value_residual import value_residual_of
+from archsearch.model.taken import tell_taken
+from archsearch.model.value_residual import with_value_residual
 from archsearch.ops.short_conv import ShortConv, next_tail
 
 BlockCall = Callable[[Tensor, Context], Tensor]
@@ -139,6 +140,7 @@ class HybridLM(nn.Module):
             )
             for index, layer in enumerate(arch.layers)
         )
+        tell_taken([block.mixer for block in self.blocks])  # type: ignore[misc]
         self.norm = nn.RMSNorm(model.d_model, eps=1e-6)
         self.training_calls: Sequence[BlockCall] | None = None
         """How each block is run where gradients are taken and nothing is kept; plainly where None."""
@@ -256,8 +258,7 @@ def build_mixer(arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
     if not isinstance(built, Mixer):
         raise PluginError(f"{place}: build gave {told(built)}, wanted an archsearch.model.Mixer")
     _check_fresh(built, place)
-    built.value_residual = value_residual_of(arch, index, resolver)
-    return built
+    return with_value_residual(built, arch, index, resolver)
 
 
 def _check_fresh(built: Mixer, place: Place) -> None:

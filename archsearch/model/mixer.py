@@ -114,6 +114,10 @@ class Mixer(nn.Module):
         super().__init__()
         self.plugin, self.options, self.shape, self.layer = plugin, options, shape, layer
         self.value_residual: nn.Module | None = None
+        self.takes: tuple[tuple[int, str], ...] = ()
+        """What the layer reads of earlier ones in a pass, by (layer, name), as `Context.shared_by` takes them."""
+        self.taken: frozenset[str] = frozenset()
+        """Names under which later layers of the model read what this one shares; told once the model is built."""
 
     def mix_values(self, v: Tensor, ctx: Context) -> Tensor:
         """Values `[B, T, H, V]` of the tokens of a call, T = 1 in a step, with those of an earlier layer mixed in where

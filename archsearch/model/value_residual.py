@@ -9,17 +9,18 @@ from archsearch.arch import ArchSpec
 from archsearch.errors import PluginError
 from archsearch.layer import LayerInfo, Resolver
 from archsearch.model.context import Context
-from archsearch.value_residual import sources
+from archsearch.model.mixer import Mixer
+from archsearch.value_residual import Place, taken
 
 NAME = "values"
 """Under which a layer shares its values."""
 
 
 class ValueResidual(nn.Module):
-    """v of a token, shared with later layers where ``source`` is None; else a v + b v_1, v_1 what the layer ``source``
+    """v of a token, shared with later layers where ``source`` is None; else a v + b v_1, v_1 what the mixer ``source``
     shared (arXiv 2410.17897): a and b trained and 1/2 at first where they are ``learned``, else 1/2."""
 
-    def __init__(self, layer: LayerInfo, source: int | None, *, learned: bool = False) -> None:
+    def __init__(self, layer: LayerInfo, source: Place | None, *, learned: bool = False) -> None:
         super().__init__()
         self.layer, self.source = layer, source
         self.weights = nn.Parameter(torch.full((2,), 0.5)) if learned and source is not None else None
@@ -29,10 +30,11 @@ class ValueResidual(nn.Module):
         if self.source is None:
             ctx.share(self.layer, NAME, v)
             return v
-        first: Tensor = ctx.shared_by(self.source, NAME).to(v.dtype)
+        index, part = self.source
+        first: Tensor = ctx.shared_by(index, part + NAME).to(v.dtype)
         if first.shape != v.shape:
             raise PluginError(
-                f"layer {self.layer.index} has values {list(v.shape)} and layer {self.source} shared "
+                f"layer {self.layer.index} has values {list(v.shape)} and layer {index} shared "
                 f"{list(first.shape)}: both plugins must give mix_values [B, T, *values()]"
             )
         if self.weights is None:
@@ -42,10 +44,17 @@ class ValueResidual(nn.Module):
         return mixed
 
 
-def value_residual_of(arch: ArchSpec, index: int, resolver: Resolver) -> ValueResidual | None:
-    """What layer `index` does with its values, None where it keeps them to itself."""
-    from_layers = sources(arch.layers, arch.model, resolver)
-    if from_layers[index] is None and index not in from_layers:
-        return None
+def with_value_residual(built: Mixer, arch: ArchSpec, index: int, resolver: Resolver) -> Mixer:
+    """The mixer of layer `index`, it and those that it is made of told what they do with their values: nothing, where
+    they keep them to themselves."""
+    mixed = taken(arch, resolver)
+    shared = {source for source, _ in mixed.values()}
     learned = arch.model.value_residual == "learned"
-    return ValueResidual(arch.layer_info(index), from_layers[index], learned=learned)
+    for one in list(built.modules()):
+        if not isinstance(one, Mixer):
+            continue
+        place = index, one.layer.part
+        source = mixed[place][0] if place in mixed else None
+        if source is not None or place in shared:
+            one.value_residual = ValueResidual(one.layer, source, learned=learned)
+    return built

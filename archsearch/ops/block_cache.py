@@ -39,6 +39,15 @@ def block_rows(chosen: Tensor, last: Tensor, block_size: int) -> tuple[Tensor, T
     return torch.where(seen, rows, at), seen
 
 
+def needed_rows(rows: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """`rows` and `seen` `[..., R]` without the columns that no query sees, where the host may ask: the end of an own
+    block that is not complete, and blocks that there are not."""
+    if not readable(seen):
+        return rows, seen
+    columns = seen.flatten(end_dim=-2).any(0)
+    return (rows, seen) if columns.all() else (rows[..., columns], seen[..., columns])
+
+
 def gather_rows(k: Tensor, v: Tensor, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Keys and values `[B, Hc, R, D]` at `rows` `[B, Hc, R]` of k, v `[B, S, Hkv, D]`; no other row is read."""
     batch, choosers = rows.shape[:2]

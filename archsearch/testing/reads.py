@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from archsearch.layer import LayerInfo
 from archsearch.model import Context, Mixer, MixerState
 from archsearch.testing.stack import own_prefix
 
@@ -35,7 +37,8 @@ def step_reads(mixer: Mixer, x: Tensor, *, spare: int = 5) -> StepReads:
     (by a large amount either way, and by NaN, which also shows where a value is read and then multiplied by zero)
     changes the output or another unit, or what the step writes to it.
     Rows of `spare` tokens that never came stay in the state: reading them counts too. A tensor of integers cannot
-    be disturbed soundly, and is taken as read whole.
+    be disturbed soundly, and is taken as read whole. Whole numbers that a layer before shares, as what it chose, stay
+    what they were: it is that layer which read what they depend on.
     """
     return stretch_reads(mixer, x, 1, spare=spare)[0]
 
@@ -75,6 +78,7 @@ class _Probe:
 
     def __init__(self, mixer: Mixer, x_t: Tensor, before: MixerState) -> None:
         self.mixer, self.x_t, self.before = mixer, x_t, before
+        self.chosen: dict[tuple[int, str], Any] = {}
         self.output, self.after = self._step(x_t, before)
 
     def written(self, name: str) -> Tensor:
@@ -111,8 +115,37 @@ class _Probe:
         return state, *self._step(self.x_t.expand(count, -1), state)
 
     def _step(self, x_t: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
-        output, after = self.mixer.step(x_t.clone(), state=state.clone(), ctx=Context(want_state=True))
+        ctx = _Choosing(want_state=True, chosen=self.chosen)
+        output, after = self.mixer.step(x_t.clone(), state=state.clone(), ctx=ctx)
         return output, after.tensors
+
+
+@dataclass(kw_only=True)
+class _Choosing(Context):
+    """A pass in which the whole numbers that layers share are those that they shared first, kept in ``chosen``."""
+
+    chosen: dict[tuple[int, str], Any]
+
+    def share(self, layer: LayerInfo, name: str, value: Any) -> None:
+        super().share(layer, name, value)
+        key = layer.index, layer.part + name
+        self.shared[key] = _chosen(value, self.chosen.setdefault(key, value))
+
+
+def _chosen(value: Any, first: Any) -> Any:
+    """`value` with the integers of `first`, which is built alike, for each sequence."""
+    if isinstance(value, Tensor):
+        whole = isinstance(first, Tensor) and not value.is_floating_point() and value.shape[1:] == first.shape[1:]
+        return first.expand_as(value) if whole else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_chosen(*pair) for pair in zip(value, first, strict=True))
+    if isinstance(value, dict):
+        return {name: _chosen(one, first[name]) for name, one in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{one.name: _chosen(getattr(value, one.name), getattr(first, one.name)) for one in fields(value)}
+        )
+    return value
 
 
 def _units(tensor: Tensor) -> Tensor:

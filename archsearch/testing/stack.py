@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from archsearch.model import Context, Mixer, MixerState
+from archsearch.model.taken import tell_taken
 
 
 class Stack(Mixer):
@@ -22,6 +23,7 @@ class Stack(Mixer):
         own = layers[-1]
         super().__init__(own.plugin, own.options, own.shape, own.layer)
         self.layers = nn.ModuleList(layers)
+        tell_taken(layers)
 
     @property
     def own(self) -> Mixer:

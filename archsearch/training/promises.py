@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from archsearch.errors import PluginError
 from archsearch.figures import Figures
 from archsearch.layer import Resolver
-from archsearch.model import HybridLM
+from archsearch.model import HybridLM, Mixer
 from archsearch.model.lm import Block
 from archsearch.training.fit import Fit
 
@@ -25,11 +27,18 @@ def check_promises(model: HybridLM, seq_len: int, resolver: Resolver) -> None:
         layer, shape = model.arch.layers[index], replace(model.arch.model.shape, dtype="float32")
         plugin = resolver.resolve(layer.mixer).plugin
         figures = Figures(plugin, layer.options, shape, model.arch.layer_info(index, resolver))
-        params = sum(weights.numel() for weights in block.mixer.parameters())
+        params = sum(weights.numel() for weights in own_parameters(block.mixer))
         _compare(block, "params()", figures.params(), params, "the layer has that many parameters")
         held = block.init_state(1, seq_len, dtype=torch.float32).mixer.nbytes
         said = sum(tensor.nbytes(seq_len) for tensor in figures.state())
         _compare(block, f"state() for {seq_len} tokens, in bytes,", said, held, "init_state allocates that many")
+
+
+def own_parameters(mixer: Mixer) -> Iterator[nn.Parameter]:
+    """Those of a token mixer without the backbone's: the weights of its value residual, and of its parts'."""
+    parts = [part.value_residual for part in mixer.modules() if isinstance(part, Mixer)]
+    backbones = {weights for residual in parts if residual is not None for weights in residual.parameters()}
+    return (weights for weights in mixer.parameters() if weights not in backbones)
 
 
 def _compare(block: Block, figure: str, said: int, found: int, what: str) -> None:

@@ -11,7 +11,9 @@ from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, S
 
 from .cost import dense_up_to, indexed_flops, indexed_params, indexed_state, indexed_traffic
 from .options import IndexedOptions
-from .systems import SYSTEMS
+from .shared_cost import shared_flops, shared_params, shared_state, shared_traffic
+from .sharing import TAKER, SharedIndexOptions, base_of, misplaced
+from .systems import SYSTEMS, TAKER_SYSTEMS
 
 if TYPE_CHECKING:
     from archsearch.bench.op import BenchOp
@@ -84,18 +86,75 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
     def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> Indexed:
         from .latents import IndexedLatents
         from .layer import IndexedAttention
+        from .scorers import scorer_of
 
         kind = IndexedLatents if options.kv_rank else IndexedAttention
-        return kind(self, options, shape, layer)
+        built = kind(self, options, shape, layer)
+        built.choose_by(scorer_of(options, shape), options)
+        return built
 
     def dense_up_to(self, options: IndexedOptions, layer: LayerInfo) -> int:
         return dense_up_to(options)
 
 
+class SharedIndexPlugin(MixerPlugin[SharedIndexOptions]):
+    """IndexCache, as GLM-5.2 has it, and the sharing of DeepSeek-V4.1: a choice, or latents, count once for several
+    layers."""
+
+    name = TAKER
+    api_version = 2
+    family = "sparse"
+    summary = "attention over what an earlier layer's index chose, and perhaps its latents (IndexCache, GLM-5.2)"
+    options = SharedIndexOptions
+    systems = TAKER_SYSTEMS
+    reads_pattern = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "indexshare": {},
+        "indexshare-latents": {"latents": "shared"},
+        "reindex": {"choice": "own", "latents": "shared"},
+    }
+    conformance: ClassVar[Mapping[str, Any]] = {
+        # of 7 tokens this index drops another than the last, which its own query would reach anyway
+        "pattern": f"dsa-mla(top_k=6, kv_rank=12, shared_dim=4, index_heads=2, index_dim=6) {TAKER} {TAKER}",
+    }
+
+    def check(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return misplaced(options, layer)
+
+    def params(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        return shared_params(options, _base(layer), shape)
+
+    def flops(
+        self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
+    ) -> Flops:
+        return shared_flops(options, _base(layer), shape, phase=phase, context=context)
+
+    def traffic(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
+        return shared_traffic(options, _base(layer), shape, context=context)
+
+    def state(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+        return shared_state(options, _base(layer), shape)
+
+    def build(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo) -> Indexed:
+        from .taking import TakesOfHeads, TakesOfLatents
+
+        kind = TakesOfLatents if _base(layer).kv_rank else TakesOfHeads
+        return kind(self, options, shape, layer)
+
+    def dense_up_to(self, options: SharedIndexOptions, layer: LayerInfo) -> int:
+        return dense_up_to(_base(layer))
+
+
+def _base(layer: LayerInfo) -> IndexedOptions:
+    """Options of the nearest `indexed` before the layer, the default ones where there is none: `check` refuses that."""
+    return base_of(layer) or IndexedOptions()
+
+
 @hookimpl
 def register_mixers(register: Callable[[MixerPlugin[Any]], None]) -> None:
-    """Registers "indexed"."""
+    """Registers "indexed" and "shared-index"."""
     register(IndexedPlugin())
+    register(SharedIndexPlugin())
 
 
 @hookimpl

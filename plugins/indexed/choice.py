@@ -29,6 +29,7 @@ class Choice:
 
     ``gated``: the logits of a chosen block's keys get the logarithm of the sigmoid of its score, through which the
     scores learn. ``products``: what the scores are made of, for kernels, which without it leave the choice to PyTorch.
+    ``blocks`` `[B, Hc, T, K]` int64, -1 for none: what was chosen, where that is known, always with what is always in.
     """
 
     rule: Rule
@@ -36,6 +37,12 @@ class Choice:
     choosers: int
     gated: bool = False
     products: Callable[[], Products] | None = None
+    blocks: Tensor | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether some candidates are not taken."""
+        return self.scores is not None or self.blocks is not None
 
 
 def group_scores(queries: Tensor, keys: Tensor) -> Tensor:
@@ -97,3 +104,10 @@ def chosen_blocks(scores: Tensor | None, positions: Tensor, rule: Rule) -> Tenso
     best = best_blocks(scores.masked_fill(~allowed, -torch.inf), rule.top_k)
     best = F.pad(best, (0, rule.top_k - best.shape[-1]), value=-1)
     return torch.cat((always.expand(-1, scores.shape[1], -1, -1), best), dim=-1)
+
+
+def found_blocks(choice: Choice, part: slice, positions: Tensor) -> Tensor:
+    """What the queries of a slice, at `positions` `[B, t]`, see: `[B, Hc, t, K]`, -1 for none."""
+    if choice.blocks is not None:
+        return choice.blocks[:, :, part]
+    return chosen_blocks(None if choice.scores is None else choice.scores(part), positions, choice.rule)

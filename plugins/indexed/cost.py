@@ -38,16 +38,21 @@ def indexed_flops(options: IndexedOptions, shape: ModelShape, *, phase: Phase, c
     """Projections, summaries, scores where there is a choice (in training always, where they are learnt), and softmax
     over the chosen keys; in training the divergence, and the dense weights that are its target."""
     token = attended_token(options, shape) + _index_token(options, shape) + _summary_token(options, shape)
-    scored = _scored(options, phase, context)
-    found = _score_flops(options, shape) * scored
+    found = score_flops(options, shape) * scored_blocks(options, phase, context)
     if phase == "decode":
         return token + found + attended_softmax(options, shape, phase, seen_keys(options, context))
     found += token * context + attended_softmax(options, shape, phase, chosen_pairs(options, context))
-    if phase == "train" and options.learn == "distilled":
-        dense = visible_pairs(context)
-        found += Flops(matmul=2.0 * score_width(options, shape), elementwise=5.0, exp=1.0) * (dense * shape.n_heads)
-        found += Flops(elementwise=6.0, exp=1.0) * (scored * choosers(options, shape))
-    return found
+    return found + learning_flops(options, shape, phase, context)
+
+
+def learning_flops(options: IndexedOptions, shape: ModelShape, phase: Phase, context: int) -> Flops:
+    """Of the divergence by which an index learns in training, and the dense weights that are its target."""
+    if phase != "train" or options.learn != "distilled":
+        return Flops()
+    scored = scored_blocks(options, phase, context)
+    dense = Flops(matmul=2.0 * score_width(options, shape), elementwise=5.0, exp=1.0)
+    divergence = Flops(elementwise=6.0, exp=1.0) * (scored * choosers(options, shape))
+    return dense * (visible_pairs(context) * shape.n_heads) + divergence
 
 
 def indexed_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
@@ -80,29 +85,26 @@ def indexed_traffic(options: IndexedOptions, shape: ModelShape, *, context: int)
 
     The query heads of a key head may all choose apart: it is counted so, up to all blocks that there are.
     """
-    size, ranked = options.block_size, _ranked(options, context)
-    there = _candidates(options, context)
-    apart = shape.n_heads // shape.n_kv_heads if options.scorer == "attention" else 1
-    chosen = min(there, apart * options.top_k)
-    always = seen_keys(options, context) - min(there, options.top_k) * size
-    kv = attended_traffic(options, shape, always + chosen * size)
+    size, scored = options.block_size, ranked(options, context)
+    kv = attended_traffic(options, shape, read_keys(options, shape, context))
     state = {row.name: row.row_bytes for row in indexed_state(options, shape)}
     completes = context % size == 0
     if "raw" in state:  # keys and gates of the tokens that the next pool is made of
         made = state["raw"] * (size - 1) if completes else 0
-        read = ranked * state["index"] + made
+        read = scored * state["index"] + made
         written = state["raw"] + (state["index"] if completes else 0)
     elif "index" in state:
-        rows = ranked if "sum" in state else ranked * size
+        rows = scored if "sum" in state else scored * size
         read = rows * state["index"] + state.get("sum", 0) + state.get("place", 0)
         written = (
             state.get("sum", 0) + state.get("place", 0) + (state["index"] if "sum" not in state or completes else 0)
         )
     elif "summary" in state:
-        read = ranked * state["summary"] + state.get("asked", 0)
+        read = scored * state["summary"] + state.get("asked", 0)
         written = state.get("asked", 0) + (state["summary"] if completes else 0)
     else:  # keys are scored themselves, and those of what is not chosen are read for no more than that
-        read, written = (max(0, ranked - chosen) if ranked else 0) * size * state["k"], 0
+        chosen = _read_blocks(options, shape, context)
+        read, written = (max(0, scored - chosen) if scored else 0) * size * state["k"], 0
     return kv + Traffic(read_bytes=float(read), written_bytes=float(written))
 
 
@@ -116,6 +118,14 @@ def seen_keys(options: IndexedOptions, context: int) -> int:
     """Keys that the last of `context` tokens sees."""
     rule = options.rule
     return context - rule.block_size * max(0, rule.edge(context - 1) - rule.most)
+
+
+def read_keys(options: IndexedOptions, shape: ModelShape, context: int) -> int:
+    """Keys that a decoded token reads: those that it sees, of query heads that choose apart each their own."""
+    chosen = _read_blocks(options, shape, context)
+    return seen_keys(options, context) + options.block_size * (
+        chosen - min(_candidates(options, context), options.top_k)
+    )
 
 
 def chosen_pairs(options: IndexedOptions, context: int) -> float:
@@ -137,16 +147,22 @@ def _candidates(options: IndexedOptions, context: int) -> int:
     return max(0, rule.edge(context - 1) - rule.first)
 
 
-def _ranked(options: IndexedOptions, context: int) -> int:
+def _read_blocks(options: IndexedOptions, shape: ModelShape, context: int) -> int:
+    """Chosen blocks that are read, at most."""
+    apart = shape.n_heads // shape.n_kv_heads if options.scorer == "attention" else 1
+    return min(_candidates(options, context), apart * options.top_k)
+
+
+def ranked(options: IndexedOptions, context: int) -> int:
     """Blocks that the last token scores: none where it takes them all."""
     there = _candidates(options, context)
     return there if there > options.top_k or (options.learn == "gates" and there) else 0
 
 
-def _scored(options: IndexedOptions, phase: Phase, context: int) -> float:
+def scored_blocks(options: IndexedOptions, phase: Phase, context: int) -> float:
     """Blocks that are scored, by one token or all of a sequence."""
     if phase == "decode":
-        return _ranked(options, context)
+        return ranked(options, context)
     rule = options.rule
     if options.learn == "gates" or (phase == "train" and options.trains):
         return _beyond(options, context, rule.first)
@@ -154,7 +170,7 @@ def _scored(options: IndexedOptions, phase: Phase, context: int) -> float:
     return _beyond(options, context, rule.most) + rule.top_k * late
 
 
-def _score_flops(options: IndexedOptions, shape: ModelShape) -> Flops:
+def score_flops(options: IndexedOptions, shape: ModelShape) -> Flops:
     """Of the scores of one block by one token."""
     if not options.indexes:
         products = {"none": options.block_size, "minmax": 2}.get(options.summary, 1)
@@ -164,24 +180,35 @@ def _score_flops(options: IndexedOptions, shape: ModelShape) -> Flops:
     return Flops(matmul=2.0 * (options.index_dim + weighted), elementwise=2.0) * (heads * keys)
 
 
+def asked_weights(options: IndexedOptions, shape: ModelShape) -> int:
+    """Of the queries of small heads, and of what weighs these."""
+    heads = index_heads(options, shape)
+    weights = shape.d_model * heads if options.scorer == "relu" else 0
+    return (options.q_rank or shape.d_model) * heads * options.index_dim + weights
+
+
+def asked_token(options: IndexedOptions, shape: ModelShape) -> Flops:
+    """Of one token's queries and weights of small heads: projections, norms (4 an element), rotation (3 an element)."""
+    heads, width = index_heads(options, shape), options.index_dim
+    turned = 3.0 * heads * rotary_dim(options.rope, width)
+    normed = 0.0 if options.scorer == "relu" else 4.0 * heads * width
+    return Flops(matmul=2.0 * asked_weights(options, shape), elementwise=normed + turned)
+
+
 def _index_weights(options: IndexedOptions, shape: ModelShape) -> int:
     if not options.indexes:
         return 0
-    heads = index_heads(options, shape)
-    weights = heads if options.scorer == "relu" else 0
     keys = 2 if options.summary == "gated" else 1
-    queries = (options.q_rank or shape.d_model) * heads * options.index_dim
-    return queries + shape.d_model * (keys * options.index_dim + weights)
+    return asked_weights(options, shape) + shape.d_model * keys * options.index_dim
 
 
 def _index_token(options: IndexedOptions, shape: ModelShape) -> Flops:
     """What a token costs the indexer before a score: projections, norms (4 an element), rotation (3 an element)."""
     if not options.indexes:
         return Flops()
-    heads, width = index_heads(options, shape), options.index_dim
-    normed = 1 if options.scorer == "relu" else heads + 1
-    turned = 3.0 * (heads + 1) * rotary_dim(options.rope, width)
-    return Flops(matmul=2.0 * _index_weights(options, shape), elementwise=4.0 * normed * width + turned)
+    width, keys = options.index_dim, _index_weights(options, shape) - asked_weights(options, shape)
+    of_key = Flops(matmul=2.0 * keys, elementwise=4.0 * width + 3.0 * rotary_dim(options.rope, width))
+    return asked_token(options, shape) + of_key
 
 
 def _summary_token(options: IndexedOptions, shape: ModelShape) -> Flops:

@@ -12,7 +12,8 @@ from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model.attention import normed
 from archsearch.ops.rotary import Rotary
 
-from .layer import Indexed, Read
+from .layer import Indexed
+from .made import Read
 from .options import IndexedOptions
 
 
@@ -23,7 +24,16 @@ class IndexedLatents(Indexed):
     multiply these out; few tokens after a cache absorb K_h and V_h, and meet the latents themselves.
     """
 
-    def __init__(self, plugin: MixerPlugin[Any], options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> None:
+    def __init__(
+        self,
+        plugin: MixerPlugin[Any],
+        options: IndexedOptions,
+        shape: ModelShape,
+        layer: LayerInfo,
+        *,
+        keeps: bool = True,
+    ) -> None:
+        """``keeps``: the latents are its own, not an earlier layer's."""
         super().__init__(plugin, options, shape, layer)
         self.heads, self.width = shape.n_heads, shape.head_dim
         self.rank, self.shared = options.kv_rank, options.shared_dim
@@ -31,18 +41,20 @@ class IndexedLatents(Indexed):
         self.q_down = nn.Linear(shape.d_model, ranked, bias=False) if ranked else None
         self.q_norm = nn.RMSNorm(ranked, eps=1e-6) if ranked else None
         self.q = nn.Linear(ranked or shape.d_model, asked, bias=False)
-        self.kv_down = nn.Linear(shape.d_model, self.rank + self.shared, bias=False)
-        self.kv_norm = nn.RMSNorm(self.rank, eps=1e-6)
+        self.kv_down = nn.Linear(shape.d_model, self.rank + self.shared, bias=False) if keeps else None
+        self.kv_norm = nn.RMSNorm(self.rank, eps=1e-6) if keeps else None
         self.kv_up = nn.Linear(self.rank, 2 * self.heads * self.width, bias=False)
         self.out = nn.Linear(self.heads * self.width, shape.d_model, bias=False)
         self.rotary = Rotary(self.shared, fraction=options.shared_rope, base=options.rope_base)
-        self.choose_by(options, shape)
 
     def low(self, x: Tensor) -> Tensor:
         return x if self.q_down is None or self.q_norm is None else normed(self.q_norm, self.q_down(x))
 
     def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.q(low).unflatten(-1, (self.heads, -1))
+        if self.kv_down is None or self.kv_norm is None:
+            plain, asked = q.tensor_split([self.width], dim=-1)
+            return torch.cat((plain, self.rotary(positions, asked)), dim=-1), {}
         latent, shared = self.kv_down(x).tensor_split([self.rank], dim=-1)
         plain, asked = q.tensor_split([self.width], dim=-1)
         turned = self.rotary(positions, torch.cat((asked, shared[:, :, None]), dim=2))

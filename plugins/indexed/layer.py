@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,44 +20,14 @@ from archsearch.ops.laid_out import packed_lengths
 from .choice import Choice
 from .cost import choosers
 from .distil import divergence
+from .listing import with_blocks
+from .made import NOTHING, Handed, Made, Read
 from .ops import indexed_attention
 from .options import IndexedOptions
-from .scorers import Tokens, scorer_of
+from .scorers import Scorer, Tokens
 
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """What is made of the tokens ``x`` `[B, T, D]` at ``positions`` `[B, T]` apart from each other: ``low``, what their
-    queries come from, ``q`` `[B, T, Hq, D]`, and the ``rows`` `[B, T, ...]` that the cache keeps of them."""
-
-    x: Tensor
-    low: Tensor
-    positions: Tensor
-    q: Tensor
-    rows: dict[str, Tensor]
-
-    def part(self, span: slice) -> Made:
-        """Of some of the tokens."""
-        x, low, positions, q = (one[:, span] for one in (self.x, self.low, self.positions, self.q))
-        rows = {name: one[:, span] for name, one in self.rows.items()}
-        return Made(x=x, low=low, positions=positions, q=q, rows=rows)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Read:
-    """T tokens at ``order`` `[B, T]` of their sequences: what they ask, and the cache with them.
-
-    ``q`` `[B, T, Hq, D]`; ``k``, ``v`` `[B, S, Hkv, D]` of the rows that are filled; ``asked`` of the scorer, and
-    ``units``, what it scores, of the blocks that may be chosen; ``after``: the state after them.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    asked: tuple[Tensor, ...]
-    units: Tensor
-    order: Tensor
-    after: MixerState
+NAME = "index"
+"""Under which a layer hands what it made to later ones that take it."""
 
 
 class Indexed(Mixer):
@@ -68,10 +38,15 @@ class Indexed(Mixer):
     while a teacher has the dense stage on, training attends to everything.
     """
 
-    def choose_by(self, options: IndexedOptions, shape: ModelShape) -> None:
-        """Builds what scores."""
-        self.rule, self.choosers, self.learn = options.rule, choosers(options, shape), options.learn
-        self.scorer = scorer_of(options, shape)
+    def choose_by(self, scorer: Scorer | None, options: IndexedOptions) -> None:
+        """Takes what scores by the rule of `options`; None where the choice is an earlier layer's."""
+        self.rule, self.choosers = options.rule, choosers(options, self.shape)
+        self.learn = "none" if scorer is None else options.learn
+        self.scorer = scorer
+
+    def given(self, ctx: Context, at: int) -> Handed:
+        """What an earlier layer made of sequence `at` of this pass."""
+        return NOTHING
 
     def low(self, x: Tensor) -> Tensor:
         """What the queries of the tokens `x` `[B, T, D]` are made from, those of small heads too."""
@@ -101,17 +76,21 @@ class Indexed(Mixer):
             return self.written(self._sequences(x, ctx), x), None
         if not empty:
             state.check_room(x.shape[1], ctx.held)
-        read = self._read(self._made(x, state.lengths, ctx), state)
-        return self.written(self._attend(read), x), read.after
+        return self._continued(x, state, ctx)
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`. On a card, and inside `torch.compile`, it is the caller who keeps within the
         capacity."""
         if readable(x_t):
             state.check_room(1, ctx.held)
-        x = x_t[:, None]
-        read = self._read(self._made(x, state.lengths, ctx), state)
-        return self.written(self._attend(read), x)[:, 0], read.after
+        y, after = self._continued(x_t[:, None], state, ctx)
+        return y[:, 0], after
+
+    def _continued(self, x: Tensor, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+        read = self._read(self._made(x, state.lengths, ctx), state, self.given(ctx, 0))
+        o, handed = self._attend(read)
+        self._hand_on([handed], ctx)
+        return self.written(o, x), read.after
 
     def _sequences(self, x: Tensor, ctx: Context) -> Tensor:
         """Outputs `[B, T, Hq, D]` of whole sequences, packed ones each by itself; in training the loss is added."""
@@ -120,13 +99,16 @@ class Indexed(Mixer):
         learning = self.training and self.learn == "distilled"
         dense = learning and ctx.teacher is not None and ctx.teacher.dense
         taught = ctx.teacher.attention(self.layer.index) if learning and ctx.teacher is not None else None
-        outputs, losses, end = list[Tensor](), list[Tensor](), 0
+        outputs, losses, handed, end = list[Tensor](), list[Tensor](), list[Handed](), 0
         for length in filter(None, lengths):
             span, end = slice(end, end + length), end + length
-            read = self._read(made.part(span), None)
-            outputs.append(self._attend(read, dense=dense))
+            read = self._read(made.part(span), None, self.given(ctx, len(handed)))
+            o, made_here = self._attend(read, dense=dense)
+            outputs.append(o)
+            handed.append(made_here)
             if learning:
                 losses.append(self._loss(read, None if taught is None else taught[:, None, span, span]))
+        self._hand_on(handed, ctx)
         if losses:
             ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
         if outputs:
@@ -140,7 +122,7 @@ class Indexed(Mixer):
             rows["v"] = self.mix_values(rows["v"], ctx)
         return Made(x=x, low=low, positions=positions, q=q, rows=rows)
 
-    def _read(self, made: Made, state: MixerState | None) -> Read:
+    def _read(self, made: Made, state: MixerState | None, given: Handed) -> Read:
         """Tokens after a state or, without one, as whole sequences."""
         x, q, rows = made.x, made.q, made.rows
         fresh, count = state is None, x.shape[1]
@@ -149,33 +131,52 @@ class Indexed(Mixer):
         tensors = {name: new if fresh else write_rows(kept[name], order, new) for name, new in rows.items()}
         k, lengths = tensors.get("k", q), state.lengths
         new = Tokens(x, q, k, low=made.low, positions=made.positions, order=order, lengths=lengths, fresh=fresh)
-        with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
-            asked = self.scorer.ask(new)
-            scored = self.scorer.remember(new, kept) if count else {}
+        asked, scored, units = tuple[Tensor, ...](), dict[str, Tensor](), given.units
+        if self.scorer is not None:
+            with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
+                asked = self.scorer.ask(new)
+                scored = self.scorer.remember(new, kept) if count else {}
         after = state.after({**kept, **tensors, **scored}, count)
-        q, k, v = self.attended(q, {name: after.tensors[name][:, : after.most].to(q.dtype) for name in rows})
-        units = self.scorer.units(after.tensors, self.rule.edge(after.most - 1)).to(q.dtype)
-        return Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after)
+        if self.scorer is not None and units is None:
+            units = self.scorer.units(after.tensors, self.rule.edge(after.most - 1)).to(q.dtype)
+        found = given.rows or {name: after.tensors[name][:, : after.most] for name in rows}
+        q, k, v = self.attended(q, {name: kind.to(q.dtype) for name, kind in found.items()})
+        return Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after, rows=found, given=given)
 
-    def _attend(self, read: Read, *, dense: bool = False) -> Tensor:
-        """`[B, T, Hq, D]`; nothing is scored where every candidate is taken as it is, as in the `dense` stage."""
+    def _attend(self, read: Read, *, dense: bool = False) -> tuple[Tensor, Handed]:
+        """`[B, T, Hq, D]`, and what later layers may take."""
+        choice = read.given.choice or self._choice(read, dense=dense)
+        o = self.mixed(indexed_attention(read.q, read.k, read.v, read.order, choice), read)
+        return o, Handed(choice=choice, rows=read.rows, units=read.units)
+
+    def _hand_on(self, handed: list[Handed], ctx: Context) -> None:
+        if NAME in self.taken:
+            ctx.share(self.layer, NAME, handed)
+
+    def _choice(self, read: Read, *, dense: bool) -> Choice:
+        """Nothing is scored where every candidate is taken as it is, as in the `dense` stage. What later layers take is
+        found once."""
+        assert self.scorer is not None, "a layer without a scorer is given its choice"
         rule = replace(self.rule, top_k=max(self.rule.top_k, read.after.most)) if dense else self.rule
         there, gated = rule.edge(read.after.most - 1) - rule.first, self.learn == "gates"
         ranked = there > (0 if gated else rule.top_k)
-        asked, *more = read.asked
+        if not ranked or read.units is None:
+            return Choice(rule=rule, scores=None, choosers=1, gated=gated)
+        (asked, *more), units = read.asked, read.units
         before = read.after.most - read.q.shape[1]
-        scores = (lambda part: self._score(part, before, asked, read.units, *more)) if ranked else None
         choice = Choice(
             rule=rule,
-            scores=scores,
-            choosers=self.choosers if ranked else 1,
+            scores=lambda part: self._score(part, before, asked, units, *more),
+            choosers=self.choosers,
             gated=gated,
-            products=partial(self.scorer.products, asked, read.units, *more) if ranked else None,
+            products=partial(self.scorer.products, asked, units, *more),
         )
-        return self.mixed(indexed_attention(read.q, read.k, read.v, read.order, choice), read)
+        told = NAME in self.taken and read.q.numel() > 0
+        return with_blocks(choice, read.order, read.k.shape[1]) if told else choice
 
     def _score(self, part: slice, before: int, asked: Tensor, units: Tensor, *more: Tensor) -> Tensor:
         """Scores of a slice of the tokens that come after `before` others at most, of the blocks that those may see."""
+        assert self.scorer is not None, "a layer without a scorer scores nothing"
         rows = self.scorer.rows(self.rule.edge(before + part.stop - 1))
         scores: Tensor = self.scorer.score(part, asked, units[:, :rows], *more)
         return scores
@@ -195,6 +196,7 @@ class Indexed(Mixer):
             return self._score(part, 0, *leaves)
 
         asked, *more = read.asked
+        assert read.units is not None, "a scorer that learns has index keys"
         return divergence(score, (asked, read.units, *more), target, read.order, self.rule)
 
 
@@ -214,7 +216,6 @@ class IndexedAttention(Indexed, AttentionMixer):
         )
         if options.output_gate:
             self.add_gate()
-        self.choose_by(options, shape)
 
     def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         q, k, v = self.project(x, positions)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from archsearch.ops.block_sparse import additive_mask, few_keys
+from archsearch.ops.block_cache import needed_rows
+from archsearch.ops.block_sparse import additive_mask, few_keys, visible_keys
 from archsearch.ops.block_tiles import attend_blocks
 from archsearch.ops.impl import choose_attention, choose_impl
 from archsearch.ops.index_scores import best_mask
@@ -15,7 +16,7 @@ from archsearch.ops.laid_out import LaidOut
 from archsearch.ops.pieces import pieces
 from archsearch.ops.softmax import masked_attention, scale_of
 
-from .choice import Choice, candidates, chosen_blocks, seen_blocks
+from .choice import Choice, candidates, chosen_blocks, found_blocks, seen_blocks
 from .listing import listed_blocks
 from .options import Rule
 from .triton.table import TABLE
@@ -63,7 +64,7 @@ def indexed_attention(
         return _piecewise(q, k, v, positions, choice)
     with torch.no_grad():
         parts = pieces(q.shape[1], q.shape[0] * choice.choosers * k.shape[1], longest=PIECE_TOKENS)
-        found = [chosen_blocks(_asked(choice, part), positions[:, part], choice.rule) for part in parts]
+        found = [found_blocks(choice, part, positions[:, part]) for part in parts]
         blocks = _for_key_heads(torch.cat(found, dim=2), k.shape[2])
     return attend_blocks(q, k, v, blocks, positions, block_size=choice.rule.block_size, scale=scale_of(q, None))
 
@@ -76,8 +77,7 @@ def _form(q: Tensor, k: Tensor, v: Tensor, choice: Choice, impl: str) -> str:
         return choose_impl(OP, impl, why=WHY_GATED)
     if q.shape[0] * q.shape[1] * choice.choosers * slots > MOST_PAIRS:
         return choose_impl(OP, impl, why=f"more than {MOST_PAIRS} choices")
-    dropping = choice.scores is not None
-    return choose_attention(TABLE, q, v, impl, why=WHY if dropping else WHY_ALL, wanted=dropping)
+    return choose_attention(TABLE, q, v, impl, why=WHY if choice.drops else WHY_ALL, wanted=choice.drops)
 
 
 def _piecewise(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, choice: Choice) -> Tensor:
@@ -96,13 +96,11 @@ def _piecewise(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, choice: Choic
     return torch.cat([checkpoint(attend, part, q, k, v, use_reentrant=False) for part in parts], dim=1)
 
 
-def _asked(choice: Choice, part: slice) -> Tensor | None:
-    return None if choice.scores is None else choice.scores(part)
-
-
 def _seen(k: Tensor, positions: Tensor, part: slice, choice: Choice) -> tuple[Tensor, Tensor | None]:
     """Mask `[B, 1 or Hc, T, S]` of the keys that are seen, and what is added to their logits."""
     size, keys = choice.rule.block_size, k.shape[1]
+    if choice.blocks is not None:
+        return visible_keys(choice.blocks[:, :, part], positions, keys, size), None
     index = torch.arange(keys, device=k.device)
     causal = (index <= positions[..., None])[:, None]
     if choice.scores is None:
@@ -146,18 +144,24 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, part: slice, c
 
 def _over_rows(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, part: slice, choice: Choice) -> Tensor:
     """q `[B, t, Hq, D]` over its chosen rows of k and v; no other row is read."""
+    scores = None
     with torch.set_grad_enabled(choice.gated and torch.is_grad_enabled()):
-        scores = _asked(choice, part)
+        if choice.gated and choice.scores is not None:
+            scores = choice.scores(part)
     with torch.no_grad():
-        blocks = chosen_blocks(scores, positions, choice.rule)
-        rows, seen = _rows(_for_key_heads(blocks, k.shape[2]), positions, choice.rule.block_size)
+        if scores is None:
+            blocks = found_blocks(choice, part, positions)
+        else:
+            blocks = chosen_blocks(scores, positions, choice.rule)
+        listed = _rows(_for_key_heads(blocks, k.shape[2]), positions, choice.rule.block_size)
+        rows, seen = listed if choice.gated else needed_rows(*listed)
     batch, heads = rows.shape[:2]
     sequence = torch.arange(batch, device=q.device)[:, None, None, None]
     head = (torch.arange(heads, device=q.device) * k.shape[2] // heads)[:, None, None]
     keys, values = (x[sequence, rows, head].to(q.dtype) for x in (k, v))
     grouped = torch.unflatten(q * scale_of(q, None), 2, (heads, -1)).transpose(1, 2)
     logits = (grouped @ keys.mT).to(torch.promote_types(q.dtype, torch.float32))
-    if choice.gated and scores is not None:
+    if scores is not None:
         logits = logits + _gates(scores, blocks, choice.rule)
     weights = logits.masked_fill(~seen[:, :, :, None], -torch.inf).softmax(-1).to(q.dtype)
     return (weights @ values).transpose(1, 2).flatten(2, 3)

@@ -127,21 +127,23 @@ class RepresentativeScorer(SummaryScorer):
         return tensors["summary"][:, 1 : blocks + 1]
 
 
-class Indexer(Scorer):
-    """By small heads and one key a token that they share: of DSA ("relu": heads are weighted, the key has a LayerNorm),
-    "relu-sum" and MiniMax-M3 ("group": a head for each key head), where queries and keys have an RMSNorm."""
+class Asker(Scorer):
+    """Small heads that ask index keys which another layer keeps: of DSA ("relu": heads are weighted), "relu-sum" and
+    MiniMax-M3 ("group": a head for each key head), where queries have an RMSNorm."""
 
     def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
         super().__init__(options, shape)
         width, self.heads, self.grouped = options.index_dim, index_heads(options, shape), options.scorer == "group"
-        self.detached = options.learn == "distilled"
+        self.unit = 1 if options.summary in ("mean", "gated") else options.block_size
+        self.detached, weighted = options.learn == "distilled", options.scorer == "relu"
         self.query = nn.Linear(options.q_rank or shape.d_model, self.heads * width, bias=False)
-        self.key = nn.Linear(shape.d_model, width, bias=False)
-        weighted = options.scorer == "relu"
+        self.add_key(options, shape)
         self.weights = nn.Linear(shape.d_model, self.heads, bias=False) if weighted else None
         self.query_norm = None if weighted else nn.RMSNorm(width, eps=1e-6)
-        self.key_norm = nn.LayerNorm(width, eps=1e-6) if weighted else nn.RMSNorm(width, eps=1e-6)
         self.rotary = Rotary(width, fraction=options.rope, base=options.rope_base)
+
+    def add_key(self, options: IndexedOptions, shape: ModelShape) -> None:
+        """Builds what makes the key, where the scorer keeps one."""
 
     def ask(self, new: Tokens) -> tuple[Tensor, ...]:
         x, low = self._seen(new.x), self._seen(new.low)
@@ -151,15 +153,14 @@ class Indexer(Scorer):
         queries = self.rotary(new.positions, queries)
         return (queries,) if self.weights is None else (queries, self.weights(x) * self.heads**-0.5)
 
-    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-        keys = self.finished(self.key(self._seen(new.x)), new.positions)
-        return {"index": keys if new.fresh else write_rows(kept["index"], new.order, keys)}
-
     def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
         return tensors["index"][:, : self.rows(blocks)]
 
+    def rows(self, blocks: int) -> int:
+        return blocks * self.unit
+
     def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
-        return best_of_block(self._products(part, q, units, *more), self.block_size)
+        return best_of_block(self._products(part, q, units, *more), self.unit)
 
     def products(self, q: Tensor, units: Tensor, *more: Tensor) -> Products:
         return Products(
@@ -167,16 +168,9 @@ class Indexer(Scorer):
             keys=units[:, :, None],
             weights=more[0] if more else None,
             summed=not self.grouped,
-            units=self.rows(1),
+            units=self.unit,
             scale=float(units.shape[-1] ** -0.5),
         )
-
-    def finished(self, keys: Tensor, positions: Tensor) -> Tensor:
-        """Keys `[B, n, I]`, normed and turned by `positions` `[B, n]`."""
-        norm = self.key_norm
-        even = normed(norm, keys) if isinstance(norm, nn.RMSNorm) else norm(keys).to(keys.dtype)
-        turned: Tensor = self.rotary(positions, even[:, :, None])[:, :, 0]
-        return turned
 
     def _seen(self, x: Tensor) -> Tensor:
         return x.detach() if self.detached else x
@@ -186,6 +180,26 @@ class Indexer(Scorer):
         if self.grouped:
             return group_scores(q[:, part], units) * scale
         return relu_scores(q[:, part], units, *(weights[:, part] for weights in more)) * scale
+
+
+class Indexer(Asker):
+    """The same with one key a token that they share, under a LayerNorm ("relu") or an RMSNorm."""
+
+    def add_key(self, options: IndexedOptions, shape: ModelShape) -> None:
+        width, weighted = options.index_dim, options.scorer == "relu"
+        self.key = nn.Linear(shape.d_model, width, bias=False)
+        self.key_norm = nn.LayerNorm(width, eps=1e-6) if weighted else nn.RMSNorm(width, eps=1e-6)
+
+    def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+        keys = self.finished(self.key(self._seen(new.x)), new.positions)
+        return {"index": keys if new.fresh else write_rows(kept["index"], new.order, keys)}
+
+    def finished(self, keys: Tensor, positions: Tensor) -> Tensor:
+        """Keys `[B, n, I]`, normed and turned by `positions` `[B, n]`."""
+        norm = self.key_norm
+        even = normed(norm, keys) if isinstance(norm, nn.RMSNorm) else norm(keys).to(keys.dtype)
+        turned: Tensor = self.rotary(positions, even[:, :, None])[:, :, 0]
+        return turned
 
 
 class BlockIndexer(Indexer):
@@ -207,15 +221,6 @@ class BlockIndexer(Indexer):
             "sum": last,
             "place": places.gather(1, of_last)[..., None],
         }
-
-    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
-        return tensors["index"][:, :blocks]
-
-    def rows(self, blocks: int) -> int:
-        return blocks
-
-    def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
-        return self._products(part, q, units, *more)
 
 
 class PooledIndexer(Indexer):
@@ -242,15 +247,6 @@ class PooledIndexer(Indexer):
         weights = (gates.to(wide) + self.bias.to(wide)).softmax(2).to(keys.dtype)
         pools = write_complete(kept["index"], blocks, complete, (weights * keys).sum(2))
         return {"index": pools, "raw": written(ring, raw, new.lengths)}
-
-    def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
-        return tensors["index"][:, :blocks]
-
-    def rows(self, blocks: int) -> int:
-        return blocks
-
-    def score(self, part: slice, q: Tensor, units: Tensor, *more: Tensor) -> Tensor:
-        return self._products(part, q, units, *more)
 
 
 def scorer_of(options: IndexedOptions, shape: ModelShape) -> Scorer:

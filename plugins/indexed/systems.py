@@ -34,3 +34,18 @@ SYSTEMS: Mapping[str, System] = {
         source="arXiv 2402.04617",
     ),
 }
+
+TAKER_SYSTEMS: Mapping[str, System] = {
+    "indexshare": System(
+        rule="softmax over its own latents of the tokens that an earlier layer's index chose (GLM-5.2)",
+        source="arXiv 2603.12201",
+    ),
+    "indexshare-latents": System(
+        rule="softmax over an earlier layer's latents of the tokens that its index chose",
+        source="DeepSeek-V4.1's released code, mode Reuse",
+    ),
+    "reindex": System(
+        rule="softmax over an earlier layer's latents of the tokens whose index keys, its too, answer own heads best",
+        source="DeepSeek-V4.1's released code, mode Reindex",
+    ),
+}

@@ -54,10 +54,10 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     }
 
     def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return cost.params(options, shape)
+        return cost.params(options, shape) + options.form.placed_params(options.dims(shape), layer)
 
     def active_params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return cost.params(options, shape) - memories_cost.idle_params(options, shape)
+        return self.params(options, shape, layer) - memories_cost.idle_params(options, shape)
 
     def flops(
         self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int

@@ -68,6 +68,13 @@ class BoundedForget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainedForget:
+    """log f with f = b + (1 - b) sigmoid(x), b of each channel trained, and the greater the deeper: in layer l of L
+    1 - b = (1 - b_m) sigmoid(-t - log((l - m) / (L - l))), b_m of the nearest layer m before it that has such, 0 of
+    layer 0 where there is none. At the start t = 0, so that b = l / L; layer 0 has no t."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exponential:
     """-exp(w), w of the low-rank map of tanh(x), plus a bias that runs over the channels from one number of ``start``
     to the other, the more slowly at first the deeper the layer."""
@@ -95,7 +102,7 @@ class DecayForm:
     name: str
     kind: Decay
     paper: str
-    parametrisation: Fixed | Rate | LogSigmoid | BoundedForget | Exponential | Bounded | None
+    parametrisation: Fixed | Rate | LogSigmoid | BoundedForget | TrainedForget | Exponential | Bounded | None
     rank: Callable[[Dims], int] = lambda dims: 0
     default_for: Update = "hebbian"
 
@@ -123,7 +130,11 @@ class DecayForm:
         given = self.parametrisation
         if isinstance(given, LogSigmoid):
             return given.start is not None or self.rank(dims) > 0
-        return not isinstance(given, BoundedForget)
+        return not isinstance(given, (BoundedForget, TrainedForget))
+
+    def placed_params(self, dims: Dims, layer: LayerInfo) -> int:
+        """Trained parameters that only some layers have, by their place."""
+        return self.gates(dims) if isinstance(self.parametrisation, TrainedForget) and layer.index else 0
 
     def flops(self, dims: Dims) -> Flops:
         """Operations of one token's gates beyond projection and low-rank map."""
@@ -219,6 +230,14 @@ HGRN2 = DecayForm(
     parametrisation=BoundedForget(),
 )
 
+HGRN2_TRAINED = DecayForm(
+    name="hgrn2-trained",
+    kind="channel",
+    paper="a forget gate with a trained lower bound of each channel that grows with depth (HGRN2, arXiv 2404.07904, "
+    "section 3, and its code)",
+    parametrisation=TrainedForget(),
+)
+
 RWKV6 = DecayForm(
     name="rwkv6",
     kind="channel",
@@ -227,7 +246,7 @@ RWKV6 = DecayForm(
     rank=lambda dims: dims.value_dim,
 )
 
-_ALL = (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA, GATED_RETENTION, MLSTM, HGRN2, RWKV6, BOUNDED, RWKV7)
+_ALL = (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA, GATED_RETENTION, MLSTM, HGRN2, RWKV6, BOUNDED, RWKV7, HGRN2_TRAINED)
 FORMS: Mapping[str, DecayForm] = {form.name: form for form in _ALL}
 
 

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo
+from archsearch.model import Context
 from archsearch.ops.bounds import LOG_RATE_MOST, STEP_MOST
 from archsearch.ops.fused import fused
 from archsearch.ops.triton.table import GATES
 
-from .decays import Bounded, BoundedForget, DecayForm, Dims, Exponential, Fixed, LogSigmoid, Rate
+from .decays import Bounded, BoundedForget, DecayForm, Dims, Exponential, Fixed, LogSigmoid, Rate, TrainedForget
 
 
 class DecayGate(nn.Module):
@@ -30,6 +31,11 @@ class DecayGate(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
+
+    def of(self, x: Tensor, ctx: Context | None) -> tuple[Tensor, Tensor | None]:
+        """The same in a pass, in which layers may hand on what their decays have in common; None outside of one."""
+        made: tuple[Tensor, Tensor | None] = self(x)
+        return made
 
     def by_kind(self, log_decay: Tensor) -> Tensor:
         """One number a head as it is, one a channel `[..., H K]` as `[..., H, K]`."""
@@ -131,6 +137,38 @@ class BoundedForgetDecay(DecayGate):
         return self.by_kind(torch.log1p((self.bound - 1) * (-x).sigmoid())), None
 
 
+class TrainedForgetDecay(DecayGate):
+    """`TrainedForget`: 1 - b, and not b, goes from layer to layer, so that bounds near 1 lose nothing."""
+
+    NAME = "forget bound"
+
+    def __init__(self, form: DecayForm, dims: Dims, layer: LayerInfo) -> None:
+        super().__init__(form, dims)
+        self.layer = layer
+        self.bound = nn.Parameter(torch.zeros(form.gates(dims))) if layer.index else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.of(x, None)
+
+    def of(self, x: Tensor, ctx: Context | None) -> tuple[Tensor, Tensor | None]:
+        x, left = x.float(), self._left(ctx)
+        log_decay = F.logsigmoid(x) if left is None else torch.log1p(-left * (-x).sigmoid())
+        return self.by_kind(log_decay), None
+
+    def _left(self, ctx: Context | None) -> Tensor | None:
+        """1 - b `[gates]`, handed on; None where b is 0."""
+        if self.bound is None:
+            return None
+        found = None if ctx is None else ctx.nearest(self.layer, self.NAME)
+        at, before = (0, None) if found is None or found[1].shape != self.bound.shape else found
+        start = math.log((self.layer.index - at) / (self.layer.depth - self.layer.index))
+        left = (-self.bound.float() - start).sigmoid()
+        left = left if before is None else before * left
+        if ctx is not None:
+            ctx.share(self.layer, self.NAME, left)
+        return left
+
+
 class ExponentialDecay(DecayGate):
     """`Exponential`, bounded as rates are."""
 
@@ -207,5 +245,7 @@ def decay_gate(form: DecayForm, dims: Dims, layer: LayerInfo) -> DecayGate | Non
             return BoundedDecay(form, dims, bounded)
         case BoundedForget():
             return BoundedForgetDecay(form, dims, layer)
+        case TrainedForget():
+            return TrainedForgetDecay(form, dims, layer)
         case Exponential() as given:
             return ExponentialDecay(form, dims, given, layer)

@@ -134,7 +134,7 @@ class LinearMixer(Mixer):
     def _made(self, mixed: Tensor, decay: Tensor, write: Tensor, ctx: Context | None = None) -> tuple[Tokens, Tensor]:
         """Tokens of what the convolution gave and of the features of gates, and their values as they are; without a
         context they are not those of a layer, but of one of its memories."""
-        log_decay, step_size = (None, None) if self.decay is None else self.decay(decay)
+        log_decay, step_size = (None, None) if self.decay is None else self.decay.of(decay, ctx)
         q, k, v = self._activate(mixed, log_decay)
         v = v if ctx is None else self.mix_values(v, ctx)
         written = v

@@ -24,7 +24,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "hgrn2": {
         **_BARE,
         "decay": "channel",
-        "decay_form": "hgrn2",
+        "decay_form": "hgrn2-trained",
         "activation": "silu",
         "key": "forget",
         "output_gate": "none",

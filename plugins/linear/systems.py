@@ -18,7 +18,7 @@ SYSTEMS: Mapping[str, System] = {
         rule="S = a S + k v^T, a = sigmoid(x)^(1/16) of the token and head", source="arXiv 2405.05254"
     ),
     "hgrn2": System(
-        rule="S = diag(f) S + (1 - f) v^T, f of the token and channel, the more at least the deeper",
+        rule="S = diag(f) S + (1 - f) v^T, f of the token and channel above a trained bound, the higher the deeper",
         source="arXiv 2404.07904",
     ),
     "rwkv6": System(

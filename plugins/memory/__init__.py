@@ -49,6 +49,9 @@ class MemoryPlugin(MixerPlugin[MemoryOptions]):
     def state(self, options: MemoryOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return cost.state(options, shape)
 
+    def values(self, options: MemoryOptions, shape: ModelShape) -> tuple[int, int]:
+        return shape.n_heads, shape.head_dim
+
     def build(self, options: MemoryOptions, shape: ModelShape, layer: LayerInfo) -> LearningMemory:
         from .layer import LearningMemory
 

@@ -70,7 +70,7 @@ class LearningMemory(Mixer):
         state = self.state_for(x, state, ctx)
         rows = None if ctx.cu_seqlens is None else PaddedRows.of(ctx.cu_seqlens, x.shape[1])
         order = ctx.order_of(x, None if state is None else state.lengths)
-        tokens, gate, tail = self._inputs(x, state, order, None if rows is None else order)
+        tokens, gate, tail = self._inputs(x, state, order, None if rows is None else order, ctx)
         if rows is not None:
             tokens = tokens.map(rows.pad)
         with torch.autocast(x.device.type, enabled=False):
@@ -83,7 +83,7 @@ class LearningMemory(Mixer):
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the weights themselves."""
         x = x_t[:, None]
-        tokens, gate, tail = self._inputs(x, state, ctx.order_of(x, state.lengths), None)
+        tokens, gate, tail = self._inputs(x, state, ctx.order_of(x, state.lengths), None, ctx)
         with torch.autocast(x.device.type, enabled=False):
             held = self._held(state, len(x), tokens.q.dtype)
             o, held = learning_step(tokens.map(lambda y: y[:, 0]), held, self._learning(), state.lengths)
@@ -98,7 +98,7 @@ class LearningMemory(Mixer):
         return nn.Parameter(weights)
 
     def _inputs(
-        self, x: Tensor, state: MixerState | None, order: Tensor, places: Tensor | None
+        self, x: Tensor, state: MixerState | None, order: Tensor, places: Tensor | None, ctx: Context
     ) -> tuple[MemoryTokens, Tensor, Tensor | None]:
         """The memory's tokens in float32 at least, the features of the output gate, and the convolution's tail."""
         qkv, gates, gate = torch.split(self.proj(x), self.sizes, dim=-1)
@@ -110,6 +110,7 @@ class LearningMemory(Mixer):
         mixed = F.silu(mixed) if self.options.activation == "silu" else mixed
         dtype = torch.promote_types(x.dtype, torch.float32)
         q, k, v = torch.unflatten(mixed.to(dtype), -1, (3, self.heads, self.width)).unbind(2)
+        v = self.mix_values(v, ctx)
         divided = self.width
         if self.options.norm == "l2":
             q, k = (y * (y.square().sum(-1, keepdim=True) + UNIT_EPS).rsqrt() for y in (q, k))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from archsearch.ops.block_cache import BLOCKS_IN_PYTORCH, block_rows, gather_rows, rows_attention
+from archsearch.ops.block_cache import BLOCKS_IN_PYTORCH, block_rows, gather_rows, needed_rows, rows_attention
 from archsearch.ops.impl import choose_attention
 from archsearch.ops.softmax import scale_of
 
@@ -67,15 +67,14 @@ def step_by_gathering(q: Tensor, cache: NsaCache, gates: Tensor, sizes: NsaSizes
 
 
 def _read_rows(q: Tensor, cache: NsaCache, chosen: Tensor, sizes: NsaSizes, scale: float) -> tuple[Tensor, Tensor]:
-    """Selection and window `[B, Hq, D]` of the last token, over one gathering of the rows of both."""
-    last, size = cache.lengths - 1, sizes.block_size
-    rows, seen = block_rows(chosen, last, size)
-    at = last[:, None, None]
-    outside = seen & (rows <= at - sizes.window)
-    near = (at - torch.arange(min(sizes.window, int(last.max()) + 1), device=q.device)).expand(*chosen.shape[:2], -1)
-    inside = near >= 0
-    picked = (near[..., None] // size == chosen[:, :, None]).any(-1) & inside
-    gathered = torch.cat((near.clamp(min=0), torch.where(outside, rows, at)), dim=-1)
+    """Selection and window `[B, Hq, D]` of the last token, over one gathering of the rows of both: those of the window,
+    and after them those of chosen blocks."""
+    last = cache.lengths - 1
+    rows, seen = needed_rows(*block_rows(chosen, last, sizes.block_size))
+    steps = torch.arange(min(sizes.window, int(last.max()) + 1), device=q.device)
+    near = (last[:, None, None] - steps).expand(*rows.shape[:2], -1)
+    gathered = torch.cat((near.clamp(min=0), rows), dim=-1)
     keys, values = gather_rows(cache.k, cache.v, gathered, q.dtype)
-    select, local = torch.cat((picked, outside), dim=-1), torch.cat((inside, torch.zeros_like(outside)), dim=-1)
-    return rows_attention(q, keys, values, select, scale), rows_attention(q, keys, values, local, scale)
+    count = near.shape[-1]
+    selected = rows_attention(q, keys[:, :, count:], values[:, :, count:], seen, scale)
+    return selected, rows_attention(q, keys[:, :, :count], values[:, :, :count], near >= 0, scale)

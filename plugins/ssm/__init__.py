@@ -48,6 +48,11 @@ class SsmPlugin(MixerPlugin[SsmOptions]):
     def state(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
         return cost.state(options, shape)
 
+    def values(self, options: SsmOptions, shape: ModelShape) -> tuple[int, int] | None:
+        inner = options.inner(shape)
+        kinds = {"selective": (1, inner), "trapezoidal": (inner // shape.head_dim, shape.head_dim)}
+        return kinds.get(options.rule)
+
     def check(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
         inner = options.inner(shape)
         if options.rule == "trapezoidal" and inner % shape.head_dim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,7 @@ class TrapezoidalSpace(Mixer):
         rows = None if ctx.cu_seqlens is None else PaddedRows.of(ctx.cu_seqlens, x.shape[1])
         wide = x if rows is None else rows.pad(x)
         given, gate, turned = self._written(wide, None if state is None else state.tensors["angle"][:, 0])
+        given = replace(given, v=self._values(given.v, rows, ctx))
         with torch.autocast(x.device.type, enabled=False):
             before = None if state is None else _kept(state, given.q.dtype)
             o, kept = trapezoidal_recurrence(given, before, want_state=state is not None)
@@ -61,6 +63,7 @@ class TrapezoidalSpace(Mixer):
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         given, gate, turned = self._written(x_t[:, None], state.tensors["angle"][:, 0])
+        given = replace(given, v=self._values(given.v, None, ctx))
         one = given.map(lambda y: y[:, 0])
         with torch.autocast(x_t.device.type, enabled=False):
             o, kept = trapezoidal_step(one, _kept(state, one.q.dtype))
@@ -86,6 +89,12 @@ class TrapezoidalSpace(Mixer):
             late=(1 - share) * dt,
         )
         return given, gate, turned
+
+    def _values(self, v: Tensor, rows: PaddedRows | None, ctx: Context) -> Tensor:
+        """Values `[B, T, H, P]` of ``rows`` of packed sequences, with those that a value residual brings."""
+        if rows is None or self.value_residual is None:
+            return self.mix_values(v, ctx)
+        return rows.pad(self.mix_values(rows.unpad(v), ctx))
 
     def _output(self, o: Tensor, v: Tensor, gate: Tensor) -> Tensor:
         """Outputs and values `[B, T, H, P]` to `[B, T, D]`."""

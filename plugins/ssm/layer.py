@@ -48,20 +48,26 @@ class SelectiveSpace(Mixer):
         places = None if ctx.cu_seqlens is None else ctx.order_of(x)
         u, gate = self.proj(x).chunk(2, dim=-1)
         mixed, tail = self._mix(u, None if state is None else state.tensors.get("conv"), places)
-        given = self._selected(mixed)
+        values = self._values(mixed, ctx)
+        given = self._selected(mixed, values)
         held = given.u.new_zeros(len(x), *given.rate.shape) if state is None else state.tensors["recurrent"][:, 0]
         with torch.autocast(x.device.type, enabled=False):
             y, last = selective_scan(given, held.to(given.u.dtype), None if places is None else places == 0)
-        return self._output(y, mixed, gate), None if state is None else _after(state, last, tail, x.shape[1])
+        return self._output(y, values, gate), None if state is None else _after(state, last, tail, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         u, gate = self.proj(x_t[:, None]).chunk(2, dim=-1)
         mixed, tail = self._mix(u, state.tensors.get("conv"), None)
-        given = self._selected(mixed[:, 0])
+        values = self._values(mixed, ctx)
+        given = self._selected(mixed[:, 0], values[:, 0])
         with torch.autocast(x_t.device.type, enabled=False):
             y, last = scan_step(given, state.tensors["recurrent"][:, 0].to(given.u.dtype))
-        return self._output(y[:, None], mixed, gate)[:, 0], _after(state, last, tail, 1)
+        return self._output(y[:, None], values, gate)[:, 0], _after(state, last, tail, 1)
+
+    def _values(self, mixed: Tensor, ctx: Context) -> Tensor:
+        """What is written, `[B, T, C]`: the inputs, one head of values to a value residual."""
+        return self.mix_values(mixed[:, :, None], ctx)[:, :, 0]
 
     def _mix(self, u: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """u `[B, T, C]` through convolution and silu, and the tail after it."""
@@ -70,13 +76,14 @@ class SelectiveSpace(Mixer):
         mixed = self.conv(u, tail=tail, positions=places) + self.conv_bias
         return F.silu(mixed), None if tail is None else next_tail(tail, u)
 
-    def _selected(self, u: Tensor) -> Selected:
-        """Of inputs `[..., C]`, in float32 at least; bounded so that decays and writes stay finite."""
+    def _selected(self, u: Tensor, values: Tensor) -> Selected:
+        """Of inputs `[..., C]` and what they write, in float32 at least; bounded so that decays and writes stay
+        finite."""
         low, b, c = torch.split(self.select(u), self.sizes, dim=-1)
         dtype = torch.promote_types(u.dtype, torch.float32)
         dt = F.softplus(self.dt(low).to(dtype).clamp(max=STEP_MOST))
         rate = -self.A_log.to(dtype).clamp(max=LOG_RATE_MOST).exp()
-        return Selected(u=u.to(dtype), dt=dt, b=b.to(dtype), c=c.to(dtype), rate=rate)
+        return Selected(u=values.to(dtype), dt=dt, b=b.to(dtype), c=c.to(dtype), rate=rate)
 
     def _output(self, y: Tensor, u: Tensor, gate: Tensor) -> Tensor:
         """Outputs and inputs of the scan `[B, T, C]` to `[B, T, D]`."""

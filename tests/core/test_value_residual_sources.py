@@ -13,7 +13,7 @@ from archsearch.figures import Figures
 from archsearch.layer import LayerInfo
 from archsearch.registry import Registry
 from archsearch.testing.toy import ToyPlugin
-from archsearch.value_residual import sources, without_effect
+from archsearch.value_residual import taken, without_effect
 
 SIZES = {"d_model": 32, "n_heads": 4, "n_kv_heads": 2, "channel_mixer": "none", "vocab_size": 16}
 
@@ -25,7 +25,10 @@ WHOSE = {
     "full full(n_kv_heads=4) kda": (None, None, 1),
     "kda linear(value_dim=4) kda": (None, None, 0),
     "full mla full": (None, None, 0),
-    "mamba1 full mamba1 full": (None, None, None, 1),
+    "mamba1 full mamba1 full": (None, None, 0, 1),
+    "s4d mamba3 s4d mamba3 mamba1": (None, None, None, 1, None),
+    "ttt-linear titans kda full": (None, 0, 0, None),
+    "mamba1 mamba3 mom csa conv": (None,) * 5,
     "shared-kv shared full": (None, None, 0),
     "linear(update=delta, decay=head, steps=2) linear(value_dim=8)": (None, None),
     "full": (None,),
@@ -38,9 +41,28 @@ def arch(pattern: str, registry: Registry, kind: str = "learned", **sizes: Any) 
 
 @pytest.mark.parametrize("pattern", WHOSE)
 def test_a_layer_takes_the_values_of_the_first_of_the_same_heads_and_width(pattern: str, installed: Registry) -> None:
-    found = arch(pattern, installed)
-    assert sources(found.layers, found.model, installed) == WHOSE[pattern]
-    assert sources(found.layers, arch(pattern, installed, "none").model, installed) == (None,) * len(found.layers)
+    found = taken(arch(pattern, installed), installed)
+    sources = {index: source for (index, part), ((source, _), _) in found.items() if not part}
+    assert tuple(sources.get(index) for index in range(len(WHOSE[pattern]))) == WHOSE[pattern]
+    assert taken(arch(pattern, installed, "none"), installed) == {}
+
+
+def test_the_mixers_of_a_layer_take_part_each_by_itself(installed: Registry) -> None:
+    """Values of the same layer are not earlier ones."""
+    both = "parallel(a=full, b=parallel(a=kda, b=full))"
+    found = taken(arch(f"full {both} {both} kda", installed), installed)
+    assert {place: source for place, (source, _) in found.items()} == {
+        (1, "0."): (0, ""),
+        (1, "1.1."): (0, ""),
+        (2, "0."): (0, ""),
+        (2, "1.0."): (1, "1.0."),
+        (2, "1.1."): (0, ""),
+        (3, ""): (1, "1.0."),
+    }
+    plain, mixed = (
+        CostModel(installed).cost(arch(f"{both} {both}", installed, kind), 8) for kind in ("none", "learned")
+    )
+    assert mixed.params - plain.params == 3 * 2
 
 
 def test_a_value_residual_without_effect_is_told_with_the_remedy(installed: Registry) -> None:

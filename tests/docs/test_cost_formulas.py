@@ -34,7 +34,8 @@ FORMULAS = {
     "shared-kv": ["shared-kv", "softmax"],
     "shared": ["shared-kv", "softmax", "shared"],
     "evicting": ["evicting", "softmax", "evicting more"],
-    "indexed": ["indexed", "indexed more"],
+    "indexed": ["indexed", "indexed index", "indexed sums", "indexed more"],
+    "shared-index": ["indexed", "shared-index", "indexed sums", "shared-index more"],
     "compressed": ["compressed"],
     "zorder": ["zorder"],
     "memory": ["memory", "memory more"],
@@ -88,6 +89,8 @@ LAYERS = [
     "dsa-mla(q_rank=12)",
     "qsa(qk_norm=true, output_gate=true)",
     "indexed(block_size=8, top_k=2, own=block, summary=gated, rope=0, local=1)",
+    *("dsa-mla indexshare", "dsa-mla(top_k=5, q_rank=12) indexshare-latents", "dsa-mla(top_k=5) reindex"),
+    *("glm5-next(top_k=3) reindex", "m3 indexshare", "topk(top_k=5) indexshare", "qsa(kv_rank=24) reindex"),
     *("hca", "csa", "compressed(block_size=8, window=3, top_k=2, sink=false)"),
     "compressed(block_size=1, top_k=8, window=0, sink=false, norm=false, rope=1.0)",
     "compressed(block_size=1, overlap=true, window=3, rope=0.0)",
@@ -156,7 +159,9 @@ def test_the_formulas_of_a_mixer_give_what_its_plugin_gives(layer: str, model: M
     figures, *parts = (one.figures(installed) for one in placed(arch, last, installed))
     for tokens in CONTEXTS:
         for phase, kind in PHASES.items():
-            names = {**symbols(model, tokens), **spec.options.model_dump(), "phase": phase}
+            names = {**symbols(model, tokens), "phase": phase}
+            for one in arch.layers:  # a layer that takes from an earlier one goes by the options of that
+                names |= one.options.model_dump()
             names |= sums(parts, phase, tokens)
             found = evaluated(FORMULAS[spec.mixer], names)
             traffic = figures.traffic(context=tokens)

@@ -20,6 +20,7 @@ from archsearch.registry import Registry
 PATTERNS = [
     "full sliding(window=4) full",
     "kda full kda full(qk_norm=true, output_gate=true)",
+    "parallel(a=full, b=mamba1) ttt-linear parallel(a=full, b=mamba1) titans mamba3 mamba3",
     "shared-kv shared full(weighting=forgetting) indexed(top_k=4)",
 ]
 
@@ -112,7 +113,7 @@ def test_a_block_that_is_computed_twice_gives_the_first_layer_the_same_gradient(
 
 
 def test_values_of_another_shape_are_refused_with_both() -> None:
-    ctx, residual = Context(), ValueResidual(LayerInfo(index=2, depth=3), 0)
+    ctx, residual = Context(), ValueResidual(LayerInfo(index=2, depth=3), (0, ""))
     ctx.share(LayerInfo(index=0, depth=3), "values", torch.zeros(1, 4, 2, 8))
     with pytest.raises(PluginError, match=r"layer 2 has values \[1, 4, 1, 8\] and layer 0 shared \[1, 4, 2, 8\]"):
         residual(torch.zeros(1, 4, 1, 8), ctx)

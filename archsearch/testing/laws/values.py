@@ -98,7 +98,7 @@ def _has_gradient(case: Case, mixer: Mixer, x: Tensor, first: Tensor) -> None:
 def _residual(case: Case, mixer: Mixer, weights: tuple[float, float] | None) -> Iterator[None]:
     """The layer with the two weights of what it mixes, as the first layer where there are none."""
     own = mixer.own if isinstance(mixer, Stack) else mixer
-    residual = ValueResidual(case.layer, None if weights is None else SOURCE, learned=True).to(case.device)
+    residual = ValueResidual(case.layer, None if weights is None else (SOURCE, ""), learned=True).to(case.device)
     if residual.weights is not None and weights is not None:
         residual.weights = torch.nn.Parameter(torch.tensor(weights, device=case.device))
     own.value_residual = residual

@@ -1,0 +1,72 @@
+"""Costs of a layer that takes its choice, or its latents, from an earlier one: what it does not make is not counted."""
+
+from __future__ import annotations
+
+from archsearch.attention_cost import rotary_dim
+from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
+
+from .attended import attended_params, attended_softmax, attended_state, attended_token, attended_traffic
+from .cost import (
+    asked_token,
+    asked_weights,
+    chosen_pairs,
+    learning_flops,
+    ranked,
+    read_keys,
+    score_flops,
+    scored_blocks,
+    seen_keys,
+)
+from .options import IndexedOptions
+from .sharing import SharedIndexOptions
+
+
+def shared_params(options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape) -> int:
+    """Without what makes latents and their norm where they are taken; of an index, the queries and weights alone."""
+    found = attended_params(base, shape)
+    if options.latents == "shared":
+        found -= _to_latents(base, shape) + base.kv_rank
+    if options.choice == "own":
+        found += asked_weights(base, shape) + (0 if base.scorer == "relu" else base.index_dim)
+    return found
+
+
+def shared_flops(
+    options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape, *, phase: Phase, context: int
+) -> Flops:
+    """Projections, the softmax over what is chosen and, of a choice of its own, scores and the divergence."""
+    token = attended_token(base, shape)
+    if options.latents == "shared":
+        made = 4.0 * base.kv_rank + 3.0 * rotary_dim(base.shared_rope, base.shared_dim)
+        token += Flops(matmul=2.0 * _to_latents(base, shape), elementwise=made) * -1.0
+    own = options.choice == "own"
+    if own:
+        token += asked_token(base, shape)
+    if phase == "decode":
+        found = token + attended_softmax(base, shape, phase, seen_keys(base, context))
+        return found + score_flops(base, shape) * ranked(base, context) if own else found
+    found = token * context + attended_softmax(base, shape, phase, chosen_pairs(base, context))
+    if not own:
+        return found
+    found += score_flops(base, shape) * scored_blocks(base, phase, context)
+    return found + learning_flops(base, shape, phase, context)
+
+
+def shared_state(options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
+    """Its own keys and values or latents; index keys are the source's."""
+    return attended_state(base, shape) if options.latents == "own" else ()
+
+
+def shared_traffic(options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape, *, context: int) -> Traffic:
+    """The rows that a decoded token sees, whose ever they are; of its own the new one is written; and the index keys
+    that it asks."""
+    seen = attended_traffic(base, shape, read_keys(base, shape, context))
+    row_bytes = base.index_dim * shape.dtype_bytes
+    keys = ranked(base, context) * (base.block_size if base.summary == "none" else 1)
+    asked = float(keys * row_bytes) if options.choice == "own" else 0.0
+    written = seen.written_bytes if options.latents == "own" else 0.0
+    return Traffic(read_bytes=seen.read_bytes + asked, written_bytes=written)
+
+
+def _to_latents(base: IndexedOptions, shape: ModelShape) -> int:
+    return shape.d_model * (base.kv_rank + base.shared_dim)
