@@ -116,9 +116,13 @@ def test_a_pickled_registry_loads_what_was_loaded() -> None:
     assert report.error == "not loaded where the registry was copied from"
 
 
+TAKEN_FROM = {"shared": "yoco-kv", "shared-index": "dsa-mla"}
+"""Of mixers that take from an earlier layer, one that they take from."""
+
+
 def test_every_system_is_pickled(installed: Registry) -> None:
     for entry in catalogue(installed):
-        layers = ArchSpec.parse("yoco-kv yoco" if entry.mixer == "shared" else entry.name, installed, MODEL)
+        layers = ArchSpec.parse(f"{TAKEN_FROM.get(entry.mixer, '')} {entry.name}".strip(), installed, MODEL)
         model = HybridLM(layers, installed).eval()
         found = pickle.loads(pickle.dumps(model))
         assert sum(map(torch.numel, found.parameters())) == sum(map(torch.numel, model.parameters())), entry.name

@@ -23,7 +23,7 @@ MADE = [name for name, form in FORMS.items() if form.kind != "none"]
 def test_the_gate_is_what_its_record_says(name: str) -> None:
     form, gate = FORMS[name], decay_gate(FORMS[name], DIMS, LAYER)
     assert gate is not None
-    assert sum(x.numel() for x in gate.parameters()) == form.params(DIMS)
+    assert sum(x.numel() for x in gate.parameters()) == form.params(DIMS) + form.placed_params(DIMS, LAYER)
     assert gate.features == form.features(DIMS)
     log_decay, step = gate(torch.randn(2, 7, gate.features))
     shapes = {"constant": (3,), "head": (2, 7, 3), "channel": (2, 7, 3, 8)}

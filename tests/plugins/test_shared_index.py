@@ -180,7 +180,6 @@ def test_a_model_of_glm52s_pattern_trains_and_chooses_once(installed: Registry) 
     for index, block in enumerate(model.blocks):
         scorer = getattr(block.mixer, "scorer", None)
         if scorer is not None:
-            scorer.register_forward_hook(lambda *_: None)
             ask, at = scorer.ask, index
             scorer.ask = lambda new, ask=ask, at=at: (scored.append(at), ask(new))[1]
     ctx = Context()
