@@ -35,7 +35,8 @@ def step_reads(mixer: Mixer, x: Tensor, *, spare: int = 5) -> StepReads:
 
     A unit was written when it, or the same unit disturbed, is another after the step. It was read when disturbing it
     (by a large amount either way, and by NaN, which also shows where a value is read and then multiplied by zero)
-    changes the output or another unit, or what the step writes to it.
+    changes the output or another unit, or what the step writes to it; what a layer before makes of its own state for
+    itself counts for that layer alone.
     Rows of `spare` tokens that never came stay in the state: reading them counts too. A tensor of integers cannot
     be disturbed soundly, and is taken as read whole. Whole numbers that a layer before shares, as what it chose, stay
     what they were: it is that layer which read what they depend on.
@@ -63,13 +64,15 @@ def _reads_of(probe: _Probe) -> StepReads:
     for name, tensor in probe.before.tensors.items():
         units = _units(tensor)[0]
         unit_bytes = units.shape[-1] * units.element_size()
-        written_units = probe.written(name)
-        if name.startswith(own_prefix(probe.mixer)):
+        written_units, own = probe.written(name), name.startswith(own_prefix(probe.mixer))
+        if own:
             written += int(written_units.sum()) * unit_bytes
         else:
             shared += int(written_units.sum()) * unit_bytes
-        read_units = probe.read(name, written_units) if tensor.is_floating_point() else torch.ones(len(units))
-        read += int(read_units.sum()) * unit_bytes
+        if tensor.is_floating_point():
+            read += int(probe.read(name, written_units).sum()) * unit_bytes
+        elif own:
+            read += len(units) * unit_bytes
     return StepReads(read_bytes=read, written_bytes=written, shared_bytes=shared)
 
 
@@ -96,6 +99,8 @@ class _Probe:
             _, output, after = self._disturbed(name, disturbance)
             read |= _differs(output, self.output)
             for other, tensor in after.items():
+                if not other.startswith(own_prefix(self.mixer)):
+                    continue
                 changed = _differs(_units(tensor), _units(self.after[other]))  # [units, units of other]
                 if other == name:
                     changed.diagonal().logical_and_(written)

@@ -34,10 +34,10 @@ def told(act: Callable[[], Any]) -> str:
 
 
 def ended(postgres: PostgresServer, url: str) -> int:
-    """Ends every connection to the database at `url`; how many there were."""
-    name = make_url(url).database
-    rows = postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", values=(name,))
-    return len(rows)
+    """Ends every connection to the database at `url`, and waits until it is gone; how many there were."""
+    name, wait_ms = make_url(url).database, 60_000
+    ask = "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE datname = %s"
+    return len(postgres.execute(ask, values=(wait_ms, name)))
 
 
 @on_postgres
