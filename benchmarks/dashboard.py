@@ -181,7 +181,8 @@ def filters(browser: Browser, url: str, repeats: int) -> None:
 def wire_viewers(url: str, repeats: int) -> None:
     """`VIEWERS` connections that ask for the front at the same time: when the server has answered the slowest, just
     started, and again."""
-    address, text = views()["Front"].address, views()["Front"].answered.removeprefix("text=")
+    view = views()["Front"]
+    text = view.answered.removeprefix("text=")
     words: list[float] = []
     whole: dict[str, list[float]] = {"a server just started": [], "again": []}
     taken = []
@@ -189,7 +190,7 @@ def wire_viewers(url: str, repeats: int) -> None:
         with served(url) as dashboard:
             for kept in whole.values():
                 before = cpu_seconds(dashboard.process.pid)
-                first, last = answered(f"{dashboard.address}/{address}", VIEWERS, text)
+                first, last = answered(f"{dashboard.address}/{view.address}", VIEWERS, text)
                 taken.append(cpu_seconds(dashboard.process.pid) - before)
                 words.append(max(first))
                 kept.append(max(last))

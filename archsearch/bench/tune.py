@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -14,6 +13,7 @@ from archsearch.bench.op import FULL, TINY, BenchOp, Draw, Inputs, Outputs
 from archsearch.bench.results.schema import OURS
 from archsearch.bench.results.work import Shape
 from archsearch.bench.timing import Stopwatch, measure
+from archsearch.evidence.modelled import geometric
 from archsearch.evidence.proofs import proven_source
 from archsearch.evidence.tuned import Tuned, named
 from archsearch.kernels import Key, Table
@@ -95,8 +95,8 @@ def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stop
             seconds=seconds,
         )
         times = {digest: (*times[digest], timed[digest].median) for digest in times}
-    best = min(times, key=lambda digest: _mean(times[digest]))
-    gained = _mean(times[""]) / _mean(times[best])
+    best = min(times, key=lambda digest: geometric(times[digest]))
+    gained = geometric(times[""]) / geometric(times[best])
     arch, head_dim, chunk = key
     return Tuned(
         package=table.package,
@@ -126,8 +126,3 @@ def _with(table: Table, key: Key, number: int | None, call: Call) -> Call:
             return call()
 
     return run
-
-
-def _mean(seconds: Sequence[float]) -> float:
-    """The geometric one, so that no size counts for more than another."""
-    return math.exp(sum(map(math.log, seconds)) / len(seconds)) if seconds else 1.0

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from archsearch.evidence.records import Record, Records
+from archsearch.evidence.records import Record, Records, row_text
 
 OWN = -1
 """In place of a candidate's number: the table's own configurations."""
@@ -68,7 +68,7 @@ class Modelled(Record):
     @property
     def row(self) -> str:
         """The row for people."""
-        return f"{self.op} {self.arch} D={self.head_dim}" + (f" chunk {self.chunk}" if self.chunk else "")
+        return f"{self.op} {row_text((self.arch, self.head_dim, self.chunk))}"
 
     @property
     def mean(self) -> float:
@@ -115,5 +115,5 @@ def shorter(ordered: Sequence[Modelled], share: float) -> Iterator[tuple[Modelle
 
 
 def geometric(values: Sequence[float]) -> float:
-    """The geometric mean; 1 of none."""
+    """The geometric mean, so that no size counts for more than another; 1 of none."""
     return math.exp(sum(map(math.log, values)) / len(values)) if values else 1.0

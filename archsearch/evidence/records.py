@@ -17,6 +17,12 @@ FORMAT: Literal[1] = 1
 """Version of the files; a reader refuses every other."""
 
 
+def row_text(key: tuple[str, int, int]) -> str:
+    """A row of a table of kernels, by architecture, head dim and chunk, for people."""
+    arch, head_dim, chunk = key
+    return f"{arch} D={head_dim}" + (f" chunk {chunk}" if chunk else "")
+
+
 class Record(BaseModel):
     """One thing that was shown. Frozen, every key known."""
 

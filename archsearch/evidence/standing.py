@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from archsearch.evidence.kept import kept
 from archsearch.evidence.proofs import Proof, Proofs, proven_source, triton_version
+from archsearch.evidence.records import row_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,8 @@ def _standing(package: str, proof: Proof) -> Standing:
         form, why = "triton", f"passed {proof.cases} cases" if proof.cases else "passed"
     else:
         form, why = "pytorch", f"failed: {proof.fault}"
-    chunk = f" chunk {proof.chunk}" if proof.chunk else ""
     tuned = f" tuned {proof.config}" if proof.config else ""
-    row = f"{proof.arch} D={proof.head_dim}{chunk}{tuned}"
+    row = f"{row_text(proof.key)}{tuned}"
     card = f"{proof.card}, driver {proof.driver}"
     return Standing(op=proof.op, row=row, dtype=proof.dtype, form=form, why=why, card=card, proven=proof.date)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from archsearch.errors import KernelUnavailableError, OptionsError, listing, nearest
 from archsearch.evidence.kept import kept
 from archsearch.evidence.proofs import Machine, Proof, Proofs, proofs, proven_source
+from archsearch.evidence.records import row_text
 from archsearch.evidence.tuned import tuned_row
 from archsearch.kernels import device as devices
 from archsearch.kernels import machine as machines
@@ -143,7 +144,7 @@ def _capturing(device: torch.device) -> bool:
 
 def label(op: str, key: Key, dtype: str) -> str:
     """A row in a dtype, for people."""
-    return f"{op} {key[0]} D={key[1]}{f' chunk {key[2]}' if key[2] else ''} {dtype}"
+    return f"{op} {row_text(key)} {dtype}"
 
 
 def _use(table: Table, key: Key, dtype: str) -> Use:

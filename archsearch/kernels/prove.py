@@ -17,6 +17,7 @@ from archsearch.errors import ArchsearchError, SpecError
 from archsearch.evidence.folder import cache_folder
 from archsearch.evidence.kept import keep
 from archsearch.evidence.proofs import Machine, Proof, proven_source
+from archsearch.evidence.records import row_text
 from archsearch.kernels.child import Limits, python_here, run_child
 from archsearch.kernels.config import Key, Table
 
@@ -50,10 +51,8 @@ class Row:
     @property
     def label(self) -> str:
         """One name for people."""
-        _, head_dim, chunk = self.key
-        chunked = f" chunk {chunk}" if chunk else ""
         other = "" if self.candidate is None else f" candidate {self.candidate}"
-        return f"{self.table.op} {self.key[0]} D={head_dim}{chunked} {self.dtype}{other}"
+        return f"{self.table.op} {row_text(self.key)} {self.dtype}{other}"
 
     def tried(self) -> Proof | None:
         """What is known of it."""

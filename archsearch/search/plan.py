@@ -87,7 +87,6 @@ class Campaign:
         self._known: dict[str, Known] = {}
         self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
-        self._seconds = SecondTrials(problem, self._known, self._ledger.timing, self._correct)
         self._queue: deque[_Pending] = deque()
         self._later: list[_Pending] = []
         self._held: list[tuple[_Pending, Callable[[], Ending]]] = []
@@ -107,6 +106,7 @@ class Campaign:
             drawn=drawn,
             judged=Judged.of(problem),
         )
+        self._seconds = SecondTrials(problem, self._known, self._ledger.timing, self._sampler)
         for record in records:
             if record.digest == self._ledger.timing.reference and record.state in ("complete", "diverged", "failed"):
                 self._ledger.timing.learn(store.trial(record.id))
@@ -472,9 +472,6 @@ class Campaign:
             self._sampler.scored_beside(pending.order.arch, values, known.verdict, seeds=len(known.seeds))
         elif values is not None:
             self._sampler.replay(pending.params, values, known.verdict)
-
-    def _correct(self, digest: str, values: Mapping[str, float] | None, seeds: int) -> None:
-        self._sampler.scored_again(digest, values, seeds=seeds)
 
     def _confirm(self) -> None:
         """Queues fresh seeds for every candidate of the front that has none, until all of them have."""

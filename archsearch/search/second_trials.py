@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from archsearch.search.known import Known
 from archsearch.search.problem import Problem
+from archsearch.search.sampler import Sampler
 from archsearch.search.second_seeds import SecondSeeds
 from archsearch.search.speed import Timing
-
-Correct = Callable[[str, Mapping[str, float] | None, int], None]
-"""Tells the sampler what a candidate, by its digest, is worth by so many seeds; None where one has diverged."""
 
 
 class SecondTrials:
     """The candidates that were given a second seed, among those that a campaign ``known``, which it changes."""
 
-    def __init__(self, problem: Problem, known: Mapping[str, Known], timing: Timing, correct: Correct) -> None:
+    def __init__(self, problem: Problem, known: Mapping[str, Known], timing: Timing, sampler: Sampler) -> None:
         search = problem.spec.search
-        self._problem, self._known, self._timing, self._correct = problem, known, timing, correct
+        self._problem, self._known, self._timing, self._sampler = problem, known, timing, sampler
         self._rule = SecondSeeds(problem.objectives, search.second_seeds, search.first_random)
 
     def due(self, trained: int) -> bool:
@@ -66,4 +64,4 @@ class SecondTrials:
     def _take(self, digest: str, known: Known, values: Mapping[str, float] | None) -> None:
         known.seeds, known.values = self._problem.seeds_with_second, values
         known.state = "failed" if values is None else "measured"
-        self._correct(digest, values, len(known.seeds))
+        self._sampler.scored_again(digest, values, seeds=len(known.seeds))

@@ -114,7 +114,6 @@ class SharedIndexPlugin(MixerPlugin[SharedIndexOptions]):
         "reindex": {"choice": "own", "latents": "shared"},
     }
     conformance: ClassVar[Mapping[str, Any]] = {
-        # of 7 tokens this index drops another than the last, which its own query would reach anyway
         "pattern": f"dsa-mla(top_k=6, kv_rank=12, shared_dim=4, index_heads=2, index_dim=6) {TAKER} {TAKER}",
     }
 

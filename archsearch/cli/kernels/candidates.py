@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsearch.cli.kernels.compiling import ArchOption
+from archsearch.cli.kernels.modelling import NO_PATHS, ONE
 from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from archsearch.evidence.tuned import Tuned
     from archsearch.kernels.machine_code.cards import Card
 
-_ARCH = ["sm_90"]
-_NO_PATHS: list[Path] = []
 MARKED = 0.9
 """Of the bound of a table's own configurations at a size: a candidate below it is worth a card's time."""
 
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def model_candidates(
-    arch: Annotated[list[str], typer.Option("--arch", metavar="ARCH", help="Architecture; may be repeated.")] = _ARCH,
+    arch: ArchOption = ONE,
     only: Annotated[str, typer.Option(metavar="TEXT", help="Only rows whose label contains this.")] = "",
     sizes: Annotated[int, typer.Option(min=1, max=3, help="Sizes of a row, of the three that tuning measures.")] = 3,
     bounds: Annotated[
@@ -36,7 +36,7 @@ def model_candidates(
     ] = None,
     tuned: Annotated[
         list[Path], typer.Option("--tuned", metavar="FILE", help="Times of kernels tune, not those in the cache.")
-    ] = _NO_PATHS,
+    ] = NO_PATHS,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Put the bounds into this file, in place of those of the rows.")
     ] = None,
@@ -75,6 +75,7 @@ def _modelled(cards: Sequence[Card], only: str, sizes: int) -> Iterator[Modelled
     from archsearch.bench.builds import all_builds
     from archsearch.bench.kernels import ops_of
     from archsearch.evidence.folder import cache_folder
+    from archsearch.evidence.records import row_text
     from archsearch.kernels.config import tables
     from archsearch.registry import load_registry
 
@@ -84,7 +85,7 @@ def _modelled(cards: Sequence[Card], only: str, sizes: int) -> Iterator[Modelled
         all_builds(registry, card.arch)  # imports the tables
         for _, held in sorted(tables.items()):
             for key in held.candidates:
-                label = f"{held.op} {key[0]} D={key[1]}" + (f" chunk {key[2]}" if key[2] else "")
+                label = f"{held.op} {row_text(key)}"
                 if key[0] == card.arch and only in label:
                     if out.is_terminal:
                         out.print(label, end="\r", markup=False)

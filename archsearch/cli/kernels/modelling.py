@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from archsearch.cli.kernels.compiling import ArchOption
 from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from archsearch.kernels.machine_code.cards import Card
     from archsearch.kernels.machine_code.code import Code
 
-_ARCH, _NONE = ["sm_90"], list[str]()
-_NO_PATHS: list[Path] = []
+ONE, _NONE = ["sm_90"], list[str]()
+NO_PATHS: list[Path] = []
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)(?:/(\d+))?x(\d+)")
 
 
@@ -28,7 +29,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def model_kernels(
-    arch: Annotated[list[str], typer.Option("--arch", metavar="ARCH", help="Architecture; may be repeated.")] = _ARCH,
+    arch: ArchOption = ONE,
     op: Annotated[str, typer.Option(metavar="TEXT", help="Only ops whose name contains this.")] = "",
     shape: Annotated[
         list[str], typer.Option("--shape", metavar="BxTxH/KVxD", help="Instead of the grid's; may be repeated.")
@@ -39,7 +40,7 @@ def model_kernels(
     ] = "",
     results: Annotated[
         list[Path], typer.Option("--results", metavar="PATH", help="Measured rows to compare the order with.")
-    ] = _NO_PATHS,
+    ] = NO_PATHS,
     short: Annotated[bool, typer.Option("--short", help="Only what cannot reach a third of its bound.")] = False,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON, a line an op.")] = None,
     json: JsonFlag = False,

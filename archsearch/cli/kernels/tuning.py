@@ -55,6 +55,7 @@ def tune_kernels(
 
 
 def _cells(row: Tuned) -> list[str]:
+    from archsearch.evidence.records import row_text
+
     own, best = (" ".join(f"{1e3 * second:.3g}" for second in row.seconds[config]) for config in ("", row.config))
-    name = f"{row.op} {row.arch} D={row.head_dim}" + (f" chunk {row.chunk}" if row.chunk else "")
-    return [name, str(len(row.seconds) - 1), own, best, row.config or "the table's own"]
+    return [f"{row.op} {row_text(row.key)}", str(len(row.seconds) - 1), own, best, row.config or "the table's own"]

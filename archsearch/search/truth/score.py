@@ -74,6 +74,7 @@ class Scoring:
             losses = case.losses(self._archive.digests, unseen, "test")
             self._fresh_losses = dict(zip(self._archive.digests, losses, strict=True))
         self._seeds: tuple[int, ...] = ()
+        self._limit = math.nan
         self._own: list[float] = []
         self._fresh: list[float] = []
         self._steps = 0
@@ -82,7 +83,10 @@ class Scoring:
 
     def add(self, trial: Trained) -> None:
         """Takes the next trial in."""
-        self._seeds = self._seeds or trial.seeds
+        if not self._seeds:
+            self._seeds = trial.seeds
+            front = self._case.true_front(self._seeds, "validation")
+            self._limit = self._of_fresh([arch.digest for arch in front])
         own, fresh = (self._own or [0.0])[-1], (self._fresh or [0.0])[-1]
         if self._archive.add(trial):
             points = self._archive.points
@@ -102,9 +106,8 @@ class Scoring:
         is."""
         if len(self._own) < self._trials or self._own[-1] < REACHED:
             return False
-        limit = self._limit()
-        wanted = REACHED if limit >= REACHED else REACHED * limit
-        return math.isnan(limit) or _first(self._fresh, wanted) < math.inf
+        wanted = REACHED if self._limit >= REACHED else REACHED * self._limit
+        return math.isnan(self._limit) or _first(self._fresh, wanted) < math.inf
 
     def score(self) -> Score:
         """That of the trials so far."""
@@ -112,7 +115,7 @@ class Scoring:
         return Score(
             own=tuple(self._own),
             fresh=tuple(self._fresh),
-            limit=self._limit(),
+            limit=self._limit,
             steps=self._steps,
             unconfirmed=sum(lost.values()) / len(lost) if lost else math.nan,
             best_unconfirmed=float(lost[self._best]) if lost else math.nan,
@@ -124,11 +127,6 @@ class Scoring:
             return math.nan
         found = self._case.volume(np.array([self._fresh_losses[digest] for digest in points])) if points else 0.0
         return _share(found, self._case.true_volume(self._unseen, "test"))
-
-    def _limit(self) -> float:
-        if not self._seeds:
-            return math.nan
-        return self._of_fresh([arch.digest for arch in self._case.true_front(self._seeds, "validation")])
 
 
 def score(case: Case, trained: Sequence[Trained], *, unseen: Sequence[int]) -> Score:

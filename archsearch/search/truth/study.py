@@ -51,6 +51,11 @@ class Job:
     spare: bool = False
     go_on: bool = False
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it draws on: with second seeds a search does not."""
+        return self.go_on and not self.plan.second_seeds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
@@ -73,7 +78,7 @@ def _posed(table: Path, objectives: tuple[str, ...]) -> tuple[Case, Survey]:
 def run_job(job: Job) -> Done:
     """Runs one search; the table and the case are read once a process."""
     case, looked = _posed(job.table, job.objectives)
-    plan, go_on = job.plan, job.go_on and not job.plan.second_seeds
+    plan, go_on = job.plan, job.goes_on
     problem = posed(case, plan.sampler, trials=job.trials, seed=job.seed, second_seeds=plan.second_seeds, go_on=go_on)
     used = {table_seed(case, job.seed + step) for step in range(2 if job.spare else 1)}
     scoring = Scoring(case, unseen=[seed for seed in case.seeds if seed not in used], trials=job.trials)
@@ -145,7 +150,7 @@ def summary(done: Sequence[Done]) -> dict[str, Any]:
         "second_seeds": done[0].job.plan.second_seeds,
         "searches": len(done),
         "trials": trials,
-        "go_on": done[0].job.go_on and not done[0].job.plan.second_seeds,
+        "go_on": done[0].job.goes_on,
         "reached": REACHED,
         "trials_to_95": {name: asdict(middle(values)) for name, values in each.items()},
         "limit": asdict(middle([one.limit for one in scores])),
