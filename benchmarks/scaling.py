@@ -1,7 +1,8 @@
 """What a driver and its database cost for each trial, and trials an hour against workers, with trials that sleep.
 
 python benchmarks/scaling.py driver [--trials 1000] [--sampler nsga2] [--database URL]
-python benchmarks/scaling.py workers [--workers 1,2,4,8,16,32] [--seconds 10] [--waves 4] [--both] [--json FILE]
+python benchmarks/scaling.py workers [--workers 1,2,4,8,16,32] [--seconds 10] [--waves 4]
+                                     [--both | --postgresql] [--json FILE]
 
 `driver`: trials that take no time, without Ray: what drawing, judging and storing cost, as CPU seconds of the process,
 and as statements and round trips of the database. `workers`: the whole driver with Ray Tune on this machine, whose
@@ -34,7 +35,7 @@ from archsearch.search import Problem, SearchSpec, drive, run_search, workers
 from archsearch.search.drive import Drive
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.ray_session import Workers
-from archsearch.storage import Store
+from archsearch.storage import Store, upgrade
 from archsearch.training import form_of, measurement_key
 
 ROOT = Path(__file__).parents[1]
@@ -263,14 +264,18 @@ def show_workers(options: argparse.Namespace, database: str) -> None:
     """Trials an hour against workers, on one database or both, each time in a new one, where nothing is measured."""
     counts = [int(text) for text in options.workers.split(",")]
     rates = ((count, database.replace("searches", f"workers-{count}")) for count in counts)
-    if not options.both:
+    if not options.postgresql:
         _show_rates(options, rates)
+    if not (options.both or options.postgresql):
         return
     sys.path.insert(0, str(ROOT / "tests"))
     from postgres_server import postgres_server
 
     with postgres_server() as server:
-        _show_rates(options, [*rates, *((count, server.url(server.new_database())) for count in counts)])
+        databases = {server.url(server.new_database()): count for count in counts}
+        for one in databases:
+            upgrade(one)
+        _show_rates(options, ((count, one) for one, count in databases.items()))
 
 
 def _show_rates(options: argparse.Namespace, rates: Iterable[tuple[int, str]]) -> None:
@@ -289,7 +294,9 @@ def _show_rates(options: argparse.Namespace, rates: Iterable[tuple[int, str]]) -
             flush=True,
         )
         if options.json:
-            held = {"cores": os.cpu_count(), "measured": time.strftime("%Y-%m-%d"), "rates": found}
+            told = json.loads(options.json.read_text())["rates"] if options.json.exists() else []
+            others = [one for one in told if one["database"] != rate.database]
+            held = {"cores": os.cpu_count(), "measured": time.strftime("%Y-%m-%d"), "rates": [*others, *found]}
             options.json.write_text(json.dumps(held, indent=1) + "\n")
 
 
@@ -304,6 +311,7 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=10, help="reports of a trial")
     parser.add_argument("--waves", type=int, default=4, help="trials for each worker")
     parser.add_argument("--both", action="store_true", help="PostgreSQL too")
+    parser.add_argument("--postgresql", action="store_true", help="PostgreSQL alone")
     parser.add_argument("--json", type=Path, help="a file for what was measured")
     parser.add_argument("--database", help="URL; a new SQLite file by default")
     options = parser.parse_args()
