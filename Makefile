@@ -97,8 +97,8 @@ bench-scaling: $(STAMP)  ## trials an hour against workers that sleep, on both d
 	$(@D)/bin/python -m pip install --quiet -c constraints.txt -e '.[peers-$*]'
 	touch $@
 
-bench-peers: .venv-peers-transformers/.installed .venv-peers-fla/.installed  ## ops and decoding on one thread of the CPU, beside public forms
-	.venv-peers-transformers/bin/python benchmarks/peers.py --json benchmarks/results/cpu-peers.json
+bench-peers: .venv-peers-transformers/.installed .venv-peers-fla/.installed  ## ops and decoding on one thread of the CPU, beside public forms, into docs/results/peers.json
+	.venv-peers-transformers/bin/python benchmarks/peers.py --json docs/results/peers.json
 
 screenshots: $(STAMP)  ## pictures of every page into docs/img, from the quickstart's result
 	$(BIN)/python benchmarks/screenshots.py

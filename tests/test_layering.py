@@ -37,6 +37,7 @@ FLOORS: list[set[str]] = [
     {"jobs"},
     {"api", "testing"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ALONE = {"storage", "analysis", "bench.results"}

@@ -103,7 +103,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", handlers=[Remarks()])
     logging.captureWarnings(True)
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="archsearch", standalone_mode=False) or 0
     except KeyboardInterrupt:
         tell("interrupted")
         code = INTERRUPTED

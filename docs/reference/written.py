@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from reference import claims
 from reference.pages import DOCS
+from reference.peers import peers_table
 from reference.results import fair_table
 from reference.samplers import SECOND_SEEDS, samplers_table
 from reference.scaling import scaling_table
@@ -15,7 +16,7 @@ from reference.systems import systems_counted, systems_table
 
 PAGES = (
     DOCS.parent / "README.md",
-    *(DOCS / name for name in ("results.md", "ground_truth.md", "scaling.md", "spec.md")),
+    *(DOCS / name for name in ("results.md", "ground_truth.md", "scaling.md", "benchmarks.md", "spec.md")),
 )
 MADE: Mapping[str, Callable[[], str]] = {
     "systems": lambda: f"{systems_counted()}\n\n{systems_table('plugins/{folder}/README.md')}",
@@ -28,6 +29,7 @@ MADE: Mapping[str, Callable[[], str]] = {
     "as good": claims.alike_table,
     "speed": claims.speed_table,
     "trials an hour": scaling_table,
+    "beside public forms": peers_table,
     "early stopping": stopping_table,
     "the second seeds": lambda: samplers_table(SECOND_SEEDS),
 }

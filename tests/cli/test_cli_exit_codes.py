@@ -13,7 +13,7 @@ import pytest
 from interrupts import hears_interrupts
 from reference.commands import exit_codes
 
-MAIN = [sys.executable, "-c", "import sys; sys.argv[0] = 'archsearch'; from archsearch.cli import main; main()"]
+MAIN = [sys.executable, "-m", "archsearch"]
 SPEC = """
 name = "tight"
 [model]
