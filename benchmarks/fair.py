@@ -35,6 +35,8 @@ TASKS = (
     "copying:easy",
     "state_tracking:parity",
     "state_tracking:s3",
+    "state_tracking:s5",
+    "state_tracking:a5",
     "text:short",
 )
 RECIPE = Recipe(steps=300, learning_rates=(3e-3, 1e-2), device="cpu")
@@ -51,20 +53,21 @@ SHORT = {
 }
 """Systems whose sizes are those of long contexts, in sizes that act on the tasks' tokens."""
 PAIRS = {
-    "yoco": "yoco-kv yoco",
-    "yoco-kv": "yoco-kv yoco-kv",
-    "indexshare": "dsa-mla indexshare",
-    "indexshare-latents": "dsa-mla indexshare-latents",
-    "reindex": "dsa-mla reindex",
+    "yoco": ("yoco-kv", "yoco"),
+    "yoco-kv": ("yoco-kv", "yoco-kv"),
+    "indexshare": ("dsa-mla", "indexshare"),
+    "indexshare-latents": ("dsa-mla", "indexshare-latents"),
+    "reindex": ("dsa-mla", "reindex"),
 }
-"""Systems that are no repeated layer."""
+"""Systems that are no repeated layer: the first layer, and what the others are."""
 
 
-def architectures(registry: Registry) -> dict[str, ArchSpec]:
+def architectures(registry: Registry, layers: int = LAYERS) -> dict[str, ArchSpec]:
     """The architecture of each system, by its name; one that reads an earlier layer stands behind it."""
     found = {}
     for entry in systems(registry):
-        text = PAIRS.get(entry.name) or " ".join([SHORT.get(entry.name, entry.name)] * LAYERS)
+        first, other = PAIRS.get(entry.name) or (SHORT.get(entry.name, entry.name),) * 2
+        text = " ".join([first, *[other] * (layers - 1)])
         found[entry.name] = ArchSpec.parse(text, registry, MODEL)
     return found
 

@@ -1,10 +1,13 @@
 """The project's figures on this machine's CPU, each a rate or a ratio within one run, with repeats and spread.
 
-python benchmarks/figures.py [linear] [model] [quickstart] [search] [cli]
+python benchmarks/figures.py [linear] [model] [systems] [quickstart] [search] [cli]
+
+What `systems` finds goes into docs/results/steps.json too, from which `make tables` writes a table.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import subprocess
@@ -24,13 +27,14 @@ from archsearch_plugins.linear import unit_length
 from archsearch_plugins.linear.channel import decay as channel_decay
 from archsearch_plugins.linear.ops import linear_attention
 from archsearch_plugins.linear.tokens import Tokens
+from fair import architectures
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.bench import Timing, alternate, ratio
 from archsearch.model import HybridLM
 from archsearch.ops import gated_norm
 from archsearch.ops.short_conv import ShortConv
-from archsearch.registry import load_registry
+from archsearch.registry import Registry, load_registry
 from archsearch.search import SearchSpec, run_search
 from archsearch.search.model_choice import Judged
 from archsearch.search.problem import Problem
@@ -40,6 +44,7 @@ from archsearch.tasks import resolve_task
 from archsearch.training import Recipe, evaluate
 
 ROOT = Path(__file__).parents[1]
+STEPS = ROOT / "docs" / "results" / "steps.json"
 GATES: dict[str, tuple[str, bool]] = {
     "linear": ("none", False),
     "retnet": ("constant", False),
@@ -58,6 +63,7 @@ def main() -> None:
     sections: dict[str, Callable[[], None]] = {
         "linear": linear,
         "model": model,
+        "systems": systems,
         "quickstart": quickstart,
         "search": search,
         "cli": cli,
@@ -132,6 +138,28 @@ def _model_step(preset: str, *, tokens: int, batch: int, repeats: int, target: s
     show_ratio(f"training step, T={tokens}, batch {batch}: {slow} over {fast}", times[slow], times[fast], target)
 
 
+def systems() -> None:
+    """A training step of the quickstart's size of every system of the field, against the same with full attention."""
+    registry, rows = load_registry(), []
+    archs = architectures(registry, layers=3)
+    full = _step_of(archs["full"], registry, tokens=48, batch=64)
+    for name, arch in archs.items():
+        step = _step_of(arch, registry, tokens=48, batch=64)
+        times = alternate({"full": full, "other": step}, repeats=9, stopwatch=_process_clock)
+        middle, low, high = ratio(times["other"], times["full"])
+        rows.append({"system": name, "ratio": round(middle, 2), "low": round(low, 2), "high": round(high, 2)})
+        show_ratio(f"quickstart's training step: {name} over full", times["other"], times["full"], "at most 4x")
+    about = {"measured": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "repeats": 9}
+    STEPS.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def _process_clock(function: Callable[[], object]) -> float:
+    """CPU seconds of one call on one thread, in which other programs have no part."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
 def quickstart() -> None:
     """A training step of the quickstart's model as it is, against the same with the forms that PyTorch has ready."""
     for pattern in ("full*3", "sliding(window=8)*3", "gla*3", "gated-deltanet*3", "kda*3"):
@@ -167,9 +195,12 @@ def _with_ready_forms(step: Callable[[], None]) -> Callable[[], None]:
 def _training_step(pattern: str, tokens: int, batch: int, short_conv: int = 0) -> Callable[[], None]:
     registry = load_registry()
     shape = {"d_model": 64, "n_heads": 2, "channel_mixer": "none", "vocab_size": 256, "short_conv": short_conv}
-    spec = ModelSpec.read(shape)
+    return _step_of(ArchSpec.parse(pattern, registry, ModelSpec.read(shape)), registry, tokens, batch)
+
+
+def _step_of(arch: ArchSpec, registry: Registry, tokens: int, batch: int) -> Callable[[], None]:
     torch.manual_seed(0)
-    built = HybridLM(ArchSpec.parse(pattern, registry, spec), registry)
+    built = HybridLM(arch, registry, vocab_size=256)
     optimizer = torch.optim.AdamW(built.parameters(), lr=1e-4, fused=True)
     inputs = torch.randint(0, 256, (batch, tokens))
 

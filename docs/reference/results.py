@@ -8,9 +8,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from archsearch.analysis.catalogue import catalogue
+from archsearch.analysis.catalogue import catalogue, systems
 from archsearch.analysis.compared import Compared
 from archsearch.analysis.comparison import judged
+from archsearch.analysis.objectives import Direction
 from archsearch.analysis.scores import Score, scores_of
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel
@@ -28,13 +29,22 @@ def fair_table(runs: Path = RUNS) -> str:
     """One row a system, the best of the first task first; "+" and "-" are clear differences from full attention."""
     lines = [json.loads(line) for line in runs.read_text(encoding="utf-8").splitlines()]
     rows = _judged(lines)
-    tasks = list(dict.fromkeys(line["task"] for line in lines))
+    tasks = list(dict.fromkeys(name for row in rows for name in row.scores))
     families = {entry.name: entry.family for entry in catalogue(registry())}
     rows.sort(key=lambda row: _order(row, tasks[0]))
     columns = ["system", "family", "state at 128k", "FLOPs of a token at 128k", *tasks]
-    return table(
-        columns, ([code(row.pattern), families.get(row.pattern, ""), *_costs(row), *_cells(row, tasks)] for row in rows)
-    )
+    cells = ([code(row.pattern), families.get(row.pattern, ""), *_costs(row), *_cells(row, tasks)] for row in rows)
+    return f"{_covered(rows)}\n\n{table(columns, cells)}"
+
+
+def _covered(rows: Sequence[Compared]) -> str:
+    """How much of the table there is, and the names of the systems that it lacks."""
+    names = {entry.name for entry in systems(registry())}
+    lacking = sorted(names - {row.pattern for row in rows})
+    counts = [len(score.values) for row in rows for score in row.scores.values()]
+    seeds = " to ".join(dict.fromkeys(str(count) for count in (min(counts), max(counts))))
+    said = f"{len(rows)} of {len(names)} systems have a row, with {seeds} of {SEEDS} seeds."
+    return f"{said} Not trained yet: {', '.join(map(code, lacking))}." if lacking else said
 
 
 def _judged(lines: Sequence[Mapping[str, Any]]) -> list[Compared]:
@@ -62,8 +72,14 @@ def _row(name: str, runs: Sequence[Mapping[str, Any]]) -> Compared:
         pattern=name,
         digest=runs[0]["digest"],
         costs={name: cost.measure(name) for name in ("state_bytes", "decode_flops")},
-        scores=scores_of((run["task"], run) for run in runs),
+        scores=scores_of(((run["task"], run) for run in runs), _further(runs)),
     )
+
+
+def _further(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Direction]]:
+    """What is told of state tracking beside its accuracy: that beyond the trained length."""
+    tasks = {run["task"] for run in runs if run["task"].startswith("state_tracking")}
+    return {task: {"accuracy@2x": "maximize"} for task in tasks}
 
 
 def _order(row: Compared, task: str) -> tuple[bool, float]:

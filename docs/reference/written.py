@@ -11,6 +11,7 @@ from reference.peers import peers_table
 from reference.results import fair_table
 from reference.samplers import SECOND_SEEDS, samplers_table
 from reference.scaling import scaling_table
+from reference.steps import steps_table
 from reference.stopping import stopping_table
 from reference.systems import systems_counted, systems_table
 
@@ -30,6 +31,7 @@ MADE: Mapping[str, Callable[[], str]] = {
     "speed": claims.speed_table,
     "trials an hour": scaling_table,
     "beside public forms": peers_table,
+    "training steps": steps_table,
     "early stopping": stopping_table,
     "the second seeds": lambda: samplers_table(SECOND_SEEDS),
 }
