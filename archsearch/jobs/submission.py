@@ -95,7 +95,7 @@ class Submission:
     @property
     def question(self) -> Question:
         """Whether it would run there."""
-        from archsearch.search.changes import GROWING
+        from archsearch.storage.spec_keys import GROWING
 
         wishes = self.wishes
         return Question(
