@@ -39,7 +39,6 @@ from archsearch.search.presence import LeaveAtOnce, StopSignals, heartbeat
 from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.ray_session import JoiningStopped, Workers, workers
-from archsearch.search.scraps import passing_folder
 from archsearch.search.stopping import Stop
 from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.time_limit import TimeLimit
@@ -47,6 +46,7 @@ from archsearch.search.view import Briefing, TrialProgress, View
 from archsearch.search.workers import demand_of, train
 from archsearch.source import Part
 from archsearch.storage import SearchRecord, Store
+from archsearch.storage.scraps import passing_folder
 from archsearch.training.checkpoint import check_store
 
 LOST_IN_A_ROW = 5
