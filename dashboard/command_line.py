@@ -11,12 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from archsearch.errors import ArchsearchError
+from archsearch.storage.scraps import scratch
 
 SUBMIT_TO = "ARCHSEARCH_SUBMIT_TO"
 """The cluster that searches may be sent to; without it nothing is sent. `archsearch dashboard` sets it."""
@@ -118,7 +117,7 @@ def _sentence(told: str) -> str:
 
 @contextlib.contextmanager
 def _spec_file(toml: str) -> Any:
-    with tempfile.TemporaryDirectory(prefix="archsearch-draft-") as folder:
-        path = Path(folder) / "search.toml"
+    with scratch("draft") as folder:
+        path = folder / "search.toml"
         path.write_text(toml, encoding="utf-8")
         yield str(path)

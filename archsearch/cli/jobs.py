@@ -111,7 +111,8 @@ def submit(
     """Runs a search on a Ray cluster.
 
     Asks the cluster whether it would run there, sends the spec and the plugins, waits for the job to start, and
-    returns. The same submission is the same job, however often it is sent, until that failed or was stopped.
+    returns. The same submission is the same job, however often it is sent, until that failed or was stopped. The exit
+    code is 1 when the job has failed or was stopped by then.
     """
     from archsearch.errors import SpecError
     from archsearch.jobs import Cluster, Wishes, check_open, open_rows, packed, prepare, wait_for_start
@@ -142,21 +143,31 @@ def submit(
             rows.heard(job)
     if json:
         print_json({**_as_json(job), "new": new})
-        return
-    _show_submitted(cluster, job, new)
+    else:
+        _show_submitted(cluster, job, new)
+    if job.status in ("FAILED", "STOPPED"):
+        tell(_not_running(cluster, job, keyed=key is not None and not new))
+        raise typer.Exit(1)
 
 
 def _show_submitted(cluster: Cluster, job: Job, new: bool) -> None:
     out = console()
     how = "submitted" if new else "submitted before:"
     out.print(f"{how} {job.search} as job {job.id}: {job.status}", soft_wrap=True)
-    if job.reason:
+    if job.reason and not job.finished:
         out.print(job.reason, soft_wrap=True)
     out.print(
         f"next:\n  archsearch logs {job.id} --address {cluster.address} --follow\n"
         f"  archsearch stop {job.id} --address {cluster.address}\n  archsearch jobs --address {cluster.address}",
         soft_wrap=True,
     )
+
+
+def _not_running(cluster: Cluster, job: Job, *, keyed: bool) -> str:
+    """Why no search runs after a submission; a job that is named by a key of the user's stays what it is."""
+    why = cluster.why(job)
+    told = f"job {job.id} is {job.status}" + (f": {why}" if why else "")
+    return f"{told}; its key names it for good: submit with another key" if keyed else told
 
 
 def question(file: Annotated[str, typer.Argument(metavar="FILE")]) -> None:

@@ -37,7 +37,8 @@ def rm(
     """Removes searches with all that is theirs.
 
     Says what goes, and asks. The rungs of a ladder go with it, and those above a rung with that. A search that runs is
-    refused. What other searches took from these stays with them.
+    refused. What other searches took from these stays with them. Checkpoints on this machine go too; where a spec names
+    a store for them, that is told.
     """
     from archsearch.analysis.ladder_reading import rungs_above
     from archsearch.storage import Store, storage_url
@@ -102,20 +103,46 @@ def _remove(
     store: Store, names: list[str], *, yes: bool, dry_run: bool, json: bool, rungs: Collection[str] = ()
 ) -> None:
     held = store.holding(names)
+    left = _left(store, names)
     if not json:
         for name in held.searches[:_LISTED]:
             console().print(_line(store, name, rung=name in rungs), soft_wrap=True)
         if len(held.searches) > _LISTED:
             console().print(f"and {len(held.searches) - _LISTED} more")
         console().print(_sentence(held), soft_wrap=True)
+        for folder in left:
+            console().print(f"  checkpoints: {folder}", soft_wrap=True)
     if not dry_run and names:
         if not yes:
             _ask(held)
         held = store.remove_searches(names)
+        left = _without_checkpoints(left)
     if json:
-        print_json({"database": store.url, "removed": not dry_run, **_as_json(held)})
+        print_json({"database": store.url, "removed": not dry_run, **_as_json(held), "checkpoints": left})
     elif not dry_run:
         console().print(f"removed {len(held.searches)} searches from {store.url}", soft_wrap=True)
+
+
+def _left(store: Store, names: Collection[str]) -> list[str]:
+    """Where checkpoints of these searches lie, or may lie in a store that their spec names."""
+    from archsearch.search.checkpoint_place import left_checkpoints
+
+    found: list[str] = []
+    for name in names:
+        resources = store.search(name).spec.get("resources")
+        place = resources.get("checkpoints") if isinstance(resources, dict) else None
+        found += left_checkpoints(place if isinstance(place, str) else None, store.url, name)
+    return found
+
+
+def _without_checkpoints(folders: Collection[str]) -> list[str]:
+    """Removes what lies on this machine; the others, which are told of."""
+    from archsearch.search.checkpoint_place import remove_checkpoints
+
+    left = [folder for folder in folders if not remove_checkpoints(folder)]
+    for folder in left:
+        tell(f"checkpoints may be left in {folder}: remove them there")
+    return left
 
 
 def _line(store: Store, name: str, *, rung: bool) -> str:

@@ -207,7 +207,7 @@ def _watched(search: Search, problem: Problem, store: Store, address: str | None
 
 def _growing(*, grow: bool = False, trials: int | None = None, concurrency: int | None = None) -> list[str]:
     """The keys that may be others than the stored search has: all that can grow, or those whose options were given."""
-    from archsearch.search.changes import GROWING
+    from archsearch.storage.spec_keys import GROWING
 
     if grow:
         return list(GROWING)

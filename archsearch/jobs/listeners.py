@@ -28,8 +28,10 @@ def listeners(proc: Path = _PROC) -> list[list[str]]:
 
 
 def is_open(address: str) -> bool:
-    """Whether other machines reach what is bound to this address."""
-    return not ipaddress.ip_address(address).is_loopback
+    """Whether other machines reach what is bound to this address; an IPv4 address may be written as IPv6 has it."""
+    found = ipaddress.ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return not (mapped or found).is_loopback
 
 
 def _sockets(proc: Path) -> list[tuple[str, str, int]]:

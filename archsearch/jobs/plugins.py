@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from archsearch.errors import PluginError
+from archsearch.storage.scraps import scratch
 
 BUILD_SECONDS = 300
 _PLAIN = "-none-any.whl"
@@ -92,9 +93,9 @@ def packed(given: Iterable[str], tell: Any) -> Iterator[Plugins]:
     Raises `PluginError` for a folder of which no wheel can be built, and for one that holds compiled code.
     """
     texts = list(given)
-    with tempfile.TemporaryDirectory(prefix="archsearch-wheels-") as folder:
+    with scratch("wheels") as folder:
         paths = [(text, Path(text).expanduser()) for text in texts if _is_local(text)]
-        wheels = [_read(path if path.suffix == ".whl" else _built(path, Path(folder), tell)) for _, path in paths]
+        wheels = [_read(path if path.suffix == ".whl" else _built(path, folder, tell)) for _, path in paths]
         local = {text for text, _ in paths}
         yield Plugins(wheels=tuple(wheels), requirements=tuple(text for text in texts if text not in local))
 

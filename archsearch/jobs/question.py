@@ -26,6 +26,7 @@ from archsearch.jobs.requirements import missing
 from archsearch.registry import Registry, load_registry
 from archsearch.search import SearchSpec
 from archsearch.storage import Store, hide, storage_url
+from archsearch.storage.engine import check_path
 from archsearch.storage.url import VARIABLE, read_url, refuse_passing_folder, sqlite_path
 from archsearch.version import __version__
 
@@ -136,10 +137,10 @@ def _database(
         found["secret_in_environment"] = hide(url) != url == os.environ.get(VARIABLE)
         refuse_passing_folder(url)
         path = sqlite_path(read_url(url))
-        absent = path is not None and not path.exists()
-        if path is not None and absent and os.access(path.parent, os.W_OK):
+        if path is not None and not path.exists():
+            check_path(path, url, read_only=False, create=True)
             return found
-        with Store.open(url, create=absent) as store:
+        with Store.open(url, create=False) as store:
             name = question.search if spec is None else spec.name
             if name is not None and name in [record.name for record in store.searches()]:
                 record = store.search(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -38,6 +37,7 @@ from archsearch.search import SearchSpec
 from archsearch.storage import hide, owner_here
 from archsearch.storage.jobs import NewJob
 from archsearch.storage.owner import VARIABLE as OWNER_VARIABLE
+from archsearch.storage.scraps import scratch
 from archsearch.version import __version__
 
 SPEC_FILE, QUESTION_FILE = "search.toml", "question.json"
@@ -95,7 +95,7 @@ class Submission:
     @property
     def question(self) -> Question:
         """Whether it would run there."""
-        from archsearch.search.changes import GROWING
+        from archsearch.storage.spec_keys import GROWING
 
         wishes = self.wishes
         return Question(
@@ -172,13 +172,13 @@ def _importable(plugins: Plugins) -> Iterator[None]:
     if not plugins.wheels:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="archsearch-plugins-") as folder:
-        plugins.unpack(Path(folder))
-        sys.path.insert(0, folder)
+    with scratch("plugins") as folder:
+        plugins.unpack(folder)
+        sys.path.insert(0, str(folder))
         try:
             yield
         finally:
-            sys.path.remove(folder)
+            sys.path.remove(str(folder))
 
 
 def check_open(cluster: Cluster, *, insecure: bool) -> None:
@@ -294,8 +294,7 @@ def _packed(submission: Submission) -> Iterator[dict[str, Any]]:
 
     The only variables that are set say who submits, and how Ray stops the job: as Ctrl-C does, and with time to end.
     """
-    with tempfile.TemporaryDirectory(prefix="archsearch-") as named:
-        folder = Path(named)
+    with scratch("job") as folder:
         submission.plugins.unpack(folder)
         shutil.copyfile(submission.spec, folder / SPEC_FILE)
         (folder / QUESTION_FILE).write_text(submission.question.to_text(), encoding="utf-8")
@@ -317,7 +316,6 @@ def environment(folder: Path, pip: Sequence[str] = ()) -> dict[str, Any]:
 
 def put(cluster: Cluster, question: Question, tell: Tell) -> dict[str, Any]:
     """What the cluster says to a question that is about no spec."""
-    with tempfile.TemporaryDirectory(prefix="archsearch-") as named:
-        folder = Path(named)
+    with scratch("question") as folder:
         (folder / QUESTION_FILE).write_text(question.to_text(), encoding="utf-8")
         return ask(cluster, shlex.join(["archsearch", "question", QUESTION_FILE]), environment(folder), tell=tell)

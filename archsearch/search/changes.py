@@ -10,22 +10,7 @@ from typing import Any
 from archsearch.costs import Budget
 from archsearch.errors import SpecError
 from archsearch.search.spec import SearchSpec
-
-GROWING = (
-    "search.trials",
-    "search.max_draws",
-    "search.concurrency",
-    "search.early_stop",
-    "search.second_seeds",
-    "budget",
-    "rung",
-)
-"""What a search may go on with another value of: more trials and draws, another number of workers, another rule of
-early stopping, another share of second seeds, a wider budget, other rungs above those that are begun
-(`ladder.standing`). All that was measured stays true under them."""
-
-FREE = ("search.retries", "resources", "ladder")
-"""What may change without a word: no result depends on it."""
+from archsearch.storage.spec_keys import FREE, GROWING
 
 _ABSENT = object()
 

@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from archsearch.arch import digest_of
 from archsearch.errors import (
     ArchsearchError,
     ClusterError,
@@ -31,6 +29,7 @@ from archsearch.errors import (
 from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
 from archsearch.search.added import parts_beside
+from archsearch.search.checkpoint_place import checkpoint_folder, named_folder
 from archsearch.search.failures import Failure, Place
 from archsearch.search.kernels_ahead import proven_ahead
 from archsearch.search.ledger import Run, TrialOrder
@@ -39,7 +38,6 @@ from archsearch.search.presence import LeaveAtOnce, StopSignals, heartbeat
 from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.ray_session import JoiningStopped, Workers, workers
-from archsearch.search.scraps import passing_folder
 from archsearch.search.stopping import Stop
 from archsearch.search.survey import Survey, nothing_feasible, survey
 from archsearch.search.time_limit import TimeLimit
@@ -243,7 +241,7 @@ class Drive:
         if place is None:
             return str(checkpoint_folder(self._store.url, name, local=local))
         check_store(place)
-        return f"{place.rstrip('/')}/{digest_of([self._store.url, name])}"
+        return named_folder(place, self._store.url, name)
 
     def _briefing(self, looked: Survey) -> Briefing:
         spec = self._problem.spec
@@ -472,21 +470,3 @@ class Drive:
     def _after(self, order: TrialOrder, state: str, reason: str) -> None:
         self._view.trial_ended(order, state, reason)
         self._view.advanced(self.campaign.progress, self.campaign.front)
-
-
-def checkpoint_folder(database: str, search: str, *, local: bool) -> Path:
-    """Where trials of a search keep their checkpoints while they run, on the host that runs them.
-
-    Under ``XDG_CACHE_HOME`` or ``~/.cache``; by a temporary name when that cannot be written. On a cluster the
-    home is that of each worker.
-    """
-    name = digest_of([database, search])
-    if not local:
-        return Path("~/.cache/archsearch/checkpoints") / name
-    cache = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = (Path(cache) if cache else Path.home() / ".cache") / "archsearch" / "checkpoints" / name
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # not to be written to, or no home is known
-        return Path(passing_folder("checkpoints"))
-    return folder if os.access(folder, os.W_OK) else Path(passing_folder("checkpoints"))

@@ -18,7 +18,7 @@ import ray
 
 from archsearch.errors import ClusterError, SpecError
 from archsearch.ray_settings import address_fault, token_fault
-from archsearch.search.scraps import passing_folder, sweep
+from archsearch.storage.scraps import passing_folder, sweep
 from archsearch.training import device_kind
 from archsearch.training.memory import machine_bytes
 from archsearch.units import format_quantity

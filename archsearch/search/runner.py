@@ -66,9 +66,9 @@ def resume_search(
     """Goes on with the search of the problem's name, which was stopped, or whose driver was killed; retrains nothing
     that is measured.
 
-    The spec of `problem` may differ from the stored one by growth of the keys in `allowed`, of `changes.GROWING`.
-    With `wait`, a driver that seems alive on another host is watched until it is known to be dead. Results of source
-    that has changed since are refused, or with `retrain` set aside and made again.
+    The spec of `problem` may differ from the stored one by growth of the keys in `allowed`, of
+    `storage.spec_keys.GROWING`. With `wait`, a driver that seems alive on another host is watched until it is known to
+    be dead. Results of source that has changed since are refused, or with `retrain` set aside and made again.
 
     Raises `StorageError` when there is no such search or its driver is alive, `SpecError` for other changes of spec
     or source, and what `run_search` raises.

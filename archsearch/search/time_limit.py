@@ -38,7 +38,7 @@ class TimeLimit:
             moment = datetime.fromisoformat(until).astimezone(UTC)
         except (ValueError, OverflowError):
             raise SpecError(
-                f"--until {until}: write a moment as 2026-05-31T18:00, or with a zone 18:00+02:00"
+                f"--until {until}: write a moment as 2026-05-31T18:00, or with a zone as 2026-05-31T18:00+02:00"
             ) from None
         if moment <= (now or datetime.now(UTC)):
             raise SpecError(f"--until {until}: that is past ({moment:%Y-%m-%d %H:%M:%S} UTC): name a later moment")

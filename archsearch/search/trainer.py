@@ -19,7 +19,7 @@ from archsearch.errors import ArchsearchError
 from archsearch.search.actor import TrialActor
 from archsearch.search.interfaces import listen_at
 from archsearch.search.mailbox import Mailbox
-from archsearch.search.scraps import passing_folder
+from archsearch.storage.scraps import passing_folder
 from archsearch.training.group import ALONE, Group, join, meeting_point
 
 GRACE_SECONDS = 5.0

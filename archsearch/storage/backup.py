@@ -17,6 +17,7 @@ from archsearch.storage import schema
 from archsearch.storage.copying import copy_all
 from archsearch.storage.engine import WRITES, for_reading, open_engine
 from archsearch.storage.failures import storage_errors
+from archsearch.storage.scraps import scratch
 from archsearch.storage.tables import JobRow, Search, Trial
 from archsearch.storage.url import hide
 
@@ -85,8 +86,8 @@ def readable(url: str) -> Iterator[Engine]:
             schema.check(source, url, make=False)
             yield source
         return
-    with tempfile.TemporaryDirectory(prefix="archsearch-copy-") as folder:
-        copy = Path(folder) / "copy.db"
+    with scratch("copy") as folder:
+        copy = folder / "copy.db"
         with _opened(url, read_only=True) as source:
             schema.check_known(source, url)
             _copy_file(source, copy)

@@ -47,7 +47,7 @@ def open_engine(url: str, *, read_only: bool = False, create: bool = True) -> En
     path = sqlite_path(parsed)
     if path is None:
         return _server_engine(parsed, url, read_only=read_only)
-    _check_path(path, url, read_only=read_only, create=create)
+    check_path(path, url, read_only=read_only, create=create)
     return _sqlite_engine(path, read_only=read_only, create=create)
 
 
@@ -62,8 +62,9 @@ def _dumps(value: Any) -> str:
 _JSON: dict[str, Any] = {"json_serializer": _dumps, "json_deserializer": read_json}
 
 
-def _check_path(path: Path, url: str, *, read_only: bool, create: bool) -> None:
-    """What SQLite would tell in no words of the user's; a place that may not be looked into counts as absent."""
+def check_path(path: Path, url: str, *, read_only: bool, create: bool) -> None:
+    """Raises `StorageError` for what SQLite would tell in no words of the user's, and for a file on a network file
+    system that would be written to; a place that may not be looked into counts as absent. Makes nothing."""
     if os.path.isdir(path):
         raise StorageError(f"{hide(url)}: {path} is a directory: add a file name")
     if (read_only or not create) and not os.path.exists(path):

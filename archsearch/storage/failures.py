@@ -42,11 +42,22 @@ _CODE_REMEDIES = {
     "42501": f"use a role that has this right, or {ANOTHER}",
     "42P01": f"a table is missing: put back a copy, or {ANOTHER}",
     "42P07": f"the database holds something else: {ANOTHER}",
+    "53100": f"the server's disk is full: make room there, or {ANOTHER}",
+    "53200": "the server is out of memory: end what else runs there, or give it more, and try again",
+    "53300": (
+        "every connection that the server allows is taken: end searches or dashboards that nobody needs, or raise "
+        "max_connections (or the role's or the database's CONNECTION LIMIT), and try again"
+    ),
     "55P03": f"another process has kept it locked for {BUSY_SECONDS:.0f} s: end it, or try again",
     "22001": "give a shorter text",
     "22003": "give a smaller number",
 }
 """By SQLSTATE; see the appendix "PostgreSQL Error Codes" of its manual."""
+
+_CODES_OF_CONNECTING = (
+    (r"too many clients already|too many connections for|remaining connection slots are reserved", "53300"),
+)
+"""Who is refused while connecting is told in words alone."""
 
 _TOLD_WITHOUT_THE_SERVER = ("25006", "42P01")
 _ASIDES = re.compile(r"\n(LINE \d+: |\s*Is the server running ).*", re.DOTALL)
@@ -90,7 +101,9 @@ def _explain_server(error: Exception, orig: BaseException, said: str) -> str:
     code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None) or ""
     if code in _TOLD_WITHOUT_THE_SERVER:
         return _CODE_REMEDIES[code]
-    remedy = _CODE_REMEDIES.get(code)
+    remedy = _CODE_REMEDIES.get(code) or next(
+        (_CODE_REMEDIES[code] for pattern, code in _CODES_OF_CONNECTING if re.search(pattern, said)), None
+    )
     if remedy is None and isinstance(error, OperationalError):
         unreachable = "check that the server runs and that the URL is right, and try again"
         remedy = next((remedy for pattern, remedy in _SERVER_REMEDIES if re.search(pattern, said)), unreachable)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection, Engine, Table, bindparam, func, insert, select, update
 
@@ -18,6 +18,7 @@ from archsearch.storage.engine import WRITES, open_engine
 from archsearch.storage.failures import storage_errors
 from archsearch.storage.reader import Reader
 from archsearch.storage.records import OPEN_STATES, SearchRecord
+from archsearch.storage.spec_keys import lasting
 from archsearch.storage.tables import Base, Search
 from archsearch.storage.url import hide
 
@@ -145,14 +146,10 @@ class _Import:
 
 
 def _twin(writing: Connection, row: Row) -> Row | None:
-    """The same search, already here: of the same moment and the same spec, whatever its name."""
+    """The same search, already here: of the same moment and the same spec, whatever its name and what it has grown."""
     search = _TABLES["search"]
     found = writing.execute(select(search).where(search.c.created_at == row["created_at"])).mappings().all()
-    return next((dict(other) for other in found if _nameless(other["spec"]) == _nameless(row["spec"])), None)
-
-
-def _nameless(spec: Any) -> Any:
-    return {key: value for key, value in spec.items() if key != "name"} if isinstance(spec, dict) else spec
+    return next((dict(other) for other in found if lasting(other["spec"]) == lasting(row["spec"])), None)
 
 
 def _trials_of(connection: Connection, search: int) -> int:

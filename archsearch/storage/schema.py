@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 HEAD = "0003"
+_WRITERS_OF_THE_VERSION = """
+SELECT DISTINCT CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END
+FROM pg_class, aclexplode(relacl)
+WHERE pg_class.oid = to_regclass(:name) AND grantee <> relowner AND pg_has_role(relowner, 'USAGE')
+AND privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+"""
+"""Whom else a grant lets write to the table; nobody for a role that may not revoke it. A `regrole` is quoted."""
+
 _UPGRADING = 0x61726368  # any number, the same for all who upgrade
 
 
@@ -58,6 +66,7 @@ def make(url: str, version: str) -> None:
     try:
         with storage_errors(url), engine.execution_options(**{WRITES: True}).begin() as connection:
             command.upgrade(_config(connection), version)
+            _close_version(connection)
     finally:
         engine.dispose()
 
@@ -77,12 +86,14 @@ def migrate(engine: Engine, url: str) -> None:
             connection.execute(select(func.pg_advisory_xact_lock(_UPGRADING)))
         version = _version(connection)
         if version == HEAD:
+            _close_version(connection)
             return
         if version is not None:
             _refuse_newer(version, url)
         elif connection.dialect.name == "sqlite":
             _refuse_foreign(connection, url)
         command.upgrade(_config(connection), "head")
+        _close_version(connection)
         if version is not None:  # a driver that has the older schema in mind may write no more
             connection.execute(update(Search).where(Search.state == "running").values(fence=Search.fence + 1))
 
@@ -114,6 +125,13 @@ def _version(connection: Connection) -> str | None:
         return None
     version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
     return version
+
+
+def _close_version(connection: Connection) -> None:
+    """Leaves the version to the owner of its table: default privileges let others write to whatever table is made."""
+    if connection.dialect.name == "postgresql":
+        for grantee in connection.scalars(text(_WRITERS_OF_THE_VERSION), {"name": VERSION_TABLE}).all():
+            connection.execute(text(f"REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {VERSION_TABLE} FROM {grantee}"))
 
 
 def _refuse_newer(version: str, url: str) -> None:

@@ -120,6 +120,7 @@ def _send(toml: str, key: str, who: str, *, ready: bool) -> None:
                 st.session_state["job_sent"] = (key, sent(key, toml, who))
         except ArchsearchError as error:
             st.error(plain(str(error)), icon=":material/error:")
+            st.button("Another draft", on_click=begin_anew, icon=":material/add:")
             return
     kept = st.session_state.get("job_sent")
     if kept is None or kept[0] != key:

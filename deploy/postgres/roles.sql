@@ -47,7 +47,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE archsearch_migrator IN SCHEMA public
 ALTER DEFAULT PRIVILEGES FOR ROLE archsearch_migrator IN SCHEMA public
     GRANT SELECT ON TABLES TO archsearch_reader;
 
--- Which schema the database has is the migrator's to say.
+-- Which schema the database has is the migrator's to say. Of a table that is yet to be made, `archsearch db upgrade`
+-- takes back what the defaults above give.
 SELECT 'REVOKE INSERT, UPDATE, DELETE ON public.archsearch_version FROM archsearch_writer'
 WHERE to_regclass('public.archsearch_version') IS NOT NULL
 \gexec

@@ -127,6 +127,30 @@ def test_a_job_without_room_is_given_up(run: Run, client: Client, spec: str) -> 
     assert client.job.status == "STOPPED"
 
 
+@pytest.mark.parametrize(("status", "code"), [("FAILED", 1), ("STOPPED", 1), ("SUCCEEDED", 0)])
+def test_submit_ends_as_a_job_that_has_ended_by_then(
+    run: Run, client: Client, spec: str, status: str, code: int
+) -> None:
+    client.started = status
+    result = run("submit", spec, *ADDRESS, "--job-id", "one", "--json")
+    data = json.loads(result.stdout)
+    assert (result.exit_code, data["status"], data["new"]) == (code, status, True)
+    assert (f"job one is {status}" in result.stderr) is bool(code)
+    assert "another key" not in result.stderr
+
+
+@pytest.mark.parametrize(("status", "code"), [("FAILED", 1), ("STOPPED", 1), ("SUCCEEDED", 0), ("RUNNING", 0)])
+def test_a_key_of_a_job_that_has_failed_is_told(run: Run, client: Client, spec: str, status: str, code: int) -> None:
+    again = ("submit", spec, *ADDRESS, "--key", "mine")
+    assert run(*again, "--job-id", "one").exit_code == 0
+    assert client.job is not None
+    client.job.status, client.job.message = status, "It ended badly."
+    result = run(*again)
+    assert (result.exit_code, f"submitted before: quick as job one: {status}" in result.stdout) == (code, True)
+    told = "one is FAILED: It ended badly." if status == "FAILED" else "one is STOPPED"
+    assert (f"{told}; its key names it for good: submit with another key" in result.stderr) is bool(code)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

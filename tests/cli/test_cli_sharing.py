@@ -18,6 +18,7 @@ import archsearch.search
 from archsearch.cli import app
 from archsearch.errors import NotationError, SpecError, StorageError
 from archsearch.search import SearchOutcome
+from archsearch.search.checkpoint_place import checkpoint_name
 from archsearch.search.progress import Progress
 from archsearch.storage import Driver, NewTrial, Store
 
@@ -186,6 +187,30 @@ def test_what_is_removed_is_told_first_and_asked_for(run: Run, trials: dict[str,
     assert data["size_bytes"] > 10_000
     assert _listed(run) == ["mine"]
     assert "removed 1 searches" in run("rm", "mine", "-y").stdout
+
+
+@pytest.mark.parametrize("form", ["none", "path", "file", "store"])
+def test_checkpoints_go_with_their_search_or_are_named(
+    run: Run, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    places = {"path": f"{tmp_path}/kept", "file": f"file://{tmp_path}/kept", "store": "s3://bucket/kept/"}
+    spec = {**SPEC, "resources": {"checkpoints": places[form]}} if form in places else SPEC
+    kept = {}
+    with Store.open(url) as store:
+        for name in ("gone", "stays"):
+            store.set_search_state(store.create_search(name, {**spec, "name": name}, OBJECTIVES[:2]), "interrupted")
+            place = f"{tmp_path}/kept" if form in ("path", "file") else str(tmp_path / "cache/archsearch/checkpoints")
+            kept[name] = Path(place) / checkpoint_name(store.url, name)
+            kept[name].mkdir(parents=True)
+            (kept[name] / "7.pt").touch()
+    named = f"s3://bucket/kept/{kept['gone'].name}" if form == "store" else str(kept["gone"])
+    assert f"checkpoints: {named}\n" in run("rm", "gone", "--dry-run").stdout
+    assert kept["gone"].exists()
+    result = run("rm", "gone", "--yes", "--json")
+    assert _data(result)["checkpoints"] == ([named] if form == "store" else [])
+    assert (f"checkpoints may be left in {named}: remove them there" in result.stderr) is (form == "store")
+    assert (kept["gone"].exists(), kept["stays"].exists()) == (form == "store", True)
 
 
 @pytest.fixture

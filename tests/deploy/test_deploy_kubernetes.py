@@ -6,7 +6,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-from deploy_files import DEPLOY, KUBERNETES, containers, documents, manifests, pods, schema, security_headers
+from deploy_files import DEPLOY, KUBERNETES, compose, containers, documents, manifests, pods, schema, security_headers
 from jsonschema import Draft202012Validator
 
 VERSION = "1.33"
@@ -90,6 +90,28 @@ def test_the_spec_of_the_job_is_one() -> None:
     assert "/spec/spec.toml" in job["spec"]["entrypoint"]
     read = SearchSpec.from_dict(tomllib.loads(spec["data"]["spec.toml"]))
     assert read.name == job["metadata"]["name"]
+
+
+def test_checkpoints_lie_on_the_volume_of_all_nodes() -> None:
+    """Of the job's spec, and of what the README has others write."""
+    import tomllib
+
+    from archsearch.search import SearchSpec
+
+    spec, job = documents(KUBERNETES / "rayjob.yaml")
+    place = SearchSpec.from_dict(tomllib.loads(spec["data"]["spec.toml"])).resources.checkpoints
+    assert place is not None
+    assert f'checkpoints = "{place}"' in (DEPLOY / "README.md").read_text().replace("\n", " ")
+    clusters = [documents(KUBERNETES / "raycluster.yaml")[0]["spec"], job["spec"]["rayClusterSpec"]]
+    for cluster in clusters:
+        for pod in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            template = pod["template"]["spec"]
+            claimed = [volume["name"] for volume in template["volumes"] if "persistentVolumeClaim" in volume]
+            mounts = template["containers"][0]["volumeMounts"]
+            shared = [mount["mountPath"] for mount in mounts if mount["name"] in claimed]
+            assert [path for path in shared if place.startswith(f"file://{path}/")] == ["/data"]
+    for name in ("head", "worker"):
+        assert "weights:/data" in compose()["services"][name]["volumes"]
 
 
 def test_nothing_comes_in_that_no_policy_names() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from deploy_files import DEPLOY, ROOT, compose, documents
 
 from archsearch.search.metrics import MetricsAddress, SearchMetrics
-from archsearch.storage import Store
+from archsearch.storage import Driver, Store
 from archsearch.storage.records import SEARCH_STATES, TRIAL_STATES
 
 MONITORING = DEPLOY / "monitoring"
@@ -51,6 +52,32 @@ def test_every_metric_is_documented(served: set[str]) -> None:
     text = (ROOT / "docs" / "watching.md").read_text()
     told = set(re.findall(r"`(archsearch_\w+)`", text))
     assert told == {re.sub(r"_(bucket|count|sum)$", "", name) for name in served}
+
+
+def test_every_alert_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "watching.md").read_text()
+    assert re.findall(r"^\| `([A-Z]\w+)` \|", text, re.MULTILINE) == [rule["alert"] for rule in ALERTS]
+
+
+def test_no_alert_takes_a_port_that_is_down_for_a_fault() -> None:
+    """Most of the ports have no driver, and one that ended in order leaves its port as one that was killed does."""
+    assert not [rule["alert"] for rule in ALERTS if re.search(r"\bup\b|\babsent", rule["expr"])]
+
+
+def test_the_line_for_cron_names_what_the_command_prints(tmp_path: Path) -> None:
+    """`searches --json` has the state of a search whose driver is dead, by the names that the line asks for."""
+    from typer.testing import CliRunner
+
+    from archsearch.cli import app
+
+    url = f"sqlite:///{tmp_path}/searches.db"
+    with Store.open(url) as store:
+        store.create_search("toy", {}, [], driver=replace(Driver.here(), started=1))
+    told = json.loads(CliRunner().invoke(app, ["searches", "--json", "--storage", url]).stdout)
+    text = (ROOT / "docs" / "watching.md").read_text()
+    (line,) = re.findall(r"^archsearch searches --json \| jq .*", text, re.MULTILINE)
+    rows, state, name = re.findall(r"\.(\w+)", line)
+    assert [(row[state], row[name]) for row in told[rows]] == [("interrupted", "toy")]
 
 
 def test_the_ports_are_those_that_drivers_take() -> None:

@@ -17,6 +17,7 @@ from archsearch.cli import app
 
 COMMAND = re.compile(r"(?<![\w/.:@-])archsearch (?P<words>[a-z][^|;&#`)\n]*)")
 RAY = re.compile(r"(?<![\w/.-])ray (?P<command>start|up|health-check|get-auth-token)\b(?P<words>[^|;&#`)]*)")
+TRUST = "A job runs as Ray's user, and so can read what that user can"
 TEXTS = [path for path in FILES if path.name not in ("searches.json", "SECURITY.md")]
 
 
@@ -169,3 +170,8 @@ def test_versions_are_those_of_the_project() -> None:
         assert set(re.findall(r"archsearch:(\d[\w.]*)", text)) <= {project}
         for ray in re.findall(r'rayVersion: "([\d.]+)"', text):
             assert f"\nray=={ray}\n" in pins
+
+
+@pytest.mark.parametrize("path", [DEPLOY / "SECURITY.md", ROOT / "docs" / "jobs.md"], ids=lambda path: path.name)
+def test_what_a_job_can_read_is_said_alike(path: Path) -> None:
+    assert TRUST in " ".join(path.read_text().split())

@@ -58,5 +58,10 @@ def test_what_is_open_to_others() -> None:
     assert opened == {"0.0.0.0": True, "::": True, "10.0.0.1": True, "127.0.0.1": False, "::1": False}
 
 
+def test_an_ipv4_address_that_is_written_as_ipv6_is_open_as_itself() -> None:
+    opened = {address: is_open(f"::ffff:{address}") for address in ("0.0.0.0", "10.0.0.1", "127.0.0.1", "127.8.0.1")}
+    assert opened == {"0.0.0.0": True, "10.0.0.1": True, "127.0.0.1": False, "127.8.0.1": False}
+
+
 def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
     assert listeners(tmp_path) == []

@@ -15,7 +15,7 @@ from archsearch.jobs import question as question_module
 from archsearch.jobs.placement import has_room
 from archsearch.registry import load_registry
 from archsearch.search import Problem, SearchSpec
-from archsearch.storage import Driver, Store
+from archsearch.storage import Driver, Store, mounts
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -133,6 +133,19 @@ def test_a_database_that_cannot_be_used_is_a_fault(
     assert code == 4
     assert told in text or "driver is not installed" in text
     assert "s3cret" not in text
+
+
+@pytest.mark.parametrize("absent", [True, False], ids=["absent", "there"])
+def test_a_database_on_a_network_file_system_is_a_fault(
+    ask: Ask, url: str, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, absent: bool
+) -> None:
+    if not absent:
+        begun(url, spec, state="cancelled")
+    (tmp_path / "mounts").write_text(f"server:/team {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mounts")
+    ((code, text),) = ask(storage=url, resume=True)["faults"]
+    assert (code, "lies on a network file system (nfs4)" in text) == (4, True)
+    assert (tmp_path / "searches.db").exists() is not absent
 
 
 def test_a_password_in_the_environment_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from archsearch.errors import ClusterError, SpecError
 from archsearch.search import ray_session
 from archsearch.search.presence import StopSignals
 from archsearch.search.ray_session import JoiningStopped, check_room, cluster_address, workers
-from archsearch.search.scraps import passing_folder
+from archsearch.storage.scraps import passing_folder
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 from search_fakes import fake_registry, fake_spec
 
 from archsearch.errors import SpecError
-from archsearch.search.changes import GROWING, affected, check_growth, refuse_changed_source, source_changes
+from archsearch.search.changes import affected, check_growth, refuse_changed_source, source_changes
 from archsearch.search.spec import SearchSpec
+from archsearch.storage.spec_keys import GROWING
 
 REGISTRY = fake_registry()
 BUDGET = {"state_bytes": "100 KiB"}

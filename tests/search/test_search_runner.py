@@ -20,7 +20,7 @@ from database_kinds import SLOW_POSTGRESQL, SQLITE
 from heartbeats import move
 from tiny_spec import tiny_spec
 
-from archsearch.search.drive import checkpoint_folder
+from archsearch.search.checkpoint_place import checkpoint_folder
 from archsearch.storage import Driver, Store
 
 DRIVER = Path(__file__).with_name("search_driver.py")
@@ -220,6 +220,9 @@ def test_checkpoints_lie_in_the_cache_by_database_and_search(monkeypatch: pytest
     assert one != checkpoint_folder("sqlite:///b.db", "x", local=True)
     assert one != checkpoint_folder("sqlite:///a.db", "y", local=True)
     assert str(checkpoint_folder("sqlite:///a.db", "x", local=False)).startswith("~")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert one != checkpoint_folder("sqlite:///a.db", "x", local=True), "a file of that name in another folder"
 
 
 HOSTILE = """

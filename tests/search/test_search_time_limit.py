@@ -42,6 +42,16 @@ def test_what_is_no_limit_is_refused(hours: float | None, until: str | None, tol
         TimeLimit.read(hours, until, now=NOON)
 
 
+def test_what_the_remedy_names_can_be_typed() -> None:
+    with pytest.raises(SpecError) as caught:
+        TimeLimit.read(None, "soon", now=NOON)
+    _, _, remedy = str(caught.value).partition("write a moment as ")
+    moments = [word.strip(",") for word in remedy.split() if word[0].isdigit()]
+    assert len(moments) == 2
+    for moment in moments:
+        assert TimeLimit.read(None, moment, now=NOON - timedelta(days=2)).until is not None
+
+
 def test_nothing_said_is_no_limit() -> None:
     limit, stop = TimeLimit.read(None, None), threading.Event()
     with limit.watched(stop, pytest.fail):

@@ -187,6 +187,32 @@ def test_driver_message_keeps_no_secret() -> None:
     )
 
 
+class _ServerError(Exception):
+    """What psycopg raises: the server's words, and its code where it sends one."""
+
+    def __init__(self, said: str, sqlstate: str | None = None) -> None:
+        super().__init__(said)
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("said", "sqlstate", "remedy"),
+    [
+        ("could not extend file: No space left on device", "53100", "the server's disk is full: make room there, or"),
+        ("out of memory", "53200", "the server is out of memory: end what else runs there"),
+        ("sorry, too many clients already", "53300", "raise max_connections"),
+        ("connection failed: FATAL:  sorry, too many clients already", None, "raise max_connections"),
+        ('connection failed: FATAL:  too many connections for role "me"', None, "CONNECTION LIMIT"),
+        ("FATAL:  remaining connection slots are reserved for superusers", None, "raise max_connections"),
+    ],
+)
+def test_what_a_server_has_no_more_of_is_told(said: str, sqlstate: str | None, remedy: str) -> None:
+    with pytest.raises(StorageError) as caught, storage_errors("postgresql://host/db"):
+        raise OperationalError("INSERT", {}, _ServerError(said, sqlstate))
+    assert remedy in str(caught.value)
+    assert "check that the server runs" not in str(caught.value)
+
+
 def _deep() -> list[object]:
     found: list[object] = []
     for _ in range(5000):

@@ -137,6 +137,31 @@ def test_one_that_has_gone_on_since_is_told(team: Store, url: str, laptop: Store
     assert "it has 5 trials there and 4 here: `archsearch rm mine` first" in again.reason
 
 
+GROWN = {"search": {"trials": 32, "retries": 2}, "budget": {"params": "1M"}, "resources": {"gpus": 1}}
+
+
+@pytest.mark.parametrize("grown", ["there", "here"])
+def test_one_that_has_grown_since_is_the_same(
+    team: Store, url: str, laptop: Store, laptop_url: str, grown: str
+) -> None:
+    search = _fill(laptop)
+    import_searches(url, laptop_url)
+    store, number = (laptop, search) if grown == "there" else (team, team.search("mine").id)
+    store.set_spec(number, {**store.search("mine").spec, **GROWN})
+    _trial(store, number, "d5")
+    (again,) = import_searches(url, laptop_url)
+    assert (again.outcome, again.trials) == ("already here", 4 if grown == "there" else 5)
+    assert "`archsearch rm mine` first brings it as it is there" in again.reason
+
+
+def test_another_search_of_the_same_moment_is_another(team: Store, url: str, laptop: Store, laptop_url: str) -> None:
+    search = _fill(laptop)
+    import_searches(url, laptop_url)
+    laptop.set_spec(search, {**laptop.search("mine").spec, **GROWN, "seed": 99})
+    (done,) = import_searches(url, laptop_url, renamed={"mine": "another"})
+    assert done.outcome == "imported"
+
+
 def test_a_taken_name_is_told_and_the_others_come(team: Store, url: str, laptop: Store, laptop_url: str) -> None:
     taken = _search(laptop, "theirs", owner="ada")
     laptop.set_search_state(taken, "complete")

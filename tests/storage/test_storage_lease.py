@@ -16,7 +16,7 @@ from heartbeats import move
 from storage_samples import OBJECTIVES, measurement, unexercised
 
 from archsearch.errors import StorageError, TakenOverError
-from archsearch.storage import Driver, Lease, MetricValue, NewTrial, SearchRecord, Store, clock
+from archsearch.storage import Driver, Lease, MetricValue, NewProposal, NewTrial, SearchRecord, Store, clock
 from archsearch.storage.tables import Search
 
 ELSEWHERE = Driver(host="far", boot_id="another", pid_namespace="pid:[1]", pid=77, started=5)
@@ -60,6 +60,8 @@ def lease(store: Store, search_id: int) -> Lease:
 
 @pytest.fixture
 def trial(lease: Lease) -> int:
+    """A trial that runs, of a search to which somebody has added a candidate."""
+    lease.propose(lease.search_id, [NewProposal(digest="d9", arch={"layers": []}, pattern="full")])
     return lease.add_trial(lease.search_id, new_trial(state="running"))
 
 
@@ -70,6 +72,10 @@ WRITES: dict[str, Write] = {
     "metrics at the end": lambda lease, trial: lease.set_trial_state(trial, "complete", metrics=[RECALL]),
     "add_measurement": lambda lease, trial: lease.add_measurement(trial, measurement(), {}),
     "add_metrics": lambda lease, trial: lease.add_metrics(trial, [RECALL]),
+    "set_placement": lambda lease, trial: lease.set_placement(trial, {"node": "far", "device": "cuda"}),
+    "lose_worker": lambda lease, trial: lease.lose_worker(trial, "its machine is gone"),
+    "link_proposal": lambda lease, trial: lease.link_proposal(lease.proposals(lease.search_id)[0].id, trial),
+    "add_parts": lambda lease, trial: lease.add_parts(lease.search_id, [("task:mqar", "1", "bb")]),
     "mark_orphans": lambda lease, trial: lease.mark_orphans(lease.search_id),
     "set_parts": lambda lease, trial: lease.set_parts(lease.search_id, []),
     "set_spec": lambda lease, trial: lease.set_spec(lease.search_id, {}),
@@ -82,7 +88,8 @@ each_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def all_of(store: Store, search_id: int, trial: int) -> list[Any]:
     """What a driver may write."""
     found = [repr(frame.to_dict("list")) for frame in (store.trials_frame("first"), store.metrics_frame("first"))]
-    return [*found, store.search(search_id), store.parts(search_id), store.trial(trial)]
+    about = (store.parts(search_id), store.proposals(search_id), store.trial(trial))
+    return [*found, store.search(search_id), *about]
 
 
 @each_write

@@ -44,11 +44,10 @@ class Installation:
 
 @pytest.fixture
 def installed(postgres: PostgresServer, blank_postgres_url: str) -> Iterator[Installation]:
-    """Roles, then tables, then the roles again, as the README has it."""
+    """Roles, then tables, each once, as the README, compose and Kubernetes have it."""
     made = Installation(postgres, blank_postgres_url)
     made.make_roles()
     assert upgrade(made.url("archsearch_migrator")) == head()
-    made.make_roles()
     yield made
     postgres.drop_database(made.database)
     for role in NAMES:
@@ -119,6 +118,31 @@ def test_the_reader_can_do_nothing_else(installed: Installation, statement: str)
 )
 def test_the_writer_changes_no_table(installed: Installation, statement: str) -> None:
     assert REFUSED.search(said_to(installed, "archsearch_writer", statement))
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("grantee", ["archsearch_writer", "PUBLIC", '"Somebody else"'])
+def test_an_upgrade_closes_the_version_to_whom_it_was_open(installed: Installation, grantee: str) -> None:
+    """Also where there is nothing to upgrade."""
+    installed.server.execute('CREATE ROLE "Somebody else"')
+    try:
+        installed.server.execute(
+            f"GRANT UPDATE, TRUNCATE ON archsearch_version TO {grantee}", database=installed.database
+        )
+        assert upgrade(installed.url("archsearch_writer")) == head(), "whoever may not revoke is not in the way"
+        assert "UPDATE" in rights(installed, grantee)
+        assert upgrade(installed.url("archsearch_migrator")) == head()
+        assert rights(installed, grantee) <= {"SELECT"}
+        assert "UPDATE" in rights(installed, "archsearch_migrator")
+    finally:
+        installed.server.execute('DROP ROLE "Somebody else"')
+
+
+def rights(installed: Installation, grantee: str) -> set[str]:
+    """What a role may do to the version's table."""
+    query = "SELECT privilege_type FROM information_schema.table_privileges WHERE table_name = %s AND grantee = %s"
+    values = ("archsearch_version", grantee.strip('"'))
+    return {right for (right,) in installed.server.execute(query, database=installed.database, values=values)}
 
 
 def said_to(installed: Installation, role: str, statement: str) -> str:

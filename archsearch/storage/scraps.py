@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from archsearch.errors import ClusterError
-from archsearch.storage import Driver
+from archsearch.storage.driver import Driver
 
 PREFIX = "archsearch-"
 _OWNER = "owner.json"
@@ -26,6 +28,22 @@ def passing_folder(what: str = "", parent: str | None = None) -> str:
             "set TMPDIR to one that can be written to"
         ) from None
     return folder
+
+
+@contextmanager
+def scratch(what: str) -> Iterator[Path]:
+    """An empty folder while inside; it lies in a `passing_folder`, so that nothing but what is put there is in it.
+
+    What processes that were killed have left is removed before.
+    """
+    sweep()
+    folder = Path(passing_folder(what))
+    try:
+        inside = folder / "files"
+        inside.mkdir()
+        yield inside
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(*parents: str | None) -> list[str]:
