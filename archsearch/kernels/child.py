@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 0.05
+_ORPHAN_POLL_SECONDS = 0.5
 _OUR_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """What ends a child from outside, and says nothing of what it ran."""
 
@@ -54,6 +56,18 @@ def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]
         if reason:
             return Ended(output=output, reason=reason, own=True)
         return _ended(child.returncode, output, errors.read())
+
+
+def end_with_parent(parent: int) -> None:
+    """From now on this process and its group end when `parent`, the process that started it, is gone, however that
+    ended: nobody is left then who would. For a child of `run_child`, which leads a group of its own."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_POLL_SECONDS)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def python_here() -> tuple[list[str], dict[str, str]]:

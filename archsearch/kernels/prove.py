@@ -104,6 +104,7 @@ class Prover:
             "device": row.device,
             "whole": self.whole,
             "candidate": row.candidate,
+            "parent": os.getpid(),
         }
         ended = run_child([*python, *self.command, json.dumps(asked)], self._limits, {**environ, **WITHOUT})
         answer = _answer(ended.output)
