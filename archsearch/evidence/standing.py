@@ -39,6 +39,9 @@ def _standing(package: str, proof: Proof) -> Standing:
     stale = _stale(package, proof)
     if stale:
         form, why = "pytorch", f"{stale}: it is proven again at its next use"
+    elif proof.timeouts:
+        times = "once" if proof.timeouts == 1 else f"{proof.timeouts} times in a row"
+        form, why = "pytorch", f"not proven, ran out of time {times} ({proof.fault}): its next first use tries again"
     elif proof.passed:
         form, why = "triton", f"passed {proof.cases} cases" if proof.cases else "passed"
     else:

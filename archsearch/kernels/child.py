@@ -30,12 +30,14 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a child ended: what it wrote to stdout; why it went wrong, empty where it did not; and whether that may be
-    put down to what it ran, and not to who ended it or to what it lacked."""
+    """How a child ended: what it wrote to stdout; why it went wrong, empty where it did not; whether that may be
+    put down to what it ran, and not to who ended it or to what it lacked; and whether it was `late`, which may be put
+    down to either."""
 
     output: str
     reason: str = ""
     own: bool = False
+    late: bool = False
 
 
 def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> Ended:
@@ -45,7 +47,7 @@ def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=dict(environ), start_new_session=True
         )
         try:
-            reason = _watched(child, limits)
+            reason, late = _watched(child, limits)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -54,7 +56,7 @@ def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]
         errors.seek(0)
         output = out.read()
         if reason:
-            return Ended(output=output, reason=reason, own=True)
+            return Ended(output=output, reason=reason, own=not late, late=late)
         return _ended(child.returncode, output, errors.read())
 
 
@@ -77,17 +79,17 @@ def python_here() -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-P"], {**os.environ, "PYTHONPATH": paths}
 
 
-def _watched(child: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Waits for its end, or for what it may not take: then why it must end."""
+def _watched(child: subprocess.Popen[bytes], limits: Limits) -> tuple[str, bool]:
+    """Waits for its end, or for what it may not take: then why it must end, and whether time is why."""
     start = time.monotonic()
     while child.poll() is None:
         if time.monotonic() - start > limits.seconds:
-            return f"it took longer than {limits.seconds:g} s"
+            return f"it took longer than {limits.seconds:g} s", True
         taken = _host_bytes(child.pid)
         if taken > limits.host_bytes:
-            return f"it took {taken / 2**30:.1f} GiB of memory, of {limits.host_bytes / 2**30:.1f} that it may"
+            return f"it took {taken / 2**30:.1f} GiB of memory, of {limits.host_bytes / 2**30:.1f} that it may", False
         time.sleep(_POLL_SECONDS)
-    return ""
+    return "", False
 
 
 def _host_bytes(pid: int) -> int:

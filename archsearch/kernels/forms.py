@@ -20,7 +20,7 @@ from archsearch.kernels import device as devices
 from archsearch.kernels import machine as machines
 from archsearch.kernels.config import Key, Table
 from archsearch.kernels.device import arch_of, obstacle
-from archsearch.kernels.prove import NotTriedError, Prover, Row
+from archsearch.kernels.prove import NotTriedError, OutOfTimeError, Prover, Row
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +41,9 @@ prover = Prover()
 _log = logging.getLogger("archsearch.impl")
 _decided: dict[tuple[str, str, Key, str], str | None] = {}
 """By device, op, row and dtype: why "auto" does not take it in this process, None where it does."""
+
+_late: dict[tuple[str, str], str] = {}
+"""By device and label the rows that ran out of time in this process, which does not try them again, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,8 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
     if found is None:
         if rule == "listed":
             return f"{named} is not proven here, and {VARIABLE}=listed: archsearch kernels prove proves it"
+        if (row.device, row.label) in _late:
+            return _late[row.device, row.label]
         if traced:
             return TRACED
         if _capturing(device):
@@ -124,6 +129,8 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
         _log.info("%s is proven before its first use, in a process of its own", named)
         try:
             found = prover.prove(row)
+        except OutOfTimeError as error:
+            return _late.setdefault((row.device, row.label), f"{named}: {error}")
         except NotTriedError as error:
             return f"{named}: {error}"
     return None if found.passed else f"{named} failed on this card: {found.fault}"

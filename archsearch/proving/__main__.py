@@ -57,7 +57,7 @@ def answer(asked: dict[str, Any], say: Any) -> dict[str, Any]:
         compiling=watch_compiler(),
         seconds=math.inf if device.type != "cuda" else WHOLE_SECONDS if whole else FIRST_SECONDS,
     )
-    return {"cases": found.cases, "error": found.error, "fault": found.fault}
+    return {"cases": found.cases, "error": found.error, "fault": found.fault, "late": found.late}
 
 
 def watch_compiler() -> Any:

@@ -9,8 +9,10 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,18 +20,21 @@ import torch
 
 from archsearch.errors import OptionsError
 from archsearch.evidence.kept import kept, kept_path
-from archsearch.evidence.proofs import Machine, Proofs
-from archsearch.kernels import Config, Table, forms
+from archsearch.evidence.proofs import Machine, Proof, Proofs
+from archsearch.kernels import Config, Table, child, forms
 from archsearch.kernels import device as devices
 from archsearch.kernels.child import Limits
-from archsearch.kernels.prove import Prover, Row
+from archsearch.kernels.prove import NotTriedError, Prover, Row
 from archsearch.ops.impl import Served, choose_impl
+from archsearch.proving import Attempt, Check, Verdict
 from archsearch.proving.__main__ import answer
+from archsearch.proving.attempt import attempt_row
 
 MACHINE = Machine(card="H200", arch="sm_90", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
 KEY = ("sm_90", 64, 0)
 PASSED = {"cases": 3, "error": 1e-3, "fault": ""}
 FAILED = {"cases": 1, "error": 0.5, "fault": "lengths tokens=65: output 0 is off by 0.5, allowed are 0.005"}
+CASES = [{"n": n} for n in range(3)]
 LIMITS = Limits(seconds=100.0, host_bytes=2**33)
 
 
@@ -61,6 +66,7 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Childr
     monkeypatch.setattr(devices, "takes_kernels", lambda device: True)
     monkeypatch.setattr(forms.machines, "machine_of", lambda device: MACHINE)
     monkeypatch.setattr(forms, "prover", Prover())
+    monkeypatch.setattr(forms, "_late", {})
     forms.forget()
     found = Children(tmp_path)
     found.answer(PASSED)
@@ -175,14 +181,13 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.{})"
         ('print(\'{"untried": "the card has no memory left for it"}\')', LIMITS, None),
         (KILL.format("SIGSEGV"), LIMITS, "its process ended by SIGSEGV"),
         (f'print(\'{{"doing": "packed", "cases": 2}}\', flush=True); {KILL.format("SIGABRT")}', LIMITS, "in packed"),
-        ("import time; time.sleep(1000)", Limits(seconds=0.5, host_bytes=2**33), "it took longer than 0.5 s"),
         (
             "x = bytearray(2**29); import time; time.sleep(1000)",
             Limits(seconds=100.0, host_bytes=2**28),
             "GiB of memory",
         ),
     ],
-    ids=["killed", "cannot-start", "no-room", "crashed", "crashed-in-a-case", "too-long", "too-much-memory"],
+    ids=["killed", "cannot-start", "no-room", "crashed", "crashed-in-a-case", "too-much-memory"],
 )
 def test_how_a_child_ends(children: Children, table: Table, code: str, limits: Limits, kept_as: str | None) -> None:
     """What is the row's own doing is kept; what befell the child is not, and a new process tries again."""
@@ -193,6 +198,103 @@ def test_how_a_child_ends(children: Children, table: Table, code: str, limits: L
     forms.forget()
     children.answer(PASSED)
     assert chosen(table) == ("triton" if kept_as is None else "chunkwise")
+
+
+LATE = {"cases": 2, "error": 1e-3, "fault": "packed: it has run for 5.3 s, 5 s is all", "late": True}
+SLOW = """
+import time
+from pathlib import Path
+print('{"doing": "packed", "cases": 2}', flush=True)
+Path(SAID).touch()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (SLOW, "it took longer than 100 s in packed"),
+        (f"print({json.dumps(LATE)!r})", "packed: it has run for 5.3 s, 5 s is all"),
+    ],
+    ids=["the-child", "its-cases"],
+)
+def test_a_row_that_ran_out_of_time_has_not_failed(
+    children: Children, table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, why: str
+) -> None:
+    """A busy machine may be why: this process does not try again, the next one does."""
+    said = tmp_path / "said"
+    clock = SimpleNamespace(sleep=time.sleep, monotonic=lambda: 1000.0 if said.exists() else 0.0)
+    monkeypatch.setattr(child, "time", clock)
+    for times in (1, 2):
+        said.unlink(missing_ok=True)
+        children.run(code.replace("SAID", repr(str(said))))
+        monkeypatch.setattr(forms, "_late", {})  # as another process
+        for _ in range(2):
+            forms.forget()  # as before a trial
+            assert chosen(table) == "chunkwise"
+        assert len(children.started) == times
+        assert [(proof.passed, proof.timeouts, proof.fault) for proof in kept()] == [(False, times, why)]
+    monkeypatch.setattr(forms, "_late", {})
+    forms.forget()
+    said.unlink(missing_ok=True)
+    children.answer(PASSED)
+    assert chosen(table) == "triton"
+    assert [(proof.passed, proof.timeouts) for proof in kept()] == [(True, 0)]
+
+
+@pytest.mark.parametrize("before", [PASSED, FAILED], ids=["passed", "failed"])
+def test_running_out_of_time_changes_nothing_of_what_is_known(
+    children: Children, table: Table, before: dict[str, Any]
+) -> None:
+    children.answer(before)
+    first = chosen(table)
+    row = Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    known = row.tried()
+    assert known is not None
+    again = Prover(whole=True, again=True, command=("-c", f"print({json.dumps(LATE)!r})"))
+    with pytest.raises(NotTriedError, match="ran out of time, as on a busy machine"):
+        again.prove(row)
+    assert row.tried() == known
+    forms.forget()
+    assert chosen(table) == first
+
+
+def test_of_two_processes_one_runs_out_of_time_for_both(children: Children, table: Table) -> None:
+    """Who waited does not take as long again."""
+    row = Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    ahead = Prover(command=("-c", f"print({json.dumps(LATE)!r})"))
+
+    class Waits(Row):
+        """Sees what was known when it began to wait, and then what the process ahead of it left."""
+
+        def timed_out(self) -> Proof | None:
+            seen.append(super().timed_out())
+            if len(seen) == 1:
+                with pytest.raises(NotTriedError):
+                    ahead.prove(row)
+            return seen[-1]
+
+    seen: list[Proof | None] = []
+    waiting = Waits(**{name: getattr(row, name) for name in ("table", "key", "dtype", "device", "machine")})
+    with pytest.raises(NotTriedError, match=r"5\.3 s"):
+        forms.prover.prove(waiting)
+    assert children.started == []
+
+
+def test_cases_run_out_of_time_by_the_clock_but_for_compilation_and_a_wrong_figure_comes_first() -> None:
+    attempt = Attempt(key=KEY, device=torch.device("cpu"), dtype=torch.float32)
+    held = Table(op="timed_op", package="archsearch_plugins.full.triton", rows={KEY: {}})
+
+    def tried(fault: str, compiling: float) -> tuple[int, bool, str]:
+        verdict = Verdict(error=0.1, fault=fault)
+        check = Check(table=held, name="slow", run=lambda attempt, n: verdict, cases=CASES, first=CASES)
+        ticks = iter(range(0, 100, 4))
+        found = attempt_row(attempt, [check], clock=lambda: next(ticks), compiling=lambda: compiling, seconds=5.0)
+        return found.cases, found.late, found.fault
+
+    assert tried("", 0.0) == (2, True, "slow n=1: it has run for 8.0 s, 5 s is all")
+    assert tried("", 8.0) == (3, False, "")
+    assert tried("output 0 is off by 0.5", 0.0) == (1, False, "slow n=0: output 0 is off by 0.5")
 
 
 def test_nothing_is_proven_while_a_graph_is_traced_or_captured(

@@ -59,5 +59,7 @@ def _status(package: str, proof: Proof) -> str:
     from archsearch.evidence.proofs import proven_source, triton_version
 
     current = proof.source == proven_source(package) and proof.triton == triton_version()
+    if proof.timeouts:
+        return f"not proven: out of time: {proof.fault}"
     status = "verified" if proof.passed else f"failed: {proof.fault}"
     return status if current else "verified with another source or Triton" if proof.passed else "not proven"
