@@ -31,13 +31,14 @@ class Limits:
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """How a child ended: what it wrote to stdout; why it went wrong, empty where it did not; whether that may be
-    put down to what it ran, and not to who ended it or to what it lacked; and whether it was `late`, which may be put
-    down to either."""
+    put down to what it ran, and not to who ended it or to what it lacked; whether it was `late`, which may be put down
+    to either; and whether somebody `killed` it."""
 
     output: str
     reason: str = ""
     own: bool = False
     late: bool = False
+    killed: bool = False
 
 
 def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> Ended:
@@ -107,5 +108,6 @@ def _ended(code: int, output: str, errors: str) -> Ended:
     last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "")
     if code > 0:
         return Ended(output=output, reason=last or f"its process ended with {code}")
-    name = signal.Signals(-code).name
-    return Ended(output=output, reason=f"its process ended by {name}", own=signal.Signals(-code) not in _OUR_SIGNALS)
+    found = signal.Signals(-code)
+    killed = found in _OUR_SIGNALS
+    return Ended(output=output, reason=f"its process ended by {found.name}", own=not killed, killed=killed)

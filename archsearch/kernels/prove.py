@@ -122,7 +122,7 @@ class Prover:
         }
         ended = run_child([*python, *self.command, json.dumps(asked)], self._limits, {**environ, **WITHOUT})
         answer = _answer(ended.output)
-        if answer.get("untried") or (not answer and not ended.own and not ended.late):
+        if answer.get("untried") or ended.killed or (not answer and not ended.own and not ended.late):
             raise NotTriedError(f"it could not be put to the proof: {answer.get('untried') or ended.reason}")
         if ended.reason:
             started = f" in {answer['doing']}" if answer.get("doing") else ""

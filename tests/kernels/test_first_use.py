@@ -177,6 +177,7 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.{})"
     ("code", "limits", "kept_as"),
     [
         (KILL.format("SIGKILL"), LIMITS, None),
+        (f'print(\'{{"doing": "packed", "cases": 2}}\', flush=True); {KILL.format("SIGKILL")}', LIMITS, None),
         ("raise SystemExit('no such plugin')", LIMITS, None),
         ('print(\'{"untried": "the card has no memory left for it"}\')', LIMITS, None),
         (KILL.format("SIGSEGV"), LIMITS, "its process ended by SIGSEGV"),
@@ -187,7 +188,7 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.{})"
             "GiB of memory",
         ),
     ],
-    ids=["killed", "cannot-start", "no-room", "crashed", "crashed-in-a-case", "too-much-memory"],
+    ids=["killed", "killed-in-a-case", "cannot-start", "no-room", "crashed", "crashed-in-a-case", "too-much-memory"],
 )
 def test_how_a_child_ends(children: Children, table: Table, code: str, limits: Limits, kept_as: str | None) -> None:
     """What is the row's own doing is kept; what befell the child is not, and a new process tries again."""
