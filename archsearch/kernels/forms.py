@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from archsearch.errors import KernelUnavailableError, OptionsError, listing, nearest
@@ -95,6 +96,7 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
     if place not in _decided:
         why = _undecided(table, key, dtype, device, traced=traced)
         if why in (TRACED, CAPTURED):
+            _warn(f"{label(table.op, key, dtype)} runs in PyTorch: {why}; a call before, or kernels prove, proves it")
             return why
         _decided[place] = why
     return _decided[place]
@@ -121,19 +123,31 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
         if rule == "listed":
             return f"{named} is not proven here, and {VARIABLE}=listed: archsearch kernels prove proves it"
         if (row.device, row.label) in _late:
-            return _late[row.device, row.label]
+            return _late[row.device, row.label]  # which was said
         if traced:
             return TRACED
         if _capturing(device):
             return CAPTURED
-        _log.info("%s is proven before its first use, in a process of its own", named)
+        _log.warning("%s is proven before its first use, in a process of its own, which may take half a minute", named)
         try:
             found = prover.prove(row)
         except OutOfTimeError as error:
-            return _late.setdefault((row.device, row.label), f"{named}: {error}")
+            _late[row.device, row.label] = f"{named}: {error}"
+            return _warned(_late[row.device, row.label])
         except NotTriedError as error:
-            return f"{named}: {error}"
-    return None if found.passed else f"{named} failed on this card: {found.fault}"
+            return _warned(f"{named}: {error}")
+    return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
+
+
+def _warned(why: str) -> str:
+    _warn(f"{why}; PyTorch runs in its place")
+    return why
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process: a decision is made anew before each trial."""
+    _log.warning("%s", text)
 
 
 def tuned(table: Table, key: Key, machine: Machine) -> int | None:
