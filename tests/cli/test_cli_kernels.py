@@ -86,7 +86,7 @@ def test_candidates_are_proven_in_place_of_their_rows(run: Run, answers: list[di
     assert len(rows(run(*ONE, "--missing"))) == 1  # of the row itself nothing is known
 
 
-@pytest.mark.parametrize("command", ["prove", "compile"])
+@pytest.mark.parametrize("command", ["prove", "compile", "model", "tune"])
 def test_a_label_that_nothing_has_is_refused(run: Run, answers: list[dict[str, Any]], command: str) -> None:
     result = run("kernels", command, "--only", "no such kernel")
     assert result.exit_code == 1

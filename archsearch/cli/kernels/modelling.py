@@ -51,11 +51,15 @@ def model_kernels(
     instructions, bytes of memory and of L2, programs that an SM holds, and the times that these take at least. Beside
     them stands the bound of the op, which no implementation can come below. Figures are of a card's data, not measured.
     """
+    from archsearch.errors import ArchsearchError
     from archsearch.kernels.machine_code.cards import card_of
 
     cards = [card_of(name) for name in arch]
     if only:
-        _show_code([code for card in cards for code in _codes(card.arch, only)], json=json)
+        codes = [code for card in cards for code in _codes(card.arch, only)]
+        if not codes:
+            raise ArchsearchError(f"--only {only}: no kernel's label contains this; `kernels compile` lists them all")
+        _show_code(codes, json=json)
         return
     found = [(card, bound) for card in cards for bound in _bounds(card, op, shape, full=full)]
     shown = [(card, bound) for card, bound in found if bound.short or not short]
