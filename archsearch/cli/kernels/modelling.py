@@ -183,11 +183,11 @@ def _compare(bounds: Sequence[OpBound], results: Sequence[Path]) -> None:
     from archsearch.cli.bench import RESULTS
 
     paths = [*results] or ([RESULTS] if RESULTS.is_dir() else [])
-    found = rank_correlation(bounds, read_results(paths)) if paths else None
-    if found is None:
-        console().print("Fewer than three of them were measured: the order is unproven (--results FILE).")
-    else:
-        console().print(f"Rank correlation with {found[1]} measured times: {found[0]:.2f}")
+    found = rank_correlation(bounds, read_results(paths)) if paths else {}
+    if not found:
+        console().print("Fewer than three of them were measured on one card: the order is unproven (--results FILE).")
+    for card, (correlation, count) in found.items():
+        console().print(f"Rank correlation with {count} times that {card} measured: {correlation:.2f}")
 
 
 def _show_code(codes: Sequence[Code], *, json: bool) -> None:
