@@ -49,10 +49,12 @@ _late: dict[tuple[str, str], str] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Forms:
-    """The rows that "auto" takes in a trial, whatever is proven meanwhile; ``taken`` are those that it took."""
+    """The rows that "auto" takes in a trial, whatever is proven meanwhile; ``taken`` are those that it took,
+    ``settled`` those whose configurations it settled itself, when it first met them."""
 
     proven: frozenset[Use]
     taken: set[str] = field(default_factory=set, compare=False)
+    settled: set[tuple[str, Key]] = field(default_factory=set, compare=False)
 
     @property
     def digest(self) -> str:
@@ -91,7 +93,7 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
     except KernelUnavailableError as error:
         return str(error)
     if _held:
-        return _in_trial(_held[-1], table, key, dtype)
+        return _in_trial(_held[-1], table, key, dtype, device)
     place = str(device), table.op, key, dtype
     if place not in _decided:
         why = _undecided(table, key, dtype, device, traced=traced)
@@ -102,7 +104,15 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
     return _decided[place]
 
 
-def _in_trial(forms: Forms, table: Table, key: Key, dtype: str) -> str | None:
+def _in_trial(forms: Forms, table: Table, key: Key, dtype: str, device: torch.device) -> str | None:
+    if (str(device), table.op, key, dtype) not in _decided and (table.op, key) not in forms.settled:
+        # where only proofs that there are count, no model was run before the trial
+        forms.settled.add((table.op, key))
+        machine = machines.machine_of(device)
+        number = None if machine is None else tuned(table, key, machine)
+        with table.using(key, number):
+            proven = _use(table, key, dtype) in forms.proven
+        table.use(key, number if proven else None)
     use = _use(table, key, dtype)
     if use not in forms.proven:
         return f"{label(table.op, key, dtype)} was not proven when this trial began"

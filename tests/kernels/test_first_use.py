@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +20,12 @@ import torch
 
 from archsearch.errors import OptionsError
 from archsearch.evidence.kept import kept, kept_path
-from archsearch.evidence.proofs import Machine, Proof, Proofs
-from archsearch.kernels import Config, Table, child, forms
+from archsearch.evidence.proofs import Machine, Proof, Proofs, proven_source
+from archsearch.evidence.tuned import Tuned, keep_tuned, named
+from archsearch.kernels import Config, Key, Table, child, forms
 from archsearch.kernels import device as devices
 from archsearch.kernels.child import Limits
+from archsearch.kernels.config import Configs
 from archsearch.kernels.prove import NotTriedError, Prover, Row
 from archsearch.ops.impl import Served, choose_impl
 from archsearch.proving import Attempt, Check, Verdict
@@ -353,6 +356,40 @@ def test_in_a_trial_the_forms_stay_what_they_were_when_it_began(children: Childr
     assert before.digest != after.digest
     assert (before.told, after.told) == ("none", "proven_op sm_90 D=64 bfloat16")
     assert chosen(table) == "triton"
+
+
+@pytest.mark.parametrize("policy", ["listed", "first-use"])
+@pytest.mark.parametrize("proven", [True, False], ids=["proven", "not-proven"])
+def test_a_trial_takes_tuned_rows_where_no_model_was_run_before_it(
+    children: Children, monkeypatch: pytest.MonkeyPatch, policy: str, proven: bool
+) -> None:
+    """As where only proofs that there are count; a candidate that is not among them leaves the table's own."""
+    candidates: dict[Key, list[Configs]] = {KEY: [{"forward": Config(tiles={"M": number})} for number in (32, 64)]}
+    rows: dict[Key, Configs] = {KEY: {"forward": Config(tiles={"M": 16})}}
+    held = Table(op="tuned_op", package="archsearch_plugins.full.triton", rows=rows, candidates=candidates)
+    own = Row(table=held, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    for number in (None, 1)[: 1 + proven]:
+        forms.prover.prove(replace(own, candidate=number))
+    keep_tuned(
+        Tuned(
+            package=held.package,
+            op=held.op,
+            arch="sm_90",
+            head_dim=64,
+            chunk=0,
+            source=proven_source(held.package),
+            machine=named(MACHINE),
+            config=held.digest(KEY, 1),
+            seconds={},
+            date="2026-01-01",
+        )
+    )
+    monkeypatch.setenv("ARCHSEARCH_PROVE", policy)
+    trial = forms.Forms(proven=forms.proven_here([held.package], torch.device("cpu")))
+    with forms.held(trial):
+        assert [chosen(held) for _ in range(2)] == ["triton"] * 2
+    assert held.candidate(KEY) == (1 if proven else None)
+    assert trial.told == "tuned_op sm_90 D=64 bfloat16" + (f" tuned {held.digest(KEY, 1)}" if proven else "")
 
 
 def test_a_table_without_checks_is_never_taken() -> None:
