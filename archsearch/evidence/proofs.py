@@ -35,7 +35,8 @@ class Proof(Record):
     ``package`` is that of the kernels, empty in a package's own list,
     ``config`` is the digest of configurations other than the table's own, ``cases`` how many were tried, ``whole``
     whether those were all that there are, ``error`` the largest ratio of root mean squares, None where it is not
-    finite, ``fault`` what was wrong, empty for a row that passed.
+    finite, ``fault`` what was wrong, empty for a row that passed. ``timeouts`` counts the attempts in a row that ran
+    out of time: a busy machine may be why, so that such a row has neither passed nor failed.
     """
 
     op: str
@@ -56,6 +57,7 @@ class Proof(Record):
     whole: bool = True
     error: float | None = 0.0
     fault: str = ""
+    timeouts: int = 0
 
     @property
     def key(self) -> tuple[str, int, int]:

@@ -36,9 +36,12 @@ def standings(packages: Iterable[str]) -> list[Standing]:
 
 
 def _standing(package: str, proof: Proof) -> Standing:
-    stale = _stale(package, proof)
-    if stale:
-        form, why = "pytorch", f"{stale}: it is proven again at its next use"
+    changed = stale(package, proof)
+    if changed:
+        form, why = "pytorch", f"{changed}: it is proven again at its next use"
+    elif proof.timeouts:
+        times = "once" if proof.timeouts == 1 else f"{proof.timeouts} times in a row"
+        form, why = "pytorch", f"not proven, ran out of time {times} ({proof.fault}): its next first use tries again"
     elif proof.passed:
         form, why = "triton", f"passed {proof.cases} cases" if proof.cases else "passed"
     else:
@@ -49,8 +52,8 @@ def _standing(package: str, proof: Proof) -> Standing:
     return Standing(op=proof.op, row=row, dtype=proof.dtype, form=form, why=why, card=card, proven=proof.date)
 
 
-def _stale(package: str, proof: Proof) -> str:
-    """What has changed since a proof was made, as far as it can be told without a card."""
+def stale(package: str, proof: Proof) -> str:
+    """What has changed since a proof was made, as far as it can be told without a card; empty for nothing."""
     if not is_installed(package):
         return f"{package} is not installed any more"
     if proof.source != proven_source(package):

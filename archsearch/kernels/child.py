@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 0.05
+_ORPHAN_POLL_SECONDS = 0.5
 _OUR_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """What ends a child from outside, and says nothing of what it ran."""
 
@@ -28,12 +30,15 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a child ended: what it wrote to stdout; why it went wrong, empty where it did not; and whether that may be
-    put down to what it ran, and not to who ended it or to what it lacked."""
+    """How a child ended: what it wrote to stdout; why it went wrong, empty where it did not; whether that may be
+    put down to what it ran, and not to who ended it or to what it lacked; whether it was `late`, which may be put down
+    to either; and whether somebody `killed` it."""
 
     output: str
     reason: str = ""
     own: bool = False
+    late: bool = False
+    killed: bool = False
 
 
 def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]) -> Ended:
@@ -43,7 +48,7 @@ def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=dict(environ), start_new_session=True
         )
         try:
-            reason = _watched(child, limits)
+            reason, late = _watched(child, limits)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
@@ -52,8 +57,20 @@ def run_child(command: Sequence[str], limits: Limits, environ: Mapping[str, str]
         errors.seek(0)
         output = out.read()
         if reason:
-            return Ended(output=output, reason=reason, own=True)
+            return Ended(output=output, reason=reason, own=not late, late=late)
         return _ended(child.returncode, output, errors.read())
+
+
+def end_with_parent(parent: int) -> None:
+    """From now on this process and its group end when `parent`, the process that started it, is gone, however that
+    ended: nobody is left then who would. For a child of `run_child`, which leads a group of its own."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_ORPHAN_POLL_SECONDS)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def python_here() -> tuple[list[str], dict[str, str]]:
@@ -63,17 +80,17 @@ def python_here() -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-P"], {**os.environ, "PYTHONPATH": paths}
 
 
-def _watched(child: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Waits for its end, or for what it may not take: then why it must end."""
+def _watched(child: subprocess.Popen[bytes], limits: Limits) -> tuple[str, bool]:
+    """Waits for its end, or for what it may not take: then why it must end, and whether time is why."""
     start = time.monotonic()
     while child.poll() is None:
         if time.monotonic() - start > limits.seconds:
-            return f"it took longer than {limits.seconds:g} s"
+            return f"it took longer than {limits.seconds:g} s", True
         taken = _host_bytes(child.pid)
         if taken > limits.host_bytes:
-            return f"it took {taken / 2**30:.1f} GiB of memory, of {limits.host_bytes / 2**30:.1f} that it may"
+            return f"it took {taken / 2**30:.1f} GiB of memory, of {limits.host_bytes / 2**30:.1f} that it may", False
         time.sleep(_POLL_SECONDS)
-    return ""
+    return "", False
 
 
 def _host_bytes(pid: int) -> int:
@@ -91,5 +108,6 @@ def _ended(code: int, output: str, errors: str) -> Ended:
     last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "")
     if code > 0:
         return Ended(output=output, reason=last or f"its process ended with {code}")
-    name = signal.Signals(-code).name
-    return Ended(output=output, reason=f"its process ended by {name}", own=signal.Signals(-code) not in _OUR_SIGNALS)
+    found = signal.Signals(-code)
+    killed = found in _OUR_SIGNALS
+    return Ended(output=output, reason=f"its process ended by {found.name}", own=not killed, killed=killed)

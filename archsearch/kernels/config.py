@@ -122,12 +122,19 @@ class Table:
         return found if found is not None and found.passed else None
 
     def tried(self, key: Key, dtype: str, machine: Machine | None, candidate: int | None) -> Proof | None:
-        """`proof`, or what a row came to that failed on `machine`."""
-        wanted = self.op, key, dtype, self.digest(key, candidate)
-        records = (*proofs(self.package), *(kept_here(self.package, machine) if machine else ()))
-        found = [proof for proof in records if (proof.op, proof.key, proof.dtype, proof.config) == wanted]
+        """`proof`, or what a row came to that failed on `machine`; not one that ran out of time."""
+        found = [proof for proof in self._records(key, dtype, machine, candidate) if not proof.timeouts]
         # what failed here counts, whatever is listed of other cards; of several that passed the last was proven here
         return next((proof for proof in found if not proof.passed), found[-1] if found else None)
+
+    def timed_out(self, key: Key, dtype: str, machine: Machine, candidate: int | None) -> Proof | None:
+        """What was kept of a row whose last attempt on `machine` ran out of time."""
+        return next((proof for proof in self._records(key, dtype, machine, candidate) if proof.timeouts), None)
+
+    def _records(self, key: Key, dtype: str, machine: Machine | None, candidate: int | None) -> list[Proof]:
+        wanted = self.op, key, dtype, self.digest(key, candidate)
+        records = (*proofs(self.package), *(kept_here(self.package, machine) if machine else ()))
+        return [proof for proof in records if (proof.op, proof.key, proof.dtype, proof.config) == wanted]
 
     @contextmanager
     def forced(self, key: Key) -> Iterator[None]:

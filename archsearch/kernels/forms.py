@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from archsearch.errors import KernelUnavailableError, OptionsError, listing, nearest
@@ -20,7 +21,7 @@ from archsearch.kernels import device as devices
 from archsearch.kernels import machine as machines
 from archsearch.kernels.config import Key, Table
 from archsearch.kernels.device import arch_of, obstacle
-from archsearch.kernels.prove import NotTriedError, Prover, Row
+from archsearch.kernels.prove import NotTriedError, OutOfTimeError, Prover, Row
 
 if TYPE_CHECKING:
     import torch
@@ -42,13 +43,18 @@ _log = logging.getLogger("archsearch.impl")
 _decided: dict[tuple[str, str, Key, str], str | None] = {}
 """By device, op, row and dtype: why "auto" does not take it in this process, None where it does."""
 
+_late: dict[tuple[str, str], str] = {}
+"""By device and label the rows that ran out of time in this process, which does not try them again, and why."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Forms:
-    """The rows that "auto" takes in a trial, whatever is proven meanwhile; ``taken`` are those that it took."""
+    """The rows that "auto" takes in a trial, whatever is proven meanwhile; ``taken`` are those that it took,
+    ``settled`` those whose configurations it settled itself, when it first met them."""
 
     proven: frozenset[Use]
     taken: set[str] = field(default_factory=set, compare=False)
+    settled: set[tuple[str, Key]] = field(default_factory=set, compare=False)
 
     @property
     def digest(self) -> str:
@@ -87,17 +93,26 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
     except KernelUnavailableError as error:
         return str(error)
     if _held:
-        return _in_trial(_held[-1], table, key, dtype)
+        return _in_trial(_held[-1], table, key, dtype, device)
     place = str(device), table.op, key, dtype
     if place not in _decided:
         why = _undecided(table, key, dtype, device, traced=traced)
         if why in (TRACED, CAPTURED):
+            _warn(f"{label(table.op, key, dtype)} runs in PyTorch: {why}; a call before, or kernels prove, proves it")
             return why
         _decided[place] = why
     return _decided[place]
 
 
-def _in_trial(forms: Forms, table: Table, key: Key, dtype: str) -> str | None:
+def _in_trial(forms: Forms, table: Table, key: Key, dtype: str, device: torch.device) -> str | None:
+    if (str(device), table.op, key, dtype) not in _decided and (table.op, key) not in forms.settled:
+        # where only proofs that there are count, no model was run before the trial
+        forms.settled.add((table.op, key))
+        machine = machines.machine_of(device)
+        number = None if machine is None else tuned(table, key, machine)
+        with table.using(key, number):
+            proven = _use(table, key, dtype) in forms.proven
+        table.use(key, number if proven else None)
     use = _use(table, key, dtype)
     if use not in forms.proven:
         return f"{label(table.op, key, dtype)} was not proven when this trial began"
@@ -117,16 +132,32 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
     if found is None:
         if rule == "listed":
             return f"{named} is not proven here, and {VARIABLE}=listed: archsearch kernels prove proves it"
+        if (row.device, row.label) in _late:
+            return _late[row.device, row.label]  # which was said
         if traced:
             return TRACED
         if _capturing(device):
             return CAPTURED
-        _log.info("%s is proven before its first use, in a process of its own", named)
+        _log.warning("%s is proven before its first use, in a process of its own, which may take half a minute", named)
         try:
             found = prover.prove(row)
+        except OutOfTimeError as error:
+            _late[row.device, row.label] = f"{named}: {error}"
+            return _warned(_late[row.device, row.label])
         except NotTriedError as error:
-            return f"{named}: {error}"
-    return None if found.passed else f"{named} failed on this card: {found.fault}"
+            return _warned(f"{named}: {error}")
+    return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
+
+
+def _warned(why: str) -> str:
+    _warn(f"{why}; PyTorch runs in its place")
+    return why
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once in a process: a decision is made anew before each trial."""
+    _log.warning("%s", text)
 
 
 def tuned(table: Table, key: Key, machine: Machine) -> int | None:

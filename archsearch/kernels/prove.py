@@ -36,6 +36,13 @@ class NotTriedError(ArchsearchError):
     """A row that could not be put to the proof here and now: nothing is known of it."""
 
 
+class OutOfTimeError(NotTriedError):
+    """A row whose attempt took too long, for which a busy machine may be to blame."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"it ran out of time, as on a busy machine ({fault}): a new process tries again")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A row of a table as it is used: in a dtype, on a device, with the table's configurations or with those of the
@@ -58,6 +65,10 @@ class Row:
         """What is known of it."""
         return self.table.tried(self.key, self.dtype, self.machine, self.candidate)
 
+    def timed_out(self) -> Proof | None:
+        """What was kept of it where its last attempt ran out of time."""
+        return self.table.timed_out(self.key, self.dtype, self.machine, self.candidate)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prover:
@@ -70,14 +81,17 @@ class Prover:
     command: Sequence[str] = field(default=("-m", MODULE))
 
     def prove(self, row: Row) -> Proof:
-        """The row's proof, which another process may have made meanwhile. Raises `NotTriedError`."""
-        before = row.tried()
+        """The row's proof, which another process may have made meanwhile. Raises `NotTriedError`, and of it
+        `OutOfTimeError` where the attempt took too long, or that of another process meanwhile."""
+        before, late = row.tried(), row.timed_out()
         try:
             with _lock(row, timeout=2 * self._limits.seconds):
-                found = row.tried()
+                found, now_late = row.tried(), row.timed_out()
                 if found is not None and self._answers(found, before):
                     return found
-                return self._kept(self._tried(row))
+                if now_late is not None and now_late != late:
+                    raise OutOfTimeError(now_late.fault)
+                return self._kept(row, self._tried(row))
         except (OSError, NotImplementedError) as error:  # no file can be locked there
             raise NotTriedError(
                 f"{cache_folder()} cannot be used ({error}): name another in ARCHSEARCH_CACHE"
@@ -104,19 +118,21 @@ class Prover:
             "device": row.device,
             "whole": self.whole,
             "candidate": row.candidate,
+            "parent": os.getpid(),
         }
         ended = run_child([*python, *self.command, json.dumps(asked)], self._limits, {**environ, **WITHOUT})
         answer = _answer(ended.output)
-        if answer.get("untried") or (not answer and not ended.own):
+        if answer.get("untried") or ended.killed or (not answer and not ended.own and not ended.late):
             raise NotTriedError(f"it could not be put to the proof: {answer.get('untried') or ended.reason}")
         if ended.reason:
             started = f" in {answer['doing']}" if answer.get("doing") else ""
-            answer = {"fault": f"{ended.reason}{started}", "cases": answer.get("cases", 0), "error": None}
+            fault, cases = f"{ended.reason}{started}", answer.get("cases", 0)
+            answer = {"fault": fault, "cases": cases, "error": None, "late": ended.late}
         return self._proof(row, answer)
 
     def _proof(self, row: Row, answer: dict[str, Any]) -> Proof:
         arch, head_dim, chunk = row.key
-        error = answer["error"]
+        error, late = answer["error"], row.timed_out()
         return Proof(
             op=row.table.op,
             package=row.table.package,
@@ -130,14 +146,18 @@ class Prover:
             whole=self.whole,
             error=error if error is not None and math.isfinite(error) else None,
             fault=answer["fault"],
+            timeouts=(late.timeouts if late else 0) + 1 if answer.get("late") else 0,
             **{**asdict(row.machine), "arch": arch},
         )
 
-    def _kept(self, proof: Proof) -> Proof:
+    def _kept(self, row: Row, proof: Proof) -> Proof:
         try:
-            keep([proof])
+            if not proof.timeouts or row.tried() is None:  # what is known outlasts an attempt that came to nothing
+                keep([proof])
         except SpecError as error:
             raise NotTriedError(str(error)) from None
+        if proof.timeouts:
+            raise OutOfTimeError(proof.fault)
         return proof
 
 

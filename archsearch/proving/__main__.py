@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from archsearch.kernels.child import end_with_parent
 from archsearch.proving.attempt import CARD_SHARE, FIRST_SECONDS, WHOLE_SECONDS, attempt_row
 from archsearch.proving.check import Attempt
 from archsearch.proving.rows import all_checks, dtype_named, key_of
@@ -25,8 +26,10 @@ def main(arguments: list[str]) -> None:
     def say(**told: Any) -> None:
         print(json.dumps(told), file=out, flush=True)
 
+    asked = json.loads(arguments[0])
+    end_with_parent(asked["parent"])
     try:
-        say(**answer(json.loads(arguments[0]), say))
+        say(**answer(asked, say))
     except torch.OutOfMemoryError:
         say(untried="the card has no memory left for it")
 
@@ -54,7 +57,7 @@ def answer(asked: dict[str, Any], say: Any) -> dict[str, Any]:
         compiling=watch_compiler(),
         seconds=math.inf if device.type != "cuda" else WHOLE_SECONDS if whole else FIRST_SECONDS,
     )
-    return {"cases": found.cases, "error": found.error, "fault": found.fault}
+    return {"cases": found.cases, "error": found.error, "fault": found.fault, "late": found.late}
 
 
 def watch_compiler() -> Any:

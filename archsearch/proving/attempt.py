@@ -24,11 +24,13 @@ CARD_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a row: how many cases were tried, the largest ratio, and the first thing that was wrong."""
+    """What came of a row: how many cases were tried, the largest ratio, the first thing that was wrong, and whether
+    that is only that it was `late`."""
 
     cases: int
     error: float
     fault: str = ""
+    late: bool = False
 
 
 def attempt_row(
@@ -52,9 +54,8 @@ def attempt_row(
             return Outcome(cases=count, error=error, fault=f"{doing}: {verdict.fault}")
         spent = clock() - start - compiling()
         if spent > seconds:
-            return Outcome(
-                cases=count, error=error, fault=f"{doing}: it has run for {spent:.1f} s, {seconds:g} s is all"
-            )
+            fault = f"{doing}: it has run for {spent:.1f} s, {seconds:g} s is all"
+            return Outcome(cases=count, error=error, fault=fault, late=True)
     return Outcome(cases=count, error=error)
 
 

@@ -14,22 +14,27 @@ from archsearch.proving.compare import Verdict, worst
 from archsearch.proving.judging import Op, compare, near
 
 EPS = 1e-6
-CHANNELS = 70
+CHANNELS = (70, 72)
+"""Of short convolutions and gates: rows that are read number by number, and 8 numbers at a time, by other builds."""
 
 
 def core_checks() -> Iterator[Check]:
     """Of the rows of their tables."""
     from archsearch.ops.triton.table import CONV, GATED, GATES, UNIT
 
-    convs = grid(tokens=(33, 1, 31, 65, 1000, 0), activation=("silu", "none"))
-    yield Check(table=CONV, name="lengths", run=_conv, cases=convs, first=convs[:2])
-    yield Check(table=CONV, name="packed, and one token", run=_packed_conv)
+    convs = grid(tokens=(33, 1, 31, 65, 1000, 0), activation=("silu", "none"), channels=CHANNELS)
+    yield Check(table=CONV, name="lengths", run=_conv, cases=convs, first=convs[:4])
+    packed = grid(channels=CHANNELS)
+    yield Check(table=CONV, name="packed, and one token", run=_packed_conv, cases=packed, first=packed)
+    tails = grid(channels=CHANNELS[::-1], activation=("silu", "none"), tokens=(33, 1, 1000))
+    first = [case for case in tails if case["tokens"] == 33]
+    yield Check(table=CONV, name="after a tail", run=_after_tail, cases=tails, first=first)
     yield Check(table=UNIT, name="lengths", run=_unit, cases=grid(tokens=(19, 1, 0)))
     gated = grid(tokens=(19, 1, 0), activation=("silu", "none", "sigmoid"))
     yield Check(table=GATED, name="lengths", run=_gated, cases=gated, first=gated[:3])
-    rates = grid(shape=((2, 33, 21), (1, 1, 1), (1, 0, 96)), want_step=(True, False))
-    yield Check(table=GATES, name="rates", run=_rates, cases=rates, first=rates[:2])
-    plain = grid(form=("sigmoid", "logsigmoid"))
+    rates = grid(shape=((2, 33, 21), (2, 33, 24), (1, 1, 1), (1, 0, 96)), want_step=(True, False))
+    yield Check(table=GATES, name="rates", run=_rates, cases=rates, first=rates[:4])
+    plain = grid(form=("sigmoid", "logsigmoid"), channels=CHANNELS)
     yield Check(table=GATES, name="plain gates", run=_plain_gates, cases=plain, first=plain)
 
 
@@ -47,17 +52,39 @@ def _tuples(function: Callable[..., Any], *names: str) -> Op:
     return run  # type: ignore[return-value]
 
 
-def _conv(attempt: Attempt, tokens: int, activation: str) -> Verdict:
+def _conv(attempt: Attempt, tokens: int, activation: str, channels: int) -> Verdict:
     """Of 0 tokens: of more than 16 bits count."""
     from archsearch.ops.triton.launch.conv import conv
 
     tokens, found = tokens or attempt.long, []
-    for width in sorted({attempt.dim, attempt.dim // 2 + 1}):
-        drawn = {"x": _normal(1 if tokens > 1000 else 2, tokens, CHANNELS), "weight": _normal(width, CHANNELS)}
+    for width in _widths(attempt):
+        drawn = {"x": _normal(1 if tokens > 1000 else 2, tokens, channels), "weight": _normal(width, channels)}
         ours = _tuples(lambda x, weight: conv(x, weight, None, None, activation), "x", "weight")
         theirs = _tuples(lambda x, weight: _shifted(x, weight, activation), "x", "weight")
         found.append(compare(ours, theirs, attempt.held(drawn, ["x"]), trained=["x", "weight"]))
     return worst(found)
+
+
+def _widths(attempt: Attempt) -> list[int]:
+    return sorted({attempt.dim, attempt.dim // 2 + 1})
+
+
+def _after_tail(attempt: Attempt, channels: int, activation: str, tokens: int) -> Verdict:
+    """Tokens that go on from earlier inputs, of which the kernel gives no gradient."""
+    from archsearch.ops.triton.launch.conv import conv
+
+    found = []
+    for width in _widths(attempt):
+        sizes = {"x": (2, tokens, channels), "weight": (width, channels), "tail": (2, width - 1, channels)}
+        inputs = attempt.held({name: _normal(*size) for name, size in sizes.items()}, ["x", "tail"])
+        ours = _tuples(lambda x, weight, tail: conv(x, weight, tail, None, activation), "x", "weight", "tail")
+        theirs = _tuples(lambda x, weight, tail: _joined(x, weight, tail, activation), "x", "weight", "tail")
+        found.append(compare(ours, theirs, inputs))
+    return worst(found)
+
+
+def _joined(x: Tensor, weight: Tensor, tail: Tensor, activation: str) -> Tensor:
+    return _shifted(torch.cat([tail, x], dim=1), weight, activation)[:, tail.shape[1] :]
 
 
 def _shifted(x: Tensor, weight: Tensor, activation: str, positions: Tensor | None = None) -> Tensor:
@@ -71,10 +98,10 @@ def _shifted(x: Tensor, weight: Tensor, activation: str, positions: Tensor | Non
     return F.silu(out) if activation == "silu" else out
 
 
-def _packed_conv(attempt: Attempt) -> Verdict:
+def _packed_conv(attempt: Attempt, channels: int) -> Verdict:
     from archsearch.ops.triton.launch.conv import conv, conv_token
 
-    inputs = attempt.held({"x": _normal(1, 103, CHANNELS), "weight": _normal(attempt.dim, CHANNELS)}, ["x"])
+    inputs = attempt.held({"x": _normal(1, 103, channels), "weight": _normal(attempt.dim, channels)}, ["x"])
     lengths = (2, 1, 40, 0, 60)
     positions = torch.cat([torch.arange(length, device=attempt.device) for length in lengths])[None]
     ours = _tuples(lambda x, weight: conv(x, weight, None, positions, "silu"), "x", "weight")
@@ -143,9 +170,10 @@ def _rates(attempt: Attempt, shape: tuple[int, int, int], want_step: bool) -> Ve
     return compare(_tuples(kernel, *names), _tuples(plain, *names), inputs, trained=names)
 
 
-def _plain_gates(attempt: Attempt, form: str) -> Verdict:
+def _plain_gates(attempt: Attempt, form: str, channels: int) -> Verdict:
     from archsearch.ops.triton.launch.gates import gate
 
     plain = {"logsigmoid": lambda x: F.logsigmoid(x) / 16, "sigmoid": torch.sigmoid}[form]
     ours = _tuples(lambda x: gate(x, None, None, form, 16.0, False)[0], "x")
-    return compare(ours, _tuples(plain, "x"), attempt.held({"x": 3 * _normal(2, 333, 70)}, ["x"]), trained=["x"])
+    inputs = attempt.held({"x": 3 * _normal(2, 333, channels)}, ["x"])
+    return compare(ours, _tuples(plain, "x"), inputs, trained=["x"])

@@ -64,7 +64,7 @@ def bench_ops() -> Iterator[BenchOp]:
             work=partial(linear_step_work, rule, decay),
             head_axes={"q": 1, "k": 1, "v": 1, "state": 1, "beta": 1, "log_decay": 1},
             peers=(step_peer(name),),
-            grids={FULL: [_shape(256, 1, 64), _shape(1, 1, 64)], QUICK: [_shape(256, 1, 64)], TINY: [_tiny(1)]},
+            grids=_step_grids(name),
         )
 
 
@@ -110,14 +110,22 @@ def _flops(rule: str, shape: Shape, chunk: int) -> float:
 
 
 def _grids(name: str) -> dict[str, list[Shape]]:
-    grouped = Shape(batch=1, tokens=32768, heads=64, kv_heads=16, head_dim=128)
+    grouped, four, part = (
+        Shape(batch=batch, tokens=tokens, heads=4 * kv_heads, kv_heads=kv_heads, head_dim=128)
+        for batch, tokens, kv_heads in ((1, 32768, 16), (4, 8192, 16), (1, 65536, 2))
+    )
     many = {
         "kda": [_shape(1, 8192, 64), _shape(2, 16384, 64), _shape(1, 65536, 8)],
-        "gated-deltanet": [_shape(1, 8192, 64), grouped, _shape(1, 65536, 8)],
+        "gated-deltanet": [_shape(1, 8192, 64), grouped, _shape(1, 65536, 8), four, part],
     }
     usual = _shape(1, 32768, 16)
     full = many.get(name, [_shape(4, 8192, 16), usual] if name in ("retnet", "mamba2", "gla") else [usual])
     return {FULL: full, QUICK: full[1:2] or full, TINY: [_tiny(40)]}
+
+
+def _step_grids(name: str) -> dict[str, list[Shape]]:
+    full = [_shape(256, 1, 64), _shape(1, 1, 64)]
+    return {FULL: full + [_shape(256, 1, 128)] * (name == "kda"), QUICK: full[:1], TINY: [_tiny(1)]}
 
 
 def _shape(batch: int, tokens: int, heads: int) -> Shape:

@@ -32,7 +32,7 @@ AGREEING = 0.98
 
 def bench_ops() -> Iterator[BenchOp]:
     """Blocks of 512 of which three are seen, on the smallest grid of 8."""
-    full, step = [_shape(1, 131072), _shape(1, 32768)], [_shape(8, 131072), _shape(1, 131072)]
+    full, step = [_shape(1, 131072), _shape(1, 32768)], [_shape(8, 131072), _shape(1, 131072), _shape(1, 2**20)]
     for block, grids, steps in (
         (BLOCK, {FULL: full, QUICK: full[:1], TINY: []}, {FULL: step, QUICK: step[:1], TINY: []}),
         (8, {FULL: [], QUICK: [], TINY: [_tiny()]}, {FULL: [], QUICK: [], TINY: [_tiny()]}),

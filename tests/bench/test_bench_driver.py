@@ -14,7 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from archsearch.bench.kernels import ops_of
+from archsearch.bench.results import targets
 from archsearch.cli import app
+from archsearch.costs import parse_context
+from archsearch.evidence.kept import kept_path
 from archsearch.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -52,11 +55,41 @@ def test_the_laws_are_tried_on_every_built_in_mixer(driver: ModuleType) -> None:
 def test_its_commands_exist_and_share_the_time(driver: ModuleType) -> None:
     planned = driver.steps("h200", Path("out"), minutes=8.5, jobs=14)
     assert [step.name for step in planned] == ["proofs", "ops", "models", "report"]
-    assert sum(step.share for step in planned) == pytest.approx(1.0)
+    again = driver.steps("h200", Path("out"), minutes=5.0, jobs=14, proofs=False)
+    assert [step.name for step in again] == ["ops", "models", "report"]
+    for shared in (planned, again):
+        assert sum(step.share for step in shared) == pytest.approx(1.0)
     for step in planned:
         arguments = step.command[len(driver.CLI) :]
         told = CliRunner().invoke(app, [*arguments[:2], "--help"], env={"COLUMNS": "200"}).output
         assert all(argument in told for argument in arguments if argument.startswith("--"))
+
+
+def test_models_are_measured_at_the_context_that_the_targets_name(driver: ModuleType) -> None:
+    contexts = dict(zip(driver.CONTEXTS[::2], driver.CONTEXTS[1::2], strict=True))
+    assert parse_context(contexts["--decode"].split(",")[0]) == targets._CONTEXT
+    assert driver.PATTERNS == (targets._FULL, targets._HYBRID)
+
+
+def test_proofs_are_copied_after_each_step(driver: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is lent goes back with its cache, and may do so at any time."""
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(driver, "card_slug", lambda: "h200")
+    out, seen = tmp_path / "out", list[str]()
+
+    def ended_well(command: list[str], seconds: float) -> bool:
+        held = out / "proofs" / "h200.json"
+        seen.append(held.read_text() if held.is_file() else "")
+        kept_path().parent.mkdir(exist_ok=True)
+        kept_path().write_text(f"{len(seen)} proofs")
+        return True
+
+    monkeypatch.setattr(driver, "ended_well", ended_well)
+    assert driver.main(["--out", str(out), "--jobs", "1"]) == 0
+    assert seen == ["", "1 proofs", "2 proofs", "3 proofs"]
+    assert (out / "proofs" / "h200.json").read_text() == "4 proofs"
+    assert driver.main(["--out", str(out), "--skip-proofs", "--minutes", "5"]) == 0
+    assert len(seen) == 7
 
 
 def test_the_order_of_worth_names_ops_that_there_are(driver: ModuleType, registry: Registry) -> None:

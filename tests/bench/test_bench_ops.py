@@ -117,7 +117,12 @@ def test_full_grids_hold_the_shapes_of_the_targets() -> None:
     for name in ("kda", "gated-deltanet"):
         assert {shape.total for shape in shapes[name, False]} >= {8192, 32768, 65536}
     assert sized(1, 65536, 16) in shapes["window", False]
+    assert {sized(1, 32768, 64, 16), sized(4, 8192, 64, 16), sized(1, 65536, 8, 2)} <= {
+        *shapes["gated-deltanet", False]
+    }
+    assert sized(256, 1, 128) in shapes["kda", True]
     assert sized(1, 131072, 16) in shapes["moba", False]
+    assert sized(1, 2**20, 16) in shapes["moba", True]
     assert any(shape.heads == 16 * shape.kv_heads and shape.tokens == 65536 for shape in shapes["nsa", False])
     bulky = {op.name for op in OPS if op.step for shape in op.grids[FULL] if op.work(shape, 2).moved_bytes >= 1e9}
     assert bulky >= {"full", "window", "kda", "gated-deltanet", "mamba2"}

@@ -103,14 +103,21 @@ def launch(seconds: float, kernel: str = "forward") -> LaunchBound:
     )
 
 
-def bound(tokens: int, *launches: LaunchBound, op_seconds: float = 1e-3) -> OpBound:
+def bound(tokens: int, *launches: LaunchBound, op_seconds: float = 1e-3, arch: str = "sm_90") -> OpBound:
     shape = Shape(batch=1, tokens=tokens, heads=8, kv_heads=8, head_dim=64)
     return OpBound(
-        op="kda", phase="forward", shape=shape, sizes={}, op_seconds=op_seconds, op_bytes=1e9, launches=launches
+        arch=arch,
+        op="kda",
+        phase="forward",
+        shape=shape,
+        sizes={},
+        op_seconds=op_seconds,
+        op_bytes=1e9,
+        launches=launches,
     )
 
 
-def results(times: dict[int, float]) -> Results:
+def results(times: dict[int, float], card: str = "H200", arch: str = "sm_90", date: str = "2026-01-01") -> Results:
     environment = dict.fromkeys(("driver", "torch", "triton", "ptxas", "python", "archsearch"), "1")
     rows = [
         KernelRow(
@@ -139,7 +146,7 @@ def results(times: dict[int, float]) -> Results:
         for tokens, ms in times.items()
     ]
     rates = Rates(copy_bytes_per_second=1.0, matmul_flops_per_second=1.0)
-    where = Environment(card="H200", arch="sm_90", commit=None, date="2026-01-01", **environment)
+    where = Environment(card=card, arch=arch, commit=None, date=date, **environment)
     return Results(kind="kernels", environment=where, ceilings=rates, kernels=tuple(rows))
 
 
@@ -154,9 +161,27 @@ def test_an_op_is_short_where_its_launches_take_more_than_three_times_its_bound(
 
 def test_bounds_are_ordered_against_what_was_measured_at_the_same_shapes() -> None:
     bounds = [bound(tokens, launch(tokens * 1e-6)) for tokens in (64, 128, 256, 512)]
-    assert rank_correlation(bounds, [results({64: 1.0, 128: 2.0, 256: 9.0})]) == (pytest.approx(1.0), 3)
-    assert rank_correlation(bounds, [results({64: 3.0, 128: 2.0, 256: 1.0})]) == (pytest.approx(-1.0), 3)
-    assert rank_correlation(bounds, [results({64: 1.0, 128: 2.0, 1024: 3.0})]) is None
+    alike = {"H200": (pytest.approx(1.0), 3)}
+    assert rank_correlation(bounds, [results({64: 1.0, 128: 2.0, 256: 9.0})]) == alike
+    assert rank_correlation(bounds, [results({64: 3.0, 128: 2.0, 256: 1.0})]) == {"H200": (pytest.approx(-1.0), 3)}
+    assert rank_correlation(bounds, [results({64: 1.0, 128: 2.0, 1024: 3.0})]) == {}
+    newer = results({64: 1.0}, date="2026-02-01")
+    assert rank_correlation(bounds, [newer, results({64: 5.0, 128: 2.0, 256: 3.0})]) == alike
+
+
+def test_the_times_of_a_card_are_compared_with_the_bounds_of_its_architecture() -> None:
+    """A card that measures the other way round, or another architecture's bounds, change nothing of it."""
+    times = {64: 1.0, 128: 2.0, 256: 3.0}
+    bounds = [bound(tokens, launch(tokens * 1e-6)) for tokens in times]
+    slower = [bound(tokens, launch(1.0 / tokens), arch="sm_80") for tokens in times]
+    reversed_ = {tokens: 4.0 - ms for tokens, ms in times.items()}
+    files = [results(times), results(reversed_, card="H100", date="2026-03-01"), results(times, "A100", "sm_80")]
+    assert rank_correlation([*bounds, *slower], files) == {
+        "H200": (pytest.approx(1.0), 3),
+        "H100": (pytest.approx(-1.0), 3),
+        "A100": (pytest.approx(-1.0), 3),
+    }
+    assert rank_correlation(bounds, [results({64: 1.0, 128: 2.0}), results({256: 3.0}, card="H100")]) == {}
 
 
 def test_blocks_that_stand_in_for_a_choice_lie_before_the_own_one() -> None:

@@ -180,12 +180,14 @@ def test_a_kernel_that_failed_here_is_named_with_its_figure(
     row = {"op": "full_attention", "arch": "sm_90", "chunk": 0, "card": "H200", "driver": "580", "ptxas": "12.8"}
     now = {**row, "package": package, "torch": version("torch"), "triton": version("triton"), "date": "2026-01-01"}
     passed = Proof(**now, head_dim=64, source=proven_source(package))
-    keep([passed, passed.model_copy(update={"head_dim": 128, "fault": "lengths tokens=65: output 0 is off by 0.5"})])
+    failed = passed.model_copy(update={"head_dim": 128, "fault": "lengths tokens=65: output 0 is off by 0.5"})
+    keep([passed, failed, passed.model_copy(update={"head_dim": 256, "fault": "it took 120 s", "timeouts": 2})])
     found = check(run, "kernel full_attention", 0)
     assert found["status"] == "note"
     assert found["detail"] == (
         "Triton for sm_90 D=64 bfloat16 on H200, driver 580, proven 2026-01-01; PyTorch for sm_90 D=128 bfloat16 on "
-        "H200, driver 580: failed: lengths tokens=65: output 0 is off by 0.5"
+        "H200, driver 580: failed: lengths tokens=65: output 0 is off by 0.5; PyTorch for sm_90 D=256 bfloat16 on "
+        "H200, driver 580: not proven, ran out of time 2 times in a row (it took 120 s): its next first use tries again"
     )
     monkeypatch.setenv("ARCHSEARCH_PROVE", "sometimes")
     assert check(run, "kernels", 1)["detail"].startswith("ARCHSEARCH_PROVE=sometimes: unknown")

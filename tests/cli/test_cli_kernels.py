@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from archsearch.evidence.kept import kept
+from archsearch.evidence.kept import keep, kept
 from archsearch.kernels import prove
 from archsearch.kernels.child import Ended, Limits
 
@@ -36,6 +36,11 @@ def rows(result: Result) -> list[dict[str, Any]]:
     return found
 
 
+def listed(run: Run) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run("kernels", "list", "--arch", "sm_90", "--json").stdout)["kernels"]
+    return found
+
+
 def test_a_row_that_passes_is_kept_and_no_longer_missing(run: Run, answers: list[dict[str, Any]]) -> None:
     answers.append({"cases": 7, "error": 0.001, "fault": ""})
     result = run(*ONE)
@@ -52,8 +57,7 @@ def test_a_row_that_fails_exits_with_1_and_is_listed(run: Run, answers: list[dic
     result = run(*ONE)
     assert result.exit_code == 1
     assert rows(result)[0]["fault"] == "packed: output 0 is off by 0.5"
-    listed = json.loads(run("kernels", "list", "--arch", "sm_90", "--json").stdout)["kernels"]
-    (row,) = [row for row in listed if row["status"] != "not proven"]
+    (row,) = [row for row in listed(run) if row["status"] != "not proven"]
     assert row["status"] == "failed: packed: output 0 is off by 0.5"
 
 
@@ -83,10 +87,38 @@ def test_candidates_are_proven_in_place_of_their_rows(run: Run, answers: list[di
     ]
     assert len({proof.config for proof in kept()} - {""}) == 2
     assert rows(run(*ONE, "--candidates", "--missing")) == []
+    told = [row for row in listed(run) if (row["op"], row["head_dim"]) == ("window_attention", 16)]
+    assert [(row["configuration"], row["status"]) for row in told] == [
+        ("the table's own", "not proven"),
+        ("candidate 0", "verified"),
+        ("candidate 1", "verified"),
+    ]
     assert len(rows(run(*ONE, "--missing"))) == 1  # of the row itself nothing is known
 
 
-@pytest.mark.parametrize("command", ["prove", "compile"])
+def test_what_was_proven_with_another_driver_or_torch_is_not_verified(run: Run, answers: list[dict[str, Any]]) -> None:
+    answers.append({"cases": 7, "error": 0.001, "fault": ""})
+    run(*ONE)
+    (proof,) = kept()
+    changes = {
+        "float32": {},
+        "bfloat16": {"driver": "575.1"},
+        "float16": {"torch": "2.0.1"},
+        "float64": {"triton": "3.0.0"},
+        "int8": {"card": "A100", "driver": "575.1"},
+    }
+    keep(proof.model_copy(update={"dtype": name, **change}) for name, change in changes.items())
+    found = {row["dtype"]: row["status"] for row in listed(run) if row["dtype"]}
+    assert found == {
+        "float32": "verified",
+        "bfloat16": "not proven: driver was 575.1",
+        "float16": "not proven: torch was 2.0.1",
+        "float64": "not proven: Triton was 3.0.0",
+        "int8": "verified",  # on a card that is not here
+    }
+
+
+@pytest.mark.parametrize("command", ["prove", "compile", "model", "tune"])
 def test_a_label_that_nothing_has_is_refused(run: Run, answers: list[dict[str, Any]], command: str) -> None:
     result = run("kernels", command, "--only", "no such kernel")
     assert result.exit_code == 1

@@ -42,15 +42,30 @@ FAULTS: dict[tuple[str, str], tuple[str, str]] = {
 """By kernel and what it writes: the op and a check of its rows that runs it."""
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, kernel: str, output: str, **tiles: int) -> list[str]:
-    """From now on each number that the kernel writes is a twentieth too large where it runs with these tiles; the list
-    has its name as often as it did."""
+BUILDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
+    ("linear_attention", "as trained", "states", "writes", {"HAS_INITIAL": False, "WANT_STATES": True}),
+    ("short_conv", "lengths", "conv_forward", "y", {"ALIGNED": True}),
+    ("short_conv", "packed, and one token", "conv_backward", "d_x", {"ALIGNED": True, "PACKED": True}),
+    ("short_conv", "after a tail", "conv_forward", "y", {"TAIL": True}),
+    ("gates", "rates", "gate_forward", "out", {"ALIGNED": True}),
+    ("gates", "plain gates", "gate_backward", "d_x", {"ALIGNED": True}),
+]
+"""Builds that models run, which a first use met in whole proofs alone or never: op, check, kernel, what it writes, and
+the constants that tell the build."""
+
+COSTLY = ("lengths", "packed, and one token")
+"""Checks among them that take seconds."""
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, kernel: str, output: str, **constants: Any) -> list[str]:
+    """From now on each number that the kernel writes is a twentieth too large where it runs with these constants; the
+    list has its name as often as it did."""
     run, planted = InterpretedFunction.run, list[str]()
 
     def run_wrongly(self: Any, *args: Any, **options: Any) -> Any:
         result = run(self, *args, **options)
         given = dict(zip(self.arg_names, args, strict=False)) | options
-        if self.fn.__name__ == kernel and tiles.items() <= given.items():
+        if self.fn.__name__ == kernel and constants.items() <= given.items():
             given[output].mul_(1.05)
             planted.append(kernel)
         return result
@@ -63,7 +78,23 @@ def plant(monkeypatch: pytest.MonkeyPatch, kernel: str, output: str, **tiles: in
 def test_a_wrong_result_of_a_kernel_is_caught(kernel: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every number that the kernel writes is a twentieth too large."""
     planted = plant(monkeypatch, kernel, output)
-    op, name = FAULTS[kernel, output]
+    assert_caught(planted, *FAULTS[kernel, output])
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "kernel", "output", "constants"),
+    [
+        pytest.param(*build, id=f"{build[2]}-{build[1]}", marks=[pytest.mark.slow] * (build[1] in COSTLY))
+        for build in BUILDS
+    ],
+)
+def test_a_fault_of_one_build_is_caught_at_a_first_use(
+    op: str, name: str, kernel: str, output: str, constants: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_caught(plant(monkeypatch, kernel, output, **constants), op, name)
+
+
+def assert_caught(planted: list[str], op: str, name: str) -> None:
     check = next(check for check in known_checks()[op] if check.name == name)
     key = next(key for key in check.table.rows if key[0] == "sm_90")
     attempt = Attempt(key=key, device=torch.device("cpu"), dtype=torch.float32)

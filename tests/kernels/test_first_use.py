@@ -6,11 +6,13 @@ The interpreter plays the card, and most children are stand-ins that answer what
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,18 +20,23 @@ import torch
 
 from archsearch.errors import OptionsError
 from archsearch.evidence.kept import kept, kept_path
-from archsearch.evidence.proofs import Machine, Proofs
-from archsearch.kernels import Config, Table, forms
+from archsearch.evidence.proofs import Machine, Proof, Proofs, proven_source
+from archsearch.evidence.tuned import Tuned, keep_tuned, named
+from archsearch.kernels import Config, Key, Table, child, forms
 from archsearch.kernels import device as devices
 from archsearch.kernels.child import Limits
-from archsearch.kernels.prove import Prover, Row
+from archsearch.kernels.config import Configs
+from archsearch.kernels.prove import NotTriedError, Prover, Row
 from archsearch.ops.impl import Served, choose_impl
+from archsearch.proving import Attempt, Check, Verdict
 from archsearch.proving.__main__ import answer
+from archsearch.proving.attempt import attempt_row
 
 MACHINE = Machine(card="H200", arch="sm_90", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
 KEY = ("sm_90", 64, 0)
 PASSED = {"cases": 3, "error": 1e-3, "fault": ""}
 FAILED = {"cases": 1, "error": 0.5, "fault": "lengths tokens=65: output 0 is off by 0.5, allowed are 0.005"}
+CASES = [{"n": n} for n in range(3)]
 LIMITS = Limits(seconds=100.0, host_bytes=2**33)
 
 
@@ -61,6 +68,8 @@ def children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Childr
     monkeypatch.setattr(devices, "takes_kernels", lambda device: True)
     monkeypatch.setattr(forms.machines, "machine_of", lambda device: MACHINE)
     monkeypatch.setattr(forms, "prover", Prover())
+    monkeypatch.setattr(forms, "_late", {})
+    forms._warn.cache_clear()
     forms.forget()
     found = Children(tmp_path)
     found.answer(PASSED)
@@ -78,10 +87,14 @@ def chosen(table: Table, dtype: torch.dtype = torch.bfloat16) -> str:
     return choose_impl(table.op, "auto", why="PyTorch", served=served)
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """At the level that nobody has set."""
+    return [record.getMessage() for record in caplog.records if record.name == "archsearch.impl"]
+
+
 def test_the_first_call_proves_a_row_and_later_processes_know_it(
     children: Children, table: Table, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "archsearch.impl")
     assert [chosen(table) for _ in range(3)] == ["triton"] * 3
     forms.forget()  # as another process
     assert chosen(table) == "triton"
@@ -89,7 +102,8 @@ def test_the_first_call_proves_a_row_and_later_processes_know_it(
     asked = children.started[0]
     assert (asked["op"], asked["key"], asked["dtype"], asked["whole"]) == ("proven_op", list(KEY), "bfloat16", False)
     assert [message for message in caplog.messages if "is proven before its first use" in message] == [
-        "proven_op sm_90 D=64 bfloat16 is proven before its first use, in a process of its own"
+        "proven_op sm_90 D=64 bfloat16 is proven before its first use, in a process of its own, which may take half a "
+        "minute"
     ]
     (proof,) = kept()
     assert (proof.passed, proof.cases, proof.whole, proof.machine) == (True, 3, False, MACHINE)
@@ -105,14 +119,15 @@ def test_each_dtype_is_proven_apart(children: Children, table: Table) -> None:
 def test_a_row_that_fails_is_named_with_its_figure_and_not_tried_again(
     children: Children, table: Table, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "archsearch.impl")
     children.answer(FAILED)
     assert chosen(table) == "chunkwise"
     forms.forget()
     children.answer(PASSED)
     assert chosen(table) == "chunkwise"
     assert len(children.started) == 1
-    assert any("failed on this card: lengths tokens=65: output 0 is off by 0.5" in text for text in caplog.messages)
+    assert [text for text in caplog.messages if "failed" in text] == [
+        f"proven_op sm_90 D=64 bfloat16 failed on this card: {FAILED['fault']}; PyTorch runs in its place"
+    ]
 
 
 @pytest.mark.parametrize("change", [{"driver": "590"}, {"card": "A100"}, {"triton": "3.7.1"}, {"source": "other"}])
@@ -157,7 +172,6 @@ def test_a_cache_that_cannot_be_read_is_put_aside(
 def test_a_cache_that_cannot_be_written_leaves_pytorch_and_says_where(
     children: Children, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    caplog.set_level(logging.INFO, "archsearch.impl")
     (tmp_path / "file").touch()
     monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "file"))
     assert chosen(table) == "chunkwise"
@@ -171,18 +185,18 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.{})"
     ("code", "limits", "kept_as"),
     [
         (KILL.format("SIGKILL"), LIMITS, None),
+        (f'print(\'{{"doing": "packed", "cases": 2}}\', flush=True); {KILL.format("SIGKILL")}', LIMITS, None),
         ("raise SystemExit('no such plugin')", LIMITS, None),
         ('print(\'{"untried": "the card has no memory left for it"}\')', LIMITS, None),
         (KILL.format("SIGSEGV"), LIMITS, "its process ended by SIGSEGV"),
         (f'print(\'{{"doing": "packed", "cases": 2}}\', flush=True); {KILL.format("SIGABRT")}', LIMITS, "in packed"),
-        ("import time; time.sleep(1000)", Limits(seconds=0.5, host_bytes=2**33), "it took longer than 0.5 s"),
         (
             "x = bytearray(2**29); import time; time.sleep(1000)",
             Limits(seconds=100.0, host_bytes=2**28),
             "GiB of memory",
         ),
     ],
-    ids=["killed", "cannot-start", "no-room", "crashed", "crashed-in-a-case", "too-long", "too-much-memory"],
+    ids=["killed", "killed-in-a-case", "cannot-start", "no-room", "crashed", "crashed-in-a-case", "too-much-memory"],
 )
 def test_how_a_child_ends(children: Children, table: Table, code: str, limits: Limits, kept_as: str | None) -> None:
     """What is the row's own doing is kept; what befell the child is not, and a new process tries again."""
@@ -195,8 +209,105 @@ def test_how_a_child_ends(children: Children, table: Table, code: str, limits: L
     assert chosen(table) == ("triton" if kept_as is None else "chunkwise")
 
 
+LATE = {"cases": 2, "error": 1e-3, "fault": "packed: it has run for 5.3 s, 5 s is all", "late": True}
+SLOW = """
+import time
+from pathlib import Path
+print('{"doing": "packed", "cases": 2}', flush=True)
+Path(SAID).touch()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (SLOW, "it took longer than 100 s in packed"),
+        (f"print({json.dumps(LATE)!r})", "packed: it has run for 5.3 s, 5 s is all"),
+    ],
+    ids=["the-child", "its-cases"],
+)
+def test_a_row_that_ran_out_of_time_has_not_failed(
+    children: Children, table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, why: str
+) -> None:
+    """A busy machine may be why: this process does not try again, the next one does."""
+    spoken = tmp_path / "spoken"
+    clock = SimpleNamespace(sleep=time.sleep, monotonic=lambda: 1000.0 if spoken.exists() else 0.0)
+    monkeypatch.setattr(child, "time", clock)
+    for times in (1, 2):
+        spoken.unlink(missing_ok=True)
+        children.run(code.replace("SAID", repr(str(spoken))))
+        monkeypatch.setattr(forms, "_late", {})  # as another process
+        for _ in range(2):
+            forms.forget()  # as before a trial
+            assert chosen(table) == "chunkwise"
+        assert len(children.started) == times
+        assert [(proof.passed, proof.timeouts, proof.fault) for proof in kept()] == [(False, times, why)]
+    monkeypatch.setattr(forms, "_late", {})
+    forms.forget()
+    spoken.unlink(missing_ok=True)
+    children.answer(PASSED)
+    assert chosen(table) == "triton"
+    assert [(proof.passed, proof.timeouts) for proof in kept()] == [(True, 0)]
+
+
+@pytest.mark.parametrize("before", [PASSED, FAILED], ids=["passed", "failed"])
+def test_running_out_of_time_changes_nothing_of_what_is_known(
+    children: Children, table: Table, before: dict[str, Any]
+) -> None:
+    children.answer(before)
+    first = chosen(table)
+    row = Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    known = row.tried()
+    assert known is not None
+    again = Prover(whole=True, again=True, command=("-c", f"print({json.dumps(LATE)!r})"))
+    with pytest.raises(NotTriedError, match="ran out of time, as on a busy machine"):
+        again.prove(row)
+    assert row.tried() == known
+    forms.forget()
+    assert chosen(table) == first
+
+
+def test_of_two_processes_one_runs_out_of_time_for_both(children: Children, table: Table) -> None:
+    """Who waited does not take as long again."""
+    row = Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    ahead = Prover(command=("-c", f"print({json.dumps(LATE)!r})"))
+
+    class Waits(Row):
+        """Sees what was known when it began to wait, and then what the process ahead of it left."""
+
+        def timed_out(self) -> Proof | None:
+            seen.append(super().timed_out())
+            if len(seen) == 1:
+                with pytest.raises(NotTriedError):
+                    ahead.prove(row)
+            return seen[-1]
+
+    seen: list[Proof | None] = []
+    waiting = Waits(**{name: getattr(row, name) for name in ("table", "key", "dtype", "device", "machine")})
+    with pytest.raises(NotTriedError, match=r"5\.3 s"):
+        forms.prover.prove(waiting)
+    assert children.started == []
+
+
+def test_cases_run_out_of_time_by_the_clock_but_for_compilation_and_a_wrong_figure_comes_first() -> None:
+    attempt = Attempt(key=KEY, device=torch.device("cpu"), dtype=torch.float32)
+    held = Table(op="timed_op", package="archsearch_plugins.full.triton", rows={KEY: {}})
+
+    def tried(fault: str, compiling: float) -> tuple[int, bool, str]:
+        verdict = Verdict(error=0.1, fault=fault)
+        check = Check(table=held, name="slow", run=lambda attempt, n: verdict, cases=CASES, first=CASES)
+        ticks = iter(range(0, 100, 4))
+        found = attempt_row(attempt, [check], clock=lambda: next(ticks), compiling=lambda: compiling, seconds=5.0)
+        return found.cases, found.late, found.fault
+
+    assert tried("", 0.0) == (2, True, "slow n=1: it has run for 8.0 s, 5 s is all")
+    assert tried("", 8.0) == (3, False, "")
+    assert tried("output 0 is off by 0.5", 0.0) == (1, False, "slow n=0: output 0 is off by 0.5")
+
+
 def test_nothing_is_proven_while_a_graph_is_traced_or_captured(
-    children: Children, table: Table, monkeypatch: pytest.MonkeyPatch
+    children: Children, table: Table, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def double_or_triple(x: torch.Tensor) -> torch.Tensor:
         return x * 3 if chosen(table) == "triton" else x * 2
@@ -204,9 +315,12 @@ def test_nothing_is_proven_while_a_graph_is_traced_or_captured(
     ones = torch.ones(2)
     compiled = torch.compile(double_or_triple, fullgraph=True, backend="eager")
     assert torch.equal(compiled(ones), 2 * ones)
+    named, remedy = "proven_op sm_90 D=64 bfloat16", "; a call before, or kernels prove, proves it"
+    assert said(caplog) == [f"{named} runs in PyTorch: {forms.TRACED}{remedy}"]
     with monkeypatch.context() as patch:
         patch.setattr(forms, "_capturing", lambda device: True)
-        assert chosen(table) == "chunkwise"
+        assert [chosen(table) for _ in range(2)] == ["chunkwise"] * 2
+    assert said(caplog)[1:] == [f"{named} runs in PyTorch: {forms.CAPTURED}{remedy}"]
     assert children.started == []
     assert chosen(table) == "triton"
     again = torch.compile(lambda x: double_or_triple(x) + 1, fullgraph=True, backend="eager")
@@ -242,6 +356,40 @@ def test_in_a_trial_the_forms_stay_what_they_were_when_it_began(children: Childr
     assert before.digest != after.digest
     assert (before.told, after.told) == ("none", "proven_op sm_90 D=64 bfloat16")
     assert chosen(table) == "triton"
+
+
+@pytest.mark.parametrize("policy", ["listed", "first-use"])
+@pytest.mark.parametrize("proven", [True, False], ids=["proven", "not-proven"])
+def test_a_trial_takes_tuned_rows_where_no_model_was_run_before_it(
+    children: Children, monkeypatch: pytest.MonkeyPatch, policy: str, proven: bool
+) -> None:
+    """As where only proofs that there are count; a candidate that is not among them leaves the table's own."""
+    candidates: dict[Key, list[Configs]] = {KEY: [{"forward": Config(tiles={"M": number})} for number in (32, 64)]}
+    rows: dict[Key, Configs] = {KEY: {"forward": Config(tiles={"M": 16})}}
+    held = Table(op="tuned_op", package="archsearch_plugins.full.triton", rows=rows, candidates=candidates)
+    own = Row(table=held, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    for number in (None, 1)[: 1 + proven]:
+        forms.prover.prove(replace(own, candidate=number))
+    keep_tuned(
+        Tuned(
+            package=held.package,
+            op=held.op,
+            arch="sm_90",
+            head_dim=64,
+            chunk=0,
+            source=proven_source(held.package),
+            machine=named(MACHINE),
+            config=held.digest(KEY, 1),
+            seconds={},
+            date="2026-01-01",
+        )
+    )
+    monkeypatch.setenv("ARCHSEARCH_PROVE", policy)
+    trial = forms.Forms(proven=forms.proven_here([held.package], torch.device("cpu")))
+    with forms.held(trial):
+        assert [chosen(held) for _ in range(2)] == ["triton"] * 2
+    assert held.candidate(KEY) == (1 if proven else None)
+    assert trial.told == "tuned_op sm_90 D=64 bfloat16" + (f" tuned {held.digest(KEY, 1)}" if proven else "")
 
 
 def test_a_table_without_checks_is_never_taken() -> None:

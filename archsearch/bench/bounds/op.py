@@ -22,9 +22,10 @@ _PART = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class OpBound:
-    """One op, shape and phase on one card: the bounds of its launches, and ``op_seconds``, which no implementation can
-    come below (see docs/benchmarks.md)."""
+    """One op, shape and phase on the card of an architecture: the bounds of its launches, and ``op_seconds``, which no
+    implementation can come below (see docs/benchmarks.md)."""
 
+    arch: str
     op: str
     phase: str
     shape: Shape
@@ -65,10 +66,10 @@ class OpBound:
 
     @property
     def case(self) -> tuple[object, ...]:
-        """What a measured row of the same op, phase and shape has in common with it."""
+        """What a measured row of the same architecture, op, phase and shape has in common with it."""
         shape = self.shape
         at = shape.batch, shape.tokens, shape.heads, shape.kv_heads, shape.head_dim
-        return self.op, self.phase, *at, tuple(sorted(self.sizes.items()))
+        return self.arch, self.op, self.phase, *at, tuple(sorted(self.sizes.items()))
 
 
 def bound_op(
@@ -80,6 +81,7 @@ def bound_op(
     work = work.trained() if phase == "forward+backward" else work
     rates = Ceilings(copy_bytes_per_second=card.memory, matmul_flops_per_second=card.matrix)
     return OpBound(
+        arch=card.arch,
         op=op.name,
         phase=phase,
         shape=shape,
@@ -90,21 +92,23 @@ def bound_op(
     )
 
 
-def rank_correlation(bounds: Iterable[OpBound], results: Iterable[Results]) -> tuple[float, int] | None:
-    """Spearman's correlation between the bounds and the measured times of our kernels at the same ops and shapes, and
-    of how many; None for fewer than three. Of a case in several files the last counts."""
-    files = sorted(results, key=lambda file: file.environment.date)
-    measured = {
-        _case(row): row.measured.ms.median
-        for file in files
-        for row in file.kernels
-        if row.contender == OURS and row.form == "triton" and row.measured is not None
-    }
-    pairs = [(bound.seconds, measured[bound.case]) for bound in bounds if bound.case in measured]
-    if len(pairs) < 3:
-        return None
-    frame = pd.DataFrame(pairs, columns=["bound", "measured"])
-    return float(frame["bound"].rank().corr(frame["measured"].rank())), len(pairs)
+def rank_correlation(bounds: Iterable[OpBound], results: Iterable[Results]) -> dict[str, tuple[float, int]]:
+    """By card Spearman's correlation between the bounds of its architecture and the times of our kernels that it
+    measured at the same ops and shapes, and of how many; no card with fewer than three. Of a case in several files of a
+    card the last counts."""
+    bounds, measured = list(bounds), dict[str, dict[tuple[object, ...], float]]()
+    for file in sorted(results, key=lambda file: file.environment.date):
+        of_card = measured.setdefault(file.environment.card, {})
+        for row in file.kernels:
+            if row.contender == OURS and row.form == "triton" and row.measured is not None:
+                of_card[file.environment.arch, *_case(row)] = row.measured.ms.median
+    found = {}
+    for card, times in measured.items():
+        pairs = [(bound.seconds, times[bound.case]) for bound in bounds if bound.case in times]
+        if len(pairs) >= 3:
+            frame = pd.DataFrame(pairs, columns=["bound", "measured"])
+            found[card] = float(frame["bound"].rank().corr(frame["measured"].rank())), len(pairs)
+    return found
 
 
 def _case(row: KernelRow) -> tuple[object, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,8 +12,12 @@ from archsearch.cli.kernels.compiling import BOTH, ArchOption
 from archsearch.cli.output import JsonFlag, console, print_json, table
 
 if TYPE_CHECKING:
-    from archsearch.evidence.proofs import Proof
-    from archsearch.kernels import Table
+    from archsearch.evidence.proofs import Machine, Proof
+    from archsearch.kernels import Key, Table
+
+OWN = "the table's own"
+_KNOWN = ("dtype", "status", "card", "driver", "torch", "triton")
+_COLUMNS = ["op", "arch", ">head dim", ">chunk", "configuration", *_KNOWN]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +26,11 @@ def register(app: typer.Typer) -> None:
 
 
 def list_kernels(arch: ArchOption = BOTH, json: JsonFlag = False) -> None:
-    """Lists the rows of every table, and what is known of each: where it passed or failed, with which Triton."""
+    """Lists the rows of every table, and what is known of each: where it passed or failed, with which versions.
+
+    A proof of a candidate is told as the candidate's. What was proven with another source, Triton, torch or driver than
+    are here is not verified any more; drivers are compared where such a card is here.
+    """
     from archsearch.bench.builds import all_builds
     from archsearch.kernels.config import tables
     from archsearch.registry import load_registry
@@ -29,16 +38,27 @@ def list_kernels(arch: ArchOption = BOTH, json: JsonFlag = False) -> None:
     registry = load_registry()
     for name in arch:
         all_builds(registry, name)  # imports the tables
-    rows = [row for _, held in sorted(tables.items()) for row in _rows(held, arch)]
+    here = _machines()
+    rows = [row for _, held in sorted(tables.items()) for row in _rows(held, arch, here)]
     if json:
         print_json({"kernels": rows})
     else:
-        columns = ["op", "arch", ">head dim", ">chunk", "dtype", "status", "card", "triton"]
-        console().print(table(columns, [["" if cell is None else cell for cell in row.values()] for row in rows]))
+        console().print(table(_COLUMNS, [["" if cell is None else cell for cell in row.values()] for row in rows]))
 
 
-def _rows(held: Table, archs: list[str]) -> Iterator[dict[str, str | int | None]]:
-    """A line a proof that there is, whatever its source and its Triton; one for a row of which nothing is known."""
+def _machines() -> list[Machine]:
+    """Of the cards that are here, or of what plays one."""
+    import torch
+
+    from archsearch.kernels.machine import machine_of
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    places = [torch.device("cuda", index) for index in range(count)] or [torch.device("cpu")]
+    return [machine for machine in map(machine_of, places) if machine is not None]
+
+
+def _rows(held: Table, archs: list[str], here: Sequence[Machine]) -> Iterator[dict[str, str | int | None]]:
+    """A line a proof that there is, whatever it is of; one for a row of whose own configurations nothing is known."""
     from archsearch.evidence.kept import kept
     from archsearch.evidence.proofs import Proofs
 
@@ -48,16 +68,43 @@ def _rows(held: Table, archs: list[str]) -> Iterator[dict[str, str | int | None]
             continue
         head: dict[str, str | int | None] = {"op": held.op, "arch": key[0], "head_dim": key[1], "chunk": key[2]}
         found = [proof for proof in known if (proof.op, proof.key) == (held.op, key)]
-        for proof in found:
-            told = {"dtype": proof.dtype, "status": _status(held.package, proof), "card": proof.card}
-            yield {**head, **told, "triton": proof.triton}
-        if not found:
-            yield {**head, "dtype": None, "status": "not proven", "card": None, "triton": None}
+        if not any(proof.config == "" for proof in found):
+            yield {**head, "configuration": OWN, **dict.fromkeys(_KNOWN), "status": "not proven"}
+        for proof in sorted(found, key=lambda proof: proof.config != ""):
+            yield {
+                **head,
+                "configuration": _configuration(held, key, proof),
+                "dtype": proof.dtype,
+                "status": _status(held.package, proof, here),
+                "card": proof.card,
+                "driver": proof.driver,
+                "torch": proof.torch,
+                "triton": proof.triton,
+            }
 
 
-def _status(package: str, proof: Proof) -> str:
-    from archsearch.evidence.proofs import proven_source, triton_version
+def _configuration(held: Table, key: Key, proof: Proof) -> str:
+    if not proof.config:
+        return OWN
+    numbers = [number for number in held.numbers(key) if held.digest(key, number) == proof.config]
+    return f"candidate {numbers[0]}" if numbers else "one that is no candidate any more"
 
-    current = proof.source == proven_source(package) and proof.triton == triton_version()
-    status = "verified" if proof.passed else f"failed: {proof.fault}"
-    return status if current else "verified with another source or Triton" if proof.passed else "not proven"
+
+def _status(package: str, proof: Proof, here: Sequence[Machine]) -> str:
+    from archsearch.evidence.standing import stale
+
+    changed = stale(package, proof) or _moved(proof, here)
+    if changed:
+        return f"not proven: {changed}"
+    if proof.timeouts:
+        return f"not proven: out of time: {proof.fault}"
+    return "verified" if proof.passed else f"failed: {proof.fault}"
+
+
+def _moved(proof: Proof, here: Sequence[Machine]) -> str:
+    """What has changed of the machine that a kept proof was made on, where such a card is here."""
+    alike = [machine for machine in here if machine.card == proof.card]
+    if not proof.package or not alike or proof.machine in alike:
+        return ""
+    now, then = asdict(alike[0]), asdict(proof.machine)
+    return ", ".join(f"{name} was {then[name]}" for name in now if now[name] != then[name])

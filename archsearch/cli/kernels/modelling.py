@@ -51,11 +51,15 @@ def model_kernels(
     instructions, bytes of memory and of L2, programs that an SM holds, and the times that these take at least. Beside
     them stands the bound of the op, which no implementation can come below. Figures are of a card's data, not measured.
     """
+    from archsearch.errors import ArchsearchError
     from archsearch.kernels.machine_code.cards import card_of
 
     cards = [card_of(name) for name in arch]
     if only:
-        _show_code([code for card in cards for code in _codes(card.arch, only)], json=json)
+        codes = [code for card in cards for code in _codes(card.arch, only)]
+        if not codes:
+            raise ArchsearchError(f"--only {only}: no kernel's label contains this; `kernels compile` lists them all")
+        _show_code(codes, json=json)
         return
     found = [(card, bound) for card in cards for bound in _bounds(card, op, shape, full=full)]
     shown = [(card, bound) for card, bound in found if bound.short or not short]
@@ -179,11 +183,11 @@ def _compare(bounds: Sequence[OpBound], results: Sequence[Path]) -> None:
     from archsearch.cli.bench import RESULTS
 
     paths = [*results] or ([RESULTS] if RESULTS.is_dir() else [])
-    found = rank_correlation(bounds, read_results(paths)) if paths else None
-    if found is None:
-        console().print("Fewer than three of them were measured: the order is unproven (--results FILE).")
-    else:
-        console().print(f"Rank correlation with {found[1]} measured times: {found[0]:.2f}")
+    found = rank_correlation(bounds, read_results(paths)) if paths else {}
+    if not found:
+        console().print("Fewer than three of them were measured on one card: the order is unproven (--results FILE).")
+    for card, (correlation, count) in found.items():
+        console().print(f"Rank correlation with {count} times that {card} measured: {correlation:.2f}")
 
 
 def _show_code(codes: Sequence[Code], *, json: bool) -> None:

@@ -32,6 +32,7 @@ def tune_kernels(
     from archsearch.bench.device import dtype_of
     from archsearch.bench.kernels import ops_of
     from archsearch.bench.tune import calls_of, tune_row
+    from archsearch.errors import ArchsearchError
     from archsearch.evidence.tuned import keep_tuned
     from archsearch.kernels.prove import Prover
     from archsearch.proving.rows import all_checks, card_here, rows_here
@@ -41,10 +42,14 @@ def tune_kernels(
     tables = [found[0].table for found in all_checks(registry, mixer).values()]
     clock, ops, dtype = clock_for(device), ops_of(registry), dtype_of(device)
     named = str(dtype).removeprefix("torch.")
+    rows = [row for row in rows_here(tables, device) if row.dtype == named and only in row.label]
+    rows = [row for row in rows if row.table.candidates.get(row.key)]
+    if only and not rows:
+        raise ArchsearchError(f"--only {only}: no row that runs here and has candidates has a label with this")
     found = []
-    for row in rows_here(tables, device):
-        calls = calls_of(ops, row.table, row.key, device, dtype) if row.table.candidates.get(row.key) else []
-        if calls and row.dtype == named and only in row.label:
+    for row in rows:
+        calls = calls_of(ops, row.table, row.key, device, dtype)
+        if calls:
             found.append(tune_row(row, calls, Prover(), stopwatch=clock))
             keep_tuned(found[-1])
     if json:

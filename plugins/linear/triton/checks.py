@@ -27,6 +27,9 @@ def checks() -> Iterator[Check]:
     """Of every row of the tables: of whole sequences, and of one token."""
     kinds = grid(rule=RULES, decay=DECAYS)
     yield Check(table=TABLE, name="every kind", run=_every_kind, cases=kinds, first=kinds)
+    whole = grid(rule=RULES, decay=DECAYS, layout=("whole",))
+    others = grid(rule__decay=MIXED, layout=("packed", "segments"))
+    yield Check(table=TABLE, name="as trained", run=_as_trained, cases=[*whole, *others], first=whole)
     for name, run in {"narrower heads": _narrower, "packed": _packed, "the future": _future}.items():
         yield Check(table=TABLE, name=name, run=run, cases=grid(rule__decay=MIXED), first=grid(rule__decay=MIXED))
     yield Check(table=TABLE, name="lengths", run=_lengths, cases=grid(rule__decay=MIXED, tokens=LENGTHS))
@@ -62,10 +65,14 @@ def draw_inputs(
 
 
 def _op(impl: str, bounds: Tensor | None = None) -> Op:
-    def run(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Outputs and the last state; where there is no initial state, as where a model is trained, outputs alone."""
+
+    def run(inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         given = dict(inputs)
-        state = given.pop("initial_state")
-        return linear_attention(Tokens(**given), initial_state=state, cu_seqlens=bounds, impl=impl)  # type: ignore[arg-type]
+        state = given.pop("initial_state", None)
+        tokens, wanted = Tokens(**given), state is not None  # type: ignore[arg-type]
+        found = linear_attention(tokens, initial_state=state, cu_seqlens=bounds, impl=impl, want_state=wanted)
+        return found if wanted else found[:1]
 
     return run  # type: ignore[return-value]
 
@@ -79,6 +86,17 @@ def _whole(
 
 def _every_kind(attempt: Attempt, rule: str, decay: str) -> Verdict:
     return _whole(attempt, draw_inputs(decay, rule, tokens=attempt.many(150, 40), dim=attempt.dim, batch=2))
+
+
+def _as_trained(attempt: Attempt, rule: str, decay: str, layout: str) -> Verdict:
+    """From no state, and without the last one: other builds of the kernels."""
+    tokens = {"whole": attempt.many(150, 40), "packed": attempt.crowd[1], "segments": _cut(attempt)}[layout]
+    drawn = draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim)
+    del drawn["initial_state"]
+    if layout == "packed":
+        return _whole(attempt, drawn, bounds=attempt.uneven(), exact="chunkwise")
+    with _told(**(_SHORT if layout == "segments" else {})):
+        return _whole(attempt, drawn)
 
 
 def _narrower(attempt: Attempt, rule: str, decay: str) -> Verdict:
@@ -126,10 +144,18 @@ def _told(**limits: int) -> Iterator[None]:
             setattr(table, name, limit)
 
 
+_SHORT = {"SHORTEST_SEGMENT": 1, "FEWEST_SEGMENTS": 2}
+"""Limits by which `_cut` tokens are segments."""
+
+
+def _cut(attempt: Attempt) -> int:
+    return attempt.key[2] * attempt.many(9, 4) + 3
+
+
 def _segments(attempt: Attempt, rule: str, decay: str) -> Verdict:
     """As sequences are that are long, and too few to keep a card busy."""
-    drawn = draw_inputs(decay, rule, tokens=attempt.key[2] * attempt.many(9, 4) + 3, dim=attempt.dim)
-    with _told(SHORTEST_SEGMENT=1, FEWEST_SEGMENTS=2):
+    drawn = draw_inputs(decay, rule, tokens=_cut(attempt), dim=attempt.dim)
+    with _told(**_SHORT):
         return _whole(attempt, drawn)
 
 
