@@ -50,7 +50,12 @@ class NotationError(SpecError):
 
 
 class OptionsError(SpecError):
-    """An option that a mixer does not have, or a value that it refuses."""
+    """An option that a mixer does not have, or a value that it refuses; ``unread`` are the options that are refused
+    because they say nothing beside the others."""
+
+    def __init__(self, message: str = "", *, unread: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.unread = frozenset(unread)
 
 
 class UnknownNameError(SpecError):

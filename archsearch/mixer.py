@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from archsearch.amounts import Flops, Traffic
 from archsearch.errors import OptionsError, foreign_code, listing, nearest
 from archsearch.layer import Layer, LayerInfo, LayerSpec, Resolved, Resolver, layers_in
-from archsearch.options import MixerOptions, Tunable
+from archsearch.options import MixerOptions, Tunable, unread_of
 from archsearch.shapes import DTYPE_BYTES, Dtype, ModelShape, StateTensor
 from archsearch.systems import System
 
@@ -153,7 +153,7 @@ class MixerPlugin(ABC, Generic[OptionsT]):
             try:
                 options = self.options.model_validate(dict(values), context={"resolver": resolver})
             except ValidationError as error:
-                raise OptionsError(self._explain(error)) from None
+                raise OptionsError(self._explain(error), unread=unread_of(error)) from None
         return options  # type: ignore[return-value]
 
     def _explain(self, error: ValidationError) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from archsearch.numbers import Numbers
 
@@ -23,11 +26,35 @@ class Tunable:
         object.__setattr__(self, "choices", choices)
 
 
+UNREAD = "unread"
+"""Pydantic's type of the error of an option that says nothing beside the others; its context has their ``names``."""
+
+
 class MixerOptions(Numbers):
-    """Options of a mixer: frozen, every key known, every default stated, every number finite. Fields may carry
-    `Tunable`."""
+    """Options of a mixer: frozen, every key known, every default stated, every number finite, and none that is set and
+    not read. Fields may carry `Tunable`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def unread(self) -> Mapping[str, str]:
+        """Options that say nothing beside the values of the others, by name, each with those values and the remedy.
+
+        Such as ``{"index_heads": "top_k=0: use top_k above 0"}`` of options without an index. They are of plain values.
+        Any but the default is refused, so that equal layers have equal options; a search leaves them at that.
+        """
+        return {}
+
+    @model_validator(mode="after")
+    def _refuse_unread(self) -> Self:
+        fields, refused = type(self).model_fields, dict[str, str]()
+        for name, why in self.unread().items():
+            value, default = getattr(self, name), fields[name].get_default(call_default_factory=True)
+            if value != default:
+                refused[name] = f"{name}={json.dumps(value)} says nothing of {why}, or {name}={json.dumps(default)}"
+        if refused:
+            said = next(iter(refused.values()))
+            raise PydanticCustomError(UNREAD, "{said}", {"said": said, "names": tuple(refused)})
+        return self
 
     @classmethod
     def tunables(cls) -> dict[str, tuple[Any, ...]]:
@@ -38,3 +65,10 @@ class MixerOptions(Numbers):
                 if isinstance(meta, Tunable):
                     found[name] = meta.choices
         return found
+
+
+def unread_of(error: ValidationError) -> tuple[str, ...]:
+    """The options that pydantic's error refuses because they say nothing beside the others."""
+    first = error.errors()[0]
+    names: tuple[str, ...] = first["ctx"]["names"] if first["type"] == UNREAD else ()
+    return names

@@ -11,7 +11,7 @@ from archsearch.errors import OptionsError, SpecError
 from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
-from archsearch.search.variants import Choice, Variant, Variants, free_options
+from archsearch.search.variants import Choice, Variant, Variants, free_options, read_options
 
 
 class Draw(Protocol):
@@ -98,13 +98,13 @@ def mixer_choices(
             found.refused = found.refused or error
     if not variants:
         raise OptionsError(f"space.{name}: no combination of its options is valid: {found.refused}")
-    _check_values(name, plugin, narrowed, variants, registry)
-    first = {**fixed, **{option: values[0] for option, values in narrowed.items()}}
+    _check_values(name, plugin, fixed, narrowed, variants, registry)
+    first = {option: values[0] for option, values in narrowed.items()}
     return MixerChoices(
         name=name,
         root=_tree([(variant.choices, variant.layer) for variant in variants]),
         layers=tuple(dict.fromkeys(variant.layer for variant in variants)),
-        reference=_reference(plugin, first, registry, accepts) or variants[0].layer,
+        reference=_reference(plugin, fixed, first, registry, accepts) or variants[0].layer,
     )
 
 
@@ -135,10 +135,14 @@ def _explain_unknown(name: str, plugin: MixerPlugin[Any], option: str, registry:
 
 
 def _reference(
-    plugin: MixerPlugin[Any], values: Mapping[str, Any], registry: Registry, accepts: Callable[[LayerSpec], None]
+    plugin: MixerPlugin[Any],
+    fixed: Mapping[str, Any],
+    values: Mapping[str, Any],
+    registry: Registry,
+    accepts: Callable[[LayerSpec], None],
 ) -> LayerSpec | None:
     try:
-        layer = LayerSpec(mixer=plugin.name, options=plugin.parse_options(values, registry))
+        layer = LayerSpec(mixer=plugin.name, options=read_options(plugin, fixed, values, registry))
         accepts(layer)
     except OptionsError:
         return None
@@ -148,21 +152,23 @@ def _reference(
 def _check_values(
     name: str,
     plugin: MixerPlugin[Any],
+    fixed: Mapping[str, Any],
     narrowed: Mapping[str, tuple[Any, ...]],
     variants: Sequence[Variant],
     registry: Registry,
 ) -> None:
-    """Every value that a person wrote must be part of some valid combination."""
+    """Every value that a person wrote must be part of some valid combination, which reads it."""
     for option, values in narrowed.items():
-        used = {variant.offered[option] for variant in variants}
+        used = {variant.offered[option] for variant in variants if option in variant.offered}
         for value in values:
             if value not in used:
-                raise OptionsError(f"space.{name}.{option} = {value!r}: {_reason(plugin, option, value, registry)}")
+                reason = _reason(plugin, {**fixed, option: value}, registry)
+                raise OptionsError(f"space.{name}.{option} = {value!r}: {reason}")
 
 
-def _reason(plugin: MixerPlugin[Any], option: str, value: Any, registry: Registry) -> str:
+def _reason(plugin: MixerPlugin[Any], values: Mapping[str, Any], registry: Registry) -> str:
     try:
-        plugin.parse_options({option: value}, registry)
+        plugin.parse_options(values, registry)
     except OptionsError as error:
         return str(error)
     return "no combination with the other options is valid"

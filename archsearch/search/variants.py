@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from archsearch.errors import NotationError, OptionsError, SpecError
 from archsearch.layer import LayerSpec
-from archsearch.mixer import MixerPlugin
+from archsearch.mixer import MixerOptions, MixerPlugin
 from archsearch.notation import parse_call
 from archsearch.registry import Registry
 
@@ -29,7 +29,8 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A layer, the choices that lead to it, and the values of its own options as they were offered."""
+    """A layer, the choices that lead to it, and the values of its own options as they were offered, but those that it
+    does not read and has at their defaults."""
 
     layer: LayerSpec
     choices: tuple[Choice, ...]
@@ -74,6 +75,7 @@ class Variants:
             tuple(self._alternatives(plugin, option, values, path, (*within, plugin.name)))
             for option, values in options.items()
         ]
+        first = {option: slot[0] for option, slot in zip(options, slots, strict=True) if slot}
         count = math.prod(map(len, slots))
         if count > MAX_COMBINATIONS:
             raise SpecError(
@@ -81,16 +83,23 @@ class Variants:
                 f"narrow some in [{self._key}]"
             )
         for picked in itertools.product(*slots):
-            values = {option: alternative.value for option, alternative in zip(options, picked, strict=True)}
+            chosen = dict(zip(options, picked, strict=True))
             try:
-                read = plugin.parse_options({**fixed, **values}, self._registry)
+                values = {option: alternative.value for option, alternative in chosen.items()}
+                read = read_options(plugin, fixed, values, self._registry)
             except OptionsError as error:
                 self.refused = self.refused or error
                 continue
+            unread = {option: chosen.pop(option) for option in read.unread() if option in chosen}
+            if any(alternative is not first[option] for option, alternative in unread.items()):
+                continue  # it is the layer of the first
+            said = {
+                option: alternative for option, alternative in unread.items() if values[option] == getattr(read, option)
+            }
             yield Variant(
                 layer=LayerSpec(mixer=plugin.name, options=read),
                 choices=tuple(itertools.chain.from_iterable(alternative.choices for alternative in picked)),
-                offered={option: alternative.offered for option, alternative in zip(options, picked, strict=True)},
+                offered={option: alternative.offered for option, alternative in (chosen | said).items()},
             )
 
     def _alternatives(
@@ -124,6 +133,21 @@ class Variants:
         if resolved.plugin.name in within and any(takes_layer(resolved.plugin, option) for option in options):
             raise SpecError(f'{self._key}: the layer "{text}" is made of itself without end: write out what it holds')
         yield from self.of(resolved.plugin, fixed, options, path=path, within=within)
+
+
+def read_options(
+    plugin: MixerPlugin[Any], fixed: Mapping[str, Any], values: Mapping[str, Any], registry: Registry
+) -> MixerOptions:
+    """The options of a combination of choices, of which those that say nothing beside the rest are at their defaults;
+    raises `OptionsError` for one that is refused otherwise, or that `fixed` says."""
+    try:
+        read: MixerOptions = plugin.parse_options({**fixed, **values}, registry)
+    except OptionsError as error:
+        left = {option: value for option, value in values.items() if option not in error.unread}
+        if len(left) == len(values):
+            raise
+        return read_options(plugin, fixed, left, registry)
+    return read
 
 
 def free_options(plugin: MixerPlugin[Any], fixed: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:

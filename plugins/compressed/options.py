@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -46,6 +47,10 @@ class CompressedOptions(MixerOptions):
     def parts(self) -> int:
         """What is kept of a token for an entry: its content, and its gate where there is more than one to weigh."""
         return 1 if self.block_size * self.series == 1 else 2
+
+    def unread(self) -> Mapping[str, str]:
+        index = {} if self.top_k else dict.fromkeys(("index_heads", "index_dim"), "top_k=0: use top_k above 0")
+        return index if self.rope else {**index, "rope_base": "rope=0: use rope above 0"}
 
     @model_validator(mode="after")
     def _sees_something(self) -> CompressedOptions:

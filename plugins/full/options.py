@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from archsearch import MixerOptions, Tunable
 
@@ -36,23 +37,14 @@ class FullOptions(MixerOptions):
     reflection_rank: int = Field(default=32, ge=0, le=2**16)
     reflection_conv: int = Field(default=3, ge=1, le=2**10)
 
-    @model_validator(mode="after")
-    def _fit(self) -> FullOptions:
-        """Refuses what the weighting would not read, with the remedy."""
-        if self.sigmoid_length and self.weighting != "sigmoid":
-            raise ValueError(
-                f'sigmoid_length={self.sigmoid_length} says nothing of weighting="{self.weighting}": '
-                'use weighting="sigmoid", or sigmoid_length=0'
-            )
-        fields = type(self).model_fields
-        for name in ("reflection_rank", "reflection_conv"):
-            value, default = getattr(self, name), fields[name].default
-            if value != default and not self.reflects:
-                raise ValueError(
-                    f'{name}={value} says nothing of weighting="{self.weighting}": '
-                    f'use weighting="path", or {name}={default}'
-                )
-        return self
+    def unread(self) -> Mapping[str, str]:
+        given = f'weighting="{self.weighting}"'
+        found = {} if self.rope else {"rope_base": "rope=0: use rope above 0"}
+        if self.weighting != "sigmoid":
+            found["sigmoid_length"] = f'{given}: use weighting="sigmoid"'
+        if not self.reflects:
+            found |= dict.fromkeys(("reflection_rank", "reflection_conv"), f'{given}: use weighting="path"')
+        return found
 
     @property
     def forgets(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -108,6 +109,18 @@ class IndexedOptions(MixerOptions):
     def trains(self) -> bool:
         """Whether training needs every score, for a loss or a gate."""
         return self.learn != "none"
+
+    def unread(self) -> Mapping[str, str]:
+        found, given = dict[str, str](), f'scorer="{self.scorer}": use scorer="relu"'
+        if self.scorer in ("attention", "group"):
+            found["index_heads"] = given
+        if not self.indexes:
+            found["index_dim"] = given
+        if self.summary != "representative":
+            found["representatives"] = f'summary="{self.summary}": use summary="representative"'
+        if not self.rope:
+            found["rope_base"] = "rope=0: use rope above 0"
+        return found
 
     @model_validator(mode="after")
     def _fit(self) -> IndexedOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -24,6 +25,9 @@ class LatentOptions(MixerOptions):
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 0.0
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)
     q_rank: int = Field(default=0, ge=0, le=2**16)
+
+    def unread(self) -> Mapping[str, str]:
+        return {} if self.rope else {"rope_base": "rope=0: use rope above 0"}
 
     @model_validator(mode="after")
     def _turns_something(self) -> LatentOptions:

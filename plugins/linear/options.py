@@ -96,6 +96,9 @@ class LinearOptions(MixerOptions):
     output_bonus: bool = False
     initial_state: Literal["zero", "learned"] = "zero"
 
+    def unread(self) -> Mapping[str, str]:
+        return {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
+
     @model_validator(mode="before")
     @classmethod
     def _derive_form(cls, values: Any) -> Any:

@@ -48,6 +48,9 @@ class MemoryOptions(MixerOptions):
     output_norm: Literal["none", "rms", "layer"] = "layer"
     output_gate: Literal["none", "silu", "sigmoid", "gelu"] = "none"
 
+    def unread(self) -> Mapping[str, str]:
+        return {} if self.network == "mlp" else {"expand": 'network="linear": use network="mlp"'}
+
     @model_validator(mode="after")
     def _check(self) -> MemoryOptions:
         gates = [name for name in ("momentum", "forget") if getattr(self, name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -22,3 +23,6 @@ class SharedOptions(MixerOptions):
     rope: float = Field(default=1.0, ge=0, le=1)
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)
     qk_norm: bool = False
+
+    def unread(self) -> Mapping[str, str]:
+        return {} if self.rope else {"rope_base": "rope=0: use rope above 0"}

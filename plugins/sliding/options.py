@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -30,3 +31,8 @@ class SlidingOptions(MixerOptions):
     n_kv_heads: int = Field(default=0, ge=0, le=2**16)
     output_gate: bool = False
     sink_logit: bool = False
+
+    def unread(self) -> Mapping[str, str]:
+        if self.window + self.sinks == 1:
+            return {"rope_base": "window=1: use window above 1"}  # a token alone is no distance away
+        return {} if self.rope else {"rope_base": "rope=0: use rope above 0"}

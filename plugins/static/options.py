@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -28,6 +29,10 @@ class StaticOptions(MixerOptions):
     random: Annotated[int, Field(ge=0, le=2**16), Tunable(0, 2)] = 0
     seed: int = Field(default=0, ge=0, le=2**16)
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 1.0
+
+    def unread(self) -> Mapping[str, str]:
+        found = {} if self.random else {"seed": "random=0: use random above 0"}
+        return found if self.local else {**found, "dilation": "local=0: use local above 0"}
 
     @property
     def reach(self) -> int:

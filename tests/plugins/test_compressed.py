@@ -145,10 +145,15 @@ def test_a_layer_follows_the_rule(name: str, impl: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("rope", [0.0, 1.0])
-def test_csa_of_single_tokens_is_full_attention_whose_shared_keys_are_its_values(rope: float) -> None:
-    """DeepSeek-V4, section 2.3: a block of 1, without overlap, window, sink and norm, every entry chosen."""
+@pytest.mark.parametrize(("preset", "chosen"), [("csa", {"top_k": 40}), ("hca", {})], ids=["csa", "hca"])
+def test_entries_of_single_tokens_are_full_attention_whose_shared_keys_are_its_values(
+    preset: str, chosen: dict[str, int], rope: float
+) -> None:
+    """DeepSeek-V4, section 2.3: a block of 1, without overlap, window, sink and norm, every entry seen (of `hca`) or
+    chosen (of `csa`)."""
     plain = {"block_size": 1, "overlap": False, "window": 0, "sink": False, "norm": False}
-    layer = layer_of({**PLUGIN.presets["csa"], **plain, "top_k": 40, "rope": rope})
+    layer = layer_of({**PLUGIN.presets[preset], **plain, **chosen, "rope": rope})
+    assert (layer.index is None) == (preset == "hca")
     x = torch.randn(2, 30, 32)
     q = layer.q_up(x).unflatten(-1, (4, 8)).transpose(1, 2)
     k = layer.compressor.project(x)[:, None].expand(-1, 4, -1, -1)

@@ -7,7 +7,7 @@ import torch
 from archsearch_plugins.memory.network import EPS, Inner
 from archsearch_plugins.memory.ops import Held, Learning, MemoryTokens, learning_memory
 
-pytestmark = pytest.mark.arena
+pytestmark = pytest.mark.peers
 
 
 def test_ttt_linear_learns_what_that_of_fla_learns() -> None:

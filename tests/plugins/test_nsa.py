@@ -10,6 +10,7 @@ import torch
 from archsearch_plugins.nsa import NsaPlugin
 from archsearch_plugins.nsa.ops import nsa_attention
 from archsearch_plugins.nsa.sizes import NsaSizes
+from archsearch_plugins.sliding.ops import window_attention
 from torch import Tensor
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -142,6 +143,17 @@ def test_gates_are_taken_as_they_are(form: str) -> None:
     q, k, v, gates = inputs(1, 20, 20, 2, 1)
     once, thrice = nsa((q, k, v, gates), impl=form), nsa((q, k, v, -3 * gates), impl=form)
     assert_close(thrice, -3 * once, rtol=1e-10, atol=1e-10)
+
+
+def test_nsa_whose_gates_open_the_window_alone_is_sliding_window_attention(form: str) -> None:
+    """arXiv 2502.11089, equation 5, with gates (0, 0, 1); gradients too, none of which reach the other branches."""
+    q, k, v, gates = inputs(2, 37, 37, 4, 2)
+    only_window = torch.tensor([0.0, 0.0, 1.0], dtype=q.dtype).expand_as(gates)
+    found = nsa((q, k, v, only_window), impl=form)
+    wanted = window_attention(LaidOut(q, k, v), window=SIZES["window"], sinks=0, impl="reference")
+    assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    assert_close(gradients(found, [q, k, v]), gradients(wanted, [q, k, v]), rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(found, window_attention(LaidOut(q, k, v), window=SIZES["window"] + 1, sinks=0))
 
 
 def test_packed_sequences_are_apart(form: str) -> None:

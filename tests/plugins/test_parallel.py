@@ -87,6 +87,32 @@ def test_falcon_h1_and_hymba_are_what_they_say() -> None:
         assert options.b == _REGISTRY.layer("mamba2")  # type: ignore[attr-defined]
 
 
+HALVES = {
+    "hymba": ("sliding", "mamba2", lambda a, b, s: (norm(a, s[0]) + norm(b, s[1])) / 2),
+    "falcon-h1": ("full(rope=1.0)", "mamba2", lambda a, b, s: a + b),
+    "titans-mag": ("sliding", "titans", lambda a, b, s: norm(a, s[0]) * torch.sigmoid(norm(b, s[1]))),
+}
+"""Each system's two halves, and what arXiv 2411.13676 (section 2), 2507.22448 (section 2) and 2501.00663 (section 4.2)
+make of their outputs."""
+
+
+@pytest.mark.parametrize("preset", HALVES)
+def test_a_system_is_what_its_paper_makes_of_its_halves(preset: str) -> None:
+    """By layers of the halves' own that have the weights of the parts."""
+    one, other, told = HALVES[preset]
+    layer, x = layer_of(preset), torch.randn(2, 7, 24)
+    if layer.scales is not None:
+        torch.nn.init.normal_(layer.scales)  # type: ignore[arg-type]
+    outputs = []
+    for name, part in zip((one, other), layer.parts, strict=True):  # type: ignore[arg-type]
+        half = layer_of(name)
+        half.load_state_dict(part.state_dict())
+        outputs.append(half(x, ctx=Context())[0])
+    found = layer(x, ctx=Context())[0]
+    torch.testing.assert_close(found, told(*outputs, layer.scales))
+    assert not torch.allclose(found, told(*reversed(outputs), layer.scales) / 2, atol=1e-3)
+
+
 def test_resona_is_the_mean_of_a_recurrence_and_of_what_is_retrieved_from_blocks_of_the_context() -> None:
     """Each half sees what it should: without the recurrence a token depends on the chosen blocks alone."""
     options = _REGISTRY.layer("resona").options

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from search_fakes import fake_registry, fake_spec
 
+from archsearch.arch import ArchSpec
+from archsearch.costs import CostModel
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.registry import Registry, load_registry
 from archsearch.search.problem import Problem
@@ -267,6 +269,23 @@ def test_the_field_has_one_candidate_a_family_and_place(installed: Registry) -> 
     assert families == {"full", "sliding", "linear", "memory", "sparse", "hybrid", "other"}
     looked = survey(problem)
     assert (looked.candidates, looked.trainable) == (8**3, 8**3)
+
+
+def test_the_field_has_the_state_that_its_header_says(installed: Registry) -> None:
+    """Bytes a layer at 32k tokens: alike where it is fixed, but of two, which the header names with their figures."""
+    path = QUICKSTART.with_name("field.toml")
+    problem, costs = Problem.of(SearchSpec.load(path), installed), CostModel(installed)
+    found = {}
+    for name, entry in problem.space.entries.items():
+        arch = ArchSpec(model=problem.space.model, layers=(entry.reference,) * 3)
+        found[name] = costs.cost(arch, 32768).layers[0].state_bytes
+    alike = {name: found.pop(name) for name in ("sliding", "gated-deltanet", "evicting", "parallel")}
+    assert alike == {"sliding": 10112, "gated-deltanet": 9728, "evicting": 10176, "parallel": 9536}
+    assert found == {"full": 8388992, "indexed": 9437568, "ttt-linear": 17280, "lfm": 256}
+    header = path.read_text().partition("\nname")[0]
+    assert f"{min(alike.values()) / 1024:.1f} to {max(alike.values()) / 1024:.1f} KiB a layer" in header
+    assert f"ttt-linear keeps {found['ttt-linear'] / 1024:.1f} KiB" in header
+    assert f"lfm {found['lfm'] / 1024:.2f} KiB" in header
 
 
 def test_plain_data_reads_back_to_an_equal_problem() -> None:
