@@ -1,9 +1,10 @@
 """The fair table: every system of the field in every layer, trained alike, with its costs beside.
 
-    python benchmarks/fair.py docs/results/fair.jsonl [--minutes 60] [--task mqar:capacity] [--only kda,full]
+    python benchmarks/fair.py docs/results/fair.jsonl [--minutes 60] [--task mqar:capacity] [--only kda,full] [--renew]
 
-Trains what the file lacks of today's mixers, one run after another, and writes each line as it comes: stop it when you
-like, and start it again. `make fair` also writes the table of docs/results.md from it.
+Trains what the file lacks, one run after another, and writes each line as it comes: stop it when you like, and start it
+again. Lines stay what they are, of the sources that they name, when these move on; with `--renew` those of other
+sources than today's are trained again. `make fair` also writes the table of docs/results.md from it.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def architectures(registry: Registry, layers: int = LAYERS) -> dict[str, ArchSpe
 
 
 def sources(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
-    """Versions and digests of the mixers and the task: while they are the same, a line stands. The digest of the core
-    is among the versions of the line."""
+    """Versions and digests of the mixers and the task, by which `--renew` knows lines of other sources. The core's
+    digest is among the versions of the line."""
     return {name: made for name, made in parts_versions(arch, task, registry).items() if name != "source:core"}
 
 
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--task", action="append", default=[])
     parser.add_argument("--only", default="")
+    parser.add_argument("--renew", action="store_true", help="also train again what other sources gave")
     given = parser.parse_args()
     registry, end = load_registry(), time.monotonic() + 60 * given.minutes
     held = read_lines(given.file)
@@ -145,7 +147,7 @@ def main() -> None:
         list(filter(None, given.only.split(","))), given.task or list(TASKS), registry
     ):
         place = (arch.digest, task.label, seed)
-        if held.get(place, {}).get("sources") == sources(arch, task, registry):
+        if place in held and not (given.renew and held[place]["sources"] != sources(arch, task, registry)):
             continue
         if time.monotonic() > end:
             break
