@@ -131,7 +131,7 @@ def _plugins() -> Iterator[Check]:
 
 
 def _kernels() -> Iterator[Check]:
-    """For each op whose kernels were put to the proof here: which form its rows run in, and why PyTorch does."""
+    """For each op that has kernels: which form its rows run in, and why PyTorch does."""
     from archsearch.errors import ArchsearchError
     from archsearch.evidence.kept import kept, kept_path
     from archsearch.evidence.standing import is_installed, standings
@@ -152,6 +152,39 @@ def _kernels() -> Iterator[Check]:
         bad = [f"{row.row} {row.dtype} on {row.card}: {row.why}" for row in rows if row.form != "triton"]
         detail = "; ".join([*(f"Triton for {text}" for text in good), *(f"PyTorch for {text}" for text in bad)])
         yield Check(name=f"kernel {op}", status="note" if bad else "ok", detail=detail)
+    proven = {row.op for row in known}
+    why = _unproven(rule)
+    for op in _known_ops():
+        if op not in proven:
+            yield Check(name=f"kernel {op}", status="ok", detail=f"PyTorch: {why}")
+
+
+def _unproven(rule: str) -> str:
+    """Why PyTorch runs an op of which no row was put to the proof."""
+    from archsearch.kernels.machine import NONE, told_by
+
+    if told_by("nvidia-smi", "-L") == NONE:
+        return "no NVIDIA card is here"
+    return {
+        "never": "ARCHSEARCH_PROVE=never",
+        "listed": "not proven yet, and ARCHSEARCH_PROVE=listed: archsearch kernels prove proves it",
+    }.get(rule, "not proven yet: its first use on a card proves it")
+
+
+def _known_ops() -> list[str]:
+    """Those of the kernel tables of the core and of the plugins, which stand in ``triton.table``."""
+    from importlib import import_module
+
+    from archsearch.evidence.conformance import package_of
+    from archsearch.evidence.proofs import SHARED
+    from archsearch.evidence.standing import is_installed
+    from archsearch.kernels import Table
+    from archsearch.registry import load_registry
+
+    owned = [package_of(plugin) for plugin in load_registry().mixers()]
+    folders = [SHARED, *(f"{package}.triton" for package in dict.fromkeys(owned) if package)]
+    modules = [import_module(f"{folder}.table") for folder in folders if is_installed(f"{folder}.table")]
+    return sorted({held.op for module in modules for held in vars(module).values() if isinstance(held, Table)})
 
 
 def _database(storage: str | None) -> Check:

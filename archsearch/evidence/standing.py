@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,9 @@ from importlib.util import find_spec
 from archsearch.evidence.kept import kept
 from archsearch.evidence.proofs import Proof, Proofs, proven_source, triton_version
 from archsearch.evidence.records import row_text
+
+PROVE = "ARCHSEARCH_PROVE"
+"""The environment variable that says which rows "auto" takes; "never" is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ def _standing(package: str, proof: Proof) -> Standing:
         form, why = "pytorch", f"not proven, ran out of time {times} ({proof.fault}): its next first use tries again"
     elif proof.passed:
         form, why = "triton", f"passed {proof.cases} cases" if proof.cases else "passed"
+        if os.environ.get(PROVE) == "never":
+            form, why = "pytorch", f"{PROVE}=never: no kernel is taken, though it {why}"
     else:
         form, why = "pytorch", f"failed: {proof.fault}"
     tuned = f" tuned {proof.config}" if proof.config else ""

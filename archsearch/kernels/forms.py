@@ -16,6 +16,7 @@ from archsearch.errors import KernelUnavailableError, OptionsError, listing, nea
 from archsearch.evidence.kept import kept
 from archsearch.evidence.proofs import Machine, Proof, Proofs, proofs, proven_source
 from archsearch.evidence.records import row_text
+from archsearch.evidence.standing import PROVE
 from archsearch.evidence.tuned import tuned_row
 from archsearch.kernels import device as devices
 from archsearch.kernels import machine as machines
@@ -26,7 +27,7 @@ from archsearch.kernels.prove import NotTriedError, OutOfTimeError, Prover, Row
 if TYPE_CHECKING:
     import torch
 
-VARIABLE = "ARCHSEARCH_PROVE"
+VARIABLE = PROVE
 POLICIES = ("first-use", "listed", "never")
 """A row is proven when it is first met; only proofs that there are count; no kernel is taken."""
 

@@ -27,6 +27,15 @@ def machine_of(device: torch.device) -> Machine | None:
     return _machine(str(device))
 
 
+def machines_here() -> list[Machine]:
+    """Of all cards that are here, or of what the interpreter plays."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    places = [torch.device("cuda", index) for index in range(count)] or [torch.device("cpu")]
+    return [machine for machine in map(machine_of, places) if machine is not None]
+
+
 @cache
 def _machine(place: str) -> Machine:
     import torch

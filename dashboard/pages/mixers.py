@@ -194,10 +194,13 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
     st.subheader("Kernels")
     forms = forms_table(mixer)
     if forms.empty:
-        st.caption("PyTorch runs its ops: none of its kernels was put to the proof on a card here yet.")
+        st.caption("PyTorch runs its ops: none of its kernels nor the core's was put to the proof here yet.")
     else:
         table(forms, "forms_table", file=f"{mixer.name}_kernels.csv")
-        st.caption("A row of which nothing is known is proven at its first use on a card; PyTorch runs elsewhere.")
+        st.caption(
+            "With the core's: convolution, unit length, gates, gated norm. A row of which nothing is known is proven "
+            "at its first use on a card, unless ARCHSEARCH_PROVE says otherwise; PyTorch runs elsewhere."
+        )
 
 
 def _figures() -> None:

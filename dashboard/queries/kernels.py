@@ -14,6 +14,7 @@ from archsearch.bench.results.frames import kernel_frame
 from archsearch.bench.results.schema import Environment, Results
 from archsearch.errors import SpecError
 from archsearch.evidence.conformance import package_of
+from archsearch.evidence.proofs import SHARED
 from archsearch.evidence.standing import standings
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
@@ -93,7 +94,7 @@ def _versions(found: Environment) -> str:
 
 
 def forms_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
-    """Which form the kernels of the mixer's plugin run in, row by row and dtype by dtype: why, on which card, and
-    proven when; of what was put to the proof here or is listed by the plugin."""
+    """Which form the kernels of the mixer's plugin run in, and those of the core around every mixer, row by row and
+    dtype by dtype: why, on which card, and proven when; of what was put to the proof here or is listed."""
     package = package_of(mixer)
-    return pd.DataFrame([asdict(row) for row in standings([package] if package else [])])
+    return pd.DataFrame([asdict(row) for row in standings([*([package] if package else []), SHARED])])

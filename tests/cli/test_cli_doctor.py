@@ -189,5 +189,29 @@ def test_a_kernel_that_failed_here_is_named_with_its_figure(
         "H200, driver 580: failed: lengths tokens=65: output 0 is off by 0.5; PyTorch for sm_90 D=256 bfloat16 on "
         "H200, driver 580: not proven, ran out of time 2 times in a row (it took 120 s): its next first use tries again"
     )
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "never")
+    assert "Triton for" not in check(run, "kernel full_attention", 0)["detail"]
     monkeypatch.setenv("ARCHSEARCH_PROVE", "sometimes")
     assert check(run, "kernels", 1)["detail"].startswith("ARCHSEARCH_PROVE=sometimes: unknown")
+
+
+@pytest.mark.parametrize(
+    ("policy", "cards", "why"),
+    [
+        ("first-use", "none", "no NVIDIA card is here"),
+        ("first-use", "GPU 0: NVIDIA H200", "not proven yet: its first use on a card proves it"),
+        ("listed", "GPU 0: NVIDIA H200", "archsearch kernels prove proves it"),
+        ("never", "GPU 0: NVIDIA H200", "ARCHSEARCH_PROVE=never"),
+    ],
+)
+def test_every_op_that_has_kernels_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, policy: str, cards: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("ARCHSEARCH_PROVE", policy)
+    monkeypatch.setattr("archsearch.kernels.machine.told_by", lambda *command: cards)
+    checks = json.loads(run("doctor", "--json").stdout)["checks"]
+    told = {one["name"].removeprefix("kernel "): one["detail"] for one in checks if one["name"].startswith("kernel ")}
+    assert told.keys() >= {"gates", "gated_norm", "short_conv", "unit_length", "linear_attention", "nsa_attention"}
+    assert all(detail.startswith("PyTorch: ") and detail.endswith(why) for detail in told.values()), told

@@ -20,7 +20,7 @@ from results_samples import kernel_results, kernel_row
 
 from archsearch.bench.results import write_results
 from archsearch.evidence.kept import kept_path
-from archsearch.evidence.proofs import Proof, Proofs, proven_source
+from archsearch.evidence.proofs import SHARED, Proof, Proofs, proven_source
 
 
 @pytest.fixture
@@ -88,6 +88,13 @@ def test_the_form_of_every_row_that_was_put_to_the_proof(tmp_path: Path, monkeyp
         ],
     ]
     assert set(found["card"]) == {"H200, driver 580"}
+    core = passed.model_copy(update={"package": SHARED, "op": "gates", "source": proven_source(SHARED)})
+    Proofs(records=(passed, core)).write(kept_path())
+    assert forms_table(full)[["op", "form"]].to_numpy().tolist() == [["gates", "triton"], ["op", "triton"]]
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "never")
+    never = forms_table(full)
+    assert set(never["form"]) == {"pytorch"}
+    assert set(never["why"]) == {"ARCHSEARCH_PROVE=never: no kernel is taken, though it passed 9 cases"}
 
 
 def test_the_page_shows_figures_and_names_a_broken_file(folder: Path, empty_url: str) -> None:

@@ -33,28 +33,18 @@ def list_kernels(arch: ArchOption = BOTH, json: JsonFlag = False) -> None:
     """
     from archsearch.bench.builds import all_builds
     from archsearch.kernels.config import tables
+    from archsearch.kernels.machine import machines_here
     from archsearch.registry import load_registry
 
     registry = load_registry()
     for name in arch:
         all_builds(registry, name)  # imports the tables
-    here = _machines()
+    here = machines_here()
     rows = [row for _, held in sorted(tables.items()) for row in _rows(held, arch, here)]
     if json:
         print_json({"kernels": rows})
     else:
         console().print(table(_COLUMNS, [["" if cell is None else cell for cell in row.values()] for row in rows]))
-
-
-def _machines() -> list[Machine]:
-    """Of the cards that are here, or of what plays one."""
-    import torch
-
-    from archsearch.kernels.machine import machine_of
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    places = [torch.device("cuda", index) for index in range(count)] or [torch.device("cpu")]
-    return [machine for machine in map(machine_of, places) if machine is not None]
 
 
 def _rows(held: Table, archs: list[str], here: Sequence[Machine]) -> Iterator[dict[str, str | int | None]]:
