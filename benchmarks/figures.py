@@ -28,6 +28,7 @@ from archsearch_plugins.linear.channel import decay as channel_decay
 from archsearch_plugins.linear.ops import linear_attention
 from archsearch_plugins.linear.tokens import Tokens
 from fair import architectures
+from peers import thread_seconds
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.bench import Timing, alternate, ratio
@@ -140,24 +141,17 @@ def _model_step(preset: str, *, tokens: int, batch: int, repeats: int, target: s
 
 def systems() -> None:
     """A training step of the quickstart's size of every system of the field, against the same with full attention."""
-    registry, rows = load_registry(), []
+    registry, rows, repeats = load_registry(), [], 9
     archs = architectures(registry, layers=3)
     full = _step_of(archs["full"], registry, tokens=48, batch=64)
     for name, arch in archs.items():
         step = _step_of(arch, registry, tokens=48, batch=64)
-        times = alternate({"full": full, "other": step}, repeats=9, stopwatch=_process_clock)
+        times = alternate({"full": full, "other": step}, repeats=repeats, stopwatch=thread_seconds)
         middle, low, high = ratio(times["other"], times["full"])
         rows.append({"system": name, "ratio": round(middle, 2), "low": round(low, 2), "high": round(high, 2)})
         show_ratio(f"quickstart's training step: {name} over full", times["other"], times["full"], "at most 4x")
-    about = {"measured": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "repeats": 9}
+    about = {"measured": time.strftime("%Y-%m-%d"), "torch": torch.__version__, "repeats": repeats}
     STEPS.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-
-
-def _process_clock(function: Callable[[], object]) -> float:
-    """CPU seconds of one call on one thread, in which other programs have no part."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def quickstart() -> None:
@@ -194,7 +188,7 @@ def _with_ready_forms(step: Callable[[], None]) -> Callable[[], None]:
 
 def _training_step(pattern: str, tokens: int, batch: int, short_conv: int = 0) -> Callable[[], None]:
     registry = load_registry()
-    shape = {"d_model": 64, "n_heads": 2, "channel_mixer": "none", "vocab_size": 256, "short_conv": short_conv}
+    shape = {"d_model": 64, "n_heads": 2, "channel_mixer": "none", "short_conv": short_conv}
     return _step_of(ArchSpec.parse(pattern, registry, ModelSpec.read(shape)), registry, tokens, batch)
 
 

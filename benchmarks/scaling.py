@@ -70,6 +70,7 @@ class Rate:
     driver_cpu: float
     statements: float
     load: float
+    measured: str
 
 
 class SleepingActor(tune.Trainable):  # type: ignore[misc]
@@ -242,6 +243,7 @@ def with_ray(posed: Problem, database: str, count: int, seconds: float, reports:
         driver_cpu=(cpu_then - cpu) / trials,
         statements=(asked_then - asked) / trials,
         load=os.getloadavg()[0],
+        measured=time.strftime("%Y-%m-%d"),
     )
 
 
@@ -296,7 +298,7 @@ def _show_rates(options: argparse.Namespace, rates: Iterable[tuple[int, str]]) -
         if options.json:
             told = json.loads(options.json.read_text())["rates"] if options.json.exists() else []
             others = [one for one in told if one["database"] != rate.database]
-            held = {"cores": os.cpu_count(), "measured": time.strftime("%Y-%m-%d"), "rates": [*others, *found]}
+            held = {"cores": os.cpu_count(), "rates": [*others, *found]}
             options.json.write_text(json.dumps(held, indent=1) + "\n")
 
 

@@ -27,7 +27,8 @@ def scaling_table(file: Path = SCALING) -> str:
     ]
     rates = found["rates"]
     told = ", ".join(sorted({f"{rate['seconds']:g} s and {rate['reports']} reports" for rate in rates}))
-    said = f"Trials of {told}, measured on {found['measured']} on {found['cores']} cores."
+    days = ", ".join(sorted({rate["measured"] for rate in rates}))
+    said = f"Trials of {told}, measured on {days} on {found['cores']} cores."
     return f"{said}\n\n{table(columns, map(_cells, rates))}"
 
 
