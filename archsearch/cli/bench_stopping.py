@@ -13,7 +13,7 @@ from archsearch.cli.output import console, table
 from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
-    from archsearch.search.spec import EarlyStopTable
+    from archsearch.search.tables.search import EarlyStopTable
     from archsearch.search.truth.stopping_study import StoppingRow
 
 MOST_SEARCHES = 1000
@@ -102,7 +102,7 @@ def _samplers(names: list[str]) -> list[str]:
     from typing import get_args
 
     from archsearch.errors import SpecError, listing, nearest
-    from archsearch.search.spec import SamplerName
+    from archsearch.search.tables.search import SamplerName
 
     known = get_args(SamplerName)
     for name in names:
@@ -122,7 +122,7 @@ def _rule(values: dict[str, Any]) -> EarlyStopTable:
 
     from archsearch.arch import explain
     from archsearch.errors import SpecError
-    from archsearch.search.spec import EarlyStopTable
+    from archsearch.search.tables.search import EarlyStopTable
 
     try:
         return EarlyStopTable(**values)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from archsearch.search import Problem, SearchOutcome, SearchSpec
     from archsearch.search.ladder.cost import LadderCost, RungCost
-    from archsearch.search.ladder.tables import RungTable
+    from archsearch.search.tables.ladder import RungTable
     from archsearch.storage import SearchRecord, Store
 
 LadderYesOption = Annotated[

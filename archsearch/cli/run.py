@@ -221,7 +221,7 @@ def _with(spec: SearchSpec, **given: int | None) -> SearchSpec:
 
     from archsearch.arch import explain
     from archsearch.errors import SpecError
-    from archsearch.search.spec import SearchTable
+    from archsearch.search.tables.search import SearchTable
 
     table = spec.search.model_dump() | {key: value for key, value in given.items() if value is not None}
     try:

@@ -12,7 +12,7 @@ from archsearch.arch import ModelSpec, digest_of
 from archsearch.costs import channel_cost
 from archsearch.errors import SpecError
 from archsearch.search.choices import Draw
-from archsearch.search.spec import BackboneChoices
+from archsearch.search.tables.backbone import BackboneChoices
 
 BACKBONE = "backbone"
 """The part of a candidate that its backbone's parameters are named by, as a sampler inherits it whole."""

@@ -12,7 +12,7 @@ from archsearch.registry import Registry
 from archsearch.tasks import Task
 
 if TYPE_CHECKING:
-    from archsearch.search.spec import MetricsTable
+    from archsearch.search.tables.objectives import MetricsTable
 
 
 def evaluators_of(

@@ -14,7 +14,7 @@ from archsearch.search.backbones import Backbone, Backbones
 from archsearch.search.choices import Draw
 from archsearch.search.patterns import Listed
 from archsearch.search.space import Space
-from archsearch.search.spec import SpaceTable
+from archsearch.search.tables.space import SpaceTable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from archsearch.search.matching_steps import match_steps, run_flops
 from archsearch.search.matching_width import PARAMS_TOLERANCE, match_params
 from archsearch.search.patterns import Listed
 from archsearch.search.space import Space
-from archsearch.search.spec import Match, SearchSpec
+from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.compare import Match
 from archsearch.tasks import Task
 from archsearch.units import format_quantity
 

@@ -14,7 +14,7 @@ from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
 from archsearch.search.choices import Draw, MixerChoices
 from archsearch.search.layers import LayerChoices
-from archsearch.search.spec import SpaceTable
+from archsearch.search.tables.space import SpaceTable
 
 Layers = tuple[LayerSpec, ...]
 

@@ -22,7 +22,7 @@ from archsearch.search.genes import LayerGenes, LayerNSGAII, LayerNSGAIII
 from archsearch.search.model_choice import Judged, ModelChoice
 from archsearch.search.problem import Verdict
 from archsearch.search.space import RandomDraw, ReplayDraw, Space
-from archsearch.search.spec import SearchTable
+from archsearch.search.tables.search import SearchTable
 
 UNEXERCISED = "unexercised"
 """The constraint that a candidate violates whose sparsity cannot act at the tasks' lengths."""

@@ -20,7 +20,7 @@ from archsearch.registry import Registry
 from archsearch.search.backbones import BACKBONE, Backbone, Backbones
 from archsearch.search.choices import Draw, MixerChoices, mixer_choices
 from archsearch.search.patterns import Pattern, pattern_of
-from archsearch.search.spec import SpaceTable
+from archsearch.search.tables.space import SpaceTable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from archsearch.analysis.objectives import Objective
 from archsearch.search.problem import RECALL
-from archsearch.search.spec import EarlyStopTable
+from archsearch.search.tables.search import EarlyStopTable
 from archsearch.tasks import Task
 
 FEWEST = 6

@@ -13,8 +13,9 @@ from archsearch.arch import ModelSpec
 from archsearch.errors import SpecError, listing
 from archsearch.registry import Registry
 from archsearch.search.sizes import Place, made, sized_layers
-from archsearch.search.spec import BackboneTable, SearchSpec
-from archsearch.search.tables import TaskTable
+from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.backbone import BackboneTable
+from archsearch.search.tables.objectives import TaskTable
 from archsearch.tasks import Task, resolve_task
 
 PAIRS = "pairs"

@@ -24,7 +24,7 @@ from archsearch.search.last_words import hear
 from archsearch.search.ledger import TrialOrder
 from archsearch.search.limits import Limits
 from archsearch.search.reservations import freeing_orphans
-from archsearch.search.spec import ResourcesTable
+from archsearch.search.tables.resources import ResourcesTable
 from archsearch.storage.scraps import passing_folder
 
 _NODES_SHOWN = 8

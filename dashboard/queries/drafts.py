@@ -21,7 +21,12 @@ from pydantic import BaseModel
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.recipe import Recipe
 from archsearch.registry import Registry
-from archsearch.search.spec import BackboneTable, ObjectivesTable, ResourcesTable, SearchSpec, SearchTable, SpaceTable
+from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.backbone import BackboneTable
+from archsearch.search.tables.objectives import ObjectivesTable
+from archsearch.search.tables.resources import ResourcesTable
+from archsearch.search.tables.search import SearchTable
+from archsearch.search.tables.space import SpaceTable
 
 Draft = dict[str, Any]
 MOST_CHARACTERS = 200_000

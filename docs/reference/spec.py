@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from archsearch.costs import MEASURES
-from archsearch.search.spec import SearchSpec, SpaceTable
+from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.space import SpaceTable
 from reference.fields import Field, fields_of
 from reference.texts import code, prose_of, table
 

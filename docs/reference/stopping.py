@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from archsearch.search.spec import EarlyStopTable
+from archsearch.search.tables.search import EarlyStopTable
 from reference.texts import table
 
 RESULTS = Path(__file__).parents[1] / "results"

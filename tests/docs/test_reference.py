@@ -30,7 +30,8 @@ from archsearch.errors import UnknownNameError
 from archsearch.hookspecs import HOOKS
 from archsearch.registry import load_registry
 from archsearch.search.problem import Problem
-from archsearch.search.spec import BackboneChoices, SearchSpec
+from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.backbone import BackboneChoices
 from archsearch.testing.toy import ToyPlugin
 
 

@@ -21,7 +21,7 @@ from archsearch.search.actor import Assignment, pack_plugins
 from archsearch.search.failures import Failure, Place
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.ray_session import workers
-from archsearch.search.spec import ResourcesTable
+from archsearch.search.tables.resources import ResourcesTable
 from archsearch.search.workers import train
 from archsearch.tasks import resolve_task
 

@@ -11,7 +11,7 @@ from ports import free_port
 from archsearch.errors import ClusterError
 from archsearch.search import workers as workers_module
 from archsearch.search.cluster_watch import ROOMLESS_SECONDS, SILENT_SECONDS, ClusterWatch, takes_connections
-from archsearch.search.spec import ResourcesTable
+from archsearch.search.tables.resources import ResourcesTable
 from archsearch.search.workers import check_fits, demand_of
 
 

@@ -10,7 +10,7 @@ from search_fakes import fake_registry
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import SpecError
 from archsearch.search.ladder.stretch import carried, stretched, unit_of
-from archsearch.search.spec import SpaceTable
+from archsearch.search.tables.space import SpaceTable
 
 REGISTRY = fake_registry()
 MIXERS = ["dense", "window", "recurrent"]

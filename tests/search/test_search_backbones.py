@@ -14,8 +14,9 @@ from archsearch.search.changes import check_growth
 from archsearch.search.problem import Problem
 from archsearch.search.sampler import Sampler
 from archsearch.search.space import ReplayDraw, Space
-from archsearch.search.spec import BackboneChoices, SearchSpec
+from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import survey
+from archsearch.search.tables.backbone import BackboneChoices
 
 REGISTRY = fake_registry()
 MIXERS = {"mixers": ["dense", "window"], "dense": {"rope": 1.0}, "window": {"window": 8}}

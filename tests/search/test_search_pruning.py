@@ -24,7 +24,8 @@ from archsearch.search.metrics import SearchMetrics
 from archsearch.search.problem import Problem
 from archsearch.search.pruning import Pruning, looks_of
 from archsearch.search.sampler import Sampler
-from archsearch.search.spec import EarlyStopTable, SearchSpec
+from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.search import EarlyStopTable
 from archsearch.search.view import View, Views
 from archsearch.search.workers import _Stopper
 from archsearch.storage import NewProposal, Store, TrialRecord

@@ -8,8 +8,8 @@ import pytest
 from search_fakes import Bits, Recall, RecallOptions
 
 from archsearch.analysis.objectives import Objective
-from archsearch.search.spec import EarlyStopTable
 from archsearch.search.stopping import FEWEST, Stop, Stopping, value_at
+from archsearch.search.tables.search import EarlyStopTable
 from archsearch.tasks import Task
 
 COST = Objective(name="state_bytes", direction="minimize", metric="state_bytes@1024")

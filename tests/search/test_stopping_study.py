@@ -14,7 +14,7 @@ from archsearch.cli import app
 from archsearch.errors import SpecError
 from archsearch.registry import Registry, load_registry
 from archsearch.search import Problem, SearchSpec
-from archsearch.search.spec import EarlyStopTable
+from archsearch.search.tables.search import EarlyStopTable
 from archsearch.search.truth.stopping_study import StoppingCase, studied
 from archsearch.search.truth.table import TruthTable
 

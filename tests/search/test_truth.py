@@ -15,7 +15,8 @@ from search_fakes import fake_registry, fake_spec
 from archsearch.arch import ArchSpec
 from archsearch.errors import SpecError
 from archsearch.search.problem import Problem
-from archsearch.search.spec import EarlyStopTable, SearchSpec
+from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.search import EarlyStopTable
 from archsearch.search.truth.archive import Archive, Trained
 from archsearch.search.truth.case import Case, default_objectives
 from archsearch.search.truth.medians import middle, ratio

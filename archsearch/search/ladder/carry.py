@@ -15,9 +15,9 @@ from archsearch.search.added import judge_candidate
 from archsearch.search.ladder.drawn import drawn_values, model_on_rung, values_on_rung
 from archsearch.search.ladder.rungs import carried_references, probe, rung_name, rung_spec
 from archsearch.search.ladder.stretch import carried, unit_of
-from archsearch.search.ladder.tables import ClimbedTable, KeptTable
 from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.ladder import ClimbedTable, KeptTable
 from archsearch.storage import Store
 
 CUT = "noise does not tell it from those that were carried up, and at_most = {most} left no place for it"

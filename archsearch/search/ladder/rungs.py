@@ -14,9 +14,9 @@ from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.search.ladder.drawn import drawn_values, model_on_rung
 from archsearch.search.ladder.stretch import carried, unit_of
-from archsearch.search.ladder.tables import RungTable
 from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
+from archsearch.search.tables.ladder import RungTable
 
 PROBES = 16
 """Architectures of the space by which a rung is checked, and its cost estimated, before its survivors are known."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.errors import SpecError
 from archsearch.layer import LayerSpec
-from archsearch.search.spec import SpaceTable
+from archsearch.search.tables.space import SpaceTable
 
 Layers = tuple[LayerSpec, ...]
 STEP = 16

@@ -12,8 +12,9 @@ from archsearch.measurement import Measurement
 from archsearch.search.ledger import Run, TrialOrder
 from archsearch.search.plan import Campaign
 from archsearch.search.problem import Problem
-from archsearch.search.spec import EarlyStopTable, SamplerName, SearchSpec, SearchTable
+from archsearch.search.spec import SearchSpec
 from archsearch.search.survey import Survey, survey
+from archsearch.search.tables.search import EarlyStopTable, SamplerName, SearchTable
 from archsearch.search.truth.archive import Trained
 from archsearch.search.truth.case import Case
 from archsearch.search.truth.memory import MemoryStore

@@ -9,8 +9,8 @@ from statistics import fmean
 
 from archsearch.analysis.front import non_dominated
 from archsearch.errors import SpecError, listing
-from archsearch.search.spec import EarlyStopTable
 from archsearch.search.survey import Survey, survey
+from archsearch.search.tables.search import EarlyStopTable
 from archsearch.search.truth.archive import Trained
 from archsearch.search.truth.case import Case
 from archsearch.search.truth.replay import posed, replay

@@ -16,8 +16,8 @@ from typing import Any, get_args
 import numpy as np
 
 from archsearch.registry import load_registry
-from archsearch.search.spec import SamplerName
 from archsearch.search.survey import Survey, survey
+from archsearch.search.tables.search import SamplerName
 from archsearch.search.truth.archive import Trained
 from archsearch.search.truth.case import Case
 from archsearch.search.truth.medians import Middle, middle, ratio

@@ -13,7 +13,8 @@ from archsearch.layer import MAX_FFN_DIM
 from archsearch.notation import MAX_LAYERS
 from archsearch.numbers import Number, Whole
 from archsearch.recipe import MAX_STEPS
-from archsearch.search.tables import MAX_CHOICES, Table, TaskTable
+from archsearch.search.tables.objectives import TaskTable
+from archsearch.search.tables.table import MAX_CHOICES, Table
 
 MAX_RUNGS = 20
 MAX_KEPT = 1000
