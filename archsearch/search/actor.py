@@ -19,7 +19,7 @@ from archsearch.arch import ArchSpec, digest_of
 from archsearch.errors import ArchsearchError, ClusterError, PluginError, foreign_code, said
 from archsearch.registry import Registry, load_registry
 from archsearch.search.last_words import LastWords
-from archsearch.search.matching_steps import with_steps
+from archsearch.search.matching.steps import with_steps
 from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
 from archsearch.training import Evaluation, Recipe

@@ -20,8 +20,8 @@ from archsearch.recipe import Recipe
 from archsearch.registry import Registry
 from archsearch.search.evaluators import evaluators_of, metric_of
 from archsearch.search.listed import space_of
-from archsearch.search.matching import Matching, cost_term, matched
-from archsearch.search.matching_steps import match_steps, with_steps
+from archsearch.search.matching.matched import Matching, cost_term, matched
+from archsearch.search.matching.steps import match_steps, with_steps
 from archsearch.search.references import baseline_of, reference_archs
 from archsearch.search.space import Space
 from archsearch.search.spec import MAX_SEED, SearchSpec

@@ -23,7 +23,7 @@ from archsearch.mixer import (
     Tunable,
 )
 from archsearch.registry import Registry
-from archsearch.search.matching import Matched, Matching
+from archsearch.search.matching.matched import Matched, Matching
 from archsearch.search.problem import Problem
 from archsearch.tasks import Batch, Task, TaskOptions
 from archsearch.training import form_of, measurement_key

@@ -17,9 +17,9 @@ from archsearch.errors import SpecError
 from archsearch.notation import parse_written
 from archsearch.registry import Registry
 from archsearch.search import Problem, SearchSpec
-from archsearch.search.matching import Matching
-from archsearch.search.matching_sizes import Kind, StateReads, kinds_of, nearest_size, sizes_of
-from archsearch.search.matching_state import match_state
+from archsearch.search.matching.matched import Matching
+from archsearch.search.matching.sizes import Kind, StateReads, kinds_of, nearest_size, sizes_of
+from archsearch.search.matching.state import match_state
 from archsearch.search.plan import Campaign
 from archsearch.search.survey import survey
 from archsearch.storage import Store

@@ -11,8 +11,8 @@ from archsearch.errors import SpecError
 from archsearch.notation import parse_written
 from archsearch.registry import Registry
 from archsearch.search import Problem, SearchSpec
-from archsearch.search.matching import Matching
-from archsearch.search.matching_parts import part_reads, with_option
+from archsearch.search.matching.matched import Matching
+from archsearch.search.matching.parts import part_reads, with_option
 
 BASELINE = "sliding(window=60)"
 

@@ -11,10 +11,10 @@ from archsearch.costs import CostModel, CostTerm
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.notation import parse_written
 from archsearch.registry import Registry
-from archsearch.search.matching_sizes import StateReads
-from archsearch.search.matching_state import STATE_TOLERANCE, match_state, why_apart
-from archsearch.search.matching_steps import match_steps, run_flops
-from archsearch.search.matching_width import PARAMS_TOLERANCE, match_params
+from archsearch.search.matching.sizes import StateReads
+from archsearch.search.matching.state import STATE_TOLERANCE, match_state, why_apart
+from archsearch.search.matching.steps import match_steps, run_flops
+from archsearch.search.matching.width import PARAMS_TOLERANCE, match_params
 from archsearch.search.patterns import Listed
 from archsearch.search.space import Space
 from archsearch.search.spec import SearchSpec

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from archsearch.arch import ArchSpec
-from archsearch.search.matching_parts import part_of, parts
-from archsearch.search.matching_sizes import Kind, Sized, StateReads, kinds_of, nearest_size, sizes_of, with_layer
+from archsearch.search.matching.parts import part_of, parts
+from archsearch.search.matching.sizes import Kind, Sized, StateReads, kinds_of, nearest_size, sizes_of, with_layer
 
 STATE_TOLERANCE = 0.05
 """State reads within this share of the baseline's count as equal."""

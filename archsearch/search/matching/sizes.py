@@ -13,7 +13,7 @@ from archsearch.costs import CostModel
 from archsearch.errors import SpecError
 from archsearch.layer import LayerSpec
 from archsearch.registry import Registry
-from archsearch.search.matching_parts import option_at, part_reads, parts, with_option
+from archsearch.search.matching.parts import option_at, part_reads, parts, with_option
 
 LARGEST = 2**24
 NEIGHBOURS = 64
