@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MOST_SEARCHES = 1000
 
+USUAL = ("random", "nsga2", "ehvi")
+"""What draws the same with a rule and without, an evolution, and what searches take by default."""
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to ``archsearch bench``."""
@@ -29,7 +32,8 @@ def bench_stopping(
     tasks: Annotated[str, typer.Option(metavar="NAMES", help="Only these of its tasks, by commas.")] = "",
     seeds: Annotated[int | None, typer.Option(min=1, help="Only so many of its seeds.")] = None,
     sampler: Annotated[
-        list[str] | None, typer.Option("--sampler", metavar="NAME", help="May be repeated; else random and nsga2.")
+        list[str] | None,
+        typer.Option("--sampler", metavar="NAME", help="May be repeated; else random, nsga2 and ehvi."),
     ] = None,
     others: Annotated[str, typer.Option(metavar="NUMBERS", help="search.early_stop.others, by commas.")] = "1,3,5",
     noise: Annotated[str, typer.Option(metavar="NUMBERS", help="search.early_stop.noise, by commas.")] = "0,1,2",
@@ -48,7 +52,7 @@ def bench_stopping(
     from archsearch.search.truth.stopping_study import StoppingCase, studied
     from archsearch.search.truth.table import TruthTable
 
-    rules, samplers = _rules(others, noise, grace), _samplers(sampler or ["random", "nsga2"])
+    rules, samplers = _rules(others, noise, grace), _samplers(sampler or list(USUAL))
     named = [name.strip() for name in tasks.split(",") if name.strip()]
     held = TruthTable.load(truth, load_registry())
     read = StoppingCase.of(held, tasks=named, seeds=seeds)
