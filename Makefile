@@ -2,6 +2,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# no other file is imported there, as others need what neither environment has
+PEERS = $(shell grep -l 'pytest\.mark\.peers' tests/plugins/test_*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena test-peers docs tables fair kernels check bench bench-dashboard bench-store bench-scaling bench-peers screenshots gpu clean
@@ -52,8 +54,8 @@ test-arena: $(STAMP)  ## every preset of the built-in plugins through every law
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "arena and not slow" tests/plugins -n 2 --dist worksteal
 
 test-peers: .venv-peers-transformers/.installed .venv-peers-fla/.installed  ## layers and ops beside those of transformers and fla, by copied weights
-	OMP_NUM_THREADS=1 .venv-peers-transformers/bin/python -m pytest -m peers tests/plugins
-	OMP_NUM_THREADS=1 .venv-peers-fla/bin/python -m pytest -m peers tests/plugins
+	OMP_NUM_THREADS=1 .venv-peers-transformers/bin/python -m pytest -m peers $(PEERS)
+	OMP_NUM_THREADS=1 .venv-peers-fla/bin/python -m pytest -m peers $(PEERS)
 
 docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

@@ -47,12 +47,14 @@ def add(
     from archsearch.registry import load_registry
     from archsearch.search import Problem, SearchSpec
     from archsearch.search.added import read_candidate
+    from archsearch.search.stored import as_begun
     from archsearch.storage import NewProposal, Store, owner_here, storage_url
 
     texts = list(_texts(patterns))
     with Store.open(storage_url(storage), create=False) as store:
         search = store.search(name)
-        problem = Problem.of(SearchSpec.from_dict(search.spec), load_registry())
+        with as_begun(name):
+            problem = Problem.of(SearchSpec.from_dict(search.spec), load_registry())
         archs = [read_candidate(text, problem) for text in texts]
         new = [
             NewProposal(digest=arch.digest, arch=arch.to_json(), pattern=arch.pattern(problem.registry))

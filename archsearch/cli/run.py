@@ -133,6 +133,7 @@ def resume(
     What is measured is not trained again, unless its source has changed and --retrain says so.
     """
     from archsearch.cli.climbing import first_rung
+    from archsearch.search.stored import as_begun
     from archsearch.search.time_limit import TimeLimit
     from archsearch.storage import Store, storage_url
     from archsearch.storage.url import refuse_passing_folder
@@ -142,7 +143,8 @@ def resume(
     refuse_passing_folder(url)
     with Store.open(url, create=False) as store:
         spec = first_rung(store, name, trials=trials)
-        problem = problem_of(spec, trials=trials, concurrency=concurrency)
+        with as_begun(name):
+            problem = problem_of(spec, trials=trials, concurrency=concurrency)
         going_on = {
             "allowed": _growing(trials=trials, concurrency=concurrency),
             "wait": wait,

@@ -26,6 +26,7 @@ from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.second_trials import SecondTrials
 from archsearch.search.space import ReplayDraw
 from archsearch.search.stopping import Looks, Stop
+from archsearch.search.stored import read_stored
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
 from archsearch.search.trial_store import TrialStore
 from archsearch.storage import ProposalRecord, TrialRecord
@@ -486,8 +487,9 @@ class Campaign:
                 if point.digest in self._confirmed:
                     continue
                 self._confirmed.add(point.digest)
-                arch = ArchSpec.from_json(self._store.trial(point.trial).arch, self._registry)
-                self._begin("confirm", arch, self.problem.judge(arch), parent=point.trial)
+                arch = read_stored(self._store.trial(point.trial), self._registry)
+                if arch is not None:
+                    self._begin("confirm", arch, self.problem.judge(arch), parent=point.trial)
             self.progress.planned += len(self._queue)
             self.progress.confirming = True
 
@@ -516,18 +518,32 @@ class Campaign:
         else:
             self._confirmed |= {record.digest} if record.kind == "confirm" else set()
         untimed = record.state == "complete" and self._ledger.timing.waits(record)
-        if record.state in ("queued", "running", "preempted") or untimed:
+        waits = record.state in ("queued", "running", "preempted")
+        arch = read_stored(record, self._registry)
+        if arch is None:
+            self._leave(record, waits)
+        elif waits or untimed:
             self._requeue(record)
         elif record.kind != "confirm":
-            self._recall(record)
+            self._recall(record, arch)
+
+    def _leave(self, record: TrialRecord, waits: bool) -> None:
+        """One that cannot be read any more: what it measured counts and stays on the front, and the sampler, to which
+        it is no candidate, does not learn of it."""
+        if waits:
+            self._ledger.set_state(record.id, "cancelled", "its architecture cannot be read any more")
+        elif record.kind != "confirm":
+            self._count(record)
 
     def _train_again(self) -> None:
         """Queues what was measured with other source, and what was added and is within a wider budget now, unless
         another trial has taken its place."""
         for digest, record in self._again.items():
-            arch = ArchSpec.from_json(record.arch, self._registry)
+            arch = read_stored(record, self._registry)
+            if arch is None or digest in self._known:
+                continue
             verdict = judge_candidate(arch, self.problem)
-            if digest in self._known or not verdict.trainable:
+            if not verdict.trainable:
                 continue
             if record.kind == "search":
                 self._drawn.add(digest)
@@ -549,8 +565,7 @@ class Campaign:
         else:
             self._once_timed(pending, partial(self._reuse, pending))
 
-    def _recall(self, record: TrialRecord) -> None:
-        arch = ArchSpec.from_json(record.arch, self._registry)
+    def _recall(self, record: TrialRecord, arch: ArchSpec) -> None:
         verdict = judge_candidate(arch, self.problem) if record.kind == "added" else self.problem.judge(arch)
         if record.state == "infeasible" and verdict.trainable:  # the budget is wider now: it may be drawn anew
             self._drawn.discard(record.digest)
@@ -573,17 +588,20 @@ class Campaign:
         elif second:
             ended = record.state in ("complete", "diverged")
             self._seconds.recalled(record.digest, before, values, measured=ended)
+        self._count(record)
+        seeds = max(1, len(record.seeds))
+        if record.kind != "search":
+            self._sampler.scored_beside(arch, values, verdict, seeds=seeds)
+        elif not second:
+            self._sampler.replay(record.params, values, verdict, seeds=seeds)
+
+    def _count(self, record: TrialRecord) -> None:
         trained = record.state in ("pruned", "diverged", "failed") or any(
             measured.reused_from is None for measured in record.measurements
         )
         self.progress.trained += record.kind == "search" and trained
         if trained or record.kind == "search":
             self.progress.count(record.state)
-        seeds = max(1, len(record.seeds))
-        if record.kind != "search":
-            self._sampler.scored_beside(arch, values, verdict, seeds=seeds)
-        elif not second:
-            self._sampler.replay(record.params, values, verdict, seeds=seeds)
 
 
 def _said(order: TrialOrder) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from archsearch.arch import ArchSpec
-from archsearch.search.added import parts_beside
 from archsearch.search.changes import SourceChange, affected, check_growth, refuse_changed_source, source_changes
 from archsearch.search.drive import Drive, SearchOutcome
 from archsearch.search.problem import Problem
 from archsearch.search.ray_session import check_room
 from archsearch.search.spec import SearchSpec
+from archsearch.search.stored import parts_now
 from archsearch.search.time_limit import TimeLimit
 from archsearch.search.view import GuardedView, View
 from archsearch.storage import Driver, Lease, SearchRecord, Store, owner_here
@@ -98,9 +97,7 @@ def resume_search(
 
 def _parts(problem: Problem, store: Store, search_id: int) -> dict[str, tuple[str, str]]:
     """What computes the results now, by name: of the spec's mixers, and of those that came with added candidates."""
-    archs = [ArchSpec.from_json(trial.arch, problem.registry) for trial in store.trials(search_id, kinds=["added"])]
-    parts = [*problem.parts(), *(part for arch in archs for part in parts_beside(arch, problem))]
-    return {part.name: (part.version, part.digest) for part in parts}
+    return {part.name: (part.version, part.digest) for part in parts_now(problem, store, search_id)}
 
 
 def _set_aside(store: Store, record: SearchRecord, changes: Collection[SourceChange], teacher: Collection[str]) -> None:

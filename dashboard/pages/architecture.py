@@ -37,6 +37,7 @@ from ..queries.trial import (
     sweep_frame,
     trial_view,
     versions_of,
+    why_unread,
 )
 from ..reading.answers import answer
 from ..tables import table
@@ -205,7 +206,8 @@ def _layers(view: TrialView) -> None:
     if arch is None:
         st.warning(
             "A plugin that this architecture needs is not installed here, or has changed its options: its costs by "
-            "layer cannot be counted. The page Mixers says which plugins there are."
+            "layer cannot be counted. The page Mixers says which plugins there are.\n\n"
+            + plain(why_unread(view.record, registry()))
         )
     else:
         left, right = st.columns(2)

@@ -97,11 +97,22 @@ JUDGED_BY_STEPS = (
 
 def arch_of(record: TrialRecord, resolver: Resolver) -> ArchSpec | None:
     """The architecture, or None where a plugin that it needs is missing or has changed its options."""
+    found = _read(record, resolver)
+    return found if isinstance(found, ArchSpec) else None
+
+
+def why_unread(record: TrialRecord, resolver: Resolver) -> str:
+    """Why `arch_of` has no architecture of a trial; "" where it has one."""
+    found = _read(record, resolver)
+    return "" if isinstance(found, ArchSpec) else str(found)
+
+
+def _read(record: TrialRecord, resolver: Resolver) -> ArchSpec | ArchsearchError:
     try:
         with foreign_code(f"trial {record.id}", "options"):
             return ArchSpec.from_json(record.arch, resolver)
-    except ArchsearchError:
-        return None
+    except ArchsearchError as error:
+        return error
 
 
 def layers_frame(arch: Mapping[str, Any], resolver: Resolver) -> pd.DataFrame:
@@ -114,15 +125,16 @@ def _layer(layer: Mapping[str, Any], resolver: Resolver) -> tuple[str, str, str,
     mixer, options = str(layer["mixer"]), layer.get("options", {})
     listed = ", ".join(f"{key}={value}" for key, value in options.items())
     own = "" if layer.get("ffn_dim") is None else f":ffn_dim={layer['ffn_dim']}"
+    family = "other"
     try:
         with foreign_code(mixer, "options"):
-            plugin = resolver.resolve(mixer).plugin
+            family = resolver.resolve(mixer).plugin.family
             spec = ArchSpec.from_json({"layers": [layer]}, resolver).layers[0]
             text = format_layer(spec, resolver)
         name = format_layer(spec.with_ffn_dim(None), resolver).partition("(")[0]
-        return name, mixer, plugin.family, text, f"{listed} {own}".strip()
+        return name, mixer, family, text, f"{listed} {own}".strip()
     except ArchsearchError:
-        return mixer, mixer, "other", (f"{mixer}({listed})" if listed else mixer) + own, f"{listed} {own}".strip()
+        return mixer, mixer, family, (f"{mixer}({listed})" if listed else mixer) + own, f"{listed} {own}".strip()
 
 
 def differing(layers: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:

@@ -22,8 +22,8 @@ def projected(options: SsmOptions, shape: ModelShape) -> int:
     if options.rule == "fixed":
         return 2 * d_model * d_model
     if options.rule == "trapezoidal":
-        return d_model * (3 * inner + 2 * options.state_dim + 3 * options.heads(shape) + options.angles)
-    return inner * (3 * d_model + 2 * options.rank(shape) + 2 * options.state_dim)
+        return d_model * (3 * inner + 2 * options.rank * options.state_dim + 3 * options.heads(shape) + options.angles)
+    return inner * (3 * d_model + 2 * options.steps_rank(shape) + 2 * options.state_dim)
 
 
 def params(options: SsmOptions, shape: ModelShape) -> int:
@@ -31,9 +31,9 @@ def params(options: SsmOptions, shape: ModelShape) -> int:
     inner, cells = options.inner(shape), options.inner(shape) * options.state_dim
     if options.rule == "fixed":  # rates (half as many complex ones, of two numbers), reads; steps and skips; biases
         return projected(options, shape) + 2 * cells + 2 * inner + 2 * shape.d_model
-    if options.rule == "trapezoidal":  # biases of keys and queries, norms; biases of steps, and skips
-        heads = options.heads(shape)
-        return projected(options, shape) + 2 * (heads + 1) * options.state_dim + 2 * heads
+    if options.rule == "trapezoidal":  # biases of keys and queries, norms; biases of steps, and skips; weights of ranks
+        heads, ranked = options.heads(shape), 3 * options.rank * inner if options.rank > 1 else 0
+        return projected(options, shape) + 2 * (heads * options.rank + 1) * options.state_dim + 2 * heads + ranked
     convolved = (options.conv + 1) * inner if options.conv else 0
     return projected(options, shape) + convolved + cells + 2 * inner  # biases of the steps, and skips
 
@@ -46,7 +46,7 @@ def state(options: SsmOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
         heads, width = options.heads(shape), shape.head_dim
         rows = {
             "recurrent": (heads, options.state_dim, width),
-            "key": (heads, options.state_dim),
+            "key": (heads, options.rank, options.state_dim),
             "value": (heads, width),
             "angle": (heads, options.angles),
         }
@@ -82,18 +82,22 @@ def flops(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int)
 def _heads(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int, around: Flops) -> Flops:
     """Of the trapezoidal rule, whose chunks multiply pairs, read a state but in the first, and write one but, in
     training, in the last."""
-    inner, heads = float(options.inner(shape)), float(options.heads(shape))
-    cells, keys = inner * options.state_dim, heads * options.state_dim
-    token = around + (SILU + Flops(elementwise=3)) * inner + (SOFTPLUS * 2.0 + Flops(elementwise=8, exp=1)) * heads
-    token += Flops(elementwise=8 * keys + 8 * options.state_dim, exp=2 * heads * options.angles)
+    rank, heads = options.rank, float(options.heads(shape))
+    inner = float(rank * options.inner(shape))  # channels of all inputs
+    cells, keys = inner * options.state_dim, rank * heads * options.state_dim
+    token = around + (SILU + Flops(elementwise=3 if rank == 1 else 7)) * inner
+    token += (SOFTPLUS * 2.0 + Flops(elementwise=8, exp=1)) * heads
+    token += Flops(elementwise=8 * keys + 8 * rank * options.state_dim, exp=2 * heads * options.angles)
     if phase == "decode":
-        return token + Flops(matmul=6 * cells, elementwise=cells + 2 * keys, exp=heads)
+        return token + Flops(matmul=6 * cells, elementwise=cells / rank + 2 * keys, exp=heads)
     first, final = min(CHUNK, context), (context - 1) % CHUNK + 1
     reading, writing = context - first, context if phase == "prefill" else context - final
     pairs = _pairs(context)
-    products = 2.0 * pairs * (keys + inner) + 2.0 * cells * (reading + writing)
+    products = 2.0 * pairs * rank * (keys + inner) + 2.0 * cells * (reading + writing)
     weighting = Flops(matmul=products, elementwise=4 * pairs * heads + 2 * keys * context, exp=pairs * heads)
-    return token * float(context) + weighting + Flops(elementwise=2 * cells * writing / CHUNK)
+    if rank > 1:
+        weighting += Flops(elementwise=pairs * heads * (rank * rank - 1))
+    return token * float(context) + weighting + Flops(elementwise=2 * cells / rank * writing / CHUNK)
 
 
 def _pairs(context: int) -> float:

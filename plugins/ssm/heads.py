@@ -23,7 +23,11 @@ _LEAST_RATE, _EPS = 1e-4, 1e-5
 
 
 class TrapezoidalSpace(Mixer):
-    """Mamba-3 with one input and output a head (arXiv 2603.15569, section 3, SISO)."""
+    """Mamba-3 with one input and output a head (SISO) or ``rank`` of them (MIMO; arXiv 2603.15569, section 3).
+
+    Each of several inputs is the head's value, each channel of it by a weight, and each of several gates the head's
+    gate; outputs are added up by weights (section 3.3 and the authors' code).
+    """
 
     options: SsmOptions
 
@@ -31,15 +35,18 @@ class TrapezoidalSpace(Mixer):
         self, plugin: MixerPlugin[SsmOptions], options: SsmOptions, shape: ModelShape, layer: LayerInfo
     ) -> None:
         super().__init__(plugin, options, shape, layer)
-        inner, states = options.inner(shape), options.state_dim
+        inner, states, rank = options.inner(shape), options.state_dim, options.rank
         self.heads, self.width = options.heads(shape), shape.head_dim
-        self.sizes = [inner, inner, states, states, 3 * self.heads, options.angles]
+        self.sizes = [inner, inner, rank * states, rank * states, 3 * self.heads, options.angles]
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
         steps = start_of_steps(self.heads)
         self.dt_bias = nn.Parameter(steps + torch.log(-torch.expm1(-steps)))  # whose softplus they are
         self.k_norm, self.q_norm = nn.RMSNorm(states, eps=_EPS), nn.RMSNorm(states, eps=_EPS)
-        self.k_bias = nn.Parameter(torch.ones(self.heads, states))
-        self.q_bias = nn.Parameter(torch.ones(self.heads, states))
+        self.k_bias = nn.Parameter(torch.ones(self.heads, rank, states))
+        self.q_bias = nn.Parameter(torch.ones(self.heads, rank, states))
+        for name, start in (("inputs", 1 / rank), ("gates", 1.0), ("outputs", 1 / rank)):
+            weights = nn.Parameter(torch.full((self.heads, rank, self.width), start)) if rank > 1 else None
+            self.register_parameter(name, weights)
         self.skip = nn.Parameter(torch.ones(self.heads))
         self.out = nn.Linear(inner, shape.d_model, bias=False)
 
@@ -49,40 +56,45 @@ class TrapezoidalSpace(Mixer):
         rows = None if ctx.cu_seqlens is None else PaddedRows.of(ctx.cu_seqlens, x.shape[1])
         wide = x if rows is None else rows.pad(x)
         given, gate, turned = self._written(wide, None if state is None else state.tensors["angle"][:, 0])
-        given = replace(given, v=self._values(given.v, rows, ctx))
+        value = self._values(given.v, rows, ctx)
+        given = replace(given, v=self._ranked(value, "inputs"))
         with torch.autocast(x.device.type, enabled=False):
-            before = None if state is None else _kept(state, given.q.dtype)
+            before = None if state is None else self._kept(state, given.q.dtype)
             o, kept = trapezoidal_recurrence(given, before, want_state=state is not None)
         out = self._output(o, given.v, gate)
         out = out if rows is None else rows.unpad(out)
         if state is None:
             return out, None
-        angle = turned[:, -1] if x.shape[1] else state.tensors["angle"][:, 0]
-        return out, _after(state, kept, angle, x.shape[1])
+        if not x.shape[1]:
+            return out, state.after(state.tensors, 0)
+        return out, _after(state, kept, (value[:, -1], turned[:, -1]), x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         given, gate, turned = self._written(x_t[:, None], state.tensors["angle"][:, 0])
-        given = replace(given, v=self._values(given.v, None, ctx))
+        value = self._values(given.v, None, ctx)
+        given = replace(given, v=self._ranked(value, "inputs"))
         one = given.map(lambda y: y[:, 0])
         with torch.autocast(x_t.device.type, enabled=False):
-            o, kept = trapezoidal_step(one, _kept(state, one.q.dtype))
-        return self._output(o[:, None], given.v, gate)[:, 0], _after(state, kept, turned[:, 0], 1)
+            o, kept = trapezoidal_step(one, self._kept(state, one.q.dtype))
+        after = _after(state, kept, (value[:, 0], turned[:, 0]), 1)
+        return self._output(o[:, None], given.v, gate)[:, 0], after
 
     def _written(self, x: Tensor, before: Tensor | None) -> tuple[Written, Tensor, Tensor]:
-        """The recurrence's tokens in float32 at least, the gate's features, and how far each token is turned in all
-        `[B, T, H, R]`, after `before` `[B, H, R]`."""
+        """The recurrence's tokens in float32 at least, with one value a head, the gate's features, and how far each
+        token is turned in all `[B, T, H, N / 4]`, after `before` `[B, H, N / 4]`."""
         gate, value, *made = torch.split(self.proj(x), self.sizes, dim=-1)
         dtype = torch.promote_types(x.dtype, torch.float32)
         k, q, rates, angles = (y.to(dtype) for y in made)
+        k, q = (torch.unflatten(y, -1, (1, self.options.rank, -1)) for y in (k, q))
         step, rate, share = torch.unflatten(rates, -1, (3, self.heads)).unbind(-2)
         dt = F.softplus((step + self.dt_bias.to(dtype)).clamp(max=STEP_MOST))
         share = share.sigmoid()
         turned = ((angles.tanh() * math.pi)[..., None, :] * dt[..., None]).cumsum(1, dtype=torch.float64)
         turned = torch.remainder(turned if before is None else turned + before[:, None], 2 * math.pi).to(dtype)
         given = Written(
-            q=_turned(_normed(q, self.q_norm)[..., None, :] + self.q_bias.to(dtype), turned),
-            k=_turned(_normed(k, self.k_norm)[..., None, :] + self.k_bias.to(dtype), turned),
+            q=_turned(_normed(q, self.q_norm) + self.q_bias.to(dtype), turned[..., None, :]),
+            k=_turned(_normed(k, self.k_norm) + self.k_bias.to(dtype), turned[..., None, :]),
             v=torch.unflatten(value.to(dtype), -1, (self.heads, self.width)),
             log_decay=-F.softplus(rate.clamp(max=STEP_MOST)).clamp(min=_LEAST_RATE) * dt,
             own=share * dt,
@@ -96,10 +108,21 @@ class TrapezoidalSpace(Mixer):
             return self.mix_values(v, ctx)
         return rows.pad(self.mix_values(rows.unpad(v), ctx))
 
+    def _ranked(self, x: Tensor, weights: str) -> Tensor:
+        """x `[..., H, P]` of heads as each of the R inputs or gates has it, `[..., H, R, P]`."""
+        wide, by = x[..., None, :], getattr(self, weights)
+        return wide if by is None else wide * by.to(x.dtype)
+
+    def _kept(self, state: MixerState, dtype: torch.dtype) -> Kept:
+        held, key, value = (state.tensors[name][:, 0].to(dtype) for name in ("recurrent", "key", "value"))
+        return Kept(state=held, key=key, value=self._ranked(value, "inputs"))
+
     def _output(self, o: Tensor, v: Tensor, gate: Tensor) -> Tensor:
-        """Outputs and values `[B, T, H, P]` to `[B, T, D]`."""
-        read = (o + self.skip[:, None].to(o.dtype) * v).flatten(2).to(gate.dtype)
-        out: Tensor = self.out(read * F.silu(gate))
+        """Outputs and values `[B, T, H, R, P]` to `[B, T, D]`."""
+        read = (o + self.skip[:, None, None].to(o.dtype) * v).to(gate.dtype)
+        gated = read * F.silu(self._ranked(torch.unflatten(gate, -1, (self.heads, -1)), "gates"))
+        joined = gated if self.outputs is None else (gated * self.outputs.to(gated.dtype)).sum(-2, keepdim=True)
+        out: Tensor = self.out(joined.flatten(2))
         return out
 
 
@@ -108,18 +131,14 @@ def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
 
 
 def _turned(x: Tensor, angles: Tensor) -> Tensor:
-    """x `[..., N]`, of which pairs (2i, 2i + 1) for the first i below R are turned by angles `[..., R]`."""
+    """x `[..., N]`, of which pairs (2i, 2i + 1) for the first i below M are turned by angles `[..., M]`."""
     part, rest = x[..., : 2 * angles.shape[-1]], x[..., 2 * angles.shape[-1] :]
     pairs = torch.view_as_complex(torch.unflatten(part, -1, (-1, 2)).contiguous())
     turned = pairs * torch.polar(torch.ones_like(angles), angles)
     return torch.cat((torch.view_as_real(turned).flatten(-2), rest), -1)
 
 
-def _kept(state: MixerState, dtype: torch.dtype) -> Kept:
-    held, key, value = (state.tensors[name][:, 0].to(dtype) for name in ("recurrent", "key", "value"))
-    return Kept(state=held, key=key, value=value)
-
-
-def _after(state: MixerState, kept: Kept, angle: Tensor, count: int) -> MixerState:
-    tensors = {"recurrent": kept.state, "key": kept.key, "value": kept.value, "angle": angle}
+def _after(state: MixerState, kept: Kept, last: tuple[Tensor, Tensor], count: int) -> MixerState:
+    """With the value, one a head, and the angles of the ``last`` token."""
+    tensors = {"recurrent": kept.state, "key": kept.key, "value": last[0], "angle": last[1]}
     return state.after({name: x[:, None].to(state.tensors[name].dtype) for name, x in tensors.items()}, count)

@@ -27,7 +27,7 @@ class SelectiveSpace(Mixer):
         self, plugin: MixerPlugin[SsmOptions], options: SsmOptions, shape: ModelShape, layer: LayerInfo
     ) -> None:
         super().__init__(plugin, options, shape, layer)
-        inner, rank = options.inner(shape), options.rank(shape)
+        inner, rank = options.inner(shape), options.steps_rank(shape)
         self.sizes = [rank, options.state_dim, options.state_dim]
         self.proj = nn.Linear(shape.d_model, 2 * inner, bias=False)
         self.conv = ShortConv(inner, options.conv) if options.conv else None

@@ -25,6 +25,7 @@ class SsmOptions(MixerOptions):
     ``rule``: selective: steps, writes and reads follow the token (Mamba-1); fixed: they do not (S4D); trapezoidal:
     heads with one decay each, turned as the token says, with writes in two parts (Mamba-3).
     ``state_dim``: real numbers kept for each channel.
+    ``rank``: inputs and outputs of a head of trapezoidal, which write to one state and read of it; 1 for one (SISO).
     ``expand``: inner channels a channel of the model; 1 for fixed, which runs on the model's own.
     ``dt_rank``: width of the map to the step sizes of selective; 0 for a 16th of the model's channels.
     ``conv``: width of the causal depthwise convolution before selective; 0 for none.
@@ -37,6 +38,7 @@ class SsmOptions(MixerOptions):
     dt_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
     conv: Annotated[int, Field(ge=0, le=16)] = 4
     start: Start = "real"
+    rank: Annotated[int, Field(ge=1, le=64)] = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -48,6 +50,8 @@ class SsmOptions(MixerOptions):
 
     @model_validator(mode="after")
     def _check(self) -> SsmOptions:
+        if self.rank > 1 and self.rule != "trapezoidal":
+            raise ValueError(f"rank = {self.rank} with rule = {self.rule}: set rule = trapezoidal, or leave rank out")
         if self.rule == "selective":
             if self.start != "real":
                 raise ValueError(f"start = {self.start} with rule = selective: its rates are real, set start = real")
@@ -88,7 +92,7 @@ class SsmOptions(MixerOptions):
         """Pairs of states that the trapezoidal rule turns: half of them."""
         return self.state_dim // 4
 
-    def rank(self, shape: ModelShape) -> int:
+    def steps_rank(self, shape: ModelShape) -> int:
         """Width of the map to the step sizes."""
         return self.dt_rank or -(-shape.d_model // 16)
 

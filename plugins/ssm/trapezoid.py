@@ -1,10 +1,10 @@
 """The trapezoidal recurrence of heads: what a token writes goes in half as it comes, half as the next one comes.
 
-    h_t = exp(g_t) (h_(t-1) + l_t k_(t-1) v_(t-1)^T) + e_t k_t v_t^T        o_t = h_t^T q_t
+    h_t = exp(g_t) (h_(t-1) + l_t W_(t-1)) + e_t W_t,   W_t = sum_r k_tr v_tr^T        o_tr = h_t^T q_tr
 
-(Mamba-3, arXiv 2603.15569, proposition 1: g = dt A, e = lambda dt, l = (1 - lambda) dt.) So a later token finds
-k_s v_s^T with the weight e_s + l_(s+1), and the token itself with e_s alone: over chunks of tokens it is a linear
-attention with one decay a head.
+(Mamba-3, arXiv 2603.15569, proposition 1: g = dt A, e = lambda dt, l = (1 - lambda) dt; several r, section 3.3.) So a
+later token finds W_s with the weight e_s + l_(s+1), and the token itself with e_s alone: over chunks of tokens it is a
+linear attention with one decay a head, of R rows a token.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _SMALL = -80.0
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """q, k `[B, T, H, N]` and v `[B, T, H, P]`; log_decay g, own e, and late l, the share of the token before,
-    `[B, T, H]`. Of one token a sequence the same without T. Of one dtype, float32 or float64."""
+    """q, k `[B, T, H, R, N]` and v `[B, T, H, R, P]` of R inputs and outputs; log_decay g, own e, and late l, the share
+    of the token before, `[B, T, H]`. Of one token a sequence the same without T. Of one dtype, float32 or float64."""
 
     q: Tensor
     k: Tensor
@@ -48,7 +48,7 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What goes on: the state h `[B, H, N, P]`, and k `[B, H, N]` and v `[B, H, P]` of the last token."""
+    """What goes on: the state h `[B, H, N, P]`, and k `[B, H, R, N]` and v `[B, H, R, P]` of the last token."""
 
     state: Tensor
     key: Tensor
@@ -58,7 +58,7 @@ class Kept:
 def trapezoidal_recurrence(
     given: Written, kept: Kept | None, *, want_state: bool = True, impl: str = "auto"
 ) -> tuple[Tensor, Kept]:
-    """o `[B, T, H, P]` after `kept`, and what is kept after all tokens, which means nothing unless it is wanted.
+    """o `[B, T, H, R, P]` after `kept`, and what is kept after all tokens, which means nothing unless it is wanted.
 
     What a token gets depends on no later token and no other sequence, to the last bit. ``impl`` is "auto", "chunkwise",
     or "reference", token by token. Raises `KernelUnavailableError`.
@@ -78,35 +78,47 @@ def trapezoidal_recurrence(
 
 
 def trapezoidal_step(given: Written, kept: Kept) -> tuple[Tensor, Kept]:
-    """One token: o `[B, H, P]`, and what is kept after it."""
+    """One token: o `[B, H, R, P]`, and what is kept after it."""
     decay, own, late = (x[..., None, None] for x in (given.log_decay.exp(), given.own, given.late))
-    state = decay * (kept.state + late * kept.key[..., None] * kept.value[..., None, :])
-    state = state + own * given.k[..., None] * given.v[..., None, :]
-    return (given.q[..., None, :] @ state)[..., 0, :], Kept(state=state, key=given.k, value=given.v)
+    state = decay * (kept.state + late * _outer(kept.key, kept.value)) + own * _outer(given.k, given.v)
+    return given.q @ state, Kept(state=state, key=given.k, value=given.v)
+
+
+def _outer(k: Tensor, v: Tensor) -> Tensor:
+    """sum_r k_r v_r^T, `[..., N, P]`."""
+    return k.mT @ v if k.shape[-2] > 1 else k.mT * v
 
 
 def _in_chunks(given: Written, kept: Kept, *, alone: bool) -> tuple[Tensor, Kept]:
     """``alone``: nothing was kept before, and nothing is after."""
-    tokens = given.q.shape[1]
+    tokens, rank = given.q.shape[1], given.q.shape[3]
     size = min(CHUNK, tokens)
     later = given.own + F.pad(given.late[:, 1:], (0, 0, 0, 1))  # with which later tokens find this one
-    q, k, v, logs, found = (
-        _chunked(x, size) for x in (given.q, given.k, given.v, given.log_decay[..., None], given.k * later[..., None])
-    )
-    sums = logs.clamp(min=_FORGOTTEN).cumsum(-2, dtype=torch.float64)  # a small gate beside large ones
-    o = ((q @ found.mT) * _decays(sums - sums.mT, q.dtype).tril(-1)) @ v
-    o = o + (q * k).sum(-1, keepdim=True) * _chunked(given.own[..., None], size) * v
+    logs, own, later = (_chunked(x[..., None, None], size) for x in (given.log_decay, given.own, later))
+    q, k, v = (_chunked(x, size) for x in (given.q, given.k, given.v))
+    sums = logs[..., 0].clamp(min=_FORGOTTEN).cumsum(-2, dtype=torch.float64)  # a small gate beside large ones
+    o = _of_themselves(q, k, own * v)
+    found, rows, values = k * later, q.flatten(-3, -2), v.flatten(-3, -2)
+    decays = _decays(sums - sums.mT, q.dtype).tril(-1)
+    scores = torch.unflatten(rows @ found.flatten(-3, -2).mT, -1, (size, rank)).unflatten(-3, (size, rank))
+    o = o + ((scores * decays[..., :, None, :, None]).flatten(-2).flatten(-3, -2) @ values).unflatten(-2, (size, rank))
     last = kept.state
     if tokens > size or not alone:
         whole = sums[..., -1:, :]
-        added = (found * _decays(whole - sums, q.dtype)).mT @ v
-        states = [kept.state + given.late[:, 0, :, None, None] * kept.key[..., None] * kept.value[..., None, :]]
+        added = (found * _decays(whole - sums, q.dtype)[..., None]).flatten(-3, -2).mT @ values
+        states = [kept.state + given.late[:, 0, :, None, None] * _outer(kept.key, kept.value)]
         for left, new in zip(_decays(whole, q.dtype).unbind(), added.unbind(), strict=True):
             states.append(left * states[-1] + new)
         last = states.pop()
-        o = o + (q * _decays(sums, q.dtype)) @ torch.stack(states)
-    o = o.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :tokens]
+        read = (q * _decays(sums, q.dtype)[..., None]).flatten(-3, -2) @ torch.stack(states)
+        o = o + read.unflatten(-2, (size, rank))
+    o = o.permute(1, 0, 3, 2, 4, 5).flatten(1, 2)[:, :tokens]
     return o, Kept(state=last, key=given.k[:, -1], value=given.v[:, -1])
+
+
+def _of_themselves(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What tokens `[..., R, N]` read of their own writes of v `[..., R, P]`."""
+    return (q @ k.mT) @ v if q.shape[-2] > 1 else (q * k).sum(-1, keepdim=True) * v
 
 
 def _decays(sums: Tensor, dtype: torch.dtype) -> Tensor:
@@ -114,13 +126,17 @@ def _decays(sums: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _chunked(x: Tensor, size: int) -> Tensor:
-    """`[B, T, H, X]` to `[J, B, H, L, X]`, zeros after the last token."""
-    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
-    return torch.unflatten(x, 1, (-1, size)).permute(1, 0, 3, 2, 4).contiguous()
+    """`[B, T, H, R, X]` to `[J, B, H, L, R, X]`, zeros after the last token."""
+    x = F.pad(x, (0, 0) * 3 + (0, -x.shape[1] % size))
+    return torch.unflatten(x, 1, (-1, size)).permute(1, 0, 3, 2, 4, 5).contiguous()
 
 
 def _nothing(given: Written) -> Kept:
-    batch, _, heads, states = given.k.shape
+    batch, _, heads, rank, states = given.k.shape
     width = given.v.shape[-1]
     new = given.v.new_zeros
-    return Kept(state=new(batch, heads, states, width), key=new(batch, heads, states), value=new(batch, heads, width))
+    return Kept(
+        state=new(batch, heads, states, width),
+        key=new(batch, heads, rank, states),
+        value=new(batch, heads, rank, width),
+    )

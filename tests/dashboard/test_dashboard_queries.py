@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
 from archsearch_dashboard.queries import budgets, candidates, searches
-from dashboard_samples import MIB
+from archsearch_dashboard.queries.trial import arch_of, layers_frame, why_unread
+from dashboard_samples import MIB, registry
 
 from archsearch.analysis.answer import Answer, read_answer
 from archsearch.analysis.budget import Pick, best_within
@@ -149,3 +151,17 @@ def test_one_seed_tells_nothing_of_luck(store: Store) -> None:
     found = best_within(rows.assign(feasible=True), values, answer.objectives, "recall", {})
     assert "not confirmed" in " ".join(budgets.sureness(found, answer.objectives[0]))
     assert budgets.sureness(Pick(candidates=0, best=None, next=None, lead=None), answer.objectives[0]) == []
+
+
+def test_a_trial_with_an_option_that_nothing_reads_is_shown_with_why(store: Store, trials: dict[str, int]) -> None:
+    record = store.trial(next(iter(trials.values())))
+    assert arch_of(record, registry()) is not None
+    assert why_unread(record, registry()) == ""
+    layers = [{"mixer": "full", "options": {"rope": 0.0, "rope_base": 500.0}}, {"mixer": "gone", "options": {}}]
+    old = replace(record, arch={**record.arch, "layers": layers[:1]})
+    assert arch_of(old, registry()) is None
+    said = "full: rope_base=500.0 says nothing of rope=0: use rope above 0, or rope_base=10000.0"
+    assert why_unread(old, registry()) == said
+    shown = layers_frame({"layers": layers}, registry())
+    assert shown["family"].tolist() == ["full", "other"]
+    assert "rope_base=500.0" in shown["layer"].astype(str).str.cat(shown["options"].astype(str)).iloc[0]

@@ -10,10 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from archsearch_plugins.linear.additive.bonus import BonusCore
+from archsearch_plugins.linear.additive.hierarchy import hierarchy
+from archsearch_plugins.linear.checks import check_sequence
 from archsearch_plugins.linear.core import Call
 from archsearch_plugins.linear.ops import linear_attention
 from archsearch_plugins.linear.substeps import interleaved
-from archsearch_plugins.linear.tokens import Removal, Tokens
+from archsearch_plugins.linear.tokens import Removal, Tokens, canonical
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -150,6 +152,30 @@ def rwkv7() -> tuple[Made, Made]:
     return ours(Tokens(q, k, v, log_decay=by_channel, removal=removal)), (theirs[0].transpose(1, 2), theirs[1])
 
 
+levels = drawn(8, seed=13).exp()
+
+
+def of_levels(tokens: Tokens) -> Tensor:
+    given = canonical(tokens, check_sequence(tokens, None, None))
+    return hierarchy(given, levels, {}, 0, K**-0.5, want_rows=False)[0]
+
+
+def log_linear_mamba2() -> tuple[Made, Made]:
+    theirs = naive("log_linear_attn.naive", "naive_log_linear_attn")(q, k, v, by_head, levels, K**-0.5)
+    return (of_levels(Tokens(q, k, v, log_decay=by_head)), None), (theirs, None)
+
+
+def log_linear_gated_deltanet() -> tuple[Made, Made]:
+    """Of which there is no naive form: what a gated delta rule reads of the value of each token, that of value 1 at
+    token s and 0 elsewhere, weighed by the levels of the other."""
+    form = naive("gated_delta_rule.naive", "naive_recurrent_gated_delta_rule")
+    ones = torch.eye(T)[None, :, None].expand(B, -1, H, -1)
+    read = form(q, k, ones, beta, by_head)[0].transpose(1, 2)
+    matrix = naive("log_linear_attn.naive", "construct_H_matrix")(torch.zeros(B, H, T), levels.permute(0, 2, 3, 1))
+    theirs = torch.einsum("bhts,bshv->bthv", matrix * read, v)
+    return (of_levels(Tokens(q, k, v, beta=beta, log_decay=by_head)), None), (theirs, None)
+
+
 RULES = (
     linear,
     retention,
@@ -166,6 +192,8 @@ RULES = (
     comba,
     comba_after_the_decay,
     rwkv7,
+    log_linear_mamba2,
+    log_linear_gated_deltanet,
 )
 
 

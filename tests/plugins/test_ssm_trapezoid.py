@@ -29,13 +29,13 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def written(share: Tensor | None = None, **other: Tensor) -> Written:
+def written(share: Tensor | None = None, rank: int = 1, **other: Tensor) -> Written:
     dt = drawn(B, T, H, seed=3).abs()
     share = drawn(B, T, H, seed=4).sigmoid() if share is None else share
     given: dict[str, Tensor] = {
-        "q": drawn(B, T, H, N),
-        "k": drawn(B, T, H, N, seed=1),
-        "v": drawn(B, T, H, P, seed=2),
+        "q": drawn(B, T, H, rank, N),
+        "k": drawn(B, T, H, rank, N, seed=1),
+        "v": drawn(B, T, H, rank, P, seed=2),
         "log_decay": -dt * drawn(B, T, H, seed=5).exp(),
         "own": share * dt,
         "late": (1 - share) * dt,
@@ -46,25 +46,26 @@ def written(share: Tensor | None = None, **other: Tensor) -> Written:
 def test_with_all_of_a_write_at_once_and_no_turns_it_is_the_rule_of_mamba2() -> None:
     given = written(share=torch.ones(B, T, H, dtype=torch.float64))
     o, kept = trapezoidal_recurrence(given, None)
-    values = given.v * given.own[..., None]
+    q, k, v = (x.squeeze(-2) for x in (given.q, given.k, given.v))
     wanted, state = linear_attention(
-        Tokens(given.q, given.k, values, log_decay=given.log_decay), scale=1.0, impl="reference"
+        Tokens(q, k, v * given.own[..., None], log_decay=given.log_decay), scale=1.0, impl="reference"
     )
-    torch.testing.assert_close(o, wanted)
+    torch.testing.assert_close(o.squeeze(-2), wanted)
     torch.testing.assert_close(kept.state, state)
 
 
-def test_it_is_the_trapezoidal_recurrence_written_out() -> None:
-    """h_t = a h_(t-1) + (1 - l) dt a k_(t-1) v_(t-1) + l dt k_t v_t (arXiv 2603.15569, proposition 1)."""
-    given = written()
+@pytest.mark.parametrize("rank", [1, 3], ids=["siso", "mimo"])
+def test_it_is_the_trapezoidal_recurrence_written_out(rank: int) -> None:
+    """h_t = a h_(t-1) + (1 - l) dt a W_(t-1) + l dt W_t, W = sum_r k_r v_r (arXiv 2603.15569, proposition 1)."""
+    given = written(rank=rank)
     o, kept = trapezoidal_recurrence(given, None)
     h, before = torch.zeros(B, H, N, P, dtype=torch.float64), torch.zeros(B, H, N, P, dtype=torch.float64)
     for t in range(T):
-        outer = given.k[:, t, :, :, None] * given.v[:, t, :, None]
+        outer = torch.einsum("bhrn,bhrp->bhnp", given.k[:, t], given.v[:, t])
         decay, late, own = (x[:, t, :, None, None] for x in (given.log_decay.exp(), given.late, given.own))
         h = decay * h + late * decay * before + own * outer
         before = outer
-        torch.testing.assert_close(o[:, t], (given.q[:, t, :, None] @ h)[:, :, 0])
+        torch.testing.assert_close(o[:, t], torch.einsum("bhrn,bhnp->bhrp", given.q[:, t], h))
     torch.testing.assert_close(kept.state, h)
 
 
@@ -73,27 +74,29 @@ def test_turned_keys_and_queries_are_a_state_that_turns() -> None:
     state space models as rotary embeddings)."""
     angles = drawn(B, T, H, N // 2, seed=6)
     plain = written(share=torch.ones(B, T, H, dtype=torch.float64))
-    sums = angles.cumsum(1)
+    sums = angles.cumsum(1)[..., None, :]
     o, _ = trapezoidal_recurrence(
         written(torch.ones_like(plain.own), q=_turned(plain.q, sums), k=_turned(plain.k, sums)), None
     )
     h = torch.zeros(B, H, N // 2, P, dtype=torch.complex128)
-    q, k = (torch.view_as_complex(x.unflatten(-1, (-1, 2))) for x in (plain.q, plain.k))
+    q, k = (torch.view_as_complex(x.squeeze(-2).unflatten(-1, (-1, 2))) for x in (plain.q, plain.k))
+    v = plain.v.squeeze(-2)
     for t in range(T):
         decay = torch.polar(plain.log_decay[:, t, :, None].exp().expand_as(angles[:, t]), -angles[:, t])
-        h = decay[..., None] * h + k[:, t, :, :, None] * (plain.own[:, t, :, None] * plain.v[:, t])[:, :, None]
+        h = decay[..., None] * h + k[:, t, :, :, None] * (plain.own[:, t, :, None] * v[:, t])[:, :, None]
         wanted = (q[:, t, :, :, None].conj() * h).sum(2).real
-        torch.testing.assert_close(o[:, t], wanted)
+        torch.testing.assert_close(o[:, t, :, 0], wanted)
 
 
-def test_chunks_give_what_the_recurrence_gives_with_all_gradients() -> None:
-    found, wanted = gradients("chunkwise"), gradients("reference")
+@pytest.mark.parametrize("rank", [1, 3], ids=["siso", "mimo"])
+def test_chunks_give_what_the_recurrence_gives_with_all_gradients(rank: int) -> None:
+    found, wanted = gradients("chunkwise", rank), gradients("reference", rank)
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-8)
 
 
-def gradients(impl: str) -> dict[str, Tensor]:
-    given = written().map(lambda x: x.detach().requires_grad_())
+def gradients(impl: str, rank: int) -> dict[str, Tensor]:
+    given = written(rank=rank).map(lambda x: x.detach().requires_grad_())
     o, kept = trapezoidal_recurrence(given, None, impl=impl)
     total = (o * drawn(*o.shape, seed=7)).sum() + (kept.state * drawn(*kept.state.shape, seed=8)).sum()
     leaves = vars(given)
@@ -108,8 +111,9 @@ def test_what_forgets_all_or_nothing_stays_exact_in_float32() -> None:
     assert (found.double() - wanted).square().mean().sqrt() / wanted.square().mean().sqrt() < 1e-5
 
 
-def test_no_bit_of_an_output_depends_on_a_later_token_or_another_sequence() -> None:
-    mixer, x = built("mamba3").train(), torch.randn(3, 90, 24)
+@pytest.mark.parametrize("rank", [1, 3], ids=["siso", "mimo"])
+def test_no_bit_of_an_output_depends_on_a_later_token_or_another_sequence(rank: int) -> None:
+    mixer, x = built("mamba3", rank=rank).train(), torch.randn(3, 90, 24)
     changed = x.clone()
     changed[:, 50:] += 1
     changed[1] = 7.0
@@ -153,18 +157,19 @@ def test_options_that_make_no_sense_together_are_refused(values: dict[str, Any],
 
 
 @pytest.mark.parametrize("phase", ["train", "prefill"])
-@pytest.mark.parametrize("context", [1, 20, 150])
-def test_matrix_products_of_a_sequence(context: int, phase: Any) -> None:
-    options, mixer = PLUGIN.parse_options(PLUGIN.presets["mamba3"]), built("mamba3")
+@pytest.mark.parametrize(("context", "rank"), [(1, 1), (20, 1), (150, 1), (150, 4)])
+def test_matrix_products_of_a_sequence(context: int, rank: int, phase: Any) -> None:
+    mixer = built("mamba3", rank=rank)
+    options = mixer.options
     heads, states, width = options.heads(SHAPE), options.state_dim, SHAPE.head_dim
     sizes = [len(chunk) for chunk in torch.arange(context).split(64)]
     with FlopCounterMode(display=False) as counter:
         for weight in (mixer.proj.weight, mixer.out.weight):
             _ = torch.ones(context, weight.shape[1]) @ weight.T
         for index, size in enumerate(sizes):
-            k, v = torch.ones(heads, size, states), torch.ones(heads, size, width)
-            for row in range(size):
-                _ = k[:, row : row + 1] @ k[:, : row + 1].mT, torch.ones(heads, 1, row + 1) @ v[:, : row + 1]
+            k, v = torch.ones(heads, size * rank, states), torch.ones(heads, size * rank, width)
+            for row in range(rank, size * rank + 1, rank):
+                _ = k[:, :rank] @ k[:, :row].mT, torch.ones(heads, rank, row) @ v[:, :row]
             if index:
                 _ = k @ torch.ones(heads, states, width)
             if phase == "prefill" or index < len(sizes) - 1:
@@ -179,3 +184,41 @@ def test_an_angle_goes_on_from_the_state_around_the_circle() -> None:
     angle = state.tensors["angle"]
     assert angle.min() >= 0
     assert angle.max() < 2 * math.pi + 1e-6
+
+
+def test_inputs_and_outputs_that_are_all_alike_are_one() -> None:
+    """Mamba-3's MIMO (arXiv 2603.15569, section 3.3) of equal keys, queries and weights is SISO, whose skip each input
+    has a share of."""
+    one, several, x = built("mamba3").double(), built("mamba3", rank=4).double(), drawn(2, 70, 24)
+    weights = dict(one.state_dict())
+    gate, value, k, q, *rest = weights["proj.weight"].split(one.sizes)
+    weights["proj.weight"] = torch.cat((gate, value, k.repeat(4, 1), q.repeat(4, 1), *rest))
+    for name in ("k_bias", "q_bias"):
+        weights[name] = weights[name].expand(-1, 4, -1)
+    left = several.load_state_dict(weights, strict=False)
+    assert (left.missing_keys, left.unexpected_keys) == (["inputs", "gates", "outputs"], [])
+    torch.nn.init.constant_(one.skip, 1 / 4)
+    assert_same(several, one, x)
+    with torch.no_grad():
+        several.gates[:, 1:] = 0.0
+        several.outputs[:, 0] = 1.0
+    assert_same(several, one, x)
+
+
+def assert_same(several: Any, one: Any, x: Tensor) -> None:
+    wanted = one(x, ctx=Context())[0]
+    torch.testing.assert_close(several(x, ctx=Context())[0], wanted)
+    _, state = several(x[:, :68], ctx=Context(want_state=True), state=several.init_state(2, 70, dtype=torch.float64))
+    for t in (68, 69):
+        y, state = several.step(x[:, t], state=state, ctx=Context())
+        torch.testing.assert_close(y, wanted[:, t])
+
+
+def test_several_inputs_keep_a_key_each_and_one_value_and_only_trapezoidal_has_them() -> None:
+    options = PLUGIN.parse_options({"rule": "trapezoidal", "rank": 4})
+    rows = {tensor.name: tensor.row_shape for tensor in PLUGIN.state(options, SHAPE, LAYER)}
+    assert (rows["key"], rows["value"], rows["recurrent"]) == ((6, 4, 64), (6, 8), (6, 64, 8))
+    mixer = built("mamba3", rank=4)
+    assert PLUGIN.params(options, SHAPE, LAYER) == sum(weights.numel() for weights in mixer.parameters())
+    with pytest.raises(OptionsError, match=r"rank = 4 with rule = fixed: set rule = trapezoidal, or leave rank out"):
+        PLUGIN.parse_options({"rule": "fixed", "rank": 4})

@@ -10,7 +10,7 @@ from archsearch.analysis.answer import Answer, read_answer
 from archsearch.analysis.survivors import Survivors, survivors
 from archsearch.analysis.validity import drawn_backbone, on_backbone
 from archsearch.arch import ArchSpec
-from archsearch.errors import NothingFeasibleError, SpecError
+from archsearch.errors import ArchsearchError, NothingFeasibleError, SpecError
 from archsearch.search.added import judge_candidate
 from archsearch.search.ladder.drawn import drawn_values, model_on_rung, values_on_rung
 from archsearch.search.ladder.rungs import carried_references, probe, rung_name, rung_spec
@@ -55,7 +55,11 @@ def next_rung(problem: Problem, rung: int, store: Store) -> SearchSpec:
 def _carry(
     problem: Problem, at: Problem, answer: Answer, store: Store, digest: str, why: str, carrying: _Carrying
 ) -> None:
-    arch = ArchSpec.from_json(_trial_arch(answer, store, digest), problem.registry)
+    try:
+        arch = ArchSpec.from_json(_trial_arch(answer, store, digest), problem.registry)
+    except ArchsearchError as error:
+        carrying.refused[digest] = str(error)
+        return
     before = _carried_before(answer).get(digest)
     unit = unit_of(arch.layers, problem.spec.space) if before is None else before.unit
     drawn = _drawn(arch, problem, answer) if before is None else before.drawn

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from archsearch.arch import ArchSpec
 from archsearch.errors import listing
-from archsearch.search.added import parts_beside
 from archsearch.search.changes import check_growth, refuse_changed_source, source_changes
 from archsearch.search.drive import SearchOutcome
 from archsearch.search.ladder.carry import next_rung
@@ -19,6 +17,7 @@ from archsearch.search.problem import Problem
 from archsearch.search.progress import Progress
 from archsearch.search.runner import resume_search, run_search
 from archsearch.search.spec import SearchSpec
+from archsearch.search.stored import parts_now
 from archsearch.storage import Store
 
 Search = Callable[..., SearchOutcome]
@@ -103,9 +102,7 @@ def complete(problem: Problem, store: Store) -> SearchOutcome | None:
     if record.state != "complete" or store.proposals(record.id, waiting=True):
         return None
     check_growth(SearchSpec.from_dict(record.spec), problem.spec, ("search.concurrency",))
-    archs = [ArchSpec.from_json(trial.arch, problem.registry) for trial in store.trials(record.id, kinds=["added"])]
-    parts = [*problem.parts(), *(part for arch in archs for part in parts_beside(arch, problem))]
-    now = {part.name: (part.version, part.digest) for part in parts}
+    now = {part.name: (part.version, part.digest) for part in parts_now(problem, store, record.id)}
     refuse_changed_source(problem.spec.name, source_changes(store.parts(record.id), now))
     return SearchOutcome(name=record.name, state=record.state, reason=record.reason, progress=Progress(), seconds=0.0)
 
