@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonschema import Draft7Validator, Draft202012Validator
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -33,6 +34,28 @@ def documents(path: Path) -> list[Any]:
 
 def schema(name: str) -> Any:
     return json.loads((Path(__file__).parent / "schemas" / f"{name}.json").read_text())
+
+
+def compose_validator() -> Draft7Validator:
+    """Of a compose file, by the specification's own schema."""
+    return Draft7Validator(schema("compose"))
+
+
+def kuberay_validator(kind: str) -> Draft202012Validator:
+    """Of a resource of KubeRay, by its definition's own schema; a key that this does not know is a slip of the pen."""
+    found = schema("kuberay")
+    return Draft202012Validator({"$defs": _closed(found["$defs"]), "$ref": f"#/$defs/{kind}"})
+
+
+def _closed(node: Any) -> Any:
+    """A schema in which an object has the properties that are listed, and no others."""
+    if isinstance(node, list):
+        return [_closed(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    inside = {key: _closed(value) for key, value in node.items()}
+    listed = isinstance(node.get("properties"), dict) and node.get("type") == "object"
+    return {**inside, "additionalProperties": False} if listed else inside
 
 
 def compose() -> Any:

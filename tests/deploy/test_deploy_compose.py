@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_files import DEPLOY, FILES, compose, documents, ident, schema
-from jsonschema import Draft202012Validator
+from deploy_files import DEPLOY, FILES, compose, compose_validator, documents, ident
 
 COMPOSE = DEPLOY / "compose"
 SERVICES: dict[str, Any] = compose()["services"]
@@ -22,15 +21,21 @@ def networks(name: str) -> set[str]:
     return set(SERVICES[name].get("networks", ()))
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "gpu.yaml"])
-def test_the_file_is_what_the_specification_says(name: str) -> None:
-    Draft202012Validator(schema("compose")).validate(documents(COMPOSE / name)[0])
+@pytest.mark.parametrize("path", sorted(COMPOSE.glob("*.yaml")), ids=ident)
+def test_the_file_is_what_the_specification_says(path: Path) -> None:
+    compose_validator().validate(documents(path)[0])
 
 
-def test_a_slip_in_it_is_seen() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"network": ["data"]}, {"networks": "data"}, {"depends_on": {"migrate": {"condition": "done"}}}, {"init": 1}],
+    ids=["key", "type", "condition", "flag"],
+)
+def test_a_slip_in_it_is_seen(change: dict[str, Any]) -> None:
     wrong = compose()
-    wrong["services"]["head"]["network"] = wrong["services"]["head"].pop("networks")
-    assert not Draft202012Validator(schema("compose")).is_valid(wrong)
+    assert compose_validator().is_valid(wrong)
+    wrong["services"]["head"] |= change
+    assert not compose_validator().is_valid(wrong)
 
 
 def test_compose_itself_reads_it(tmp_path: Path) -> None:

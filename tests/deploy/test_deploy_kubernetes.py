@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import kubernetes_validate
 import pytest
-from deploy_files import DEPLOY, KUBERNETES, compose, containers, documents, manifests, pods, schema, security_headers
-from jsonschema import Draft202012Validator
+from deploy_files import (
+    DEPLOY,
+    KUBERNETES,
+    compose,
+    containers,
+    documents,
+    kuberay_validator,
+    manifests,
+    pods,
+    security_headers,
+)
 
 VERSION = "1.33"
 MANIFESTS = manifests()
@@ -23,13 +33,29 @@ def test_a_manifest_is_what_kubernetes_publishes(manifest: Any) -> None:
 
 @pytest.mark.parametrize("manifest", OURS)
 def test_a_resource_of_kuberay_is_what_its_types_say(manifest: Any) -> None:
-    Draft202012Validator(schema("kuberay")).validate(manifest)
+    kuberay_validator(manifest["kind"]).validate(manifest)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", manifest["metadata"]["name"])
+    assert len(manifest["metadata"]["name"]) <= 50, "KubeRay makes names of services of it"
 
 
-def test_a_slip_in_a_resource_of_kuberay_is_seen() -> None:
-    cluster = documents(KUBERNETES / "raycluster.yaml")[0]
-    cluster["spec"]["authOption"] = cluster["spec"].pop("authOptions")
-    assert not Draft202012Validator(schema("kuberay")).is_valid(cluster)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"authOption": {"mode": "token"}},
+        {"authOptions": {"mode": "tokens"}},
+        {"rayVersion": 2.6},
+        {"headGroupSpec": {}},
+        {"workerGroupSpecs": [{"groupName": "cpu", "minReplicas": 0, "maxReplicas": "8", "template": {}}]},
+    ],
+    ids=["key", "value", "type", "lacking", "deep"],
+)
+@pytest.mark.parametrize("kind", ["RayCluster", "RayJob"])
+def test_a_slip_in_a_resource_of_kuberay_is_seen(kind: str, change: dict[str, Any]) -> None:
+    resource = documents(KUBERNETES / f"{kind.lower()}.yaml")[-1]
+    assert kuberay_validator(kind).is_valid(resource)
+    cluster = resource["spec"] if kind == "RayCluster" else resource["spec"]["rayClusterSpec"]
+    cluster |= change
+    assert not kuberay_validator(kind).is_valid(resource)
 
 
 @pytest.mark.parametrize("pod", PODS)
