@@ -88,6 +88,25 @@ def test_ray_asks_for_a_token_everywhere() -> None:
         assert "ray_token" in SERVICES[name]["secrets"]
 
 
+def test_the_jobs_page_is_switched_on_by_another_file_alone() -> None:
+    """The token and the writer's password are files of the container, and nothing more is published."""
+    plain = SERVICES["dashboard"]
+    assert "--allow-submit" not in plain["command"]
+    assert "ray_token" not in plain["secrets"]
+    assert "cluster" not in plain["networks"]
+    more = compose("submit.yaml")
+    assert set(more["services"]) == {"dashboard"}
+    dashboard = more["services"]["dashboard"]
+    assert "ports" not in dashboard
+    assert dashboard["command"][: len(plain["command"])] == plain["command"]
+    assert dashboard["secrets"] == ["ray_token", {"source": "submitter_pgpass", "target": "pgpass"}]
+    assert set(dashboard["networks"]) == {*plain["networks"], "cluster"}
+    alias = SERVICES["head"]["networks"]["cluster"]["aliases"][0]
+    assert dashboard["command"][dashboard["command"].index("--address") + 1] == f"http://{alias}:8265"
+    assert set(dashboard["environment"]) == {"ARCHSEARCH_SUBMIT_STORAGE"}
+    assert "//archsearch_writer@" in dashboard["environment"]["ARCHSEARCH_SUBMIT_STORAGE"]
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_a_service_holds_no_secret_in_its_environment(name: str) -> None:
     for variable, value in SERVICES[name].get("environment", {}).items():
@@ -120,11 +139,15 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
     make = ["bash", str(COMPOSE / "secrets.sh"), str(folder)]
     subprocess.run(make, check=True)
     made = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert {f"secrets/{name}" for name in made} == {found["file"] for found in compose()["secrets"].values()}
+    named = [
+        found["file"] for path in COMPOSE.glob("*.yaml") for found in documents(path)[0].get("secrets", {}).values()
+    ]
+    assert sorted(f"secrets/{name}" for name in made) == sorted(named)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     password = made["writer_password"].decode()
     assert len(password) == 64
     assert made["writer_pgpass"].decode() == f"postgres:5432:archsearch:archsearch_writer:{password}\n"
+    assert made["submitter_pgpass"] == made["reader_pgpass"] + made["writer_pgpass"]
     assert len(made["cookie_secret"]) == 32
     assert len({made["ray_token"], *(made[f"{role}_password"] for role in ("migrator", "writer", "reader"))}) == 4
     subprocess.run(make, check=True)

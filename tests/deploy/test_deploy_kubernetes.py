@@ -10,6 +10,7 @@ import pytest
 from deploy_files import (
     DEPLOY,
     KUBERNETES,
+    OVERLAY,
     compose,
     containers,
     documents,
@@ -17,6 +18,7 @@ from deploy_files import (
     manifests,
     pods,
     security_headers,
+    submitting,
 )
 
 VERSION = "1.33"
@@ -177,7 +179,32 @@ def test_the_headers_are_those_of_compose() -> None:
     }
 
 
+def test_the_jobs_page_is_switched_on_by_the_overlay_alone() -> None:
+    (plain,) = [found for found in documents(KUBERNETES / "dashboard.yaml") if found["kind"] == "Deployment"]
+    assert "--allow-submit" not in str(plain)
+    assert "ray_token" not in str(plain)
+    pod = submitting()["spec"]["template"]
+    assert pod["metadata"]["labels"]["archsearch/submits"] == "yes"
+    main = next(one for one in pod["spec"]["containers"] if one["name"] == "dashboard")
+    heads = [f"{found['metadata']['name']}-head-svc" for found in documents(KUBERNETES / "raycluster.yaml")]
+    assert main["args"][main["args"].index("--address") + 1] == f"http://{heads[0]}:8265"
+    variables = {one["name"]: one["value"] for one in main["env"]}
+    assert variables["RAY_AUTH_MODE"] == "token"
+    assert variables["ARCHSEARCH_STORAGE"].startswith("postgresql://archsearch_reader@")
+    assert variables["ARCHSEARCH_SUBMIT_STORAGE"].startswith("postgresql://archsearch_writer@")
+    copied = {one["command"][-1] for one in pod["spec"]["initContainers"]}
+    assert copied == {variables["PGPASSFILE"], variables["RAY_AUTH_TOKEN_PATH"]}
+    volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
+    assert len(volumes) == len(pod["spec"]["volumes"])
+    assert volumes["token"]["secret"]["secretName"] == documents(KUBERNETES / "raycluster.yaml")[0]["metadata"]["name"]
+
+
 def test_kustomize_names_files_that_exist() -> None:
+    overlay = documents(OVERLAY / "kustomization.yaml")[0]
+    assert [(OVERLAY / name).resolve() for name in overlay["resources"]] == [KUBERNETES]
+    assert {one["path"] for one in overlay["patches"]} == {
+        path.name for path in OVERLAY.glob("*.yaml") if path.name != "kustomization.yaml"
+    }
     listed = documents(KUBERNETES / "kustomization.yaml")[0]["resources"]
     assert [name for name in listed if not (KUBERNETES / name).is_file()] == []
     assert {path.name for path in KUBERNETES.glob("*.yaml")} - set(listed) == {"kustomization.yaml", "rayjob.yaml"}

@@ -48,7 +48,7 @@ def calls(path: Path) -> Iterator[list[str]]:
     """The words of every call of archsearch in a file; lists of YAML are calls too."""
     for found in COMMAND.finditer(unfolded(path)):
         yield found["words"].translate(str.maketrans("\"'[]{}", "      ")).split()
-    if path.suffix == ".yaml" and path.parent.name in ("compose", "kubernetes"):
+    if path.suffix == ".yaml" and path.parent.name in ("compose", "kubernetes", "kubernetes-submit"):
         yield from listed(list(yaml.safe_load_all(path.read_text())))
 
 
