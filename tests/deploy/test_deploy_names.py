@@ -129,7 +129,7 @@ def test_variables_of_ray_exist() -> None:
 
 
 def test_variables_of_a_pod_are_those_that_its_parts_read() -> None:
-    entrypoint = (DEPLOY / "container" / "entrypoint.sh").read_text() + (DEPLOY / "container" / "health.sh").read_text()
+    entrypoint = "".join(path.read_text() for path in (DEPLOY / "container").glob("*.sh"))
     for name, found in manifests():
         for pod in pods(found):
             for container in containers(pod):
