@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from jobs_fakes import SPEC
 
 from archsearch.errors import SpecError
@@ -234,3 +235,28 @@ def test_a_place_without_the_database_is_a_fault(ask: Ask, url: str, monkeypatch
 )
 def test_room_is_of_one_node(resources: dict[str, float], room: bool) -> None:
     assert has_room(resources, 2.0, 0.5) is room
+
+
+@pytest.mark.parametrize(
+    ("device", "triton", "expected"),
+    [
+        ("cpu", True, []),
+        ("cuda", True, ["H200, driver 580.1: kernels run"]),
+        (
+            "cuda",
+            False,
+            ['H200, driver 580.1: no kernels: Triton is not installed (pip install "archsearch[kernels]")'],
+        ),
+    ],
+    ids=["none", "kernels", "no-triton"],
+)
+def test_a_node_tells_its_card_and_whether_kernels_run(
+    monkeypatch: pytest.MonkeyPatch, device: str, triton: bool, expected: list[str]
+) -> None:
+    monkeypatch.setattr("archsearch.bench.device.device_named", lambda name: torch.device(device))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "H200")
+    monkeypatch.setattr("archsearch.kernels.machine.told_by", lambda *command: "580.1\n580.1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton or name != "triton" else None)
+    found = question_module.here([], look=True)
+    assert found["cards"] == expected
+    assert "cards" not in question_module.here([], look=False)
