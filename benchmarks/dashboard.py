@@ -67,6 +67,7 @@ def main() -> None:
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it", flush=True)
         with database(path, postgres=given.postgres) as url:
             wire_viewers(url, given.repeats)
+            wire_pages(url, given.repeats)
             if given.wire:
                 return
             with chromium() as browser:
@@ -108,6 +109,12 @@ class View:
 
     address: str
     answered: str
+    title: str = ""
+
+    @property
+    def words(self) -> str:
+        """A text that stands on the page."""
+        return self.title or self.answered.removeprefix("text=")
 
 
 def views() -> dict[str, View]:
@@ -115,11 +122,13 @@ def views() -> dict[str, View]:
     search, table = f"search=large-{SEARCHES - 1}", "[data-testid=stDataFrame] canvas"
     lead = "text=candidates are on the front"
     return {
-        "Searches": View("", table),
+        "Searches": View("", table, "Searches"),
         "Front": View(f"front?{search}", lead),
         "Front, all trials": View(f"front?{search}&below=All+trials", lead),
-        "Architecture": View(f"architecture?{search}&trial=5", "[data-testid=stMarkdown] code"),
+        "Architecture": View(f"architecture?{search}&trial=5", "[data-testid=stMarkdown] code", "Architecture"),
         "Compare": View(f"compare?{search}&trials=5,6,7", "text=Layers that differ"),
+        "Ladder, of a search that is none": View(f"ladder?{search}", "text=is no ladder"),
+        "Comparison, of a search too large for it": View(f"comparison?{search}", "text=candidates, and at most"),
         "What matters": View(f"matters?{search}", "text=All figures are valid for"),
         "Mixers": View("mixers", "text=can be searched"),
     }
@@ -198,6 +207,24 @@ def wire_viewers(url: str, repeats: int) -> None:
     for name, seconds in whole.items():
         show(f"Front, sent to {VIEWERS} viewers: all of it, {name}", seconds, VIEWERS_SECONDS)
     show(f"Front, sent to {VIEWERS} viewers: CPU of the server", taken)
+
+
+def wire_pages(url: str, repeats: int) -> None:
+    """One connection that asks for each page: when the server, just started, has sent all of it, and the CPU that it
+    took, which says the same on a machine that is busy; and again."""
+    for name, view in views().items():
+        whole: dict[str, list[float]] = {"a server just started": [], "again": []}
+        taken: dict[str, list[float]] = {kept: [] for kept in whole}
+        for _ in range(repeats):
+            with served(url) as dashboard:
+                for kept in whole:
+                    before = cpu_seconds(dashboard.process.pid)
+                    _, last = answered(f"{dashboard.address}/{view.address}", 1, view.words)
+                    whole[kept].append(max(last))
+                    taken[kept].append(cpu_seconds(dashboard.process.pid) - before)
+        for kept in whole:
+            show(f"{name}, sent: {kept}", whole[kept])
+            show(f"{name}, sent: {kept}, CPU of the server", taken[kept])
 
 
 def viewers(browser: Browser, url: str, repeats: int) -> None:

@@ -48,7 +48,7 @@ def submit(toml: str, key: str, owner: str = "") -> dict[str, Any]:
 
 def jobs() -> list[dict[str, Any]]:
     """The jobs of the cluster, the newest first."""
-    listed = ask(["jobs", "--address", cluster(), "--json"]).get("jobs")
+    listed = ask(["jobs", "--address", cluster(), "--json"], writes=True).get("jobs")
     return [job for job in listed if isinstance(job, dict)] if isinstance(listed, list) else []
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from ports import free_port
+from processes import children, running
 
 OWNER, PASSWORD = "archsearch_owner", "the owner's s3cret: 100% @ /?#"
 START_SECONDS = 60
@@ -85,10 +86,8 @@ class PostgresServer:
         """Makes the cluster's files."""
         secret = self._folder / "password"
         secret.write_text(PASSWORD)
-        if os.geteuid() == 0:
-            account = pwd.getpwnam(self._user)
-            for path in (self._folder, secret):
-                os.chown(path, account.pw_uid, account.pw_gid)
+        for path in (self._folder, secret):
+            self.give(path)
         self._check(
             "initdb",
             f"--pgdata={self._folder / 'data'}",
@@ -101,6 +100,12 @@ class PostgresServer:
             "--locale-provider=icu",
             "--icu-locale=en-US",
         )
+
+    def give(self, path: Path) -> None:
+        """Makes a file or a folder that of the user whom the server runs as."""
+        if os.geteuid() == 0:
+            account = pwd.getpwnam(self._user)
+            os.chown(path, account.pw_uid, account.pw_gid)
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
@@ -128,6 +133,18 @@ class PostgresServer:
             self._process.send_signal(how)
             self._process.wait(timeout=START_SECONDS)
             self._process = None
+
+    def kill(self) -> None:
+        """Ends the server's first process by SIGKILL, as a machine without memory does, and waits until its others have
+        noticed: beside them none starts."""
+        assert self._process is not None
+        others = children(self._process.pid)
+        self._process.kill()
+        self._process.wait(timeout=START_SECONDS)
+        self._process, deadline = None, time.monotonic() + START_SECONDS
+        while any(running(other) for other in others):
+            assert time.monotonic() < deadline, "processes of the server outlive it"
+            time.sleep(0.05)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -36,10 +36,12 @@ def cluster_checks(address: str, storage: str | None) -> Iterator[Check]:
     yield from _broken_plugins(answer)
     yield _plugins(answer)
     yield _database(answer)
-    yield _ports(answer["ports"], token=token)
     yield _clocks(answer["nodes"], began, ended)
     for node in answer["nodes"]:
         yield _node(node, answer)
+    for node in answer["nodes"]:
+        if "ports" in node:
+            yield _ports(node, token=token)
 
 
 def _authentication(address: str, token: bool) -> Check:
@@ -103,31 +105,40 @@ def _differences(first: Mapping[str, str], second: Mapping[str, str], one: str, 
 
 
 def _database(answer: Mapping[str, Any]) -> Check:
+    from archsearch.jobs import laid_open
+
     url = answer["database"]["url"]
+    secret = laid_open(answer)
+    if secret:
+        return Check(name="database", status="broken", detail=secret)
     faults = [text for _, text in answer["faults"]]
     if faults:
         return Check(name="database", status="broken", detail=faults[0])
-    if answer["database"].get("secret_in_environment"):
-        from archsearch.jobs import OPEN_SECRET
-
-        return Check(name="database", status="note", detail=f"{url}: {OPEN_SECRET}")
     return Check(name="database", status="ok", detail=f"{url} is reached from {answer['host']}")
 
 
-def _ports(ports: Sequence[Sequence[str]], *, token: bool) -> Check:
+def _ports(node: Mapping[str, Any], *, token: bool) -> Check:
+    """What the processes of Ray on a node listen on, and whether other machines reach it."""
     from archsearch.jobs import is_open
 
-    if not ports:
-        return Check(name="ports", status="note", detail="what they are bound to cannot be told there")
-    others = list(dict.fromkeys(f"{port} ({process})" for address, port, process in ports if is_open(address)))
+    name, bound = f"ports {node['host']}", [(str(where), str(port), str(what)) for where, port, what in node["ports"]]
+    if not bound:
+        return Check(name=name, status="note", detail="what they are bound to cannot be told there")
+    others = [one for one in bound if is_open(one[0])]
     if not others:
-        return Check(name="ports", status="ok", detail="the head node's are bound to its loopback alone")
-    detail = f"other machines reach {', '.join(others)} of the head node"
+        return Check(name=name, status="ok", detail=f"bound to its loopback alone: {_listed(bound)}")
+    detail = f"other machines reach {_listed(others)}"
     if token:
-        return Check(name="ports", status="note", detail=f"{detail}, with the token")
-    return Check(
-        name="ports", status="broken", detail=f"{detail}, and run code there: start Ray with RAY_AUTH_MODE=token"
-    )
+        return Check(name=name, status="note", detail=f"{detail}, with the token")
+    return Check(name=name, status="broken", detail=f"{detail}, and run code there: start Ray with RAY_AUTH_MODE=token")
+
+
+def _listed(bound: Sequence[tuple[str, str, str]]) -> str:
+    """Ports by the program that listens and the address that it is bound to."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for address, port, program in bound:
+        found.setdefault((program, address), []).append(port)
+    return ", ".join(f"{program} at {address} {' '.join(ports)}" for (program, address), ports in found.items())
 
 
 def _clocks(nodes: Sequence[Mapping[str, Any]], began: float, ended: float) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from importlib.util import find_spec
@@ -15,9 +16,27 @@ import typer
 from archsearch.cli.output import StorageOption, console
 
 LOOPBACK = "127.0.0.1"
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_OF_BROWSERS = {"accept", "authorization", "connection", "cookie", "host", "origin", "referer", "upgrade", "user-agent"}
 PORT = 8501
 SUBMIT_TO = "ARCHSEARCH_SUBMIT_TO"
 """Tells the pages which cluster they may send searches to."""
+USER_HEADER = "ARCHSEARCH_USER_HEADER"
+"""Tells the pages which header of a request they may believe."""
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="URL", help="With --allow-submit: URL of the cluster's Ray dashboard."),
+]
+UserHeaderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--user-header",
+        metavar="NAME",
+        help="Believe this header of a request about who asks: only where nobody but a proxy that sets it, whatever a "
+        "browser sent, reaches the port.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,10 +68,8 @@ def dashboard(
         bool,
         typer.Option("--allow-submit", help="Show the page Jobs, by which viewers send searches to a cluster."),
     ] = False,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="URL", help="With --allow-submit: URL of the cluster's Ray dashboard."),
-    ] = None,
+    address: AddressOption = None,
+    user_header: UserHeaderOption = None,
 ) -> None:
     """Shows searches, fronts and architectures in a browser.
 
@@ -60,7 +77,7 @@ def dashboard(
     """
     from archsearch import storage as database
 
-    submit_to = submit_address(allow_submit, address)
+    told = {**submit_address(allow_submit, address), **trusted_header(user_header)}
     if not insecure:
         refuse_open_door(host)
     needed = ("streamlit", "plotly", "archsearch_dashboard")
@@ -73,9 +90,8 @@ def dashboard(
     database.Store.open(url, read_only=True).close()
     shown = f"[{host}]" if ":" in host else host
     console().print(f"{database.hide(url)} at http://{shown}:{port} (Ctrl-C ends it)", soft_wrap=True)
-    environment = {**os.environ, **submit_to}
-    if not submit_to:
-        environment.pop(SUBMIT_TO, None)
+    kept = {name: value for name, value in os.environ.items() if name not in (SUBMIT_TO, USER_HEADER)}
+    environment = {**kept, **told}
     name_database(environment, url, given=storage)
     os.execve(sys.executable, [sys.executable, *command(host, port, allow_host or [])], environment)
 
@@ -90,6 +106,20 @@ def submit_address(allow_submit: bool, address: str | None) -> dict[str, str]:
             "Ray dashboard, as http://127.0.0.1:8265"
         )
     return {SUBMIT_TO: address} if address is not None else {}
+
+
+def trusted_header(name: str | None) -> dict[str, str]:
+    """The variable that lets the pages believe a header; raises `ArchsearchError` for what no proxy would set."""
+    from archsearch.errors import ArchsearchError
+
+    if name is None:
+        return {}
+    if not _HEADER.fullmatch(name) or name.lower() in _OF_BROWSERS:
+        raise ArchsearchError(
+            f'--user-header "{name}": name a header that the proxy alone sets, of letters, digits and "-", as '
+            "X-Archsearch-User"
+        )
+    return {USER_HEADER: name}
 
 
 def name_database(environment: dict[str, str], url: str, *, given: str | None) -> None:

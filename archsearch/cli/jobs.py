@@ -75,7 +75,12 @@ KeyOption = Annotated[
 ]
 IdOption = Annotated[str | None, typer.Option("--job-id", help="Id of the job; by default made from the name.")]
 InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Also to a cluster that others reach and that asks nobody for a token.")
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Also to a cluster that others reach and that asks nobody for a token, or whose jobs can read the "
+        "database's password in their environment.",
+    ),
 ]
 
 
@@ -138,7 +143,7 @@ def submit(
         cluster = Cluster(address)
         check_open(cluster, insecure=insecure)
         with open_rows(storage_url(storage, spec=submission.read.storage.url), tell) as rows:
-            sent, new = send(cluster, submission, rows, job_id=job_id, key=key, tell=tell)
+            sent, new = send(cluster, submission, rows, job_id=job_id, key=key, tell=tell, insecure=insecure)
             job = sent if sent.finished else wait_for_start(cluster, sent.id, seconds=schedule_timeout, tell=tell)
             rows.heard(job)
     if json:

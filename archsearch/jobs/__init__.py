@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from archsearch.jobs.address import is_loopback
-from archsearch.jobs.asking import OPEN_SECRET, ask, refuse
+from archsearch.jobs.asking import ask, refuse
 from archsearch.jobs.cluster import Cluster, Job, Node
 from archsearch.jobs.following import NotScheduledError, follow, stop, wait_for_start
 from archsearch.jobs.listeners import is_open
+from archsearch.jobs.open_secrets import laid_open
 from archsearch.jobs.plugins import Plugins, packed
 from archsearch.jobs.question import MARK, Question, answer
 from archsearch.jobs.ray_version import RayVersions
@@ -15,7 +16,6 @@ from archsearch.jobs.submission import Submission, Wishes, check_open, prepare, 
 
 __all__ = [
     "MARK",
-    "OPEN_SECRET",
     "Cluster",
     "Job",
     "Node",
@@ -32,6 +32,7 @@ __all__ = [
     "follow",
     "is_loopback",
     "is_open",
+    "laid_open",
     "open_rows",
     "packed",
     "prepare",

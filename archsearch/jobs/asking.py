@@ -12,6 +12,7 @@ from typing import Any
 from archsearch.errors import ArchsearchError, ClusterError, SpecError, StorageError
 from archsearch.jobs.cluster import Cluster, Job
 from archsearch.jobs.following import Clock, Sleep, Tell
+from archsearch.jobs.open_secrets import laid_open
 from archsearch.jobs.question import INSTALL_SECONDS, MARK
 from archsearch.version import __version__
 
@@ -19,10 +20,6 @@ ASK_SECONDS = 180.0
 """How long a cluster may take to answer: a job is started, and torch imported on each node."""
 _POLL_SECONDS = 0.5
 _ERRORS: Mapping[int, type[ArchsearchError]] = {2: SpecError, 4: StorageError}
-OPEN_SECRET = (
-    "the database's password stands in the environment of every job there (ARCHSEARCH_STORAGE): put the URL into a "
-    "file, and name that in ARCHSEARCH_STORAGE_FILE"
-)
 _PIP_REFUSED = re.compile(r"^\s*ERROR: (.+)$", re.MULTILINE)
 """As pip says what it could not install, in what Ray tells of a job that has no environment."""
 Part = tuple[str, str, str]
@@ -89,8 +86,9 @@ def _read(job: Job, logs: str) -> dict[str, Any]:
     raise ClusterError(f"the cluster could not say what it has: {said}")
 
 
-def refuse(answer: Mapping[str, Any], parts: Sequence[Part], tell: Tell) -> None:
-    """Raises what would end the search, in the first sentence that helps; what would not is told.
+def refuse(answer: Mapping[str, Any], parts: Sequence[Part], tell: Tell, *, insecure: bool = False) -> None:
+    """Raises what would end the search, or lay its database open, in the first sentence that helps; what would not is
+    told. With `insecure` an open database is told alone.
 
     ``parts`` are what the results would be made of here, empty where that is not known.
     """
@@ -98,6 +96,9 @@ def refuse(answer: Mapping[str, Any], parts: Sequence[Part], tell: Tell) -> None
         raise ClusterError(
             f"the cluster has archsearch {answer['archsearch']} and this is {__version__}: install the same on both"
         )
+    secret = laid_open(answer)
+    if secret and not insecure:
+        raise ClusterError(f"{secret}; --insecure submits all the same")
     if answer.get("lacking"):
         raise ClusterError(
             f"the cluster lacks {', '.join(answer['lacking'])}, which a plugin that goes along asks for, and pip did "
@@ -109,8 +110,8 @@ def refuse(answer: Mapping[str, Any], parts: Sequence[Part], tell: Tell) -> None
     _compare("this machine", parts, "the cluster", there, tell, core=False)
     for node in answer["nodes"]:
         _check_node(node, there, tell)
-    if answer["database"].get("secret_in_environment"):
-        tell(OPEN_SECRET)
+    if secret:
+        tell(secret)
 
 
 def _broken(answer: Mapping[str, Any]) -> str:

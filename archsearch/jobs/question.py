@@ -7,7 +7,6 @@ same folder and with the same plugins.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import socket
 import time
@@ -21,13 +20,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from archsearch.errors import ArchsearchError, SpecError, StorageError
 from archsearch.jobs.listeners import listeners
+from archsearch.jobs.open_secrets import open_secrets
 from archsearch.jobs.placement import ELSEWHERE, database_fault, has_room, placement_faults
 from archsearch.jobs.requirements import missing
 from archsearch.registry import Registry, load_registry
 from archsearch.search import SearchSpec
 from archsearch.storage import Store, hide, storage_url
 from archsearch.storage.engine import check_path
-from archsearch.storage.url import VARIABLE, read_url, refuse_passing_folder, sqlite_path
+from archsearch.storage.url import read_url, refuse_passing_folder, sqlite_path
 from archsearch.version import __version__
 
 MARK = "archsearch-answer: "
@@ -96,7 +96,7 @@ def answer(question: Question) -> dict[str, Any]:
         "broken": [[report.name, report.version, report.error or ""] for report in broken],
         "database": database,
         "nodes": _nodes([name for name, _, _ in parts], question),
-        "ports": listeners() if question.look else [],
+        "open_secrets": open_secrets(),
         "faults": faults,
     }
     lacking = [*missing(question.wants), *(text for node in found["nodes"] for text in node.get("lacking", ()))]
@@ -126,7 +126,7 @@ def _database(
     question: Question, registry: Registry, parts: list[list[str]], faults: list[tuple[int, str]]
 ) -> dict[str, Any]:
     """Where the search would be kept, whether that can be opened, and how the search of its name stands there."""
-    found: dict[str, Any] = {"url": "", "search": None, "secret_in_environment": False}
+    found: dict[str, Any] = {"url": "", "search": None}
     try:
         spec = None if question.spec is None else SearchSpec.load(question.spec)
     except ArchsearchError:
@@ -134,7 +134,6 @@ def _database(
     try:
         url = storage_url(question.storage, spec=None if spec is None else spec.storage.url)
         found["url"] = hide(url)
-        found["secret_in_environment"] = hide(url) != url == os.environ.get(VARIABLE)
         refuse_passing_folder(url)
         path = sqlite_path(read_url(url))
         if path is not None and not path.exists():
@@ -239,10 +238,12 @@ def _said(reference: Any, node: Mapping[str, Any], seconds: float) -> dict[str, 
 def here(
     names: list[str], *, look: bool, wants: Sequence[str] = (), database: Sequence[str | None] = ()
 ) -> dict[str, Any]:
-    """What is installed on this node: the parts of `names` by version and digest, and its cards when `look`; what it
-    lacks of what is wanted; what stands between it and a `database`, which the command line and the spec name so."""
+    """What is installed on this node: the parts of `names` by version and digest; its cards and what Ray listens on if
+    `look`; what it lacks of what is wanted; what stands between it and a `database`, which the command line and the
+    spec name so; which of its variables hold a password."""
     registry = load_registry()
     told: dict[str, Any] = {"archsearch": __version__, "ray": ray.__version__, "parts": []}
+    told["open_secrets"] = open_secrets()
     for name in names:
         try:
             made = registry.parts_named([name])
@@ -252,7 +253,7 @@ def here(
     told["plugins"], told["lacking"] = registry.fingerprint(), missing(wants)
     if database:
         told[ELSEWHERE] = database_fault(*database)
-    return {**told, "cards": _cards()} if look else told
+    return {**told, "cards": _cards(), "ports": listeners()} if look else told
 
 
 def _cards() -> list[str]:

@@ -200,11 +200,13 @@ def submit(
     job_id: str | None = None,
     key: str | None = None,
     tell: Tell = lambda text: None,
+    insecure: bool = False,
 ) -> tuple[Job, bool]:
     """The job of this submission, and whether it is new. Before it is sent, the cluster is asked whether it would run.
 
     A submission of the same `key` (by default a digest of what is sent and where) is the same job, whoever sends it and
-    however often, until it failed or was stopped; with a `key` that was given, for good.
+    however often, until it failed or was stopped; with a `key` that was given, for good. A cluster whose jobs can read
+    the database's password in their environment is refused, unless `insecure`.
     """
     used = key or submission.key(cluster.address)
     found, number = _earlier(cluster, rows, used, given=key is not None)
@@ -223,7 +225,7 @@ def submit(
             submission = replace(submission, plugins=submission.plugins.installing(answer["lacking"]))
             runtime_env = folders.enter_context(_packed(submission))
             answer = _answered(cluster, submission, runtime_env, tell)
-        refuse(answer, submission.parts, tell)
+        refuse(answer, submission.parts, tell, insecure=insecure)
         rows.begin(_row(submission, cluster.address, name, used))
         try:
             _send(cluster, submission, name, used, runtime_env)

@@ -38,7 +38,8 @@ def page() -> None:
     if who is None:
         st.error("You may read here and not send searches: ask who runs this dashboard.", icon=":material/lock:")
         return
-    st.caption(f"Searches are sent to the cluster at {plain(command_line.cluster())}.")
+    owned = f", as those of {plain(who)}" if who else ""
+    st.caption(f"Searches are sent to the cluster at {plain(command_line.cluster())}{owned}.")
     view = st.segmented_control(
         "View",
         [_NEW, _WATCH],

@@ -17,6 +17,8 @@ for role in migrator writer reader; do
   once "${role}_pgpass" "postgres:5432:archsearch:archsearch_$role:$(cat "${role}_password")
 "
 done
+once submitter_pgpass "$(cat reader_pgpass writer_pgpass)
+" # for submit.yaml
 once users.caddy "# one line a user: NAME HASH, where HASH is what \`caddy hash-password\` prints
 "
 # The users in containers are others than yours, and a secret is mounted as the file that it is: the folder keeps

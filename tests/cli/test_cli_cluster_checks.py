@@ -23,6 +23,7 @@ PLUGINS = [list(one) for one in load_registry().fingerprint()]
 
 def node(**changes: Any) -> dict[str, Any]:
     told = {"host": "head", "cpus": 2.0, "gpus": 1.0, "archsearch": __version__, "plugins": PLUGINS, "cards": ["H200"]}
+    told["ports"] = [["127.0.0.1", "8265", "dashboard.py"]]
     return {**told, "clock": time.time(), **changes}
 
 
@@ -36,7 +37,6 @@ def answer(**changes: Any) -> dict[str, Any]:
         "broken": [],
         "database": {"url": "postgresql://me@db/searches", "search": None},
         "nodes": [node()],
-        "ports": [["127.0.0.1", "8265", "dashboard.py"]],
         "faults": [],
     }
     return {**told, **changes}
@@ -69,10 +69,11 @@ def test_what_is_in_order(checks: Callable[..., dict[str, tuple[str, str]]]) -> 
     assert {status for status, _ in found.values()} <= {"ok", "note"}
     assert found["database"] == ("ok", "postgresql://me@db/searches is reached from head")
     assert found["node head"] == ("ok", "2 CPUs, 1 GPUs; H200")
-    assert found["clocks"][0] == found["ports"][0] == found["authentication"][0] == "ok"
+    assert found["clocks"][0] == found["ports head"][0] == found["authentication"][0] == "ok"
 
 
-OPEN = [["0.0.0.0", "6379", "gcs_server"], ["::", "8265", "dashboard.py"]]
+OPEN = [["0.0.0.0", "6379", "gcs_server"], ["0.0.0.0", "6380", "gcs_server"], ["::", "8265", "dashboard.py"]]
+OPEN_TOLD = "other machines reach gcs_server at 0.0.0.0 6379 6380, dashboard.py at :: 8265"
 
 
 @pytest.mark.parametrize(
@@ -87,15 +88,15 @@ OPEN = [["0.0.0.0", "6379", "gcs_server"], ["::", "8265", "dashboard.py"]]
         (answer(plugins=PLUGINS[1:]), {}, "plugins", "note", "here, none there"),
         (answer(faults=[[4, "no tables"]]), {}, "database", "broken", "no tables"),
         (
-            answer(database={"url": "u", "secret_in_environment": True}),
+            answer(nodes=[node(open_secrets=["ARCHSEARCH_STORAGE"])]),
             {},
             "database",
-            "note",
-            "ARCHSEARCH_STORAGE_FILE",
+            "broken",
+            "(ARCHSEARCH_STORAGE on head): take the password out",
         ),
-        (answer(ports=OPEN), {}, "ports", "note", "6379 (gcs_server), 8265 (dashboard.py) of the head node, with"),
-        (answer(ports=OPEN), {"token": False}, "ports", "broken", "run code there"),
-        (answer(ports=[]), {}, "ports", "note", "cannot be told"),
+        (answer(nodes=[node(), node(host="far", ports=OPEN)]), {}, "ports far", "note", f"{OPEN_TOLD}, with the token"),
+        (answer(nodes=[node(ports=OPEN)]), {"token": False}, "ports head", "broken", "run code there"),
+        (answer(nodes=[node(ports=[])]), {}, "ports head", "note", "cannot be told"),
         (answer(nodes=[node(clock=time.time() - 3600)]), {}, "clocks", "note", "head by 3"),
         (answer(nodes=[node(silent="no answer")]), {}, "node head", "broken", "could not be asked: no answer"),
         (answer(nodes=[node(fault="no archsearch")]), {}, "node head", "broken", "no archsearch"),

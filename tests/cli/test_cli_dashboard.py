@@ -196,6 +196,23 @@ def test_pages_submit_only_where_both_are_given(
     assert [one.get(command.SUBMIT_TO) for one in environments] == [None, "http://127.0.0.1:8265"]
 
 
+def test_a_header_is_believed_only_where_an_option_says_so(
+    run: Run,
+    trials: dict[str, int],
+    started: list[tuple[list[str], dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(command.USER_HEADER, "X-Stale")
+    assert run("dashboard").exit_code == 0
+    assert run("dashboard", "--user-header", "X-Archsearch-User").exit_code == 0
+    assert [environment.get(command.USER_HEADER) for _, environment in started] == [None, "X-Archsearch-User"]
+    for name in ("Cookie", "X_User", "X-User\n", ""):
+        error = run("dashboard", "--user-header", name).exception
+        assert isinstance(error, ArchsearchError)
+        assert "name a header that the proxy alone sets" in str(error)
+    assert len(started) == 2
+
+
 def test_every_flag_is_one_that_streamlit_knows() -> None:
     from streamlit import config
 

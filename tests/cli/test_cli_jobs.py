@@ -41,7 +41,6 @@ ANSWER: dict[str, Any] = {
     "broken": [],
     "database": {"url": "sqlite:////data/a.db", "search": {"state": "cancelled", "reason": "stopped by a signal"}},
     "nodes": [],
-    "ports": [],
     "faults": [],
 }
 

@@ -91,3 +91,11 @@ def test_a_submission_has_a_key_and_an_owner(standing_in: Path, monkeypatch: pyt
 def test_a_job_cannot_be_taken_for_an_option(standing_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     standing_in.write_text("import json, sys\nprint(json.dumps({'logs': ' '.join(sys.argv[1:])}))\n")
     assert command_line.logs("--follow").endswith("--json -- --follow")
+
+
+def test_jobs_are_noted_by_who_may_write(standing_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`archsearch jobs` writes down what it learns, which the reader of the pages may not."""
+    monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://reader@db/x")
+    monkeypatch.setenv(command_line.SUBMIT_STORAGE, "postgresql://writer@db/x")
+    standing_in.write_text("import json, os\nprint(json.dumps({'jobs': [{'id': os.environ['ARCHSEARCH_STORAGE']}]}))\n")
+    assert command_line.jobs() == [{"id": "postgresql://writer@db/x"}]

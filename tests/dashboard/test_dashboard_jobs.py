@@ -38,6 +38,7 @@ class Cluster:
     surveyed: Mapping[str, Any] = field(default_factory=lambda: SURVEY)
     error: str = ""
     sent: list[tuple[str, str]] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
 
     def survey(self, toml: str) -> Mapping[str, Any]:
@@ -46,6 +47,7 @@ class Cluster:
     def submit(self, toml: str, key: str, owner: str = "") -> Mapping[str, Any]:
         self._or_error(None)
         self.sent.append((toml, key))
+        self.owners.append(owner)
         return job(f"job-{len(self.sent)}", "PENDING", reason="no room yet")
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -124,6 +126,14 @@ def test_from_the_form_to_the_cluster(cluster: Cluster) -> None:
     assert spec.space.options["linear"] == {"key_dim": (4,), "decay": ("none", "head")}
     assert spec.budget == {"state_bytes@131072": "18 MiB"}
     assert "Sent as job `job-1`, which is PENDING" in app.success[-1].value
+
+
+def test_a_search_is_owned_by_whom_the_proxy_names(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "submitter", lambda: "ada@example.org")
+    app = pressed(open_page("jobs"), "Check")
+    assert "as those of ada@example.org" in texts(app).replace("\\", "").replace("\u2060", "")
+    well(pressed(app, "Send to the cluster"))
+    assert cluster.owners == ["ada@example.org"]
 
 
 def test_a_second_press_sends_nothing_and_another_draft_does(cluster: Cluster) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import streamlit as st
+from archsearch_dashboard import login
 from archsearch_dashboard.login import may_read, submitter
 from dashboard_samples import open_page
+from streamlit.runtime.context import StreamlitHeaders
 from streamlit.testing.v1 import AppTest
 
 VIEWERS = ["ada@example.org", "@lab.example.org"]
@@ -90,6 +92,71 @@ def test_who_may_send(
     monkeypatch.setattr(st, "secrets", Secrets(secrets))
     monkeypatch.setattr(st, "user", SimpleNamespace(to_dict=lambda: known))
     assert submitter() == expected
+
+
+HEADER = "X-Archsearch-User"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "sent", "secrets", "expected"),
+    [
+        (None, [(HEADER, "ada")], {}, ""),
+        (HEADER, [(HEADER.lower(), "ada")], {}, "ada"),
+        (HEADER, [(HEADER, "ada\x1b[2J")], {}, "ada\\x1b[2J"),
+        (HEADER, [(HEADER, "a" * 900)], {}, "a" * 200),
+        (HEADER, [], {}, None),
+        (HEADER, [(HEADER, " ")], {}, None),
+        (HEADER, [(HEADER, "{http.auth.user.id}")], {}, None),
+        (HEADER, [(HEADER, "ada"), (HEADER, "bob")], {}, None),
+        (HEADER, [(HEADER, "ada")], {"archsearch": {"submitters": ["ada"]}}, "ada"),
+        (HEADER, [(HEADER, "bob@evil.org")], {"archsearch": {"submitters": ["@lab.example.org"]}}, None),
+        (HEADER, [(HEADER, "bob")], {"archsearch": {"viewers": ["ada"], "submitters": ["bob"]}}, None),
+        (HEADER, [(HEADER, "ada")], {"auth": {}}, None),
+    ],
+    ids=[
+        "not-trusted",
+        "named",
+        "steering",
+        "long",
+        "absent",
+        "blank",
+        "unfilled",
+        "twice",
+        "listed",
+        "not-listed",
+        "no-viewer",
+        "login-comes-first",
+    ],
+)
+def test_whom_a_proxy_names(
+    monkeypatch: pytest.MonkeyPatch,
+    trusted: str | None,
+    sent: list[tuple[str, str]],
+    secrets: dict[str, Any],
+    expected: str | None,
+) -> None:
+    monkeypatch.delenv(login.USER_HEADER, raising=False)
+    if trusted is not None:
+        monkeypatch.setenv(login.USER_HEADER, trusted)
+    monkeypatch.setattr(st, "secrets", Secrets(secrets))
+    monkeypatch.setattr(st, "context", SimpleNamespace(headers=StreamlitHeaders(sent)))
+    monkeypatch.setattr(st, "user", SimpleNamespace(to_dict=lambda: {"is_logged_in": False}))
+    assert submitter() == expected
+
+
+@pytest.mark.parametrize(("name", "shown"), [("ada", True), ("bob", False), ("", False)])
+def test_viewers_are_those_whom_a_proxy_names(
+    url: str, monkeypatch: pytest.MonkeyPatch, name: str, shown: bool
+) -> None:
+    monkeypatch.setenv(login.USER_HEADER, HEADER)
+    monkeypatch.setattr(login, "_named_by_proxy", lambda: name)
+    app = AppTest.from_string("from archsearch_dashboard.app import main\nmain()", default_timeout=60)
+    app.secrets["archsearch"] = {"viewers": ["ada"]}
+    app.run()
+    assert not app.exception
+    assert bool(app.dataframe) is shown
+    assert bool(app.error) is not shown
+    assert "Log out" not in [button.label for button in app.button]
 
 
 def test_who_may_only_read_is_shown_no_form(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_files import DEPLOY, FILES, compose, documents, ident, schema
-from jsonschema import Draft202012Validator
+from deploy_files import DEPLOY, FILES, compose, compose_validator, documents, ident
 
 COMPOSE = DEPLOY / "compose"
 SERVICES: dict[str, Any] = compose()["services"]
@@ -22,15 +21,21 @@ def networks(name: str) -> set[str]:
     return set(SERVICES[name].get("networks", ()))
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "gpu.yaml"])
-def test_the_file_is_what_the_specification_says(name: str) -> None:
-    Draft202012Validator(schema("compose")).validate(documents(COMPOSE / name)[0])
+@pytest.mark.parametrize("path", sorted(COMPOSE.glob("*.yaml")), ids=ident)
+def test_the_file_is_what_the_specification_says(path: Path) -> None:
+    compose_validator().validate(documents(path)[0])
 
 
-def test_a_slip_in_it_is_seen() -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"network": ["data"]}, {"networks": "data"}, {"depends_on": {"migrate": {"condition": "done"}}}, {"init": 1}],
+    ids=["key", "type", "condition", "flag"],
+)
+def test_a_slip_in_it_is_seen(change: dict[str, Any]) -> None:
     wrong = compose()
-    wrong["services"]["head"]["network"] = wrong["services"]["head"].pop("networks")
-    assert not Draft202012Validator(schema("compose")).is_valid(wrong)
+    assert compose_validator().is_valid(wrong)
+    wrong["services"]["head"] |= change
+    assert not compose_validator().is_valid(wrong)
 
 
 def test_compose_itself_reads_it(tmp_path: Path) -> None:
@@ -83,6 +88,25 @@ def test_ray_asks_for_a_token_everywhere() -> None:
         assert "ray_token" in SERVICES[name]["secrets"]
 
 
+def test_the_jobs_page_is_switched_on_by_another_file_alone() -> None:
+    """The token and the writer's password are files of the container, and nothing more is published."""
+    plain = SERVICES["dashboard"]
+    assert "--allow-submit" not in plain["command"]
+    assert "ray_token" not in plain["secrets"]
+    assert "cluster" not in plain["networks"]
+    more = compose("submit.yaml")
+    assert set(more["services"]) == {"dashboard"}
+    dashboard = more["services"]["dashboard"]
+    assert "ports" not in dashboard
+    assert dashboard["command"][: len(plain["command"])] == plain["command"]
+    assert dashboard["secrets"] == ["ray_token", {"source": "submitter_pgpass", "target": "pgpass"}]
+    assert set(dashboard["networks"]) == {*plain["networks"], "cluster"}
+    alias = SERVICES["head"]["networks"]["cluster"]["aliases"][0]
+    assert dashboard["command"][dashboard["command"].index("--address") + 1] == f"http://{alias}:8265"
+    assert set(dashboard["environment"]) == {"ARCHSEARCH_SUBMIT_STORAGE"}
+    assert "//archsearch_writer@" in dashboard["environment"]["ARCHSEARCH_SUBMIT_STORAGE"]
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_a_service_holds_no_secret_in_its_environment(name: str) -> None:
     for variable, value in SERVICES[name].get("environment", {}).items():
@@ -115,11 +139,15 @@ def test_secrets_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
     make = ["bash", str(COMPOSE / "secrets.sh"), str(folder)]
     subprocess.run(make, check=True)
     made = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert {f"secrets/{name}" for name in made} == {found["file"] for found in compose()["secrets"].values()}
+    named = [
+        found["file"] for path in COMPOSE.glob("*.yaml") for found in documents(path)[0].get("secrets", {}).values()
+    ]
+    assert sorted(f"secrets/{name}" for name in made) == sorted(named)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     password = made["writer_password"].decode()
     assert len(password) == 64
     assert made["writer_pgpass"].decode() == f"postgres:5432:archsearch:archsearch_writer:{password}\n"
+    assert made["submitter_pgpass"] == made["reader_pgpass"] + made["writer_pgpass"]
     assert len(made["cookie_secret"]) == 32
     assert len({made["ray_token"], *(made[f"{role}_password"] for role in ("migrator", "writer", "reader"))}) == 4
     subprocess.run(make, check=True)

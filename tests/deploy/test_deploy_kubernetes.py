@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import kubernetes_validate
 import pytest
-from deploy_files import DEPLOY, KUBERNETES, compose, containers, documents, manifests, pods, schema, security_headers
-from jsonschema import Draft202012Validator
+from deploy_files import (
+    DEPLOY,
+    KUBERNETES,
+    OVERLAY,
+    compose,
+    containers,
+    documents,
+    kuberay_validator,
+    manifests,
+    pods,
+    security_headers,
+    submitting,
+)
 
 VERSION = "1.33"
 MANIFESTS = manifests()
@@ -23,13 +35,29 @@ def test_a_manifest_is_what_kubernetes_publishes(manifest: Any) -> None:
 
 @pytest.mark.parametrize("manifest", OURS)
 def test_a_resource_of_kuberay_is_what_its_types_say(manifest: Any) -> None:
-    Draft202012Validator(schema("kuberay")).validate(manifest)
+    kuberay_validator(manifest["kind"]).validate(manifest)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", manifest["metadata"]["name"])
+    assert len(manifest["metadata"]["name"]) <= 50, "KubeRay makes names of services of it"
 
 
-def test_a_slip_in_a_resource_of_kuberay_is_seen() -> None:
-    cluster = documents(KUBERNETES / "raycluster.yaml")[0]
-    cluster["spec"]["authOption"] = cluster["spec"].pop("authOptions")
-    assert not Draft202012Validator(schema("kuberay")).is_valid(cluster)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"authOption": {"mode": "token"}},
+        {"authOptions": {"mode": "tokens"}},
+        {"rayVersion": 2.6},
+        {"headGroupSpec": {}},
+        {"workerGroupSpecs": [{"groupName": "cpu", "minReplicas": 0, "maxReplicas": "8", "template": {}}]},
+    ],
+    ids=["key", "value", "type", "lacking", "deep"],
+)
+@pytest.mark.parametrize("kind", ["RayCluster", "RayJob"])
+def test_a_slip_in_a_resource_of_kuberay_is_seen(kind: str, change: dict[str, Any]) -> None:
+    resource = documents(KUBERNETES / f"{kind.lower()}.yaml")[-1]
+    assert kuberay_validator(kind).is_valid(resource)
+    cluster = resource["spec"] if kind == "RayCluster" else resource["spec"]["rayClusterSpec"]
+    cluster |= change
+    assert not kuberay_validator(kind).is_valid(resource)
 
 
 @pytest.mark.parametrize("pod", PODS)
@@ -151,7 +179,32 @@ def test_the_headers_are_those_of_compose() -> None:
     }
 
 
+def test_the_jobs_page_is_switched_on_by_the_overlay_alone() -> None:
+    (plain,) = [found for found in documents(KUBERNETES / "dashboard.yaml") if found["kind"] == "Deployment"]
+    assert "--allow-submit" not in str(plain)
+    assert "ray_token" not in str(plain)
+    pod = submitting()["spec"]["template"]
+    assert pod["metadata"]["labels"]["archsearch/submits"] == "yes"
+    main = next(one for one in pod["spec"]["containers"] if one["name"] == "dashboard")
+    heads = [f"{found['metadata']['name']}-head-svc" for found in documents(KUBERNETES / "raycluster.yaml")]
+    assert main["args"][main["args"].index("--address") + 1] == f"http://{heads[0]}:8265"
+    variables = {one["name"]: one["value"] for one in main["env"]}
+    assert variables["RAY_AUTH_MODE"] == "token"
+    assert variables["ARCHSEARCH_STORAGE"].startswith("postgresql://archsearch_reader@")
+    assert variables["ARCHSEARCH_SUBMIT_STORAGE"].startswith("postgresql://archsearch_writer@")
+    copied = {one["command"][-1] for one in pod["spec"]["initContainers"]}
+    assert copied == {variables["PGPASSFILE"], variables["RAY_AUTH_TOKEN_PATH"]}
+    volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
+    assert len(volumes) == len(pod["spec"]["volumes"])
+    assert volumes["token"]["secret"]["secretName"] == documents(KUBERNETES / "raycluster.yaml")[0]["metadata"]["name"]
+
+
 def test_kustomize_names_files_that_exist() -> None:
+    overlay = documents(OVERLAY / "kustomization.yaml")[0]
+    assert [(OVERLAY / name).resolve() for name in overlay["resources"]] == [KUBERNETES]
+    assert {one["path"] for one in overlay["patches"]} == {
+        path.name for path in OVERLAY.glob("*.yaml") if path.name != "kustomization.yaml"
+    }
     listed = documents(KUBERNETES / "kustomization.yaml")[0]["resources"]
     assert [name for name in listed if not (KUBERNETES / name).is_file()] == []
     assert {path.name for path in KUBERNETES.glob("*.yaml")} - set(listed) == {"kustomization.yaml", "rayjob.yaml"}

@@ -48,7 +48,7 @@ def calls(path: Path) -> Iterator[list[str]]:
     """The words of every call of archsearch in a file; lists of YAML are calls too."""
     for found in COMMAND.finditer(unfolded(path)):
         yield found["words"].translate(str.maketrans("\"'[]{}", "      ")).split()
-    if path.suffix == ".yaml" and path.parent.name in ("compose", "kubernetes"):
+    if path.suffix == ".yaml" and path.parent.name in ("compose", "kubernetes", "kubernetes-submit"):
         yield from listed(list(yaml.safe_load_all(path.read_text())))
 
 
@@ -129,7 +129,7 @@ def test_variables_of_ray_exist() -> None:
 
 
 def test_variables_of_a_pod_are_those_that_its_parts_read() -> None:
-    entrypoint = (DEPLOY / "container" / "entrypoint.sh").read_text() + (DEPLOY / "container" / "health.sh").read_text()
+    entrypoint = "".join(path.read_text() for path in (DEPLOY / "container").glob("*.sh"))
     for name, found in manifests():
         for pod in pods(found):
             for container in containers(pod):

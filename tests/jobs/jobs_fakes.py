@@ -48,7 +48,6 @@ def good_answer(parts: Sequence[Sequence[str]], /, **changes: Any) -> dict[str, 
         "broken": [],
         "database": {"url": "sqlite:////data/a.db", "search": None},
         "nodes": [node],
-        "ports": [],
         "faults": [],
     }
     return {**told, **changes}

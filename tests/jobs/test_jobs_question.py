@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from jobs_fakes import SPEC
 
 from archsearch.errors import SpecError
 from archsearch.jobs import Question, answer
 from archsearch.jobs import question as question_module
+from archsearch.jobs.open_secrets import open_secrets
 from archsearch.jobs.placement import has_room
 from archsearch.registry import load_registry
 from archsearch.search import Problem, SearchSpec
@@ -65,7 +67,7 @@ def test_a_search_that_would_run(ask: Ask, url: str, tmp_path: Path) -> None:
     assert found["faults"] == []
     assert [name for name, _, _ in found["parts"]] == ["core", "mixer:full", "mixer:sliding", "task:mqar"]
     assert found["nodes"][0]["parts"] == found["parts"]
-    assert found["database"] == {"url": url, "search": None, "secret_in_environment": False}
+    assert found["database"] == {"url": url, "search": None}
     assert not (tmp_path / "searches.db").exists(), "who only asks makes no database"
 
 
@@ -148,11 +150,29 @@ def test_a_database_on_a_network_file_system_is_a_fault(
     assert (tmp_path / "searches.db").exists() is not absent
 
 
-def test_a_password_in_the_environment_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("storage", [None, "sqlite:////data/a.db"], ids=["by-it", "by-an-option"])
+def test_a_password_in_the_environment_is_told(ask: Ask, monkeypatch: pytest.MonkeyPatch, storage: str | None) -> None:
+    """Also where another database is used: who may submit reads it all the same."""
     monkeypatch.setenv("ARCHSEARCH_STORAGE", "postgresql://me:s3cret@127.0.0.1:1/none")
-    found = ask()
-    assert found["database"]["secret_in_environment"]
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    found = ask(storage=storage)
+    assert found["open_secrets"] == found["nodes"][0]["open_secrets"] == ["ARCHSEARCH_STORAGE"]
     assert "s3cret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"ARCHSEARCH_STORAGE": "postgresql://me@h/d", "PGPASSFILE": "/etc/pgpass"}, []),
+        ({"ARCHSEARCH_STORAGE": "sqlite:////data/a.db", "ARCHSEARCH_STORAGE_FILE": "/etc/storage"}, []),
+        ({"ARCHSEARCH_STORAGE": "postgresql://h/d?password=s3cret"}, ["ARCHSEARCH_STORAGE"]),
+        ({"DATABASE_URL": "postgres://me:s3cret@h/d", "PGPASSWORD": "s3cret"}, ["DATABASE_URL", "PGPASSWORD"]),
+        ({"PGPASSWORD": "", "NOTE": "a:b@c password=d"}, []),
+    ],
+    ids=["passfile", "file", "option", "others", "none"],
+)
+def test_variables_that_hold_a_password_are_named(environ: dict[str, str], expected: list[str]) -> None:
+    assert open_secrets(environ) == expected
 
 
 def test_a_question_of_another_version_is_told(tmp_path: Path) -> None:
@@ -215,3 +235,28 @@ def test_a_place_without_the_database_is_a_fault(ask: Ask, url: str, monkeypatch
 )
 def test_room_is_of_one_node(resources: dict[str, float], room: bool) -> None:
     assert has_room(resources, 2.0, 0.5) is room
+
+
+@pytest.mark.parametrize(
+    ("device", "triton", "expected"),
+    [
+        ("cpu", True, []),
+        ("cuda", True, ["H200, driver 580.1: kernels run"]),
+        (
+            "cuda",
+            False,
+            ['H200, driver 580.1: no kernels: Triton is not installed (pip install "archsearch[kernels]")'],
+        ),
+    ],
+    ids=["none", "kernels", "no-triton"],
+)
+def test_a_node_tells_its_card_and_whether_kernels_run(
+    monkeypatch: pytest.MonkeyPatch, device: str, triton: bool, expected: list[str]
+) -> None:
+    monkeypatch.setattr("archsearch.bench.device.device_named", lambda name: torch.device(device))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "H200")
+    monkeypatch.setattr("archsearch.kernels.machine.told_by", lambda *command: "580.1\n580.1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton or name != "triton" else None)
+    found = question_module.here([], look=True)
+    assert found["cards"] == expected
+    assert "cards" not in question_module.here([], look=False)

@@ -1,5 +1,5 @@
 """A canary for the database's password: it is in no file, no process and no answer of the cluster but in the file that
-holds it."""
+holds it, the database's URL or libpq's passfile."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.postgres, pytest.mark.timeout(1800)]
 CANARY = f"canary{secrets.token_hex(8)}"
 PAGES = (
     "/api/jobs/",
-    "/api/jobs/watched",
-    "/api/jobs/watched/logs",
+    "/api/jobs/{job}",
+    "/api/jobs/{job}/logs",
     "/api/cluster_status",
     "/api/component_activities",
     "/api/version",
@@ -46,17 +46,26 @@ PAGES = (
 
 @pytest.fixture(scope="module")
 def storage() -> Iterator[Path]:
-    """The file on the cluster that holds the URL; written by the test, once the server runs."""
+    """The file on the cluster that holds the URL, with libpq's passfile beside it; written by the test, once the server
+    runs."""
     with tempfile.TemporaryDirectory(prefix="archsearch-storage-") as folder:
         path = Path(folder) / "storage"
-        path.touch(0o600)
+        for file in (path, path.with_name("pgpass")):
+            file.touch(0o600)
         yield path
 
 
 @pytest.fixture(scope="module")
 def head(storage: Path) -> Iterator[Head]:
-    with ray_head(ARCHSEARCH_STORAGE_FILE=str(storage)) as found:
+    with ray_head(ARCHSEARCH_STORAGE_FILE=str(storage), PGPASSFILE=str(storage.with_name("pgpass"))) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def canary(postgres: PostgresServer) -> str:
+    """A role whose password is the canary."""
+    postgres.execute(f"CREATE ROLE canary LOGIN SUPERUSER PASSWORD '{CANARY}'")
+    return "canary"
 
 
 def asked(head: Head, page: str, body: dict[str, Any] | None = None) -> str:
@@ -110,45 +119,59 @@ def told_by_files(*folders: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.parametrize("way", ["file", "passfile"])
 def test_the_password_is_nowhere_but_in_its_file(
-    head: Head,
-    storage: Path,
-    postgres: PostgresServer,
-    postgres_url: str,
-    tmp_path: Path,
+    head: Head, storage: Path, postgres: PostgresServer, canary: str, postgres_url: str, tmp_path: Path, way: str
 ) -> None:
-    postgres.execute(f"CREATE ROLE canary LOGIN SUPERUSER PASSWORD '{CANARY}'")
     database = postgres_url.rpartition("/")[2]
-    url = postgres.url(database, user="canary", password=CANARY)
-    storage.write_text(url)
-    assert told_by_files(storage.parent) == [storage], "the search for the canary finds none"
-    spec = tmp_path / "watched.toml"
-    spec.write_text(SPEC.format(name="watched", steps=40))
-    said = head.archsearch("submit", str(spec), "--job-id", "watched")
+    url = postgres.url(database, user=canary, password=CANARY)
+    passfile = storage.with_name("pgpass")
+    storage.write_text(url if way == "file" else url.replace(f":{CANARY}", ""))
+    passfile.write_text("" if way == "file" else f"127.0.0.1:{postgres.port}:{database}:{canary}:{CANARY}\n")
+    holder = storage if way == "file" else passfile
+    assert told_by_files(storage.parent) == [holder], "the search for the canary finds none"
+    name, spec = f"watched-{way}", tmp_path / "watched.toml"
+    spec.write_text(SPEC.format(name=name, steps=40))
+    said = head.archsearch("submit", str(spec), "--job-id", name)
     during: list[str] = []
 
     def look() -> None:
         during.extend(told_by_processes())
         during.extend(map(str, told_by_files(head.folder / "tmp")))  # what Tune writes, which it removes in the end
 
-    job = ended(head, "watched", look)
-    said += head.archsearch("logs", "watched") + head.archsearch("jobs") + head.archsearch("doctor")
+    job = ended(head, name, look)
+    said += head.archsearch("logs", name) + head.archsearch("jobs") + head.archsearch("doctor")
     assert job["status"] == "SUCCEEDED", said
     assert during == []
     assert CANARY not in said
-    assert [page for page in PAGES if CANARY in asked(head, page)] == []
-    assert CANARY not in environment_of_a_job(head)
+    assert [page for page in PAGES if CANARY in asked(head, page.format(job=name))] == []
+    assert CANARY not in environment_of_a_job(head, f"curious-{way}")
     assert told_by_files(head.folder, Path(head.client["XDG_STATE_HOME"]), tmp_path) == []
     with Store.open(url, read_only=True) as store:
-        assert store.search("watched").state == "complete"
-        assert CANARY not in json.dumps(store.search("watched").spec)
+        assert store.search(name).state == "complete"
+        assert CANARY not in json.dumps(store.search(name).spec)
 
 
-def environment_of_a_job(head: Head) -> str:
+def test_a_password_in_the_environment_of_ray_is_refused(tmp_path: Path) -> None:
+    spec = tmp_path / "open.toml"
+    spec.write_text(SPEC.format(name="open", steps=5))
+    url = f"sqlite:///{tmp_path}/searches.db"
+    with ray_head(ARCHSEARCH_STORAGE=f"postgresql://u:{CANARY}@127.0.0.1:1/d") as found:
+        assert CANARY in environment_of_a_job(found, "curious")
+        said = found.archsearch("submit", str(spec), "--storage", url, code=5)
+        assert "every job can read the database's password in the environment of Ray (ARCHSEARCH_STORAGE on " in said
+        assert "no search was submitted" in found.archsearch("jobs")
+        assert "ARCHSEARCH_STORAGE on " in found.archsearch("doctor", "--json", code=1)
+        said += found.archsearch("submit", str(spec), "--storage", url, "--insecure", "--job-id", "open")
+        assert "submitted open as job open" in said
+        assert CANARY not in said + found.archsearch("logs", "open")
+
+
+def environment_of_a_job(head: Head, job: str) -> str:
     """What whoever may submit reads of the environment that Ray was started with."""
-    asked(head, "/api/jobs/", {"entrypoint": "env; echo the-end", "submission_id": "curious"})
-    ended(head, "curious")
-    said = asked(head, "/api/jobs/curious/logs")
-    assert "ARCHSEARCH_STORAGE_FILE=" in said
+    asked(head, "/api/jobs/", {"entrypoint": "env; echo the-end", "submission_id": job})
+    ended(head, job)
+    said = asked(head, f"/api/jobs/{job}/logs")
+    assert "ARCHSEARCH_STORAGE" in said
     assert "the-end" in said
     return said

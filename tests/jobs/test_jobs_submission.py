@@ -313,13 +313,31 @@ def test_what_ends_nothing_is_told(spec: Path, send: Send, client: FakeClient) -
     core = [[*part[:2], "0" * 16] if part[0] == "core" else list(part) for part in submission.parts]
     silent = {"host": "third", "silent": "it did not answer in 60 s"}
     there = good_answer(core)
-    database = {**there["database"], "secret_in_environment": True}
-    client.answer = {**there, "nodes": [*there["nodes"], silent], "database": database}
+    client.answer = {**there, "nodes": [*there["nodes"], silent]}
     told: list[str] = []
     send(submission, tell=told.append)
     assert "node third could not be asked: it did not answer in 60 s" in told
     assert any("another source of archsearch" in text for text in told)
-    assert any("the database's password stands in the environment" in text for text in told)
+
+
+@pytest.mark.parametrize("place", ["head", "worker"])
+def test_a_password_that_every_job_can_read_is_refused(spec: Path, send: Send, client: FakeClient, place: str) -> None:
+    submission = prepare(spec)
+    there = good_answer(submission.parts)
+    if place == "head":
+        client.answer = {**there, "open_secrets": ["ARCHSEARCH_STORAGE"]}
+    else:
+        worker = {**there["nodes"][0], "host": "worker", "open_secrets": ["ARCHSEARCH_STORAGE"]}
+        client.answer = {**there, "nodes": [*there["nodes"], worker]}
+    with pytest.raises(ClusterError) as caught:
+        send(submission)
+    assert f"(ARCHSEARCH_STORAGE on {place})" in str(caught.value)
+    for remedy in ("PGPASSFILE", "ARCHSEARCH_STORAGE_FILE", "--insecure submits all the same"):
+        assert remedy in str(caught.value)
+    assert client.jobs == {}
+    told: list[str] = []
+    assert send(submission, insecure=True, tell=told.append)[1]
+    assert any(f"(ARCHSEARCH_STORAGE on {place})" in text for text in told)
 
 
 def test_a_ray_of_another_version_is_told_before_anything_is_sent(spec: Path, send: Send, client: FakeClient) -> None:

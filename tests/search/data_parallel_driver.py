@@ -1,4 +1,4 @@
-"""Trains orders on a local Ray, a process or two to a trial, and writes what was reported, as ``COUNT FOLDER``."""
+"""Trains orders on a local Ray, a process or two to a trial, and writes the reports, as ``COUNT FOLDER [TRIAL]``."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ LAYERS = {
     2: "hostile(way=raises)",
     3: "hostile(way=exits)",
     4: "full",
+    7: "sliding(window=8) full",
 }
 ENDLESS = 4
 """The trial after whose first result the driver is told to stop."""
@@ -39,6 +40,9 @@ STOPPED = 5
 """An endless trial too, which is stopped at its first look, before all others."""
 KILLED = 6
 """An endless trial whose own process is killed after its first result; others need what it had reserved."""
+CUT = 7
+"""A trial that is trained by itself: the first time the driver is told to stop once it has a checkpoint."""
+CUT_STEPS = 40
 TRIAL_TITLES = (b"ray::ResourceTrainable", b"ray::TrialActor", b"ray::Sized")
 """By which Ray calls the process of a trial, within a step and between two."""
 
@@ -46,11 +50,13 @@ TRIAL_TITLES = (b"ray::ResourceTrainable", b"ray::TrialActor", b"ray::Sized")
 class Orders:
     """A source of one trial after another."""
 
-    def __init__(self, count: int, folder: Path) -> None:
+    def __init__(self, count: int, folder: Path, only: int | None = None) -> None:
         self.registry = load_registry()
         self.registry.add(Hostile())
         self.task = resolve_task("mqar:easy", self.registry)
-        self.count, self.folder, self.left, self.running = count, folder, list(LAYERS), 0
+        self.count, self.folder, self.running = count, folder, 0
+        self.left = [trial for trial in LAYERS if trial != CUT] if only is None else [only]
+        self.cuts = os.environ.get("CUT") == "yes"
         self.results: dict[int, list[dict[str, Any]]] = {trial: [] for trial in LAYERS}
         self.failures: dict[int, str] = {}
         self.places: dict[int, dict[str, Any]] = {}
@@ -72,7 +78,9 @@ class Orders:
 
     def assignment(self, order: TrialOrder) -> Assignment:
         steps = 100_000 if order.trial in (ENDLESS, STOPPED, KILLED) else 4
-        recipe = Recipe.read({"steps": steps, "batch_size": 8, "eval_every": 2, "stop_at": 0.0, "accumulate": 2})
+        steps = CUT_STEPS if order.trial == CUT else steps
+        said = {"steps": steps, "batch_size": 8, "eval_every": 2, "stop_at": 0.0, "accumulate": 2}
+        recipe = Recipe.read({**said, "checkpoint_seconds": 0.01})
         mixers = [layer.mixer for layer in order.arch.layers]
         return Assignment(
             trial=order.trial,
@@ -96,7 +104,7 @@ class Orders:
         self.results[trial].append({name: result[name] for name in kept if name in result})
         if result["done"]:
             self.running = 0
-        if trial == ENDLESS:
+        if trial == ENDLESS or (trial == CUT and self.cuts and result.get("step", 0) >= CUT_STEPS // 4):
             self.stop.set()
         if trial == KILLED:
             for process in trial_processes():
@@ -134,12 +142,12 @@ def trial_processes() -> list[int]:
     return found
 
 
-def main(count: int, folder: Path) -> None:
-    orders = Orders(count, folder)
+def main(count: int, folder: Path, only: int | None = None) -> None:
+    orders = Orders(count, folder, only)
     with workers(2, None, device="cpu", stop=orders.stop, tell=print):
         train(orders, orders.stop, device="cpu", resources=ResourcesTable(workers=count))
     (folder / f"{count}.json").write_text(json.dumps({"results": orders.results, "failures": orders.failures}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

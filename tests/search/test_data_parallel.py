@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 from clocks import Time
-from data_parallel_driver import ENDLESS, KILLED, STOPPED
+from data_parallel_driver import CUT, CUT_STEPS, ENDLESS, KILLED, STOPPED
 
 from archsearch.errors import SpecError
 from archsearch.measurement import Measurement
@@ -111,6 +111,37 @@ def test_a_trial_that_is_stopped_leaves_its_workers_to_the_next(reports: dict[in
         assert not any("measurement" in result for result in stopped)
         looks = [result["looks"] for result in reports[count]["results"]["1"] if "looks" in result]
         assert [step for step, _ in looks[-1]] == [2, 4]
+
+
+def trained(folder: Path, **environ: str) -> Any:
+    """What the driver was told of one trial by two workers, whose checkpoints lie in `folder`."""
+    told = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(DRIVER.parent), "TMPDIR": str(folder), **environ}
+    command = [sys.executable, str(DRIVER), "2", str(folder), str(CUT)]
+    done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((folder / "2.json").read_text())
+    assert report["failures"] == {}
+    return report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * SECONDS)
+def test_a_trial_of_two_workers_that_is_cut_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("cut", "whole")}
+    for folder in folders.values():
+        folder.mkdir()
+    cut = trained(folders["cut"], CUT="yes")["results"][str(CUT)]
+    assert not any("measurement" in result for result in cut)
+    assert list((folders["cut"] / "checkpoints").rglob("*.pt")), "there is something to go on from"
+    later, whole = (trained(folder) for folder in folders.values())
+    steps = [result["step"] for result in later["results"][str(CUT)] if result.get("seed") == 0]
+    assert min(steps) >= CUT_STEPS // 4, "nothing is trained again"
+    for one, other in zip(measurements(later, CUT), measurements(whole, CUT), strict=True):
+        assert (one.key, one.status) == (other.key, "complete")
+        assert one.validation == pytest.approx(other.validation, abs=1e-4)
+        assert one.test == pytest.approx(other.test, abs=1e-4)
+        assert [look["loss"] for look in one.curve] == pytest.approx([look["loss"] for look in other.curve], rel=1e-4)
+    assert not list((folders["cut"] / "checkpoints").rglob("*.pt")), "what is trained leaves none behind"
 
 
 class PackedError(Exception):

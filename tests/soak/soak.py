@@ -53,6 +53,7 @@ class Soak:
             "TMPDIR": str(folder),
             "OMP_NUM_THREADS": "1",
             "RAY_raylet_start_wait_time_s": "240",  # a machine that is busy with killing and starting
+            "RAY_agent_register_timeout_ms": "600000",  # else a raylet ends whose agent is slow to come
         }
 
     def spec(self, name: str, text: str = SPEC) -> Path:
@@ -129,7 +130,7 @@ class Soak:
             os.kill(child(process.pid, "/raylet"), signal.SIGKILL)
         else:
             assert self._server is not None
-            self._server.stop(signal.SIGQUIT)
+            self._server.kill()
             time.sleep(self._chance.uniform(0.0, 3.0))
             self._server.start()
 

@@ -1,16 +1,19 @@
-"""Faults of one trial, of its machine or of a disk, each told as what it is while the others go on."""
+"""Faults of one trial, of its machine or of a disk, on both databases: each told as what it is, while others go on."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 from soak import LIMIT, SPEC, Soak, end
 
-from archsearch.storage import TrialRecord
+from archsearch.storage import TrialRecord, upgrade
 from archsearch.training.memory import machine_bytes
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -40,9 +43,14 @@ def hostile(
     return bad, [trial for trial in trials if "hostile" not in trial.pattern], done.stdout + done.stderr
 
 
-@pytest.fixture
-def soak(tmp_path: Path) -> Soak:
-    return Soak(tmp_path, f"sqlite:///{tmp_path}/faults.db")
+BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(params=BACKENDS)
+def soak(tmp_path: Path, request: pytest.FixtureRequest) -> Soak:
+    if request.param == "sqlite":
+        return Soak(tmp_path, f"sqlite:///{tmp_path}/faults.db")
+    return Soak(tmp_path, request.getfixturevalue("postgres_url"))
 
 
 @pytest.mark.parametrize(
@@ -99,10 +107,10 @@ def test_a_gpu_that_no_node_has_is_refused_at_once(soak: Soak) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few megabytes."""
-    folder = tmp_path / "small"
-    folder.mkdir()
+def small_disk() -> Iterator[Path]:
+    """A file system of a few megabytes, which every user reaches."""
+    folder = Path(tempfile.mkdtemp(prefix="small-"))
+    folder.chmod(0o755)
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small disk")
     mounted = subprocess.run(
@@ -112,26 +120,51 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
 
 
-def test_a_full_disk_is_told_and_resume_goes_on_once_there_is_room(small_disk: Path) -> None:
-    soak = Soak(small_disk, f"sqlite:///{small_disk}/search.db")
+@pytest.fixture(params=BACKENDS)
+def crowded(small_disk: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Soak]:
+    """A soak whose database lies on the small disk; of PostgreSQL its tables, and its log elsewhere."""
+    if request.param == "sqlite":
+        yield Soak(small_disk, f"sqlite:///{small_disk}/search.db")
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    place = small_disk / "tables"
+    place.mkdir()
+    server.give(place)
+    server.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
+    server.execute("CREATE DATABASE crowded TEMPLATE template0 TABLESPACE small")
+    try:
+        upgrade(server.url("crowded"))
+        yield Soak(tmp_path, server.url("crowded"))
+    finally:
+        server.drop_database("crowded")
+        server.execute("DROP TABLESPACE small")
+
+
+def test_a_full_disk_is_told_and_resume_goes_on_once_there_is_room(small_disk: Path, crowded: Soak) -> None:
+    soak = crowded
     process = soak.start("run", str(soak.spec("full")))
     ballast = small_disk / "ballast"
     try:
         soak.training("full", process)
-        with ballast.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(2**12))
-            except OSError:
-                pass
-        assert process.wait(LIMIT) == 4
+        fill(ballast)
+        assert process.wait(LIMIT) == 4, soak.log()
     finally:
         ballast.unlink(missing_ok=True)
         end(process)
+    if soak.folder != small_disk:  # else the log had no room either
+        assert "disk is full: make room" in soak.log()
     assert soak.finish("full")
     trials = soak.trials("full")
     assert {trial.state for trial in trials} == {"complete"}
     keys = [found.key for trial in trials for found in trial.measurements]
     assert len(keys) == len(set(keys))
+
+
+def fill(ballast: Path) -> None:
+    """Takes what room the file system has."""
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(2**12))
