@@ -30,6 +30,11 @@ class Measured:
     builds: Callable[[str], Iterable[Build]] = _no_builds
     checks: Callable[[], Iterable[Check]] = tuple
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether a plugin has registered any."""
+        return self.builds is not _no_builds
+
 
 class Measuring:
     """Takes what the measuring hooks of one plugin say of its mixers. Raises `PluginError` for a mixer that the plugin
@@ -49,7 +54,7 @@ class Measuring:
         self, mixer: str, builds: Callable[[str], Iterable[Build]], *, checks: Callable[[], Iterable[Check]] = tuple
     ) -> None:
         """What the hook `register_kernels` is given."""
-        taken = self._of(mixer, "register_kernels").builds is not _no_builds
+        taken = self._of(mixer, "register_kernels").has_kernels
         self._check("register_kernels", mixer, builds, taken=taken)
         if not callable(checks):
             raise PluginError(f'register_kernels of "{mixer}": checks = {checks!r}: pass a function')
@@ -72,5 +77,6 @@ class Measuring:
 
 def _of_version_1(mixer: MixerPlugin[Any]) -> Measured:
     if isinstance(mixer, Version1):
-        return Measured(ops=mixer.ops, names=mixer.op_names, builds=mixer.builds)
+        kernels = {"builds": mixer.builds} if hasattr(mixer.plugin, "kernels") else {}
+        return Measured(ops=mixer.ops, names=mixer.op_names, **kernels)
     return Measured()

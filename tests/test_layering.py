@@ -28,6 +28,7 @@ FLOORS: list[set[str]] = [
     {"registration", "figures", "evaluator"},
     {"composition", "composite", "value_residual"},
     {"costs", "registry", "exercise", "laws", "recipe"},
+    {"op_forms"},
     {"measurement"},
     {"storage", "analysis", "bench.results"},
     {"ops"},
@@ -74,6 +75,7 @@ DASHBOARD_MAY = {
     "exercise",
     "bench.results",
     "evidence",
+    "op_forms",
     "printable",
     "recipe",
 }

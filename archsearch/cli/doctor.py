@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from archsearch.cli.machine import Check, machine_checks
 from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, table
+
+if TYPE_CHECKING:
+    from archsearch.op_forms import OpForm
 
 LEAST_DISK_BYTES = 2**30
 LEAST_SHM_BYTES = 200 * 2**20
@@ -134,57 +137,25 @@ def _kernels() -> Iterator[Check]:
     """For each op that has kernels: which form its rows run in, and why PyTorch does."""
     from archsearch.errors import ArchsearchError
     from archsearch.evidence.kept import kept, kept_path
-    from archsearch.evidence.standing import is_installed, standings
     from archsearch.kernels.forms import policy
+    from archsearch.op_forms import op_forms
+    from archsearch.registry import load_registry
 
     try:
-        rule = policy()
+        rule, found = policy(), op_forms(load_registry(), load=True)
     except ArchsearchError as error:
         yield Check(name="kernels", status="broken", detail=str(error))
         return
-    packages = dict.fromkeys(proof.package for proof in kept() if is_installed(proof.package))
-    known = standings(packages)
-    told = f"{len(known)} rows were put to the proof ({kept_path()})" if known else "none was put to the proof here yet"
+    rows = len(kept())
+    told = f"{rows} rows were put to the proof ({kept_path()})" if rows else "none was put to the proof here yet"
     yield Check(name="kernels", status="ok", detail=f"{told}; ARCHSEARCH_PROVE={rule}")
-    for op in dict.fromkeys(row.op for row in known):
-        rows = [row for row in known if row.op == op]
-        good = [f"{row.row} {row.dtype} on {row.card}, proven {row.proven}" for row in rows if row.form == "triton"]
-        bad = [f"{row.row} {row.dtype} on {row.card}: {row.why}" for row in rows if row.form != "triton"]
-        detail = "; ".join([*(f"Triton for {text}" for text in good), *(f"PyTorch for {text}" for text in bad)])
-        yield Check(name=f"kernel {op}", status="note" if bad else "ok", detail=detail)
-    proven = {row.op for row in known}
-    why = _unproven(rule)
-    for op in _known_ops():
-        if op not in proven:
-            yield Check(name=f"kernel {op}", status="ok", detail=f"PyTorch: {why}")
-
-
-def _unproven(rule: str) -> str:
-    """Why PyTorch runs an op of which no row was put to the proof."""
-    from archsearch.kernels.machine import NONE, told_by
-
-    if told_by("nvidia-smi", "-L") == NONE:
-        return "no NVIDIA card is here"
-    return {
-        "never": "ARCHSEARCH_PROVE=never",
-        "listed": "not proven yet, and ARCHSEARCH_PROVE=listed: archsearch kernels prove proves it",
-    }.get(rule, "not proven yet: its first use on a card proves it")
-
-
-def _known_ops() -> list[str]:
-    """Those of the kernel tables of the core and of the plugins, which stand in ``triton.table``."""
-    from importlib import import_module
-
-    from archsearch.evidence.conformance import package_of
-    from archsearch.evidence.proofs import SHARED
-    from archsearch.evidence.standing import is_installed
-    from archsearch.kernels import Table
-    from archsearch.registry import load_registry
-
-    owned = [package_of(plugin) for plugin in load_registry().mixers()]
-    folders = [SHARED, *(f"{package}.triton" for package in dict.fromkeys(owned) if package)]
-    modules = [import_module(f"{folder}.table") for folder in folders if is_installed(f"{folder}.table")]
-    return sorted({held.op for module in modules for held in vars(module).values() if isinstance(held, Table)})
+    ops: dict[str, list[OpForm]] = {}
+    for one in found:
+        if one.has_kernels:
+            ops.setdefault(one.op, []).append(one)
+    for op, forms in sorted(ops.items()):
+        status: Literal["ok", "note"] = "note" if any(one.refused for one in forms) else "ok"
+        yield Check(name=f"kernel {op}", status=status, detail="; ".join(one.text for one in forms))
 
 
 def _database(storage: str | None) -> Check:

@@ -28,6 +28,11 @@ class Machine:
     ptxas: str
 
 
+def card_label(name: str, driver: str) -> str:
+    """A card with its driver, for people."""
+    return f"{name}, driver {driver}"
+
+
 class Proof(Record):
     """A row that was put to the proof in a dtype: on which card, with which versions, the digest of the source that
     ran, and what came of it.

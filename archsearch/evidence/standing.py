@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from archsearch.evidence.kept import kept
-from archsearch.evidence.proofs import Proof, Proofs, proven_source, triton_version
+from archsearch.evidence.proofs import Proof, Proofs, card_label, proven_source, triton_version
 from archsearch.evidence.records import row_text
 
 PROVE = "ARCHSEARCH_PROVE"
@@ -19,7 +19,7 @@ PROVE = "ARCHSEARCH_PROVE"
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """A row in a dtype as it was last put to the proof on a card: the form that runs there, "triton" or "pytorch", why,
-    and the day."""
+    and the day. What is `listed` in a package holds on every card of the architecture."""
 
     op: str
     row: str
@@ -28,6 +28,8 @@ class Standing:
     why: str
     card: str
     proven: str
+    arch: str
+    listed: bool
 
 
 def standings(packages: Iterable[str]) -> list[Standing]:
@@ -54,8 +56,17 @@ def _standing(package: str, proof: Proof) -> Standing:
         form, why = "pytorch", f"failed: {proof.fault}"
     tuned = f" tuned {proof.config}" if proof.config else ""
     row = f"{row_text(proof.key)}{tuned}"
-    card = f"{proof.card}, driver {proof.driver}"
-    return Standing(op=proof.op, row=row, dtype=proof.dtype, form=form, why=why, card=card, proven=proof.date)
+    return Standing(
+        op=proof.op,
+        row=row,
+        dtype=proof.dtype,
+        form=form,
+        why=why,
+        card=card_label(proof.card, proof.driver),
+        proven=proof.date,
+        arch=proof.arch,
+        listed=not proof.package,
+    )
 
 
 def stale(package: str, proof: Proof) -> str:

@@ -33,6 +33,7 @@ POLICIES = ("first-use", "listed", "never")
 
 TRACED = "it is not proven yet, and nothing is proven inside torch.compile"
 CAPTURED = "it is not proven yet, and nothing is proven while a CUDA graph is captured"
+LISTED = "it is not proven yet, and nothing is proven at this moment"
 
 Use: TypeAlias = tuple[str, str, Key, str, str]
 """Package, op, row, dtype, and the digest of a tuned row's configurations (empty for the table's own)."""
@@ -46,6 +47,10 @@ _decided: dict[tuple[str, str, Key, str], str | None] = {}
 
 _late: dict[tuple[str, str], str] = {}
 """By device and label the rows that ran out of time in this process, which does not try them again, and why."""
+
+
+_listed: list[list[Row]] = []
+"""Where rows go that are not to be proven now; the innermost is the last, as of `_held`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,8 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
     place = str(device), table.op, key, dtype
     if place not in _decided:
         why = _undecided(table, key, dtype, device, traced=traced)
+        if why == LISTED:
+            return why
         if why in (TRACED, CAPTURED):
             _warn(f"{label(table.op, key, dtype)} runs in PyTorch: {why}; a call before, or kernels prove, proves it")
             return why
@@ -139,15 +146,37 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
             return TRACED
         if _capturing(device):
             return CAPTURED
-        _log.warning("%s is proven before its first use, in a process of its own, which may take half a minute", named)
-        try:
-            found = prover.prove(row)
-        except OutOfTimeError as error:
-            _late[row.device, row.label] = f"{named}: {error}"
-            return _warned(_late[row.device, row.label])
-        except NotTriedError as error:
-            return _warned(f"{named}: {error}")
+        if _listed:
+            _listed[-1].append(row)
+            return LISTED
+        return prove_row(row)
     return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
+
+
+def prove_row(row: Row) -> str | None:
+    """Proves a row that was met, and says so; why "auto" does not take it, None where it does."""
+    named = label(row.table.op, row.key, row.dtype)
+    _log.warning("%s is proven before its first use, in a process of its own, which may take half a minute", named)
+    try:
+        found = prover.prove(row)
+    except OutOfTimeError as error:
+        _late[row.device, row.label] = f"{named}: {error}"
+        return _warned(_late[row.device, row.label])
+    except NotTriedError as error:
+        return _warned(f"{named}: {error}")
+    return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
+
+
+@contextmanager
+def listing_unproven() -> Iterator[list[Row]]:
+    """While the block runs, rows that would be proven at their first use are listed instead, each as often as it is
+    met, and PyTorch runs in their place: where the time that a proof takes would be somebody's."""
+    found: list[Row] = []
+    _listed.append(found)
+    try:
+        yield found
+    finally:
+        _listed.pop()
 
 
 def _warned(why: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from archsearch.evidence.proofs import Machine
+from archsearch.evidence.proofs import Machine, card_label
 from archsearch.kernels.device import arch_of, obstacle
 
 if TYPE_CHECKING:
@@ -57,6 +57,27 @@ def driver_of(device: torch.device) -> str:
     if device.type != "cuda":
         return NONE
     return told_by("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()[0]
+
+
+class Card(NamedTuple):
+    """A card as its driver tells of it, with its architecture, as in "sm_90"."""
+
+    name: str
+    driver: str
+    arch: str
+
+    @property
+    def label(self) -> str:
+        """For people, and as it stands beside a proof."""
+        return card_label(self.name, self.driver)
+
+
+def cards_here() -> list[Card]:
+    """The cards of this machine, each kind once; asks the driver, and loads no torch."""
+    told = told_by("nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader")
+    lines = [[part.strip() for part in line.split(",")] for line in told.splitlines()]
+    found = [Card(line[0], line[1], f"sm_{line[2].replace('.', '')}") for line in lines if len(line) == 3]
+    return list(dict.fromkeys(found))
 
 
 def told_by(*command: str) -> str:

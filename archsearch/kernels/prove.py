@@ -102,6 +102,11 @@ class Prover:
             ) from None
 
     @property
+    def most_seconds(self) -> float:
+        """The longest that `prove` may take: it waits for another process for twice a child's time, and then tries."""
+        return 3 * self._limits.seconds
+
+    @property
     def _limits(self) -> Limits:
         return self.limits or (WHOLE if self.whole else FIRST_USE)
 

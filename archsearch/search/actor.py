@@ -17,9 +17,11 @@ from ray import cloudpickle, tune
 
 from archsearch.arch import ArchSpec, digest_of
 from archsearch.errors import ArchsearchError, ClusterError, PluginError, foreign_code, said
+from archsearch.kernels.forms import listing_unproven
 from archsearch.registry import Registry, load_registry
 from archsearch.search.last_words import LastWords
 from archsearch.search.matching.steps import with_steps
+from archsearch.search.own_proofs import OwnProofs
 from archsearch.source import UNKNOWN
 from archsearch.tasks import Task, resolve_task
 from archsearch.training import Evaluation, Recipe
@@ -30,6 +32,8 @@ SLICE_SECONDS = 1.0
 """Training between two reports: long beside the cost of a report, short for a person who waits for Ctrl-C."""
 WAITING = "waiting"
 """Key of a result that says that no worker of a trial trains yet: several wait for room, or for each other."""
+PROVING = "proving"
+"""Key of a result that says that the next one comes after the proof of a kernel's row, and within how many seconds."""
 IMPL_VARIABLE = "ARCHSEARCH_IMPL"
 """As `archsearch.ops.impl` reads it, where "auto" means what an absent one does."""
 
@@ -73,7 +77,8 @@ class Assignment:
 class TrialActor(tune.Trainable):  # type: ignore[misc]
     """Trains the runs of one trial after another; reused for the next trial, the registry and its imports included.
 
-    The first result of a trial has only ``place``, where it runs, before any code of a plugin does. Every other has
+    The first result of a trial has only ``place``, where it runs, before any code of a plugin does. Those that follow
+    have `PROVING` alone, one before each row of kernels that is proven here for its models. Every other has
     ``trial``, ``task``, ``seed``, ``step``, ``total_steps``, ``value`` of the primary metric, ``looks`` (all of the
     run's, as `Evaluation` gives them) when there is a new one, ``measurement`` (JSON text) when a run has ended,
     ``done`` when the trial has (all runs are measured, or one diverged), and ``note``: what is worth knowing of the
@@ -94,6 +99,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
     _words: LastWords | None = None
     _placed = False
     _group: Group = ALONE
+    _proofs: OwnProofs | None = None
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the assignment of `config`; the first step begins with it, as what is raised here would look to the
@@ -123,9 +129,16 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         if self._waiting is not None:
             config, self._waiting = self._waiting, None
             self._begin(config)
+            self._proofs = OwnProofs(self._arch, self._recipe, self._registry, self._group)
+        if self._proofs is not None:
+            seconds = self._proofs.prove()
+            if seconds:
+                return {PROVING: seconds, "done": False}
+            self._proofs = None
         name, seed = self._runs[0]
         if self._evaluation is None:
-            self._evaluation, self._looks = self._evaluate(name, seed), 0
+            with listing_unproven():  # what could be proven was, outside of the trial's time
+                self._evaluation, self._looks = self._evaluate(name, seed), 0
         evaluation = self._evaluation
         if not evaluation.done:
             evaluation.advance(SLICE_SECONDS)

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 class _Timed:
     begun: float
     heard: float
+    excused: float = 0.0
+    since: float = 0.0
+
+    def aside(self, now: float) -> float:
+        """How much of the time until `now` does not count."""
+        return min(max(now - self.since, 0.0), self.excused)
 
 
 class Limits:
@@ -29,9 +35,17 @@ class Limits:
         self._timed[trial] = _Timed(begun=now, heard=now)
 
     def heard(self, trial: str) -> None:
-        """The trial has made a step."""
+        """The trial has made a step, after what it was excused for."""
         if trial in self._timed:
-            self._timed[trial].heard = self._clock()
+            now, timed = self._clock(), self._timed[trial]
+            timed.begun, timed.heard, timed.excused = timed.begun + timed.aside(now), now, 0.0
+
+    def excuse(self, trial: str, seconds: float) -> None:
+        """The next step of the trial is none of its training: until it is heard, so many seconds do not count."""
+        self.heard(trial)
+        if trial in self._timed:
+            timed = self._timed[trial]
+            timed.excused, timed.since = seconds, timed.heard
 
     def end(self, trial: str) -> None:
         """The trial is watched no more."""
@@ -42,8 +56,9 @@ class Limits:
         now = self._clock()
         found = {}
         for trial, timed in self._timed.items():
-            if 0 < self._max_silence < now - timed.heard:
+            until = now - timed.aside(now)
+            if 0 < self._max_silence < until - timed.heard:
                 found[trial] = f"no step in {self._max_silence:g} s (resources.max_silence): its worker was ended"
-            elif 0 < self._max_seconds < now - timed.begun:
+            elif 0 < self._max_seconds < until - timed.begun:
                 found[trial] = f"not done in {self._max_seconds:g} s (resources.max_seconds): its worker was ended"
         return found

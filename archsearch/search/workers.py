@@ -16,7 +16,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.search import Searcher
 
 from archsearch.errors import ClusterError
-from archsearch.search.actor import WAITING, Assignment, TrialActor
+from archsearch.search.actor import PROVING, WAITING, Assignment, TrialActor
 from archsearch.search.cluster_watch import watching
 from archsearch.search.data_parallel import data_parallel
 from archsearch.search.failures import Failure, Place, classify, describe, died, said_of
@@ -225,7 +225,7 @@ class _Stopper(_Unsaved, tune.Stopper):  # type: ignore[misc]
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether this trial is stopped: its worker then turns to another one."""
-        passing = WAITING in result or "place" in result or result["done"]
+        passing = WAITING in result or PROVING in result or "place" in result or result["done"]
         return not passing and self._source.stops(result["trial"], result)
 
     def stop_all(self) -> bool:
@@ -251,9 +251,13 @@ class _Observer(_Unsaved, tune.Callback):  # type: ignore[misc]
         self._limits.begin(trial.trial_id)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        """A slice was trained, or is about to be; while it waits for workers a trial has not begun."""
+        """A slice was trained, or is about to be; while it waits for workers a trial has not begun, and what it proves
+        of kernels counts as none of its time."""
         if WAITING in result:
             self._limits.begin(trial.trial_id)
+            return
+        if PROVING in result:
+            self._limits.excuse(trial.trial_id, result[PROVING])
             return
         self._limits.heard(trial.trial_id)
         if "place" in result:

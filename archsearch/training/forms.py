@@ -31,7 +31,7 @@ def settled_forms(
         return None
     forget()
     if policy() == "first-use":
-        _meet(arch, recipe, registry, device, by_steps=by_steps)
+        meet_rows(arch, recipe, registry, device, by_steps=by_steps)
     return Forms(proven=proven_here(packages_of(arch, registry), device))
 
 
@@ -42,7 +42,7 @@ def settled_here(arch: ArchSpec, recipe: Recipe, registry: Registry) -> frozense
     return frozenset() if forms is None else forms.proven
 
 
-def _meet(arch: ArchSpec, recipe: Recipe, registry: Registry, device: torch.device, *, by_steps: bool) -> None:
+def meet_rows(arch: ArchSpec, recipe: Recipe, registry: Registry, device: torch.device, *, by_steps: bool) -> None:
     """Runs a fresh model over a few tokens, forwards and backwards, and over one by one where it is judged so."""
     mixers = ", ".join(f'mixer "{name}"' for name in mixers_of(arch.layers, registry))
     cards = [device] if device.type == "cuda" else []

@@ -20,7 +20,7 @@ from ..figures.costs import cost_curves
 from ..option_state import adopt, keep
 from ..queries.compare import UNITS, WITH_UNITS
 from ..queries.conformance import COMMAND, conformance_of
-from ..queries.kernels import forms_table, held_results, kernel_figures
+from ..queries.kernels import forms_in_words, forms_table, held_results, kernel_figures, rows_table
 from ..queries.mixers import (
     LABELS,
     MEASURED,
@@ -35,6 +35,7 @@ from ..queries.mixers import (
     presets_table,
     state_table,
 )
+from ..reading.forms import forms_here
 from ..tables import table
 from ..text import SENTENCE, plain, shortened
 
@@ -53,6 +54,10 @@ _FIGURES = {
     "ms": st.column_config.NumberColumn(format="%.3g ms"),
     "spread": st.column_config.TextColumn("least to most, ms"),
     "of_bound": st.column_config.NumberColumn("of the bound", format="percent"),
+}
+_FORMS = {
+    "proven": st.column_config.TextColumn("proven when"),
+    "why": st.column_config.TextColumn("why", width="large"),
 }
 
 
@@ -77,6 +82,7 @@ def page() -> None:
     model = ModelSpec.read({**SIZES[size], "channel_mixer": "none"})
     guarded(_costs)(model)
     guarded(_one)(model)
+    guarded(_forms)()
     guarded(_figures)()
 
 
@@ -191,16 +197,23 @@ def _conformance(mixer: MixerPlugin[Any]) -> None:
         st.code(COMMAND, language="sh")
     else:
         table(found.table, "conformance_table", file=f"conformance_{mixer.name}.csv", height="content")
-    st.subheader("Kernels")
-    forms = forms_table(mixer)
-    if forms.empty:
-        st.caption("PyTorch runs its ops: none of its kernels nor the core's was put to the proof here yet.")
+    st.subheader("Kernels, row by row")
+    rows = rows_table(mixer)
+    if rows.empty:
+        st.caption("None of its kernels, nor of the core's, was put to the proof yet: which form runs is told below.")
     else:
-        table(forms, "forms_table", file=f"{mixer.name}_kernels.csv")
-        st.caption(
-            "With the core's: convolution, unit length, gates, gated norm. A row of which nothing is known is proven "
-            "at its first use on a card, unless ARCHSEARCH_PROVE says otherwise; PyTorch runs elsewhere."
-        )
+        table(rows, "rows_table", file=f"{mixer.name}_kernels.csv")
+
+
+def _forms() -> None:
+    st.header("Which form runs each op", divider="gray")
+    forms = forms_here(registry())
+    st.markdown(plain(forms_in_words(forms)))
+    table(forms_table(forms), "forms_table", file="forms.csv", columns=_FORMS, height="content")
+    st.caption(
+        "On this machine, and on every card that rows of this user's cache, or of a package's list, were put to the "
+        "proof on. The core's ops are those around a mixer: convolution, unit length, gates, gated norm."
+    )
 
 
 def _figures() -> None:

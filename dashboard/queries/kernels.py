@@ -17,6 +17,7 @@ from archsearch.evidence.conformance import package_of
 from archsearch.evidence.proofs import SHARED
 from archsearch.evidence.standing import standings
 from archsearch.mixer import MixerPlugin
+from archsearch.op_forms import CORE, OpForm
 from archsearch.registry import Registry
 
 RESULTS = Path("benchmarks") / "results"
@@ -36,8 +37,8 @@ FIGURE_COLUMNS = (
     "date",
     "versions",
 )
-CORE = "(core)"
-"""Stands for the mixer where an op is none's: the small ops around every mixer."""
+FORM_COLUMNS = ("mixer", "op", "form", "card", "proven", "why")
+_FORMS = {"triton": "Triton", "pytorch": "PyTorch", "triton and pytorch": "Triton and PyTorch"}
 
 
 def held_results(folder: Path = RESULTS) -> tuple[list[Results], list[str]]:
@@ -93,8 +94,28 @@ def _versions(found: Environment) -> str:
     return f"archsearch {found.archsearch}, torch {found.torch}, Triton {found.triton}, driver {found.driver}"
 
 
-def forms_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
-    """Which form the kernels of the mixer's plugin run in, and those of the core around every mixer, row by row and
-    dtype by dtype: why, on which card, and proven when; of what was put to the proof here or is listed."""
+def forms_table(forms: Iterable[OpForm]) -> pd.DataFrame:
+    """`FORM_COLUMNS`, a row an op and a card: which form runs there, proven when, and why; mixers without kernels
+    last."""
+    rows = [
+        (one.mixer, one.op, _FORMS[one.form], f"{one.card or 'none'}{' (here)' * one.here}", one.proven, one.why)
+        for one in sorted(forms, key=lambda one: not one.has_kernels)
+    ]
+    return pd.DataFrame(rows, columns=list(FORM_COLUMNS))
+
+
+def forms_in_words(forms: Iterable[OpForm]) -> str:
+    """How many ops have kernels, and of how many any are taken on a card that is known here."""
+    having = [one for one in forms if one.has_kernels]
+    known, taken = len({one.op for one in having}), len({one.op for one in having if "triton" in one.form})
+    if not taken:
+        return f"{known} ops have kernels, of which none is taken: PyTorch runs them all."
+    return f"{known} ops have kernels; on some card those of {taken} are taken."
+
+
+def rows_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
+    """Each row of the mixer's kernels, and of the core's, in each dtype that was put to the proof or is listed: the
+    form that runs, why, on which card, and proven when."""
     package = package_of(mixer)
-    return pd.DataFrame([asdict(row) for row in standings([*([package] if package else []), SHARED])])
+    found = [asdict(row) for row in standings([*([package] if package else []), SHARED])]
+    return pd.DataFrame(found).drop(columns=["arch", "listed"], errors="ignore")

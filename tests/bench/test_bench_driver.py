@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,9 +78,10 @@ def test_proofs_are_copied_after_each_step(driver: ModuleType, tmp_path: Path, m
     """A machine that is lent goes back with its cache, and may do so at any time."""
     monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(driver, "card_slug", lambda: "h200")
+    monkeypatch.setattr(driver, "probe", lambda environ: ("", kept_path()))
     out, seen = tmp_path / "out", list[str]()
 
-    def ended_well(command: list[str], seconds: float) -> bool:
+    def ended_well(command: list[str], seconds: float, environ: dict[str, str]) -> bool:
         held = out / "proofs" / "h200.json"
         seen.append(held.read_text() if held.is_file() else "")
         kept_path().parent.mkdir(exist_ok=True)
@@ -121,8 +125,71 @@ def test_a_step_that_takes_too_long_is_ended_and_the_next_one_runs(
 
 
 def test_without_a_card_it_says_so(
-    driver: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    driver: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(driver, "card_slug", lambda: None)
+    monkeypatch.setattr(driver, "probe", lambda environ: ("", tmp_path))
     assert driver.main([]) == 1
     assert "no CUDA device here" in capsys.readouterr().err
+
+
+def test_make_gpu_installs_nothing_and_asks_no_network() -> None:
+    told = subprocess.run(["make", "-n", "gpu"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[1:] for line in told.splitlines()] == [["benchmarks/gpu.py"]]
+    absent = subprocess.run(
+        ["make", "-n", "gpu", "VENV=absent"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert absent.split() == ["python3", "benchmarks/gpu.py"]
+
+
+def test_a_checkout_runs_as_it_lies_with_its_entry_points(driver: ModuleType, tmp_path: Path) -> None:
+    """No distribution of ours is installed where this Python looks; what was carried along comes next."""
+    (tmp_path / "carried.py").write_text("here = True")
+    code = (
+        "import carried, sys; from importlib.metadata import entry_points, version;"
+        "from importlib.util import find_spec;"
+        "print(version('archsearch'), len(entry_points(group='archsearch')), sys.path[1]);"
+        "print(*(find_spec(name).origin for name in ('archsearch', 'archsearch_plugins', 'archsearch_dashboard')))"
+    )
+    with driver.checkout(tmp_path) as environ:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert first.split()[:2] == [known["version"], str(len(known["entry-points"]["archsearch"]))]
+    assert [Path(path).resolve() for path in second.split()] == [
+        ROOT / place / "__init__.py" for place in ("archsearch", "plugins", "dashboard")
+    ]
+    assert not Path(first.split()[2]).exists()
+
+
+def test_what_a_machine_lacks_is_named_with_the_remedy(
+    driver: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pydantic.py").write_text("import pydantic_core_of_nobody")
+    monkeypatch.setattr(driver, "card_slug", lambda: pytest.fail("it was found out before"))
+    with driver.checkout(tmp_path) as environ:
+        lacking, _ = driver.probe(environ)
+    assert "has no pydantic_core_of_nobody, and nothing is installed here" in lacking
+    assert "pip install --target .gpu-packages" in lacking
+
+
+@pytest.mark.slow
+def test_a_dry_run_proves_measures_and_reports_without_a_card(tmp_path: Path) -> None:
+    """All steps, with the interpreter for a card, of a checkout that is not installed."""
+    environ = {**os.environ, "ARCHSEARCH_CACHE": str(tmp_path / "cache"), "TRITON_INTERPRET": "1"}
+    command = [sys.executable, "benchmarks/gpu.py", "--interpreted", "--jobs", "1", "--minutes", "20"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], env=environ, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "interpreter-kernels.json",
+        "interpreter-model.json",
+        "interpreter.png",
+        "proofs",
+    ]
+    proofs = json.loads((tmp_path / "out" / "proofs" / "interpreter.json").read_text())["records"]
+    assert {(proof["op"], proof["fault"]) for proof in proofs} == {("gates", "")}

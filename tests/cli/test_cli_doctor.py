@@ -185,12 +185,13 @@ def test_a_kernel_that_failed_here_is_named_with_its_figure(
     found = check(run, "kernel full_attention", 0)
     assert found["status"] == "note"
     assert found["detail"] == (
-        "Triton for sm_90 D=64 bfloat16 on H200, driver 580, proven 2026-01-01; PyTorch for sm_90 D=128 bfloat16 on "
-        "H200, driver 580: failed: lengths tokens=65: output 0 is off by 0.5; PyTorch for sm_90 D=256 bfloat16 on "
-        "H200, driver 580: not proven, ran out of time 2 times in a row (it took 120 s): its next first use tries again"
+        "PyTorch: no NVIDIA card is here; Triton and PyTorch on H200, driver 580: 1 of 10 rows passed; "
+        "sm_90 D=128 bfloat16: failed: lengths tokens=65: output 0 is off by 0.5; "
+        "sm_90 D=256 bfloat16: not proven, ran out of time 2 times in a row (it took 120 s): its next first use tries "
+        "again; 7 not proven yet: their first use on this card proves them, proven 2026-01-01"
     )
     monkeypatch.setenv("ARCHSEARCH_PROVE", "never")
-    assert "Triton for" not in check(run, "kernel full_attention", 0)["detail"]
+    assert "Triton" not in check(run, "kernel full_attention", 0)["detail"]
     monkeypatch.setenv("ARCHSEARCH_PROVE", "sometimes")
     assert check(run, "kernels", 1)["detail"].startswith("ARCHSEARCH_PROVE=sometimes: unknown")
 
@@ -198,10 +199,11 @@ def test_a_kernel_that_failed_here_is_named_with_its_figure(
 @pytest.mark.parametrize(
     ("policy", "cards", "why"),
     [
-        ("first-use", "none", "no NVIDIA card is here"),
-        ("first-use", "GPU 0: NVIDIA H200", "not proven yet: its first use on a card proves it"),
-        ("listed", "GPU 0: NVIDIA H200", "archsearch kernels prove proves it"),
-        ("never", "GPU 0: NVIDIA H200", "ARCHSEARCH_PROVE=never"),
+        ("first-use", "none", "PyTorch: no NVIDIA card is here"),
+        ("first-use", "NVIDIA H200, 580.1, 9.0", "not proven yet: their first use on this card proves them"),
+        ("listed", "NVIDIA H200, 580.1, 9.0", "archsearch kernels prove proves them"),
+        ("never", "NVIDIA H200, 580.1, 9.0", "ARCHSEARCH_PROVE=never"),
+        ("first-use", "NVIDIA T4, 580.1, 7.5", "it has no configuration for sm_75, only for sm_80, sm_90"),
     ],
 )
 def test_every_op_that_has_kernels_is_told(
@@ -213,5 +215,7 @@ def test_every_op_that_has_kernels_is_told(
     monkeypatch.setattr("archsearch.kernels.machine.told_by", lambda *command: cards)
     checks = json.loads(run("doctor", "--json").stdout)["checks"]
     told = {one["name"].removeprefix("kernel "): one["detail"] for one in checks if one["name"].startswith("kernel ")}
-    assert told.keys() >= {"gates", "gated_norm", "short_conv", "unit_length", "linear_attention", "nsa_attention"}
-    assert all(detail.startswith("PyTorch: ") and detail.endswith(why) for detail in told.values()), told
+    rows = json.loads(run("kernels", "list", "--json").stdout)["kernels"]
+    assert told.keys() == {row["op"] for row in rows} >= {"gates", "short_conv", "linear_attention", "nsa_attention"}
+    place = "" if cards == "none" else f" on {cards.split(',')[0]}, driver 580.1"
+    assert all(detail.startswith(f"PyTorch{place}: ") and detail.endswith(why) for detail in told.values()), told

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +20,12 @@ from data_parallel_driver import CUT, CUT_STEPS, ENDLESS, KILLED, STOPPED
 
 from archsearch.errors import SpecError
 from archsearch.measurement import Measurement
-from archsearch.search.actor import WAITING
+from archsearch.search.actor import PROVING, WAITING
 from archsearch.search.data_parallel import causes, telling
 from archsearch.search.failures import CrashError, died
 from archsearch.search.limits import Limits
 from archsearch.search.mailbox import Mailbox
-from archsearch.search.workers import _Observer
+from archsearch.search.workers import _Observer, _Stopper
 
 DRIVER = Path(__file__).with_name("data_parallel_driver.py")
 NODE = re.compile(r"\(node [0-9a-f]+\)")
@@ -208,6 +209,31 @@ def test_a_trial_that_waits_for_its_workers_goes_beyond_no_limit() -> None:
     assert told == []
     time.sleep(6.0)
     assert "no step in 5 s" in limits.exceeded()["one"]
+
+
+def test_a_trial_that_proves_kernels_goes_beyond_no_limit_and_tells_nobody() -> None:
+    time = Time()
+    limits = Limits(max_seconds=10.0, max_silence=5.0, clock=time.clock)
+    told: list[Any] = []
+    source = SimpleNamespace(
+        reported=lambda *what: told.append(what), placed=lambda *what: None, stops=lambda *what: told.append(what)
+    )
+    observer = _Observer(source, limits)  # type: ignore[arg-type]
+    stopper = _Stopper(source, threading.Event())  # type: ignore[arg-type]
+    trial = SimpleNamespace(trial_id="one", config={"trial": 1})
+    observer.on_trial_start(0, [trial], trial)
+    for _ in range(3):
+        result = {PROVING: 390.0, "done": False}
+        observer.on_trial_result(0, [trial], trial, result)
+        assert not stopper("one", result)
+        time.sleep(100.0)
+        assert limits.exceeded() == {}
+    observer.on_trial_result(0, [trial], trial, {"trial": 1, "done": False})
+    time.sleep(4.0)
+    assert limits.exceeded() == {}
+    time.sleep(2.0)
+    assert "no step in 5 s" in limits.exceeded()["one"]
+    assert [what[1] for what in told] == [{"trial": 1, "done": False}]
 
 
 def test_the_mailbox_gives_all_workers_the_same_and_its_leader_an_answer() -> None:

@@ -170,6 +170,33 @@ def test_a_trial_goes_beyond_a_limit_of_time_or_of_silence() -> None:
     assert limits.exceeded() == {}
 
 
+def test_what_a_trial_is_excused_for_counts_as_none_of_its_time() -> None:
+    """And not for ever: who proves for longer than a proof may take is silent."""
+    now = 0.0
+    limits = Limits(max_seconds=100, max_silence=30, clock=lambda: now)
+    limits.begin("a")
+    now = 20.0
+    limits.excuse("a", 400.0)
+    now = 400.0
+    assert limits.exceeded() == {}
+    limits.excuse("a", 400.0)
+    now = 900.0
+    assert limits.exceeded() == {"a": "no step in 30 s (resources.max_silence): its worker was ended"}
+    now = 420.0
+    limits.heard("a")
+    now = 440.0
+    assert limits.exceeded() == {}
+    limits.heard("a")
+    now = 460.0
+    limits.heard("a")
+    now = 480.0
+    limits.heard("a")
+    now = 500.0
+    assert limits.exceeded() == {}
+    now = 501.0
+    assert limits.exceeded() == {"a": "not done in 100 s (resources.max_seconds): its worker was ended"}
+
+
 def test_without_limits_a_trial_may_take_its_time() -> None:
     now = 0.0
     limits = Limits(clock=lambda: now)

@@ -31,16 +31,12 @@ def list_kernels(arch: ArchOption = BOTH, json: JsonFlag = False) -> None:
     A proof of a candidate is told as the candidate's. What was proven with another source, Triton, torch or driver than
     are here is not verified any more; drivers are compared where such a card is here.
     """
-    from archsearch.bench.builds import all_builds
-    from archsearch.kernels.config import tables
     from archsearch.kernels.machine import machines_here
+    from archsearch.op_forms import registered_tables
     from archsearch.registry import load_registry
 
-    registry = load_registry()
-    for name in arch:
-        all_builds(registry, name)  # imports the tables
     here = machines_here()
-    rows = [row for _, held in sorted(tables.items()) for row in _rows(held, arch, here)]
+    rows = [row for held in registered_tables(load_registry()).values() for row in _rows(held, arch, here)]
     if json:
         print_json({"kernels": rows})
     else:
