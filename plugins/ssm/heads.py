@@ -110,7 +110,8 @@ class TrapezoidalSpace(Mixer):
 
     def _ranked(self, x: Tensor, weights: str) -> Tensor:
         """x `[..., H, P]` of heads as each of the R inputs or gates has it, `[..., H, R, P]`."""
-        wide, by = x[..., None, :], getattr(self, weights)
+        wide = x[..., None, :]
+        by: Tensor | None = getattr(self, weights)
         return wide if by is None else wide * by.to(x.dtype)
 
     def _kept(self, state: MixerState, dtype: torch.dtype) -> Kept:
