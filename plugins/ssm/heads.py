@@ -44,9 +44,11 @@ class TrapezoidalSpace(Mixer):
         self.k_norm, self.q_norm = nn.RMSNorm(states, eps=_EPS), nn.RMSNorm(states, eps=_EPS)
         self.k_bias = nn.Parameter(torch.ones(self.heads, rank, states))
         self.q_bias = nn.Parameter(torch.ones(self.heads, rank, states))
-        for name, start in (("inputs", 1 / rank), ("gates", 1.0), ("outputs", 1 / rank)):
-            weights = nn.Parameter(torch.full((self.heads, rank, self.width), start)) if rank > 1 else None
-            self.register_parameter(name, weights)
+        starts = (1 / rank, 1.0, 1 / rank) if rank > 1 else (None, None, None)
+        self.inputs, self.gates, self.outputs = (
+            None if start is None else nn.Parameter(torch.full((self.heads, rank, self.width), start))
+            for start in starts
+        )
         self.skip = nn.Parameter(torch.ones(self.heads))
         self.out = nn.Linear(inner, shape.d_model, bias=False)
 
@@ -57,7 +59,7 @@ class TrapezoidalSpace(Mixer):
         wide = x if rows is None else rows.pad(x)
         given, gate, turned = self._written(wide, None if state is None else state.tensors["angle"][:, 0])
         value = self._values(given.v, rows, ctx)
-        given = replace(given, v=self._ranked(value, "inputs"))
+        given = replace(given, v=_ranked(value, self.inputs))
         with torch.autocast(x.device.type, enabled=False):
             before = None if state is None else self._kept(state, given.q.dtype)
             o, kept = trapezoidal_recurrence(given, before, want_state=state is not None)
@@ -73,7 +75,7 @@ class TrapezoidalSpace(Mixer):
         """One token, `[B, D]` to `[B, D]`, by the recurrence."""
         given, gate, turned = self._written(x_t[:, None], state.tensors["angle"][:, 0])
         value = self._values(given.v, None, ctx)
-        given = replace(given, v=self._ranked(value, "inputs"))
+        given = replace(given, v=_ranked(value, self.inputs))
         one = given.map(lambda y: y[:, 0])
         with torch.autocast(x_t.device.type, enabled=False):
             o, kept = trapezoidal_step(one, self._kept(state, one.q.dtype))
@@ -108,23 +110,23 @@ class TrapezoidalSpace(Mixer):
             return self.mix_values(v, ctx)
         return rows.pad(self.mix_values(rows.unpad(v), ctx))
 
-    def _ranked(self, x: Tensor, weights: str) -> Tensor:
-        """x `[..., H, P]` of heads as each of the R inputs or gates has it, `[..., H, R, P]`."""
-        wide = x[..., None, :]
-        by: Tensor | None = getattr(self, weights)
-        return wide if by is None else wide * by.to(x.dtype)
-
     def _kept(self, state: MixerState, dtype: torch.dtype) -> Kept:
         held, key, value = (state.tensors[name][:, 0].to(dtype) for name in ("recurrent", "key", "value"))
-        return Kept(state=held, key=key, value=self._ranked(value, "inputs"))
+        return Kept(state=held, key=key, value=_ranked(value, self.inputs))
 
     def _output(self, o: Tensor, v: Tensor, gate: Tensor) -> Tensor:
         """Outputs and values `[B, T, H, R, P]` to `[B, T, D]`."""
         read = (o + self.skip[:, None, None].to(o.dtype) * v).to(gate.dtype)
-        gated = read * F.silu(self._ranked(torch.unflatten(gate, -1, (self.heads, -1)), "gates"))
+        gated = read * F.silu(_ranked(torch.unflatten(gate, -1, (self.heads, -1)), self.gates))
         joined = gated if self.outputs is None else (gated * self.outputs.to(gated.dtype)).sum(-2, keepdim=True)
         out: Tensor = self.out(joined.flatten(2))
         return out
+
+
+def _ranked(x: Tensor, weights: Tensor | None) -> Tensor:
+    """x `[..., H, P]` of heads as each of the R inputs or gates has it, `[..., H, R, P]`."""
+    wide = x[..., None, :]
+    return wide if weights is None else wide * weights.to(x.dtype)
 
 
 def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
