@@ -48,7 +48,7 @@ def as_begun(name: str) -> Iterator[None]:
 def parts_now(problem: Problem, store: Store, search_id: int) -> list[Part]:
     """What computes a search's results now: parts of the spec's mixers, and of those that came with added candidates
     and can be read."""
-    parts = [*problem.parts()]
+    parts = list(problem.parts())
     for trial in store.trials(search_id, kinds=["added"]):
         arch = read_stored(trial, problem.registry)
         parts += parts_beside(arch, problem) if arch is not None else []

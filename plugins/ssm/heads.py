@@ -30,6 +30,9 @@ class TrapezoidalSpace(Mixer):
     """
 
     options: SsmOptions
+    inputs: nn.Parameter | None
+    gates: nn.Parameter | None
+    outputs: nn.Parameter | None
 
     def __init__(
         self, plugin: MixerPlugin[SsmOptions], options: SsmOptions, shape: ModelShape, layer: LayerInfo

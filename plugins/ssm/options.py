@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
@@ -47,6 +47,12 @@ class SsmOptions(MixerOptions):
             return values
         rule = values.get("rule", "selective")
         return {**_DEFAULTS.get(rule, {}), **values} if isinstance(rule, str) else values
+
+    @model_serializer(mode="wrap")
+    def _without_a_rank_of_one(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Layers from before there was a rank keep their digests, and what was measured of them."""
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if (name, value) != ("rank", 1)}
 
     @model_validator(mode="after")
     def _check(self) -> SsmOptions:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 import pytest
-from archsearch_dashboard.colours import style_of
+from archsearch_dashboard.address import COMPARED
+from archsearch_dashboard.colours import FAMILIES, style_of
 from archsearch_dashboard.figures.costs import cost_curves
 from archsearch_dashboard.queries.mixers import (
     can_cost,
@@ -22,7 +23,7 @@ from archsearch_dashboard.queries.mixers import (
 from dashboard_samples import open_page, registry
 
 from archsearch.arch import ModelSpec
-from archsearch.registry import Registry
+from archsearch.registry import Registry, load_registry
 
 MODEL = ModelSpec(d_model=64, n_heads=2, channel_mixer="none")
 
@@ -106,3 +107,27 @@ def test_curves_of_a_family_have_its_colour_and_dashes_of_their_own() -> None:
     assert lines["full"] == (style_of("full").colour, "solid")
     assert lines["kda"] == (style_of("linear").colour, "solid")
     assert lines["gla"] == (style_of("linear").colour, "dash")
+
+
+def test_the_whole_field_is_found_by_family_and_word_and_its_colours_stay_apart() -> None:
+    """More than 60 presets: families carry the colours, and those of one family that are compared have dashes."""
+    field = load_registry()
+    listed = mixers_table(field)
+    systems = {system for mixer in field.mixers() for system in mixer.systems}
+    assert len(systems) > 60
+    assert systems <= {*listed["name"]}
+    assert not listed["name"].duplicated().any()
+    turns = listed["family"].ne(listed["family"].shift()).sum()
+    assert turns == listed["family"].nunique()  # each family stands together
+    assert sum(len(narrowed(listed, "", [family])) for family in listed["family"].unique()) == len(listed)
+    for name in ("kda", "mamba3", "indexshare-latents", "yoco"):
+        assert name in {*narrowed(listed, name, [])["name"]}
+    families = names_of(field)
+    colours = {style_of(family).colour for family in families.values()}
+    assert {*families.values()} <= {*FAMILIES}
+    assert len(colours) == len({*families.values()})
+    linear = [name for name, family in families.items() if family == "linear"][:COMPARED]
+    curves = layer_curves(linear, field, MODEL, [1000, 2000])
+    figure = cost_curves(curves, "state_bytes", title="", unit="bytes", families=families)
+    assert {trace.line.color for trace in figure.data} == {style_of("linear").colour}
+    assert len({trace.line.dash for trace in figure.data}) == COMPARED

@@ -101,6 +101,33 @@ def test_the_nearest_writer_is_read_and_a_model_trains(installed: Any) -> None:
         assert model.blocks[index].mixer.k.weight.grad.abs().max() > 0
 
 
+def test_layers_read_the_cache_of_the_last_layer_of_their_own_kind(installed: Any) -> None:
+    """Gemma-3n: the last layers, local and global in turn, keep nothing, and what they read is not one another's."""
+    arch = ArchSpec.parse("[shared-kv(window=3) shared-kv]*2 [shared(window=3) shared]*2", installed, MODEL)
+    torch.manual_seed(0)
+    model = HybridLM(arch, installed).eval()
+    assert [block.mixer.source for block in model.blocks[4:]] == [2, 3, 2, 3]  # type: ignore[union-attr]
+    tokens = torch.randint(50, (2, 8))
+    whole, state = model(tokens), model.init_state(2, 8)
+    assert [len(layer.mixer.tensors) for layer in state] == [2, 2, 2, 2, 0, 0, 0, 0]
+    for t in range(8):
+        logits, state = model.step(tokens[:, t], state)
+        assert_close(logits, whole[:, t], rtol=1e-4, atol=1e-5)
+    readers = [block.mixer for block in model.blocks[4:]]
+    inputs, ctx, far = torch.randn(1, 8, 32), Context(), torch.randn(1, 8, 32)
+    for block in model.blocks[2:4]:
+        block.mixer(inputs, ctx=ctx)
+    read = [reader(far, ctx=ctx)[0] for reader in readers]
+    changed = inputs.clone()
+    changed[:, 0] += 1
+    ctx = Context()
+    for block in model.blocks[2:4]:
+        block.mixer(changed, ctx=ctx)
+    for reader, before in zip(readers, read, strict=True):
+        same = (reader(far, ctx=ctx)[0] - before).abs().amax((0, 2)) < 1e-6
+        assert same.tolist() == [reader.window == 3 and t > 2 for t in range(8)]
+
+
 @pytest.mark.parametrize("window", [0, 16])
 def test_matmul_flops_are_those_of_the_products(window: int, installed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     writer, reader = pair(installed, window=window)

@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from archsearch.errors import OptionsError
+from archsearch.layer import LayerSpec
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
+from archsearch.registry import Registry
 
 PLUGIN = SsmPlugin()
 SHAPE = ModelShape(d_model=24, n_heads=3, n_kv_heads=3, head_dim=8, dtype="float32")
@@ -222,3 +224,12 @@ def test_several_inputs_keep_a_key_each_and_one_value_and_only_trapezoidal_has_t
     assert PLUGIN.params(options, SHAPE, LAYER) == sum(weights.numel() for weights in mixer.parameters())
     with pytest.raises(OptionsError, match=r"rank = 4 with rule = fixed: set rule = trapezoidal, or leave rank out"):
         PLUGIN.parse_options({"rule": "fixed", "rank": 4})
+
+
+def test_layers_from_before_there_was_a_rank_are_written_as_they_were(installed: Registry) -> None:
+    """So that digests, and what was measured under them, stay."""
+    one, several = installed.layer("mamba3"), installed.layer("mamba3(rank=2)")
+    assert "rank" not in one.to_json()["options"]
+    assert several.to_json()["options"]["rank"] == 2
+    for layer in (one, several):
+        assert LayerSpec.make("ssm", installed, **layer.to_json()["options"]) == layer
