@@ -158,7 +158,8 @@ conv.register_autograd(_backward, setup_context=_save)
 def _before_activation(d_y: Tensor, before: Tensor, activation: str) -> Tensor:
     """The gradient of what an activation was given, which is `before`."""
     if activation == "silu":
-        return torch.ops.aten.silu_backward(d_y.contiguous(), before)
+        slope: Tensor = torch.ops.aten.silu_backward(d_y.contiguous(), before)
+        return slope
     gate = before.sigmoid()
     return d_y * gate * (1 - gate)
 
