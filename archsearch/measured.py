@@ -77,6 +77,6 @@ class Measuring:
 
 def _of_version_1(mixer: MixerPlugin[Any]) -> Measured:
     if isinstance(mixer, Version1):
-        kernels = {"builds": mixer.builds} if hasattr(mixer.plugin, "kernels") else {}
-        return Measured(ops=mixer.ops, names=mixer.op_names, **kernels)
+        builds = mixer.builds if hasattr(mixer.plugin, "kernels") else _no_builds
+        return Measured(ops=mixer.ops, names=mixer.op_names, builds=builds)
     return Measured()

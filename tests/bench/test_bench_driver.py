@@ -147,9 +147,10 @@ def test_a_checkout_runs_as_it_lies_with_its_entry_points(driver: ModuleType, tm
     (tmp_path / "carried.py").write_text("here = True")
     code = (
         "import carried, sys; from importlib.metadata import entry_points, version;"
-        "from importlib.util import find_spec;"
+        "from importlib.util import find_spec; from os.path import realpath;"
         "print(version('archsearch'), len(entry_points(group='archsearch')), sys.path[1]);"
-        "print(*(find_spec(name).origin for name in ('archsearch', 'archsearch_plugins', 'archsearch_dashboard')))"
+        "named = 'archsearch', 'archsearch_plugins', 'archsearch_dashboard';"
+        "print(*(realpath(find_spec(name).origin) for name in named))"
     )
     with driver.checkout(tmp_path) as environ:
         done = subprocess.run(
@@ -159,7 +160,7 @@ def test_a_checkout_runs_as_it_lies_with_its_entry_points(driver: ModuleType, tm
     first, second = done.stdout.splitlines()
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert first.split()[:2] == [known["version"], str(len(known["entry-points"]["archsearch"]))]
-    assert [Path(path).resolve() for path in second.split()] == [
+    assert [Path(path) for path in second.split()] == [
         ROOT / place / "__init__.py" for place in ("archsearch", "plugins", "dashboard")
     ]
     assert not Path(first.split()[2]).exists()

@@ -42,7 +42,13 @@ def model_kernels(
         list[Path], typer.Option("--results", metavar="PATH", help="Measured rows to compare the order with.")
     ] = NO_PATHS,
     short: Annotated[bool, typer.Option("--short", help="Only what cannot reach a third of its bound.")] = False,
-    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON, a line an op.")] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Put the figures into this file, in place of older ones."),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Model nothing: say what in this file is of other kernels.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Says what the kernels of each op can reach at best, from their machine code and the launches of a call.
@@ -50,11 +56,15 @@ def model_kernels(
     Each launch is listed as a card would get it, and its programs' loops are followed: matrix instructions,
     instructions, bytes of memory and of L2, programs that an SM holds, and the times that these take at least. Beside
     them stands the bound of the op, which no implementation can come below. Figures are of a card's data, not measured.
+    With --check FILE the figures that were written are compared with today's kernels; exits with 1 where they differ.
     """
     from archsearch.errors import ArchsearchError
     from archsearch.kernels.machine_code.cards import card_of
 
     cards = [card_of(name) for name in arch]
+    if check is not None:
+        _check(check, json=json)
+        return
     if only:
         codes = [code for card in cards for code in _codes(card.arch, only)]
         if not codes:
@@ -64,7 +74,7 @@ def model_kernels(
     found = [(card, bound) for card in cards for bound in _bounds(card, op, shape, full=full)]
     shown = [(card, bound) for card, bound in found if bound.short or not short]
     if write is not None:
-        _write(write, shown)
+        _write(write, found, shown)
     if json:
         print_json({"ops": [_data(card, bound) for card, bound in shown]})
     else:
@@ -142,18 +152,42 @@ def _data(card: Card, bound: OpBound) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, found: Sequence[tuple[Card, OpBound]]) -> None:
-    from json import dumps
-
-    from archsearch.errors import SpecError
+def _write(path: Path, found: Sequence[tuple[Card, OpBound]], shown: Sequence[tuple[Card, OpBound]]) -> None:
+    """What is shown, each with the digest of the kernels of its table; other cases of the file stay."""
+    from archsearch.bench.builds import digests
+    from archsearch.bench.kernels import ops_of
+    from archsearch.evidence.bounds import BoundRecord, BoundRecords, digest_of_kernels
     from archsearch.kernels.machine import compiler_versions
+    from archsearch.registry import load_registry
 
+    registry = load_registry()
+    held = digests(registry, list(dict.fromkeys(card.arch for card, _ in found)))
+    tables = {(op.name, phase): op.table or op.name for op in ops_of(registry) for phase in op.phases}
     triton, ptxas = compiler_versions()
-    lines = ",\n".join(f"    {dumps(_data(card, bound))}" for card, bound in found)
-    try:
-        path.write_text(f'{{\n  "triton": "{triton}",\n  "ptxas": "{ptxas}",\n  "ops": [\n{lines}\n  ]\n}}\n')
-    except OSError as error:
-        raise SpecError(f"cannot write {path}: {error.strerror or error}: name another file") from None
+
+    def record(card: Card, bound: OpBound) -> BoundRecord:
+        table = tables[bound.op, bound.phase]
+        kernels = digest_of_kernels(held, table, card.arch)
+        return BoundRecord(**_data(card, bound), table=table, kernels=kernels, triton=triton, ptxas=ptxas)
+
+    modelled = [(card.arch, bound.op, bound.shape_text, bound.phase) for card, bound in found]
+    BoundRecords.renew(path, [record(card, bound) for card, bound in shown], modelled)
+
+
+def _check(path: Path, *, json: bool) -> None:
+    from archsearch.bench.builds import digests
+    from archsearch.evidence.bounds import BoundRecords, stale_bounds
+    from archsearch.registry import load_registry
+
+    records = BoundRecords.read(path).records
+    stale = stale_bounds(records, digests(load_registry(), sorted({record.arch for record in records})))
+    if json:
+        print_json({"cases": len(records), "stale": stale})
+    else:
+        for line in [*stale, f"{len(stale)} of {len(records)} cases are of other kernels than today's"]:
+            console().print(line, markup=False)
+    if stale:
+        raise typer.Exit(1)
 
 
 def _show_bounds(found: Sequence[tuple[Card, OpBound]]) -> None:

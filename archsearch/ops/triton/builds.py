@@ -11,7 +11,7 @@ from archsearch.kernels import Build, Config, Table
 from archsearch.ops.triton.conv import conv_backward, conv_forward, conv_step
 from archsearch.ops.triton.gates import gate_backward, gate_forward
 from archsearch.ops.triton.norms import gated_backward, gated_forward, unit_backward, unit_forward
-from archsearch.ops.triton.table import CONV, GATED, GATES, UNIT
+from archsearch.ops.triton.table import CONV, GATED, GATES, UNIT, recalls_outputs
 
 _TILES = {"BLOCK_T": "R", "BLOCK_R": "R", "BLOCK_C": "C"}
 """Arguments of the kernels that are tiles of a configuration."""
@@ -78,14 +78,15 @@ def _conv_builds(arch: str) -> Iterator[Build]:
                 {**flags, "TAIL": False},
                 variant=variant,
             )
-            yield row.build(
-                "backward",
-                conv_backward,
-                {**common, "d_y": "*bf16", "d_x": "*bf16", "d_weight": "*fp32"},
-                sizes,
-                flags,
-                variant=variant,
-            )
+            if activation == "none" or not recalls_outputs(row.size):
+                yield row.build(
+                    "backward",
+                    conv_backward,
+                    {**common, "d_y": "*bf16", "d_x": "*bf16", "d_weight": "*fp32"},
+                    sizes,
+                    flags,
+                    variant=variant,
+                )
         for activation in ("none", "silu"):
             tail = {"x": "*bf16", "weight": "*fp32", "tail": "*bf16", "y": "*bf16"}
             flags = {"ACTIVATION": activation, "ALIGNED": True, "TAPS": row.size, "PACKED": False, "TAIL": True}

@@ -46,6 +46,16 @@ CONV = Table(
 )
 """Keyed by the width of the convolution in place of a head dim; tiles of tokens and channels."""
 
+_FEW_TAPS = 4
+
+
+def recalls_outputs(taps: int) -> bool:
+    """Whether the backward of a convolution's row takes what precedes the activation from memory, made once by the
+    forward kernel, and does not make it anew for each tap: only the square of few taps is less than a pass over memory.
+    """
+    return taps > _FEW_TAPS
+
+
 UNIT = Table(
     op="unit_length",
     package=__package__,

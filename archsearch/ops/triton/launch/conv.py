@@ -10,12 +10,16 @@ from torch import Tensor
 
 from archsearch.kernels import arch_of
 from archsearch.ops.triton.conv import conv_backward, conv_forward, conv_step
-from archsearch.ops.triton.table import CONV
+from archsearch.ops.triton.table import CONV, recalls_outputs
 
 
 @torch.library.custom_op("archsearch::short_conv", mutates_args=())
 def conv(x: Tensor, weight: Tensor, tail: Tensor | None, positions: Tensor | None, activation: str) -> Tensor:
     """`ShortConv.forward` of x `[B, T, C]` and weight `[W, C]`; no gradient reaches `tail`."""
+    return _outputs(x, weight, tail, positions, activation)
+
+
+def _outputs(x: Tensor, weight: Tensor, tail: Tensor | None, positions: Tensor | None, activation: str) -> Tensor:
     batch, tokens, channels = x.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if y.numel() == 0:
@@ -60,6 +64,9 @@ def conv_gradients(
         return d_x, torch.zeros_like(weight)
     x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
     positions = None if positions is None else _dense_channels(positions)
+    if activation != "none" and recalls_outputs(key[1]):
+        before = _outputs(x, weight, None, positions, "none")
+        d_y, activation = _before_activation(d_y, before, activation), "none"
     config = CONV.row(key)["backward"]
     tiles = config.tiles
     programs = batch * triton.cdiv(tokens, tiles["R"])
@@ -146,6 +153,15 @@ def _backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
 
 
 conv.register_autograd(_backward, setup_context=_save)
+
+
+def _before_activation(d_y: Tensor, before: Tensor, activation: str) -> Tensor:
+    """The gradient of what an activation was given, which is `before`."""
+    if activation == "silu":
+        slope: Tensor = torch.ops.aten.silu_backward(d_y.contiguous(), before)
+        return slope
+    gate = before.sigmoid()
+    return d_y * gate * (1 - gate)
 
 
 def _key(x: Tensor, weight: Tensor) -> tuple[str, int, int]:
