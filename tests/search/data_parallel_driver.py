@@ -42,7 +42,7 @@ KILLED = 6
 """An endless trial whose own process is killed after its first result; others need what it had reserved."""
 CUT = 7
 """A trial that is trained by itself: the first time the driver is told to stop once it has a checkpoint."""
-CUT_STEPS = 40
+CUT_AT, CUT_STEPS = 20, 300
 TRIAL_TITLES = (b"ray::ResourceTrainable", b"ray::TrialActor", b"ray::Sized")
 """By which Ray calls the process of a trial, within a step and between two."""
 
@@ -79,7 +79,8 @@ class Orders:
     def assignment(self, order: TrialOrder) -> Assignment:
         steps = 100_000 if order.trial in (ENDLESS, STOPPED, KILLED) else 4
         steps = CUT_STEPS if order.trial == CUT else steps
-        said = {"steps": steps, "batch_size": 8, "eval_every": 2, "stop_at": 0.0, "accumulate": 2}
+        every = 10 if order.trial == CUT else 2
+        said = {"steps": steps, "batch_size": 8, "eval_every": every, "stop_at": 0.0, "accumulate": 2}
         recipe = Recipe.read({**said, "checkpoint_seconds": 0.01})
         mixers = [layer.mixer for layer in order.arch.layers]
         return Assignment(
@@ -104,7 +105,7 @@ class Orders:
         self.results[trial].append({name: result[name] for name in kept if name in result})
         if result["done"]:
             self.running = 0
-        if trial == ENDLESS or (trial == CUT and self.cuts and result.get("step", 0) >= CUT_STEPS // 4):
+        if trial == ENDLESS or (trial == CUT and self.cuts and result.get("step", 0) >= CUT_AT):
             self.stop.set()
         if trial == KILLED:
             for process in trial_processes():
