@@ -162,7 +162,7 @@ def test_the_formulas_of_a_mixer_give_what_its_plugin_gives(layer: str, model: M
         for phase, kind in PHASES.items():
             names = {**symbols(model, tokens), "phase": phase}
             for one in arch.layers:  # a layer that takes from an earlier one goes by the options of that
-                names |= one.options.model_dump()
+                names |= dict(one.options) | one.options.model_dump()  # a dump may leave out what is at its default
             names |= sums(parts, phase, tokens)
             found = evaluated(FORMULAS[spec.mixer], names)
             traffic = figures.traffic(context=tokens)
