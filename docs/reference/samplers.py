@@ -63,10 +63,12 @@ def _ratio(one: Row, values: str) -> str:
     found = one.get("of_random", {}).get(values)
     if found is None or found["median"] is None:
         return ""
-    if found["low"] == found["high"]:
-        return f"{found['median']:.3g}"
-    bounds = f"{found['low']:.2f} and more" if found["high"] is None else f"{found['low']:.2f} to {found['high']:.2f}"
-    return f"{found['median']:.2f} ({bounds})"
+    low, median, high = found["low"], found["median"], found["high"]
+    if low == high or (one["sampler"] == "random" and not one["second_seeds"]):
+        return f"{median:.3g}"
+    if high is None:
+        return f"{median:.2f} ({low:.2f} and more)" if low else f"{median:.2f}"
+    return f"{median:.2f} ({f'{low:.2f}' if low else 'up'} to {high:.2f})"  # low is 0 where random's may never come
 
 
 def _share(one: Row, values: str, at: str) -> str:
