@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bound_samples import sample_bound, sample_launch
 
 from archsearch.bench.bounds import LaunchBound, OpBound, rank_correlation
 from archsearch.bench.bounds.counts import asked
@@ -83,38 +84,9 @@ def test_interpreted_kernels_are_not_listed() -> None:
         pass
 
 
-def launch(seconds: float, kernel: str = "forward") -> LaunchBound:
-    return LaunchBound(
-        kernel=kernel,
-        digest=kernel,
-        programs=100,
-        num_warps=4,
-        registers=255,
-        shared_bytes=0,
-        resident=2,
-        held_by="registers",
-        waves=1,
-        flops=2e9,
-        moved_bytes=4e9,
-        asked_bytes=8e9,
-        passes=8,
-        seconds_by={"memory": seconds / 2, "cache": seconds},
-        uncertain=False,
-    )
-
-
 def bound(tokens: int, *launches: LaunchBound, op_seconds: float = 1e-3, arch: str = "sm_90") -> OpBound:
     shape = Shape(batch=1, tokens=tokens, heads=8, kv_heads=8, head_dim=64)
-    return OpBound(
-        arch=arch,
-        op="kda",
-        phase="forward",
-        shape=shape,
-        sizes={},
-        op_seconds=op_seconds,
-        op_bytes=1e9,
-        launches=launches,
-    )
+    return sample_bound(*launches, op="kda", phase="forward", shape=shape, arch=arch, op_seconds=op_seconds)
 
 
 def results(times: dict[int, float], card: str = "H200", arch: str = "sm_90", date: str = "2026-01-01") -> Results:
@@ -151,7 +123,10 @@ def results(times: dict[int, float], card: str = "H200", arch: str = "sm_90", da
 
 
 def test_an_op_is_short_where_its_launches_take_more_than_three_times_its_bound() -> None:
-    near, far = bound(64, launch(2.9e-3)), bound(64, launch(1e-3), launch(3e-3, "states"), launch(1e-4, "solve"))
+    near, far = (
+        bound(64, sample_launch(2.9e-3)),
+        bound(64, sample_launch(1e-3), sample_launch(3e-3, "states"), sample_launch(1e-4, "solve")),
+    )
     assert (near.short, far.short) == (False, True)
     assert far.share == pytest.approx(1e-3 / 4.1e-3)
     assert [one.kernel for one in far.worst] == ["states", "forward"]
@@ -160,7 +135,7 @@ def test_an_op_is_short_where_its_launches_take_more_than_three_times_its_bound(
 
 
 def test_bounds_are_ordered_against_what_was_measured_at_the_same_shapes() -> None:
-    bounds = [bound(tokens, launch(tokens * 1e-6)) for tokens in (64, 128, 256, 512)]
+    bounds = [bound(tokens, sample_launch(tokens * 1e-6)) for tokens in (64, 128, 256, 512)]
     alike = {"H200": (pytest.approx(1.0), 3)}
     assert rank_correlation(bounds, [results({64: 1.0, 128: 2.0, 256: 9.0})]) == alike
     assert rank_correlation(bounds, [results({64: 3.0, 128: 2.0, 256: 1.0})]) == {"H200": (pytest.approx(-1.0), 3)}
@@ -172,8 +147,8 @@ def test_bounds_are_ordered_against_what_was_measured_at_the_same_shapes() -> No
 def test_the_times_of_a_card_are_compared_with_the_bounds_of_its_architecture() -> None:
     """A card that measures the other way round, or another architecture's bounds, change nothing of it."""
     times = {64: 1.0, 128: 2.0, 256: 3.0}
-    bounds = [bound(tokens, launch(tokens * 1e-6)) for tokens in times]
-    slower = [bound(tokens, launch(1.0 / tokens), arch="sm_80") for tokens in times]
+    bounds = [bound(tokens, sample_launch(tokens * 1e-6)) for tokens in times]
+    slower = [bound(tokens, sample_launch(1.0 / tokens), arch="sm_80") for tokens in times]
     reversed_ = {tokens: 4.0 - ms for tokens, ms in times.items()}
     files = [results(times), results(reversed_, card="H100", date="2026-03-01"), results(times, "A100", "sm_80")]
     assert rank_correlation([*bounds, *slower], files) == {

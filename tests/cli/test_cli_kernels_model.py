@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bound_samples import sample_bound, sample_launch
 from typer.testing import Result
 
-from archsearch.bench.bounds import LaunchBound, OpBound
+from archsearch.bench.bounds import OpBound
 from archsearch.bench.op import BenchOp
 from archsearch.bench.results.work import Shape
 from archsearch.errors import ArchsearchError, SpecError
@@ -26,26 +27,6 @@ STORED = ROOT / "benchmarks" / "bounds"
 DIGESTS = {"linear_attention states D=64 sm_90": "a", "linear_attention states D=64 sm_80": "b", "gates x sm_90": "c"}
 
 
-def launch(kernel: str, seconds: float) -> LaunchBound:
-    return LaunchBound(
-        kernel=kernel,
-        digest=kernel,
-        programs=100,
-        num_warps=4,
-        registers=255,
-        shared_bytes=4096,
-        resident=2,
-        held_by="registers",
-        waves=1,
-        flops=2e9,
-        moved_bytes=4e9,
-        asked_bytes=8e9,
-        passes=8,
-        seconds_by={"memory": seconds / 2, "cache": seconds},
-        uncertain=False,
-    )
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> list[tuple[str, Shape, str, str]]:
     """The cases that were modelled: a forward reaches half of its bound, all else a tenth; digests are stand-ins."""
@@ -53,18 +34,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> list[tuple[str
 
     def bound_op(op: BenchOp, shape: Shape, phase: str, card: Card, cache: Path) -> OpBound:
         found.append((op.name, shape, phase, card.arch))
-        launches = (launch("states", 4e-3), launch("outputs", 1e-3))
+        launches = (sample_launch(4e-3, "states"), sample_launch(1e-3, "outputs"))
         op_seconds = 2.5e-3 if phase == "forward" else 5e-4
-        return OpBound(
-            arch=card.arch,
-            op=op.name,
-            phase=phase,
-            shape=shape,
-            sizes={},
-            op_seconds=op_seconds,
-            op_bytes=1e9,
-            launches=launches,
-        )
+        return sample_bound(*launches, op=op.name, phase=phase, shape=shape, arch=card.arch, op_seconds=op_seconds)
 
     monkeypatch.setattr("archsearch.bench.bounds.bound_op", bound_op)
     monkeypatch.setattr("archsearch.registry.load_registry", lambda: registry)
