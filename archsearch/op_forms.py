@@ -11,7 +11,7 @@ from archsearch.errors import ArchsearchError, foreign_code
 from archsearch.evidence.conformance import package_of
 from archsearch.evidence.proofs import SHARED, triton_version
 from archsearch.evidence.records import row_text
-from archsearch.evidence.standing import Standing, is_installed, standings
+from archsearch.evidence.standing import PROVE, Standing, is_installed, standings
 from archsearch.kernels import Table
 from archsearch.kernels.forms import policy
 from archsearch.kernels.machine import Card, cards_here
@@ -52,11 +52,15 @@ class OpForm:
         return self.why != NO_KERNELS
 
     @property
+    def named(self) -> str:
+        """The form, for people."""
+        return self.form.replace("triton", "Triton").replace("pytorch", "PyTorch")
+
+    @property
     def text(self) -> str:
         """For people, without the op."""
-        names = " and ".join({"triton": "Triton", "pytorch": "PyTorch"}[part] for part in self.form.split(" and "))
         when = f", proven {self.proven}" if self.proven else ""
-        return f"{names}{f' on {self.card}' if self.card else ''}: {self.why}{when}"
+        return f"{self.named}{f' on {self.card}' if self.card else ''}: {self.why}{when}"
 
 
 def op_forms(registry: Registry, *, load: bool = False) -> list[OpForm]:
@@ -167,13 +171,13 @@ def _reasons(told: Mapping[tuple[str, str], Standing], unknown: int, rule: str) 
     if len(faults) > _MOST_FAULTS:
         yield f"{len(faults) - _MOST_FAULTS} further reasons: archsearch kernels list has them"
     if unknown:
-        yield f"{_unproven(rule)}" if not told else f"{unknown} {_unproven(rule)}"
+        yield f"{unknown} {_unproven(rule)}" if told else _unproven(rule)
 
 
 def _unproven(rule: str) -> str:
     return {
-        "never": "not proven, and ARCHSEARCH_PROVE=never",
-        "listed": "not proven yet, and ARCHSEARCH_PROVE=listed: archsearch kernels prove proves them",
+        "never": f"not proven, and {PROVE}=never",
+        "listed": f"not proven yet, and {PROVE}=listed: archsearch kernels prove proves them",
     }.get(rule, "not proven yet: their first use on this card proves them")
 
 

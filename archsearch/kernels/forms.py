@@ -27,7 +27,6 @@ from archsearch.kernels.prove import NotTriedError, OutOfTimeError, Prover, Row
 if TYPE_CHECKING:
     import torch
 
-VARIABLE = PROVE
 POLICIES = ("first-use", "listed", "never")
 """A row is proven when it is first met; only proofs that there are count; no kernel is taken."""
 
@@ -79,9 +78,9 @@ _held: list[Forms] = []
 
 def policy() -> str:
     """Raises `OptionsError` for a value of ``ARCHSEARCH_PROVE`` that is no policy."""
-    found = os.environ.get(VARIABLE) or POLICIES[0]
+    found = os.environ.get(PROVE) or POLICIES[0]
     if found not in POLICIES:
-        raise OptionsError(f"{VARIABLE}={found}: unknown{nearest(found, POLICIES)}; use {listing(POLICIES)}")
+        raise OptionsError(f"{PROVE}={found}: unknown{nearest(found, POLICIES)}; use {listing(POLICIES)}")
     return found
 
 
@@ -131,7 +130,7 @@ def _in_trial(forms: Forms, table: Table, key: Key, dtype: str, device: torch.de
 def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, traced: bool) -> str | None:
     rule, named = policy(), label(table.op, key, dtype)
     if rule == "never":
-        return f"{VARIABLE}=never"
+        return f"{PROVE}=never"
     machine = machines.machine_of(device)
     assert machine is not None
     table.use(key, tuned(table, key, machine))
@@ -139,7 +138,7 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
     found = row.tried()
     if found is None:
         if rule == "listed":
-            return f"{named} is not proven here, and {VARIABLE}=listed: archsearch kernels prove proves it"
+            return f"{named} is not proven here, and {PROVE}=listed: archsearch kernels prove proves it"
         if (row.device, row.label) in _late:
             return _late[row.device, row.label]  # which was said
         if traced:
@@ -150,7 +149,7 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
             _listed[-1].append(row)
             return LISTED
         return prove_row(row)
-    return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
+    return _outcome(found, named)
 
 
 def prove_row(row: Row) -> str | None:
@@ -164,6 +163,10 @@ def prove_row(row: Row) -> str | None:
         return _warned(_late[row.device, row.label])
     except NotTriedError as error:
         return _warned(f"{named}: {error}")
+    return _outcome(found, named)
+
+
+def _outcome(found: Proof, named: str) -> str | None:
     return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
 
 

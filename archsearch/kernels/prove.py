@@ -18,6 +18,7 @@ from archsearch.evidence.folder import cache_folder
 from archsearch.evidence.kept import keep
 from archsearch.evidence.proofs import Machine, Proof, proven_source
 from archsearch.evidence.records import row_text
+from archsearch.evidence.standing import PROVE
 from archsearch.kernels.child import Limits, python_here, run_child
 from archsearch.kernels.config import Key, Table
 
@@ -28,7 +29,7 @@ FIRST_USE = Limits(seconds=120.0, host_bytes=8 * 2**30)
 WHOLE = Limits(seconds=900.0, host_bytes=16 * 2**30)
 """What a child may take for the cases of a first use, and for all that there are: most of it is compilation."""
 
-WITHOUT = {"ARCHSEARCH_IMPL": "", "ARCHSEARCH_PROVE": "never"}
+WITHOUT = {"ARCHSEARCH_IMPL": "", PROVE: "never"}
 """The environment of the child, in which no other kernel is proven."""
 
 

@@ -38,7 +38,6 @@ FIGURE_COLUMNS = (
     "versions",
 )
 FORM_COLUMNS = ("mixer", "op", "form", "card", "proven", "why")
-_FORMS = {"triton": "Triton", "pytorch": "PyTorch", "triton and pytorch": "Triton and PyTorch"}
 
 
 def held_results(folder: Path = RESULTS) -> tuple[list[Results], list[str]]:
@@ -98,7 +97,7 @@ def forms_table(forms: Iterable[OpForm]) -> pd.DataFrame:
     """`FORM_COLUMNS`, a row an op and a card: which form runs there, proven when, and why; mixers without kernels
     last."""
     rows = [
-        (one.mixer, one.op, _FORMS[one.form], f"{one.card or 'none'}{' (here)' * one.here}", one.proven, one.why)
+        (one.mixer, one.op, one.named, f"{one.card or 'none'}{' (here)' * one.here}", one.proven, one.why)
         for one in sorted(forms, key=lambda one: not one.has_kernels)
     ]
     return pd.DataFrame(rows, columns=list(FORM_COLUMNS))
