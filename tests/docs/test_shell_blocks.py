@@ -68,7 +68,7 @@ def fault_of_mention(words: list[str]) -> str | None:
     command, rest = found(words)
     if hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         return f"{rest[0]} is no command"
-    known = {name for param in command.params for name in param.opts} | {"--help"}
+    known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)} | {"--help"}
     return next((f"{word} is no option" for word in rest if word.startswith("--") and word not in known), None)
 
 
