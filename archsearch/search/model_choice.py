@@ -15,16 +15,13 @@ from archsearch.arch import ArchSpec
 from archsearch.registry import Registry
 from archsearch.search.candidates import Candidate, Candidates
 from archsearch.search.features import Encoded, Features
-from archsearch.search.improvement import expected_improvement
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.space import Space
 from archsearch.search.surrogate import Surrogate
+from archsearch.search.worth import worth
 
 PARENTS = 24
 """Of the trials, how many are kept as parents of candidates of a large space: the front's first."""
-MOST_WEIGHED = 256
-"""Candidates that expected improvement is worked out for where there are more than two objectives."""
-_MARGIN = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +70,11 @@ class Judged:
 class ModelChoice:
     """Chooses candidates by expected hypervolume improvement.
 
-    The first one is the cheapest, than which every other has to score more to add anything. Up to ``startup`` follow
-    those that the kernels find least alike. Then each measured objective has a surrogate, and running candidates count
-    as if they had scored what theirs predict, so that several workers are not sent to one place. Equal seeds and equal
-    trials in equal order give equal choices. References and other candidates beside the proposals teach it too, as far
-    as they are of the space's mixers.
+    The first one is the cheapest, than which every other has to score more to add anything, unless references are known
+    by then. Up to ``startup`` of its own follow those that the kernels find least alike. Then each measured objective
+    has a surrogate, and running candidates count as if they had scored what theirs predict, so that several workers are
+    not sent to one place. Equal seeds and equal trials in equal order give equal choices. References and other
+    candidates beside the proposals teach it too, as far as they are of the space's mixers.
     """
 
     def __init__(
@@ -93,6 +90,7 @@ class ModelChoice:
         self._signs = signs(objectives)
         best = [judged.ideals.get(one.name, -np.inf * one.sign) for one in objectives]
         self._ideal: Values = np.array(best) * self._signs
+        self._known = np.array([one.is_cost for one in objectives])
         self._rng = random.Random(seed)
         self._pool = Candidates(space, judged.judge, self._rng)
         self._features = Features(space, judged.registry)
@@ -154,11 +152,15 @@ class ModelChoice:
         if not pool:
             return None
         self._rng.shuffle(pool)
-        few = len(self._told) + len(self._running) < self._startup or sum(one.within for one in self._told.values()) < 2
-        worth = self._novelty(pool) if few or not self._surrogates else self._improvement(pool)
-        order = np.argsort(-worth, kind="stable")
+        order = np.argsort(-self._weighed(pool), kind="stable")
         self._pool.keep([pool[index].arch.digest for index in order])
         return pool[int(order[0])].params
+
+    def _weighed(self, pool: Sequence[Candidate]) -> Values:
+        """What each candidate has for it: by what few are told it is how new it is."""
+        own = sum(one.params is not None for one in self._told.values()) + len(self._running)
+        few = own < self._startup or sum(one.within for one in self._told.values()) < 2
+        return self._novelty(pool) if few or not self._surrogates else self._improvement(pool)
 
     def _parents(self) -> list[Mapping[str, Any]]:
         told = [(one.params, one.losses) for one in self._told.values() if one.params is not None]
@@ -220,25 +222,7 @@ class ModelChoice:
             mean[:, index], deviation[:, index] = surrogate.predict(across, own)
         if len(pending):
             losses = np.vstack([losses, pending])
-        return self._worth(mean, deviation, losses)
-
-    def _worth(self, mean: Values, deviation: Values, losses: Values) -> Values:
-        """Expected improvement in objectives that are scaled to their ranges, then the more uncertain first."""
-        known = np.array([one.is_cost for one in self._objectives])
-        worst = np.where(known, np.maximum(losses.max(axis=0), mean.max(axis=0)), losses.max(axis=0))
-        best = np.where(known, np.minimum(losses.min(axis=0), mean.min(axis=0)), losses.min(axis=0))
-        scale = np.where(worst > best, worst - best, 1.0)
-        mean, deviation, losses = (mean - best) / scale, deviation / scale, (losses - best) / scale
-        edge = np.where(worst > best, 1.0, 0.0) + _MARGIN
-        uncertain = deviation.sum(axis=1)
-        worth: Values = 1e-9 * uncertain / max(float(uncertain.max()), 1e-300)
-        weighed = np.arange(len(mean))
-        if mean.shape[1] > 2 and len(mean) > MOST_WEIGHED:
-            hopeful = (mean - deviation).clip(max=edge)
-            weighed = np.argsort(-np.prod(edge - hopeful, axis=1), kind="stable")[:MOST_WEIGHED]
-        ideal = (self._ideal - best) / scale
-        worth[weighed] += expected_improvement(mean[weighed], deviation[weighed], losses, edge, ideal)
-        return worth
+        return worth(mean, deviation, losses, self._known, self._ideal)
 
     def _costs(self, verdicts: Sequence[Verdict]) -> tuple[Values, Values]:
         """Losses of candidates with what is known of them, and 0 for their deviations."""
