@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -16,27 +14,24 @@ from archsearch.arch import ArchSpec
 from archsearch.errors import ArchsearchError
 from archsearch.kernels.forms import Use
 from archsearch.search.added import judge_candidate, parts_beside
+from archsearch.search.draws import Draws
 from archsearch.search.known import Known
 from archsearch.search.ledger import WAITS, Ending, Ledger, Run, TrialOrder, is_second
 from archsearch.search.model_choice import Judged
+from archsearch.search.orders import Orders, Pending
 from archsearch.search.problem import Problem, Verdict
 from archsearch.search.progress import Progress
 from archsearch.search.pruning import Pruning
 from archsearch.search.sampler import Proposal, Sampler
 from archsearch.search.second_trials import SecondTrials
-from archsearch.search.space import ReplayDraw
 from archsearch.search.stopping import Looks, Stop
 from archsearch.search.stored import read_stored
 from archsearch.search.survey import Survey, nothing_feasible, refused, tightest
 from archsearch.search.trial_store import TrialStore
 from archsearch.storage import ProposalRecord, TrialRecord
 
-PATIENCE = 12
-"""After so many draws in a row of candidates that are known, draws are random: a converged sampler repeats itself."""
 DRAWS_A_CALL = 100
 """Draws that one call of `Campaign.next` makes before it lets its caller look at other things."""
-BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 2.0, 60.0
-"""Before a trial is tried again whose worker was lost, doubled each time."""
 PURE = 1000
 """Pure candidates that are tried where a sample of the space had nothing within the budget."""
 LOOK_SECONDS = 1.0
@@ -45,18 +40,6 @@ _TELL_NOTHING = ("infeasible", "superseded", "cancelled")
 """States of trials that early stopping learns nothing from."""
 
 _log = logging.getLogger("archsearch.search")
-
-
-@dataclass(kw_only=True)
-class _Pending:
-    """An order and who waits for it: a proposal of the sampler, or the recorded parameters of an earlier run; ``lost``
-    counts its workers that were lost, and it is not handed out before ``due``."""
-
-    order: TrialOrder
-    number: int | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    lost: int = 0
-    due: float = 0.0
 
 
 class Campaign:
@@ -86,17 +69,11 @@ class Campaign:
         self._front = RunningFront(problem.objectives)
         self._pruning = Pruning(problem)
         self._known: dict[str, Known] = {}
-        self._drawn: set[str] = set()
         self._confirmed: set[str] = set()
-        self._queue: deque[_Pending] = deque()
-        self._later: list[_Pending] = []
-        self._held: list[tuple[_Pending, Callable[[], Ending]]] = []
+        self._orders = Orders(clock)
         self._again: dict[str, TrialRecord] = {}
         self._unread: set[int] = set()
         self._looks_next = 0.0
-        self._running: dict[int, _Pending] = {}
-        self._fruitless = self._stale = 0
-        self._in_order = problem.space.in_order()
         records = store.trials(search_id)
         drawn = sum(record.kind == "search" for record in records)
         self._sampler = Sampler(
@@ -107,6 +84,7 @@ class Campaign:
             drawn=drawn,
             judged=Judged.of(problem),
         )
+        self._draws = Draws(problem, self._sampler, self.progress)
         self._seconds = SecondTrials(problem, self._known, self._ledger.timing, self._sampler)
         for record in records:
             if record.digest == self._ledger.timing.reference and record.state in ("complete", "diverged", "failed"):
@@ -117,12 +95,12 @@ class Campaign:
     @property
     def running(self) -> list[TrialOrder]:
         """The orders that were handed out and not answered."""
-        return [pending.order for pending in self._running.values()]
+        return self._orders.running
 
     @property
     def busy(self) -> bool:
         """Whether there is something to wait for: a running order, or one that is tried again after a while."""
-        return bool(self._running or self._later)
+        return self._orders.busy
 
     @property
     def front(self) -> list[FrontPoint]:
@@ -143,29 +121,27 @@ class Campaign:
             if arch.digest not in self._known:
                 self._begin("reference", arch, self.problem.judge(arch))
         self._train_again()
-        self.progress.planned = len(self._queue) + max(0, self._settings.trials - self.progress.trained)
+        self.progress.planned = self._orders.queued + max(0, self._settings.trials - self.progress.trained)
 
     def next(self) -> TrialOrder | Literal["wait", "done"]:
         """An order to train, "wait" until a running one has ended (or until asked again), or "done"."""
         if self._ledger.timing.news:
             self._release()
-        if len(self._running) >= self._settings.concurrency:
+        if len(self._orders.running) >= self._settings.concurrency:
             return "wait"
         self._take_added()
         self._take_back()
-        if not self._queue and self._wants_more():
+        if not self._orders.queued and self._wants_more():
             self._draw()
-        if not self._queue and not self._running and not self._later and not self._wants_more():
+        if not self._orders.queued and not self.busy and not self._wants_more():
             self._release(at_once=True)
             self._confirm()
-            if not self._queue:
+            if not self._orders.queued:
                 self._take_added(at_once=True)
-        if self._queue:
-            pending = self._queue.popleft()
-            self._running[pending.order.trial] = pending
-            self._ledger.set_state(pending.order.trial, "running")
-            return pending.order
-        return "wait" if self._running or self._later or self._wants_more() else "done"
+        if (order := self._orders.hand_out()) is not None:
+            self._ledger.set_state(order.trial, "running")
+            return order
+        return "wait" if self.busy or self._wants_more() else "done"
 
     def placed(self, order: TrialOrder, placement: Mapping[str, Any]) -> None:
         """A worker has the order, in this place."""
@@ -188,18 +164,18 @@ class Campaign:
         self._ledger.prune(order.trial, stop)
         self._pruning.leave(order.trial)
         self.progress.count("pruned")
-        self._answer(self._running.pop(order.trial), None)
+        self._answer(self._orders.answered(order), None)
         if order.kind != "confirm":
             self._known[order.arch.digest].state = "pruned"
 
     def finished(self, order: TrialOrder) -> tuple[str, str]:
         """Every run of the order is measured, or one has diverged; its state and reason. One that waits for the
         reference by which it is timed is closed, and the sampler told, when that has ended."""
-        pending = self._running.pop(order.trial)
+        pending = self._orders.answered(order)
         ending = self._once_timed(pending, partial(self._finish, pending))
         return ("complete", WAITS) if ending is None else (ending.state, ending.reason)
 
-    def _finish(self, pending: _Pending) -> Ending:
+    def _finish(self, pending: Pending) -> Ending:
         ending = self._close(pending.order.trial, _said(pending.order))
         self._answer(pending, ending.values)
         return ending
@@ -209,37 +185,27 @@ class Campaign:
         self._ledger.set_state(order.trial, "failed", reason)
         self._pruning.leave(order.trial)
         self.progress.count("failed")
-        self._answer(self._running.pop(order.trial), None)
+        self._answer(self._orders.answered(order), None)
         if order.arch.digest == self._ledger.timing.reference:
             self._ledger.timing.learn(self._store.trial(order.trial))
 
     def again(self, order: TrialOrder, reason: str) -> float | None:
         """The order's worker was lost: seconds until it is queued again, None where its retries are used up; then it
         is answered by `lost` or `failed`. It holds its place among the trials, so that no budget is lost with it."""
-        pending = self._running[order.trial]
         self._ledger.lost(order.trial, reason)
-        if pending.lost >= self._settings.retries:
-            return None
-        seconds = min(MOST_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0**pending.lost)
-        pending.lost, pending.due = pending.lost + 1, self._clock() + seconds
-        self._later.append(self._running.pop(order.trial))
-        self.progress.retried += 1
+        seconds = self._orders.put_off(order, self._settings.retries)
+        self.progress.retried += seconds is not None
         return seconds
 
     def lost(self, order: TrialOrder) -> None:
         """The order's workers were lost again and again: it stays preempted, and a resumed search goes on with it."""
         self.progress.lost += 1
-        self._answer(self._running.pop(order.trial), None)
+        self._answer(self._orders.answered(order), None)
 
     def stopped(self, reason: str) -> None:
         """Nothing runs any more: what was running or queued is preempted, and a resumed search goes on with it."""
-        held = [pending for pending, _ in self._held]
-        for pending in (*self._running.values(), *self._queue, *self._later, *held):
-            self._ledger.set_state(pending.order.trial, "preempted", reason)
-        self._running.clear()
-        self._held.clear()
-        self._queue.clear()
-        self._later.clear()
+        for order in self._orders.clear():
+            self._ledger.set_state(order.trial, "preempted", reason)
 
     # -- drawing ---------------------------------------------------------------------------------------------
 
@@ -251,50 +217,21 @@ class Campaign:
             arch = ArchSpec.from_json(self._store.trial(known.trial).arch, self._registry)
             self._begin("search", arch, known.verdict, parent=known.trial)
         for _ in range(DRAWS_A_CALL):
-            if self._queue or self._spent():
+            if self._orders.queued or self._draws.spent():
                 return
-            self._decide(self._propose())
+            self._decide(self._draws.next())
 
     def _find_feasible(self) -> None:
         """Draws until something can be trained: pure candidates first, among which is the cheapest, then others."""
         judged: list[tuple[ArchSpec, Verdict]] = []
         pure = itertools.islice(self.problem.space.pure(), PURE)
-        while not self._queue:
+        while not self._orders.queued:
             params = next(pure, None)
-            if params is None and self._spent():
+            if params is None and self._draws.spent():
                 near = tightest(judged, self._registry)
                 raise nothing_feasible(self.problem, len(judged), near, refused(judged))
-            proposal = self._propose(params)
+            proposal = self._draws.next(params)
             judged.append((proposal.arch, self._decide(proposal)))
-
-    def _propose(self, params: Mapping[str, Any] | None = None) -> Proposal:
-        params = self._next_in_order() if params is None else params
-        if params is not None:
-            proposal = self._sampler.ask_for(params)
-        else:
-            proposal = self._sampler.ask() if self._stale < PATIENCE else self._sampler.ask_random()
-        new = proposal.arch.digest not in self._drawn
-        self._stale = 0 if new else self._stale + 1
-        self._drawn.add(proposal.arch.digest)
-        self._fruitless += 1
-        return proposal
-
-    def _next_in_order(self) -> Mapping[str, Any] | None:
-        """The choices of the next candidate of a list that no earlier run has drawn; None at its end."""
-        space = self.problem.space
-        return next((at for at in self._in_order if space.draw(ReplayDraw(at)).digest not in self._drawn), None)
-
-    def _spent(self) -> bool:
-        """Whether drawing has come to its end; says why."""
-        candidates = self.problem.space.count()
-        if len(self._drawn) >= candidates:
-            self.progress.ended = f"all {candidates} candidates of the space were tried"
-        elif self._fruitless >= self._settings.max_draws:
-            self.progress.ended = (
-                f"{self._fruitless} draws in a row gave nothing to train (in all {self.progress.refused} candidates "
-                f"were refused and {self.progress.repeated} draws repeated known ones)"
-            )
-        return bool(self.progress.ended)
 
     def _decide(self, proposal: Proposal) -> Verdict:
         """Refuses, answers or queues a proposal."""
@@ -333,13 +270,10 @@ class Campaign:
 
     def _take_back(self) -> None:
         """Queues the orders whose time has come to be tried again, in front; one that is measured already has ended."""
-        now = self._clock()
-        due = [pending for pending in self._later if pending.due <= now]
-        self._later = [pending for pending in self._later if pending.due > now]
-        for pending in reversed(due):
+        for pending in reversed(self._orders.due()):
             pending.order = self._ledger.reopen(pending.order.trial)
             if pending.order.runs:
-                self._queue.appendleft(pending)
+                self._orders.add_in_front(pending)
             else:
                 self._once_timed(pending, partial(self._finish, pending))
 
@@ -374,9 +308,9 @@ class Campaign:
             parts = [(part.name, part.version, part.digest) for part in parts_beside(arch, self.problem)]
             if parts:
                 self._store.add_parts(self._ledger.search_id, parts)
-            queued = len(self._queue)
+            queued = self._orders.queued
             self._begin("added", arch, verdict)
-            self.progress.planned += len(self._queue) - queued
+            self.progress.planned += self._orders.queued - queued
             return
         trial = self._ledger.refuse(arch, verdict, {}, kind="added")
         self._known[arch.digest] = Known(trial=trial, verdict=verdict, seeds=(), state="refused")
@@ -404,14 +338,14 @@ class Campaign:
             self._known[arch.digest] = Known(trial=opened.trial, verdict=verdict, seeds=seeds)
             if kind != "search":
                 self._sampler.beside(arch, verdict)
-        pending = _Pending(order=opened.order, number=number, params=params)
+        pending = Pending(order=opened.order, number=number, params=params)
         self._pruning.enter(opened.order, verdict)
         if self._pruning.on and opened.reused_from:
             self._pruning.take(self._store.trial(opened.trial))
         if opened.order.runs:
-            self._queue.append(pending)
+            self._orders.add(pending)
             if kind == "search":
-                self._fruitless = 0
+                self._draws.bore_fruit()
                 self.progress.trained += 1
         else:
             self.progress.reused += 1
@@ -419,25 +353,24 @@ class Campaign:
             said = _said(opened.order) or f"measured before, in trial {source}"
             self._once_timed(pending, partial(self._reuse, pending, said))
 
-    def _reuse(self, pending: _Pending, reason: str = "") -> Ending:
+    def _reuse(self, pending: Pending, reason: str = "") -> Ending:
         """Closes a trial whose measurements were there; a reference that another search trained says nothing of this
         one's trials."""
         ending = self._close(pending.order.trial, reason, counts=pending.order.kind != "reference" or not reason)
         self._settle(pending, ending.values)
         return ending
 
-    def _once_timed(self, pending: _Pending, close: Callable[[], Ending]) -> Ending | None:
+    def _once_timed(self, pending: Pending, close: Callable[[], Ending]) -> Ending | None:
         """Closes a trial that is measured; None where it waits for the reference by which it is timed."""
         if self._ledger.waits(pending.order.trial):
-            self._held.append((pending, close))
+            self._orders.hold(pending, close)
             return None
         return close()
 
     def _release(self, *, at_once: bool = False) -> None:
         """Closes the trials that need not wait any more, or `at_once` all that waited."""
         self._ledger.timing.news = False
-        held, self._held = self._held, []
-        for pending, close in held:
+        for pending, close in self._orders.held():
             if at_once:
                 close()
             else:
@@ -450,11 +383,11 @@ class Campaign:
             self.progress.count(ending.state)
         return ending
 
-    def _answer(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
+    def _answer(self, pending: Pending, values: Mapping[str, float] | None) -> None:
         self.progress.finished += 1
         self._settle(pending, values)
 
-    def _settle(self, pending: _Pending, values: Mapping[str, float] | None) -> None:
+    def _settle(self, pending: Pending, values: Mapping[str, float] | None) -> None:
         """What a trial gave goes to the record of its candidate and to the sampler."""
         if pending.order.kind == "confirm":
             return
@@ -478,7 +411,7 @@ class Campaign:
         """Queues fresh seeds for every candidate of the front that has none, until all of them have."""
         if not self.problem.confirm_seeds:
             return
-        while not self._queue:
+        while not self._orders.queued:
             fresh = [point for point in self.front if point.digest not in self._confirmed]
             if not fresh:
                 return
@@ -490,7 +423,7 @@ class Campaign:
                 arch = read_stored(self._store.trial(point.trial), self._registry)
                 if arch is not None:
                     self._begin("confirm", arch, self.problem.judge(arch), parent=point.trial)
-            self.progress.planned += len(self._queue)
+            self.progress.planned += self._orders.queued
             self.progress.confirming = True
 
     def _confirm_timer(self) -> None:
@@ -514,7 +447,7 @@ class Campaign:
                 self._again.setdefault(record.digest, record)
             return
         if record.kind == "search":
-            self._drawn.add(record.digest)
+            self._draws.know(record.digest)
         else:
             self._confirmed |= {record.digest} if record.kind == "confirm" else set()
         untimed = record.state == "complete" and self._ledger.timing.waits(record)
@@ -546,12 +479,12 @@ class Campaign:
             if not verdict.trainable:
                 continue
             if record.kind == "search":
-                self._drawn.add(digest)
+                self._draws.know(digest)
             self._begin(record.kind, arch, verdict, params=record.params)
 
     def _requeue(self, record: TrialRecord) -> None:
         order = self._ledger.reopen(record.id)
-        pending = _Pending(order=order, params=record.params)
+        pending = Pending(order=order, params=record.params)
         if is_second(record) and record.digest in self._known:
             self._seconds.begun(record.digest)
         elif record.kind != "confirm":
@@ -561,14 +494,14 @@ class Campaign:
                 self._sampler.beside(order.arch, verdict)
         self.progress.trained += record.kind == "search"
         if order.runs:
-            self._queue.append(pending)
+            self._orders.add(pending)
         else:
             self._once_timed(pending, partial(self._reuse, pending))
 
     def _recall(self, record: TrialRecord, arch: ArchSpec) -> None:
         verdict = judge_candidate(arch, self.problem) if record.kind == "added" else self.problem.judge(arch)
         if record.state == "infeasible" and verdict.trainable:  # the budget is wider now: it may be drawn anew
-            self._drawn.discard(record.digest)
+            self._draws.forget(record.digest)
             if record.kind == "added":
                 self._again.setdefault(record.digest, record)
             return

@@ -14,7 +14,7 @@ from search_fakes import fake_measurement, fake_registry, fake_spec
 
 from archsearch.errors import ClusterError
 from archsearch.search import drive as drive_module
-from archsearch.search import plan as plan_module
+from archsearch.search import orders as orders_module
 from archsearch.search import resume_search, run_search
 from archsearch.search.failures import Failure, Place
 from archsearch.search.ledger import TrialOrder
@@ -144,7 +144,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Fau
         shop = Faulty(Problem.of(SearchSpec.from_dict(fake_spec(**tables)), REGISTRY), fate)
         monkeypatch.setattr(drive_module, "workers", shop.workers)
         monkeypatch.setattr(drive_module, "train", shop.train)
-        monkeypatch.setattr(plan_module, "BACKOFF_SECONDS", 0.0)
+        monkeypatch.setattr(orders_module, "BACKOFF_SECONDS", 0.0)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         return shop
 

@@ -206,7 +206,7 @@ def test_it_is_tried_again_where_its_worker_was_lost(store: MemoryStore) -> None
     bench = Lucky(store, search=SEARCH).prepare()
     order = bench.second()
     assert bench.campaign.again(order, "the machine is gone") is not None
-    bench.campaign._clock = lambda: float("inf")
+    bench.campaign._orders._clock = lambda: float("inf")
     bench.run()
     assert store.trial(order.trial).state == "complete"
     assert len(bench.trained) == 12
