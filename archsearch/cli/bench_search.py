@@ -10,6 +10,7 @@ import typer
 
 from archsearch.cli import bench
 from archsearch.cli.output import console, finite, quiet_console
+from archsearch.cli.sampler_names import sampler_names
 
 if TYPE_CHECKING:
     from archsearch.search.truth.case import Case
@@ -73,7 +74,7 @@ def bench_search(
     from archsearch.search.truth.study import Plan, batched, jobs_of, run_jobs, summary, with_ratios
     from archsearch.search.truth.table import PACKAGED, TruthTable
 
-    path, samplers = (truth or PACKAGED).absolute(), _samplers(sampler)
+    path, samplers = (truth or PACKAGED).absolute(), sampler_names(sampler)
     spent = [share for share in second_seeds or [] if share]
     held = TruthTable.load(path, load_registry())
     cases = _cases(held, objectives or [], spent)
@@ -105,16 +106,6 @@ def _cases(held: TruthTable, given: Sequence[str], second_seeds: Sequence[float]
     for names in cases:
         _check(Case.of(held, names), second_seeds)
     return cases
-
-
-def _samplers(given: Sequence[str] | None) -> list[str]:
-    from archsearch.errors import SpecError, listing, nearest
-    from archsearch.search.truth.study import SAMPLERS
-
-    for name in given or ():
-        if name not in SAMPLERS:
-            raise SpecError(f'--sampler "{name}" is none{nearest(name, SAMPLERS)}: known are {listing(SAMPLERS)}')
-    return list(dict.fromkeys(given or SAMPLERS))
 
 
 def _check(case: Case, second_seeds: Sequence[float]) -> None:

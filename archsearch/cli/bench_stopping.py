@@ -10,6 +10,7 @@ import typer
 
 from archsearch.cli import bench
 from archsearch.cli.output import console, table
+from archsearch.cli.sampler_names import sampler_names
 from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def bench_stopping(
     from archsearch.search.truth.stopping_study import StoppingCase, studied
     from archsearch.search.truth.table import TruthTable
 
-    rules, samplers = _rules(others, noise, grace), _samplers(sampler or list(USUAL))
+    rules, samplers = _rules(others, noise, grace), sampler_names(sampler, USUAL)
     named = [name.strip() for name in tasks.split(",") if name.strip()]
     held = TruthTable.load(truth, load_registry())
     read = StoppingCase.of(held, tasks=named, seeds=seeds)
@@ -100,19 +101,6 @@ def _cells(row: StoppingRow) -> list[str]:
         f"{row.wrongly:.2f}",
         f"{row.wrongly_true:.2f}",
     ]
-
-
-def _samplers(names: list[str]) -> list[str]:
-    from typing import get_args
-
-    from archsearch.errors import SpecError, listing, nearest
-    from archsearch.search.tables.search import SamplerName
-
-    known = get_args(SamplerName)
-    for name in names:
-        if name not in known:
-            raise SpecError(f'--sampler "{name}" is none{nearest(name, known)}: known are {listing(known)}')
-    return names
 
 
 def _rules(others: str, noise: str, grace: str) -> list[EarlyStopTable]:
