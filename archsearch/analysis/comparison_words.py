@@ -25,6 +25,7 @@ def remarks(found: Comparison) -> Iterator[str]:
             "with the same seed; between two looks the way is a straight line"
         )
     yield from _of_the_rates(scores)
+    yield from _of_the_ends([score for score in scores if score.primary])
     yield from _of_the_terms(found)
 
 
@@ -80,6 +81,17 @@ def _of_the_rates(scores: Sequence[Score]) -> Iterator[str]:
         yield (
             f"some are best at the {' or '.join(ends)} of the learning rates: a wider recipe.learning_rates may move "
             "them"
+        )
+
+
+def _of_the_ends(scores: Sequence[Score]) -> Iterator[str]:
+    """Trainings that ended early have not had as much as the others."""
+    ended = sum(len(score.solved) for score in scores)
+    if ended:
+        yield (
+            f"{ended} of {sum(len(score.values) for score in scores)} trainings ended before their last step, as "
+            "validation had reached recipe.stop_at, and have read fewer tokens: what they would have come to is not "
+            "known, and recipe.stop_at = 0 gives all the same"
         )
 
 

@@ -35,7 +35,7 @@ class Score:
     ``p`` is the chance of so large a difference without any, corrected for the number of comparisons (Holm); NaN where
     nothing tells. ``diverged`` are seeds of which no rate gave a model: they leave no mean. ``steps`` are the optimiser
     steps that the recipe gives a run, and ``train_flops`` what they take by the cost model: forward and backward, at
-    one learning rate.
+    one learning rate. ``solved`` are seeds whose training ended before them, at the recipe's ``stop_at``.
     """
 
     task: str
@@ -52,6 +52,7 @@ class Score:
     train_flops: float | None = None
     primary: bool = True
     budget: float | None = None
+    solved: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -153,6 +154,7 @@ def _score(task: str, payloads: Sequence[Mapping[str, Any]]) -> Score:
         rates=rates_of(payloads, metric, direction, chance),
         steps=steps,
         train_flops=flops,
+        solved=tuple(int(one["seed"]) for one in payloads if _ended_early(one)),
     )
 
 
@@ -171,6 +173,12 @@ def _mean_and_error(values: Mapping[int, float]) -> tuple[float, float]:
     if not known or not all(map(isfinite, known)):
         return nan, nan
     return fmean(known), stdev(known) / sqrt(len(known)) if len(known) > 1 else nan
+
+
+def _ended_early(payload: Mapping[str, Any]) -> bool:
+    """Whether a run has reached its recipe's ``stop_at`` before its last step."""
+    given, taken = _training(payload)[0], payload.get("steps")
+    return payload.get("solved_at") is not None and given is not None and isinstance(taken, int) and taken < given
 
 
 def _training(payload: Mapping[str, Any]) -> tuple[int | None, float | None]:

@@ -82,6 +82,8 @@ def bench_search(
     out = console() if json is None else quiet_console()
     for line in held.left_out:
         out.print(line, soft_wrap=True)
+    if json is not None:  # refused before hours of searches, not after
+        _write(json, _header(held, path, count, seeds), [])
     plans = [Plan(sampler=name, second_seeds=share) for name in samplers for share in (0.0, *spent)]
     found: list[dict[str, Any]] = []
     searches = jobs_of(path, cases, plans, trials=count, seeds=seeds, go_on=go_on)
@@ -134,5 +136,10 @@ def _header(held: TruthTable, path: Path, trials: int, seeds: int) -> dict[str, 
 def _write(path: Path, header: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
     import json
 
+    from archsearch.errors import ArchsearchError
+
     text = json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False)
-    path.write_text(f"{text}\n", encoding="utf-8")
+    try:
+        path.write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from archsearch.cli.output import table
+from archsearch.search.truth.medians import BOUNDED
 
 Found = Mapping[str, Any]
 """What the searches of one case and sampler came to, as `summary` and `with_ratios` say it."""
@@ -44,6 +45,8 @@ def trials(found: Found, values: str) -> str:
         return "-"
     never = "never" if found["go_on"] else f">{found['trials']}"
     low, median, high = (_count(middle[end], never) for end in ("low", "median", "high"))
+    if found["searches"] < BOUNDED:
+        low, high = "?", "?"
     return f"{median} ({low}..{high})"
 
 

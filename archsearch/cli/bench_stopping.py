@@ -106,7 +106,7 @@ def _cells(row: StoppingRow) -> list[str]:
 def _rules(others: str, noise: str, grace: str) -> list[EarlyStopTable]:
     """A rule of each combination."""
     wanted = product(_numbers("others", others), _numbers("noise", noise), _numbers("grace", grace))
-    return [_rule({"others": int(k) if k == int(k) else k, "noise": z, "grace": g}) for k, z, g in wanted]
+    return [_rule({"others": int(k) if k.is_integer() else k, "noise": z, "grace": g}) for k, z, g in wanted]
 
 
 def _rule(values: dict[str, Any]) -> EarlyStopTable:

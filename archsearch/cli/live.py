@@ -203,7 +203,7 @@ def briefing_lines(briefing: Briefing) -> list[str]:
         trials = f"{briefing.planned} trials to train (references and {briefing.trials} candidates)"
     return [
         f"{briefing.name}: {looked.candidates:,} possible candidates; {'; '.join(parts)}",
-        f"{trials}, {briefing.concurrency} at a time, then the front on fresh seeds",
+        f"{trials}, {briefing.concurrency} at a time{', then the front on fresh seeds' if briefing.confirms else ''}",
         f"database {briefing.database}",
     ]
 

@@ -46,6 +46,11 @@ def sweep_specs(
     Raises `SpecError`, `OptionsError` or `UnknownNameError`, naming the key or the option.
     """
     _check_numbers(mixers, pairs, sizes)
+    if base.compare is not None and base.compare.match != "tokens":
+        raise SpecError(
+            f'compare.match = "{base.compare.match}" goes with `archsearch compare`, not with a sweep, which '
+            "trains every size as it is listed: drop it"
+        )
     tables = _task_tables(base, pairs, registry)
     tasks = [_with_pairs(table, f"tasks[{index}]", registry) for index, table in enumerate(tables)]
     names = tuple(mixers) or base.space.mixers

@@ -240,3 +240,15 @@ def test_a_rate_that_is_worse_than_chance_gains_nothing(store: Store) -> None:
     ]
     add(store, search, "full*2", runs)
     assert held(store).baseline.scores["text"].rates.fragile
+
+
+def test_trainings_that_ended_early_are_told(store: Store) -> None:
+    """They have read fewer tokens than those beside them: scores above where they stop are not of equal terms."""
+    search = store.create_search("held", {"compare": {"baseline": "full*2"}}, [])
+    whole = {"recipe": {"steps": 100}, "seq_len": 8, "steps": 100, "solved_at": 100}
+    early = {**whole, "steps": 60, "solved_at": 60}
+    add(store, search, "full*2", [payload("recall", seed, {0.01: 0.996}) | whole for seed in (0, 1)])
+    add(store, search, "kda*2", [payload("recall", seed, {0.01: 0.999}) | (whole, early)[seed] for seed in (0, 1)])
+    found = held(store)
+    assert [row.scores["recall"].solved for row in found.rows] == [(), (1,)]
+    assert any(line.startswith("1 of 4 trainings ended before their last step") for line in remarks(found))

@@ -73,6 +73,8 @@ def test_searches_against_it_are_told_and_written(table: Path, tmp_path: Path) -
     assert done.exit_code == 0, done.output
     assert "mqar.accuracy, state_bytes: trials to 95%" in done.output
     assert "2 searches of 4 trials" in done.output
+    assert "never" not in done.output, "two searches bound no median, and each has found all"
+    assert "(?..?)" in done.output
     found = json.loads((tmp_path / "found.json").read_text())
     assert [one["sampler"] for one in found["results"]] == ["random", "ehvi"]
     assert found["columns"] == [["mqar", 0], ["mqar", 1]]
@@ -106,6 +108,9 @@ def test_searches_that_are_cut_off_leave_open_what_they_have_not_found(table: Pa
         (["search", "--table", "TABLE", "--sampler", "ehv"], 'did you mean "ehvi"'),
         (["search", "--table", "TABLE", "--objectives", "mqar.precision,state_bytes"], "mqar.precision"),
         (["search", "--table", "TABLE", "--second-seeds", "0.25"], "three seeds"),
+        (["search", "--table", "TABLE", "--objectives", "mqar.accuracy,state_byte"], 'did you mean "state_bytes"'),
+        (["stopping", "TABLE", "--others", "inf"], "search.early_stop.others"),
+        (["stopping", "TABLE", "--others", "nan"], "search.early_stop.others"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -120,3 +125,11 @@ def test_what_cannot_be_used_is_refused_by_a_sentence(
     assert isinstance(refused.exception, ArchsearchError)
     assert isinstance(refused.exception, SpecError)
     assert told in str(refused.exception)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_searches(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archsearch.search.truth.study.run_jobs", lambda *_: pytest.fail("searched"))
+    refused = call("bench", "search", "--table", table, "--json", tmp_path / "none" / "found.json")
+    assert "found.json: No such file or directory: name another file" in str(refused.exception)

@@ -103,7 +103,7 @@ LIST = 'pattern = "listed"\narchitectures = ["sliding(window=8)", "gated-deltane
 
 
 def matched_spec(tmp_path: Path, match: str) -> None:
-    text = tiny_spec(3).replace(
+    text = tiny_spec(16).replace(
         'mixers = ["full", "sliding"]',
         LIST,
     )
@@ -186,7 +186,7 @@ def test_a_matched_comparison_runs_to_its_tables(run: Run, tmp_path: Path, match
     assert data["matching"] == planned, "the record says what was planned"
     for planned in data["matching"]["architectures"]:
         assert rows[planned["asked"]]["digest"] == planned["digest"]
-        assert rows[planned["asked"]]["tasks"]["mqar"]["steps"] == planned["steps"].get("mqar", 3)
+        assert rows[planned["asked"]]["tasks"]["mqar"]["steps"] == planned["steps"].get("mqar", 16)
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])

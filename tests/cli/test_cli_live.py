@@ -69,6 +69,11 @@ def test_the_briefing_has_candidates_bite_and_time() -> None:
         assert part in text
 
 
+def test_the_briefing_promises_fresh_seeds_where_there_are_some() -> None:
+    assert briefing_lines(BRIEFING)[1].endswith("2 at a time, then the front on fresh seeds")
+    assert briefing_lines(replace(BRIEFING, confirms=False))[1].endswith("2 at a time")
+
+
 def test_the_briefing_tells_what_cannot_stand() -> None:
     survey = replace(SURVEY, refused=Refused(count=200, reason='mixer "reader", layer 0: nothing is before it'))
     text = "\n".join(briefing_lines(replace(BRIEFING, survey=survey)))

@@ -17,7 +17,7 @@ from archsearch.analysis.ladder_reading import read_ladder
 from archsearch.analysis.power_law import PowerLaw
 from archsearch.arch import ArchSpec
 from archsearch.errors import NothingFeasibleError, SpecError
-from archsearch.search.ladder.cost import ladder_cost
+from archsearch.search.ladder.cost import LadderCost, ladder_cost
 from archsearch.search.ladder.rungs import rung_name, rung_spec
 from archsearch.search.ladder.standing import check_standing
 from archsearch.search.problem import Problem
@@ -219,6 +219,22 @@ def test_the_cost_of_all_rungs_is_known_before(bench: Bench) -> None:
     assert cost.beyond(None, None) == []
     assert "above ladder.max_flops" in cost.beyond(cost.flops[1] / 2, None)[0]
     assert cost.beyond(cost.flops[1] * 2, 1.0) == ["an unknown time, with ladder.max_hours = 1"]
+
+
+def test_what_may_confirm_a_front_and_what_teaches_counts_too(bench: Bench) -> None:
+    def cost(**tables: Any) -> LadderCost:
+        return ladder_cost(posed(**tables), bench.store)
+
+    plain, confirmed = cost(), cost(search={"trials": 6, "confirm_seeds": 2})
+    assert confirmed.rungs[0].flops == (plain.rungs[0].flops[0], 2 * plain.rungs[0].flops[1]), "two seeds, and two more"
+    assert confirmed.rungs[0].trainings[1] == 2 * plain.rungs[0].trainings[1]
+    assert confirmed.rungs[1] == plain.rungs[1], "a rung has confirm_seeds of its own"
+    taught = cost(recipe={"seeds": 2, "teacher": "dense"})
+    for one, before in zip(taught.rungs, plain.rungs, strict=True):
+        assert one.trained == before.trained
+        for end, first in zip(one.flops, before.flops, strict=True):
+            assert end > first
+    assert cost(recipe={"seeds": 2, "teacher": "self"}) == plain
 
 
 WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {

@@ -237,6 +237,12 @@ def test_a_recipe_of_tokens_is_matched_too(installed: Registry) -> None:
     assert kda.steps < baseline.steps_for(length)
 
 
+def test_steps_too_few_to_be_equal_are_refused(installed: Registry) -> None:
+    told = r"full\*2: kda: the nearest whole steps, 1 of mqar, are \+\d+\.\d% from .*: take more steps"
+    with pytest.raises(SpecError, match=told):
+        posed(installed, "train_flops", "full", "kda", recipe={"steps": 1})
+
+
 def test_flops_of_a_teacher_are_not_passed_over(installed: Registry) -> None:
     with pytest.raises(SpecError, match=r'"train_flops" with recipe.teacher = "full", whose own FLOPs are not counted'):
         posed(installed, "train_flops", "full", "dsa(top_k=4)", recipe={"teacher": "full"})
@@ -295,7 +301,7 @@ def test_a_matched_comparison_is_trained(
         assert found["recipe"]["steps"] == found["steps"] == recipe.steps
         return found
 
-    recipe = {"steps": 6, "eval_every": 100, "batch_size": 4}
+    recipe = {"steps": 16, "eval_every": 100, "batch_size": 4}
     problem = posed(installed, match, "sliding(window=8)", "gated-deltanet", "kda", model=TINY | model, recipe=recipe)
     check_stored(problem, tmp_path, measured)
 

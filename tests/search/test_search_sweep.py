@@ -105,6 +105,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no notation": ({}, {"mixers": ["full("]}, "expected the name of an option"),
     "too short a task": ({}, {"mixers": ["nsa"]}, r"nsa: nsa sees all of up to .* write smaller options"),
     "a task without pairs": ({"tasks": [{"name": "copying"}]}, {}, r'tasks\[0\]: the task "copying" has no number of'),
+    "a matched list": (
+        {"space": {"pattern": "listed", "architectures": ["full"]}, "compare": {"match": "state_read"}},
+        {},
+        'compare.match = "state_read" goes with `archsearch compare`, not with a sweep',
+    ),
     "a value that never acts": (
         {"space": {"mixers": ["sliding"], "sliding": {"window": [4, 48]}}},
         {},

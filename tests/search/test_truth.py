@@ -19,6 +19,8 @@ from archsearch.search.spec import SearchSpec
 from archsearch.search.tables.search import EarlyStopTable
 from archsearch.search.truth.archive import Archive, Trained
 from archsearch.search.truth.case import Case, default_objectives
+from archsearch.search.truth.file import append, read_lines
+from archsearch.search.truth.measure import measure
 from archsearch.search.truth.medians import middle, ratio
 from archsearch.search.truth.replay import posed, replay, table_seed
 from archsearch.search.truth.score import Scoring, score
@@ -115,6 +117,67 @@ def test_files_that_are_no_tables_are_refused(
 ) -> None:
     with pytest.raises(SpecError, match=told):
         TruthTable.load(written(tmp_path / "bad.jsonl", change(whole)), REGISTRY)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"\xff\xfe",
+        b'{"kind": ["run"]}',
+        b'{"kind": "table"}',
+        b'{"kind": "table", "spec": 3}',
+        b'{"kind": "run", "pattern": "dense", "digest": [], "task": {}, "seed": 1}',
+        b'{"kind": "run", "pattern": "dense", "digest": "0", "task": "bits"}',
+        b"[" * 100_000,
+    ],
+    ids=["list", "bytes", "kind", "no spec", "spec", "digest", "no seed", "nested"],
+)
+def test_a_line_of_any_shape_is_refused_by_its_number(whole: list[dict[str, Any]], tmp_path: Path, line: bytes) -> None:
+    path = written(tmp_path / "bad.jsonl", whole[:2])
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(SpecError, match="line 3 is no line of a table"):
+        TruthTable.load(path, REGISTRY)
+
+
+def test_a_folder_in_the_place_of_a_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="Is a directory: name the file of a table"):
+        TruthTable.load(tmp_path, REGISTRY)
+
+
+@pytest.mark.parametrize("cut", [1, 40, 10_000], ids=["newline", "end", "all of it"])
+def test_a_line_that_was_cut_is_measured_again_in_its_place(
+    whole: list[dict[str, Any]], tmp_path: Path, cut: int
+) -> None:
+    """A process that was ended while it wrote leaves a line without its end: what follows must not run into it."""
+    path = written(tmp_path / "cut.jsonl", whole[:3])
+    text = path.read_bytes()
+    path.write_bytes(text[: max(text.rstrip().rfind(b"\n") + 2, len(text) - cut)])
+    assert read_lines(path) == (whole[:3] if cut == 1 else whole[:2])
+    append(path, whole[3])
+    assert read_lines(path) == [*(whole[:3] if cut == 1 else whole[:2]), whole[3]]
+
+
+def test_text_that_is_no_table_is_not_taken_for_a_line_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary")
+    with pytest.raises(SpecError, match="line 1 is no line"):
+        read_lines(path)
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ({"seed": 7}, "whose seed is another one"),
+        ({"tasks": [{"name": "bits"}, {"name": "recall-task"}]}, r"whose \[tasks\] is another one"),
+    ],
+)
+def test_a_table_is_not_gone_on_with_by_another_spec(
+    whole: list[dict[str, Any]], tmp_path: Path, tables: dict[str, Any], told: str
+) -> None:
+    problem = Problem.of(truth_spec(**tables), REGISTRY)
+    with pytest.raises(SpecError, match=told):
+        next(measure(problem, written(tmp_path / "whole.jsonl", whole)))
 
 
 @pytest.mark.parametrize("names", [("nothing.accuracy", "state_bytes"), ("state_bytes",)])

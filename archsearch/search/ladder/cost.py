@@ -11,9 +11,11 @@ from archsearch.arch import ArchSpec
 from archsearch.costs import CostModel
 from archsearch.errors import SpecError
 from archsearch.search.estimate import recent_measurements
+from archsearch.search.ladder.drawn import model_on_rung
 from archsearch.search.ladder.rungs import carried_references, probe, probes
 from archsearch.search.problem import Problem
 from archsearch.storage import Store
+from archsearch.training.teacher_arch import teacher_layer
 
 Range = tuple[float, float]
 """From the least to the most."""
@@ -40,8 +42,9 @@ class LadderCost:
     """All rungs, from the least to the most that they take.
 
     FLOPs lie between those of the cheapest and of the dearest of some architectures of the space, each of its tokens
-    counted as trained: early ends make it less, trials that are tried again and those that confirm a front make it
-    more. ``known`` counts the trainings by whose FLOPs a second the hours of the most are judged.
+    counted as trained, teachers among them, and at the most all are confirmed by fresh seeds: early ends make it less,
+    trials that are tried again more. ``known`` counts the trainings by whose FLOPs a second the hours of the most are
+    judged.
     """
 
     rungs: tuple[RungCost, ...]
@@ -91,8 +94,9 @@ def _rung(problem: Problem, at: Problem, kept: tuple[int, int], references: int,
     if not each:
         raise SpecError(f"{spec.name}: no architecture of the space can stand at this size: change the rung's sizes")
     low, high = kept[0] + references, kept[1] + references
-    runs = len(at.search_seeds)
-    flops = (low * runs * min(each), high * runs * max(each))
+    runs, most = len(at.search_seeds), len(at.search_seeds) + len(at.confirm_seeds)
+    taught = _teachers(problem, at)
+    flops = (runs * (low * min(each) + taught[0]), most * (high * max(each) + taught[1]))
     abreast = min(spec.search.concurrency, high)
     return RungCost(
         name=spec.name,
@@ -101,10 +105,23 @@ def _rung(problem: Problem, at: Problem, kept: tuple[int, int], references: int,
         n_heads=model.n_heads,
         seeds=runs,
         trained=(low, high),
-        trainings=(low * runs * len(at.tasks), high * runs * len(at.tasks)),
+        trainings=(low * runs * len(at.tasks), high * most * len(at.tasks)),
         flops=flops,
         hours=None if speed is None else flops[1] / speed / abreast / 3600.0,
     )
+
+
+def _teachers(problem: Problem, at: Problem) -> Range:
+    """FLOPs of training the models that teach, with one seed: one, or one for every backbone that may be drawn."""
+    backbones = [at.space.model]
+    if problem.space.backbones.listed:
+        drawn = problem.space.backbones.all
+        backbones = [model_on_rung(one.values, problem.space.model, at.space.model) for one in drawn]
+    layer = teacher_layer(at.spec.recipe, problem.registry)
+    if layer is None:
+        return 0.0, 0.0
+    each = [training_flops(ArchSpec(model=one, layers=(layer,) * at.space.n_layers), at) for one in backbones]
+    return min(each), sum(each)
 
 
 def training_flops(arch: ArchSpec, problem: Problem) -> float:

@@ -13,7 +13,7 @@ from archsearch.notation import parse_written
 from archsearch.registry import Registry
 from archsearch.search.matching.sizes import StateReads
 from archsearch.search.matching.state import STATE_TOLERANCE, match_state, why_apart
-from archsearch.search.matching.steps import match_steps, run_flops
+from archsearch.search.matching.steps import FLOPS_TOLERANCE, match_steps, run_flops
 from archsearch.search.matching.width import PARAMS_TOLERANCE, match_params
 from archsearch.search.patterns import Listed
 from archsearch.search.space import Space
@@ -147,7 +147,18 @@ class _By:
                 arch = self._changed(text, asked)
         told = steps if self._match == "train_flops" else {}
         before, after = self._figure(asked, self._own_steps), self._figure(arch, steps)
+        if self._match == "train_flops":
+            self._check_flops(after, steps)
         return Matched(text=text, asked=asked, arch=arch, before=before, after=after, steps=told)
+
+    def _check_flops(self, has: float, steps: Mapping[str, int]) -> None:
+        """Raises `SpecError` where whole steps are too coarse to come near the baseline's FLOPs."""
+        if abs(has - self.target) > FLOPS_TOLERANCE * self.target:
+            told = ", ".join(f"{count} of {name}" for name, count in steps.items())
+            raise SpecError(
+                f"the nearest whole steps, {told}, are {has / self.target - 1.0:+.1%} from the FLOPs of the "
+                f"baseline, and {FLOPS_TOLERANCE:.0%} count as equal: take more steps (recipe.steps or recipe.tokens)"
+            )
 
     def _changed(self, text: str, asked: ArchSpec) -> ArchSpec:
         layers = parse_written(text, self._registry)

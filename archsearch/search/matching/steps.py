@@ -10,6 +10,9 @@ from archsearch.errors import SpecError
 from archsearch.recipe import MAX_STEPS, Recipe
 from archsearch.tasks import Task
 
+FLOPS_TOLERANCE = 0.05
+"""Training FLOPs within this share of the baseline's count as equal, which few whole steps may miss."""
+
 
 def match_steps(
     arch: ArchSpec, baseline: ArchSpec, tasks: Mapping[str, Task], recipe: Recipe, costs: CostModel

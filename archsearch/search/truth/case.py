@@ -15,7 +15,7 @@ from archsearch.analysis.hypervolume import volume
 from archsearch.analysis.objectives import Objective, Values, signs
 from archsearch.arch import ArchSpec
 from archsearch.costs import MEASURES
-from archsearch.errors import SpecError, listing
+from archsearch.errors import SpecError, listing, nearest
 from archsearch.search.problem import RECALL, Problem, Verdict
 from archsearch.search.spec import SearchSpec
 from archsearch.search.truth.table import TruthTable
@@ -149,9 +149,13 @@ def _tasks(table: TruthTable, objectives: Sequence[str]) -> list[str]:
     """The tasks, by their names in the table, that objectives need."""
     known = table.problem.tasks
     needed = [name.rpartition(".")[0] for name in objectives if name != RECALL and not _is_cost(name)]
-    for name in needed:
-        if name not in known:
-            raise SpecError(f'"{name}" is no task of the table: it has {listing(known)}')
+    for name in objectives:
+        if name != RECALL and not _is_cost(name) and name.rpartition(".")[0] not in known:
+            offered = [RECALL, *MEASURES, *(f"{task}.{known[task].metric}" for task in known)]
+            raise SpecError(
+                f'"{name}" is no objective of the table{nearest(name, offered)}: name a cost, or a metric of one of '
+                f"its tasks: {listing(known)}"
+            )
     recall = [task for task in known if known[task].recall] if RECALL in objectives else []
     found = [task for task in known if task in (*needed, *recall)]
     if not found:

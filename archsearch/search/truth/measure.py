@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
@@ -15,6 +14,7 @@ from archsearch.arch import ArchSpec
 from archsearch.errors import SpecError
 from archsearch.measurement import Measurement
 from archsearch.search.problem import Problem
+from archsearch.search.truth.file import append, read_lines
 from archsearch.tasks import Task
 from archsearch.training import evaluate
 
@@ -51,16 +51,19 @@ def measure(
     """Trains what the file lacks and adds each result to it as it comes, until `time.monotonic()` is `until`.
 
     ``part``, as (0, 2), takes every second of the trainings: several processes may write one file. Yields each cell
-    with its result and how many of its part are left. Raises `SpecError` where the file is of another spec.
+    with its result and how many of its part are left. Raises `SpecError` where the file is of another spec, and
+    for one with evaluators, whose numbers no line has.
     """
     index, count = part
+    if problem.spec.metrics:
+        raise SpecError("a table of ground truth has what tasks measure, not what evaluators do: drop [[metrics]]")
     lines = read_lines(path)
     _check_header(path, lines, problem)
     held = {(line["digest"], line["task"], line["seed"]) for line in lines if line["kind"] == "run"}
     missing = [cell for number, cell in enumerate(cells(problem)) if number % count == index]
     missing = [cell for cell in missing if cell.place not in held]
     if not lines:
-        _append(path, {"kind": "table", "spec": problem.spec.to_json()}, first=True)
+        append(path, {"kind": "table", "spec": problem.spec.to_json()}, first=True)
     sources = {line["source"] for line in lines if line["kind"] == "source"}
     for left, cell in zip(range(len(missing) - 1, -1, -1), missing, strict=True):
         if time.monotonic() >= until:
@@ -70,8 +73,8 @@ def measure(
         source = _source(measured.versions)
         if source not in sources:
             sources.add(source)
-            _append(path, {"kind": "source", "source": source, "versions": dict(measured.versions)})
-        _append(path, line_of(cell, measured, source))
+            append(path, {"kind": "source", "source": source, "versions": dict(measured.versions)})
+        append(path, line_of(cell, measured, source))
         yield cell, measured, left
 
 
@@ -99,37 +102,17 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file, none of one that there is not; raises `SpecError` for what is no line of a table."""
-    if not path.exists():
-        return []
-    found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            line = json.loads(text)
-            known = line["kind"] in ("table", "source", "run")
-        except (ValueError, TypeError, KeyError):
-            known = False
-        if not known:
-            raise SpecError(
-                f"{path}, line {number} is no line of a table of ground truth: take it out, or another file"
-            )
-        found.append(line)
-    return found
-
-
 def _check_header(path: Path, lines: list[dict[str, Any]], problem: Problem) -> None:
     headers = [line for line in lines if line["kind"] == "table"]
     if lines and not headers:
         raise SpecError(f"{path} has lines but none of kind table: it is no table of ground truth")
     for header in headers:
-        differ = [
-            key for key in ("model", "space", "tasks", "recipe") if header["spec"][key] != problem.spec.to_json()[key]
-        ]
+        mine = problem.spec.to_json()
+        differ = [key for key in ("seed", "model", "space", "tasks", "recipe") if header["spec"].get(key) != mine[key]]
         if differ:
+            key = differ[0] if differ[0] == "seed" else f"[{differ[0]}]"
             raise SpecError(
-                f"{path} was made of a spec whose [{differ[0]}] is another one: give another file, or the spec it "
-                "was made of"
+                f"{path} was made of a spec whose {key} is another one: give another file, or the spec it was made of"
             )
 
 
@@ -137,13 +120,3 @@ def _source(versions: Mapping[str, str]) -> str:
     """A short name of what a result was made by: packages, plugins and their sources."""
     text = json.dumps(dict(versions), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _append(path: Path, line: Mapping[str, Any], *, first: bool = False) -> None:
-    """Adds a line that no other process's can run into; the ``first`` one only to an empty file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not (first and file.tell()):
-            file.write(f"{json.dumps(line)}\n")
-            file.flush()

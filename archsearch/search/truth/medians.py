@@ -11,6 +11,9 @@ from scipy.stats import binom
 
 from archsearch.analysis.objectives import Values
 
+BOUNDED = 6
+"""Searches that bound a median; fewer leave both ends of its interval open."""
+
 _RESAMPLES = 4000
 
 
@@ -53,7 +56,7 @@ def ratio(mine: Sequence[float], others: Sequence[float]) -> Middle:
         return Middle(median=math.nan, low=math.nan, high=math.nan)
     found = float(_quotient(pairs))
     count = pairs.shape[1]
-    if count < 6:
+    if count < BOUNDED:
         return Middle(median=found, low=0.0, high=math.inf)
     drawn = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
     again = np.sort(_quotient(pairs[:, drawn]))

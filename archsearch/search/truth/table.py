@@ -12,7 +12,7 @@ from archsearch.errors import ArchsearchError, SpecError
 from archsearch.registry import Registry
 from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
-from archsearch.search.truth.measure import read_lines
+from archsearch.search.truth.file import read_lines
 
 PACKAGED = Path(__file__).with_name("three_layers.jsonl")
 """The table that comes with the package."""
@@ -41,8 +41,8 @@ class Row:
             learning_rate=line["learning_rate"],
             curve=tuple((int(step), float(value)) for step, value in line["curve"]),
             steps=int(line["steps"]),
-            validation=line["validation"],
-            test=line["test"],
+            validation=dict(line["validation"]),
+            test=dict(line["test"]),
         )
 
 
