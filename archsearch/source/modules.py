@@ -6,14 +6,15 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions, requires
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, requires
 from pathlib import Path
 from typing import Literal
 
+from archsearch.source.owners import owners_of
 from archsearch.source.syntax import imports, parse, spelled
 
 OURS = ("archsearch", "archsearch_plugins")
@@ -52,6 +53,7 @@ class Modules:
 
     def __init__(self) -> None:
         self._found: dict[str, Module | None] = {}
+        self._owners: dict[str, frozenset[str]] = {}
 
     def find(self, name: str) -> Module | None:
         """The module of that name; None where there is none, or none that lies in a file or a folder."""
@@ -78,7 +80,7 @@ class Modules:
         if top in _STANDARD:
             return "standard"
         if _canonical(top) in _required():
-            return "required"  # before the owners, who take a tenth of a second to list
+            return "required"  # before the owners, who take a tenth of a second to list for the first time
         owners = self.owners(name)
         if not owners:
             return "loose"
@@ -88,11 +90,10 @@ class Modules:
 
     def owners(self, name: str) -> frozenset[str]:
         """The distributions that install a module's top-level package."""
-        return frozenset(self._owners.get(name.partition(".")[0], ()))
-
-    @cached_property
-    def _owners(self) -> Mapping[str, Sequence[str]]:
-        return packages_distributions()
+        top = name.partition(".")[0]
+        if top not in self._owners:
+            self._owners[top] = owners_of(top)
+        return self._owners[top]
 
 
 def _loaded_spec(name: str) -> ModuleSpec | None:

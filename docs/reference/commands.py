@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import typer.main
@@ -16,6 +17,7 @@ from reference.texts import code, plain, table
 PROGRAM = "archsearch"
 
 
+@cache
 def root() -> Any:
     """The whole command line, as typer makes it; groups of commands have ``commands`` by name."""
     return typer.main.get_command(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from archsearch.registry import Registry, load_registry
 from archsearch.source import LEFT_OUT, Sources, core_digest, core_modules
 from archsearch.source.closure import CORE, Closure, left_out
 from archsearch.source.modules import Modules, read
+from archsearch.source.owners import owners_of
 from archsearch.testing.toy import ToyPlugin
 
 PLUGIN = """
@@ -137,6 +139,20 @@ def test_another_distribution_counts_by_its_version(package: Callable[..., Path]
     assert digest_of_mine() == before
     package(install("1.1"))
     assert digest_of_mine() != before
+
+
+def test_owners_are_those_of_today(package: Callable[..., Path]) -> None:
+    from importlib.metadata import packages_distributions
+
+    folder = package({"helplib/__init__.py": ""})
+    assert owners_of("helplib") == frozenset()
+    package({"a-1.dist-info/METADATA": "Name: a\nVersion: 1\n", "a-1.dist-info/RECORD": "helplib/__init__.py,,\n"})
+    package({"b-1.dist-info/METADATA": "Name: b\nVersion: 1\n", "b-1.dist-info/top_level.txt": "other\nhelplib\n"})
+    assert owners_of("helplib") == {"a", "b"}
+    shutil.rmtree(folder / "a-1.dist-info")
+    assert owners_of("helplib") == {"b"}
+    listed = packages_distributions()
+    assert {top: owners_of(top) for top in listed} == {top: set(names) for top, names in listed.items()}
 
 
 def test_a_task_is_what_its_module_reaches(package: Callable[..., Path]) -> None:
@@ -395,8 +411,6 @@ def test_the_core_leaves_out_only_what_is_listed() -> None:
 
 
 def test_the_core_changes_with_its_modules(tmp_path: Path) -> None:
-    import shutil
-
     ours = Path(__file__).parents[2] / "archsearch"
     shutil.copytree(ours, tmp_path / "archsearch", ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from reference.pages import DOCS, ROOT, filled
@@ -10,6 +11,7 @@ GENERATED = sorted(DOCS.rglob("*.md"))
 PLAIN = sorted([*ROOT.glob("*.md"), *ROOT.glob("plugins/*/README.md"), *ROOT.glob("deploy/**/*.md")])
 
 
+@cache
 def text_of(page: Path) -> str:
     """A page with what is made from the code."""
     text = page.read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "costs.md"
 BLOCKS: dict[str, str] = dict(
     re.findall(r"^<!-- checked: ([^\n]+) -->\n```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
 )
+CODE = {block: compile(text, f"<{block}>", "exec", dont_inherit=True) for block, text in BLOCKS.items()}
 
 FORMULAS = {
     "full": ["full", "softmax", "full more"],
@@ -148,7 +149,7 @@ def sums(parts: list[Figures], phase: Phase, tokens: int) -> dict[str, Any]:
 def evaluated(blocks: list[str], names: dict[str, Any]) -> dict[str, Any]:
     """The names after the blocks have run."""
     for block in blocks:
-        exec(BLOCKS[block], names)
+        exec(CODE[block], names)
     return names
 
 
