@@ -82,8 +82,8 @@ def bench_search(
     out = console() if json is None else quiet_console()
     for line in held.left_out:
         out.print(line, soft_wrap=True)
-    if json is not None:  # refused before hours of searches, not after
-        _write(json, _header(held, path, count, seeds), [])
+    if json is not None:  # refused before hours of searches, not after, and what it holds stays until there is more
+        _write(json, "", "a")
     plans = [Plan(sampler=name, second_seeds=share) for name in samplers for share in (0.0, *spent)]
     found: list[dict[str, Any]] = []
     searches = jobs_of(path, cases, plans, trials=count, seeds=seeds, go_on=go_on)
@@ -91,7 +91,7 @@ def bench_search(
         found = with_ratios([*found, summary(done)])
         out.print(told(found[-1]), soft_wrap=True)
         if json is not None:  # a run that is ended leaves what it has
-            _write(json, _header(held, path, count, seeds), found)
+            _write(json, _text(_header(held, path, count, seeds), found))
     for names in cases:
         for one in tables([one for one in found if one["objectives"] == list(names)], names, count, seeds):
             out.print(one)
@@ -133,13 +133,17 @@ def _header(held: TruthTable, path: Path, trials: int, seeds: int) -> dict[str, 
     }
 
 
-def _write(path: Path, header: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
+def _text(header: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
     import json
 
+    return json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str, mode: str = "w") -> None:
     from archsearch.errors import ArchsearchError
 
-    text = json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False)
     try:
-        path.write_text(f"{text}\n", encoding="utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
