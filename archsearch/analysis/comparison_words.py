@@ -12,6 +12,14 @@ FEW = 3
 """With fewer seeds the noise is hardly known."""
 
 
+def one_rate(rate: float) -> str:
+    """What is not known where a single learning rate was tried."""
+    return (
+        f"one learning rate, {rate:g}, was tried: nothing tells whether another one would give another order: give "
+        "recipe.learning_rates three"
+    )
+
+
 def remarks(found: Comparison) -> Iterator[str]:
     """What a reader of the figures must know, a sentence each, which begins small and ends without a stop."""
     scores = [score for row in found.rows for score in row.scores.values()]
@@ -74,6 +82,9 @@ def _of_the_seeds(found: Comparison) -> Iterator[str]:
 
 
 def _of_the_rates(scores: Sequence[Score]) -> Iterator[str]:
+    tried = {rate for score in scores for rate in score.rates.means}
+    if len(tried) == 1:
+        yield one_rate(tried.pop())
     if any(score.rates.fragile for score in scores):
         yield "fragile: every other learning rate keeps less than half of what the best one gains above chance"
     ends = sorted({score.rates.at_end for score in scores} - {""})

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from archsearch.analysis.comparison_words import one_rate
 from archsearch.analysis.sweep import STATE, Sweep
 
 
 def caveats(found: Sweep) -> Iterator[str]:
     """What a reader of the curves must know, a sentence each."""
     seeds = min((len(point.score.values) for point in found.points if not point.score.diverged), default=0)
-    yield (
-        f"bars are standard errors over seeds, of which a point has {seeds} or more"
-        if seeds > 1
-        else ("one seed a point: no noise is known, recipe.seeds = 2 or more shows it")
-    )
+    if seeds > 1:
+        yield f"bars are standard errors over seeds, of which a point has {seeds} or more"
+    elif seeds:
+        yield "one seed a point: no noise is known, recipe.seeds = 2 or more shows it"
     lengths = sorted({point.seq_len for point in found.points})
     yield f"the state is counted at the task's {_listed(lengths)} tokens, and again at {found.context:,}"
     chances = sorted({round(point.chance, 4) for point in found.points})
@@ -34,6 +34,9 @@ def caveats(found: Sweep) -> Iterator[str]:
         if point.score.diverged:
             seeds_told = ", ".join(map(str, point.score.diverged))
             yield f"{point.layer} at {point.pairs} pairs is left out: seed {seeds_told} diverged"
+    tried = {rate for point in found.points for rate in point.score.rates.means}
+    if len(tried) == 1:
+        yield one_rate(tried.pop())
     ends = [point for point in found.points if point.score.rates.at_end]
     if ends:
         yield (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli import bench
-from archsearch.cli.output import console, finite, quiet_console
+from archsearch.cli.output import check_writable, console, finite, quiet_console
 from archsearch.cli.sampler_names import sampler_names
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def bench_search(
     out = console() if json is None else quiet_console()
     for line in held.left_out:
         out.print(line, soft_wrap=True)
-    if json is not None:  # refused before hours of searches, not after, and what it holds stays until there is more
-        _write(json, "", "a")
+    check_writable(json)
     plans = [Plan(sampler=name, second_seeds=share) for name in samplers for share in (0.0, *spent)]
     found: list[dict[str, Any]] = []
     searches = jobs_of(path, cases, plans, trials=count, seeds=seeds, go_on=go_on)
@@ -91,7 +90,7 @@ def bench_search(
         found = with_ratios([*found, summary(done)])
         out.print(told(found[-1]), soft_wrap=True)
         if json is not None:  # a run that is ended leaves what it has
-            _write(json, _text(_header(held, path, count, seeds), found))
+            _write(json, _header(held, path, count, seeds), found)
     for names in cases:
         for one in tables([one for one in found if one["objectives"] == list(names)], names, count, seeds):
             out.print(one)
@@ -133,17 +132,8 @@ def _header(held: TruthTable, path: Path, trials: int, seeds: int) -> dict[str, 
     }
 
 
-def _text(header: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
+def _write(path: Path, header: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> None:
     import json
 
-    return json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str, mode: str = "w") -> None:
-    from archsearch.errors import ArchsearchError
-
-    try:
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
+    text = json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False)
+    path.write_text(f"{text}\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from archsearch.cli.compare_tables import print_comparison
 from archsearch.cli.logs import LogFormatOption
 from archsearch.cli.matching import planned_table, print_planned
 from archsearch.cli.outlet import QuietOutlet
-from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console
+from archsearch.cli.output import JsonFlag, StorageOption, check_writable, console, print_json, quiet_console
 from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, problem_of, tell_end
 from archsearch.cli.watching import MetricsOption, Watching
 
@@ -83,6 +83,7 @@ def compare(
     if dry_run:
         print_planned(problem, json=json)
         return
+    check_writable(csv)
     if problem.matching is not None and not json:
         quiet_console().print(planned_table(problem))
     carry_out(

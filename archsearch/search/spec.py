@@ -96,6 +96,11 @@ class SearchSpec(Table):
                 "search.early_stop goes with searches, not [compare], which trains every architecture to the end: drop "
                 "one of them"
             )
+        if self.compare is not None and self.search.trials < len(self.space.architectures):
+            raise SpecError(
+                f"search.trials = {self.search.trials} would leave out some of the {len(self.space.architectures)} "
+                "architectures that [compare] holds against each other: drop it"
+            )
         if self.space.pattern == "listed" and self.search.second_seeds:
             raise SpecError(
                 f"search.second_seeds = {self.search.second_seeds:g} takes trials from a list of architectures, some "

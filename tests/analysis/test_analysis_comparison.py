@@ -252,3 +252,12 @@ def test_trainings_that_ended_early_are_told(store: Store) -> None:
     found = held(store)
     assert [row.scores["recall"].solved for row in found.rows] == [(), (1,)]
     assert any(line.startswith("1 of 4 trainings ended before their last step") for line in remarks(found))
+
+
+def test_a_single_learning_rate_is_told(store: Store) -> None:
+    """Neither a lone good rate nor one at the end of the list can be known by one."""
+    search = store.create_search("held", {"compare": {"baseline": "full*2"}}, [])
+    add(store, search, "full*2", [payload("recall", seed, {0.01: 0.9}) for seed in (0, 1)])
+    assert any(line.startswith("one learning rate, 0.01, was tried") for line in remarks(held(store)))
+    add(store, search, "kda*2", [payload("recall", seed, {0.01: 0.9, 0.03: 0.8}) for seed in (0, 1)])
+    assert not any("was tried" in line for line in remarks(held(store)))

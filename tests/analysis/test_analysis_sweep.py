@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,23 @@ def test_a_diverged_point_has_no_mean_and_is_told(store: Store, registry: Regist
     frame = found.frame()
     assert {"state_bytes", "state_bytes@1024", "decode_read_bytes@1024"} <= set(frame.columns)
     assert frame.loc[frame["d_model"] == 128, "search"].unique().tolist() == ["swept-d128"]
+
+
+def test_where_every_point_diverged_nothing_is_said_of_its_seeds(store: Store, registry: Registry) -> None:
+    add(store, store.create_search("swept", {}, []), arch_of("full*2", registry), registry, {4: [None, None]})
+    said = "\n".join(caveats(read_sweep(store, "swept", registry)))
+    assert "full at 4 pairs is left out: seed 0, 1 diverged" in said
+    assert "one seed a point" not in said
+
+
+def test_a_single_learning_rate_is_told(store: Store, registry: Registry) -> None:
+    add(store, store.create_search("swept", {}, []), arch_of("full*2", registry), registry, {4: [0.8, 0.9]})
+    found = read_sweep(store, "swept", registry)
+    assert "was tried" not in "\n".join(caveats(found))
+    (point,) = found.points
+    lone = replace(point.score, rates=replace(point.score.rates, means={0.01: 0.85}))
+    found = replace(found, points=(replace(point, score=lone),))
+    assert "one learning rate, 0.01, was tried" in "\n".join(caveats(found))
 
 
 def test_what_measured_nothing_with_pairs_is_refused(store: Store, registry: Registry) -> None:

@@ -85,7 +85,7 @@ def test_what_is_told_of_a_ladder(climbed: Bench) -> None:
 
 def test_a_ladder_that_was_stopped_goes_on_where_it_stands(bench: Bench) -> None:
     budget = {"state_bytes": "300 KiB"}
-    problem = posed([{**RUNGS[0], "seeds": 1, "budget": budget}, {"keep": 1}], recipe={"seeds": 1})
+    problem = posed([{**RUNGS[0], "seeds": 1, "budget": budget}, {"keep": 1, "steps": 9}], recipe={"seeds": 1})
     bench.ends = 10  # within the second rung, after the first rung's nine
     assert bench.climb(problem).state == "cancelled"
     assert bench.driven[-1] == "fakes.rung2"
@@ -114,16 +114,16 @@ def test_a_changed_spec_is_refused_before_a_rung_is_gone_on_with(climbed: Bench)
     with pytest.raises(SpecError, match=r"recipe.steps was 4 and is 5"):
         climbed.climb(posed(recipe={"seeds": 2, "steps": 5}), resume=True)
     with pytest.raises(SpecError, match="add --grow"):
-        climbed.climb(posed([*RUNGS, {"keep": 1}]), resume=True)
+        climbed.climb(posed([*RUNGS, {"keep": 1, "seeds": 4}]), resume=True)
     with pytest.raises(SpecError, match=r"rung\[1\] is begun, as fakes.rung3, and was another one then"):
         climbed.climb(posed([RUNGS[0], RUNGS[1] | {"seeds": 2}]), resume=True)
 
 
 def test_a_rung_that_is_not_begun_may_be_another_one(bench: Bench) -> None:
     with pytest.raises(NothingFeasibleError, match=r"change rung\[0\] in the spec, and .* --resume --grow"):
-        bench.climb(posed([{"budget": {"state_bytes": 10}}], **SMALL))
+        bench.climb(posed([{"steps": 8, "budget": {"state_bytes": 10}}], **SMALL))
     first = partial(resume_search, allowed=("rung",))
-    assert bench.climb(posed([{"keep": 1}], **SMALL), first=first).name == "fakes.rung2"
+    assert bench.climb(posed([{"keep": 1, "steps": 8}], **SMALL), first=first).name == "fakes.rung2"
 
 
 def ladder_of(store: Store) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def test_a_ladder_whose_driver_is_killed_anywhere_ends_as_one_that_was_not(
 
 
 def test_what_stands_in_the_place_of_a_rung_is_no_part_of_the_ladder(bench: Bench) -> None:
-    spec = posed([{"keep": 2}, {"keep": 1}], **SMALL).spec
+    spec = posed([{"keep": 2, "steps": 8}, {"keep": 1, "steps": 9}], **SMALL).spec
 
     def begin(number: int, *, rung: int) -> None:
         name = rung_name("fakes", number)
@@ -170,13 +170,13 @@ def test_what_stands_in_the_place_of_a_rung_is_no_part_of_the_ladder(bench: Benc
     check_standing(spec, bench.store, new=False)
     bench.store.remove_searches(["fakes.rung2"])
     with pytest.raises(SpecError, match=r'"fakes.rung3" is there already, and was not begun after the rung below it'):
-        bench.climb(posed([{"keep": 2}, {"keep": 1}], **SMALL), resume=True)
+        bench.climb(posed([{"keep": 2, "steps": 8}, {"keep": 1, "steps": 9}], **SMALL), resume=True)
     begin(2, rung=2)
     with pytest.raises(SpecError, match=r'"fakes.rung3" is there already'):  # it was begun before
         check_standing(spec, bench.store, new=False)
     bench.store.remove_searches(["fakes"])
     with pytest.raises(SpecError, match=r'"fakes.rung2" is there already.*archsearch rm fakes.rung2'):
-        bench.climb(posed([{"keep": 2}, {"keep": 1}], **SMALL))
+        bench.climb(posed([{"keep": 2, "steps": 8}, {"keep": 1, "steps": 9}], **SMALL))
     with pytest.raises(SpecError, match='is a rung of "fakes", which the database has no more'):
         read_ladder(bench.store, "fakes.rung3")
     assert bench.driven == []
@@ -240,7 +240,8 @@ def test_what_may_confirm_a_front_and_what_teaches_counts_too(bench: Bench) -> N
 WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
     "fewer layers": ([{"n_layers": 2}], r"rung\[0\].n_layers = 2, and the rung below has 3"),
     "a size that does not fit": ([{"n_heads": 3}], r"rung\[0\]: .*n_heads = 3 does not divide d_model = 16"),
-    "a budget of nothing": ([{"budget": {"state_byte": 3}}], r"rung\[0\]: .*state_byte"),
+    "a budget of nothing": ([{"steps": 8, "budget": {"state_byte": 3}}], r"rung\[0\]: .*state_byte"),
+    "nothing else than below": ([{"keep": 2, "d_model": 16, "context": 64}], r"rung\[0\] would train what the rung"),
     "another task": ([{"tasks": [{"name": "bits"}]}], r"rung\[0\]: "),
     "a learning rate": ([{"learning_rates": [0.0]}], r"rung\[0\].*learning_rates"),
 }

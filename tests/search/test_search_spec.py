@@ -95,6 +95,14 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"space": {"pattern": "listed", "architectures": ["dense", "dense*3"]}},
         ['space.architectures[1] = "dense*3" is "dense" again'],
     ),
+    "comparison of a part of its list": (
+        {
+            "compare": {},
+            "space": {"pattern": "listed", "architectures": ["dense", "window"]},
+            "search": {"trials": 1},
+        },
+        ["search.trials = 1 would leave out some of the 2 architectures", "drop it"],
+    ),
     "comparison of a drawn space": ({"compare": {}}, ['[compare] goes with space.pattern = "listed", not "free"']),
     "baseline": (
         {"space": {"pattern": "listed", "architectures": ["dense"]}, "compare": {"baseline": "window"}},

@@ -186,6 +186,19 @@ def test_objectives_that_the_table_cannot_have_are_refused(table: TruthTable, na
         Case.of(table, names)
 
 
+def test_speed_is_no_objective_of_a_table(table: TruthTable) -> None:
+    with pytest.raises(SpecError, match=r'"recall-task.tokens_to_half" is timed by trainings, and a table has none'):
+        Case.of(table, ["recall-task.tokens_to_half", "state_bytes"])
+
+
+def test_a_task_on_which_all_diverged_poses_nothing(whole: list[dict[str, Any]], tmp_path: Path) -> None:
+    lost = {"status": "diverged", "validation": {}, "test": {}}
+    found = [{**line, **lost} if line.get("task") == "recall-task" else line for line in whole]
+    table = TruthTable.load(written(tmp_path / "lost.jsonl", found), REGISTRY)
+    with pytest.raises(SpecError, match=r"recall-task.accuracy, state_bytes cannot be posed: .*\(0, 1, 2\)"):
+        Case.of(table, OBJECTIVES)
+
+
 def test_a_case_has_the_front_that_its_seeds_give(table: TruthTable) -> None:
     case = Case.of(table, OBJECTIVES)
     assert len(case.feasible) < len(table.archs) == 27

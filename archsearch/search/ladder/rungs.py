@@ -17,6 +17,7 @@ from archsearch.search.ladder.stretch import carried, unit_of
 from archsearch.search.problem import Problem
 from archsearch.search.spec import SearchSpec
 from archsearch.search.tables.ladder import RungTable
+from archsearch.search.tables.objectives import TaskTable
 
 PROBES = 16
 """Architectures of the space by which a rung is checked, and its cost estimated, before its survivors are known."""
@@ -44,7 +45,11 @@ def rung_spec(
     base = root.to_json()
     del base["rung"], base["ladder"]
     context = next((table.context for table in reversed(tables) if table.context), root.objectives.context)
-    tasks = next((table.tasks for table in reversed(tables) if table.tasks), root.tasks)
+    if _trained(root, tables) == _trained(root, tables[:-1]):
+        raise SpecError(
+            f"{where} would train what the rung below has trained, and agree with it for that reason: give it another "
+            "size (d_model, n_layers), steps, seeds or tasks"
+        )
     search = base["search"] | {
         "trials": len(architectures),
         "references": list(references) or False,
@@ -59,7 +64,7 @@ def rung_spec(
         "name": rung_name(root.name, rung),
         "model": _model(root, tables),
         "space": {"pattern": "listed", "architectures": list(architectures), **several},
-        "tasks": [task.model_dump(mode="json") for task in tasks],
+        "tasks": [task.model_dump(mode="json") for task in _tasks(root, tables)],
         "recipe": _recipe(root, tables),
         "objectives": base["objectives"] | {"context": context},
         "budget": dict(own.budget),
@@ -96,6 +101,15 @@ def _refuse_left_behind(values: dict[str, Any], table: RungTable, index: int) ->
             f"rung[{index}].d_model = {d_model}, and {width} = {values[width]} of the rung below would stay: give "
             f"rung[{index}].{width} too ({share} keeps its share), or leave it out of [model]"
         )
+
+
+def _tasks(root: SearchSpec, tables: Sequence[RungTable]) -> tuple[TaskTable, ...]:
+    return next((table.tasks for table in reversed(tables) if table.tasks), root.tasks)
+
+
+def _trained(root: SearchSpec, tables: Sequence[RungTable]) -> tuple[object, ...]:
+    """What a training on a rung follows from beside its architecture."""
+    return _model(root, tables), _recipe(root, tables), _tasks(root, tables)
 
 
 def _recipe(root: SearchSpec, tables: Sequence[RungTable]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from archsearch.costs import MEASURES
 from archsearch.errors import SpecError, listing, nearest
 from archsearch.search.problem import RECALL, Problem, Verdict
 from archsearch.search.spec import SearchSpec
+from archsearch.search.speed import is_speed
 from archsearch.search.truth.table import TruthTable
 
 _MARGIN = 0.1
@@ -49,7 +50,13 @@ class Case:
         problem = Problem.of(spec, table.problem.registry)
         labels = {task.label: name for name, task in table.problem.tasks.items()}
         names = {name: labels[task.label] for name, task in problem.tasks.items()}
-        return cls(table=table, problem=problem, tasks=names, seeds=seeds)
+        case = cls(table=table, problem=problem, tasks=names, seeds=seeds)
+        if not np.isfinite(case.losses([arch.digest for arch in case.feasible], seeds, "test")).all(axis=1).any():
+            raise SpecError(
+                f"{listing(objectives)} cannot be posed: no architecture within the budget has a value of each with "
+                f"every seed of the table ({listing(map(str, seeds))}): name other objectives"
+            )
+        return case
 
     @property
     def name(self) -> str:
@@ -149,6 +156,9 @@ def _tasks(table: TruthTable, objectives: Sequence[str]) -> list[str]:
     """The tasks, by their names in the table, that objectives need."""
     known = table.problem.tasks
     needed = [name.rpartition(".")[0] for name in objectives if name != RECALL and not _is_cost(name)]
+    timed = next((name for name in objectives if is_speed(name)), None)
+    if timed is not None:
+        raise SpecError(f'"{timed}" is timed by trainings, and a table has none: name a metric of one of its tasks')
     for name in objectives:
         if name != RECALL and not _is_cost(name) and name.rpartition(".")[0] not in known:
             offered = [RECALL, *MEASURES, *(f"{task}.{known[task].metric}" for task in known)]
