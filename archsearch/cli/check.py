@@ -14,7 +14,7 @@ from archsearch.printable import printable
 
 if TYPE_CHECKING:
     from archsearch.registry import Registry
-    from archsearch.testing.examine import Finding
+    from archsearch.testing.findings import Finding
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def check(
     does not hold; laws that the plugin declares broken are shown with its reason.
     """
     from archsearch.registry import load_registry
-    from archsearch.testing.examine import holds
+    from archsearch.testing.findings import holds
 
     registry = load_registry()
     found = list(_watched(_examined(name, registry, impl or ["auto"])))
@@ -49,18 +49,33 @@ def check(
 
 
 def _examined(name: str, registry: Registry, impls: list[str]) -> Iterator[Finding]:
-    from archsearch.errors import OptionsError, listing, nearest
-    from archsearch.ops.impl import IMPLS
+    """The findings; torch is imported once there is something to build."""
+    from archsearch.testing.findings import unregistered
+
+    _check_impls(impls)
+    if name in {evaluator.name for evaluator in registry.evaluators()}:
+        from archsearch.testing.examine_evaluator import examine_evaluator
+
+        return examine_evaluator(name, registry)
+    is_task = name in {task.name for task in registry.tasks()}
+    wrong = None if is_task else unregistered(name, registry)
+    if wrong is not None:
+        return iter([wrong])
     from archsearch.testing.examine import examine_mixer, examine_task
-    from archsearch.testing.examine_evaluator import examine_evaluator
+
+    return examine_task(name, registry) if is_task else examine_mixer(name, registry, impls)
+
+
+def _check_impls(impls: list[str]) -> None:
+    from archsearch.errors import OptionsError, listing, nearest
+
+    if set(impls) == {"auto"}:
+        return
+    from archsearch.ops.impl import IMPLS
 
     for impl in impls:
         if impl not in ("auto", *IMPLS):
             raise OptionsError(f'--impl "{impl}"{nearest(impl, IMPLS)}: one of {listing(("auto", *IMPLS))}')
-    tasks = {task.name for task in registry.tasks()}
-    if name in {evaluator.name for evaluator in registry.evaluators()}:
-        return examine_evaluator(name, registry)
-    return examine_task(name, registry) if name in tasks else examine_mixer(name, registry, impls)
 
 
 def _watched(findings: Iterable[Finding]) -> Iterator[Finding]:

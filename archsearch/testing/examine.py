@@ -7,22 +7,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import CostModel
-from archsearch.errors import ArchsearchError, UnknownNameError, foreign_error, said
+from archsearch.errors import ArchsearchError, foreign_error, said
 from archsearch.laws import untrainable
 from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerPlugin
-from archsearch.registry import PluginReport, Registry
+from archsearch.registry import Registry
 from archsearch.testing.case import Case
+from archsearch.testing.findings import Finding, Group, Status, unregistered
 from archsearch.testing.laws import LAWS, Law, tried
 from archsearch.units import format_quantity
-
-Group = Literal["registration", "costs", "laws", "training", "worker"]
-Status = Literal["ok", "failed", "declared broken", "skipped"]
 
 CONTEXTS = (1024, 32768)
 """Contexts at which costs are told."""
@@ -43,22 +40,6 @@ print(json.dumps({name: [registry.version_of(name), registry.source_of(name)] fo
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at. ``case`` is the set of options by name, and the implementation where several were
-    tried; ``text`` is one line, of what was found or of what is wrong."""
-
-    group: Group
-    name: str
-    status: Status
-    case: str = ""
-    text: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """Plain data."""
-        return asdict(self)
-
-
 def examine_mixer(name: str, registry: Registry, impls: Sequence[str] = ("auto",)) -> Iterator[Finding]:
     """Registration, costs, every law for each case and implementation, a short training, and a build in a process of
     its own.
@@ -67,9 +48,9 @@ def examine_mixer(name: str, registry: Registry, impls: Sequence[str] = ("auto",
     preset or a layer as notation writes it, then that alone. Raises `UnknownNameError` for a name that nothing here
     claims, `NotationError` for text that cannot be read.
     """
-    broken = _broken(name, registry)
-    if broken is not None:
-        yield broken
+    wrong = unregistered(name, registry)
+    if wrong is not None:
+        yield wrong
         return
     layer = registry.layer(name)
     plugin = registry.mixer(layer.mixer)
@@ -82,29 +63,6 @@ def examine_mixer(name: str, registry: Registry, impls: Sequence[str] = ("auto",
     first = next(iter(cases.values()))
     yield _training(first, plugin, registry)
     yield _in_a_worker(first, plugin, registry)
-
-
-def _broken(name: str, registry: Registry) -> Finding | None:
-    """What keeps the registry from having the mixer, where a plugin of that name or one that claims it is there."""
-    try:
-        registry.resolve(name.partition("(")[0].strip())
-    except UnknownNameError:
-        failed = [report for report in registry.reports() if report.status != "ok" and _named(name, report)]
-        if not failed:
-            raise
-        return _unregistered(name, failed[0])
-    except ArchsearchError as error:
-        return Finding(group="registration", name=name, status="failed", text=str(error))
-    return None
-
-
-def _named(name: str, report: PluginReport) -> bool:
-    return name in (report.name, report.key, report.distribution) or f'"{name}"' in (report.error or "")
-
-
-def _unregistered(name: str, report: PluginReport) -> Finding:
-    text = f"the plugin {report.key} {report.version} {report.status}: {report.error}"
-    return Finding(group="registration", name=name, status="failed", text=text)
 
 
 def _registered(mixer: str, registry: Registry) -> str:
@@ -258,8 +216,3 @@ def _task_law(suite: Any, law: str, setting: str, task: type[Any]) -> Finding:
         lines = said(error) if not isinstance(error, AssertionError) else str(error).strip().partition("\n")[0]
         return Finding(group="laws", name=name, status="failed", case=setting, text=lines or "it does not hold")
     return Finding(group="laws", name=name, status="ok", case=setting, text=name.replace("_", " "))
-
-
-def holds(findings: Iterable[Finding]) -> bool:
-    """Whether nothing failed."""
-    return all(finding.status != "failed" for finding in findings)

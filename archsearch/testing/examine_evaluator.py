@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from archsearch.errors import said
 from archsearch.registry import Registry
-from archsearch.testing.examine import Finding
+from archsearch.testing.findings import Finding
 
 
 def examine_evaluator(name: str, registry: Registry) -> Iterator[Finding]:

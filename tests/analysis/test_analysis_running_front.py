@@ -1,4 +1,4 @@
-"""The running front, against the front of all trials computed again after each of them."""
+"""The running front, against the front of all trials computed again."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ DRAWS: dict[str, Callable[[random.Random], float]] = {
     "real": lambda rng: rng.uniform(-1.0, 1.0),
     "holes": lambda rng: rng.choice([math.nan, 0.0, -0.0, 1.0, 2.0]),
 }
+DENSE = 6
+"""Trials after each of which fronts are compared; then after every fourth, as a place that is wrong stays wrong."""
 
 
 class Search:
@@ -98,13 +100,16 @@ class Search:
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("objectives", OBJECTIVES)
-def test_it_is_the_front_of_all_trials_after_each_of_them(objectives: str, draw: str) -> None:
+def test_it_is_the_front_of_all_trials_as_they_come(objectives: str, draw: str) -> None:
     search = Search(OBJECTIVES[objectives], DRAWS[draw], seed=len(objectives + draw))
     running = RunningFront(search.objectives)
     stood = set()
-    for _ in range(50):
+    for step in range(50):
         running.add(search.more())
-        found, expected = running.points(), search.recomputed()
+        found = running.points()
+        if step >= DENSE and step % 4:
+            continue
+        expected = search.recomputed()
         assert [point.trial for point in found] == expected["trial"].tolist()
         assert [point.digest for point in found] == expected["digest"].tolist()
         assert [point.pattern for point in found] == expected["pattern"].tolist()

@@ -138,7 +138,8 @@ def test_a_plugin_of_the_current_folder_alone_is_told_apart(install: Callable[..
     assert "put the absolute path of its folder into PYTHONPATH" in failed(report)["worker"]
 
 
-def test_an_unknown_name_is_refused_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     status, report, said = check("slidng", tmp_path)
     assert (status, report) == (2, {})
     assert 'unknown mixer "slidng" (did you mean "sliding"?)' in said

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import streamlit as st
 from dashboard_samples import fill
+from streamlit.components.v2 import manifest_scanner
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))  # whose sample rows are shared
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
+"""A server reads once what is installed; a page under test would for every run, which is half of its time."""
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from deploy_files import ROOT
 
@@ -14,8 +15,13 @@ MAY_UNPICKLE = {
 UNPICKLERS = {"pickle", "cloudpickle", "_pickle", "dill", "joblib", "marshal", "shelve"}
 
 
-def calls() -> Iterator[tuple[str, str, ast.Call]]:
+@cache
+def calls() -> list[tuple[str, str, ast.Call]]:
     """Every call in what is shipped, by the dotted name that is called."""
+    return list(walked())
+
+
+def walked() -> Iterator[tuple[str, str, ast.Call]]:
     for folder in ("archsearch", "dashboard", "plugins"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):

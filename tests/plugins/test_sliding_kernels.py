@@ -86,8 +86,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, name, poison)
 
 
-def make_inputs(case: Case, *, batch: int = 2) -> list[Tensor]:
-    """q, k and v, signed, cut out of one tensor as a layer's are."""
+def make_inputs(case: Case, *, batch: int | None = None) -> list[Tensor]:
+    """q, k and v, signed, cut out of one tensor as a layer's are; of an odd number of tokens two sequences."""
+    batch = 1 + case.tokens % 2 if batch is None else batch
     draw = torch.Generator().manual_seed(case.tokens + 7 * case.window)
     sizes = [case.heads, case.kv_heads, case.kv_heads]
     whole = torch.randn(batch, case.tokens, sum(sizes), case.dim, generator=draw).to(case.dtype)

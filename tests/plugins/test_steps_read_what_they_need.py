@@ -21,7 +21,9 @@ from torch import Tensor
 from archsearch.ops.block_cache import BlockCache
 from archsearch.ops.laid_out import LaidOut
 
-ROWS, POISONS = 100, (torch.nan, torch.inf)
+ROWS = 100
+POISON = torch.tensor([torch.nan, torch.inf]).repeat(ROWS)[:, None, None]
+"""For caches `[B, rows, H, D]`, of NaN and infinity by turns."""
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -143,12 +145,12 @@ def test_other_rows_may_hold_anything(op: str, case: str) -> None:
     exact = call(sizes, q.double(), {name: x.double() for name, x in cache.items()}, "chunkwise")
     assert ratio(clean, exact) < (1e-5 if sizes.dtype == torch.float32 else 5e-3)
     needed = needs(sizes, q, cache)
-    for poison in POISONS:
-        spoilt = {
-            name: torch.where(needed[name][..., None], x, poison) if name in needed else torch.full_like(x, poison)
-            for name, x in cache.items()
-        }
-        assert torch.equal(call(sizes, q, spoilt, "triton"), clean)
+    none = torch.zeros(1, 1, 1, dtype=torch.bool)
+    spoilt = {
+        name: torch.where(needed.get(name, none)[..., None], x, POISON[: x.shape[1]].to(x.dtype))
+        for name, x in cache.items()
+    }
+    assert torch.equal(call(sizes, q, spoilt, "triton"), clean)
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice")
@@ -162,7 +164,7 @@ def test_every_row_that_is_needed_is_read(op: str) -> None:
         if name == "k_means" and op == "moba":
             continue  # a mean decides what is read, and is no part of the output
         rows = needed[0, :, 0].nonzero().flatten().tolist()
-        for row in rows[:: max(1, len(rows) // 6)]:
+        for row in {rows[0], rows[len(rows) // 2], rows[-1]}:
             spoilt = {**cache, name: cache[name].index_fill(1, torch.tensor([row]), torch.nan)}
             assert call(sizes, q, spoilt, "triton").isnan().any(), f"row {row} of {name}"
 

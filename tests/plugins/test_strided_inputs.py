@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +25,8 @@ def turned(x: Tensor) -> Tensor:
 
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {"every-second": of_every_second, "turned": turned}
+STEP_SIZES: dict[str, Any] = {"tokens": 20, "batch": 2, "heads": 4, "dim": 9}
+CONTINUED_SIZES: dict[str, Any] = {"tokens": 11, "batch": 2, "heads": 4, "dim": 9, "continued": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +42,23 @@ class Strided(Sizes):
         return of_every_second(super().lengths())
 
 
+@cache
+def plain_step(op: str) -> Tensor:
+    """What a step gives of `STEP_SIZES` that lie in a row."""
+    return STEPS[op](Sizes(**STEP_SIZES))
+
+
+@cache
+def plain_continued(op: str) -> tuple[Tensor, ...]:
+    """What tokens after `CONTINUED_SIZES` give that lie in a row."""
+    return tuple(SEQUENCES[op](Sizes(**CONTINUED_SIZES)))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("op", STEPS)
 def test_decode_steps(op: str, layout: str) -> None:
-    sizes = {"tokens": 20, "batch": 3, "heads": 4, "dim": 9}
     with torch.no_grad():
-        assert torch.equal(STEPS[op](Strided(layout=LAYOUTS[layout], **sizes)), STEPS[op](Sizes(**sizes)))
+        assert torch.equal(STEPS[op](Strided(layout=LAYOUTS[layout], **STEP_SIZES)), plain_step(op))
 
 
 @pytest.mark.parametrize(("packed", "layout"), [(False, "every-second"), (True, "turned")])
@@ -58,7 +73,6 @@ def test_sequences(op: str, packed: bool, layout: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("op", CONTINUED)
 def test_after_cached_tokens(op: str, layout: str) -> None:
-    sizes = {"tokens": 11, "batch": 3, "heads": 4, "dim": 9, "continued": True}
     with torch.no_grad():
-        pairs = zip(SEQUENCES[op](Strided(layout=LAYOUTS[layout], **sizes)), SEQUENCES[op](Sizes(**sizes)), strict=True)
-    assert all(torch.equal(*pair) for pair in pairs)
+        strided = SEQUENCES[op](Strided(layout=LAYOUTS[layout], **CONTINUED_SIZES))
+        assert all(torch.equal(*pair) for pair in zip(strided, plain_continued(op), strict=True))

@@ -124,11 +124,13 @@ def damage(url: str, table: str, column: str, value: Any) -> None:
 
 def by_trial(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of the good trial as plain values."""
-    rows = frame[frame["trial"] == GOOD].astype(object)
-    return [
-        {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()}
-        for row in rows.where(rows.notna() | rows.map(lambda v: isinstance(v, list | dict)), None).to_dict("records")
-    ]
+    rows = frame[frame["trial"] == GOOD].to_dict("records")
+    return [{name: plain(value) for name, value in row.items()} for row in rows]
+
+
+def plain(value: Any) -> Any:
+    """A cell, None for one that holds nothing."""
+    return value if isinstance(value, list | dict) or pd.notna(value) else None
 
 
 def answers(store: Store) -> dict[str, Any]:
