@@ -155,7 +155,7 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
 def prove_row(row: Row) -> str | None:
     """Proves a row that was met, and says so; why "auto" does not take it, None where it does."""
     named = label(row.table.op, row.key, row.dtype)
-    _log.warning("%s is proven before its first use, in a process of its own, which may take half a minute", named)
+    _log.warning("%s is proven before its first use, in a process of its own, which may take a minute or two", named)
     try:
         found = prover.prove(row)
     except OutOfTimeError as error:

@@ -25,7 +25,7 @@ from archsearch.kernels.config import Key, Table
 MODULE = "archsearch.proving"
 """What the child runs."""
 
-FIRST_USE = Limits(seconds=120.0, host_bytes=8 * 2**30)
+FIRST_USE = Limits(seconds=180.0, host_bytes=8 * 2**30)
 WHOLE = Limits(seconds=900.0, host_bytes=16 * 2**30)
 """What a child may take for the cases of a first use, and for all that there are: most of it is compilation."""
 

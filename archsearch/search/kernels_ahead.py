@@ -18,7 +18,7 @@ from archsearch.search.problem import Problem
 from archsearch.training.forms import settled_here
 
 SECONDS = 1800.0
-"""How long it may take, with the wait for a free card: some rows of half a minute each."""
+"""How long it may take, with the wait for a free card: some rows of half a minute to two each."""
 
 
 def proven_ahead(

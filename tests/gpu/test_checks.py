@@ -45,6 +45,7 @@ def test_a_first_use_tries_every_check_with_cases_that_there_are() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("op", sorted(known_checks()))
 def test_a_first_use_launches_every_kernel_of_a_row(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interpreted, in the smallest row: a kernel that no first use meets would be taken unproven."""

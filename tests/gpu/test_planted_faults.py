@@ -44,6 +44,8 @@ FAULTS: dict[tuple[str, str], tuple[str, str]] = {
 
 BUILDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("linear_attention", "as trained", "states", "writes", {"HAS_INITIAL": False, "WANT_STATES": True}),
+    ("linear_attention", "packed", "fused", "o", {"DECAY": "none"}),
+    ("linear_attention", "cut into segments", "fused", "factors", {"DELTA": False}),
     ("short_conv", "lengths", "conv_forward", "y", {"ALIGNED": True}),
     ("short_conv", "packed, and one token", "conv_backward", "d_x", {"ALIGNED": True, "PACKED": True}),
     ("short_conv", "after a tail", "conv_forward", "y", {"TAIL": True}),
@@ -53,7 +55,7 @@ BUILDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
 """Builds that models run, which a first use met in whole proofs alone or never: op, check, kernel, what it writes, and
 the constants that tell the build."""
 
-COSTLY = ("lengths", "packed, and one token")
+COSTLY = ("lengths", "packed, and one token", "packed", "cut into segments")
 """Checks among them that take seconds."""
 
 

@@ -102,8 +102,8 @@ def test_the_first_call_proves_a_row_and_later_processes_know_it(
     asked = children.started[0]
     assert (asked["op"], asked["key"], asked["dtype"], asked["whole"]) == ("proven_op", list(KEY), "bfloat16", False)
     assert [message for message in caplog.messages if "is proven before its first use" in message] == [
-        "proven_op sm_90 D=64 bfloat16 is proven before its first use, in a process of its own, which may take half a "
-        "minute"
+        "proven_op sm_90 D=64 bfloat16 is proven before its first use, in a process of its own, which may take a "
+        "minute or two"
     ]
     (proof,) = kept()
     assert (proof.passed, proof.cases, proof.whole, proof.machine) == (True, 3, False, MACHINE)

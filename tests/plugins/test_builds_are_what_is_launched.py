@@ -12,6 +12,8 @@ from kernel_calls import CONTINUED, SEQUENCES, STEPS, Sizes, run_sequence
 from kernel_variants import Variant, variants
 
 from archsearch.bench.builds import all_builds
+from archsearch.mixer import LayerInfo, ModelShape
+from archsearch.model import Context
 from archsearch.registry import Registry
 
 SIZES = {
@@ -92,3 +94,67 @@ def test_steps(tokens: int, built: set[Code]) -> None:
             STEPS[op](Sizes(tokens=tokens, batch=2, kv_heads=1, dtype=torch.bfloat16))
     assert found
     assert not missing(set(found), built)
+
+
+QUICKSTART = ("full", "sliding", "linear", "moba", "nsa", "kda", "gated-deltanet", "mamba2")
+
+
+def with_kernels(registry: Registry) -> list[str]:
+    """Mixers and presets that have kernels."""
+    owners = [mixer.name for mixer in registry.mixers() if registry.measured(mixer.name).has_kernels]
+    return sorted({name for owner in owners for name in (owner, *registry.presets_of(owner))})
+
+
+def trained(name: str, registry: Registry, heads: int) -> set[Variant]:
+    """What a training step of one layer launches, under bfloat16 autocast; rows of gates of 4 heads are odd."""
+    shape = ModelShape(d_model=16 * heads, n_heads=heads, n_kv_heads=heads, head_dim=16, dtype="float32")
+    resolved = registry.resolve(name)
+    options = resolved.plugin.parse_options(resolved.preset, registry)
+    layer = resolved.plugin.build(options, shape, LayerInfo(index=1, depth=4))
+    x = torch.randn(2, 48, shape.d_model, requires_grad=True)
+    with variants() as found, torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x, ctx=Context())[0].sum().backward()
+    return set(found)
+
+
+def multiplies_float32(variant: Variant) -> bool:
+    """No matrix instruction does, and such kernels are not compiled ahead."""
+    return ("PRECISION", "constexpr", "ieee") in variant.arguments
+
+
+def reads_odd_norms(variant: Variant) -> bool:
+    """Gated norms whose gate is an odd slice of wider rows: they spill, and are not compiled ahead."""
+    return variant.kernel.startswith("gated_") and ("ALIGNED", "constexpr", False) in variant.arguments
+
+
+def absent(found: set[Variant], built: set[Code]) -> list[Variant]:
+    """What is compiled ahead neither as it is nor, for a reason, at all."""
+    reasons = (multiplies_float32, reads_odd_norms)
+    return [v for v in found if code_of(v) not in built and not any(reason(v) for reason in reasons)]
+
+
+@pytest.fixture
+def by_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHSEARCH_IMPL", "triton")
+
+
+@pytest.mark.usefixtures("by_kernels")
+@pytest.mark.parametrize("heads", [8, 4])
+def test_training_steps_of_the_quickstart_s_mixers(heads: int, built: set[Code], installed: Registry) -> None:
+    for name in QUICKSTART:
+        found = trained(name, installed, heads)
+        assert found, name
+        assert absent(found, built) == [], name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("by_kernels")
+@pytest.mark.parametrize("heads", [8, 4])
+def test_training_steps_of_every_preset_that_has_kernels(heads: int, built: set[Code], installed: Registry) -> None:
+    names, wide = with_kernels(installed), set()
+    assert {*QUICKSTART} < {*names}
+    for name in names:
+        found = trained(name, installed, heads)
+        assert absent(found, built) == [], name
+        wide |= {name} if any(map(multiplies_float32, found)) else set()
+    assert wide == {"mlstm", "performer"}

@@ -16,6 +16,10 @@ from archsearch.ops.triton.table import CONV, GATED, GATES, UNIT, recalls_output
 _TILES = {"BLOCK_T": "R", "BLOCK_R": "R", "BLOCK_C": "C"}
 """Arguments of the kernels that are tiles of a configuration."""
 
+_ROWS = (("*bf16", False), ("*bf16", True), ("*fp32", False), ("*fp32", True))
+"""What rows of gates hold, and whether they are odd: read one number at a time, as gates of few heads are. In float32
+are those that a layer makes so under autocast (mLSTM)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
@@ -51,6 +55,11 @@ class _Row:
         )
 
 
+_GATED = (("none", "*bf16"), ("silu", "*bf16"), ("sigmoid", "*bf16"), ("silu", "*fp32"))
+"""Activations of a norm's gate, and what is normed: in float32 under autocast by MoM. Where the gate is an odd slice of
+wider rows the kernels spill (488 bytes at most with Triton 3.7.1), and are not compiled ahead."""
+
+
 def _rows(table: Table, arch: str) -> list[_Row]:
     return [_Row(op=table.op, size=key[1], configs=table.row(key)) for key in table.rows if key[0] == arch]
 
@@ -66,10 +75,11 @@ def builds(arch: str) -> Iterator[Build]:
 def _conv_builds(arch: str) -> Iterator[Build]:
     sizes = ("tokens", "channels", "width", "x_batch", "x_token", "position_batch")
     for row in _rows(CONV, arch):
-        for activation, packed in product(("none", "silu"), (False, True)):
+        for activation, layout in product(("none", "silu"), ("", "-packed", "-odd")):
+            packed = layout == "-packed"
             common = {"x": "*bf16", "weight": "*fp32", "positions": "*i64" if packed else "*bf16"}
-            variant = activation + ("-packed" if packed else "")
-            flags = {"ACTIVATION": activation, "PACKED": packed, "ALIGNED": True, "TAPS": row.size}
+            variant = activation + layout
+            flags = {"ACTIVATION": activation, "PACKED": packed, "ALIGNED": layout != "-odd", "TAPS": row.size}
             yield row.build(
                 "forward",
                 conv_forward,
@@ -124,42 +134,49 @@ def _unit_builds(arch: str) -> Iterator[Build]:
 
 def _gated_builds(arch: str) -> Iterator[Build]:
     sizes = ("rows", "heads", "dim", "gate_token")
-    common = {"x": "*bf16", "weight": "*fp32", "gate": "*bf16"}
-    for row, activation in product(_rows(GATED, arch), ("none", "silu", "sigmoid")):
+    for row, (activation, kind) in product(_rows(GATED, arch), _GATED):
+        common = {"x": kind, "weight": "*fp32", "gate": "*bf16"}
         flags = {"ACTIVATION": activation, "ALIGNED": True, "BLOCK_D": row.size}
+        variant = _variant(activation, kind)
         yield row.build(
-            "forward", gated_forward, {**common, "out": "*bf16"}, sizes, flags, variant=activation, scalars=("eps",)
+            "forward", gated_forward, {**common, "out": kind}, sizes, flags, variant=variant, scalars=("eps",)
         )
-        grads = {"d_out": "*bf16", "d_x": "*bf16", "d_gate": "*bf16", "d_weight": "*fp32"}
+        grads = {"d_out": kind, "d_x": kind, "d_gate": "*bf16", "d_weight": "*fp32"}
         yield row.build(
-            "backward", gated_backward, {**common, **grads}, sizes, flags, variant=activation, scalars=("eps",)
+            "backward", gated_backward, {**common, **grads}, sizes, flags, variant=variant, scalars=("eps",)
         )
 
 
 def _gate_builds(arch: str) -> Iterator[Build]:
     sizes = ("rows", "columns", "group", "x_row")
-    for row, (form, step) in product(
-        _rows(GATES, arch), (("rate", True), ("rate", False), ("logsigmoid", False), ("sigmoid", False))
-    ):
-        parameter = "*fp32" if form == "rate" else "*bf16"
-        common = {"x": "*bf16", "bias": parameter, "rate": parameter}
-        flags = {"FORM": form, "STEP": step, "ALIGNED": True}
+    forms = (("rate", True), ("rate", False), ("logsigmoid", False), ("sigmoid", False))
+    for row, (form, step), (kind, odd) in product(_rows(GATES, arch), forms, _ROWS):
+        if kind == "*fp32" and form != "logsigmoid":
+            continue
+        parameter = "*fp32" if form == "rate" else kind
+        common = {"x": kind, "bias": parameter, "rate": parameter}
+        flags = {"FORM": form, "STEP": step, "ALIGNED": not odd}
+        variant = _variant(form + ("-step" if step else ""), kind, odd)
         yield row.build(
             "forward",
             gate_forward,
             {**common, "out": "*fp32", "step": "*fp32"},
             sizes,
             flags,
-            variant=form + ("-step" if step else ""),
+            variant=variant,
             scalars=("temperature",),
         )
-        grads = {"d_out": "*fp32", "d_step": "*fp32", "d_x": "*bf16", "d_bias": "*fp32", "d_rate": "*fp32"}
+        grads = {"d_out": "*fp32", "d_step": "*fp32", "d_x": kind, "d_bias": "*fp32", "d_rate": "*fp32"}
         yield row.build(
             "backward",
             gate_backward,
             {**common, **grads},
             sizes,
             flags,
-            variant=form + ("-step" if step else ""),
+            variant=variant,
             scalars=("temperature",),
         )
+
+
+def _variant(name: str, kind: str, odd: bool = False) -> str:
+    return name + ("-float32" if kind == "*fp32" else "") + ("-odd" if odd else "")

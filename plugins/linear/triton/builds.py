@@ -16,7 +16,7 @@ from archsearch.kernels import Build, Config, Key
 from ..decays import Decay
 from .launch.backward import backward
 from .launch.forward import operands_of, run_outputs, run_states, within_chunks
-from .launch.fused import attend_fused, wants_fused
+from .launch.fused import attend, attend_fused, wants_fused
 from .launch.plan import Inputs, Launch, make_plan, recording
 from .step import step_kernel
 from .table import FUSED, OP, SHORTEST_SEGMENT, STEP_OP, STEP_TABLE, TABLE
@@ -30,7 +30,8 @@ _POINTERS = {
 _RULES = ("hebbian", "delta")
 _DECAYS: tuple[Decay, ...] = ("none", "head", "channel")
 _DEEP = 128
-"""The head dim whose kernels are also built for packed sequences, for segments and for grouped value heads."""
+"""The head dim whose kernels are also built for packed sequences, for segments, for grouped value heads, and as a
+training step launches them."""
 _STEP_SIZES = (
     "heads",
     "value_heads",
@@ -53,8 +54,8 @@ _STEP_SIGNATURE = {
 
 def builds(arch: str) -> Iterator[Build]:
     """Every rule and decay in every row of `arch`; packed, in segments and with grouped value heads at one head dim,
-    where the code is the same but for where chunks lie, and gradients that are summed over a group later; and those of
-    the step."""
+    where the code is the same but for where chunks lie, and gradients that are summed over a group later; as a training
+    step launches them, which is the same but for states that nobody gives or wants; and those of the step."""
     for key in TABLE.rows:
         if key[0] == arch:
             yield from _row(key)
@@ -63,7 +64,7 @@ def builds(arch: str) -> Iterator[Build]:
 
 def _row(key: Key) -> Iterator[Build]:
     seen: set[str] = set()
-    for call, variant in (*_apart(key), *_fused(key)):
+    for call, variant in (*_apart(key), *_fused(key), *_trained(key)):
         build = _build(call, key, variant)
         code = repr((build.name, build.signature, build.constexprs))
         if code not in seen:
@@ -77,7 +78,7 @@ def _apart(key: Key) -> Iterator[tuple[Launch, str]]:
         calls = _calls(key, rule, decay, tokens=key[2])
         if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "channel")):
             calls += _calls(key, rule, decay, tokens=key[2], packed=True)
-            calls += _calls(key, rule, decay, tokens=key[2] * SHORTEST_SEGMENT * 8)
+            calls += _calls(key, rule, decay, tokens=_cut(key))
         if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "head"), ("delta", "channel")):
             calls += _calls(key, rule, decay, tokens=key[2], group=2)
         for call in calls:
@@ -89,7 +90,7 @@ def _fused(key: Key) -> Iterator[tuple[Launch, str]]:
     for rule, decay in FUSED:
         lengths = [{"tokens": key[2]}]
         if key[1] == _DEEP:
-            lengths += [{"tokens": key[2], "packed": True}, {"tokens": key[2] * SHORTEST_SEGMENT * 8}]
+            lengths += [{"tokens": key[2], "packed": True}, {"tokens": _cut(key)}]
         for sizes in lengths:
             inputs, bounds, state = blank_call(key, rule, decay, **sizes)  # type: ignore[arg-type]
             with TABLE.forced(key), recording() as record:
@@ -98,6 +99,26 @@ def _fused(key: Key) -> Iterator[tuple[Launch, str]]:
                     attend_fused(inputs, plan, state, want_final=True)
             for call in record:
                 yield call, f"{rule}-{decay}"
+
+
+def _trained(key: Key) -> Iterator[tuple[Launch, str]]:
+    """What a training step launches, of the deep row, whole and in segments: from no initial state, and without the
+    final one."""
+    if key[1] != _DEEP:
+        return
+    for rule, decay, tokens in product(_RULES, _DECAYS, (key[2], _cut(key))):
+        inputs, _, _ = blank_call(key, rule, decay, tokens=tokens)
+        with TABLE.forced(key), recording() as record:
+            plan = make_plan(inputs, 1, None, key[2])
+            within = attend(inputs, plan, None, want_final=False).within
+            backward(inputs, plan, within, None, torch.empty_like(inputs.v), None)
+        for call in record:
+            yield call, f"{rule}-{decay}"
+
+
+def _cut(key: Key) -> int:
+    """Tokens of a sequence that is cut into segments where it is alone."""
+    return key[2] * SHORTEST_SEGMENT * 8
 
 
 def _calls(key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = False, group: int = 1) -> list[Launch]:

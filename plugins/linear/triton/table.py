@@ -25,8 +25,11 @@ APART = Config(tiles={}, num_warps=1, num_stages=1)
 """In place of how the fused pass is compiled: states and outputs by kernels of their own, as where a row has no such
 pass."""
 
-FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"),)
+FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"), ("delta", "none"), ("hebbian", "head"))
 """Rules and gates, as the kernels name them, whose states stay on chip in the forward of rows that have such a pass."""
+
+DEEPEST_IN_FLOAT32 = 64
+"""The largest head dim of such a pass over float32 inputs: above it a program spills kilobytes a thread."""
 
 MASKS = Config(tiles={}, num_warps=4, num_stages=1)
 """How the masks of a chunk's levels are written."""
