@@ -10,7 +10,7 @@ from typing import Any
 from reference.texts import code, table
 
 RESULTS = Path(__file__).parents[1] / "results"
-SAMPLERS, SECOND_SEEDS = RESULTS / "samplers.json", RESULTS / "second_seeds.json"
+SAMPLERS, SECOND_SEEDS, GP = RESULTS / "samplers.json", RESULTS / "second_seeds.json", RESULTS / "gp.json"
 
 Row = Mapping[str, Any]
 

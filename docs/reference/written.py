@@ -9,7 +9,7 @@ from reference import claims
 from reference.pages import DOCS
 from reference.peers import peers_table
 from reference.results import fair_table
-from reference.samplers import SECOND_SEEDS, samplers_table
+from reference.samplers import GP, SECOND_SEEDS, samplers_table
 from reference.scaling import scaling_table
 from reference.steps import steps_table
 from reference.stopping import stopping_table
@@ -34,6 +34,7 @@ MADE: Mapping[str, Callable[[], str]] = {
     "training steps": steps_table,
     "early stopping": stopping_table,
     "the second seeds": lambda: samplers_table(SECOND_SEEDS),
+    "a process of Optuna": lambda: samplers_table(GP),
 }
 """What stands between the comments ``<!-- NAME, written by make tables -->`` and ``<!-- end of NAME -->``."""
 
