@@ -62,7 +62,6 @@ def compare(
     equal; of a NAME what is measured is shown.
     """
     from archsearch.errors import SpecError
-    from archsearch.search import SearchSpec
     from archsearch.search.time_limit import TimeLimit
 
     if not target.endswith(".toml"):
@@ -72,13 +71,7 @@ def compare(
             )
         _show(target, storage, baseline, csv=csv, json=json)
         return
-    spec = SearchSpec.load(target)
-    if spec.compare is None:
-        raise SpecError(
-            f'{target} has no [compare] table: list the architectures in space.architectures with pattern = "listed", '
-            "and add [compare]"
-        )
-    problem = problem_of(spec)
+    problem = _posed(target)
     _check_baseline(problem, baseline)
     if dry_run:
         print_planned(problem, json=json)
@@ -95,6 +88,20 @@ def compare(
         going_on={} if go_on else None,
         limit=TimeLimit.read(max_hours, until),
     )
+
+
+def _posed(file: str) -> Problem:
+    """The comparison of a spec file; raises `SpecError` for one that compares nothing."""
+    from archsearch.errors import SpecError
+    from archsearch.search import SearchSpec
+
+    spec = SearchSpec.load(file)
+    if spec.compare is None:
+        raise SpecError(
+            f'{file} has no [compare] table: list the architectures in space.architectures with pattern = "listed", '
+            "and add [compare]"
+        )
+    return problem_of(spec)
 
 
 def _show(name: str, storage: str | None, baseline: str | None, *, csv: str | None, json: bool) -> None:
