@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli import bench
-from archsearch.cli.output import console, finite, quiet_console
+from archsearch.cli.output import check_writable, console, finite, quiet_console
 
 if TYPE_CHECKING:
     from archsearch.search.truth.case import Case
@@ -81,8 +81,7 @@ def bench_search(
     out = console() if json is None else quiet_console()
     for line in held.left_out:
         out.print(line, soft_wrap=True)
-    if json is not None:  # refused before hours of searches, not after
-        _write(json, _header(held, path, count, seeds), [])
+    check_writable(json)
     plans = [Plan(sampler=name, second_seeds=share) for name in samplers for share in (0.0, *spent)]
     found: list[dict[str, Any]] = []
     searches = jobs_of(path, cases, plans, trials=count, seeds=seeds, go_on=go_on)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli import bench
-from archsearch.cli.output import console, table
+from archsearch.cli.output import check_writable, console, table
 from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def bench_stopping(
     from archsearch.search.truth.stopping_study import StoppingCase, studied
     from archsearch.search.truth.table import TruthTable
 
+    check_writable(json)
     rules, samplers = _rules(others, noise, grace), _samplers(sampler or list(USUAL))
     named = [name.strip() for name in tasks.split(",") if name.strip()]
     held = TruthTable.load(truth, load_registry())

@@ -12,7 +12,7 @@ from archsearch.cli.compare_tables import print_comparison
 from archsearch.cli.logs import LogFormatOption
 from archsearch.cli.matching import planned_table, print_planned
 from archsearch.cli.outlet import QuietOutlet
-from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console
+from archsearch.cli.output import JsonFlag, StorageOption, check_writable, console, print_json, quiet_console
 from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, problem_of, tell_end
 from archsearch.cli.watching import MetricsOption, Watching
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 CsvOption = Annotated[
     str | None, typer.Option("--csv", metavar="FILE", help="Write every architecture and metric as CSV.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what a SPEC would train, as it is matched, and train nothing.")
 ]
 
 
@@ -46,9 +49,7 @@ def compare(
     go_on: Annotated[
         bool, typer.Option("--resume", help="Go on with the comparison of that name where the database has one.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what a SPEC would train, as it is matched, and train nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     csv: CsvOption = None,
     max_hours: HoursOption = None,
     until: UntilOption = None,
@@ -83,6 +84,7 @@ def compare(
     if dry_run:
         print_planned(problem, json=json)
         return
+    check_writable(csv)
     if problem.matching is not None and not json:
         quiet_console().print(planned_table(problem))
     carry_out(

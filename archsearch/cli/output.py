@@ -7,11 +7,13 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from archsearch.cli.outlet import Outlet, QuietOutlet
+from archsearch.errors import ArchsearchError
 from archsearch.printable import printable
 
 if TYPE_CHECKING:
@@ -110,6 +112,21 @@ def quiet_console(*, stderr: bool = False) -> Console:
     from archsearch.cli.terminal import Terminal
 
     return Terminal(QuietOutlet(stderr=stderr))
+
+
+def check_writable(*paths: str | Path | None) -> None:
+    """Raises `ArchsearchError` for a file that cannot be written: before the work whose figures shall go there, not
+    after. What is there stays as it is, and nothing is left where nothing was."""
+    for path in (Path(one) for one in paths if one is not None):
+        if path.is_fifo():  # whose reader would be told that this is all
+            continue
+        new = not path.exists()
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
+        if new:
+            path.unlink(missing_ok=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:

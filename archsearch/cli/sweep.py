@@ -12,7 +12,15 @@ import typer
 
 from archsearch.cli.logs import LogFormatOption
 from archsearch.cli.outlet import QuietOutlet
-from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, quiet_console, table
+from archsearch.cli.output import (
+    JsonFlag,
+    StorageOption,
+    check_writable,
+    console,
+    print_json,
+    quiet_console,
+    table,
+)
 from archsearch.cli.run import EXIT_CODES, AddressOption, carry_out, problem_of, tell_end
 from archsearch.cli.watching import MetricsOption, Watching
 
@@ -99,6 +107,7 @@ def recall(
         return
     from archsearch.search.sweep import told
 
+    check_writable(csv, picture)
     if not json:
         quiet_console().print(told(specs), soft_wrap=True, markup=False)
     limit = _limit(minutes)

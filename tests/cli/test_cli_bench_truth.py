@@ -131,5 +131,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_searches(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("archsearch.search.truth.study.run_jobs", lambda *_: pytest.fail("searched"))
-    refused = call("bench", "search", "--table", table, "--json", tmp_path / "none" / "found.json")
-    assert "found.json: No such file or directory: name another file" in str(refused.exception)
+    monkeypatch.setattr("archsearch.search.truth.stopping_study.studied", lambda *_, **__: pytest.fail("searched"))
+    for words in (["search", "--table", table], ["stopping", table]):
+        refused = call("bench", *words, "--json", tmp_path / "none" / "found.json")
+        assert "found.json: No such file or directory: name another file" in str(refused.exception)

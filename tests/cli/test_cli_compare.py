@@ -93,7 +93,12 @@ def test_a_baseline_that_will_not_be_trained_is_refused_before_training(
     listed_spec(tmp_path)
     refused = run("compare", "tiny.toml", "--baseline", "sliding")
     assert '--baseline: "sliding" is none of the architectures' in str(refused.exception)
+    refused = run("compare", "tiny.toml", "--csv", "none/x.csv")
+    assert "cannot write none/x.csv: No such file or directory" in str(refused.exception)
     assert begun == []
+    assert run("compare", "tiny.toml", "--csv", "x.csv").exception is None
+    assert begun.pop() == "tiny"
+    assert not (tmp_path / "x.csv").exists(), "nothing is left where nothing is written"
     for given in ("linear", "linear*2"):
         assert run("compare", "tiny.toml", "--baseline", given).exception is None
     assert begun == ["tiny", "tiny"]

@@ -125,6 +125,9 @@ def test_its_searches_are_run_one_after_another_with_one_end(
             finish(store, ended, url)
 
     monkeypatch.setattr("archsearch.cli.sweep.carry_out", carried_out)
+    refused = run("sweep", "recall", "--mixers", "full", "--pairs", "4", "--picture", "none/x.svg")
+    assert "cannot write none/x.svg" in str(refused.exception)
+    assert begun == []
     told = run("sweep", "recall", "--mixers", "full", "--pairs", "4", "--minutes", "5", *flags)
     assert told.exception is None, told.exception
     assert [name for name, _ in begun] == ["recall", "recall-d32", "recall-d128"]
