@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CsvOption = Annotated[
     str | None, typer.Option("--csv", metavar="FILE", help="Write every architecture and metric as CSV.")
 ]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what a SPEC would train, as it is matched, and train nothing.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,9 +49,7 @@ def compare(
     go_on: Annotated[
         bool, typer.Option("--resume", help="Go on with the comparison of that name where the database has one.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what a SPEC would train, as it is matched, and train nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     csv: CsvOption = None,
     max_hours: HoursOption = None,
     until: UntilOption = None,
