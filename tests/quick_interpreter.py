@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -63,27 +63,27 @@ _numpy_dtype_of_scalar = cache(_numpy_dtype)
 def _init_tensor(self: Any, handle: Any, kind: Any) -> None:
     """As `tl.tensor` does it."""
     self.handle, self.type, self.dtype = handle, kind, kind.scalar
-    self.numel, self.shape = _constants(kind.shape if kind.is_block() else ())
+    self.numel, self.shape = kind.constants if kind.is_block() else _CONSTANTS_OF_A_SCALAR
+
+
+def _init_block_type(self: Any, element_ty: Any, shape: Any) -> None:
+    """As `tl.block_type` does it; ``constants`` are the number and the shape of a tensor's elements."""
+    assert isinstance(shape, list | core.tuple)
+    self.element_ty = element_ty
+    self.shape, self.numel, self.constants, text = _of_sizes(tuple(core._unwrap_shape(shape)))
+    self.name = f"<{text}, {element_ty}>"
 
 
 @cache
-def _constants(shape: tuple[int, ...]) -> tuple[tl.constexpr, tuple[tl.constexpr, ...]]:
-    return tl.constexpr(math.prod(shape)), tuple(map(tl.constexpr, shape))
-
-
-def _init_block_type(self: Any, element_ty: Any, shape: Sequence[Any]) -> None:
-    """As `tl.block_type` does it."""
-    assert isinstance(shape, list | tuple)
-    self.element_ty, self.shape = element_ty, tuple(core._unwrap_shape(shape))
-    self.numel = _checked(self.shape)
-    self.name = f"<{_text(self.shape)}, {element_ty}>"
-
-
-@cache
-def _checked(shape: tuple[int, ...]) -> int:
-    if not shape:
+def _of_sizes(sizes: tuple[int, ...]) -> tuple[Any, int, tuple[Any, Any], str]:
+    if not sizes:
         raise TypeError("0d block_type is forbidden")
-    return validate_block_shape(shape)
+    shape = core.tuple(sizes)
+    return shape, validate_block_shape(sizes), _constants(sizes), str(shape)
 
 
-_text = cache(str)
+def _constants(sizes: tuple[int, ...]) -> tuple[Any, Any]:
+    return tl.constexpr(math.prod(sizes)), core.tuple([tl.constexpr(size) for size in sizes])
+
+
+_CONSTANTS_OF_A_SCALAR = _constants(())
