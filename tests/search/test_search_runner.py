@@ -41,9 +41,9 @@ class Driven:
             "PYTHONPATH": str(DRIVER.parent),
         }
 
-    def command(self, verb: str, steps: int) -> list[str]:
+    def command(self, verb: str, steps: int, search: str = "") -> list[str]:
         spec = self.folder / "tiny.toml"
-        spec.write_text(tiny_spec(steps))
+        spec.write_text(tiny_spec(steps, search=search))
         return [sys.executable, str(DRIVER), verb, str(spec) if verb == "run" else "tiny", self.url]
 
     def finish(self, verb: str, steps: int = 3) -> str:
@@ -55,9 +55,9 @@ class Driven:
         return done.stdout
 
     @contextmanager
-    def started(self, until: str, steps: int = 2000) -> Iterator[subprocess.Popen[str]]:
+    def started(self, until: str, steps: int = 2000, search: str = "") -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
-            self.command("run", steps),
+            self.command("run", steps, search),
             env=self.environ,
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -194,7 +194,7 @@ def test_a_driver_that_was_paused_while_another_took_over_writes_nothing(driven:
 
 def test_a_killed_worker_and_a_killed_driver_cost_nothing(driven: Driven) -> None:
     """The short form of `make soak`: the worker of the second trial, then the driver while it is tried again."""
-    with driven.started(until="trial 2 (reference) started", steps=100) as process:
+    with driven.started(until="trial 2 (reference) started", steps=100, search="confirm_seeds = 0") as process:
         before = driven.trained()
         os.kill(driven.worker(1), signal.SIGKILL)
         assert process.stdout is not None
