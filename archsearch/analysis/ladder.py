@@ -42,7 +42,8 @@ class Metric:
 class Standing:
     """One architecture on one rung: ``key`` is its digest on the first rung, by which it is known on all of them.
 
-    ``scores`` are values on test by metric and seed, whole ones alone; ``flops`` training FLOPs of one run by task.
+    ``scores`` are values on test by metric and seed, whole ones alone; ``flops`` training FLOPs of one run by task;
+    ``trainings`` the keys of its measurements by task and seed: of equal ones two rungs have one training.
     """
 
     key: str
@@ -52,6 +53,18 @@ class Standing:
     state: str
     scores: Mapping[str, BySeed] = field(default_factory=dict)
     flops: Mapping[str, float] = field(default_factory=dict)
+    trainings: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    def again(self, other: Standing, task: str) -> set[int]:
+        """The seeds of which another rung has the trainings of a task too, or of all tasks where it is ""."""
+        tasks = {name: keys for name, keys in self.trainings.items() if task in ("", name)}
+        new = {
+            seed
+            for name, keys in tasks.items()
+            for seed, key in keys.items()
+            if other.trainings.get(name, {}).get(seed) != key
+        }
+        return {seed for keys in tasks.values() for seed in keys} - new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +87,15 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class StepUp:
-    """What one rung says of the next, in one metric."""
+    """What one rung says of the next, in one metric: agreement is that with trainings that the lower one has not,
+    ``again`` whether the upper one has others too."""
 
     below: int
     above: int
     metric: Metric
     agreement: Agreement
     moves: tuple[Move, ...]
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +160,18 @@ def _steps(ladder: Ladder) -> Iterator[StepUp]:
                 {one.key: one.scores[metric.name] for one in rung.standings if metric.name in one.scores}
                 for rung in (below, above)
             ]
-            both = [key for key in scores[0] if key in scores[1]]
+            known = {one.key: one for one in below.standings}
+            again = {one.key: one.again(known[one.key], metric.task) for one in above.standings if one.key in known}
+            new = {
+                key: {seed: value for seed, value in values.items() if seed not in again.get(key, ())}
+                for key, values in scores[1].items()
+            }
+            both = [key for key in scores[0] if new.get(key)]
             yield StepUp(
                 below=below.number,
                 above=above.number,
                 metric=metric,
-                agreement=agreement([scores[0][key] for key in both], [scores[1][key] for key in both]),
+                agreement=agreement([scores[0][key] for key in both], [new[key] for key in both]),
                 moves=tuple(moves(scores[0], scores[1], maximize=metric.maximize)),
+                again=any(new[key] != scores[1][key] for key in new),
             )

@@ -43,6 +43,7 @@ def _step(step: StepUp) -> dict[str, Any]:
         "metric": step.metric.name,
         "direction": step.metric.direction,
         "tau": {**asdict(step.agreement), "clear": step.agreement.clear},
+        "again": step.again,
         "moves": [asdict(move) for move in step.moves],
     }
 

@@ -186,7 +186,15 @@ def _standing(
         return known
     metrics = metrics_of(trial, objectives_of(record))
     scores = {metric.name: scores_of(trial, metric, speeds) for metric in metrics}
-    return replace(known, scores={name: values for name, values in scores.items() if values}, flops=_flops_of(trial))
+    return replace(
+        known,
+        scores={name: values for name, values in scores.items() if values},
+        flops=_flops_of(trial),
+        trainings={
+            task: {one.seed: one.key for one in _of_task(trial, task)}
+            for task in {one.task for one in trial.measurements}
+        },
+    )
 
 
 def _speeds_of(store: Store, search: str, objectives: Sequence[Objective]) -> Speeds:

@@ -30,15 +30,16 @@ def size_of(rung: Rung) -> str:
 def agreement_of(step: StepUp) -> str:
     """The rank correlation of a step up in words."""
     found = step.agreement
+    left = "; trainings that both rungs have are left out, as they agree with themselves" if step.again else ""
     if found.why:
-        return f"no rank correlation: {found.why}"
+        return f"no rank correlation: {found.why}{left}"
     said = "the order is kept" if found.low > 0 else "the order is turned" if found.high < 0 else "nothing is told"
     held = (
         "" if found.noise else "; the noise of seeds is not in the bounds, as a rung has one seed alone, or equal ones"
     )
     return (
         f"Kendall's tau {found.tau:+.2f} ({found.low:+.2f}..{found.high:+.2f}) of {found.count} architectures: "
-        f"{said}{held}"
+        f"{said}{held}{left}"
     )
 
 

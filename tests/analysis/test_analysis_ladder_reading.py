@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from archsearch.analysis.ladder import TIME, Ladder, Metric, Rung, Standing
+from archsearch.analysis.ladder import TIME, Ladder, Metric, Rung, Standing, StepUp
 from archsearch.analysis.ladder_reading import metrics_of, scores_of
+from archsearch.analysis.ladder_text import agreement_of
 from archsearch.analysis.objectives import Objective
 
 
@@ -57,3 +59,48 @@ def test_a_score_that_lacks_or_is_not_finite_leaves_none() -> None:
     accuracy = Metric(name="mqar.accuracy", direction="maximize", task="mqar")
     assert scores_of(trial(measured("mqar", 0, accuracy=0.5), measured("mqar", 1)), accuracy, {}) == {}
     assert scores_of(trial(measured("mqar", 0, accuracy=float("inf"))), accuracy, {}) == {}
+
+
+ACCURACY = Metric(name="mqar.accuracy", direction="maximize", task="mqar")
+
+
+def rung_of(number: int, values: Sequence[Sequence[float]], trainings: str) -> Rung:
+    """A rung of architectures with a value a seed; of `trainings` each letter is a training of all of them."""
+    standings = tuple(
+        Standing(
+            key=str(index),
+            pattern="full",
+            why="front",
+            trial=index,
+            state="complete",
+            scores={ACCURACY.name: dict(enumerate(seeds))},
+            trainings={"mqar": {seed: f"{index}{letter}" for seed, letter in enumerate(trainings)}},
+        )
+        for index, seeds in enumerate(values)
+    )
+    return Rung(number=number, search="s", state="complete", sizes={}, standings=standings, left={})
+
+
+def step_between(below: Rung, above: Rung) -> StepUp:
+    (step,) = Ladder(name="s", planned=2, rungs=(below, above), metrics=(ACCURACY,)).steps
+    return step
+
+
+def test_a_training_that_two_rungs_have_does_not_agree_with_itself() -> None:
+    below = rung_of(1, [[0.1], [0.2], [0.3], [0.4], [0.5], [0.6]], "a")
+    turned = [[0.1, 0.9], [0.2, 0.7], [0.3, 0.6], [0.4, 0.4], [0.5, 0.2], [0.6, 0.0]]
+    step = step_between(below, rung_of(2, turned, "ab"))
+    assert step.again
+    assert step.agreement.tau == -1.0
+    assert "left out" in agreement_of(step)
+    apart = step_between(below, rung_of(2, turned, "xb"))
+    assert not apart.again
+    assert apart.agreement.tau > -1.0
+    assert "left out" not in agreement_of(apart)
+
+
+def test_a_rung_of_the_same_trainings_alone_has_no_agreement() -> None:
+    below = rung_of(1, [[0.1], [0.2], [0.3], [0.4], [0.5], [0.6]], "a")
+    step = step_between(below, rung_of(2, [[0.1], [0.2], [0.3], [0.4], [0.5], [0.6]], "a"))
+    assert step.agreement.count == 0
+    assert "left out" in agreement_of(step)

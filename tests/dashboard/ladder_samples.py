@@ -90,6 +90,7 @@ def _add(store: Store, search: int, pattern: str, rung: int, seeds: int) -> None
 def _measure(store: Store, trial: int, pattern: str, values: Sequence[float], flops: float) -> None:
     for seed, value in enumerate(values):
         data = measured(pattern, seed, value, costs={"train_flops": flops})
+        data["key"] = f"{data['key']}-{trial}"  # of another size, and another training
         named = {split: {f"mqar.{key}": one for key, one in data[split].items()} for split in SPLITS}
         store.add_measurement(trial, data, named, task="mqar")
         store.add_metrics(trial, [MetricValue(name="recall", split=split, value=value, seed=seed) for split in SPLITS])
