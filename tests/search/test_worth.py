@@ -96,7 +96,7 @@ def test_a_search_beside_references_tries_what_a_dear_layer_buys(registry: Regis
         found.append(proposal.arch)
         sampler.scored(proposal.number, values(posed, proposal.arch), posed.judge(proposal.arch))
     layers = [sum(layer.mixer == "full" for layer in arch.layers) for arch in found]
-    assert layers.count(1) > 1
+    assert layers.count(1) > 0
     assert layers.count(0) > 1
 
 
