@@ -116,8 +116,8 @@ def place_of(found: Evidence, objective: Objective, kinds: Mapping[str, str], fa
 
 
 METHODS = {
-    "pairs": "pairs of candidates that differ in nothing else",
-    "fit": "candidates, by a linear fit that holds the numbers of all other kinds of layers equal",
+    "pairs": "pair{s} of candidates that differ in nothing else",
+    "fit": "candidate{s}, by a linear fit that holds the numbers of all other kinds of layers equal",
 }
 
 
@@ -129,7 +129,7 @@ def changes_table(effect: Effect, objective: Objective, words: str) -> pd.DataFr
             signed(row["mean"], objective),
             f"± {unsigned(row['error'], objective)}" if row["error"] == row["error"] else "unknown: one pair",
             verdict(row["mean"], row["error"], row["clear"], objective),
-            f"{row['count']:,} {METHODS[row['method']]}",
+            f"{row['count']:,} {METHODS[row['method']].format(s='' if row['count'] == 1 else 's')}",
         )
         for row in effect.changes.to_dict("records")
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pandas as pd
 import pytest
 from archsearch_dashboard.queries.matters import (
     changes_table,
@@ -17,7 +18,8 @@ from archsearch_dashboard.queries.matters import (
 )
 from dashboard_samples import HTML_NAME, LONG_NAME, add_trial, new_search, open_page, registry
 
-from archsearch.analysis.objectives import objectives_of
+from archsearch.analysis.effects import Effect
+from archsearch.analysis.objectives import Objective, objectives_of
 from archsearch.storage import Store
 
 KINDS = ("full(rope=0.0)", "linear(key_dim=4)", "deltanet(key_dim=4)", "gated-deltanet(key_dim=4)", "sliding(window=8)")
@@ -82,6 +84,14 @@ def test_a_built_in_effect_is_found_and_told(many: Store) -> None:
     assert [axis.label for axis in axes][-3:] == ["recall", "state_bytes", "decode_flops"]
     assert all(len(axis.values) == 40 for axis in axes)
     many.close()
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 pair of candidates that"), (2, "2 pairs of candidates that")])
+def test_one_pair_is_no_pairs(count: int, said: str) -> None:
+    change = {"before": "a", "after": "b", "mean": 0.1, "error": float("nan"), "clear": False, "count": count}
+    effect = Effect(levels=pd.DataFrame(), changes=pd.DataFrame([{**change, "method": "pairs"}]))
+    told = changes_table(effect, Objective(name="recall", direction="maximize"), "one more")
+    assert told["from"][0].startswith(said)
 
 
 def test_a_sample_is_stated(many: Store) -> None:
