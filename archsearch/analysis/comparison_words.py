@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from archsearch.analysis.compared import Comparison
 from archsearch.analysis.scores import Score
@@ -12,12 +12,14 @@ FEW = 3
 """With fewer seeds the noise is hardly known."""
 
 
-def one_rate(rate: float) -> str:
+def of_one_rate(scores: Iterable[Score]) -> Iterator[str]:
     """What is not known where a single learning rate was tried."""
-    return (
-        f"one learning rate, {rate:g}, was tried: nothing tells whether another one would give another order: give "
-        "recipe.learning_rates three"
-    )
+    tried = {rate for score in scores for rate in score.rates.means}
+    if len(tried) == 1:
+        yield (
+            f"one learning rate, {tried.pop():g}, was tried: nothing tells whether another one would give another "
+            "order: give recipe.learning_rates three"
+        )
 
 
 def remarks(found: Comparison) -> Iterator[str]:
@@ -82,9 +84,7 @@ def _of_the_seeds(found: Comparison) -> Iterator[str]:
 
 
 def _of_the_rates(scores: Sequence[Score]) -> Iterator[str]:
-    tried = {rate for score in scores for rate in score.rates.means}
-    if len(tried) == 1:
-        yield one_rate(tried.pop())
+    yield from of_one_rate(scores)
     if any(score.rates.fragile for score in scores):
         yield "fragile: every other learning rate keeps less than half of what the best one gains above chance"
     ends = sorted({score.rates.at_end for score in scores} - {""})

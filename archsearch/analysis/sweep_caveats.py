@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from archsearch.analysis.comparison_words import one_rate
+from archsearch.analysis.comparison_words import of_one_rate
 from archsearch.analysis.sweep import STATE, Sweep
 
 
@@ -34,9 +34,7 @@ def caveats(found: Sweep) -> Iterator[str]:
         if point.score.diverged:
             seeds_told = ", ".join(map(str, point.score.diverged))
             yield f"{point.layer} at {point.pairs} pairs is left out: seed {seeds_told} diverged"
-    tried = {rate for point in found.points for rate in point.score.rates.means}
-    if len(tried) == 1:
-        yield one_rate(tried.pop())
+    yield from of_one_rate(point.score for point in found.points)
     ends = [point for point in found.points if point.score.rates.at_end]
     if ends:
         yield (

@@ -51,7 +51,7 @@ class Case:
         labels = {task.label: name for name, task in table.problem.tasks.items()}
         names = {name: labels[task.label] for name, task in problem.tasks.items()}
         case = cls(table=table, problem=problem, tasks=names, seeds=seeds)
-        if not np.isfinite(case.losses([arch.digest for arch in case.feasible], seeds, "test")).all(axis=1).any():
+        if not len(case._whole_losses):
             raise SpecError(
                 f"{listing(objectives)} cannot be posed: no architecture within the budget has a value of each with "
                 f"every seed of the table ({listing(map(str, seeds))}): name other objectives"
@@ -102,11 +102,17 @@ class Case:
         return found.get(metric, math.nan) if row.status == "complete" else math.nan
 
     @cached_property
+    def _whole_losses(self) -> Values:
+        """`[n, n_objectives]`: means over all seeds on the test split of what is feasible and never diverged."""
+        values = self.losses([arch.digest for arch in self.feasible], self.seeds, "test")
+        found: Values = values[np.isfinite(values).all(axis=1)]
+        return found
+
+    @cached_property
     def edge(self) -> Values:
         """The reference point of every hypervolume of the case, as losses: the worst mean over all seeds on the test
         split of what is feasible, a tenth of the range further."""
-        values = self.losses([arch.digest for arch in self.feasible], self.seeds, "test")
-        values = values[np.isfinite(values).all(axis=1)]
+        values = self._whole_losses
         worst, spread = values.max(axis=0), np.ptp(values, axis=0)
         edge: Values = worst + _MARGIN * np.where(spread > 0, spread, np.maximum(np.abs(worst), 1.0))
         return edge
