@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli import bench
-from archsearch.cli.output import check_writable, console, finite, quiet_console
+from archsearch.cli.output import check_writable, console, finite, quiet_console, writing
 from archsearch.cli.sampler_names import sampler_names
 
 if TYPE_CHECKING:
@@ -136,4 +136,5 @@ def _write(path: Path, header: Mapping[str, Any], found: Sequence[Mapping[str, A
     import json
 
     text = json.dumps(finite({**header, "results": list(found)}), indent=1, allow_nan=False)
-    path.write_text(f"{text}\n", encoding="utf-8")
+    with writing(path):
+        path.write_text(f"{text}\n", encoding="utf-8")

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli import bench
-from archsearch.cli.output import check_writable, console, table
+from archsearch.cli.output import check_writable, console, table, writing
 from archsearch.cli.sampler_names import sampler_names
-from archsearch.errors import ArchsearchError
 
 if TYPE_CHECKING:
     from archsearch.search.tables.search import EarlyStopTable
@@ -144,7 +143,5 @@ def _write(path: Path, tasks: Any, seeds: int, candidates: int, front: int, rows
         "front": front,
         "rows": [{**asdict(row), "table": row.table.model_dump()} for row in rows],
     }
-    try:
+    with writing(path):
         path.write_text(dumps(data, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None

@@ -12,7 +12,7 @@ from archsearch.cli.compare_tables import print_comparison
 from archsearch.cli.logs import LogFormatOption
 from archsearch.cli.matching import planned_table, print_planned
 from archsearch.cli.outlet import QuietOutlet
-from archsearch.cli.output import JsonFlag, StorageOption, check_writable, console, print_json, quiet_console
+from archsearch.cli.output import JsonFlag, StorageOption, check_writable, console, print_json, quiet_console, writing
 from archsearch.cli.run import EXIT_CODES, AddressOption, HoursOption, UntilOption, carry_out, problem_of, tell_end
 from archsearch.cli.watching import MetricsOption, Watching
 
@@ -131,12 +131,9 @@ def _write(found: Comparison, path: str) -> None:
 
     from archsearch.analysis.comparison_frame import frame
     from archsearch.analysis.csv_text import csv_bytes
-    from archsearch.errors import ArchsearchError
 
-    try:
+    with writing(path):
         Path(path).write_bytes(csv_bytes(frame(found)))
-    except OSError as error:
-        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
 
 
 def _check_baseline(problem: Problem, baseline: str | None) -> None:

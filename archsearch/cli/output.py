@@ -114,6 +114,15 @@ def quiet_console(*, stderr: bool = False) -> Console:
     return Terminal(QuietOutlet(stderr=stderr))
 
 
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raises `ArchsearchError` where what is written within comes to nothing."""
+    try:
+        yield
+    except OSError as error:
+        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
+
+
 def check_writable(*paths: str | Path | None) -> None:
     """Raises `ArchsearchError` for a file that cannot be written: before the work whose figures shall go there, not
     after. What is there stays as it is, and nothing is left where nothing was."""
@@ -121,10 +130,8 @@ def check_writable(*paths: str | Path | None) -> None:
         if path.is_fifo():  # whose reader would be told that this is all
             continue
         new = not path.exists()
-        try:
+        with writing(path):
             path.open("ab").close()
-        except OSError as error:
-            raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
         if new:
             path.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archsearch.cli.output import JsonFlag, StorageOption, console, print_json
+from archsearch.cli.output import JsonFlag, StorageOption, console, print_json, writing
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -115,17 +115,14 @@ def _write_csv(answer: Answer, path: str) -> str:
     from pathlib import Path
 
     from archsearch.analysis.csv_text import csv_bytes
-    from archsearch.errors import ArchsearchError
 
     rows = answer.points[answer.points["state"] == "complete"].drop(columns=["state"])
     rows = rows.rename(columns={"feasible": "within_budget"})
     rows.insert(3, "on_front", rows["digest"].isin(answer.front["digest"]))
     rows["seeds"] = [" ".join(map(str, seeds)) for seeds in rows["seeds"]]
     rows = rows.assign(search=answer.search.name, valid_for=answer.validity.sentence)
-    try:
+    with writing(path):
         Path(path).write_bytes(csv_bytes(rows))
-    except OSError as error:
-        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
     return path
 
 

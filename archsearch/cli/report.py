@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from archsearch.cli.output import StorageOption, console
+from archsearch.cli.output import StorageOption, console, writing
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +40,6 @@ def report(
     with ShownStore.open(storage_url(storage), read_only=True) as store:
         answer = read_answer(store, name)
         text = write(answer, evidence_of(store, answer, load_registry()))
-    try:
+    with writing(output):
         Path(output).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ArchsearchError(f"cannot write {output}: {error.strerror or error}: name another file") from None
     console().print(f"written: {output}", soft_wrap=True)

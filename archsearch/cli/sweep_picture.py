@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullL
 from archsearch.analysis.axes import ticks
 from archsearch.analysis.csv_text import csv_bytes
 from archsearch.analysis.sweep import COSTS, Sweep, SweepPoint
+from archsearch.cli.output import writing
 from archsearch.errors import ArchsearchError
 
 PANEL_INCHES, HEIGHT_INCHES, MOST_COLUMNS = 3.1, 3.0, 4
@@ -106,7 +107,5 @@ def _across(panels: Sequence[Axes], sizes: Sequence[float]) -> None:
 
 def write_csv(found: Sweep, path: str) -> None:
     """Writes every point to `path`; raises `ArchsearchError` where it cannot be written."""
-    try:
+    with writing(path):
         Path(path).write_bytes(csv_bytes(found.frame()))
-    except OSError as error:
-        raise ArchsearchError(f"cannot write {path}: {error.strerror or error}: name another file") from None
