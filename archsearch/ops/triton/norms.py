@@ -83,17 +83,20 @@ def gated_forward(
     eps,
     ACTIVATION: tl.constexpr,
     ALIGNED: tl.constexpr,
+    ODD_GATE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """One program: BLOCK_R of the N H rows of x `[N, H, V]` normed, times weight `[V]` and the activated gate.
 
     gate `[N, H V]`, dense but for `gate_token` from one token to the next, not read where ACTIVATION is "none"; out
-    `[N, H V]`. ALIGNED: V and gate_token are multiples of 8.
+    `[N, H V]`. ALIGNED: V is a multiple of 8. ODD_GATE: gate_token is not, or the gate begins where 16 bytes do not.
     """
     row, column, inside = _tile(rows, dim, ALIGNED, BLOCK_R, BLOCK_D)
     if ALIGNED:
-        gate_token, dim = gate_token // 8 * 8, dim // 8 * 8
+        dim = dim // 8 * 8
+        if not ODD_GATE:
+            gate_token = gate_token // 8 * 8
     cells = row[:, None] * dim + column[None, :]
     value, _ = _normed(x, cells, inside, dim, eps)
     value *= tl.load(weight + column, mask=column < dim, other=0.0).to(tl.float32)[None, :]
@@ -120,13 +123,16 @@ def gated_backward(
     eps,
     ACTIVATION: tl.constexpr,
     ALIGNED: tl.constexpr,
+    ODD_GATE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """As `gated_forward`; d_out, d_x, d_gate dense; d_weight `[programs, V]` float32: what each program adds."""
     row, column, inside = _tile(rows, dim, ALIGNED, BLOCK_R, BLOCK_D)
     if ALIGNED:
-        gate_token, dim = gate_token // 8 * 8, dim // 8 * 8
+        dim = dim // 8 * 8
+        if not ODD_GATE:
+            gate_token = gate_token // 8 * 8
     cells = row[:, None] * dim + column[None, :]
     value, inverse = _normed(x, cells, inside, dim, eps)
     scale = tl.load(weight + column, mask=column < dim, other=0.0).to(tl.float32)

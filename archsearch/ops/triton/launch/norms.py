@@ -107,7 +107,8 @@ def gated_norm(x: Tensor, weight: Tensor, gate: Tensor | None, activation: str, 
         gates.stride(0),
         eps,
         ACTIVATION=activation,
-        ALIGNED=_aligned(gates, x),
+        ALIGNED=x.shape[-1] % 8 == 0,
+        ODD_GATE=gate is not None and not _aligned(gates, x),
         **_tiles(config, key),
     )
     return out
@@ -142,7 +143,8 @@ def gated_norm_gradients(
         gates.stride(0),
         eps,
         ACTIVATION=activation,
-        ALIGNED=_aligned(gates, x),
+        ALIGNED=x.shape[-1] % 8 == 0,
+        ODD_GATE=gate is not None and not _aligned(gates, x),
         **_tiles(config, key),
     )
     return d_x, d_weight.sum(0).to(weight.dtype), d_gate
