@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -36,15 +35,6 @@ def test_a_slip_in_it_is_seen(change: dict[str, Any]) -> None:
     assert compose_validator().is_valid(wrong)
     wrong["services"]["head"] |= change
     assert not compose_validator().is_valid(wrong)
-
-
-def test_compose_itself_reads_it(tmp_path: Path) -> None:
-    program = ["docker", "compose"]
-    if shutil.which("docker") is None or subprocess.run([*program, "version"], capture_output=True).returncode:
-        pytest.skip("docker compose is not installed")
-    for profile in ("oidc", "cli", "monitoring"):
-        read = [*program, "-f", str(COMPOSE / "compose.yaml"), "--profile", profile, "config", "--quiet"]
-        subprocess.run(read, check=True)
 
 
 def test_what_it_names_is_there() -> None:
