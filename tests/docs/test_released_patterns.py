@@ -32,6 +32,8 @@ RATIOS = {
     "Trinity Mini": {"sliding": 24, "full": 8},
     "LFM2 350M to 1.2B": {"conv": 10, "full": 6},
     "Samba": {"ssm": 2, "sliding": 2},
+    "Falcon-H1 0.5B": {"parallel": 36},
+    "Granite-4.0-H": {"linear": 36, "full": 4},
     "Olmo Hybrid": {"linear": 24, "full": 8},
     "Kimi Linear 48B": {"linear": 20, "latent": 7},
     "Lara-4-Mini": {"linear": 14, "sliding": 13, "full": 7},
