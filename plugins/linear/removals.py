@@ -101,7 +101,7 @@ def check_delta(options: Mapping[str, Any]) -> None:
     if options["static_shift"]:
         _alone(options, "static_shift", False, {"token_shift": False, "memories": 0})
     if options["output_bonus"]:
-        _alone(options, "output_bonus", False, {"memories": 0})
+        _alone(options, "output_bonus", False, {"memories": 0, "feature_map": "none"})
 
 
 def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[str, object]) -> None:

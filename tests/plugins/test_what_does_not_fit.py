@@ -76,6 +76,10 @@ def test_what_a_refusal_says_would_fit_does(pattern: str, installed: Registry) -
             "gated-deltaproduct(output_bonus=true)",
             "output_bonus = true: beside steps only output_bonus = false is known",
         ),
+        (
+            "performer(output_bonus=true)",
+            "beside output_bonus only feature_map = none is known, or set output_bonus = false",
+        ),
         ("infllm(local=0)", "with local=0, representatives=2 of blocks of 8: use local of 1 at least"),
         ("infllm(representatives=9)", "with local=1, representatives=9 of blocks of 8: use local of 1 at least"),
     ],
