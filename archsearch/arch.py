@@ -28,7 +28,6 @@ from archsearch.shapes import Dtype, ModelShape
 
 ChannelKind = Literal["none", "swiglu", "moe"]
 ResidualKind = Literal["none", "identity", "learned"]
-_WORDED = {"channel_mixer", "dtype", "value_residual"}
 DERIVED = frozenset({"n_kv_heads", "head_dim", "ffn_dim", "expert_dim"})
 """Sizes of a backbone that follow from the others where they are left out."""
 _MAX_WIDTH = 2**20
@@ -36,6 +35,19 @@ _MAX_HEADS = 2**16
 _MAX_EXPERTS = 2**16
 _MAX_PRODUCT = MAX_FFN_DIM
 """Of heads and their dim, and of experts and theirs: what a token is projected to."""
+
+
+def _left_out(values: Mapping[str, Any], key: str) -> bool:
+    value = values.get(key, 0)
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
+
+
+def _size(values: Mapping[str, Any], key: str, default: int) -> int:
+    """A size that is given, `default` where it is left out, and 1 for what is none."""
+    if _left_out(values, key) and (key in DERIVED or key not in values):
+        return default
+    value = values[key]
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
 class ModelSpec(Numbers):
@@ -71,23 +83,18 @@ class ModelSpec(Numbers):
     @model_validator(mode="before")
     @classmethod
     def _derive(cls, values: Any) -> Any:
+        """Sizes that follow from others; from 1 where those are no numbers, of which the error tells then."""
         if not isinstance(values, Mapping):
             return values
-        values = dict(values)
-        given = {key: value for key, value in values.items() if key in cls.model_fields and key not in _WORDED}
-        if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in given.values()):
-            return values
-        d_model, n_heads = given.get("d_model", 64), given.get("n_heads", 2)
-        per_token = given.get("experts_per_token", 2)
-        if not (d_model and n_heads and per_token):
-            return values
+        d_model, n_heads = _size(values, "d_model", 64), _size(values, "n_heads", 2)
+        ffn_dim = _size(values, "ffn_dim", -(-8 * d_model // 3 // 16) * 16)
         derived = {
             "n_kv_heads": n_heads,
             "head_dim": d_model // n_heads,
-            "ffn_dim": (ffn_dim := given.get("ffn_dim") or -(-8 * d_model // 3 // 16) * 16),
-            "expert_dim": max(1, ffn_dim // per_token),
+            "ffn_dim": ffn_dim,
+            "expert_dim": max(1, ffn_dim // _size(values, "experts_per_token", 2)),
         }
-        return values | {key: given.get(key) or value for key, value in derived.items()}
+        return {**values, **{key: size for key, size in derived.items() if _left_out(values, key)}}
 
     @model_validator(mode="wrap")
     @classmethod

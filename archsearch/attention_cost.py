@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from archsearch.amounts import SIGMOID
 from archsearch.errors import OptionsError
 from archsearch.mixer import Flops, ModelShape, StateTensor, Traffic
@@ -18,6 +20,24 @@ def kv_heads_of(n_kv_heads: int, shape: ModelShape) -> int:
 def rotary_dim(fraction: float, head_dim: int) -> int:
     """Leading channels of a head that a rotary embedding of that fraction turns, an even number."""
     return 2 * int(fraction * head_dim / 2)
+
+
+def heads_refusal(shape: ModelShape, *, rope: float = 0.0, n_kv_heads: int = 0) -> str | None:
+    """Why heads of those options do not fit a backbone, for `MixerPlugin.check`; None where they do."""
+    if n_kv_heads and shape.n_heads % n_kv_heads:
+        return (
+            f"n_kv_heads = {n_kv_heads} does not divide n_heads = {shape.n_heads}: choose a divisor, or 0 for the "
+            "backbone's"
+        )
+    return rotation_refusal(rope, "head_dim", shape.head_dim)
+
+
+def rotation_refusal(rope: float, name: str, channels: int) -> str | None:
+    """Why a share of so many channels is no rotation, None where a pair of them is turned, or none is asked for."""
+    if not rope or rotary_dim(rope, channels):
+        return None
+    least = f"rope = {math.ceil(200 / channels) / 100:g} at least, or 0" if channels > 1 else "rope = 0"
+    return f"rope = {rope:g} of {name} = {channels} turns no pair of channels: choose {least} for no position at all"
 
 
 def projection_params(

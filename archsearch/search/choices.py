@@ -98,7 +98,7 @@ def mixer_choices(
             found.refused = found.refused or error
     if not variants:
         raise OptionsError(f"space.{name}: no combination of its options is valid: {found.refused}")
-    _check_values(name, plugin, fixed, narrowed, variants, registry)
+    _check_values(name, narrowed, variants, lambda values: _reason(plugin, {**fixed, **values}, registry, accepts))
     first = {option: values[0] for option, values in narrowed.items()}
     return MixerChoices(
         name=name,
@@ -151,24 +151,23 @@ def _reference(
 
 def _check_values(
     name: str,
-    plugin: MixerPlugin[Any],
-    fixed: Mapping[str, Any],
     narrowed: Mapping[str, tuple[Any, ...]],
     variants: Sequence[Variant],
-    registry: Registry,
+    reason: Callable[[Mapping[str, Any]], str],
 ) -> None:
-    """Every value that a person wrote must be part of some valid combination, which reads it."""
+    """Every value that a person wrote must be part of some valid combination, which reads it; else the `reason`."""
     for option, values in narrowed.items():
         used = {variant.offered[option] for variant in variants if option in variant.offered}
         for value in values:
             if value not in used:
-                reason = _reason(plugin, {**fixed, option: value}, registry)
-                raise OptionsError(f"space.{name}.{option} = {value!r}: {reason}")
+                raise OptionsError(f"space.{name}.{option} = {value!r}: {reason({option: value})}")
 
 
-def _reason(plugin: MixerPlugin[Any], values: Mapping[str, Any], registry: Registry) -> str:
+def _reason(
+    plugin: MixerPlugin[Any], values: Mapping[str, Any], registry: Registry, accepts: Callable[[LayerSpec], None]
+) -> str:
     try:
-        plugin.parse_options(values, registry)
+        accepts(LayerSpec(mixer=plugin.name, options=plugin.parse_options(values, registry)))
     except OptionsError as error:
         return str(error)
     return "no combination with the other options is valid"

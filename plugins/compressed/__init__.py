@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import heads_refusal, rotation_refusal
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import compressed_flops, compressed_params, compressed_state, compressed_traffic, dense_up_to
@@ -43,6 +44,10 @@ class CompressedPlugin(MixerPlugin[CompressedOptions]):
         "drops_beyond": False,  # an entry is of the block before too
         "traffic_slack": 0.2,  # a key of the index may change, and the choice be the same
     }
+
+    def check(self, options: CompressedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        index = rotation_refusal(options.rope, "index_dim", options.index_dim) if options.top_k else None
+        return heads_refusal(shape, rope=options.rope) or index
 
     def params(self, options: CompressedOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return compressed_params(options, shape)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import projection_params
+from archsearch.attention_cost import heads_refusal, projection_params
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import evicting_flops, evicting_state, evicting_traffic
@@ -36,6 +36,9 @@ class EvictingPlugin(MixerPlugin[EvictingOptions]):
         "step": "decoding evicts tokens that the forward pass still attends to",
         "split": "a prompt is cut to what is kept before the next token is read",
     }
+
+    def check(self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape)

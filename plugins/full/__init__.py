@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import kv_heads_of
+from archsearch.attention_cost import heads_refusal, kv_heads_of
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -49,6 +49,9 @@ class FullPlugin(MixerPlugin[FullOptions]):
             "path-plain": {"weighting": "path", "reflection_rank": 0, "reflection_conv": 1, "qk_norm": True},
         }
     }
+
+    def check(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return heads_refusal(shape, rope=options.rope, n_kv_heads=options.n_kv_heads)
 
     def params(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return attention_params(options, shape)

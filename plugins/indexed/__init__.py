@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import heads_refusal, rotation_refusal
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -65,6 +66,12 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
         },
         "traffic_slack": 0.05,  # the position of a block's first token is written with every token, mostly as it was
     }
+
+    def check(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        index = rotation_refusal(options.rope, "index_dim", options.index_dim) if options.indexes else None
+        if options.kv_rank and options.shared_dim:
+            return rotation_refusal(options.shared_rope, "shared_dim", options.shared_dim) or index
+        return index if options.kv_rank else heads_refusal(shape, rope=options.rope) or index
 
     def params(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return indexed_params(options, shape)

@@ -161,7 +161,8 @@ class IndexedOptions(MixerOptions):
             ),
             (
                 self.summary == "representative" and (self.local < 1 or self.representatives > self.block_size),
-                'summary="representative" needs local of 1 at least, and no more representatives than block_size',
+                f'summary="representative" with local={self.local}, representatives={self.representatives} of blocks '
+                f"of {self.block_size}: use local of 1 at least, and no more representatives than block_size",
             ),
             (
                 learned and self.learn == "none",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import rotation_refusal
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -40,6 +41,9 @@ class LatentPlugin(MixerPlugin[LatentOptions]):
             "low-rank-queries": {"kv_rank": 24, "shared_dim": 6, "rope": 0.7, "q_rank": 12},
         }
     }
+
+    def check(self, options: LatentOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return rotation_refusal(options.rope, "shared_dim", options.shared_dim)
 
     def params(self, options: LatentOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return latent_params(options, shape)

@@ -14,6 +14,7 @@ from archsearch.amounts import SIGMOID
 from archsearch.errors import listing
 from archsearch.mixer import Flops
 
+from .additive.rules import written
 from .decays import Dims, rwkv_rank
 
 
@@ -100,7 +101,7 @@ def check_delta(options: Mapping[str, Any]) -> None:
     if options["static_shift"]:
         _alone(options, "static_shift", False, {"token_shift": False, "memories": 0})
     if options["output_bonus"]:
-        _alone(options, "output_bonus", False, {"memories": 0})
+        _alone(options, "output_bonus", False, {"memories": 0, "feature_map": "none"})
 
 
 def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[str, object]) -> None:
@@ -108,6 +109,6 @@ def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[
     for other, value in taken.items():
         if options[other] != value:
             raise ValueError(
-                f"{name} = {options[name]} with {other} = {options[other]}: beside {name} only {other} = {value} is "
-                f"known, or set {name} = {plain}"
+                f"{name} = {written(options[name])} with {other} = {written(options[other])}: beside {name} only "
+                f"{other} = {written(value)} is known, or set {name} = {written(plain)}"
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import heads_refusal
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from . import cost
@@ -34,6 +35,9 @@ class MemoryPlugin(MixerPlugin[MemoryOptions]):
         },
         "traffic_slack": 1 / 8,  # the mean is told, of which one token in a mini-batch writes more
     }
+
+    def check(self, options: MemoryOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: MemoryOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return cost.params(options, shape)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import projection_params
+from archsearch.attention_cost import heads_refusal, projection_params
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -39,6 +39,9 @@ class MobaPlugin(MixerPlugin[MobaOptions]):
             "block-1": {"block_size": 1, "top_k": 5},
         }
     }
+
+    def check(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: MobaOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape)

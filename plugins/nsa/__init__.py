@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import heads_refusal
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -39,6 +40,9 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
         "traffic_slack": 0.05,  # a chosen block may overlap the window
         "drops_beyond": False,  # the means of the compression branch see every token
     }
+
+    def check(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return nsa_params(shape)

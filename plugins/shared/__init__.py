@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import kv_cache, kv_traffic
+from archsearch.attention_cost import heads_refusal, kv_cache, kv_traffic
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import (
@@ -44,7 +44,7 @@ class WriterPlugin(MixerPlugin[SharedOptions]):
     def check(self, options: SharedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
         if layer.part:
             return "readers find its cache by its layer, so it stands by itself: take it out of the other mixer"
-        return None
+        return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: SharedOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return writer_params(options, shape)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import kv_cache, kv_heads_of, kv_traffic
+from archsearch.attention_cost import heads_refusal, kv_cache, kv_heads_of, kv_traffic
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
@@ -42,6 +42,9 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
             "window-70": {"window": 70, "sinks": 2, "rope": 0.0, "qk_norm": True},
         }
     }
+
+    def check(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return heads_refusal(shape, rope=options.rope, n_kv_heads=options.n_kv_heads)
 
     def params(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return attention_params(options, shape)

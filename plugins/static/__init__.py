@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import projection_params
+from archsearch.attention_cost import heads_refusal, projection_params
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import dense_up_to, static_flops, static_state, static_traffic
@@ -38,6 +38,9 @@ class StaticPlugin(MixerPlugin[StaticOptions]):
             "tokens": {"block_size": 1, "local": 7, "first": 3},
         },
     }
+
+    def check(self, options: StaticOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: StaticOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return projection_params(shape)

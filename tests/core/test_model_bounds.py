@@ -35,6 +35,21 @@ def test_a_backbone_out_of_bounds_is_refused(values: dict[str, Any], said: str) 
         ModelSpec.read(values)
 
 
+@pytest.mark.parametrize("name", ["meta_tokens", "short_conv", "head_dim", "ffn_dim", "n_experts", "experts_per_token"])
+@pytest.mark.parametrize("value", [-1, "two"])
+def test_of_a_backbone_the_number_that_is_wrong_is_named_and_none_that_is_left_out(name: str, value: object) -> None:
+    with pytest.raises(SpecError, match=rf"^model\.{name} = {value!r}: Input should be"):
+        ModelSpec.read({"d_model": 128, "n_heads": 8, name: value})
+
+
+def test_sizes_that_are_left_out_follow_from_the_others() -> None:
+    left_out = {"n_kv_heads": 0, "head_dim": 0, "ffn_dim": 0, "expert_dim": 0}
+    for given in ({}, left_out):
+        model = ModelSpec.read({"d_model": 128, "n_heads": 8, **given})
+        assert (model.n_kv_heads, model.head_dim, model.ffn_dim, model.expert_dim) == (8, 16, 352, 176)
+        assert not model.model_fields_set & set(left_out)
+
+
 def test_the_largest_backbones_of_today_are_in_bounds() -> None:
     ModelSpec.read({"d_model": 18432, "n_heads": 128, "head_dim": 192, "ffn_dim": 65536, "vocab_size": 262144})
     ModelSpec.read(

@@ -32,12 +32,15 @@ RATIOS = {
     "Trinity Mini": {"sliding": 24, "full": 8},
     "LFM2 350M to 1.2B": {"conv": 10, "full": 6},
     "Samba": {"ssm": 2, "sliding": 2},
+    "Falcon-H1 0.5B": {"parallel": 36},
+    "Granite-4.0-H": {"linear": 36, "full": 4},
     "Olmo Hybrid": {"linear": 24, "full": 8},
-    "Kimi Linear 48B": {"linear": 21, "latent": 6},
+    "Kimi Linear 48B": {"linear": 20, "latent": 7},
     "Lara-4-Mini": {"linear": 14, "sliding": 13, "full": 7},
     "Qwen4-Exp": {"linear": 30, "indexed": 10},
     "GLM-5.3-Flash": {"linear": 34, "indexed": 11},
     "Ling-3.0-Flash": {"linear": 35, "latent": 7},
+    "Mistral-Large-4": {"indexed": 72},
     "DeepSeek-V4": {"compressed": 43},
 }
 """Layers of each mixer, as their makers tell."""

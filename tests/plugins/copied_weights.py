@@ -187,6 +187,11 @@ KIMI_DELTA: Names = {
     "gate_up.bias": same("g_b_proj.weight", lambda weight: torch.zeros(len(weight))),
 }
 
+BOUNDED_DELTA: Names = {
+    **{name: parts for name, parts in KIMI_DELTA.items() if name != "decay.dt_bias"},
+    "decay.bias": same("forget_gate.dt_bias"),
+}
+
 LIGHTNING: Names = {
     "proj.weight": Parts(
         (
@@ -195,6 +200,12 @@ LIGHTNING: Names = {
         )
     ),
     "norm.weight": same("norm.weight"),
+    "out.weight": same("out_proj.weight"),
+}
+
+GATED_CONV: Names = {
+    "project.weight": same("in_proj.weight"),
+    "conv.weight": Parts((part("conv.weight"),), taps),
     "out.weight": same("out_proj.weight"),
 }
 
@@ -259,6 +270,17 @@ DSA: Names = {
     "scorer.weights.weight": same("indexer.weights_proj.weight"),
     "scorer.key_norm.weight": same("indexer.k_norm.weight", pairs(1, TURNED)),
     "scorer.key_norm.bias": same("indexer.k_norm.bias", pairs(1, TURNED)),
+}
+
+POOLED: Names = {
+    **{name: parts for name, parts in LOW_RANK_LATENTS.items() if name != "q_up.weight"},
+    "q.weight": same("q_b_proj.weight"),
+    **small_heads(same("indexer.wq_b.weight"), same("indexer.wk.weight")),
+    "scorer.weights.weight": same("indexer.weights_proj.weight"),
+    "scorer.key_norm.weight": same("indexer.k_norm.weight"),
+    "scorer.key_norm.bias": same("indexer.k_norm.bias"),
+    "scorer.gate.weight": same("indexer.index_kpool_compress_gate"),
+    "scorer.bias": same("indexer.index_kpool_compress_ape"),
 }
 
 _ASKED = INDEX_HEADS * INDEX_DIM

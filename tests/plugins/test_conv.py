@@ -7,9 +7,11 @@ import torch
 
 from archsearch import cost
 from archsearch.arch import ArchSpec, ModelSpec
+from archsearch.composition import figures_of
 from archsearch.layer import LayerSpec
 from archsearch.model import Context, HybridLM
 from archsearch.registry import load_registry
+from archsearch.testing.products import products
 
 _REGISTRY = load_registry()
 _MODEL = ModelSpec(d_model=16, n_heads=2, n_kv_heads=2, short_conv=4, channel_mixer="none")
@@ -31,6 +33,14 @@ def test_it_is_the_sum_that_it_says(width: int) -> None:
         held = sum((taps[i] * b[:, t - i] * u[:, t - i] for i in range(min(width, t + 1))), torch.zeros(2, 16))
         wanted = (c[:, t] * held) @ weights["out.weight"].T
         torch.testing.assert_close(layer(x, ctx=Context())[0][:, t], wanted)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_its_matrix_products_are_those_that_are_counted(width: int) -> None:
+    arch, x = ArchSpec.parse(f"conv(width={width})", _REGISTRY, _MODEL), torch.randn(1, 9, 16)
+    figures, mixer = figures_of(arch.layers[0], arch, 0, _REGISTRY), layer_of(f"conv(width={width})")
+    counted = products(lambda: mixer(x, ctx=Context()))
+    assert figures.flops(phase="prefill", context=9).matmul == figures.flops(phase="train", context=9).matmul == counted
 
 
 def test_it_sees_as_many_tokens_as_it_is_wide() -> None:

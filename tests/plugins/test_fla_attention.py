@@ -20,6 +20,7 @@ from archsearch_plugins.indexed.ops import indexed_attention
 from archsearch_plugins.indexed.options import Rule
 from archsearch_plugins.nsa.ops import choose_blocks, mean_weights, nsa_attention
 from archsearch_plugins.nsa.sizes import NsaSizes
+from archsearch_plugins.sliding.ops import window_attention
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -51,6 +52,24 @@ def drawn(*shape: int, seed: int) -> Tensor:
 q, k, v = drawn(HQ, D, seed=0), drawn(H, D, seed=1), drawn(H, D, seed=2)
 closed = F.logsigmoid(drawn(HQ, seed=3))
 order = torch.arange(T).expand(B, -1)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@torch.no_grad()
+def test_softmax_over_all_tokens_and_over_a_window(impl: str) -> None:
+    wanted, _ = naive("attn", "naive_parallel_attn")(q, k, v)
+    assert_close(full_attention(LaidOut(q, k, v), impl=impl), wanted, rtol=1e-5, atol=1e-5)
+    wanted, _ = naive("attn", "naive_parallel_attn")(q, k, v, window_size=20)
+    assert_close(window_attention(LaidOut(q, k, v), window=20, sinks=0, impl=impl), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@torch.no_grad()
+def test_a_window_with_a_sink_logit(impl: str) -> None:
+    sink = drawn(HQ, seed=6)[0, 0]
+    wanted, _ = naive("attn", "naive_parallel_attn")(q, k, v, window_size=20, sink_bias=sink)
+    found = window_attention(LaidOut(q, k, v), window=20, sinks=0, sink_logits=sink, impl=impl)
+    assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

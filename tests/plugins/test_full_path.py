@@ -6,17 +6,20 @@ import itertools
 
 import pytest
 import torch
-from archsearch_plugins.full import path
+from archsearch_plugins.full import FullPlugin, path
 from archsearch_plugins.full.ops import full_attention
 from archsearch_plugins.full.path import Decays, Moved, path_attention
 from archsearch_plugins.full.path_cost import BLOCK
 from archsearch_plugins.full.weights import running, softmax_weights, weighted_attention
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
+from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.ops.laid_out import LaidOut
 
 Inputs = dict[str, Tensor]
+SHAPE = ModelShape(d_model=24, n_heads=4, n_kv_heads=2, head_dim=8, dtype="float32")
 
 
 def _inputs(tokens: int, dtype: torch.dtype = torch.float64) -> Inputs:
@@ -120,3 +123,43 @@ def test_float32_agrees_with_float64() -> None:
 
 def test_costs_count_the_blocks_of_the_op() -> None:
     assert path.BLOCK == BLOCK
+
+
+@pytest.mark.parametrize("tokens", [20, 150])
+def test_matrix_products_are_those_of_the_blocks_row_by_row(tokens: int) -> None:
+    """Of squares below a diagonal, and of products and inverses of triangles, no zero is multiplied."""
+    plugin, layer = FullPlugin(), LayerInfo()
+    options = plugin.parse_options({"weighting": "path"})
+    built = plugin.build(options, SHAPE, layer)
+    weights = sum(module.weight.numel() for module in built.modules() if isinstance(module, torch.nn.Linear))
+    with FlopCounterMode(display=False) as counter:
+        for start in range(0, tokens, BLOCK):
+            _block_by_rows(min(BLOCK, tokens - start), start)
+    counted = counter.get_total_flops() + 2 * weights * tokens
+    assert plugin.flops(options, SHAPE, layer, phase="prefill", context=tokens).matmul == pytest.approx(
+        counted, rel=0.05
+    )
+
+
+def _block_by_rows(size: int, before: int) -> None:
+    """What a block of so many tokens multiplies after others, by `[heads, .., D]`; results are not kept."""
+    groups, width, of_group = SHAPE.n_kv_heads, SHAPE.head_dim, SHAPE.n_heads // SHAPE.n_kv_heads
+    k, w = torch.randn(2, groups, size, width)
+    q, earlier = torch.randn(groups, of_group * size, width), torch.randn(groups, before, width)
+    triangle, moves = torch.randn(2, groups, size, size)
+    met = torch.randn(groups, of_group, size)
+    for i in range(size):
+        upto, queries = slice(0, i + 1), q[:, i::size]
+        _ = w[:, i : i + 1] @ w[:, :i].mT
+        _ = w[:, i : i + 1] @ k[:, :i].mT
+        for j in range(i):  # the inverse, and what it is multiplied by, are triangles
+            _ = triangle[:, i : i + 1, j:i] @ triangle[:, j:i, j : j + 1]
+            _ = triangle[:, i : i + 1, j:i] @ moves[:, j:i, j : j + 1]
+            _ = met[:, :, j:i] @ moves[:, j:i, j : j + 1]
+        _ = triangle[:, i : i + 1, upto] @ w[:, upto]
+        _ = moves[:, :i, i : i + 1].mT @ w[:, :i]
+        for _ in ("met", "scores", "moved back", "values"):
+            _ = queries @ w[:, upto].mT
+        for _ in ("scores", "values"):
+            _ = queries @ earlier.mT
+    _ = earlier @ w.mT @ w if 2 * size <= width else earlier @ (w.mT @ w)

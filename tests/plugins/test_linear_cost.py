@@ -55,9 +55,34 @@ def test_matrix_products_of_the_delta_rules(case: str, context: int) -> None:
         assert_products(case, context, phase)
 
 
+@pytest.mark.arena
+@pytest.mark.parametrize("case", [name for name in PLUGIN.presets if name in FIXED])
+def test_matrix_products_of_a_sequence_of_every_preset(case: str) -> None:
+    """Of one state; hierarchies and memories are counted by tests of their own."""
+    assert_products(case, 34, "prefill")
+
+
+@pytest.mark.parametrize("context", [32, 34])
+def test_matrix_products_of_routed_memories(context: int) -> None:
+    """Each memory has as many tokens as the others, in a sequence of its own, and the shared one has all."""
+    options = PLUGIN.parse_options(CASES["mom"])
+    heads, key_dim, value_dim = options.dims(SHAPE)
+    routed = context * options.memories_used // options.memories
+    with FlopCounterMode(display=False) as counter:
+        for tokens in [routed] * options.memories + [context] * options.shared_memory:
+            q, k = torch.randn(2, heads, tokens, key_dim)
+            explicit_chunks(q, k, torch.randn(heads, tokens, value_dim), options, last=True)
+    mixer = PLUGIN.build(options, SHAPE, LAYER)
+    projections = [mixer.get_parameter(f"{name}.weight").numel() for name in ("proj", "out", "router.scores")]
+    met = mixer.get_parameter("written")[: options.memories_used + options.shared_memory].numel()
+    counted = counter.get_total_flops() + context * 2 * (sum(projections) + met)
+    said = PLUGIN.flops(options, SHAPE, LAYER, phase="prefill", context=context).matmul
+    assert said == pytest.approx(counted, rel=0.05)
+
+
 def assert_products(case: str, context: int, phase: Any) -> None:
     options = PLUGIN.parse_options(CASES[case])
-    heads, key_dim, value_dim = options.dims(SHAPE)
+    heads, key_dim, value_dim = options.state_dims(SHAPE)
     steps = context * options.steps
     q, k = torch.randn(heads, steps, key_dim), torch.randn(heads, steps, key_dim)
     v = torch.randn(heads, steps, value_dim)

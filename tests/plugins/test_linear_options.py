@@ -91,7 +91,7 @@ def test_form_of_the_decay_follows_from_the_decay(values: dict[str, Any], form: 
             {"update": "delta", "removal": "channel", "steps": 2},
             "steps = 2 with removal = channel: .*set steps = 1",
         ),
-        ({"update": "delta", "skip": True, "steps": 3}, "steps = 3 with skip = True: .*only skip = False is known"),
+        ({"update": "delta", "skip": True, "steps": 3}, "steps = 3 with skip = true: .*only skip = false is known"),
         ({"update": "delta", "steps": 9}, "steps=9"),
         ({"decay": "heads"}, r"decay='heads'.*'head'"),
         ({"key_dim": -1}, "key_dim=-1"),

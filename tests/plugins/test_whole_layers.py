@@ -12,6 +12,7 @@ import copied_weights as copied
 import pytest
 import torch
 from archsearch_plugins.compressed import CompressedPlugin
+from archsearch_plugins.conv import ConvPlugin
 from archsearch_plugins.full import FullPlugin
 from archsearch_plugins.indexed import IndexedPlugin
 from archsearch_plugins.latent import LatentPlugin
@@ -101,7 +102,12 @@ def compressing(theirs: Any, x: Tensor, module: ModuleType) -> Tensor:
     return theirs(x, found, places, causal(x.shape[1], theirs.sliding_window).expand(len(x), -1, -1, -1))[0]
 
 
-RUNS = {each.__name__: each for each in (alone, masked, turned, unmasked, compressing)}
+def pooling(theirs: Any, x: Tensor, module: ModuleType) -> Tensor:
+    """GLM-5.3-Flash's, which makes its own mask of which tokens there are."""
+    return theirs(x, torch.ones(x.shape[:2], dtype=torch.bool))[0]
+
+
+RUNS = {each.__name__: each for each in (alone, masked, turned, unmasked, compressing, pooling)}
 
 
 def _deepseek_v4(kind: str) -> dict[str, Any]:
@@ -135,6 +141,14 @@ _ENTRIES = {
 }
 _INDEX = {"index_heads": INDEX_HEADS, "index_dim": INDEX_DIM}
 _LATENT = {"kv_rank": LATENT["kv_lora_rank"], "shared_dim": TURNED}
+_PUBLISHED_MAMBA2 = {
+    **LinearPlugin.presets["mamba2"],
+    "key_dim": copied.STATE,
+    "conv_bias": True,
+    "skip": True,
+    "output_norm": "gated",
+    "norm_eps": 1e-5,
+}
 _LIGHTNING = {**LinearPlugin.presets["lightning"], "output_norm": "joint"}
 
 LAYERS = {
@@ -224,14 +238,90 @@ LAYERS = {
         ),
         copied.MAMBA2,
         LinearPlugin(),
+        _PUBLISHED_MAMBA2,
+    ),
+    "nemotron-h": Public(
+        "nemotron_h",
+        "NemotronHMamba2Mixer",
+        (
+            "NemotronHConfig",
+            {
+                "hidden_size": WIDTH,
+                "mamba_num_heads": HEADS,
+                "mamba_head_dim": HEAD_DIM,
+                "ssm_state_size": copied.STATE,
+                "n_groups": 1,
+                "layer_types": ["mamba"],
+                "num_hidden_layers": 1,
+                "chunk_size": 32,
+            },
+        ),
+        copied.MAMBA2,
+        LinearPlugin(),
+        _PUBLISHED_MAMBA2,
+    ),
+    "lfm2-conv": Public(
+        "lfm2",
+        "Lfm2ShortConv",
+        (
+            "Lfm2Config",
+            {"hidden_size": WIDTH, "conv_L_cache": 3, "num_hidden_layers": 1, "layer_types": ["conv"]},
+        ),
+        copied.GATED_CONV,
+        ConvPlugin(),
+        ConvPlugin.presets["lfm"],
+    ),
+    "glm5-next-delta": Public(
+        "glm5_next",
+        "Glm5NextTextLinearAttention",
+        (
+            "Glm5NextTextConfig",
+            {
+                **EAGER,
+                "linear_num_heads": HEADS,
+                "linear_head_dim": HEAD_DIM,
+                "linear_lower_bound": -5.0,
+                "num_hidden_layers": 1,
+                "layer_types": ["linear_attention"],
+                "rms_norm_eps": 1e-5,
+            },
+        ),
+        copied.BOUNDED_DELTA,
+        LinearPlugin(),
+        {**LinearPlugin.presets["kda-bounded"], "norm_eps": 1e-5},
+    ),
+    "glm5-next-pools": Public(
+        "glm5_next",
+        "Glm5NextTextAttention",
+        (
+            "Glm5NextTextConfig",
+            {
+                **EAGER,
+                **LATENT,
+                "qk_rope_head_dim": 0,
+                "num_attention_heads": HEADS,
+                "num_key_value_heads": HEADS,
+                "q_lora_rank": 10,
+                "index_n_heads": INDEX_HEADS,
+                "index_head_dim": INDEX_DIM,
+                "index_topk": 12,
+                "index_kpool": 4,
+                "num_hidden_layers": 1,
+                "layer_types": ["full_attention"],
+                "indexer_types": ["full"],
+                "rms_norm_eps": 1e-6,
+            },
+        ),
+        copied.POOLED,
+        IndexedPlugin(),
         {
-            **LinearPlugin.presets["mamba2"],
-            "key_dim": copied.STATE,
-            "conv_bias": True,
-            "skip": True,
-            "output_norm": "gated",
-            "norm_eps": 1e-5,
+            **IndexedPlugin.presets["glm5-next"],
+            **_INDEX,
+            "kv_rank": LATENT["kv_lora_rank"],
+            "q_rank": 10,
+            "top_k": 3,
         },
+        "pooling",
     ),
     "deepseek-v3": Public(
         "deepseek_v3",

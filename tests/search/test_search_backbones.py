@@ -10,6 +10,7 @@ from search_fakes import fake_registry, fake_spec
 
 from archsearch.arch import ModelSpec
 from archsearch.errors import SpecError
+from archsearch.registry import load_registry
 from archsearch.search.changes import check_growth
 from archsearch.search.problem import Problem
 from archsearch.search.sampler import Sampler
@@ -153,6 +154,31 @@ def test_a_candidate_whose_width_does_not_fit_its_backbone_is_refused_with_the_r
     assert (looked.candidates, looked.exhaustive) == (2 * 4**3, True)
     assert looked.refused is not None
     assert looked.refused.count == len(refused)
+
+
+def of_the_arena(mixer: str, options: dict[str, list[Any]]) -> Problem:
+    """One layer of a built-in mixer, four heads of 4 channels."""
+    given = fake_spec(
+        space={"mixers": [mixer], mixer: options},
+        model={"d_model": 16, "n_heads": 4, "n_layers": 1, "channel_mixer": "none"},
+        tasks=[{"name": "mqar", "setting": "easy"}],
+        objectives={"maximize": ["recall"], "minimize": ["state_bytes"], "context": 1024},
+    )
+    return Problem.of(SearchSpec.from_dict(given), load_registry())
+
+
+def test_a_candidate_whose_rotation_turns_nothing_is_infeasible_with_the_reason() -> None:
+    posed = of_the_arena("full", {"rope": [0.0, 0.25, 1.0]})
+    refused = [verdict.reasons for verdict in map(posed.judge, posed.space.all()) if not verdict.trainable]
+    assert len(refused) == 1
+    assert "rope = 0.25 of head_dim = 4 turns no pair of channels: choose rope = 0.5 at least" in refused[0][0]
+
+
+def test_a_value_that_no_backbone_of_the_search_takes_is_refused_with_the_reason() -> None:
+    with pytest.raises(
+        SpecError, match=r"space.full.n_kv_heads = 3: n_kv_heads = 3 does not divide n_heads = 4: choose"
+    ):
+        of_the_arena("full", {"n_kv_heads": [2, 3]})
 
 
 def test_references_stand_on_the_backbone_of_the_file() -> None:

@@ -25,7 +25,12 @@ def check_additive(options: Chosen) -> None:
 
 def _said(options: Chosen, *names: str) -> str:
     """The options of those names with their values, as a sentence begins."""
-    return ", ".join(f"{name} = {options[name]}" for name in names)
+    return ", ".join(f"{name} = {written(options[name])}" for name in names)
+
+
+def written(value: object) -> str:
+    """A value of an option as patterns have it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_key(options: Chosen) -> None:
