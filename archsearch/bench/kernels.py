@@ -63,7 +63,7 @@ def ops_of(registry: Registry, only: str = "", first: str = "") -> list[BenchOp]
     offered += fused_ops()
     chosen = [op for op in offered if only in op.name]
     if not chosen:
-        raise SpecError(f"--only {only}: no op is named so; there are {listing({op.name for op in offered})}")
+        raise SpecError(f'"{only}": no op is named so; there are {listing({op.name for op in offered})}')
     words = [word.strip() for word in first.split(",") if word.strip()]
     return sorted(chosen, key=lambda op: next((rank for rank, word in enumerate(words) if word in op.name), len(words)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -83,10 +84,26 @@ def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Ru
     return run
 
 
-def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stopwatch, seconds: float = 0.5) -> Tuned:
-    """Times the table's own configurations and each candidate that passes its checks, and says which to run with."""
+def tune_row(
+    row: Row,
+    calls: Sequence[Call],
+    prover: Prover,
+    *,
+    stopwatch: Stopwatch,
+    seconds: float = 0.5,
+    dtypes: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
+) -> Tuned | None:
+    """Times the table's own configurations and each candidate, of those that pass their checks, and says which to run
+    with; None where none passes.
+
+    Checks are passed in the row's dtype and in each of `dtypes`, since a row runs with one configuration in all of
+    them. `tell` hears why one is left out. Nothing runs here that was not proven, in a child, before.
+    """
     table, key = row.table, row.key
-    passed = [None, *(number for number in table.numbers(key) if _passes(row, number, prover))]
+    passed = [number for number in (None, *table.numbers(key)) if _passes(row, number, prover, dtypes, tell)]
+    if not passed:
+        return None
     times: dict[str, tuple[float, ...]] = {table.digest(key, number): () for number in passed}
     for call in calls:
         timed = measure(
@@ -96,7 +113,9 @@ def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stop
         )
         times = {digest: (*times[digest], timed[digest].median) for digest in times}
     best = min(times, key=lambda digest: geometric(times[digest]))
-    gained = geometric(times[""]) / geometric(times[best])
+    own = times.get("")  # a table's own that is wrong here is no choice
+    if own is not None and geometric(own) / geometric(times[best]) < LEAST_GAIN:
+        best = ""
     arch, head_dim, chunk = key
     return Tuned(
         package=table.package,
@@ -106,18 +125,23 @@ def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stop
         chunk=chunk,
         source=proven_source(table.package),
         machine=named(row.machine),
-        config=best if gained >= LEAST_GAIN else "",
+        config=best,
         seconds=times,
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
 
 
-def _passes(row: Row, number: int, prover: Prover) -> bool:
-    other = Row(table=row.table, key=row.key, dtype=row.dtype, device=row.device, machine=row.machine, candidate=number)
-    try:
-        return prover.prove(other).passed
-    except NotTriedError:
-        return False
+def _passes(row: Row, number: int | None, prover: Prover, dtypes: Sequence[str], tell: Callable[[str], None]) -> bool:
+    for dtype in dict.fromkeys((row.dtype, *dtypes)):
+        other = replace(row, dtype=dtype, candidate=number)
+        try:
+            fault = prover.prove(other).fault
+        except NotTriedError as error:
+            fault = str(error)
+        if fault:
+            tell(f"{other.label} is left out: {fault}")
+            return False
+    return True
 
 
 def _with(table: Table, key: Key, number: int | None, call: Call) -> Call:
