@@ -10,16 +10,18 @@ from typing import TypeAlias
 import torch
 
 from archsearch.bench.case import Case, Contender
+from archsearch.bench.device import dtype_of
 from archsearch.bench.op import FULL, TINY, BenchOp, Draw, Inputs, Outputs
 from archsearch.bench.results.schema import OURS
 from archsearch.bench.results.work import Shape
 from archsearch.bench.timing import Stopwatch, measure
+from archsearch.errors import KernelUnavailableError
 from archsearch.evidence.modelled import geometric
 from archsearch.evidence.proofs import proven_source
 from archsearch.evidence.tuned import Tuned, named
 from archsearch.kernels import Key, Table
 from archsearch.kernels.config import tables
-from archsearch.kernels.forms import tuned
+from archsearch.kernels.forms import label, tuned
 from archsearch.kernels.machine import machine_of
 from archsearch.kernels.prove import NotTriedError, Prover, Row
 
@@ -68,11 +70,14 @@ def _call(op: BenchOp, shape: Shape, phase: str, draw: Draw) -> Call:
 
 def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Run | None:
     """The op with the configurations that were found fastest for its row on this device; None where the table's own
-    are, or nothing was tuned."""
+    are, nothing was tuned, or no row serves it."""
     table, machine = tables.get(op.table), machine_of(device)
     if table is None or machine is None or form != "triton":
         return None
-    key = table.key(machine.arch, op.row_width(head_dim))
+    try:
+        key = table.key(machine.arch, op.row_width(head_dim))
+    except KernelUnavailableError:
+        return None
     number = tuned(table, key, machine)
     if number is None:
         return None
@@ -82,6 +87,17 @@ def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Ru
             return op.run(inputs, form)
 
     return run
+
+
+def fault_of_row(op: BenchOp, head_dim: int, device: torch.device, form: str) -> str:
+    """Why the table's own configurations of the op's row are known to be wrong on this device; empty where nothing is
+    known against them. Raises `KernelUnavailableError` where no row serves it."""
+    table, machine = tables.get(op.table), machine_of(device)
+    if table is None or machine is None or form != "triton":
+        return ""
+    key, dtype = table.key(machine.arch, op.row_width(head_dim)), str(dtype_of(device)).removeprefix("torch.")
+    found = table.tried(key, dtype, machine, None)
+    return "" if found is None or found.passed else f"{label(op.table, key, dtype)} failed its proof: {found.fault}"
 
 
 def tune_row(

@@ -13,7 +13,7 @@ from archsearch_plugins.sliding.triton.table import TABLE as WINDOW
 
 from archsearch.bench.clock import WallClock
 from archsearch.bench.kernels import TUNED, Bench, bench_case, ops_of
-from archsearch.bench.op import FULL, TINY, BenchOp
+from archsearch.bench.op import FULL, TINY, BenchOp, Peer
 from archsearch.bench.results.schema import OURS, Rates
 from archsearch.bench.tune import calls_of, tune_row
 from archsearch.evidence.proofs import Machine
@@ -187,6 +187,41 @@ def test_each_op_of_a_row_is_timed_before_a_second_size_of_one(registry: Registr
     for call in calls_of(ops, WINDOW, ("sm_90", 16, 0), torch.device("cpu"), torch.float32):
         call()
     assert timed == [("first", 4), ("second", 7), ("first", 5)]
+
+
+def test_bench_kernels_runs_nothing_that_failed_its_proof_here(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else there is of the case is measured: an illegal access would have ended that too."""
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    machine, device = machine_of(torch.device("cpu")), torch.device("cpu")
+    assert machine is not None
+    row = Row(table=WINDOW, key=("sm_90", 16, 0), dtype="float32", device="cpu", machine=machine)
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    Prover(command=("-c", crash)).prove(row)
+    like = next(op for op in ops_of(registry, "window") if op.step)
+    peer = Peer(name="peer", prepare=lambda inputs: ("plain", lambda x: like.run(x, "chunkwise")))
+    op = replace(like, run=lambda inputs, form: pytest.fail("it was run"), peers=(peer,))
+    rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
+    bench = Bench(device=device, clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton", peers=True)
+    ours, theirs = bench_case(op, op.grids[TINY][0], "decode", bench)
+    assert (ours.contender, ours.status) == (OURS, "unavailable")
+    assert ours.reason == "window_attention sm_90 D=16 float32 failed its proof: its process ended by SIGSEGV"
+    assert (theirs.contender, theirs.status) == ("peer", "measured")
+
+
+def test_an_op_that_no_row_serves_is_a_row_with_the_reason(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card of an architecture that no table has: the ops after it are measured."""
+    other = Machine(card="B200", arch="sm_100", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
+    monkeypatch.setattr("archsearch.bench.tune.machine_of", lambda device: other)
+    op = next(op for op in ops_of(registry, "window") if op.step)
+    rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
+    bench = Bench(device=torch.device("cpu"), clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton")
+    (found,) = bench_case(op, op.grids[TINY][0], "decode", bench)
+    assert (found.status, found.reason) == (
+        "unavailable",
+        "window_attention has no Triton configuration for sm_100, only for sm_80, sm_90",
+    )
 
 
 def test_bench_kernels_shows_the_tables_own_beside_what_was_tuned(
