@@ -56,6 +56,7 @@ OWNERS = {
     "sqlalchemy": {"storage"},
     "alembic": {"storage"},
     "typer": {"cli"},
+    "pytest": {"testing"},
     "rich": {"cli"},
     "streamlit": set(),
     "plotly": set(),

@@ -13,7 +13,7 @@ from pathlib import Path
 from archsearch.evidence.compiled import Compiled, Report
 from archsearch.kernels import Build
 from archsearch.kernels.compiler import compile_build, digest_of
-from archsearch.kernels.config import tables
+from archsearch.kernels.config import check_arch, tables
 from archsearch.kernels.machine import compiler_versions
 from archsearch.ops.triton.builds import builds as core_builds
 from archsearch.registry import Registry, load_registry
@@ -21,10 +21,12 @@ from archsearch.registry import Registry, load_registry
 
 def all_builds(registry: Registry, arch: str) -> list[Build]:
     """Of the core first, then of each plugin in the order of their names; after each those of the candidates of its
-    tables, where they differ from the table's own."""
+    tables, where they differ from the table's own. Raises `SpecError` for an architecture that has none."""
     found = with_candidates(core_builds, arch)
     for mixer in registry.mixers():
         found.extend(with_candidates(registry.measured(mixer.name).builds, arch))
+    if not found:
+        check_arch(arch, tables.values())
     return found
 
 

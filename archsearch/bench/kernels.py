@@ -19,7 +19,7 @@ from archsearch.bench.op import BenchOp, Draw, Peer
 from archsearch.bench.results.schema import OURS, KernelRow, Measured, Rates, Spread, Status
 from archsearch.bench.results.work import Ceilings, Shape
 from archsearch.bench.timing import Timing, measure
-from archsearch.bench.tune import tuned_run
+from archsearch.bench.tune import fault_of_row, tuned_run
 from archsearch.errors import ArchsearchError, KernelUnavailableError, SpecError, listing
 from archsearch.proving.compare import Verdict
 from archsearch.registry import Registry
@@ -63,7 +63,7 @@ def ops_of(registry: Registry, only: str = "", first: str = "") -> list[BenchOp]
     offered += fused_ops()
     chosen = [op for op in offered if only in op.name]
     if not chosen:
-        raise SpecError(f"--only {only}: no op is named so; there are {listing({op.name for op in offered})}")
+        raise SpecError(f'"{only}": no op is named so; there are {listing({op.name for op in offered})}')
     words = [word.strip() for word in first.split(",") if word.strip()]
     return sorted(chosen, key=lambda op: next((rank for rank, word in enumerate(words) if word in op.name), len(words)))
 
@@ -163,15 +163,20 @@ def _timed(case: Case, passed: dict[str, _Passed], bench: Bench) -> dict[str, Ke
 def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Callable[[], Contender]]]:
     form = bench.form or op.forms[bench.device.type != "cuda"]
 
+    plain = Contender(
+        name=OURS,
+        form=form,
+        run=lambda x: op.run(x, form),
+        reference=op.reference,
+        work=op.work,
+        agreeing=op.agreeing,
+    )
+
     def ours() -> Contender:
-        return Contender(
-            name=OURS,
-            form=form,
-            run=lambda x: op.run(x, form),
-            reference=op.reference,
-            work=op.work,
-            agreeing=op.agreeing,
-        )
+        refused = fault_of_row(op, case.shape.head_dim, bench.device, form)
+        if refused:  # an illegal access would end the process, and with it all that is yet to be measured
+            raise KernelUnavailableError(refused)
+        return plain
 
     def theirs(peer: Peer) -> Contender:
         label, run = peer.prepare(case.inputs)
@@ -188,7 +193,7 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
     yield OURS, ours
     tuned = tuned_run(op, case.shape.head_dim, bench.device, form)
     if tuned is not None:
-        yield TUNED, partial(replace, ours(), name=TUNED, run=tuned)
+        yield TUNED, partial(replace, plain, name=TUNED, run=tuned)
     for peer in op.peers if bench.peers else ():
         yield peer.name, partial(theirs, peer)
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 import torch
 
 from archsearch.bench.case import Case, Contender
+from archsearch.bench.device import dtype_of
 from archsearch.bench.op import FULL, TINY, BenchOp, Draw, Inputs, Outputs
 from archsearch.bench.results.schema import OURS
 from archsearch.bench.results.work import Shape
 from archsearch.bench.timing import Stopwatch, measure
+from archsearch.errors import KernelUnavailableError
 from archsearch.evidence.modelled import geometric
 from archsearch.evidence.proofs import proven_source
 from archsearch.evidence.tuned import Tuned, named
 from archsearch.kernels import Key, Table
 from archsearch.kernels.config import tables
-from archsearch.kernels.forms import tuned
+from archsearch.kernels.forms import label, tuned
 from archsearch.kernels.machine import machine_of
 from archsearch.kernels.prove import NotTriedError, Prover, Row
 
@@ -67,11 +70,14 @@ def _call(op: BenchOp, shape: Shape, phase: str, draw: Draw) -> Call:
 
 def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Run | None:
     """The op with the configurations that were found fastest for its row on this device; None where the table's own
-    are, or nothing was tuned."""
+    are, nothing was tuned, or no row serves it."""
     table, machine = tables.get(op.table), machine_of(device)
     if table is None or machine is None or form != "triton":
         return None
-    key = table.key(machine.arch, op.row_width(head_dim))
+    try:
+        key = table.key(machine.arch, op.row_width(head_dim))
+    except KernelUnavailableError:
+        return None
     number = tuned(table, key, machine)
     if number is None:
         return None
@@ -83,10 +89,37 @@ def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Ru
     return run
 
 
-def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stopwatch, seconds: float = 0.5) -> Tuned:
-    """Times the table's own configurations and each candidate that passes its checks, and says which to run with."""
+def fault_of_row(op: BenchOp, head_dim: int, device: torch.device, form: str) -> str:
+    """Why the table's own configurations of the op's row are known to be wrong on this device; empty where nothing is
+    known against them. Raises `KernelUnavailableError` where no row serves it."""
+    table, machine = tables.get(op.table), machine_of(device)
+    if table is None or machine is None or form != "triton":
+        return ""
+    key, dtype = table.key(machine.arch, op.row_width(head_dim)), str(dtype_of(device)).removeprefix("torch.")
+    found = table.tried(key, dtype, machine, None)
+    return "" if found is None or found.passed else f"{label(op.table, key, dtype)} failed its proof: {found.fault}"
+
+
+def tune_row(
+    row: Row,
+    calls: Sequence[Call],
+    prover: Prover,
+    *,
+    stopwatch: Stopwatch,
+    seconds: float = 0.5,
+    dtypes: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda text: None,
+) -> Tuned | None:
+    """Times the table's own configurations and each candidate, of those that pass their checks, and says which to run
+    with; None where none passes.
+
+    Checks are passed in the row's dtype and in each of `dtypes`, since a row runs with one configuration in all of
+    them. `tell` hears why one is left out. Nothing runs here that was not proven, in a child, before.
+    """
     table, key = row.table, row.key
-    passed = [None, *(number for number in table.numbers(key) if _passes(row, number, prover))]
+    passed = [number for number in (None, *table.numbers(key)) if _passes(row, number, prover, dtypes, tell)]
+    if not passed:
+        return None
     times: dict[str, tuple[float, ...]] = {table.digest(key, number): () for number in passed}
     for call in calls:
         timed = measure(
@@ -96,7 +129,9 @@ def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stop
         )
         times = {digest: (*times[digest], timed[digest].median) for digest in times}
     best = min(times, key=lambda digest: geometric(times[digest]))
-    gained = geometric(times[""]) / geometric(times[best])
+    own = times.get("")  # a table's own that is wrong here is no choice
+    if own is not None and geometric(own) / geometric(times[best]) < LEAST_GAIN:
+        best = ""
     arch, head_dim, chunk = key
     return Tuned(
         package=table.package,
@@ -106,18 +141,23 @@ def tune_row(row: Row, calls: Sequence[Call], prover: Prover, *, stopwatch: Stop
         chunk=chunk,
         source=proven_source(table.package),
         machine=named(row.machine),
-        config=best if gained >= LEAST_GAIN else "",
+        config=best,
         seconds=times,
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
     )
 
 
-def _passes(row: Row, number: int, prover: Prover) -> bool:
-    other = Row(table=row.table, key=row.key, dtype=row.dtype, device=row.device, machine=row.machine, candidate=number)
-    try:
-        return prover.prove(other).passed
-    except NotTriedError:
-        return False
+def _passes(row: Row, number: int | None, prover: Prover, dtypes: Sequence[str], tell: Callable[[str], None]) -> bool:
+    for dtype in dict.fromkeys((row.dtype, *dtypes)):
+        other = replace(row, dtype=dtype, candidate=number)
+        try:
+            fault = prover.prove(other).fault
+        except NotTriedError as error:
+            fault = str(error)
+        if fault:
+            tell(f"{other.label} is left out: {fault}")
+            return False
+    return True
 
 
 def _with(table: Table, key: Key, number: int | None, call: Call) -> Call:

@@ -136,7 +136,7 @@ def _plugins() -> Iterator[Check]:
 def _kernels() -> Iterator[Check]:
     """For each op that has kernels: which form its rows run in, and why PyTorch does."""
     from archsearch.errors import ArchsearchError
-    from archsearch.evidence.kept import kept, kept_path
+    from archsearch.evidence.kept import kept, kept_path, unreadable
     from archsearch.kernels.forms import policy
     from archsearch.op_forms import op_forms
     from archsearch.registry import load_registry
@@ -148,7 +148,8 @@ def _kernels() -> Iterator[Check]:
         return
     rows = len(kept())
     told = f"{rows} rows were put to the proof ({kept_path()})" if rows else "none was put to the proof here yet"
-    yield Check(name="kernels", status="ok", detail=f"{told}; ARCHSEARCH_PROVE={rule}")
+    fault = unreadable()
+    yield Check(name="kernels", status="note" if fault else "ok", detail=f"{fault or told}; ARCHSEARCH_PROVE={rule}")
     ops: dict[str, list[OpForm]] = {}
     for one in found:
         if one.has_kernels:

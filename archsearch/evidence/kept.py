@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from archsearch.errors import SpecError
 from archsearch.evidence.folder import cache_folder
 from archsearch.evidence.proofs import Machine, Proof, Proofs, proven_source
+from archsearch.evidence.records import R, Records
 
 FILE = "proofs.json"
 WRITING_SECONDS = 30.0
@@ -45,6 +46,16 @@ def kept() -> Sequence[Proof]:
     return _read[path][1]
 
 
+def unreadable() -> str:
+    """Why the file that is there cannot be read, with the remedy; empty where it can be, or none is there."""
+    try:
+        if kept_path().is_file():
+            Proofs.read(kept_path())
+    except SpecError as error:
+        return str(error)
+    return ""
+
+
 def kept_here(package: str, machine: Machine) -> Sequence[Proof]:
     """Those of a package's rows that hold for today's source on a machine."""
     source = proven_source(package)
@@ -52,24 +63,30 @@ def kept_here(package: str, machine: Machine) -> Sequence[Proof]:
 
 
 def keep(new: Iterable[Proof]) -> None:
-    """Adds proofs; others than they replace stay. A file that holds something else is put aside first. Raises
-    `SpecError` where nothing can be written."""
-    path = kept_path()
+    """Adds proofs, as `add_kept`."""
+    add_kept(Proofs, kept_path(), new)
+
+
+def add_kept(kind: type[Records[R]], path: Path, new: Iterable[R]) -> None:
+    """Adds records to a file of the cache; others than they replace stay. A file that holds something else is put aside
+    first. Raises `SpecError` where nothing can be written, also for no records."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock"), timeout=WRITING_SECONDS):
-            _put_aside(path)
-            Proofs.add(path, new)
+            _put_aside(kind, path)
+            kind.add(path, new)
     except (OSError, Timeout) as error:
         raise SpecError(
             f"cannot write {path}: {error}: let ARCHSEARCH_CACHE name a folder that can be written"
         ) from None
 
 
-def _put_aside(path: Path) -> None:
+def _put_aside(kind: type[Records[R]], path: Path) -> None:
     if not path.is_file():
         return
     try:
-        Proofs.read(path)
+        kind.read(path)
     except SpecError:
-        path.replace(path.with_suffix(".unreadable"))
+        aside = path.with_suffix(".unreadable")
+        path.replace(aside)
+        _log.warning("%s holds no %s: it is put aside as %s", path, kind.HOLDS, aside)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from archsearch.errors import SpecError
 from archsearch.evidence.folder import cache_folder
+from archsearch.evidence.kept import add_kept
 from archsearch.evidence.proofs import Machine, proven_source
 from archsearch.evidence.records import Record, Records
 
@@ -15,7 +16,8 @@ FILE = "tuned.json"
 
 class Tuned(Record):
     """What a row runs with on a machine: ``config`` is the digest of a candidate's configurations, empty for the
-    table's own; ``seconds`` are of the table's own and of each candidate that was timed, by digest, a number a size."""
+    table's own; ``seconds`` are of each configuration that was timed, by digest, a number a size: of those that are
+    right."""
 
     package: str
     op: str
@@ -58,9 +60,9 @@ def tuned_row(op: str, package: str, key: tuple[str, int, int], machine: Machine
     return next((row for row in records if (row.op, row.key, row.machine, row.source) == wanted), None)
 
 
-def keep_tuned(row: Tuned) -> None:
-    """Adds a row, in place of an older one; raises `SpecError` where nothing can be written."""
-    TunedRows.add(cache_folder() / FILE, [row])
+def keep_tuned(*rows: Tuned) -> None:
+    """Adds rows, in place of older ones; raises `SpecError` where nothing can be written, also for no rows."""
+    add_kept(TunedRows, cache_folder() / FILE, rows)
 
 
 def named(machine: Machine) -> tuple[str, ...]:

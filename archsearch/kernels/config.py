@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
-from archsearch.errors import KernelUnavailableError
+from archsearch.errors import KernelUnavailableError, SpecError, listing
 from archsearch.evidence.kept import kept_here
 from archsearch.evidence.proofs import Machine, Proof, proofs
 
@@ -146,6 +146,13 @@ class Table:
             yield
         finally:
             self._forced.pop()
+
+
+def check_arch(arch: str, held: Iterable[Table]) -> None:
+    """Raises `SpecError` for an architecture of which no table has rows."""
+    known = {key[0] for table in held for key in table.rows}
+    if arch not in known:
+        raise SpecError(f"--arch {arch}: no table of kernels has rows for it; there are {listing(known)}")
 
 
 tables: dict[str, Table] = {}

@@ -62,10 +62,15 @@ def rows_here(tables: list[Table], device: torch.device, *, candidates: bool = F
     for table in tables:
         for key in table.rows:
             if key[0] == machine.arch:
-                for dtype in DTYPES if device.type == "cuda" else ON_THE_CPU:
+                for dtype in dtypes_of(device):
                     row = Row(table=table, key=key, dtype=dtype, device=str(device), machine=machine)
                     numbers = table.numbers(key) if candidates else (None,)
                     yield from (replace(row, candidate=number) for number in numbers)
+
+
+def dtypes_of(device: torch.device) -> Sequence[str]:
+    """In which rows are proven beforehand on a device."""
+    return DTYPES if device.type == "cuda" else ON_THE_CPU
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from ray import cloudpickle, tune
 
 from archsearch.arch import ArchSpec, digest_of
 from archsearch.errors import ArchsearchError, ClusterError, PluginError, foreign_code, said
+from archsearch.evidence.standing import PROVE
 from archsearch.kernels.forms import listing_unproven
 from archsearch.registry import Registry, load_registry
 from archsearch.search.last_words import LastWords
@@ -47,8 +48,9 @@ class Assignment:
     ``runs`` are (task, seed) with tasks by the search's names for them; ``parts`` are (name, version, digest) of the
     mixers and tasks that the search uses and of the core, ``installed`` (name, version) of all the driver's plugins,
     ``plugins`` those that no distribution installs, pickled; ``impl`` is the driver's ``ARCHSEARCH_IMPL``, so that the
-    same forms run; ``checkpoints`` is a folder of the worker's host, or a URL; ``evaluators`` are names by task;
-    ``steps`` are those of tasks for which the trial has steps of its own, in place of the recipe's.
+    same forms run, ``prove`` its ``ARCHSEARCH_PROVE``, empty where the worker's own counts; ``checkpoints`` is a folder
+    of the worker's host, or a URL; ``evaluators`` are names by task; ``steps`` are those of tasks for which the trial
+    has steps of its own, in place of the recipe's.
     """
 
     trial: int
@@ -63,6 +65,7 @@ class Assignment:
     checkpoints: str
     evaluators: Mapping[str, Sequence[str]] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
+    prove: str = ""
 
     def to_config(self) -> dict[str, Any]:
         """As Tune's config: one string, so that Tune neither flattens nor samples it."""
@@ -201,6 +204,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
         check_parts(self._registry, assignment.parts)
         self._note = difference_of_unused(self._registry, assignment.installed)
         os.environ[IMPL_VARIABLE] = assignment.impl
+        take_policy(assignment.prove)
         self._arch = ArchSpec.from_json(assignment.arch, self._registry)
         self._recipe = Recipe.read(assignment.recipe)
         self._runs = [(str(name), int(seed)) for name, seed in assignment.runs]
@@ -230,6 +234,12 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]
                 table["name"], self._registry, setting=table["setting"], options=table["options"]
             )
         return self._tasks[text]
+
+
+def take_policy(prove: str) -> None:
+    """Has this worker prove kernels as the driver's ``ARCHSEARCH_PROVE`` says; where that has none, as its own does."""
+    if prove:
+        os.environ[PROVE] = prove
 
 
 def pack_plugins(registry: Registry) -> str:

@@ -26,6 +26,7 @@ from archsearch.errors import (
     TakenOverError,
     listing,
 )
+from archsearch.evidence.standing import PROVE
 from archsearch.registry import UNPACKAGED
 from archsearch.search.actor import IMPL_VARIABLE, Assignment, pack_plugins
 from archsearch.search.added import parts_beside
@@ -224,7 +225,7 @@ class Drive:
             store=self._store,
             search_id=self._search_id,
             device=found.device,
-            proven=proven_ahead(self._problem, demand, self._plugins, tell=self._view.noted),
+            proven=proven_ahead(self._problem, demand, self._plugins, stop=self._stop, tell=self._view.noted),
         )
         self.campaign.prepare(looked)
         self._view.begun(self._briefing(looked))
@@ -292,6 +293,7 @@ class Drive:
             installed=self._registry.fingerprint(),
             plugins=self._plugins,
             impl=os.environ.get(IMPL_VARIABLE) or "auto",
+            prove=os.environ.get(PROVE, ""),
             checkpoints=self._checkpoints,
             evaluators=self._problem.evaluators,
         )

@@ -54,7 +54,8 @@ class Workers:
 
 
 class JoiningStopped(Exception):  # noqa: N818 - leaves a wait, and is no failure
-    """A signal came while a cluster was waited for, or Ray was starting or ending."""
+    """A signal came while a cluster, or a proof of kernels ahead of the trials, was waited for, or Ray was starting or
+    ending."""
 
 
 @contextmanager

@@ -178,5 +178,5 @@ def test_the_first_shapes_of_all_ops_come_first_and_what_is_late_is_listed() -> 
 
 def test_only_chooses_by_name(registry: Registry) -> None:
     assert {op.name for op in ops_of(registry, "kda")} == {"kda"}
-    with pytest.raises(SpecError, match=r"--only kdb: no op is named so; there are .*kda"):
+    with pytest.raises(SpecError, match=r'"kdb": no op is named so; there are .*kda'):
         ops_of(registry, "kdb")

@@ -13,11 +13,11 @@ from archsearch_plugins.sliding.triton.table import TABLE as WINDOW
 
 from archsearch.bench.clock import WallClock
 from archsearch.bench.kernels import TUNED, Bench, bench_case, ops_of
-from archsearch.bench.op import FULL, TINY, BenchOp
+from archsearch.bench.op import FULL, TINY, BenchOp, Peer
 from archsearch.bench.results.schema import OURS, Rates
 from archsearch.bench.tune import calls_of, tune_row
 from archsearch.evidence.proofs import Machine
-from archsearch.evidence.tuned import keep_tuned
+from archsearch.evidence.tuned import TunedRows, keep_tuned
 from archsearch.kernels import Config, Table
 from archsearch.kernels.config import digest_of_configs, tables
 from archsearch.kernels.forms import tuned
@@ -72,7 +72,10 @@ def tile_of(row: Row) -> Callable[[], object]:
 )
 def test_the_fastest_of_those_that_are_right_is_kept(row: Row, by_tile: dict[int, float], best: int | None) -> None:
     calls = [tile_of(row), tile_of(row)]
-    found = tune_row(row, calls, Prover(command=("-c", ANSWER)), stopwatch=stopwatch(row, by_tile))
+    told: list[str] = []
+    found = tune_row(row, calls, Prover(command=("-c", ANSWER)), stopwatch=stopwatch(row, by_tile), tell=told.append)
+    assert found is not None
+    assert told == ["tuned_op sm_90 D=64 bfloat16 candidate 1 is left out: is off by 0.5"]
     assert found.config == row.table.digest(KEY, best)
     assert len(found.seconds) == 3  # the wrong one was never timed
     assert found.seconds[""] == (1.0, 1.0)
@@ -81,6 +84,55 @@ def test_the_fastest_of_those_that_are_right_is_kept(row: Row, by_tile: dict[int
     assert row.table.candidate(KEY) is None
     other = Machine(card="A100", arch="sm_90", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
     assert tuned(row.table, KEY, other) is None
+
+
+WRONG = """
+import json, sys
+asked = json.loads(sys.argv[1])
+wrong = [asked["candidate"], asked["dtype"]] in {wrong}
+print(json.dumps({"cases": 1, "error": 0.0, "fault": "is off by 0.5" if wrong else ""}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "timed", "best"),
+    [
+        ([[None, "bfloat16"]], {0, 1, 2}, 1),
+        ([[1, "float32"]], {None, 0, 2}, 2),
+        ([[number, "bfloat16"] for number in (None, 0, 1, 2)], set(), None),
+    ],
+    ids=["the-tables-own", "in-the-other-dtype", "all"],
+)
+def test_nothing_is_timed_that_is_not_right_in_every_dtype_that_it_would_run_in(
+    row: Row, wrong: list[list[object]], timed: set[int | None], best: int | None
+) -> None:
+    """The table's own configurations neither: a row of which they are wrong here runs with another."""
+    ran: set[object] = set()
+
+    def noting(call: Callable[[], object]) -> float:
+        ran.add(call())
+        return stopwatch(row, {16: 2.0, 32: 1.99, 64: 1.0, 128: 1.5})(call)
+
+    prover = Prover(command=("-c", WRONG.replace("{wrong}", repr(wrong))))
+    found = tune_row(row, [tile_of(row)], prover, stopwatch=noting, dtypes=("bfloat16", "float32"))
+    tiles = {None: 16, 0: 32, 1: 64, 2: 128}
+    assert ran == {tiles[number] for number in timed}
+    assert (found is None) == (not timed)
+    if found is not None:
+        assert found.seconds.keys() == {row.table.digest(KEY, number) for number in timed}
+        keep_tuned(found)
+        assert tuned(row.table, KEY, MACHINE) == best
+
+
+def test_a_file_of_tuned_rows_that_cannot_be_read_is_put_aside_and_said(
+    row: Row, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tuned.json").write_text("[]")
+    assert tuned(row.table, KEY, MACHINE) is None
+    keep_tuned()
+    assert (tmp_path / "tuned.unreadable").read_text() == "[]"
+    assert TunedRows.read(tmp_path / "tuned.json").records == ()
+    assert "holds no tuned rows: it is put aside" in caplog.text
 
 
 def test_a_candidate_runs_only_while_it_is_used(row: Row) -> None:
@@ -137,6 +189,41 @@ def test_each_op_of_a_row_is_timed_before_a_second_size_of_one(registry: Registr
     assert timed == [("first", 4), ("second", 7), ("first", 5)]
 
 
+def test_bench_kernels_runs_nothing_that_failed_its_proof_here(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else there is of the case is measured: an illegal access would have ended that too."""
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    machine, device = machine_of(torch.device("cpu")), torch.device("cpu")
+    assert machine is not None
+    row = Row(table=WINDOW, key=("sm_90", 16, 0), dtype="float32", device="cpu", machine=machine)
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    Prover(command=("-c", crash)).prove(row)
+    like = next(op for op in ops_of(registry, "window") if op.step)
+    peer = Peer(name="peer", prepare=lambda inputs: ("plain", lambda x: like.run(x, "chunkwise")))
+    op = replace(like, run=lambda inputs, form: pytest.fail("it was run"), peers=(peer,))
+    rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
+    bench = Bench(device=device, clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton", peers=True)
+    ours, theirs = bench_case(op, op.grids[TINY][0], "decode", bench)
+    assert (ours.contender, ours.status) == (OURS, "unavailable")
+    assert ours.reason == "window_attention sm_90 D=16 float32 failed its proof: its process ended by SIGSEGV"
+    assert (theirs.contender, theirs.status) == ("peer", "measured")
+
+
+def test_an_op_that_no_row_serves_is_a_row_with_the_reason(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card of an architecture that no table has: the ops after it are measured."""
+    other = Machine(card="B200", arch="sm_100", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
+    monkeypatch.setattr("archsearch.bench.tune.machine_of", lambda device: other)
+    op = next(op for op in ops_of(registry, "window") if op.step)
+    rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
+    bench = Bench(device=torch.device("cpu"), clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton")
+    (found,) = bench_case(op, op.grids[TINY][0], "decode", bench)
+    assert (found.status, found.reason) == (
+        "unavailable",
+        "window_attention has no Triton configuration for sm_100, only for sm_80, sm_90",
+    )
+
+
 def test_bench_kernels_shows_the_tables_own_beside_what_was_tuned(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +234,9 @@ def test_bench_kernels_shows_the_tables_own_beside_what_was_tuned(
     row = Row(table=WINDOW, key=key, dtype="float32", device="cpu", machine=machine)
     times = iter([2.0**-turn for turn in range(500)])
     prover = Prover(command=("-c", ANSWER.replace("== 1", "== 7")))
-    keep_tuned(tune_row(row, [lambda: None], prover, stopwatch=lambda call: next(times)))
+    found = tune_row(row, [lambda: None], prover, stopwatch=lambda call: next(times))
+    assert found is not None
+    keep_tuned(found)
     assert tuned(WINDOW, key, machine) is not None
     op = next(op for op in ops_of(registry, "window") if op.step)
     rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)

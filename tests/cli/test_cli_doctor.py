@@ -196,6 +196,16 @@ def test_a_kernel_that_failed_here_is_named_with_its_figure(
     assert check(run, "kernels", 1)["detail"].startswith("ARCHSEARCH_PROVE=sometimes: unknown")
 
 
+def test_proofs_that_cannot_be_read_are_named(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
+    (tmp_path / "proofs.json").write_text("{")
+    found = check(run, "kernels", 0)
+    assert found["status"] == "note"
+    assert found["detail"].startswith(f"{tmp_path}/proofs.json: holds no proofs of kernels")
+    assert "archsearch kernels prove" in found["detail"]
+
+
 @pytest.mark.parametrize(
     ("policy", "cards", "why"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from archsearch.errors import SpecError
 from archsearch.evidence.kept import keep, kept
 from archsearch.kernels import prove
 from archsearch.kernels.child import Ended, Limits
@@ -76,6 +77,53 @@ def test_where_there_is_no_card_a_sentence_says_what_to_do(run: Run, monkeypatch
         result = run("kernels", command)
         assert result.exit_code == 1
         assert "torch finds no CUDA device. Run it where the card is" in str(result.exception or result.output)
+
+
+def test_tune_proves_times_and_says_what_runs(
+    run: Run, answers: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By a clock that says that each configuration is twice as fast as the one before."""
+    answers += [{"cases": 7, "error": 0.001, "fault": ""}, {"cases": 7, "error": 0.5, "fault": "is off by 0.5"}]
+    answers.append({"cases": 7, "error": 0.001, "fault": ""})
+    one = ("kernels", "tune", "--mixer", "sliding", "--only", "D=16 ")
+    clock = iter([2.0**-turn for turn in range(500)])
+    monkeypatch.setattr("archsearch.bench.clock.clock_for", lambda device: lambda call: next(clock))
+    monkeypatch.setattr("archsearch.bench.tune.calls_of", lambda *given: [lambda: None])
+    result = run(*one)
+    assert result.exit_code == 0, result.output
+    assert "window_attention sm_90 D=16 float32 candidate 0 is left out: is off by 0.5" in result.stderr
+    cells = next(line.split() for line in result.stdout.splitlines() if "D=16" in line)
+    assert (cells[3], cells[-2:]) == ("2", ["candidate", "1"])
+    assert [proof.config == "" for proof in kept()].count(True) == 1
+    answers[:] = [{"cases": 7, "error": None, "fault": "is off by 0.5"}]
+    (tmp_path / "proofs.json").unlink()
+    result = run(*one)
+    assert "no row here has candidates, and an op that measures it, and a configuration that is right" in result.stdout
+
+
+def test_tune_refuses_a_cache_that_cannot_be_written_before_the_work(
+    run: Run, answers: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHSEARCH_CACHE", "/proc/nothing")
+    monkeypatch.setattr("archsearch.bench.tune.tune_row", lambda *given, **named: pytest.fail("it was refused before"))
+    result = run("kernels", "tune", "--mixer", "sliding", "--only", "D=16 ")
+    assert isinstance(result.exception, SpecError)
+    assert "let ARCHSEARCH_CACHE name a folder that can be written" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("prove", "--minutes", "-1"), "Invalid value for '--minutes'"),
+        (("list", "--arch", "sm_99"), "--arch sm_99: no table of kernels has rows for it; there are sm_80, sm_90"),
+        (("compile", "--arch", "sm_99"), "--arch sm_99: no table of kernels has rows for it; there are sm_80, sm_90"),
+    ],
+    ids=["minutes", "arch", "arch-of-builds"],
+)
+def test_what_there_cannot_be_is_refused(run: Run, answers: list[dict[str, Any]], words: Any, told: str) -> None:
+    result = run("kernels", *words)
+    assert result.exit_code != 0
+    assert told in f"{result.output}{result.exception}"
 
 
 def test_candidates_are_proven_in_place_of_their_rows(run: Run, answers: list[dict[str, Any]]) -> None:

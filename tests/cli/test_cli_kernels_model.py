@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bound_samples import sample_bound, sample_launch
+from results_samples import kernel_results, kernel_row
 from typer.testing import Result
 
 from archsearch.bench.bounds import OpBound
 from archsearch.bench.op import BenchOp
+from archsearch.bench.results import write_results
 from archsearch.bench.results.work import Shape
 from archsearch.errors import ArchsearchError, SpecError
 from archsearch.evidence.bounds import BoundRecord, BoundRecords, digest_of_kernels, stale_bounds
@@ -78,6 +83,47 @@ def test_for_people_what_falls_short_is_counted_and_nothing_is_called_measured(r
     assert "Fewer than three of them were measured on one card: the order is unproven" in told
 
 
+def test_the_order_is_compared_with_what_a_card_measured(
+    run: Run, asked: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a card that measures just the other way round."""
+
+    def bound_op(op: BenchOp, shape: Shape, phase: str, card: Card, cache: Path) -> OpBound:
+        launch = sample_launch(shape.tokens * 1e-6)
+        return sample_bound(launch, op=op.name, phase=phase, shape=shape, arch=card.arch, op_seconds=1e-6)
+
+    monkeypatch.setattr("archsearch.bench.bounds.bound_op", bound_op)
+    rows = [kernel_row("gla", 1e3 / tokens, tokens=tokens, heads=4) for tokens in (64, 128, 256)]
+    shapes = [f"--shape=1x{row.tokens}x4{f'/{row.kv_heads}' * (row.kv_heads != 4)}x{row.head_dim}" for row in rows]
+    file = tmp_path / "h200.json"
+    write_results(kernel_results(*rows), file)
+    told = run("kernels", "model", "--op", "gla", *shapes, "--results", str(file)).stdout
+    assert "Rank correlation with 3 times that NVIDIA H200 measured: -1.00" in " ".join(told.split())
+
+
+def test_an_op_is_listed_compiled_and_followed_by_the_command_as_it_is(tmp_path: Path) -> None:
+    """No stand-in: by ptxas, in a process without the interpreter."""
+    words = ["kernels", "model", "--op", "unit length", "--shape", "1x8192x16x128", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "archsearch", *words],
+        env={**os.environ, "TRITON_INTERPRET": "0", "ARCHSEARCH_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    forward, both = json.loads(done.stdout)["ops"]
+    assert [launch["kernel"] for launch in forward["launches"]] == ["unit_forward"]
+    assert [launch["kernel"] for launch in both["launches"]] == ["unit_forward", "unit_backward"]
+    moved_seconds = 2 * 2 * 8192 * 16 * 128 / 4.3e12  # in once and out once, in bfloat16, at the speed of a copy
+    assert forward["op_ms"] == pytest.approx(1e3 * moved_seconds, rel=0.2)
+    assert forward["kernels_ms"] >= forward["op_ms"]
+    (launch,) = forward["launches"]
+    assert launch["ms"] == max(launch["by"].values())
+    assert 0 < launch["registers"] <= 255
+    assert not launch["uncertain"]
+
+
 def test_what_is_written_is_of_its_kernels_and_others_stay(run: Run, asked: list[Any], tmp_path: Path) -> None:
     file = tmp_path / "bounds.json"
     assert run(*SMALL, "--write", str(file)).exit_code == 0
@@ -122,7 +168,7 @@ def test_what_is_of_other_kernels_is_named_with_the_remedy(
     [
         (("--shape", "8192"), SpecError, "--shape 8192: write batch x tokens x heads x head dim"),
         (("--arch", "sm_75"), SpecError, "--arch sm_75: cards are known of sm_90, sm_80"),
-        (("--op", "nobody"), SpecError, "nobody: no op is named so"),
+        (("--op", "nobody"), SpecError, '"nobody": no op is named so'),
         (("--check", "/none/bounds.json"), SpecError, "holds no bounds of ops"),
         (("--write", "/proc/none/bounds.json", "--op", "kda"), SpecError, "cannot write /proc/none/bounds.json"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import cache
 
@@ -23,16 +24,18 @@ def known_checks() -> dict[str, list[Check]]:
     return all_checks(load_registry(environ=BUILT_IN))
 
 
-def tiled_candidates(table: Table) -> Iterator[tuple[Key, int]]:
-    """Rows and numbers of the candidates that the interpreter can tell from each other and from the rows themselves: it
-    knows tiles, but neither warps nor stages."""
-    seen = {_tiles(key, configs) for key, configs in table.rows.items()}
-    for key in table.candidates:
-        for number in table.numbers(key):
-            tiles = _tiles(key, table.configs(key, number))
-            if tiles not in seen:
-                seen.add(tiles)
-                yield key, number
+def tilings(table: Table) -> Iterator[tuple[Key, int | None]]:
+    """Rows, and then rows with numbers of candidates, that the interpreter can tell from each other and from the first
+    row: it knows tiles, but neither warps nor stages."""
+    first = next(iter(table.rows))
+    seen = {_tiles(first, table.rows[first])}
+    rows = ((key, None) for key in table.rows)
+    candidates = ((row, number) for row in table.candidates for number in table.numbers(row))
+    for key, number in itertools.chain[tuple[Key, int | None]](rows, candidates):
+        tiles = _tiles(key, table.configs(key, number))
+        if tiles not in seen:
+            seen.add(tiles)
+            yield key, number
 
 
 def _tiles(key: Key, configs: Configs) -> str:

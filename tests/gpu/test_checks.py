@@ -24,11 +24,11 @@ def test_a_check_of_a_row(check: Check, case: Case, key: Key, candidate: int | N
         assert check.try_case(attempt, case).fault == ""
 
 
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="on a card candidates are among the rows (-m gpu)")
-def test_a_check_of_a_candidate(candidate_check: Check, case: Case, key: Key, candidate: int) -> None:
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="on a card every row and candidate is tried (-m gpu)")
+def test_a_check_of_other_tiles(tiled_check: Check, case: Case, key: Key, candidate: int | None) -> None:
     attempt = Attempt(key=key, device=DEVICE, dtype=torch.float32, candidate=candidate)
     with poisoned(DEVICE):
-        assert candidate_check.try_case(attempt, case).fault == ""
+        assert tiled_check.try_case(attempt, case).fault == ""
 
 
 def test_every_table_has_checks() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +56,21 @@ def recipe(**more: Any) -> Recipe:
     return Recipe.read({"steps": 1, "batch_size": 2, "device": "cpu", "learning_rates": [0.01], **more})
 
 
+def assignment(registry: Registry, folder: Path) -> Assignment:
+    return Assignment(
+        trial=1,
+        arch=arch_of(registry).to_json(),
+        tasks={},
+        recipe=recipe().model_dump(mode="json"),
+        runs=[("mqar", 0)],
+        parts=[astuple(part) for part in registry.parts(["sliding"], [])],
+        installed=[],
+        plugins="",
+        impl="auto",
+        checkpoints=str(folder),
+    )
+
+
 def test_each_row_is_proven_in_a_step_of_its_own(registry: Registry) -> None:
     proofs = OwnProofs(arch_of(registry, "sliding(window=4)"), recipe(), registry, ALONE)
     allowed = [proofs.prove()]
@@ -103,18 +118,6 @@ def test_a_process_of_a_group_waits_for_the_rows_of_another(registry: Registry) 
 def test_an_actor_says_so_before_each_and_proves_none_within_the_trial(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = Assignment(
-        trial=1,
-        arch=arch_of(registry).to_json(),
-        tasks={},
-        recipe=recipe().model_dump(mode="json"),
-        runs=[("mqar", 0)],
-        parts=[astuple(part) for part in registry.parts(["sliding"], [])],
-        installed=[],
-        plugins="",
-        impl="auto",
-        checkpoints=str(tmp_path),
-    )
     proofs_before: list[int] = []
 
     def begins(self: TrialActor, name: str, seed: int) -> Any:
@@ -125,7 +128,7 @@ def test_an_actor_says_so_before_each_and_proves_none_within_the_trial(
     monkeypatch.setattr(TrialActor, "_evaluate", begins)
     monkeypatch.setattr(actor_module, "worker_registry", lambda plugins: registry)
     actor = object.__new__(TrialActor)
-    actor.setup(made.to_config())
+    actor.setup(assignment(registry, tmp_path).to_config())
     results = [actor.step()]
     with suppress(SpecError):
         while True:
@@ -149,3 +152,17 @@ def test_a_worker_that_is_asked_ahead_proves_and_names_what_it_takes(
     assert set(found) == proven
     assert ("archsearch_plugins.sliding.triton", "window_attention", ("sm_90", 16, 0), "float32", "") in proven
     assert kernels_ahead.settled_rows([broken], recipe().model_dump(mode="json"), "") == []
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "first-use")  # put back afterwards
+    assert kernels_ahead.settled_rows([sound], recipe().model_dump(mode="json"), "", "never") == []
+
+
+def test_a_trial_proves_as_its_driver_says_and_else_as_its_own_machine(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(actor_module, "worker_registry", lambda plugins: registry)
+    for own, drivers, counts in (("never", "", "never"), ("first-use", "listed", "listed")):
+        monkeypatch.setenv("ARCHSEARCH_PROVE", own)
+        actor = object.__new__(TrialActor)
+        actor.setup(replace(assignment(registry, tmp_path), prove=drivers).to_config())
+        actor._begin(actor._waiting or {})
+        assert forms.policy() == counts

@@ -31,12 +31,15 @@ def list_kernels(arch: ArchOption = BOTH, json: JsonFlag = False) -> None:
     A proof of a candidate is told as the candidate's. What was proven with another source, Triton, torch or driver than
     are here is not verified any more; drivers are compared where such a card is here.
     """
+    from archsearch.kernels.config import check_arch
     from archsearch.kernels.machine import machines_here
     from archsearch.op_forms import registered_tables
     from archsearch.registry import load_registry
 
-    here = machines_here()
-    rows = [row for held in registered_tables(load_registry()).values() for row in _rows(held, arch, here)]
+    here, tables = machines_here(), registered_tables(load_registry()).values()
+    for name in arch:
+        check_arch(name, tables)
+    rows = [row for held in tables for row in _rows(held, arch, here)]
     if json:
         print_json({"kernels": rows})
     else:
@@ -59,7 +62,7 @@ def _rows(held: Table, archs: list[str], here: Sequence[Machine]) -> Iterator[di
         for proof in sorted(found, key=lambda proof: proof.config != ""):
             yield {
                 **head,
-                "configuration": _configuration(held, key, proof),
+                "configuration": configuration_named(held, key, proof.config),
                 "dtype": proof.dtype,
                 "status": _status(held.package, proof, here),
                 "card": proof.card,
@@ -69,10 +72,11 @@ def _rows(held: Table, archs: list[str], here: Sequence[Machine]) -> Iterator[di
             }
 
 
-def _configuration(held: Table, key: Key, proof: Proof) -> str:
-    if not proof.config:
+def configuration_named(held: Table, key: Key, config: str) -> str:
+    """The configurations of a row that have a digest, for people."""
+    if not config:
         return OWN
-    numbers = [number for number in held.numbers(key) if held.digest(key, number) == proof.config]
+    numbers = [number for number in held.numbers(key) if held.digest(key, number) == config]
     return f"candidate {numbers[0]}" if numbers else "one that is no candidate any more"
 
 

@@ -32,7 +32,7 @@ def prove_kernels(
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only the cases that a first use tries.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Rows at a time: most of it is compilation.")] = 2,
-    minutes: Annotated[float, typer.Option(help="No row is begun after so many minutes; 0: all are.")] = 0.0,
+    minutes: Annotated[float, typer.Option(min=0.0, help="No row is begun after so many minutes; 0: all are.")] = 0.0,
     listed: Annotated[
         bool, typer.Option("--listed", help="Write what passed into the packages' own lists too: for a release.")
     ] = False,
@@ -51,7 +51,7 @@ def prove_kernels(
 
     rows = _rows(mixer, only, missing=missing, quick=quick, candidates=candidates)
     prover = Prover(whole=not quick, again=not missing)
-    with _progress(len(rows)) as done:
+    with progress(len(rows)) as done:
         found = []
         for answered in prove_rows(rows, prover, jobs=jobs, seconds=60 * minutes or math.inf):
             done(answered.row)
@@ -85,7 +85,7 @@ def _known(row: Row, *, quick: bool) -> bool:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[Row], None]]:
+def progress(total: int) -> Iterator[Callable[[Row], None]]:
     """A line on a terminal that says how far it is; nothing in a pipe."""
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

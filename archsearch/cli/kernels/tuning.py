@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archsearch.cli.output import JsonFlag, console, print_json, table
+from archsearch.cli.kernels.proving import progress
+from archsearch.cli.output import JsonFlag, console, print_json, table, tell
 
 if TYPE_CHECKING:
     from archsearch.evidence.tuned import Tuned
@@ -22,11 +23,12 @@ def tune_kernels(
     only: Annotated[str, typer.Option(metavar="TEXT", help="Only rows whose label contains this.")] = "",
     json: JsonFlag = False,
 ) -> None:
-    """Proves the candidates of every row, times them at three sizes, and keeps the fastest for "auto".
+    """Proves every row that has candidates, and these, times them at three sizes, and keeps the fastest for "auto".
 
-    Ops that train are timed with their backward pass too. A candidate that is not right is not timed, and one that
-    gains less than 3% is not taken; nothing depends on a length, nor on the order of candidates, which are timed in
-    turn. Rows without candidates stay as they are. kernels candidates compares the order with that of the bounds.
+    Ops that train are timed with their backward pass too. What is not right in bfloat16 and in float32 is not timed,
+    and why is told; a candidate that gains less than 3% is not taken. Nothing depends on a length, nor on the order of
+    candidates, which are timed in turn. Rows without candidates stay as they are. kernels candidates compares the order
+    with that of the bounds.
     """
     from archsearch.bench.clock import clock_for
     from archsearch.bench.device import dtype_of
@@ -35,7 +37,7 @@ def tune_kernels(
     from archsearch.errors import ArchsearchError
     from archsearch.evidence.tuned import keep_tuned
     from archsearch.kernels.prove import Prover
-    from archsearch.proving.rows import all_checks, card_here, rows_here
+    from archsearch.proving.rows import all_checks, card_here, dtypes_of, rows_here
     from archsearch.registry import load_registry
 
     registry, device = load_registry(), card_here()
@@ -46,21 +48,32 @@ def tune_kernels(
     rows = [row for row in rows if row.table.candidates.get(row.key)]
     if only and not rows:
         raise ArchsearchError(f"--only {only}: no row that runs here and has candidates has a label with this")
-    found = []
-    for row in rows:
-        calls = calls_of(ops, row.table, row.key, device, dtype)
-        if calls:
-            found.append(tune_row(row, calls, Prover(), stopwatch=clock))
-            keep_tuned(found[-1])
+    keep_tuned()  # before the work, that what comes of it can be kept
+    found: list[Tuned] = []
+    with progress(len(rows)) as done:
+        for row in rows:
+            done(row)
+            calls = calls_of(ops, row.table, row.key, device, dtype)
+            if not calls:
+                continue
+            kept = tune_row(row, calls, Prover(), stopwatch=clock, dtypes=dtypes_of(device), tell=tell)
+            if kept is not None:
+                keep_tuned(kept)
+                found.append(kept)
     if json:
         print_json({"rows": [row.model_dump(mode="json") for row in found]})
         return
-    columns = ["row", "candidates", ">table's own, ms", ">fastest, ms", "runs with"]
-    console().print(table(columns, [_cells(row) for row in found]) if found else "no row here has candidates")
+    columns = ["row", "timed", ">table's own, ms", ">fastest, ms", "runs with"]
+    nothing = "no row here has candidates, and an op that measures it, and a configuration that is right"
+    console().print(table(columns, [_cells(row) for row in found]) if found else nothing)
 
 
 def _cells(row: Tuned) -> list[str]:
+    from archsearch.cli.kernels.listing import configuration_named
     from archsearch.evidence.records import row_text
+    from archsearch.kernels.config import tables
 
-    own, best = (" ".join(f"{1e3 * second:.3g}" for second in row.seconds[config]) for config in ("", row.config))
-    return [f"{row.op} {row_text(row.key)}", str(len(row.seconds) - 1), own, best, row.config or "the table's own"]
+    timed = [row.seconds.get(config, ()) for config in ("", row.config)]
+    own, best = (" ".join(f"{1e3 * second:.3g}" for second in seconds) or "not right" for seconds in timed)
+    runs = configuration_named(tables[row.op], row.key, row.config)
+    return [f"{row.op} {row_text(row.key)}", str(len(row.seconds)), own, best, runs]
