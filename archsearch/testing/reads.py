@@ -64,15 +64,13 @@ def _reads_of(probe: _Probe) -> StepReads:
     for name, tensor in probe.before.tensors.items():
         units = _units(tensor)[0]
         unit_bytes = units.shape[-1] * units.element_size()
-        written_units, own = probe.written(name), name.startswith(own_prefix(probe.mixer))
+        (written_units, read_units), own = probe.moved(name), name.startswith(own_prefix(probe.mixer))
         if own:
             written += int(written_units.sum()) * unit_bytes
         else:
             shared += int(written_units.sum()) * unit_bytes
-        if tensor.is_floating_point():
-            read += int(probe.read(name, written_units).sum()) * unit_bytes
-        elif own:
-            read += len(units) * unit_bytes
+        if own or tensor.is_floating_point():
+            read += int(read_units.sum()) * unit_bytes
     return StepReads(read_bytes=read, written_bytes=written, shared_bytes=shared)
 
 
@@ -84,40 +82,46 @@ class _Probe:
         self.chosen: dict[tuple[int, str], Any] = {}
         self.output, self.after = self._step(x_t, before)
 
-    def written(self, name: str) -> Tensor:
-        """`[units]`: whether the step wrote the unit. A zero written over a zero shows only on a disturbed unit."""
+    def moved(self, name: str) -> tuple[Tensor, Tensor]:
+        """Two of `[units]`: whether the step wrote the unit, and whether it depends on it.
+
+        A zero written over a zero shows only on a disturbed unit; integers are never disturbed, and read as a whole.
+        """
         changed = (_units(self.after[name]) != _units(self.before.tensors[name]))[0].any(-1)
         if not self.before.tensors[name].is_floating_point():
-            return changed
-        disturbed, _, after = self._disturbed(name, _DISTURBANCES[0])
-        return changed | (_own(_units(after[name])) != _own(_units(disturbed.tensors[name]))).any(-1)
+            return changed, torch.ones_like(changed)
+        disturbed, output, after = self._disturbed(name)
+        before, behind = _units(disturbed[name])[: len(changed)], _units(after[name])[: len(changed)]
+        written = changed | (_own(behind) != _own(before)).any(-1)
+        return written, self._read(name, written, output, after)
 
-    def read(self, name: str, written: Tensor) -> Tensor:
-        """`[units]`: whether the step depends on the unit."""
-        read = torch.zeros_like(written)
-        for disturbance in _DISTURBANCES:
-            _, output, after = self._disturbed(name, disturbance)
-            read |= _differs(output, self.output)
-            for other, tensor in after.items():
-                if not other.startswith(own_prefix(self.mixer)):
-                    continue
-                changed = _differs(_units(tensor), _units(self.after[other]))  # [units, units of other]
-                if other == name:
-                    changed.diagonal().logical_and_(written)
-                read |= changed.any(-1)
+    def _read(self, name: str, written: Tensor, output: Tensor, after: dict[str, Tensor]) -> Tensor:
+        read = _differs(output, self.output).view(-1, len(written)).any(0)
+        for other, tensor in after.items():
+            if not other.startswith(own_prefix(self.mixer)):
+                continue
+            changed = _differs(_units(tensor), _units(self.after[other])).view(
+                -1, len(written), _units(tensor).shape[1]
+            )  # [disturbances, units, units of other]
+            if other == name:
+                changed.diagonal(dim1=1, dim2=2).logical_and_(written)
+            read |= changed.any(-1).any(0)
         return read
 
-    def _disturbed(self, name: str, by: float) -> tuple[MixerState, Tensor, dict[str, Tensor]]:
-        """A state with a copy of the sequence for each unit, in which that unit is disturbed, and the step from it."""
+    def _disturbed(self, name: str) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """Of each disturbance, a copy of the sequence for each unit, in which that unit is disturbed; with the step
+        from them all, `[disturbances * units, ...]`."""
         count = _units(self.before.tensors[name]).shape[1]
+        copies = len(_DISTURBANCES) * count
         tensors = {
-            key: value.expand(count, *value.shape[1:]).clone(memory_format=torch.contiguous_format)
+            key: value.expand(copies, *value.shape[1:]).clone(memory_format=torch.contiguous_format)
             for key, value in self.before.tensors.items()
         }
-        _own(_units(tensors[name])).add_(by)
-        lengths = self.before.lengths.repeat(count)
+        for units, by in zip(_units(tensors[name]).split(count), _DISTURBANCES, strict=True):
+            _own(units).add_(by)
+        lengths = self.before.lengths.repeat(copies)
         state = MixerState(tensors=tensors, lengths=lengths, capacity=self.before.capacity)
-        return state, *self._step(self.x_t.expand(count, -1), state)
+        return tensors, *self._step(self.x_t.expand(copies, -1), state)
 
     def _step(self, x_t: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         ctx = _Choosing(want_state=True, chosen=self.chosen)

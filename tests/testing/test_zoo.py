@@ -104,9 +104,9 @@ def test_a_layer_is_tried_behind_what_it_reads() -> None:
     assert by_pattern.layer.index == 2
     assert [layer.mixer for layer in by_itself.layer.pattern or ()] == ["zoo-giver", "zoo-reader", "zoo-reader"]
     for case in (by_pattern, by_itself):
-        failed = {name: one.text for name, one in outcomes(case).items() if one.status == "failed"}
-        assert failed == {}
-        assert outcomes(case)["forward_equals_repeated_step"].status == "passed"
+        found = outcomes(case)
+        assert {name: one.text for name, one in found.items() if one.status == "failed"} == {}
+        assert found["forward_equals_repeated_step"].status == "passed"
 
 
 def test_an_arrangement_that_is_refused_is_refused_by_the_model_too() -> None:

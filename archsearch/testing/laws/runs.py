@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from archsearch.model import Context, Mixer, MixerState
-from archsearch.testing.case import Case
+from archsearch.testing.case import Case, seed
 from archsearch.testing.laws.law import LawBroken
 
 
 @contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
+def seeded(number: int = 0) -> Iterator[None]:
     """The same random numbers in every call."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        seed(number)
         yield
 
 
