@@ -7,7 +7,7 @@ PEERS = $(shell grep -l 'pytest\.mark\.peers' tests/plugins/test_*.py)
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena test-peers docs tables fair kernels check bench bench-dashboard bench-store bench-scaling bench-peers screenshots gpu clean
+.PHONY: help install demo test test-rest test-slow test-slow-postgres soak test-browser test-postgres test-field test-door test-arena test-peers docs tables fair kernels check bench bench-dashboard bench-store bench-scaling bench-peers screenshots gpu clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,9 +27,9 @@ demo: $(STAMP)  ## search hybrid attention on this machine and show the front
 test: $(STAMP)  ## the default tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 25 --durations-min 5
 
-test-all: $(STAMP)  ## the default tests and all those of the targets test-browser to test-arena, as one run
+test-rest: $(STAMP)  ## what the targets test-browser to test-arena run, as one run; three workers on two cores, as many wait
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[postgres]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "(field or not slow) and not gpu and not peers and not soak" -n 3 --dist worksteal --durations 25 --durations-min 5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "(browser or postgres or door or arena) and not slow and not gpu and not peers and not soak or field" -n 3 --dist worksteal --durations 25 --durations-min 5
 
 test-slow: $(STAMP)  ## long searches and full grids
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not postgres" --timeout 1800 -n 2 --dist worksteal
