@@ -58,6 +58,9 @@ raise SystemExit("; ".join(failed) or 0)
 INTERPRETED = "interpreter"
 """In place of a card's name."""
 
+PLAYED_ROW, PLAYED_OP = "gates", "decay gate"
+"""What the interpreter proves and measures: the row of a table, and the op that measures it."""
+
 PROOFS = 0.35
 """Share of the time that proofs may take."""
 
@@ -92,7 +95,7 @@ def steps(slug: str, out: Path, *, minutes: float, jobs: int, proofs: bool = Tru
     ops = ["bench", "kernels", "--json", str(kernels), "--minutes", f"{0.40 / whole * minutes:.2f}"]
     models = ["bench", "model", "--json", str(model)]
     if played:
-        prove, ops = [*prove, "--only", "gates"], [*ops, "--only", "gates"]
+        prove, ops = [*prove, "--only", PLAYED_ROW], [*ops, "--only", PLAYED_OP]
         models = [*models, "--patterns", "full", "sliding", *TINY]
     else:
         ops, models = [*ops, "--peers", "--first", WORTH], [*models, "--patterns", *PATTERNS, *BACKBONE, *CONTEXTS]

@@ -21,6 +21,7 @@ from archsearch.bench.results import targets
 from archsearch.cli import app
 from archsearch.costs import parse_context
 from archsearch.evidence.kept import kept_path
+from archsearch.op_forms import registered_tables
 from archsearch.registry import Registry
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,13 @@ def test_the_order_of_worth_names_ops_that_there_are(driver: ModuleType, registr
     assert [next((word for word in words if word in name), "") for name in ops[: len(words)]] != [""] * len(words)
     assert set(words) <= set(ops)
     assert ops.index("kda") < ops.index("nsa") < ops.index("short conv")
+
+
+def test_the_interpreter_is_given_a_row_and_an_op_that_there_are(driver: ModuleType, registry: Registry) -> None:
+    planned = driver.steps(driver.INTERPRETED, Path("out"), minutes=8.5, jobs=1)
+    row, op = (step.command[list(step.command).index("--only") + 1] for step in planned[:2])
+    (measured,) = ops_of(registry, op)
+    assert measured.table == row in registered_tables(registry)
 
 
 def test_a_step_that_takes_too_long_is_ended_and_the_next_one_runs(
