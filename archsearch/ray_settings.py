@@ -27,6 +27,8 @@ def address_fault(address: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         return f'"{address}" is no address of a Ray cluster ({error}): {_REMEDY}'
+    if parts.scheme in ("http", "https"):
+        return f'"{address}" is the URL of a Ray dashboard, which takes jobs: `archsearch submit SPEC`. Here {_REMEDY}'
     if not host or port is None:
         return f'"{address}" is no address of a Ray cluster, for it has no host and port: {_REMEDY}'
     try:

@@ -65,29 +65,41 @@ def main() -> None:
             fill_many(str(path), trials=given.trials, searches=SEARCHES)
         print(f"{given.trials:,} trials in {SEARCHES} searches, {given.repeats} repeats: median (least to greatest)")
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before it", flush=True)
-        with database(path, postgres=given.postgres) as url:
-            wire_viewers(url, given.repeats)
-            wire_pages(url, given.repeats)
+        with database(path, postgres=given.postgres) as place:
+            wire_viewers(place.url, given.repeats)
+            wire_pages(place, given.repeats)
             if given.wire:
                 return
             with chromium() as browser:
                 empty(browser, Path(folder), given.repeats)
-                paints(browser, url, given.repeats)
-                filters(browser, url, given.repeats)
-                viewers(browser, url, given.repeats)
+                paints(browser, place.url, given.repeats)
+                filters(browser, place.url, given.repeats)
+                viewers(browser, place.url, given.repeats)
                 optuna(browser, Path(folder), given.trials, given.repeats)
 
 
+@dataclass(frozen=True)
+class Database:
+    """The URL of the trials, and the server that holds them, if any."""
+
+    url: str
+    server: int | None = None
+
+    def cpu_seconds(self) -> float:
+        """Those of the server."""
+        return 0.0 if self.server is None else cpu_seconds(self.server)
+
+
 @contextmanager
-def database(path: Path, *, postgres: bool) -> Iterator[str]:
-    """The URL of the trials: the file's, or that of a role that may only read them on a PostgreSQL server."""
+def database(path: Path, *, postgres: bool) -> Iterator[Database]:
+    """The trials in their file, or as a role that may only read them on a PostgreSQL server."""
     if not postgres:
-        yield f"sqlite:///{path}"
+        yield Database(f"sqlite:///{path}")
         return
     with postgres_server() as server:
         name = server.new_database()
         copy_into_postgres(str(path), server.url(name))
-        yield server.reader_url(name)
+        yield Database(server.reader_url(name), server.pid)
 
 
 def show(label: str, seconds: Sequence[float], target: float | None = None) -> None:
@@ -209,22 +221,25 @@ def wire_viewers(url: str, repeats: int) -> None:
     show(f"Front, sent to {VIEWERS} viewers: CPU of the server", taken)
 
 
-def wire_pages(url: str, repeats: int) -> None:
+def wire_pages(place: Database, repeats: int) -> None:
     """One connection that asks for each page: when the server, just started, has sent all of it, and the CPU that it
-    took, which says the same on a machine that is busy; and again."""
+    and the database took, which say the same on a machine that is busy; and again."""
     for name, view in views().items():
-        whole: dict[str, list[float]] = {"a server just started": [], "again": []}
-        taken: dict[str, list[float]] = {kept: [] for kept in whole}
+        sums = ("a server just started", "again")
+        whole, served_by, read_by = ({kept: list[float]() for kept in sums} for _ in range(3))
         for _ in range(repeats):
-            with served(url) as dashboard:
-                for kept in whole:
-                    before = cpu_seconds(dashboard.process.pid)
+            with served(place.url) as dashboard:
+                for kept in sums:
+                    before = cpu_seconds(dashboard.process.pid), place.cpu_seconds()
                     _, last = answered(f"{dashboard.address}/{view.address}", 1, view.words)
                     whole[kept].append(max(last))
-                    taken[kept].append(cpu_seconds(dashboard.process.pid) - before)
-        for kept in whole:
-            show(f"{name}, sent: {kept}", whole[kept])
-            show(f"{name}, sent: {kept}, CPU of the server", taken[kept])
+                    served_by[kept].append(cpu_seconds(dashboard.process.pid) - before[0])
+                    read_by[kept].append(place.cpu_seconds() - before[1])
+        for kept in sums:
+            show(f"{name}, sent: {kept}", whole[kept], PAINT_SECONDS)
+            show(f"{name}, sent: {kept}, CPU of the dashboard", served_by[kept])
+            if place.server is not None:
+                show(f"{name}, sent: {kept}, CPU of the database", read_by[kept])
 
 
 def viewers(browser: Browser, url: str, repeats: int) -> None:
@@ -262,7 +277,8 @@ def cpu_seconds(root: int, without: int = 0) -> float:
             _, _, told = (folder / "stat").read_text().rpartition(") ")
             fields = told.split()  # from the state on, as proc_pid_stat(5) has them
             children[int(fields[1])].append(int(folder.name))
-            seconds[int(folder.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            own_and_ended = sum(map(int, fields[11:15]))  # of its own, and of its children that have ended
+            seconds[int(folder.name)] = own_and_ended / os.sysconf("SC_CLK_TCK")
     total, left = 0.0, [root]
     while left:
         process = left.pop()

@@ -44,6 +44,12 @@ class PostgresServer:
         self.port = free_port()
         self._made = 0
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of the running server come from."""
+        assert self._process is not None
+        return self._process.pid
+
     def url(self, database: str, *, user: str = OWNER, password: str = PASSWORD) -> str:
         """The URL by which `user` reaches `database`, quoted as a URL must be."""
         from sqlalchemy.engine import URL
@@ -138,7 +144,7 @@ class PostgresServer:
         """Ends the server's first process by SIGKILL, as a machine without memory does, and waits until its others have
         noticed: beside them none starts."""
         assert self._process is not None
-        others = children(self._process.pid)
+        others = children(self.pid)
         self._process.kill()
         self._process.wait(timeout=START_SECONDS)
         self._process, deadline = None, time.monotonic() + START_SECONDS

@@ -12,15 +12,18 @@ from ray import tune
 
 from archsearch.errors import ArchsearchError
 from archsearch.search.last_words import Words
+from archsearch.units import parse_quantity
 
 Kind = Literal["own", "crashed", "lost"]
 _LONGEST = 400
 """Characters of a sentence that another program wrote."""
+_FAR_MORE = 2.0
+"""As many times what a worker held another must have held to have been the cause."""
 
 _LOW_MEMORY = "running low on memory"
 _CODE = re.compile(r"exit code (-?\d+)")
 _MEMORY = re.compile(r"was ([\d.]+ ?[KMGT]?B) used / ([\d.]+ ?[KMGT]?B) limit")
-_HELD = re.compile(r"pid=(\d+), actual memory used=([\d.]+ ?[KMGT]?B)")
+_HELD = re.compile(r"pid=(\d+), actual memory used=(\d+(?:\.\d+)? ?[KMGT]?B)")
 _PID = re.compile(r"^\s*pid: (\d+)$", re.MULTILINE)
 _RAISED = re.compile(r"^(?:ray\.exceptions\.)?\w*(?:Error|Exception)\b.*$", re.MULTILINE)
 
@@ -89,7 +92,7 @@ def classify(error: BaseException | None, place: Place | None, words: Words | No
         return Failure(kind="own", reason=describe(error), error=error)
     assert error is not None
     if memory := _out_of_memory(error, place):
-        return Failure(kind="crashed", reason=memory, error=error)
+        return memory
     where = f" on {place}" if place else ""
     if isinstance(error, CrashError):
         return Failure(kind="crashed", reason=f"{error.said}{where}", error=error)
@@ -120,20 +123,32 @@ def _exited(code: int, text: str, where: str, error: BaseException) -> Failure:
     return Failure(kind="crashed", reason=reason, error=error)
 
 
-def _out_of_memory(error: BaseException, place: Place | None) -> str:
-    """The sentence where Ray's memory monitor ended the worker, with the figures out of Ray's kilobytes of text."""
+def _out_of_memory(error: BaseException, place: Place | None) -> Failure | None:
+    """What it was where Ray's memory monitor ended the worker, with the figures out of Ray's kilobytes of text.
+
+    The monitor ends several at once, the latest first, whatever they hold: one beside which another held far more was
+    ended for that one's sake, and is lost rather than at fault.
+    """
     text = str(error)
     if not isinstance(error, ray.exceptions.OutOfMemoryError) and _LOW_MEMORY not in text:
-        return ""
+        return None
     pid = str(place.pid) if place else next(iter(_PID.findall(text)), "")
     held = dict(_HELD.findall(text))
     mine = held.get(pid) or (next(iter(held.values())) if len(held) == 1 else "")
+    most = max(held.values(), key=_bytes, default="")
+    aside = bool(mine) and most != mine and _bytes(most) >= _FAR_MORE * _bytes(mine)
     figures = _MEMORY.search(text)
     sentence = "out of memory: Ray ended the worker before the machine ran out"
-    parts = [f"it held {mine}"] if mine else []
+    parts = [f"it held {mine}, and another {most}" if aside else f"it held {mine}"] if mine else []
     if figures:
         parts.append(f"{figures[1]} of {figures[2]} were in use{f' on {place.node}' if place else ''}")
-    return f"{sentence}: {', '.join(parts)}" if parts else sentence
+    reason = f"{sentence}: {', '.join(parts)}" if parts else sentence
+    return Failure(kind="lost" if aside else "crashed", reason=reason, error=error)
+
+
+def _bytes(text: str) -> float:
+    """Of what Ray writes as "0.20GB"."""
+    return parse_quantity(text, unit="bytes")
 
 
 def said_of(text: str) -> BaseException | None:

@@ -29,8 +29,12 @@ WORKER_BYTES = 300 * 2**20
 JOIN_SECONDS = 30.0
 """How long a cluster may take to answer."""
 _POLL_SECONDS = 0.2
-_LOCAL_ENVIRONMENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "45"}
-"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it; `cluster_watch` is sooner."""
+_LOCAL_ENVIRONMENT = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "45",
+    "RAY_worker_killing_policy_by_group": "true",
+}
+"""Ray ends a driver whose Ray was killed, by default after a minute of waiting for it; `cluster_watch` is sooner. Where
+memory runs low its monitor ends several workers at once by default, the innocent among them; by group it ends one."""
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",

@@ -128,6 +128,24 @@ def test_variables_of_ray_exist() -> None:
     assert named <= known
 
 
+STARTS_RAY = re.compile(r"\bray start --")
+
+
+def test_every_node_ends_one_worker_at_a_time_where_memory_runs_low() -> None:
+    """The container's script starts what the image's environment is for; Kubernetes starts Ray in that image."""
+    starts = [path for path in FILES if path.suffix != ".md" and STARTS_RAY.search(unfolded(path))]
+    assert {path.name for path in starts} >= {
+        "entrypoint.sh",
+        "archsearch.sbatch",
+        "cluster.yaml",
+        "ray-worker.service",
+    }
+    for path in starts:
+        says = path.with_name("Containerfile") if path.name == "entrypoint.sh" else path
+        commands = 1 if path.name == "entrypoint.sh" else len(re.findall(r"RAY_AUTH_MODE=token", path.read_text()))
+        assert says.read_text().count("RAY_worker_killing_policy_by_group=true") == commands, path
+
+
 def test_variables_of_a_pod_are_those_that_its_parts_read() -> None:
     entrypoint = "".join(path.read_text() for path in (DEPLOY / "container").glob("*.sh"))
     for name, found in manifests():

@@ -48,6 +48,13 @@ def test_an_address_that_is_none_is_refused_in_a_sentence(address: str) -> None:
         join(address)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_url_of_a_dashboard_is_told_with_what_takes_it(scheme: str) -> None:
+    said = r"is the URL of a Ray dashboard, which takes jobs: `archsearch submit SPEC`\. Here give the address that"
+    with pytest.raises(ClusterError, match=said):
+        join(f"{scheme}://127.0.0.1:8265")
+
+
 def test_what_listens_and_never_answers_is_given_up(mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_session, "JOIN_SECONDS", 1.0)
     with pytest.raises(ClusterError, match=f"what listens at {mute} has not answered as a Ray cluster in 1 s"):

@@ -40,8 +40,8 @@ def dead(detail: str) -> ray.exceptions.ActorDiedError:
     return error
 
 
-def memory() -> ray.exceptions.OutOfMemoryError:
-    return ray.exceptions.OutOfMemoryError(MEMORY)
+def memory(*, held: str = "0.20GB") -> ray.exceptions.OutOfMemoryError:
+    return ray.exceptions.OutOfMemoryError(MEMORY.replace("0.20GB", held))
 
 
 EXIT_3 = dead("Worker exits unexpectedly. Worker exits with an exit code 3.")
@@ -55,7 +55,8 @@ CASES: dict[str, tuple[BaseException, Words | None, bool, str, str]] = {
     "crash": (dead(END_OF_FILE), CRASH, True, "crashed", "fault (SIGSEGV) in forward (layer.py:7) on gpu7"),
     "sys.exit": (EXIT_3, QUIET, True, "crashed", "ended itself with exit code 3 on gpu7 (node 8bf45dfc)"),
     "kernel": (dead(END_OF_FILE), KERNEL, True, "crashed", "out of memory: the kernel ended the worker on gpu7"),
-    "memory": (memory(), None, True, "crashed", "out of memory: Ray ended the worker before"),
+    "memory": (memory(held="1.80GB"), None, True, "crashed", "out of memory: Ray ended the worker before"),
+    "memory of another": (memory(), None, True, "lost", "it held 0.20GB, and another 1.10GB"),
     "node": (dead(END_OF_FILE), None, False, "lost", "the machine was lost on gpu7 (node 8bf45dfc)"),
     "link": (AWAY, None, True, "lost", "can no longer be reached on gpu7"),
     "ours": (ray.exceptions.ObjectLostError("a" * 40, None, ""), None, True, "lost", "the worker was lost on gpu7"),
@@ -73,8 +74,23 @@ def test_every_end_of_a_worker_has_a_sentence_of_its_own(case: str) -> None:
 
 
 def test_the_figures_of_a_lack_of_memory_are_of_the_worker_and_its_node() -> None:
-    reason = classify(memory(), PLACE, None, node_alive=True).reason
-    assert reason.endswith("it held 0.20GB, 2.87GB of 23.54GB were in use on gpu7")
+    reason = classify(memory(held="1.80GB"), PLACE, None, node_alive=True).reason
+    assert reason.endswith("it held 1.80GB, 2.87GB of 23.54GB were in use on gpu7")
+
+
+@pytest.mark.parametrize(
+    ("held", "kind"), [("0.00GB", "lost"), ("0.55GB", "lost"), ("0.56GB", "crashed"), ("1.10GB", "crashed")]
+)
+def test_who_is_ended_for_the_sake_of_another_is_lost(held: str, kind: str) -> None:
+    """Where another held at least twice as much; what crashed twice has failed, what was lost is left to `resume`."""
+    assert classify(memory(held=held), PLACE, None, node_alive=True).kind == kind
+
+
+@pytest.mark.parametrize("held", ["0.00GB", "0.20GB"])
+def test_who_is_ended_alone_is_at_fault(held: str) -> None:
+    text = "\n".join(line for line in MEMORY.splitlines() if "pid=42" not in line)
+    error = ray.exceptions.OutOfMemoryError(text.replace("0.20GB", held))
+    assert classify(error, PLACE, None, node_alive=True).kind == "crashed"
 
 
 @pytest.fixture
@@ -90,10 +106,11 @@ def errors(tmp_path: Path) -> Callable[[str], BaseException | None]:
 
 
 def test_a_lack_of_memory_is_known_by_its_text(errors: Callable[[str], BaseException | None]) -> None:
-    found = errors(f"Failure # 1 (occurred at 2026-11-29_12-00-00)\nother\nFailure # 2 (occurred at x)\n{MEMORY}\n")
+    text = MEMORY.replace("0.20GB", "1.80GB")
+    found = errors(f"Failure # 1 (occurred at 2026-11-29_12-00-00)\nother\nFailure # 2 (occurred at x)\n{text}\n")
     failure = classify(found, PLACE, None, node_alive=True)
     assert (failure.kind, failure.again) == ("crashed", True)
-    assert failure.reason.endswith("it held 0.20GB, 2.87GB of 23.54GB were in use on gpu7")
+    assert failure.reason.endswith("it held 1.80GB, 2.87GB of 23.54GB were in use on gpu7")
 
 
 def test_another_text_is_told_as_it_is(errors: Callable[[str], BaseException | None]) -> None:

@@ -10,11 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from machine_room import available_bytes, watched
 from postgres_server import PostgresServer
 from soak import LIMIT, SPEC, Soak, end
 
 from archsearch.storage import TrialRecord, upgrade
-from archsearch.training.memory import machine_bytes
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 DRIVER = Path(__file__).parents[1] / "search" / "search_driver.py"
@@ -76,23 +76,13 @@ def test_a_forward_that_hangs_is_ended_and_told_as_such(soak: Soak) -> None:
 
 
 def test_a_worker_out_of_memory_fails_alone_with_its_figure(soak: Soak) -> None:
-    used = machine_bytes() - available_bytes()
-    room = max(4 * 2**30, available_bytes() // 3)  # others may take some meanwhile
-    threshold = (used + room) / machine_bytes()
-    if threshold > 0.9:
-        pytest.skip(f"this machine has too little memory to spare ({available_bytes() / 2**30:.1f} GiB)")
-    limits = {"RAY_memory_usage_threshold": f"{threshold:.3f}", "RAY_memory_monitor_refresh_ms": "250"}
+    limits = watched(max(4 * 2**30, available_bytes() // 3))  # others may take some meanwhile
     bad, others, said = hostile(soak, "eats", retries=0, **limits)
     assert bad.state == "failed"
     assert bad.reason.startswith("out of memory: Ray ended the worker before the machine ran out: it held ")
     assert "were in use on" in bad.reason
     assert {trial.state for trial in others} == {"complete"}
     assert "Traceback" not in said
-
-
-def available_bytes() -> int:
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024
 
 
 def test_a_gpu_that_no_node_has_is_refused_at_once(soak: Soak) -> None:

@@ -46,6 +46,7 @@ def test_a_search_outlives_a_machine_that_is_cut_off(two_nodes: TwoNodes, tmp_pa
         assert process.wait(LIMIT) == 0, soak.log()
     finally:
         end(process)
+    two_nodes.wait_for("far", starts=2)  # it joins again once the link is there
     trials = soak.trials("wide")
     assert {trial.state for trial in trials} == {"complete"}
     assert [trial.attempts for trial in trials if trial.attempts] == [1]

@@ -71,9 +71,9 @@ class TwoNodes:
             _ip("-n", name, "route", "add", "default", "dev", link)  # by its route Ray finds a machine's own address
         head = f"start --head --port=6379 --node-ip-address={self._net}.1 --include-dashboard=false"
         self._ray("near", self._near, f"{head} --num-cpus=1 --object-store-memory=80000000 --temp-dir={self._folder}")
-        self._wait_for("near")
+        self.wait_for("near")
         threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
-        self._wait_for("far")
+        self.wait_for("far")
 
     def _supervise(self) -> None:
         joined = f"start --address={self.address} --node-ip-address={self._net}.2"
@@ -93,10 +93,10 @@ class TwoNodes:
         self._running.append(process)
         return process
 
-    def _wait_for(self, host: str) -> None:
-        """Until the machine's Ray has started; its port answers before that."""
+    def wait_for(self, host: str, starts: int = 1) -> None:
+        """Until the machine's Ray has started, for the time that is given; its port answers before that."""
         log, until = self._folder / f"{host}.log", time.monotonic() + START_SECONDS
-        while not log.exists() or "Ray runtime started" not in log.read_text(errors="replace"):
+        while not log.exists() or log.read_text(errors="replace").count("Ray runtime started") < starts:
             assert self._running[0].poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < until, f"{host} does not start"
             time.sleep(0.5)
