@@ -7,6 +7,7 @@ from archsearch.kernels import Config, Key, Table
 from ..decays import Decay
 
 OP, STEP_OP = "linear_attention", "linear_attention_step"
+REMOVAL_OP, REMOVAL_STEP_OP = "linear_attention_removal", "linear_attention_removal_step"
 
 CROWD = 264
 """Programs that keep a card busy: below it sequences are cut into segments."""
@@ -25,7 +26,7 @@ APART = Config(tiles={}, num_warps=1, num_stages=1)
 """In place of how the fused pass is compiled: states and outputs by kernels of their own, as where a row has no such
 pass."""
 
-FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"), ("delta", "none"), ("hebbian", "head"))
+FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"), ("delta", "none"), ("hebbian", "head"), ("early", "head"))
 """Rules and gates, as the kernels name them, whose states stay on chip in the forward of rows that have such a pass."""
 
 DEEPEST_IN_FLOAT32 = 64
@@ -95,6 +96,9 @@ TABLE = Table(
     candidates={(arch, 128, 64): _OTHERS for arch in ("sm_90", "sm_80")},
 )
 
+REMOVAL_TABLE = Table(op=REMOVAL_OP, package=__package__, rows=TABLE.rows)
+"""Of delta rules with a removal of their own, by the same kernels: proven apart, as few models have need of it."""
+
 
 def _step_rows(arch: str) -> dict[Key, dict[str, Config]]:
     return {
@@ -127,3 +131,6 @@ STEP_TABLE = Table(
     rows={**_SMALL_STEP, **_step_rows("sm_90"), **_step_rows("sm_80")},
     candidates={(arch, 128, 0): _OTHER_STEPS for arch in ("sm_90", "sm_80")},
 )
+
+REMOVAL_STEP_TABLE = Table(op=REMOVAL_STEP_OP, package=__package__, rows=STEP_TABLE.rows)
+"""As `REMOVAL_TABLE` of one token."""
