@@ -350,24 +350,25 @@ def d_inputs(
             decay = meeting(gates, masks, level, C)
             near_query = (query * decay).to(query.dtype)
             near_key = (key * decay).to(key.dtype)
-            met = _met(d_weights + row * C + along, live[None, :], met_by + tile)
-            d_near = tl.dot(met, near_key, input_precision=PRECISION) * scale
-            d_query += d_near * decay
-            d_sums = d_near * near_query
-            met = _met(d_weights + row * C + across, live[:, None], met_by + turned)
-            d_near = tl.dot(met, near_query, input_precision=PRECISION) * scale
             if READ:
-                met = _met(d_overlaps + row * C + along, live[None, :], met_by + turned)
                 early = meeting(gates, masks + 2 * LEVELS * C * C, level, C) if EARLY else decay
                 near_read = (read * early).to(key.dtype)
-                d_near = tl.dot(met, near_read, d_near, input_precision=PRECISION)
                 met = _met(d_overlaps + row * C + across, live[:, None], met_by + tile)
                 d_pull = tl.dot(met, near_key, input_precision=PRECISION)
                 d_strong += d_pull * early
                 if EARLY:
                     d_gate += meeting_gradient(d_pull * near_read, masks + 2 * LEVELS * C * C, level, C)
-                else:
-                    d_sums += d_pull * near_read
+            met = _met(d_weights + row * C + along, live[None, :], met_by + tile)
+            d_near = tl.dot(met, near_key, input_precision=PRECISION) * scale
+            d_query += d_near * decay
+            d_sums = d_near * near_query
+            if READ and not EARLY:
+                d_sums += d_pull * near_read
+            met = _met(d_weights + row * C + across, live[:, None], met_by + turned)
+            d_near = tl.dot(met, near_query, input_precision=PRECISION) * scale
+            if READ:
+                met = _met(d_overlaps + row * C + along, live[None, :], met_by + turned)
+                d_near = tl.dot(met, near_read, d_near, input_precision=PRECISION)
             elif DELTA:
                 met = _met(d_overlaps + row * C + along, live[None, :], met_by + turned)
                 met = (met * rate[None, :]).to(key.dtype)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from archsearch.kernels import Config, Key, Table
+from archsearch.kernels.config import Configs
 
 from ..decays import Decay
 
@@ -96,7 +99,24 @@ TABLE = Table(
     candidates={(arch, 128, 64): _OTHERS for arch in ("sm_90", "sm_80")},
 )
 
-REMOVAL_TABLE = Table(op=REMOVAL_OP, package=__package__, rows=TABLE.rows)
+_FEWER = {
+    "sm_90": {"channel_scores": Config(tiles={"K": 32, "V": 64}, num_warps=8)},
+    "sm_80": {"channel_scores": Config(tiles={"K": 16, "V": 64}, num_warps=4)},
+}
+"""Of rows of 64 and 128, whose programs would spill: the vectors of a removal stand in registers beside the keys."""
+
+_FUSED_REMOVAL = {"fused": Config(tiles={"V": 32}, num_warps=8)}
+
+
+def _removal_row(key: Key, row: Configs) -> Configs:
+    if key[1] not in (64, 128):
+        return row
+    return {**row, **_FEWER[key[0]], **(_FUSED_REMOVAL if "fused" in row else {})}
+
+
+REMOVAL_TABLE = Table(
+    op=REMOVAL_OP, package=__package__, rows={key: _removal_row(key, row) for key, row in TABLE.rows.items()}
+)
 """Of delta rules with a removal of their own, by the same kernels: proven apart, as few models have need of it."""
 
 
@@ -132,5 +152,20 @@ STEP_TABLE = Table(
     candidates={(arch, 128, 0): _OTHER_STEPS for arch in ("sm_90", "sm_80")},
 )
 
-REMOVAL_STEP_TABLE = Table(op=REMOVAL_STEP_OP, package=__package__, rows=STEP_TABLE.rows)
+_MORE_WARPS = {32: ("wide", 4), 128: ("wide", 8), 256: ("narrow", 4)}
+"""By key dim: twice the warps of the tile that would spill."""
+
+
+def _removal_step_row(key: Key, row: Configs) -> Configs:
+    if key[1] not in _MORE_WARPS:
+        return row
+    name, warps = _MORE_WARPS[key[1]]
+    return {**row, name: replace(row[name], num_warps=warps)}
+
+
+REMOVAL_STEP_TABLE = Table(
+    op=REMOVAL_STEP_OP,
+    package=__package__,
+    rows={key: _removal_step_row(key, row) for key, row in STEP_TABLE.rows.items()},
+)
 """As `REMOVAL_TABLE` of one token."""
