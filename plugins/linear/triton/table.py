@@ -114,8 +114,21 @@ def _removal_row(key: Key, row: Configs) -> Configs:
     return {**row, **_FEWER[key[0]], **(_FUSED_REMOVAL if "fused" in row else {})}
 
 
+_OTHER_REMOVALS = {
+    "sm_90": (
+        {"fused": APART},
+        {"channel_scores": Config(tiles={"K": 16, "V": 64}, num_warps=4)},
+        {"fused": Config(tiles={"V": 64}, num_warps=8, num_stages=1)},
+    ),
+    "sm_80": ({"fused": APART},),
+}
+"""For head dim 128, as `_OTHERS`; and twice the values in a program that loads nothing ahead."""
+
 REMOVAL_TABLE = Table(
-    op=REMOVAL_OP, package=__package__, rows={key: _removal_row(key, row) for key, row in TABLE.rows.items()}
+    op=REMOVAL_OP,
+    package=__package__,
+    rows={key: _removal_row(key, row) for key, row in TABLE.rows.items()},
+    candidates={(arch, 128, 64): others for arch, others in _OTHER_REMOVALS.items()},
 )
 """Of delta rules with a removal of their own, by the same kernels: proven apart, as few models have need of it."""
 
@@ -167,5 +180,8 @@ REMOVAL_STEP_TABLE = Table(
     op=REMOVAL_STEP_OP,
     package=__package__,
     rows={key: _removal_step_row(key, row) for key, row in STEP_TABLE.rows.items()},
+    candidates={
+        (arch, 128, 0): ({"wide": Config(tiles={"V": 16}, num_warps=4, num_stages=1)},) for arch in ("sm_90", "sm_80")
+    },
 )
 """As `REMOVAL_TABLE` of one token."""
