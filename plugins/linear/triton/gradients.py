@@ -179,8 +179,9 @@ def d_solve(
         products = tl.zeros([C, C], dtype=tl.float32)
         for begin_k in range(0, K, BK):
             c = begin_k + tl.arange(0, BK)
+            cells = i[:, None] * (H * K) + c[None, :]
             inside = live[:, None] & (c < K)[None, :]
-            key = tl.load(k + shared * K + i[:, None] * (H * K) + c[None, :], mask=inside, other=0.0)
+            key = tl.load(k + shared * K + cells, mask=inside, other=0.0)
             read = key
             if READ:
                 read = tl.load(taken + row * K + i[:, None] * (HV * K) + c[None, :], mask=inside, other=0.0)
