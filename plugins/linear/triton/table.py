@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from archsearch.kernels import Config, Key, Table
 from archsearch.kernels.config import Configs
 
@@ -99,19 +97,22 @@ TABLE = Table(
     candidates={(arch, 128, 64): _OTHERS for arch in ("sm_90", "sm_80")},
 )
 
-_FEWER = {
-    "sm_90": {"channel_scores": Config(tiles={"K": 32, "V": 64}, num_warps=8)},
-    "sm_80": {"channel_scores": Config(tiles={"K": 16, "V": 64}, num_warps=4)},
+_SCORES = {
+    "sm_90": Config(tiles={"K": 32, "V": 64}, num_warps=8),
+    "sm_80": Config(tiles={"K": 16, "V": 64}, num_warps=4),
 }
-"""Of rows of 64 and 128, whose programs would spill: the vectors of a removal stand in registers beside the keys."""
+_FEWER: dict[tuple[str, int], dict[str, Config]] = {
+    **{(arch, dim): {"channel_scores": config} for arch, config in _SCORES.items() for dim in (64, 128)},
+    ("sm_90", 256): {"d_inputs_channel": Config(tiles={"K": 16, "V": 32}, num_warps=4)},
+}
+"""By architecture and head dim, what would spill: the vectors of a removal stand in registers beside the keys."""
 
-_FUSED_REMOVAL = {"fused": Config(tiles={"V": 32}, num_warps=8)}
+_FUSED_REMOVAL = Config(tiles={"V": 32}, num_warps=8)
 
 
 def _removal_row(key: Key, row: Configs) -> Configs:
-    if key[1] not in (64, 128):
-        return row
-    return {**row, **_FEWER[key[0]], **(_FUSED_REMOVAL if "fused" in row else {})}
+    fused = {"fused": _FUSED_REMOVAL} if key[1] == 128 else {}
+    return {**row, **_FEWER.get(key[:2], {}), **fused}
 
 
 _OTHER_REMOVALS = {
@@ -165,23 +166,19 @@ STEP_TABLE = Table(
     candidates={(arch, 128, 0): _OTHER_STEPS for arch in ("sm_90", "sm_80")},
 )
 
-_MORE_WARPS = {32: ("wide", 4), 128: ("wide", 8), 256: ("narrow", 4)}
-"""By key dim: twice the warps of the tile that would spill."""
-
-
-def _removal_step_row(key: Key, row: Configs) -> Configs:
-    if key[1] not in _MORE_WARPS:
-        return row
-    name, warps = _MORE_WARPS[key[1]]
-    return {**row, name: replace(row[name], num_warps=warps)}
-
+_LIGHTER: dict[int, dict[str, Config]] = {
+    32: {"wide": Config(tiles={"V": 64}, num_warps=4, num_stages=1)},
+    128: {"wide": Config(tiles={"V": 16}, num_warps=4, num_stages=1)},
+    256: {"narrow": Config(tiles={"V": 8}, num_warps=4, num_stages=1)},
+}
+"""By key dim in the place of tiles that would spill."""
 
 REMOVAL_STEP_TABLE = Table(
     op=REMOVAL_STEP_OP,
     package=__package__,
-    rows={key: _removal_step_row(key, row) for key, row in STEP_TABLE.rows.items()},
+    rows={key: {**row, **_LIGHTER.get(key[1], {})} for key, row in STEP_TABLE.rows.items()},
     candidates={
-        (arch, 128, 0): ({"wide": Config(tiles={"V": 16}, num_warps=4, num_stages=1)},) for arch in ("sm_90", "sm_80")
+        (arch, 128, 0): ({"wide": Config(tiles={"V": 16}, num_warps=2, num_stages=1)},) for arch in ("sm_90", "sm_80")
     },
 )
 """As `REMOVAL_TABLE` of one token."""
