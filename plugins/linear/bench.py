@@ -15,9 +15,9 @@ from archsearch.mixer import LayerInfo
 from .decays import RETNET_DECAY
 from .gates import fixed_log_decay
 from .ops import linear_attention, linear_attention_step
-from .peers import sequence_peer, step_peer
-from .tokens import Tokens
-from .triton.table import OP, STEP_OP
+from .peers import SEQUENCES, STEPS, sequence_peer, step_peer
+from .tokens import Removal, Tokens
+from .triton.table import OP, REMOVAL_OP, REMOVAL_STEP_OP, STEP_OP
 
 BOUND_CHUNK, CHUNK = 16, 64
 """The chunk that the bound is taken at, and the one that the kernels are called with."""
@@ -30,40 +30,52 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "gla": ("hebbian", "channel"),
     "deltanet": ("delta", "none"),
     "linear": ("hebbian", "none"),
+    "comba": ("early", "head"),
+    "gated-deltanet-2": ("late", "channel"),
+    "rwkv7": ("early apart", "channel"),
 }
-"""Update rule and decay of the presets that differ in their op; those with targets come first."""
+"""Update rule and decay of the presets that differ in their op, those with targets first; a removal of its own reads
+late or early, and some take away apart from the written key."""
 
+TAKEN: Mapping[str, tuple[str, ...]] = {
+    "delta": ("beta",),
+    **dict.fromkeys(("late", "early"), ("read",)),
+    "early apart": ("read", "along"),
+}
+"""By rule what says what is taken away of the state."""
+
+_HEAD_AXES = dict.fromkeys(("q", "k", "v", "beta", "read", "along"), 2)
 _LONG_DECAYS = (1e-3, 0.1)
 
 
 def bench_ops() -> Iterator[BenchOp]:
     """Every kind over sequences, then the steps."""
     for name, (rule, decay) in KINDS.items():
-        trained = ("q", "k", "v", *(("log_decay",) if decay in ("head", "channel") else ()))
+        trained = ("q", "k", "v", *(("log_decay",) if decay in ("head", "channel") else ()), *TAKEN.get(rule, ()))
         yield BenchOp(
             name=name,
             inputs=partial(_inputs, rule, decay),
-            run=_run,
-            reference=lambda inputs: _run(inputs, reference_form(inputs)),
+            run=partial(_run, rule),
+            reference=partial(_reference, rule),
             work=partial(linear_work, rule, decay),
-            table=OP,
-            trained=(*trained, "beta") if rule == "delta" else trained,
+            table=OP if rule in ("hebbian", "delta") else REMOVAL_OP,
+            trained=trained,
             grids=_grids(name),
-            head_axes={"q": 2, "k": 2, "v": 2, "beta": 2, "log_decay": 0 if decay == "constant" else 2},
-            peers=(sequence_peer(name),),
+            head_axes={**_HEAD_AXES, "log_decay": 0 if decay == "constant" else 2},
+            peers=(sequence_peer(name),) if name in SEQUENCES else (),
         )
-    for name in ("kda", "gated-deltanet", "mamba2"):
+    for name in ("kda", "gated-deltanet", "mamba2", "rwkv7"):
         rule, decay = KINDS[name]
         yield BenchOp(
             name=name,
             step=True,
             inputs=partial(_step_inputs, rule, decay),
-            run=_step,
-            table=STEP_OP,
-            reference=_step_reference,
+            run=partial(_step, rule),
+            table=STEP_OP if rule in ("hebbian", "delta") else REMOVAL_STEP_OP,
+            reference=partial(_step_reference, rule),
             work=partial(linear_step_work, rule, decay),
-            head_axes={"q": 1, "k": 1, "v": 1, "state": 1, "beta": 1, "log_decay": 1},
-            peers=(step_peer(name),),
+            head_axes={**dict.fromkeys(_HEAD_AXES, 1), "state": 1, "log_decay": 1},
+            peers=(step_peer(name),) if name in STEPS else (),
             grids=_step_grids(name),
         )
 
@@ -71,15 +83,18 @@ def bench_ops() -> Iterator[BenchOp]:
 def linear_work(rule: str, decay: str, shape: Shape, element_bytes: int) -> Work:
     """Of the chunkwise form in chunks of 16, the least over chunks; ``done_flops`` in those of the kernels.
 
-    A token and value head: 4 K V + 2 C V (Hebbian) or 6 K V + 2 C (K + 2 V) + 2/3 C^2 (delta rule); a token and key
-    head: q k^T, for the delta rule k k^T too, 2 C K each.
+    A token and value head: 4 K V + 2 C V (Hebbian) or 6 K V + 2 C (K + 2 V) + 2/3 C^2 (delta rule), and 2 K V +
+    2 C (K + V) more where what is taken away lies apart, which the kernels do as two steps of the delta rule; a token
+    and key head: q k^T, for the delta rule k k^T too, 2 C K each.
     """
+    done = 2 * _flops("delta", shape, CHUNK) if rule == "early apart" else _flops(rule, shape, CHUNK)
     inputs = shape.total * shape.head_dim * element_bytes * (2 * shape.kv_heads + shape.heads)
     output = shape.total * shape.head_dim * element_bytes * shape.heads
     return Work(
         flops=_flops(rule, shape, BOUND_CHUNK),
-        done_flops=_flops(rule, shape, CHUNK),
-        read_bytes=float(inputs + gate_bytes(rule, decay, shape, shape.total)),
+        done_flops=done,
+        read_bytes=float(inputs + taken_bytes(rule, shape, shape.total, element_bytes))
+        + gate_bytes(rule, decay, shape, shape.total),
         written_bytes=float(output),
     )
 
@@ -89,8 +104,16 @@ def linear_step_work(rule: str, decay: str, shape: Shape, element_bytes: int) ->
     state = 4 * shape.batch * shape.heads * shape.head_dim**2
     vectors = shape.batch * shape.head_dim * element_bytes
     read = state + vectors * (2 * shape.kv_heads + shape.heads) + gate_bytes(rule, decay, shape, shape.batch)
-    flops = (6 if rule == "delta" else 4) * shape.batch * shape.heads * shape.head_dim**2
+    read += taken_bytes(rule, shape, shape.batch, element_bytes)
+    products = {"hebbian": 4, "early apart": 8}.get(rule, 6)
+    flops = products * shape.batch * shape.heads * shape.head_dim**2
     return Work(flops=float(flops), read_bytes=float(read), written_bytes=float(state + vectors * shape.heads))
+
+
+def taken_bytes(rule: str, shape: Shape, tokens: int, element_bytes: int) -> int:
+    """The vectors of a removal of its own, of so many tokens."""
+    vectors = {"late": 1, "early": 1, "early apart": 2}.get(rule, 0)
+    return vectors * tokens * shape.heads * shape.head_dim * element_bytes
 
 
 def gate_bytes(rule: str, decay: str, shape: Shape, tokens: int) -> int:
@@ -102,8 +125,10 @@ def gate_bytes(rule: str, decay: str, shape: Shape, tokens: int) -> int:
 
 def _flops(rule: str, shape: Shape, chunk: int) -> float:
     dim = shape.head_dim
-    if rule == "delta":
+    if rule != "hebbian":
         value_heads = shape.heads * (6 * dim * dim + 2 * chunk * 3 * dim + 2 / 3 * chunk**2)
+        if rule == "early apart":
+            value_heads += shape.heads * (2 * dim * dim + 4 * chunk * dim)
         return shape.total * (value_heads + shape.kv_heads * 4 * chunk * dim)
     value_heads = shape.heads * (4 * dim * dim + 2 * chunk * dim)
     return float(shape.total * (value_heads + shape.kv_heads * 2 * chunk * dim))
@@ -147,7 +172,19 @@ def _inputs(rule: str, decay: str, shape: Shape, draw: Draw) -> dict[str, Tensor
         inputs["log_decay"] = _decays(draw, (*lead, shape.heads), dim if decay == "channel" else 0)
     if rule == "delta":
         inputs["beta"] = draw.uniform(*lead, shape.heads)
+    elif rule != "hebbian":
+        inputs |= _removal(rule, k, shape, draw)
     return inputs
+
+
+def _removal(rule: str, k: Tensor, shape: Shape, draw: Draw) -> dict[str, Tensor]:
+    """Read by a share of each channel of the key, or by a unit vector of its own that loses such shares."""
+    lead = (shape.batch, shape.tokens, shape.heads, shape.head_dim)
+    shares = draw.uniform(*lead).to(draw.dtype)
+    if rule != "early apart":
+        return {"read": shares * k.repeat_interleave(shape.heads // shape.kv_heads, dim=2)}
+    read = F.normalize(draw.normal(*lead), dim=-1)
+    return {"read": read, "along": shares * read}
 
 
 def _decays(draw: Draw, lead: tuple[int, ...], channels: int) -> Tensor:
@@ -164,20 +201,27 @@ def _step_inputs(rule: str, decay: str, shape: Shape, draw: Draw) -> dict[str, T
     return inputs
 
 
-def _run(inputs: Inputs, impl: str) -> Outputs:
-    o, _ = linear_attention(_tokens(inputs), chunk_size=CHUNK, impl=impl, want_state=False)
+def _run(rule: str, inputs: Inputs, impl: str) -> Outputs:
+    o, _ = linear_attention(_tokens(rule, inputs), chunk_size=CHUNK, impl=impl, want_state=False)
     return (o,)
 
 
-def _step(inputs: Inputs, impl: str) -> Outputs:
+def _reference(rule: str, inputs: Inputs) -> Outputs:
+    return _run(rule, inputs, reference_form(inputs))
+
+
+def _step(rule: str, inputs: Inputs, impl: str) -> Outputs:
     """The state is overwritten where the form can: each call goes on from the last one's."""
-    return linear_attention_step(_tokens(inputs), inputs["state"], impl=impl, in_place=True)
+    return linear_attention_step(_tokens(rule, inputs), inputs["state"], impl=impl, in_place=True)
 
 
-def _step_reference(inputs: Inputs) -> Outputs:
-    return linear_attention_step(_tokens(inputs), inputs["state"], impl="reference")
+def _step_reference(rule: str, inputs: Inputs) -> Outputs:
+    return linear_attention_step(_tokens(rule, inputs), inputs["state"], impl="reference")
 
 
-def _tokens(inputs: Inputs) -> Tokens:
+def _tokens(rule: str, inputs: Inputs) -> Tokens:
     q, k, v = (inputs[name] for name in ("q", "k", "v"))
-    return Tokens(q, k, v, log_decay=inputs.get("log_decay"), beta=inputs.get("beta"))
+    removal = None
+    if "read" in inputs:
+        removal = Removal(read=inputs["read"], along=inputs.get("along"), early=rule.startswith("early"))
+    return Tokens(q, k, v, log_decay=inputs.get("log_decay"), beta=inputs.get("beta"), removal=removal)

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from archsearch.errors import OptionsError
+from archsearch.kernels import Table
 from archsearch.ops.host import without_autocast
 from archsearch.ops.impl import Served, choose_impl
 
+from .apart import in_two_steps
 from .checks import OP, check_sequence, check_step
 from .chunk.form import chunkwise
 from .decays import Decay
 from .reference import advance, recurrent
 from .tokens import Tokens, canonical, pad_packed, unpad
-from .triton.table import STEP_TABLE, TABLE
-
-_UNSERVED = ", as no kernel takes a removal other than the delta rule's own"
+from .triton.table import REMOVAL_STEP_TABLE, REMOVAL_TABLE, STEP_TABLE, TABLE
 
 
 def linear_attention(
@@ -50,11 +50,12 @@ def linear_attention(
     decay, q, v = check_sequence(tokens, initial_state, cu_seqlens), tokens.q, tokens.v
     if chunk_size < 1:
         raise OptionsError(f"{OP}: chunk_size = {chunk_size}: must be at least 1")
+    rows = REMOVAL_TABLE if tokens.removal else TABLE
     chosen = choose_impl(
-        OP,
+        rows.op,
         impl,
-        why="the chunkwise form in PyTorch" + _UNSERVED * (tokens.removal is not None),
-        served=None if torch.float64 in (q.dtype, v.dtype) or tokens.removal else _served(q, v, chunk_size),
+        why="the chunkwise form in PyTorch",
+        served=None if torch.float64 in (q.dtype, v.dtype) else _served(rows, q, v, chunk_size),
     )
     given = _Given(tokens=tokens, decay=decay, initial_state=initial_state, cu_seqlens=cu_seqlens)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -64,18 +65,14 @@ def linear_attention(
     return _in_pytorch(given, scale=scale, chunk_size=chunks, want_state=want_state)
 
 
-def _served(q: Tensor, v: Tensor, chunk_size: int) -> Served:
+def _served(rows: Table, q: Tensor, v: Tensor, chunk_size: int) -> Served:
     return Served(
-        table=TABLE,
+        table=rows,
         device=q.device,
         dtype=torch.promote_types(q.dtype, v.dtype),
         head_dim=max(q.shape[-1], v.shape[-1]),
         chunk=chunk_size,
     )
-
-
-def _served_step(q: Tensor) -> Served:
-    return Served(table=STEP_TABLE, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +105,21 @@ def _in_pytorch(given: _Given, *, scale: float, chunk_size: int, want_state: boo
 def _by_kernel(given: _Given, *, scale: float, chunk_size: int, want_state: bool) -> tuple[Tensor, Tensor]:
     from .triton.launch.sequences import sequence
 
-    q, k, v, *gates = given.tokens.flat
-    with torch.autocast(q.device.type, enabled=False):
+    tokens, decay, bounds, removal = given.tokens, given.decay, given.cu_seqlens, given.tokens.removal
+    apart = removal is not None and removal.along is not None
+    with torch.autocast(tokens.q.device.type, enabled=False):
+        if apart:
+            tokens, bounds = in_two_steps(tokens), None if bounds is None else 2 * bounds
+            decay = "head" if decay == "constant" else decay
+        q, k, v, log_decay, taken = tokens.flat
         dtype = torch.promote_types(q.dtype, v.dtype)
+        if tokens.removal is not None:
+            taken = tokens.removal.read.to(dtype)
+        early = removal is not None and removal.early
         qkv = (x.to(dtype) for x in (q, k, v))
         state = None if given.initial_state is None else given.initial_state.float()
-        o, last, _, _ = sequence(*qkv, *gates, state, given.cu_seqlens, scale, chunk_size, want_state, given.decay)
+        o, last, _, _ = sequence(*qkv, log_decay, taken, state, bounds, scale, chunk_size, want_state, decay, early)
+        o = o[:, 1::2] if apart else o
     return o.to(v.dtype), last
 
 
@@ -130,11 +136,13 @@ def linear_attention_step(
     `KernelUnavailableError`.
     """
     q = tokens.q
+    rows = REMOVAL_STEP_TABLE if tokens.removal else STEP_TABLE
+    served = Served(table=rows, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
     chosen = choose_impl(
-        STEP_TABLE.op,
+        rows.op,
         impl,
-        why="the recurrence in PyTorch" + _UNSERVED * (tokens.removal is not None),
-        served=None if q.dtype == torch.float64 or tokens.removal else _served_step(q),
+        why="the recurrence in PyTorch",
+        served=None if q.dtype == torch.float64 else served,
     )
     decay = check_step(tokens, state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -159,9 +167,14 @@ def _step_in_pytorch(tokens: Tokens, decay: Decay, state: Tensor, scale: float) 
 def _step_by_kernel(tokens: Tokens, decay: Decay, state: Tensor, scale: float, in_place: bool) -> tuple[Tensor, Tensor]:
     from .triton.launch.step import step, step_in_place
 
-    q, k, v, *gates = tokens.flat
-    trained = torch.is_grad_enabled() and any(x.requires_grad for x in (*tokens.flat, state) if x is not None)
+    q, k, v, log_decay, taken = tokens.flat
+    along, early = None, False
+    if tokens.removal is not None:
+        taken, along, early = tokens.removal.read.to(q.dtype), tokens.removal.along, tokens.removal.early
+        along = None if along is None else along.to(q.dtype)
+    given = (q, k, v, state, log_decay, taken, along)
+    trained = torch.is_grad_enabled() and any(x.requires_grad for x in given if x is not None)
     if in_place and not trained and state.dtype == torch.float32 and state.is_contiguous():
-        return step_in_place(q, k, v, state, *gates, scale, decay), state
-    o, after = step(q, k, v, state.float(), *gates, scale, decay)
+        return step_in_place(*given, scale, decay, early), state
+    o, after = step(q, k, v, state.float(), *given[4:], scale, decay, early)
     return o, after

@@ -13,7 +13,7 @@ from archsearch_plugins.indexed.options import Rule
 from archsearch_plugins.indexed.products import Products
 from archsearch_plugins.latent.ops import latent_attention_absorbed
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
-from archsearch_plugins.linear.tokens import Tokens
+from archsearch_plugins.linear.tokens import Removal, Tokens
 from archsearch_plugins.moba.ops import moba_attention, moba_attention_step
 from archsearch_plugins.moba.triton.table import TABLE as MOBA
 from archsearch_plugins.nsa.ops import nsa_attention
@@ -30,6 +30,7 @@ from archsearch.ops.triton.launch import gates as launch_gates
 from archsearch.ops.triton.launch import norms as launch_norms
 
 RULES, DECAYS = ("hebbian", "delta"), ("none", "constant", "head", "channel")
+REMOVALS = (("late", "none"), ("late", "channel"), ("early", "head"), ("early", "channel"), ("apart", "channel"))
 NSA_SIZES = NsaSizes(block_size=4, top_k=3, window=5)
 
 
@@ -133,6 +134,11 @@ def _indexed(sizes: Sizes) -> list[Tensor]:
     return [_indexed_of(sizes, sizes.rows(sizes.heads), places, block_size=4, summed=False)]
 
 
+def _removal(read: Tensor, rule: str) -> Removal:
+    """Late or early, along the written key, or early along what it reads by."""
+    return Removal(read=read, along=read if rule == "apart" else None, early=rule != "late")
+
+
 def _linear(rule: str, decay: str) -> Callable[[Sizes], list[Tensor]]:
     def call(sizes: Sizes) -> list[Tensor]:
         shape = (sizes.batch, sizes.tokens, sizes.heads, sizes.dim)
@@ -144,6 +150,7 @@ def _linear(rule: str, decay: str) -> Callable[[Sizes], list[Tensor]]:
             sizes.rows(sizes.heads),
             log_decay=None if gates is None else -sizes.normal(*gates, dtype=torch.float32).abs(),
             beta=sizes.normal(*shape[:3], dtype=torch.float32).sigmoid() if rule == "delta" else None,
+            removal=_removal(sizes.normal(*shape), rule) if rule in dict(REMOVALS) else None,
         )
         o, last = linear_attention(
             tokens,
@@ -193,6 +200,7 @@ def _log_sigmoid(sizes: Sizes) -> list[Tensor]:
 
 SEQUENCES: dict[str, Callable[[Sizes], list[Tensor]]] = {
     **{f"linear-{rule}-{decay}": _linear(rule, decay) for rule in RULES for decay in DECAYS},
+    **{f"removal-{rule}-{decay}": _linear(rule, decay) for rule, decay in REMOVALS},
     "full": _full,
     "sliding": _sliding,
     "moba": _moba,
@@ -264,13 +272,20 @@ def _latent_step(sizes: Sizes) -> Tensor:
     return latent_attention_absorbed(q, rows, up, sizes.lengths()[:, None] - 1, impl="triton")[:, 0]
 
 
-def _linear_step(*, in_place: bool) -> Callable[[Sizes], Tensor]:
+def _linear_step(*, in_place: bool, rule: str = "delta") -> Callable[[Sizes], Tensor]:
     def call(sizes: Sizes) -> Tensor:
         wide = {"dtype": torch.float32}
         q, v = sizes.normal(sizes.batch, sizes.kv_heads, sizes.dim), sizes.query()
         state = sizes.normal(sizes.batch, sizes.heads, sizes.dim, sizes.dim, **wide)
-        gates = {"log_decay": -sizes.normal(*v.shape, **wide).abs(), "beta": sizes.normal(*v.shape[:2], **wide)}
-        return linear_attention_step(Tokens(q, q, v, **gates), state, in_place=in_place, impl="triton")[0]
+        token = Tokens(
+            q,
+            q,
+            v,
+            log_decay=-sizes.normal(*v.shape, **wide).abs(),
+            beta=sizes.normal(*v.shape[:2], **wide) if rule == "delta" else None,
+            removal=None if rule == "delta" else _removal(v, rule),
+        )
+        return linear_attention_step(token, state, in_place=in_place, impl="triton")[0]
 
     return call
 
@@ -292,6 +307,8 @@ STEPS: dict[str, Callable[[Sizes], Tensor]] = {
     "latent": _latent_step,
     "linear": _linear_step(in_place=False),
     "linear-in-place": _linear_step(in_place=True),
+    "removal-early": _linear_step(in_place=True, rule="early"),
+    "removal-apart": _linear_step(in_place=False, rule="apart"),
     "short_conv": _conv_step,
 }
 """`[B, Hq, D]` of one token a sequence, where `tokens` are the rows of the caches."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
-from archsearch_plugins.linear.tokens import Tokens
+from archsearch_plugins.linear.tokens import Removal, Tokens
 from torch import Tensor
 
 DECAYS = ["none", "constant", "head", "channel"]
@@ -48,17 +48,26 @@ def make_inputs(
     return {name: None if x is None else x.double() for name, x in inputs.items()}
 
 
-def attend(inputs: Mapping[str, Tensor | None], **options: Any) -> tuple[Tensor, Tensor]:
-    """`linear_attention` of inputs by name, a first state or bounds among them."""
+def attend(inputs: Mapping[str, Tensor | None], *, early: bool = False, **options: Any) -> tuple[Tensor, Tensor]:
+    """`linear_attention` of inputs by name, a first state or bounds among them, and what a removal reads by and takes
+    away along."""
     tokens = dict(inputs)
     beside = {name: tokens.pop(name) for name in ("initial_state", "cu_seqlens") if name in tokens}
-    return linear_attention(Tokens(**tokens), **beside, **options)  # type: ignore[arg-type]
+    return linear_attention(_tokens(tokens, early), **beside, **options)  # type: ignore[arg-type]
 
 
-def step(inputs: Mapping[str, Tensor | None], **options: Any) -> tuple[Tensor, Tensor]:
+def step(inputs: Mapping[str, Tensor | None], *, early: bool = False, **options: Any) -> tuple[Tensor, Tensor]:
     """`linear_attention_step` of inputs by name, the state among them."""
     tokens = dict(inputs)
-    return linear_attention_step(state=tokens.pop("state"), tokens=Tokens(**tokens), **options)  # type: ignore[arg-type]
+    state = tokens.pop("state")
+    assert state is not None
+    return linear_attention_step(_tokens(tokens, early), state, **options)
+
+
+def _tokens(inputs: Inputs, early: bool) -> Tokens:
+    read, along = inputs.pop("read", None), inputs.pop("along", None)
+    removal = None if read is None else Removal(read=read, along=along, early=early)
+    return Tokens(**inputs, removal=removal)  # type: ignore[arg-type]
 
 
 def results(inputs: Inputs, *, dtype: torch.dtype, **options: Any) -> dict[str, Tensor]:

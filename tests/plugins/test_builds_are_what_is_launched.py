@@ -16,6 +16,9 @@ from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
 from archsearch.registry import Registry
 
+LINEAR = ("linear", "removal")
+"""How the names of calls of linear attention start."""
+
 SIZES = {
     "HEADS",
     "GROUP",
@@ -57,7 +60,7 @@ def code_of(variant: Variant) -> Code:
 def launched(ops: Iterable[str], sizes: Sizes) -> set[Variant]:
     with variants() as found:
         for op in ops:
-            heads = sizes.heads if op.startswith("linear") else 1
+            heads = sizes.heads if op.startswith(LINEAR) else 1
             run_sequence(op, replace(sizes, kv_heads=heads))
     return set(found)
 
@@ -77,7 +80,7 @@ def missing(found: set[Variant], built: set[Code]) -> list[Variant]:
 def test_sequences(tokens: int, packed: bool, built: set[Code]) -> None:
     """Linear attention packed, in segments or with grouped heads is built for some rules and decays alone."""
     plain = tokens == 1 and not packed
-    ops = [op for op in SEQUENCES if plain or not op.startswith("linear")]
+    ops = [op for op in SEQUENCES if plain or not op.startswith(LINEAR)]
     sizes = Sizes(tokens=tokens, packed=packed, dtype=torch.bfloat16)
     assert not missing(launched(ops, sizes), built)
 

@@ -12,6 +12,8 @@ import torch
 from archsearch_plugins.full.triton.table import TABLE as FULL
 from archsearch_plugins.indexed.triton.table import TABLE as INDEXED
 from archsearch_plugins.latent.triton.table import TABLE as LATENT
+from archsearch_plugins.linear.triton.table import REMOVAL_STEP_TABLE as REMOVAL_STEP
+from archsearch_plugins.linear.triton.table import REMOVAL_TABLE as REMOVAL
 from archsearch_plugins.linear.triton.table import STEP_TABLE as LINEAR_STEP
 from archsearch_plugins.linear.triton.table import TABLE as LINEAR
 from archsearch_plugins.moba.triton.table import TABLE as MOBA
@@ -33,9 +35,16 @@ STEP_ENDS = (16, 16384)
 queries of a sink, and a decode step divides a cache. They and their tiles are multiples of 16, which Triton compiles
 apart where it may: a length that is none shows."""
 
+
+def ends_of(op: str) -> tuple[int, int]:
+    """Removals along a vector of their own are two steps a token: fewer tokens are cut."""
+    return (ENDS[0] // 2, ENDS[1]) if op.startswith("removal-apart") else ENDS
+
+
 SEQUENCE_TABLES = {
     "full": FULL,
     "linear": LINEAR,
+    "removal": REMOVAL,
     "sliding": SLIDING,
     "moba": MOBA,
     "nsa": NSA,
@@ -53,6 +62,7 @@ STEP_TABLES = {
     "indexed": INDEXED,
     "latent": LATENT,
     "linear": LINEAR_STEP,
+    "removal": REMOVAL_STEP,
     "short_conv": CONV,
 }
 FEW_LENGTHS = (1, 17, 100, 4098, 12345)
@@ -90,7 +100,7 @@ def new_variants(
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("op", "packed"), LAID_OUT)
 def test_forwards_and_backwards(op: str, shape: str, packed: bool) -> None:
-    assert not new_variants(partial(of_sequences, op), replace(SHAPES[shape], packed=packed), ENDS)
+    assert not new_variants(partial(of_sequences, op), replace(SHAPES[shape], packed=packed), ends_of(op))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -119,7 +129,7 @@ def rows(tables: dict[str, Table], ops: Iterable[str]) -> list[Any]:
 @pytest.mark.parametrize(("op", "key"), rows(SEQUENCE_TABLES, SEQUENCES))
 def test_forwards_and_backwards_of_every_row(op: str, key: Key) -> None:
     with SEQUENCE_TABLES[op.split("-")[0]].forced(key):
-        assert not new_variants(partial(of_sequences, op), SHAPES["H1-D9"], ENDS, FEW_LENGTHS)
+        assert not new_variants(partial(of_sequences, op), SHAPES["H1-D9"], ends_of(op), FEW_LENGTHS)
 
 
 @pytest.mark.parametrize(("op", "key"), rows(STEP_TABLES, STEPS))
@@ -134,6 +144,9 @@ LAYERS = {
     "mamba2": {},
     "gla": {},
     "retnet": {},
+    "comba": {},
+    "rwkv7": {},
+    "gated-deltanet-2": {},
     "full": {},
     "sliding": {"window": 8, "sinks": 2},
     "moba": {"block_size": 8, "top_k": 3},

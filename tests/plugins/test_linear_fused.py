@@ -36,8 +36,9 @@ def check(rule: str, decay: str, tokens: int, bounds: tuple[int, ...] | None = N
         draw = torch.Generator().manual_seed(2)
         inputs["initial_state"] = torch.randn(len(bounds) - 1, 2, 16, 16, generator=draw)
     exact = {name: x.double() for name, x in inputs.items()}
-    found = run(inputs, impl="triton", chunk_size=16, cu_seqlens=cu_seqlens)
-    wanted = run(exact, impl="reference", chunk_size=16, cu_seqlens=cu_seqlens)
+    options = {"chunk_size": 16, "cu_seqlens": cu_seqlens, "early": rule == "early"}
+    found = run(inputs, impl="triton", **options)
+    wanted = run(exact, impl="reference", **options)
     for got, exactly in zip(found, wanted, strict=True):
         assert (got.double() - exactly).square().mean().sqrt() < 1e-5 * exactly.square().mean().sqrt()
 
@@ -78,7 +79,8 @@ def test_gradients_as_a_model_is_trained(rule: str, decay: str) -> None:
     found = {}
     for impl, dtype in (("triton", torch.float32), ("reference", torch.float64)):
         leaves = {name: x.to(dtype).requires_grad_() for name, x in drawn.items()}
-        o, _ = run(leaves, impl=impl, chunk_size=16, cu_seqlens=torch.tensor((0, 3, 3, 20)), want_state=False)
+        options = {"cu_seqlens": torch.tensor((0, 3, 3, 20)), "want_state": False, "early": rule == "early"}
+        o, _ = run(leaves, impl=impl, chunk_size=16, **options)
         grads = torch.autograd.grad((o * weights.to(dtype)).sum(), list(leaves.values()))
         found[impl] = dict(zip(leaves, grads, strict=True))
     assert_near(found["triton"], found["reference"], 1e-5)
@@ -118,7 +120,7 @@ def kernels_of(
     """The kernels that a forward launches."""
     inputs, _, state = blank_call(key, rule, decay, tokens=chunks * key[2])
     inputs = replace(inputs, q=inputs.q.to(dtype), k=inputs.k.to(dtype), v=inputs.v.to(dtype))
-    with TABLE.forced(key), recording() as record:
+    with inputs.table.forced(key), recording() as record:
         attend(inputs, make_plan(inputs, 1, None, key[2]), state, want_final=True)
     return [call.kernel.fn.__name__ for call in record]
 
@@ -128,6 +130,7 @@ def test_no_state_and_no_write_goes_to_memory() -> None:
     assert kernels_of("delta", ("sm_90", 128, 64)) == ["head_scores", "solve", "fused"]
     assert kernels_of("delta", ("sm_90", 128, 64), decay="none") == ["head_scores", "solve", "fused"]
     assert kernels_of("hebbian", ("sm_90", 128, 64)) == ["head_scores", "fused"]
+    assert kernels_of("early", ("sm_90", 128, 64)) == ["head_scores", "solve", "fused"]
 
 
 def test_few_heads_are_cut_along_time() -> None:
@@ -167,4 +170,6 @@ def test_a_candidate_goes_without_the_pass() -> None:
 
 
 def test_what_is_fused_is_named_as_the_kernels_name_it() -> None:
-    assert all(rule in ("delta", "hebbian") and gates in ("none", "head", "channel") for rule, gates in FUSED)
+    assert all(
+        rule in ("delta", "hebbian", "late", "early") and gates in ("none", "head", "channel") for rule, gates in FUSED
+    )

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 from archsearch_plugins.linear.triton import table
-from archsearch_plugins.linear.triton.checks import draw_inputs
+from archsearch_plugins.linear.triton.checks import REMOVALS, draw_inputs
 from archsearch_plugins.linear.triton.launch import sequences as launch
 from archsearch_plugins.linear.triton.table import TABLE
 from linear_cases import attend
@@ -27,11 +27,16 @@ def make_inputs(
 
 
 def run(
-    inputs: dict[str, Tensor], impl: str, dtype: torch.dtype, cu_seqlens: Tensor | None = None
+    inputs: dict[str, Tensor],
+    impl: str,
+    dtype: torch.dtype,
+    cu_seqlens: Tensor | None = None,
+    *,
+    early: bool = False,
 ) -> dict[str, Tensor]:
     """Output, last state, and the gradient of every input, by name."""
     given = {name: x.detach().to(dtype, copy=True).requires_grad_() for name, x in inputs.items()}
-    o, last = attend(given, impl=impl, chunk_size=16, cu_seqlens=cu_seqlens)
+    o, last = attend(given, impl=impl, chunk_size=16, cu_seqlens=cu_seqlens, early=early)
     generator = torch.Generator().manual_seed(1)
     weights = (torch.randn(*x.shape, generator=generator, dtype=torch.float64) for x in (o, last))
     sum((x * weight.to(dtype)).sum() for x, weight in zip((o, last), weights, strict=True)).backward()  # type: ignore[union-attr]
@@ -44,10 +49,11 @@ def check(
     *,
     dtype: torch.dtype = torch.float32,
     within: float = 1e-5,
+    early: bool = False,
 ) -> None:
     """Every result of the kernels within 1e-5 of the reference's, by the ratio of root mean squares."""
-    wanted = run(inputs, "reference", torch.float64, cu_seqlens)
-    for name, got in run(inputs, "triton", dtype, cu_seqlens).items():
+    wanted = run(inputs, "reference", torch.float64, cu_seqlens, early=early)
+    for name, got in run(inputs, "triton", dtype, cu_seqlens, early=early).items():
         scale = wanted[name].square().mean().sqrt() + 1e-30
         assert (got.double() - wanted[name]).square().mean().sqrt() / scale < within, name
 
@@ -151,15 +157,64 @@ def test_the_past_does_not_see_the_future(decay: str, rule: str) -> None:
     assert not torch.equal(before[:, 18:], after[:, 18:])
 
 
+@pytest.mark.parametrize("rule", REMOVALS)
+@pytest.mark.parametrize("decay", DECAYS)
+def test_every_removal(decay: str, rule: str) -> None:
+    check(make_inputs(decay, rule, T=21, K=16), early=rule.startswith("early"))
+
+
+@pytest.mark.parametrize(("decay", "rule"), [("head", "early"), ("channel", "late"), ("channel", "early apart")])
+@pytest.mark.parametrize("sizes", [{"T": 1}, {"T": 16}, {"T": 20, "K": 60, "H": 2, "HV": 4}], ids=str)
+def test_removals_of_other_sizes(decay: str, rule: str, sizes: dict[str, int]) -> None:
+    check(make_inputs(decay, rule, **{"K": 16, **sizes}), early=rule.startswith("early"))
+
+
+@pytest.mark.parametrize(("decay", "rule"), [("head", "early"), ("channel", "late"), ("channel", "early")])
+def test_removals_in_float16(decay: str, rule: str) -> None:
+    inputs = {name: x.half().float() for name, x in make_inputs(decay, rule, T=37).items()}
+    check(inputs, dtype=torch.float16, within=1e-2, early=rule == "early")
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+@pytest.mark.parametrize(("decay", "rule"), [("head", "early"), ("channel", "early apart")])
+def test_removals_of_packed_sequences_with_an_empty_one(
+    decay: str, rule: str, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cut:
+        monkeypatch.setattr(table, "SHORTEST_SEGMENT", 1)
+        monkeypatch.setattr(table, "FEWEST_SEGMENTS", 2)
+    inputs = make_inputs(decay, rule, T=40, K=16)
+    inputs["initial_state"] = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(2))
+    check(inputs, torch.tensor([0, 33, 33, 40]), early=True)
+
+
+@pytest.mark.parametrize("rule", REMOVALS)
+@pytest.mark.parametrize("decay", ["head", "channel"])
+def test_removals_under_gates_that_forget_all_and_nothing(decay: str, rule: str) -> None:
+    inputs = make_inputs(decay, rule, T=20, K=16)
+    inputs["log_decay"][:, 3] = -1000.0
+    inputs["log_decay"][:, 7:12] = 0.0
+    check(inputs, early=rule.startswith("early"))
+
+
+@pytest.mark.parametrize("strength", [-0.5, -7.4, -18.0], ids=str)
+@pytest.mark.parametrize("decay", ["head", "channel"])
+def test_early_removals_keep_the_precision_of_the_gates_gradient(decay: str, strength: float) -> None:
+    inputs = make_inputs(decay, "early", T=20, K=16)
+    inputs["log_decay"].fill_(strength)
+    check(inputs, early=True)
+
+
 def arguments(decay: str, rule: str) -> tuple[object, ...]:
     """Of the op itself."""
     inputs = make_inputs(decay, rule, T=18, K=16)
-    names = ("q", "k", "v", "log_decay", "beta", "initial_state")
-    tensors = (None if name not in inputs else inputs[name].requires_grad_() for name in names)
-    return (*tensors, None, 0.3, 16, True, decay)
+    inputs["taken"] = inputs.get("read", inputs.get("beta"))  # type: ignore[assignment]
+    names = ("q", "k", "v", "log_decay", "taken", "initial_state")
+    tensors = (None if inputs.get(name) is None else inputs[name].requires_grad_() for name in names)
+    return (*tensors, None, 0.3, 16, True, decay, rule == "early")
 
 
-@pytest.mark.parametrize(("decay", "rule"), [("channel", "delta"), ("none", "hebbian")])
+@pytest.mark.parametrize(("decay", "rule"), [("channel", "delta"), ("none", "hebbian"), ("head", "early")])
 def test_the_op_keeps_the_rules_of_custom_ops(decay: str, rule: str) -> None:
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(launch.sequence, arguments(decay, rule), test_utils=tests)

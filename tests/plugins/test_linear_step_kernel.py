@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from archsearch_plugins.linear.ops import linear_attention_step
 from archsearch_plugins.linear.tokens import Tokens
 from archsearch_plugins.linear.triton import table
+from archsearch_plugins.linear.triton.checks import REMOVALS
 from archsearch_plugins.linear.triton.launch import step as launch_step
 from archsearch_plugins.linear.triton.table import STEP_TABLE
 from linear_cases import Inputs, step
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from archsearch.errors import KernelUnavailableError
 
-KINDS = list(itertools.product(["hebbian", "delta"], ["none", "constant", "head", "channel"]))
+DECAYS = ["none", "constant", "head", "channel"]
+KINDS = list(itertools.product(["hebbian", "delta"], DECAYS))
+OWN = list(itertools.product(REMOVALS, DECAYS))
 SIZES = {
     "B1-H1-K16-V16": (1, 1, 1, 16, 16),
     "B3-H1-HV3-K60-V60": (3, 1, 3, 60, 60),
@@ -38,7 +41,7 @@ def make_inputs(size: str, rule: str, decay: str, *, low: float = -3.0) -> Input
         "channel": (batch, value_heads, key_dim),
     }[decay]
     q, k = F.normalize(torch.randn(batch, 2 * heads, key_dim, generator=draw), dim=-1).chunk(2, dim=1)
-    return {
+    given: Inputs = {
         "q": q,
         "k": k,
         "v": torch.randn(batch, value_heads, value_dim, generator=draw),
@@ -46,6 +49,12 @@ def make_inputs(size: str, rule: str, decay: str, *, low: float = -3.0) -> Input
         "log_decay": None if gates is None else low * torch.rand(gates, generator=draw),
         "beta": torch.rand(batch, value_heads, generator=draw) if rule == "delta" else None,
     }
+    if rule in REMOVALS:
+        rates = torch.rand(batch, value_heads, key_dim, generator=draw)
+        apart = F.normalize(torch.randn(batch, value_heads, key_dim, generator=draw), dim=-1)
+        given["read"] = apart if rule.endswith("apart") else rates * k.repeat_interleave(value_heads // heads, dim=1)
+        given["along"] = rates * apart if rule.endswith("apart") else None
+    return given
 
 
 def double(inputs: Inputs) -> Inputs:
@@ -66,23 +75,28 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", lambda *args, **options: plain(*args, **options).fill_(torch.nan))
 
 
-@pytest.mark.parametrize(("rule", "decay"), KINDS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "rule", "decay"),
+    [
+        *((size, *kind) for size in SIZES for kind in KINDS),
+        *((size, *kind) for size in ("B2-H2-HV4-K128-V17", "B2-H2-K5-V12") for kind in OWN),
+    ],
+)
 def test_equals_the_recurrence_in_float64(size: str, rule: str, decay: str) -> None:
-    inputs = make_inputs(size, rule, decay)
-    expected = step(double(inputs), impl="reference", scale=0.3)
-    actual = step(inputs, impl="triton", scale=0.3)
+    inputs, early = make_inputs(size, rule, decay), rule.startswith("early")
+    expected = step(double(inputs), impl="reference", scale=0.3, early=early)
+    actual = step(inputs, impl="triton", scale=0.3, early=early)
     assert [ratio(a, e) for a, e in zip(actual, expected, strict=True)] == pytest.approx([0, 0], abs=1e-6)
     assert [x.dtype for x in actual] == [torch.float32, torch.float32]
 
 
-@pytest.mark.parametrize(("rule", "decay"), KINDS)
+@pytest.mark.parametrize(("rule", "decay"), [*KINDS, *OWN])
 def test_every_gradient_equals_the_recurrences(rule: str, decay: str) -> None:
     inputs = make_inputs("B2-H2-HV4-K128-V17", rule, decay)
     found = {}
     for impl, given in (("reference", double(inputs)), ("triton", inputs)):
         leaves = {name: None if x is None else x.detach().requires_grad_() for name, x in given.items()}
-        outputs = step(leaves, impl=impl)
+        outputs = step(leaves, impl=impl, early=rule.startswith("early"))
         draw = torch.Generator().manual_seed(4)
         torch.autograd.backward(list(outputs), [torch.randn(x.shape, generator=draw).to(x.dtype) for x in outputs])
         found[impl] = {name: x.grad for name, x in leaves.items() if x is not None}
@@ -91,12 +105,12 @@ def test_every_gradient_equals_the_recurrences(rule: str, decay: str) -> None:
         assert ratio(gradient, found["reference"][name]) <= 1e-5, name  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("rule", "decay"), KINDS)
+@pytest.mark.parametrize(("rule", "decay"), [*KINDS, *OWN])
 def test_in_place_overwrites_the_state_and_nothing_else(rule: str, decay: str) -> None:
-    inputs = make_inputs("B3-H1-HV3-K60-V60", rule, decay)
-    o, after = step(inputs, impl="triton")
+    inputs, early = make_inputs("B3-H1-HV3-K60-V60", rule, decay), rule.startswith("early")
+    o, after = step(inputs, impl="triton", early=early)
     given = {name: None if x is None else x.clone() for name, x in inputs.items()}
-    again, same = step(given, impl="triton", in_place=True)
+    again, same = step(given, impl="triton", in_place=True, early=early)
     assert same is given["state"]
     assert torch.equal(same, after)
     assert torch.equal(again, o)
@@ -177,9 +191,9 @@ def test_both_ops_keep_the_rules_of_custom_ops() -> None:
     inputs = make_inputs("B2-H2-K5-V12", "delta", "channel")
     tests = ("test_schema", "test_faketensor", "test_autograd_registration", "test_aot_dispatch_dynamic")
     trained = [x.detach().requires_grad_() for x in inputs.values()]  # type: ignore[union-attr]
-    torch.library.opcheck(launch_step.step, (*trained, 0.3, "channel"), test_utils=tests)
+    torch.library.opcheck(launch_step.step, (*trained, None, 0.3, "channel", False), test_utils=tests)
     plain = [x.clone() for x in inputs.values()]  # type: ignore[union-attr]
-    torch.library.opcheck(launch_step.step_in_place, (*plain, 0.3, "channel"), test_utils=tests)
+    torch.library.opcheck(launch_step.step_in_place, (*plain, None, 0.3, "channel", False), test_utils=tests)
 
 
 def test_no_sequences_and_no_values() -> None:

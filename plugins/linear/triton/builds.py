@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import triton.language as tl
 from torch import Tensor
 
-from archsearch.kernels import Build, Config, Key
+from archsearch.kernels import Build, Key, Table
 
 from ..decays import Decay
 from .launch.backward import backward
@@ -19,7 +19,7 @@ from .launch.forward import operands_of, run_outputs, run_states, within_chunks
 from .launch.fused import attend, attend_fused, wants_fused
 from .launch.plan import Inputs, Launch, make_plan, recording
 from .step import step_kernel
-from .table import FUSED, OP, SHORTEST_SEGMENT, STEP_OP, STEP_TABLE, TABLE
+from .table import FUSED, REMOVAL_STEP_TABLE, REMOVAL_TABLE, SHORTEST_SEGMENT, STEP_TABLE, TABLE
 
 _POINTERS = {
     torch.bfloat16: "*bf16",
@@ -27,8 +27,27 @@ _POINTERS = {
     torch.int64: "*i64",
     torch.int32: "*i32",
 }
-_RULES = ("hebbian", "delta")
-_DECAYS: tuple[Decay, ...] = ("none", "head", "channel")
+Kind: TypeAlias = tuple[str, Decay]
+"""A rule and its gates, as the kernels name them."""
+
+_KINDS: Mapping[str, list[Kind]] = {
+    TABLE.op: list(product(("hebbian", "delta"), ("none", "head", "channel"))),
+    REMOVAL_TABLE.op: [("late", "none"), *product(("late", "early"), ("head", "channel"))],
+}
+"""What each table serves; without decay early is late."""
+
+_LAID: Mapping[str, list[Kind]] = {
+    TABLE.op: [("hebbian", "head"), ("delta", "channel")],
+    REMOVAL_TABLE.op: [("early", "head"), ("early", "channel")],
+}
+"""Of those, what is built for packed sequences and for segments too."""
+
+_GROUPED: Mapping[str, list[Kind]] = {
+    TABLE.op: [("hebbian", "head"), ("delta", "head"), ("delta", "channel")],
+    REMOVAL_TABLE.op: [("early", "head"), ("late", "channel")],
+}
+"""And for grouped value heads."""
+
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments, for grouped value heads, and as a
 training step launches them."""
@@ -41,12 +60,13 @@ _STEP_SIZES = (
     "k_row",
     "v_row",
     "decay_row",
-    "beta_row",
+    "taken_row",
+    "along_row",
 )
 _STEP_SIGNATURE = {
     **dict.fromkeys(("q", "k", "v"), "*bf16"),
-    **dict.fromkeys(("log_decay", "beta", "state", "after"), "*fp32"),
-    "o": "*bf16",
+    **dict.fromkeys(("log_decay", "taken", "state", "after"), "*fp32"),
+    **dict.fromkeys(("along", "o"), "*bf16"),
     "scale": "fp32",
     **dict.fromkeys(_STEP_SIZES, "i32"),
 }
@@ -56,44 +76,47 @@ def builds(arch: str) -> Iterator[Build]:
     """Every rule and decay in every row of `arch`; packed, in segments and with grouped value heads at one head dim,
     where the code is the same but for where chunks lie, and gradients that are summed over a group later; as a training
     step launches them, which is the same but for states that nobody gives or wants; and those of the step."""
-    for key in TABLE.rows:
-        if key[0] == arch:
-            yield from _row(key)
+    for table in (TABLE, REMOVAL_TABLE):
+        for key in table.rows:
+            if key[0] == arch:
+                yield from _row(table, key)
     yield from _step_builds(arch)
 
 
-def _row(key: Key) -> Iterator[Build]:
+def _row(table: Table, key: Key) -> Iterator[Build]:
+    """Of removals only kernels that meet them: the others are those of the delta rule."""
     seen: set[str] = set()
-    for call, variant in (*_apart(key), *_fused(key), *_trained(key)):
-        build = _build(call, key, variant)
+    for call, variant in (*_apart(table, key), *_fused(table, key), *_trained(table, key)):
+        build = _build(call, table, key, variant)
         code = repr((build.name, build.signature, build.constexprs))
-        if code not in seen:
+        meets = build.constexprs.get("READ") or build.constexprs.get("EARLY")
+        if code not in seen and (table is TABLE or meets):
             seen.add(code)
             yield build
 
 
-def _apart(key: Key) -> Iterator[tuple[Launch, str]]:
+def _apart(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
     """What calls launch whose states lie in memory, and their backward passes."""
-    for rule, decay in product(_RULES, _DECAYS):
+    for rule, decay in _KINDS[table.op]:
         calls = _calls(key, rule, decay, tokens=key[2])
-        if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "channel")):
+        if key[1] == _DEEP and (rule, decay) in _LAID[table.op]:
             calls += _calls(key, rule, decay, tokens=key[2], packed=True)
             calls += _calls(key, rule, decay, tokens=_cut(key))
-        if key[1] == _DEEP and (rule, decay) in (("hebbian", "head"), ("delta", "head"), ("delta", "channel")):
+        if key[1] == _DEEP and (rule, decay) in _GROUPED[table.op]:
             calls += _calls(key, rule, decay, tokens=key[2], group=2)
         for call in calls:
             yield call, f"{rule}-{decay}"
 
 
-def _fused(key: Key) -> Iterator[tuple[Launch, str]]:
+def _fused(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
     """What the forwards launch whose states stay on chip."""
-    for rule, decay in FUSED:
+    for rule, decay in (kind for kind in FUSED if kind in _KINDS[table.op]):
         lengths = [{"tokens": key[2]}]
         if key[1] == _DEEP:
             lengths += [{"tokens": key[2], "packed": True}, {"tokens": _cut(key)}]
         for sizes in lengths:
             inputs, bounds, state = blank_call(key, rule, decay, **sizes)  # type: ignore[arg-type]
-            with TABLE.forced(key), recording() as record:
+            with table.forced(key), recording() as record:
                 plan = make_plan(inputs, 1, bounds, key[2])
                 if wants_fused(inputs, plan):
                     attend_fused(inputs, plan, state, want_final=True)
@@ -101,14 +124,14 @@ def _fused(key: Key) -> Iterator[tuple[Launch, str]]:
                 yield call, f"{rule}-{decay}"
 
 
-def _trained(key: Key) -> Iterator[tuple[Launch, str]]:
+def _trained(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
     """What a training step launches, of the deep row, whole and in segments: from no initial state, and without the
     final one."""
     if key[1] != _DEEP:
         return
-    for rule, decay, tokens in product(_RULES, _DECAYS, (key[2], _cut(key))):
+    for (rule, decay), tokens in product(_KINDS[table.op], (key[2], _cut(key))):
         inputs, _, _ = blank_call(key, rule, decay, tokens=tokens)
-        with TABLE.forced(key), recording() as record:
+        with table.forced(key), recording() as record:
             plan = make_plan(inputs, 1, None, key[2])
             within = attend(inputs, plan, None, want_final=False).within
             backward(inputs, plan, within, None, torch.empty_like(inputs.v), None)
@@ -125,7 +148,7 @@ def _calls(key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = Fal
     """What the forward and the backward of one call launch, with `group` value heads a key head: from an initial
     state, with the final one wanted."""
     inputs, bounds, state = blank_call(key, rule, decay, tokens=tokens, packed=packed, group=group)
-    with TABLE.forced(key), recording() as record:
+    with inputs.table.forced(key), recording() as record:
         plan = make_plan(inputs, 1, bounds, key[2])
         within = within_chunks(inputs, plan)
         ready = operands_of(inputs, plan, within)
@@ -145,29 +168,33 @@ def blank_call(
         return torch.empty(shape, dtype=dtype, device="meta")
 
     gates = {"none": None, "head": (tokens, group), "channel": (tokens, group, dim)}[decay]
+    beta = blank(tokens, group, dtype=torch.float32)
+    taken = {"hebbian": None, "delta": beta}.get(rule, blank(tokens, group, dim))
     inputs = Inputs(
         q=blank(tokens, 1, dim),
         k=blank(tokens, 1, dim),
         v=blank(tokens, group, dim),
         log_decay=None if gates is None else blank(*gates, dtype=torch.float32),
-        beta=blank(tokens, group, dtype=torch.float32) if rule == "delta" else None,
+        taken=taken,
         decay=decay,
         scale=1.0,
+        early=rule == "early",
     )
     bounds = blank(2, dtype=torch.int64) if packed else None
     return inputs, bounds, blank(1, group, dim, dim, dtype=torch.float32)
 
 
-def _build(call: Launch, key: Key, variant: str) -> Build:
+def _build(call: Launch, table: Table, key: Key, variant: str) -> Build:
     parameters = inspect.signature(call.kernel.fn).parameters
     constant = {name for name, given in parameters.items() if given.annotation is tl.constexpr}
     constexprs = {name: value for name, value in call.arguments.items() if name in constant}
     signature = {name: _kind(value) for name, value in call.arguments.items() if name not in constant}
-    flags = [name.lower() for name, value in constexprs.items() if value is True and name != "DELTA"]
+    told = ("DELTA", "READ", "EARLY")
+    flags = [name.lower() for name, value in constexprs.items() if value is True and name not in told]
     if signature.get("d_q") == "*fp32":
         flags.append("grouped")
     return Build(
-        op=OP,
+        op=table.op,
         name=call.kernel.fn.__name__,
         fn=call.kernel,
         signature=signature,
@@ -185,40 +212,51 @@ def _kind(value: Any) -> str:
     return "fp32" if isinstance(value, float) else "i32"
 
 
+_STEP_DECAYS = ("none", "constant", "head", "channel")
+
+
 def _step_builds(arch: str) -> Iterator[Build]:
     """Every rule and decay in every row of `arch`, by one decoded token; and, for value dims that are no multiple of 4,
-    the delta rule with a decay by channel."""
-    for key in STEP_TABLE.rows:
-        if key[0] != arch:
-            continue
-        key_dim = key[1]
-        for name, config in STEP_TABLE.row(key).items():
-            for rule, decay in product(("hebbian", "delta"), ("none", "constant", "head", "channel")):
-                yield _step_build(name, config, key_dim, rule, decay, aligned=True)
-            yield _step_build(name, config, key_dim, "delta", "channel", aligned=False)
+    the delta rule, and a removal along a vector of its own, with a decay by channel."""
+    for table in (STEP_TABLE, REMOVAL_STEP_TABLE):
+        plain, odd = ("hebbian", "delta"), "delta"
+        if table is REMOVAL_STEP_TABLE:
+            plain, odd = ("late", "early", "late apart", "early apart"), "early apart"
+        for key in table.rows:
+            if key[0] != arch:
+                continue
+            for name in table.row(key):
+                for rule, decay in product(plain, _STEP_DECAYS):
+                    if decay != "none" or not rule.startswith("early"):  # without decay early is late
+                        yield _step_build(table, key, name, rule, decay, aligned=True)
+                yield _step_build(table, key, name, odd, "channel", aligned=False)
 
 
-def _step_build(name: str, config: Config, key_dim: int, rule: str, decay: str, *, aligned: bool) -> Build:
+def _step_build(table: Table, key: Key, name: str, rule: str, decay: str, *, aligned: bool) -> Build:
+    config = table.row(key)[name]
     constexprs = {
-        "DELTA": rule == "delta",
+        "DELTA": rule != "hebbian",
+        "READ": table is REMOVAL_STEP_TABLE,
+        "EARLY": rule.startswith("early"),
+        "APART": rule.endswith("apart"),
         "DECAY": decay,
         "ALIGNED": aligned,
-        "BLOCK_K": key_dim,
+        "BLOCK_K": key[1],
         "BLOCK_V": config.tiles["V"],
     }
-    variant = f"{rule}-{decay}" + ("" if aligned else "-odd")
+    variant = f"{rule.replace(' ', '-')}-{decay}" + ("" if aligned else "-odd")
     signature = dict(_STEP_SIGNATURE)
-    if rule == "hebbian":
-        signature["beta"] = "*bf16"  # stands in: the kernel reads none
+    if rule != "delta":
+        signature["taken"] = "*bf16"  # of the Hebbian rule it stands in: the kernel reads none
     if decay == "none":
         signature["log_decay"] = "*bf16"
     return Build(
-        op=STEP_OP,
+        op=table.op,
         name=name,
         fn=step_kernel,
         signature=signature,
         constexprs=constexprs,
         config=config,
-        head_dim=key_dim,
+        head_dim=key[1],
         variant=variant,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,17 +12,22 @@ from torch import Tensor
 from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid, worst
 
 from ..ops import linear_attention, linear_attention_step
-from ..tokens import Tokens
+from ..tokens import Removal, Tokens
 from . import table
-from .table import FUSED, STEP_TABLE, TABLE
+from .table import FUSED, REMOVAL_STEP_TABLE, REMOVAL_TABLE, STEP_TABLE, TABLE
 
 DECAYS = ("constant", "none", "head", "channel")
 RULES = ("delta", "hebbian")
-LOW = ("q", "k", "v")
+REMOVALS = ("late", "early", "late apart", "early apart")
+"""Delta rules by a removal of their own: when it reads the state, and whether it takes away along another vector than
+the written key."""
+LOW = ("q", "k", "v", "read", "along")
 LENGTHS = (33, 1, 15, 63, 64, 65, 100, 256, 1000)
 MIXED = (("delta", "channel"), ("hebbian", "head"))
-LAID = tuple(dict.fromkeys((*MIXED, *FUSED)))
+LAID = tuple(kind for kind in dict.fromkeys((*MIXED, *FUSED)) if kind[0] in RULES)
 """Rules and decays whose forwards are of other kernels, or of other builds of them."""
+LAID_REMOVALS = (("early", "head"), ("early", "channel"), ("late", "channel"))
+"""The same of removals, which are Comba's, RWKV-7's and Gated DeltaNet-2's."""
 
 
 def checks() -> Iterator[Check]:
@@ -43,6 +48,31 @@ def checks() -> Iterator[Check]:
     yield Check(table=TABLE, name="gates that forget", run=_forgetful, cases=grid(decay=("head", "channel")))
     steps = grid(rule=RULES, decay=DECAYS[::-1], crowd=(1, 10**6))
     yield Check(table=STEP_TABLE, name="step", run=_step, cases=steps, first=steps)
+    yield from _removal_checks()
+
+
+def _removal_checks() -> Iterator[Check]:
+    """The same of delta rules with a removal of their own. One apart runs the kernels of one along the written key, on
+    twice the tokens."""
+    kinds = grid(rule=REMOVALS, decay=DECAYS)
+    built = grid(rule__decay=(("late", "none"), ("late", "head"), *LAID_REMOVALS, ("early apart", "channel")))
+    yield Check(table=REMOVAL_TABLE, name="every kind", run=_every_kind, cases=kinds, first=built)
+    whole = [{**case, "layout": "whole"} for case in built]
+    others = grid(rule__decay=LAID_REMOVALS, layout=("packed", "segments"))
+    yield Check(table=REMOVAL_TABLE, name="as trained", run=_as_trained, cases=[*whole, *others], first=whole)
+    laid, mixed = grid(rule__decay=LAID_REMOVALS), grid(rule__decay=LAID_REMOVALS[:2])
+    yield Check(table=REMOVAL_TABLE, name="narrower heads", run=_narrower, cases=laid, first=mixed)
+    several = [*laid, *grid(rule=("early apart",), decay=("channel",))]
+    yield Check(table=REMOVAL_TABLE, name="packed", run=_packed, cases=several, first=several)
+    yield Check(table=REMOVAL_TABLE, name="the future", run=_future, cases=several, first=several)
+    lengths = grid(rule__decay=LAID_REMOVALS, tokens=LENGTHS)
+    yield Check(table=REMOVAL_TABLE, name="lengths", run=_lengths, cases=lengths)
+    yield Check(table=REMOVAL_TABLE, name="more tokens than 16 bits", run=_long, cases=built)
+    yield Check(table=REMOVAL_TABLE, name="cut into segments", run=_segments, cases=built, first=laid)
+    forgetful = grid(decay=("head", "channel"), rule=REMOVALS)
+    yield Check(table=REMOVAL_TABLE, name="gates that forget", run=_forgetful, cases=forgetful)
+    steps = grid(rule=REMOVALS, decay=DECAYS[::-1], crowd=(1, 10**6))
+    yield Check(table=REMOVAL_STEP_TABLE, name="step", run=_step, cases=steps, first=steps)
 
 
 def draw_inputs(
@@ -65,16 +95,33 @@ def draw_inputs(
         inputs["log_decay"] = -2 * torch.rand(gates[decay], generator=draw)
     if rule == "delta":
         inputs["beta"] = torch.rand(batch, tokens, HV, generator=draw)
+    if rule in REMOVALS:
+        rates = torch.rand(batch, tokens, HV, dim, generator=draw)
+        keys = inputs["k"].repeat_interleave(HV // H, dim=2)
+        if rule.endswith("apart"):
+            inputs["read"] = F.normalize(normal(batch, tokens, HV, dim), dim=-1)
+            inputs["along"] = rates * inputs["read"]
+        else:
+            inputs["read"] = rates * keys
     return inputs
 
 
-def _op(impl: str, bounds: Tensor | None = None) -> Op:
+def tokens_of(rule: str, given: Mapping[str, Tensor]) -> Tokens:
+    """What `draw_inputs` drew for a rule, but a state."""
+    named = {name: x for name, x in given.items() if name not in ("q", "k", "v", "read", "along")}
+    removal = None
+    if "read" in given:
+        removal = Removal(read=given["read"], along=given.get("along"), early=rule.startswith("early"))
+    return Tokens(given["q"], given["k"], given["v"], removal=removal, **named)
+
+
+def _op(impl: str, rule: str, bounds: Tensor | None = None) -> Op:
     """Outputs and the last state; where there is no initial state, as where a model is trained, outputs alone."""
 
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         given = dict(inputs)
         state = given.pop("initial_state", None)
-        tokens, wanted = Tokens(**given), state is not None  # type: ignore[arg-type]
+        tokens, wanted = tokens_of(rule, given), state is not None
         found = linear_attention(tokens, initial_state=state, cu_seqlens=bounds, impl=impl, want_state=wanted)
         return found if wanted else found[:1]
 
@@ -82,14 +129,14 @@ def _op(impl: str, bounds: Tensor | None = None) -> Op:
 
 
 def _whole(
-    attempt: Attempt, drawn: dict[str, Tensor], *, bounds: Tensor | None = None, exact: str = "reference"
+    attempt: Attempt, rule: str, drawn: dict[str, Tensor], *, bounds: Tensor | None = None, exact: str = "reference"
 ) -> Verdict:
-    ours, theirs = (_op(impl, bounds) for impl in ("triton", exact))
+    ours, theirs = (_op(impl, rule, bounds) for impl in ("triton", exact))
     return compare(ours, theirs, attempt.held(drawn, LOW), trained=list(drawn))
 
 
 def _every_kind(attempt: Attempt, rule: str, decay: str) -> Verdict:
-    return _whole(attempt, draw_inputs(decay, rule, tokens=attempt.many(150, 40), dim=attempt.dim, batch=2))
+    return _whole(attempt, rule, draw_inputs(decay, rule, tokens=attempt.many(150, 40), dim=attempt.dim, batch=2))
 
 
 def _as_trained(attempt: Attempt, rule: str, decay: str, layout: str) -> Verdict:
@@ -98,21 +145,21 @@ def _as_trained(attempt: Attempt, rule: str, decay: str, layout: str) -> Verdict
     drawn = draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim)
     del drawn["initial_state"]
     if layout == "packed":
-        return _whole(attempt, drawn, bounds=attempt.uneven(), exact="chunkwise")
+        return _whole(attempt, rule, drawn, bounds=attempt.uneven(), exact="chunkwise")
     with _told(**(_SHORT if layout == "segments" else {})):
-        return _whole(attempt, drawn)
+        return _whole(attempt, rule, drawn)
 
 
 def _narrower(attempt: Attempt, rule: str, decay: str) -> Verdict:
-    return _whole(attempt, draw_inputs(decay, rule, tokens=attempt.many(70, 40), dim=attempt.dim - 4))
+    return _whole(attempt, rule, draw_inputs(decay, rule, tokens=attempt.many(70, 40), dim=attempt.dim - 4))
 
 
 def _lengths(attempt: Attempt, rule: str, decay: str, tokens: int) -> Verdict:
-    return _whole(attempt, draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim, batch=2))
+    return _whole(attempt, rule, draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim, batch=2))
 
 
 def _long(attempt: Attempt, rule: str, decay: str) -> Verdict:
-    return _whole(attempt, draw_inputs(decay, rule, tokens=attempt.long, dim=attempt.dim), exact="chunkwise")
+    return _whole(attempt, rule, draw_inputs(decay, rule, tokens=attempt.long, dim=attempt.dim), exact="chunkwise")
 
 
 def _packed(attempt: Attempt, rule: str, decay: str) -> Verdict:
@@ -120,19 +167,19 @@ def _packed(attempt: Attempt, rule: str, decay: str) -> Verdict:
     drawn = draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim)
     draw = torch.Generator().manual_seed(2)
     drawn["initial_state"] = torch.randn(count, 2, attempt.dim, attempt.dim, generator=draw)
-    return _whole(attempt, drawn, bounds=attempt.uneven(), exact="chunkwise")
+    return _whole(attempt, rule, drawn, bounds=attempt.uneven(), exact="chunkwise")
 
 
-def _forgetful(attempt: Attempt, decay: str) -> Verdict:
-    drawn = draw_inputs(decay, "delta", tokens=attempt.many(90, 40), dim=attempt.dim)
+def _forgetful(attempt: Attempt, decay: str, rule: str = "delta") -> Verdict:
+    drawn = draw_inputs(decay, rule, tokens=attempt.many(90, 40), dim=attempt.dim)
     drawn["log_decay"][:, 3] = -1000.0
     drawn["log_decay"][:, 20:30] = 0.0
-    return _whole(attempt, drawn)
+    return _whole(attempt, rule, drawn)
 
 
 def _future(attempt: Attempt, rule: str, decay: str) -> Verdict:
     inputs = attempt.held(draw_inputs(decay, rule, tokens=attempt.many(150, 50), dim=attempt.dim), LOW)
-    return future_unseen(_op("triton"), inputs, inputs.keys() - {"initial_state"}, attempt.many(77, 37))
+    return future_unseen(_op("triton", rule), inputs, inputs.keys() - {"initial_state"}, attempt.many(77, 37))
 
 
 @contextmanager
@@ -160,7 +207,7 @@ def _segments(attempt: Attempt, rule: str, decay: str) -> Verdict:
     """As sequences are that are long, and too few to keep a card busy."""
     drawn = draw_inputs(decay, rule, tokens=_cut(attempt), dim=attempt.dim)
     with _told(**_SHORT):
-        return _whole(attempt, drawn)
+        return _whole(attempt, rule, drawn)
 
 
 def _step(attempt: Attempt, rule: str, decay: str, crowd: int) -> Verdict:
@@ -173,7 +220,7 @@ def _step(attempt: Attempt, rule: str, decay: str, crowd: int) -> Verdict:
         def run(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             given = dict(given)
             state = given.pop("state")
-            return linear_attention_step(Tokens(**given), state, impl=impl, in_place=in_place)  # type: ignore[arg-type]
+            return linear_attention_step(tokens_of(rule, given), state, impl=impl, in_place=in_place)
 
         return run  # type: ignore[return-value]
 

@@ -16,6 +16,14 @@ def head_gates(log_decay, first, count, stride, head, C: tl.constexpr):
 
 
 @triton.jit
+def gates_before(log_decay, first, count, stride, head, C: tl.constexpr):
+    """Log decays of a head, of the token before each `[C]`: 0 for the first, and where there is no token."""
+    i = tl.arange(0, C)
+    cells = log_decay + first * stride + head + (i - 1) * stride
+    return tl.load(cells, mask=(i > 0) & (i < count), other=0.0).to(tl.float32)
+
+
+@triton.jit
 def channel_gates(log_decay, first, count, heads, head, c, K: tl.constexpr, C: tl.constexpr):
     """Log decays of a head's channels `c` `[C, BK]`, 0 where there is no token, at least -1e4, of which exp is 0."""
     i = tl.arange(0, C)
@@ -56,6 +64,13 @@ def from_start(gates, like, C: tl.constexpr):
 
 
 @triton.jit
+def from_start_before(gates, like, C: tl.constexpr):
+    """exp of the sum of the log decays `[C, BK]` up to each token's, without it: what an early read meets."""
+    i = tl.arange(0, C)
+    return tl.exp(sums(i[:, None] > i[None, :], gates, like, 2))
+
+
+@triton.jit
 def to_end(gates, like, C: tl.constexpr):
     """exp of the sum of the log decays `[C, BK]` after each token's."""
     i = tl.arange(0, C)
@@ -73,9 +88,10 @@ def within(begin, end, C: tl.constexpr):
 
 
 @triton.jit
-def level_masks(masks, C: tl.constexpr):
+def level_masks(masks, C: tl.constexpr, EARLY: tl.constexpr):
     """Writes which log decays `meeting` sums, and which pairs meet: masks `[2, LEVELS, C, C]` of ones and zeros, 1
-    where token j is summed for token i, and where query i meets key j.
+    where token j is summed for token i, and where query i meets key j; EARLY: `[3, LEVELS, C, C]`, the last where it
+    is summed for the read of token i, from the anchor up to the token before.
 
     One program a level. What these tiles hold is the same in every chunk: in memory a program reads them, where it
     would find 4096 truth values anew for each level and block of channels.
@@ -87,6 +103,9 @@ def level_masks(masks, C: tl.constexpr):
     tile = i[:, None] * C + j[None, :]
     tl.store(masks + level * C * C + tile, within(begin, end, C).to(masks.dtype.element_ty))
     tl.store(masks + (levels + level) * C * C + tile, meets(level, C, 0).to(masks.dtype.element_ty))
+    if EARLY:
+        early = within(begin, tl.where(right, i, begin), C)
+        tl.store(masks + (2 * levels + level) * C * C + tile, early.to(masks.dtype.element_ty))
 
 
 @triton.jit
@@ -139,6 +158,15 @@ def spans(gates, C: tl.constexpr, AXIS: tl.constexpr):
         sums = tl.cumsum(tl.where(later, gates[None, :], 0.0), 1)
         kept = i[None, :] >= i[:, None]
     return tl.where(kept, tl.exp(sums), 0.0)
+
+
+@triton.jit
+def spans_before(befores, C: tl.constexpr):
+    """exp of the sum of the log decays after token j and before token i, 0 for j >= i: `[i, j]`, of `gates_before`."""
+    i = tl.arange(0, C)
+    between = i[:, None] > i[None, :] + 1
+    sums = tl.cumsum(tl.where(between, befores[:, None], 0.0), 0)
+    return tl.where(i[:, None] > i[None, :], tl.exp(sums), 0.0)
 
 
 @triton.jit

@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from .decays import head_gates, spans
+from .decays import gates_before, head_gates, spans, spans_before
 from .places import chunk_tokens, segment_chunks
 
 
@@ -13,7 +13,7 @@ def head_scores(
     q,
     k,
     log_decay,
-    beta,
+    taken,
     starts,
     ends,
     scores,
@@ -28,12 +28,14 @@ def head_scores(
     C: tl.constexpr,
     BK: tl.constexpr,
     DELTA: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
     DECAY: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Writes scale q_i k_j exp(span), j <= i, in k's dtype, and for the delta rule beta_i k_i k_j exp(span), j < i, in
-    float32: both `[N, HV, C]`; gates by head or none."""
+    """Writes scale q_i k_j exp(span), j <= i, in k's dtype, and for the delta rule what `head_overlaps` writes: both
+    `[N, HV, C]`; gates by head or none."""
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
     if count <= 0:
@@ -51,18 +53,25 @@ def head_scores(
         key = tl.load(k + shared * K + cells, mask=inside, other=0.0)
         seen = tl.dot(query, tl.trans(key), seen, input_precision=PRECISION)
         if DELTA:
-            overlap = tl.dot(key, tl.trans(key), overlap, input_precision=PRECISION)
+            read = key
+            if READ:
+                read = tl.load(taken + row * K + i[:, None] * (HV * K) + c[None, :], mask=inside, other=0.0)
+            overlap = tl.dot(read, tl.trans(key), overlap, input_precision=PRECISION)
     out = i[:, None] * (HV * C) + i[None, :]
     if DECAY == "head":
         gates, _ = head_gates(log_decay, first, count, gate_stride, head, C)
         kept = spans(gates, C, 0)
         seen = seen * kept
+        if EARLY:
+            kept = spans_before(gates_before(log_decay, first, count, gate_stride, head, C), C)
         overlap = overlap * kept
     seen = tl.where(i[:, None] >= i[None, :], seen * scale, 0.0)
     tl.store(scores + row * C + out, seen.to(scores.dtype.element_ty), mask=live[:, None])
     if DELTA:
-        rate = tl.load(beta + row + i * HV, mask=live, other=0.0).to(tl.float32)
-        overlap = tl.where(i[:, None] > i[None, :], overlap * rate[:, None], 0.0)
+        if not READ:
+            rate = tl.load(taken + row + i * HV, mask=live, other=0.0).to(tl.float32)
+            overlap = overlap * rate[:, None]
+        overlap = tl.where(i[:, None] > i[None, :], overlap, 0.0)
         tl.store(overlaps + row * C + out, overlap, mask=live[:, None])
 
 
@@ -73,7 +82,7 @@ def fused(
     reads,
     known,
     log_decay,
-    beta,
+    taken,
     inverses,
     left,
     scores,
@@ -98,6 +107,8 @@ def fused(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DELTA: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
     DECAY: tl.constexpr,
     PACKED: tl.constexpr,
     HAS_INITIAL: tl.constexpr,
@@ -112,7 +123,8 @@ def fused(
     Writes o `[N, HV, V]` (WANT_OUT) by `scores` `[N, HV, C]`; the state after the segment, `last` `[pieces, HV, K, V]`
     (WANT_LAST), and the decay over it, `factors` `[pieces, HV, K]` (WANT_FACTORS); `initial` and IDENTITY as in
     `states`. With S the state before a chunk a token of the delta rule writes u = X beta (v - exp(sum from the start)
-    S^T k), where X are the `inverses`: neither X beta v nor X beta k is needed by itself. With gates by channel
+    S^T k), where X are the `inverses`: neither X beta v nor X beta k is needed by itself; READ: u = X (v - exp(sum from
+    the start; EARLY: without the token's own) S^T r), of the vectors r `taken`. With gates by channel
     `queries`, `keys`, `reads`, `known` and `left` are those of `operands`, and u = known - S^T reads; else queries are
     q, keys k, and `known` v.
     """
@@ -155,11 +167,20 @@ def fused(
                 read = tl.load(reads + row * K + i[:, None] * (HV * K) + c[None, :], mask=own, other=0.0)
                 written = written - tl.dot(read, held, input_precision=PRECISION)
             else:
-                recalled = tl.dot(key, held, input_precision=PRECISION)
-                if DECAY == "head":
+                read = key
+                if READ:
+                    read = tl.load(taken + row * K + i[:, None] * (HV * K) + c[None, :], mask=own, other=0.0)
+                recalled = tl.dot(read, held, input_precision=PRECISION)
+                if EARLY:
+                    ahead = gates_before(log_decay, first, count, gate_stride, head, C)
+                    recalled = recalled * tl.exp(tl.cumsum(ahead, 0))[:, None]
+                elif DECAY == "head":
                     recalled = recalled * before[:, None]
-                rate = tl.load(beta + row + i * HV, mask=live, other=0.0).to(tl.float32)
-                missed = ((written - recalled) * rate[:, None]).to(key.dtype)
+                missed = written - recalled
+                if not READ:
+                    rate = tl.load(taken + row + i * HV, mask=live, other=0.0).to(tl.float32)
+                    missed = missed * rate[:, None]
+                missed = missed.to(key.dtype)
                 inverse = tl.load(inverses + row * C + pairs, mask=live[:, None], other=0.0)
                 written = tl.dot(inverse, missed, input_precision=PRECISION)
         if WANT_OUT:

@@ -4,7 +4,19 @@
 import triton
 import triton.language as tl
 
-from .decays import channel_gates, from_start, head_gates, meeting, meeting_gradient, spans, sums, to_end
+from .decays import (
+    channel_gates,
+    from_start,
+    from_start_before,
+    gates_before,
+    head_gates,
+    meeting,
+    meeting_gradient,
+    spans,
+    spans_before,
+    sums,
+    to_end,
+)
 from .places import chunk_tokens
 
 
@@ -93,7 +105,7 @@ def d_solve(
     k,
     v,
     log_decay,
-    beta,
+    taken,
     inverses,
     writes,
     starts,
@@ -101,7 +113,7 @@ def d_solve(
     d_writes,
     d_v,
     d_overlaps,
-    d_beta,
+    d_taken,
     d_gates,
     T,
     chunks,
@@ -113,15 +125,17 @@ def d_solve(
     C: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
     DECAY: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """From the gradient of each write, in place, that of the right-hand side of its system, `d_writes` `[N, HV, V]`.
 
-    Writes d_v; d_overlaps `[N, HV, C]`, the gradient of beta_i k_i k_j over beta_i for query i and key j, times their
-    decay with gates by head; and the values' part of d_beta and with gates by head the overlaps' of d_gates, float32
-    `[N, HV]`.
+    Writes d_v; d_overlaps `[N, HV, C]`, the gradient of beta_i k_i k_j over beta_i for query i and key j, READ: of
+    r_i k_j, times their decay with gates by head; and, float32 `[N, HV]`, the values' part of d_taken unless READ, and
+    with gates by head the overlaps' of d_gates.
     """
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
@@ -132,7 +146,9 @@ def d_solve(
     row, shared = first * HV + head, first * H + head // (HV // H)
     at = inverses + row * C + i[None, :] * (HV * C) + i[:, None]
     inverse = tl.load(at, mask=live[None, :], other=0.0)
-    rate = tl.load(beta + row + i * HV, mask=live, other=0.0).to(tl.float32)
+    rate = tl.full([C], 1.0, dtype=tl.float32)
+    if not READ:
+        rate = tl.load(taken + row + i * HV, mask=live, other=0.0).to(tl.float32)
     d_rate = tl.zeros([C], dtype=tl.float32)
     d_overlap = tl.zeros([C, C], dtype=tl.float32)
     for begin_v in range(0, V, BV):
@@ -142,24 +158,40 @@ def d_solve(
         d_write = tl.load(d_writes + row * V + cells, mask=inside, other=0.0)
         d_right = tl.dot(inverse, d_write, input_precision=PRECISION)
         tl.store(d_writes + row * V + cells, d_right.to(d_write.dtype), mask=inside)
-        tl.store(d_v + row * V + cells, (d_right * rate[:, None]).to(d_v.dtype.element_ty), mask=inside)
-        value = tl.load(v + row * V + cells, mask=inside, other=0.0)
-        d_rate += tl.sum(value * d_right, 1)
+        if READ:
+            tl.store(d_v + row * V + cells, d_right.to(d_v.dtype.element_ty), mask=inside)
+        else:
+            tl.store(d_v + row * V + cells, (d_right * rate[:, None]).to(d_v.dtype.element_ty), mask=inside)
+            value = tl.load(v + row * V + cells, mask=inside, other=0.0)
+            d_rate += tl.sum(value * d_right, 1)
         written = tl.load(writes + row * V + cells, mask=inside, other=0.0)
         d_overlap = tl.dot(d_right.to(written.dtype), tl.trans(written), d_overlap, input_precision=PRECISION)
-    tl.store(d_beta + row + i * HV, d_rate, mask=live)
+    if not READ:
+        tl.store(d_taken + row + i * HV, d_rate, mask=live)
     later = i[:, None] > i[None, :]
     d_overlap = tl.where(later, -d_overlap, 0.0)
     if DECAY == "head":
-        gates, _ = head_gates(log_decay, first, count, gate_stride, head, C)
-        d_overlap *= spans(gates, C, 0)
+        if EARLY:
+            d_overlap *= spans_before(gates_before(log_decay, first, count, gate_stride, head, C), C)
+        else:
+            gates, _ = head_gates(log_decay, first, count, gate_stride, head, C)
+            d_overlap *= spans(gates, C, 0)
         products = tl.zeros([C, C], dtype=tl.float32)
         for begin_k in range(0, K, BK):
             c = begin_k + tl.arange(0, BK)
             cells = i[:, None] * (H * K) + c[None, :]
-            key = tl.load(k + shared * K + cells, mask=live[:, None] & (c < K)[None, :], other=0.0)
-            products = tl.dot(key, tl.trans(key), products, input_precision=PRECISION)
-        crossing = tl.cumsum(d_overlap * products * rate[:, None], 0, reverse=True)
+            inside = live[:, None] & (c < K)[None, :]
+            key = tl.load(k + shared * K + cells, mask=inside, other=0.0)
+            read = key
+            if READ:
+                read = tl.load(taken + row * K + i[:, None] * (HV * K) + c[None, :], mask=inside, other=0.0)
+            products = tl.dot(read, tl.trans(key), products, input_precision=PRECISION)
+        if EARLY:
+            crossing = sums(i[:, None] < i[None, :], d_overlap * products, inverse, 1)
+        elif READ:
+            crossing = tl.cumsum(d_overlap * products, 0, reverse=True)
+        else:
+            crossing = tl.cumsum(d_overlap * products * rate[:, None], 0, reverse=True)
         crossing = tl.sum(tl.where(later, crossing, 0.0), 1)
         tl.store(d_gates + row + i * HV, crossing, mask=live)
     at = d_overlaps + row * C + i[:, None] * (HV * C) + i[None, :]
@@ -180,7 +212,7 @@ def d_inputs(
     q,
     k,
     log_decay,
-    beta,
+    taken,
     masks,
     befores,
     d_afters,
@@ -194,7 +226,7 @@ def d_inputs(
     d_q,
     d_k,
     d_gates,
-    d_beta,
+    d_taken,
     scale,
     N,
     T,
@@ -209,13 +241,15 @@ def d_inputs(
     BV: tl.constexpr,
     LEVELS: tl.constexpr,
     DELTA: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
     DECAY: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Writes for each value head d_q and d_k `[N, HV, K]`, in float32 d_gates (by channel `[N, HV, K]`, by head the
-    share of each of the program's key channels `[K / BK, N, HV]`) and such shares of d_beta. C = 2^LEVELS; by channel
-    `masks` are those of `level_masks`."""
+    share of each of the program's key channels `[K / BK, N, HV]`) and such shares of d_taken, READ: all of it as d_k.
+    C = 2^LEVELS; by channel `masks` are those of `level_masks`."""
     chunk, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
     if count <= 0:
@@ -255,7 +289,10 @@ def d_inputs(
         gates = channel_gates(log_decay, first, count, HV, head, c, K, C)
         before = from_start(gates, key, C)
         d_query *= before * scale
-        d_strong *= -before
+        if EARLY:
+            d_strong *= -from_start_before(gates, key, C)
+        else:
+            d_strong *= -before
         d_key *= to_end(gates, key, C)
         through *= tl.exp(tl.sum(gates, 0))
     else:
@@ -265,17 +302,26 @@ def d_inputs(
         gates, nexts = head_gates(log_decay, first, count, gate_stride, head, C)
         before = tl.exp(tl.cumsum(gates, 0))[:, None]
         d_query *= before
-        d_strong *= before
+        if EARLY:
+            ahead = gates_before(log_decay, first, count, gate_stride, head, C)
+            d_strong *= tl.exp(tl.cumsum(ahead, 0))[:, None]
+        else:
+            d_strong *= before
         d_key *= tl.exp(tl.cumsum(nexts, 0, reverse=True))[:, None]
         through *= tl.exp(tl.sum(gates, 0))
     rate = tl.zeros([C], dtype=tl.float32)
     d_rate = tl.zeros([C], dtype=tl.float32)
-    if DELTA:
-        rate = tl.load(beta + row + i * HV, mask=live, other=0.0).to(tl.float32)
+    read = key
+    if READ:
+        read = tl.load(taken + row * K + i[:, None] * (HV * K) + c[None, :], mask=inside, other=0.0)
+    elif DELTA:
+        rate = tl.load(taken + row + i * HV, mask=live, other=0.0).to(tl.float32)
         d_rate = tl.sum(key * d_strong, 1)
         d_strong *= rate[:, None]
     if DECAY != "none":
-        upward = query * d_query + key * d_strong
+        upward = query * d_query
+        if not EARLY:
+            upward += read * d_strong
         downward = key * d_key
         if DECAY == "head":
             rise, fall = tl.sum(upward, 1), tl.sum(downward, 1)
@@ -284,7 +330,14 @@ def d_inputs(
         else:
             d_gate = sums(i[:, None] <= i[None, :], upward, key, 1) + sums(i[:, None] > i[None, :], downward, key, 1)
             d_gate += through[None, :]
-    d_key += d_strong
+        if EARLY:
+            if DECAY == "head":
+                rise = tl.sum(read * d_strong, 1)
+                d_gate += tl.sum(tl.where(i[:, None] < i[None, :], rise[None, :], 0.0), 1)
+            else:
+                d_gate += sums(i[:, None] < i[None, :], read * d_strong, key, 1)
+    if not READ:
+        d_key += d_strong
 
     across = i[:, None] * (HV * C) + i[None, :]
     along = i[None, :] * (HV * C) + i[:, None]
@@ -298,13 +351,26 @@ def d_inputs(
             decay = meeting(gates, masks, level, C)
             near_query = (query * decay).to(query.dtype)
             near_key = (key * decay).to(key.dtype)
+            if READ:
+                early = meeting(gates, masks + 2 * LEVELS * C * C, level, C) if EARLY else decay
+                near_read = (read * early).to(key.dtype)
+                met = _met(d_overlaps + row * C + across, live[:, None], met_by + tile)
+                d_pull = tl.dot(met, near_key, input_precision=PRECISION)
+                d_strong += d_pull * early
+                if EARLY:
+                    d_gate += meeting_gradient(d_pull * near_read, masks + 2 * LEVELS * C * C, level, C)
             met = _met(d_weights + row * C + along, live[None, :], met_by + tile)
             d_near = tl.dot(met, near_key, input_precision=PRECISION) * scale
             d_query += d_near * decay
             d_sums = d_near * near_query
+            if READ and not EARLY:
+                d_sums += d_pull * near_read
             met = _met(d_weights + row * C + across, live[:, None], met_by + turned)
             d_near = tl.dot(met, near_query, input_precision=PRECISION) * scale
-            if DELTA:
+            if READ:
+                met = _met(d_overlaps + row * C + along, live[None, :], met_by + turned)
+                d_near = tl.dot(met, near_read, d_near, input_precision=PRECISION)
+            elif DELTA:
                 met = _met(d_overlaps + row * C + along, live[None, :], met_by + turned)
                 met = (met * rate[None, :]).to(key.dtype)
                 d_near = tl.dot(met, near_key, d_near, input_precision=PRECISION)
@@ -319,7 +385,12 @@ def d_inputs(
         by_query = tl.load(d_weights + row * C + along, mask=live[None, :], other=0.0)
         d_query += tl.dot(by_query, key, input_precision=PRECISION) * scale
         d_key += tl.dot(by_key, query, input_precision=PRECISION) * scale
-        if DELTA:
+        if READ:
+            pulls = tl.load(d_overlaps + row * C + across, mask=live[:, None], other=0.0)
+            pushes = tl.load(d_overlaps + row * C + along, mask=live[None, :], other=0.0)
+            d_strong = tl.dot(pulls, key, d_strong, input_precision=PRECISION)
+            d_key = tl.dot(pushes, read, d_key, input_precision=PRECISION)
+        elif DELTA:
             pulls = tl.load(d_overlaps + row * C + across, mask=live[:, None], other=0.0)
             pushes = tl.load(d_overlaps + row * C + along, mask=live[None, :], other=0.0)
             pushes = (pushes * rate[None, :]).to(pushes.dtype)
@@ -332,8 +403,10 @@ def d_inputs(
     tl.store(d_q + row * K + cells, d_query.to(d_q.dtype.element_ty), mask=inside)
     tl.store(d_k + row * K + cells, d_key.to(d_k.dtype.element_ty), mask=inside)
     share = (block.to(tl.int64) * N + first) * HV + head
-    if DELTA:
-        tl.store(d_beta + share + i * HV, d_rate, mask=live)
+    if READ:
+        tl.store(d_taken + row * K + cells, d_strong.to(d_taken.dtype.element_ty), mask=inside)
+    elif DELTA:
+        tl.store(d_taken + share + i * HV, d_rate, mask=live)
     if DECAY == "head":
         tl.store(d_gates + share + i * HV, d_gate, mask=live)
     if DECAY == "channel":

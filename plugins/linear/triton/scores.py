@@ -4,7 +4,16 @@
 import triton
 import triton.language as tl
 
-from .decays import channel_gates, head_gates, meeting, meeting_across, meets, spans
+from .decays import (
+    channel_gates,
+    gates_before,
+    head_gates,
+    meeting,
+    meeting_across,
+    meets,
+    spans,
+    spans_before,
+)
 from .places import chunk_tokens
 
 
@@ -12,7 +21,7 @@ from .places import chunk_tokens
 def head_overlaps(
     k,
     log_decay,
-    beta,
+    taken,
     starts,
     ends,
     overlaps,
@@ -24,11 +33,17 @@ def head_overlaps(
     K: tl.constexpr,
     C: tl.constexpr,
     BK: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
     DECAY: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Writes beta_i k_i k_j exp(span) for j < i, float32 `[N, HV, C]`; gates by head or none."""
+    """Writes r_i k_j exp(span) for j < i, float32 `[N, HV, C]`; gates by head or none.
+
+    `taken` are the vectors r that the state is read by, `[N, HV, K]` (READ), or beta `[N, HV]`, of which r is beta k.
+    The span is that of the log decays after token j up to token i, EARLY: up to the one before.
+    """
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
     if count <= 0:
@@ -40,13 +55,22 @@ def head_overlaps(
     for begin_k in range(0, K, BK):
         c = begin_k + tl.arange(0, BK)
         at = k + shared * K + i[:, None] * (H * K) + c[None, :]
-        key = tl.load(at, mask=live[:, None] & (c < K)[None, :], other=0.0)
-        products = tl.dot(key, tl.trans(key), products, input_precision=PRECISION)
-    rate = tl.load(beta + row + i * HV, mask=live, other=0.0).to(tl.float32)
-    products = tl.where(i[:, None] > i[None, :], products * rate[:, None], 0.0)
+        inside = live[:, None] & (c < K)[None, :]
+        key = tl.load(at, mask=inside, other=0.0)
+        read = key
+        if READ:
+            read = tl.load(taken + row * K + i[:, None] * (HV * K) + c[None, :], mask=inside, other=0.0)
+        products = tl.dot(read, tl.trans(key), products, input_precision=PRECISION)
+    if not READ:
+        rate = tl.load(taken + row + i * HV, mask=live, other=0.0).to(tl.float32)
+        products = products * rate[:, None]
+    products = tl.where(i[:, None] > i[None, :], products, 0.0)
     if DECAY == "head":
-        gates, _ = head_gates(log_decay, first, count, gate_stride, head, C)
-        products = products * spans(gates, C, 0)
+        if EARLY:
+            products = products * spans_before(gates_before(log_decay, first, count, gate_stride, head, C), C)
+        else:
+            gates, _ = head_gates(log_decay, first, count, gate_stride, head, C)
+            products = products * spans(gates, C, 0)
     tl.store(overlaps + row * C + i[:, None] * (HV * C) + i[None, :], products, mask=live[:, None])
 
 
@@ -55,7 +79,7 @@ def channel_scores(
     q,
     k,
     log_decay,
-    beta,
+    taken,
     masks,
     starts,
     ends,
@@ -71,6 +95,8 @@ def channel_scores(
     BK: tl.constexpr,
     LEVELS: tl.constexpr,
     DELTA: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -97,6 +123,8 @@ def channel_scores(
         query = tl.load(q + shared * K + cells, mask=inside, other=0.0)
         key = tl.load(k + shared * K + cells, mask=inside, other=0.0)
         gates = channel_gates(log_decay, first, count, HV, head, c, K, C)
+        if READ:
+            read = tl.load(taken + row * K + i[:, None] * (HV * K) + c[None, :], mask=inside, other=0.0)
         own = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1)
         seen += tl.where(i[:, None] == i[None, :], own[:, None], 0.0)
         for level in range(LEVELS):
@@ -110,9 +138,16 @@ def channel_scores(
                 at_anchor = tl.trans(near_key)
             seen += tl.where(met, tl.dot(near_query, at_anchor, input_precision=PRECISION), 0.0)
             if DELTA:
-                overlap += tl.where(met, tl.dot(near_key, at_anchor, input_precision=PRECISION), 0.0)
+                near_read = near_key
+                if EARLY:
+                    near_read = (read * meeting(gates, masks + 2 * LEVELS * C * C, level, C)).to(key.dtype)
+                elif READ:
+                    near_read = (read * decay).to(key.dtype)
+                overlap += tl.where(met, tl.dot(near_read, at_anchor, input_precision=PRECISION), 0.0)
     out = i[:, None] * (HV * C) + i[None, :]
     tl.store(scores + row * C + out, (seen * scale).to(scores.dtype.element_ty), mask=live[:, None])
     if DELTA:
-        rate = tl.load(beta + row + i * HV, mask=live, other=0.0).to(tl.float32)
-        tl.store(overlaps + row * C + out, overlap * rate[:, None], mask=live[:, None])
+        if not READ:
+            rate = tl.load(taken + row + i * HV, mask=live, other=0.0).to(tl.float32)
+            overlap = overlap * rate[:, None]
+        tl.store(overlaps + row * C + out, overlap, mask=live[:, None])

@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from .decays import channel_gates, from_start, head_gates, to_end
+from .decays import channel_gates, from_start, from_start_before, gates_before, head_gates, to_end
 from .places import chunk_tokens
 
 
@@ -72,7 +72,7 @@ def operands(
     k,
     v,
     log_decay,
-    beta,
+    taken,
     inverses,
     starts,
     ends,
@@ -93,6 +93,8 @@ def operands(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DELTA: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
     DECAY: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -101,7 +103,8 @@ def operands(
 
     Gates by channel: queries scale q exp(sum from the start), keys k exp(sum to the end), both `[N, HV, K]`, and left,
     the decay of a whole chunk, float32 `[chunks, HV, K]`. Delta rule, with X the inverse: reads X beta k exp(sum from
-    the start) `[N, HV, K]` and known X beta v `[N, HV, V]`.
+    the start) `[N, HV, K]` and known X beta v `[N, HV, V]`; READ: X r exp(sum from the start; EARLY: without the
+    token's own) and X v, of the vectors r `taken` `[N, HV, K]`.
     """
     chunk, head = tl.program_id(0), tl.program_id(1)
     first, count = chunk_tokens(chunk, starts, ends, T, chunks, C, PACKED)
@@ -113,17 +116,25 @@ def operands(
     if DELTA:
         at = inverses + row * C + i[:, None] * (HV * C) + i[None, :]
         inverse = tl.load(at, mask=live[:, None], other=0.0)
-        rate = tl.load(beta + row + i * HV, mask=live, other=0.0).to(tl.float32)
+        if READ:
+            rate = tl.full([C], 1.0, dtype=tl.float32)
+        else:
+            rate = tl.load(taken + row + i * HV, mask=live, other=0.0).to(tl.float32)
         for begin_v in range(0, V, BV):
             c = begin_v + tl.arange(0, BV)
             inside = live[:, None] & (c < V)[None, :]
             cells = i[:, None] * (HV * V) + c[None, :]
             value = tl.load(v + row * V + cells, mask=inside, other=0.0)
-            strong = (value * rate[:, None]).to(value.dtype)
+            strong = value
+            if not READ:
+                strong = (value * rate[:, None]).to(value.dtype)
             out = tl.dot(inverse, strong, input_precision=PRECISION)
             tl.store(known + row * V + cells, out.to(known.dtype.element_ty), mask=inside)
         if DECAY == "head":
-            gates, _ = head_gates(log_decay, first, count, gate_stride, head, C)
+            if EARLY:
+                gates = gates_before(log_decay, first, count, gate_stride, head, C)
+            else:
+                gates, _ = head_gates(log_decay, first, count, gate_stride, head, C)
             rate = rate * tl.exp(tl.cumsum(gates, 0))
     for begin_k in range(0, K, BK):
         c = begin_k + tl.arange(0, BK)
@@ -131,6 +142,8 @@ def operands(
         cells = i[:, None] * (HV * K) + c[None, :]
         key = tl.load(k + shared * K + i[:, None] * (H * K) + c[None, :], mask=inside, other=0.0)
         strong = key.to(tl.float32)
+        if READ:
+            strong = tl.load(taken + row * K + cells, mask=inside, other=0.0).to(tl.float32)
         if DECAY == "channel":
             gates = channel_gates(log_decay, first, count, HV, head, c, K, C)
             before, after = from_start(gates, key, C), to_end(gates, key, C)
@@ -139,7 +152,7 @@ def operands(
             tl.store(keys + row * K + cells, (key * after).to(keys.dtype.element_ty), mask=inside)
             whole = tl.exp(tl.sum(gates, 0))
             tl.store(left + (chunk.to(tl.int64) * HV + head) * K + c, whole, mask=c < K)
-            strong = strong * before
+            strong = strong * (from_start_before(gates, key, C) if EARLY else before)
         if DELTA:
             strong = (strong * rate[:, None]).to(key.dtype)
             out = tl.dot(inverse, strong, input_precision=PRECISION)

@@ -13,7 +13,8 @@ _SIZES = [
     "k_row",
     "v_row",
     "decay_row",
-    "beta_row",
+    "taken_row",
+    "along_row",
 ]
 
 
@@ -23,7 +24,8 @@ def step_kernel(
     k,
     v,
     log_decay,
-    beta,
+    taken,
+    along,
     state,
     after,
     o,
@@ -36,8 +38,12 @@ def step_kernel(
     k_row,
     v_row,
     decay_row,
-    beta_row,
+    taken_row,
+    along_row,
     DELTA: tl.constexpr,
+    READ: tl.constexpr,
+    EARLY: tl.constexpr,
+    APART: tl.constexpr,
     DECAY: tl.constexpr,
     ALIGNED: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -45,9 +51,10 @@ def step_kernel(
 ):
     """One program: all keys and BLOCK_V values of one head of one sequence; `after` may be `state` itself.
 
-    q, k `[B, H, K]`, v, o `[B, HV, V]`, beta `[B, HV]`, states `[B, HV, K, V]`, dense but for the distance `*_row`
-    from one sequence to the next; log_decay `[HV]`, `[B, HV]` or `[B, HV, K]` as DECAY says. ALIGNED: V is a
-    multiple of 4.
+    q, k `[B, H, K]`, v, o `[B, HV, V]`, states `[B, HV, K, V]`, dense but for the distance `*_row` from one sequence to
+    the next; log_decay `[HV]`, `[B, HV]` or `[B, HV, K]` as DECAY says. `taken` is beta `[B, HV]`, READ: the vectors r
+    `[B, HV, K]` that the state is read by, EARLY: before its decay; what they read is taken away along k, APART: along
+    `along` `[B, HV, K]`. ALIGNED: V is a multiple of 4.
     """
     if ALIGNED:
         value_dim = value_dim // 4 * 4
@@ -66,6 +73,10 @@ def step_kernel(
     query = tl.load(q + row * q_row + shared, mask=is_key, other=0.0).to(tl.float32)
     key = tl.load(k + row * k_row + shared, mask=is_key, other=0.0).to(tl.float32)
     written = tl.load(v + row * v_row + head * value_dim + values, mask=is_value, other=0.0).to(tl.float32)
+    if READ:
+        read = tl.load(taken + row * taken_row + head * key_dim + keys, mask=is_key, other=0.0).to(tl.float32)
+    if EARLY:
+        recalled = tl.sum(memory * read[:, None], axis=0)
     if DECAY == "constant":
         memory *= tl.exp(tl.load(log_decay + head).to(tl.float32))
     elif DECAY == "head":
@@ -73,9 +84,17 @@ def step_kernel(
     elif DECAY == "channel":
         gates = tl.load(log_decay + row * decay_row + head * key_dim + keys, mask=is_key, other=0.0)
         memory *= tl.exp(gates.to(tl.float32))[:, None]
-    if DELTA:
+    if READ:
+        if not EARLY:
+            recalled = tl.sum(memory * read[:, None], axis=0)
+        if APART:
+            removed = tl.load(along + row * along_row + head * key_dim + keys, mask=is_key, other=0.0).to(tl.float32)
+            memory -= removed[:, None] * recalled[None, :]
+        else:
+            written = written - recalled
+    elif DELTA:
         recalled = tl.sum(memory * key[:, None], axis=0)
-        written = tl.load(beta + row * beta_row + head).to(tl.float32) * (written - recalled)
+        written = tl.load(taken + row * taken_row + head).to(tl.float32) * (written - recalled)
     found = tl.sum(memory * query[:, None], axis=0) + tl.sum(query * key, axis=0) * written
     memory += key[:, None] * written[None, :]
     tl.store(after + cells, memory, mask=inside)

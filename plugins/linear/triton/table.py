@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from archsearch.kernels import Config, Key, Table
+from archsearch.kernels.config import Configs
 
 from ..decays import Decay
 
 OP, STEP_OP = "linear_attention", "linear_attention_step"
+REMOVAL_OP, REMOVAL_STEP_OP = "linear_attention_removal", "linear_attention_removal_step"
 
 CROWD = 264
 """Programs that keep a card busy: below it sequences are cut into segments."""
@@ -25,7 +27,7 @@ APART = Config(tiles={}, num_warps=1, num_stages=1)
 """In place of how the fused pass is compiled: states and outputs by kernels of their own, as where a row has no such
 pass."""
 
-FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"), ("delta", "none"), ("hebbian", "head"))
+FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"), ("delta", "none"), ("hebbian", "head"), ("early", "head"))
 """Rules and gates, as the kernels name them, whose states stay on chip in the forward of rows that have such a pass."""
 
 DEEPEST_IN_FLOAT32 = 64
@@ -95,6 +97,42 @@ TABLE = Table(
     candidates={(arch, 128, 64): _OTHERS for arch in ("sm_90", "sm_80")},
 )
 
+_SCORES = {
+    "sm_90": Config(tiles={"K": 32, "V": 64}, num_warps=8),
+    "sm_80": Config(tiles={"K": 16, "V": 64}, num_warps=4),
+}
+_FEWER: dict[tuple[str, int], dict[str, Config]] = {
+    **{(arch, dim): {"channel_scores": config} for arch, config in _SCORES.items() for dim in (64, 128)},
+    ("sm_90", 256): {"d_inputs_channel": Config(tiles={"K": 16, "V": 32}, num_warps=4)},
+}
+"""By architecture and head dim, what would spill: the vectors of a removal stand in registers beside the keys."""
+
+_FUSED_REMOVAL = Config(tiles={"V": 32}, num_warps=8)
+
+
+def _removal_row(key: Key, row: Configs) -> Configs:
+    fused = {"fused": _FUSED_REMOVAL} if key[1] == 128 else {}
+    return {**row, **_FEWER.get(key[:2], {}), **fused}
+
+
+_OTHER_REMOVALS = {
+    "sm_90": (
+        {"fused": APART},
+        {"channel_scores": Config(tiles={"K": 16, "V": 64}, num_warps=4)},
+        {"fused": Config(tiles={"V": 64}, num_warps=8, num_stages=1)},
+    ),
+    "sm_80": ({"fused": APART},),
+}
+"""For head dim 128, as `_OTHERS`; and twice the values in a program that loads nothing ahead."""
+
+REMOVAL_TABLE = Table(
+    op=REMOVAL_OP,
+    package=__package__,
+    rows={key: _removal_row(key, row) for key, row in TABLE.rows.items()},
+    candidates={(arch, 128, 64): others for arch, others in _OTHER_REMOVALS.items()},
+)
+"""Of delta rules with a removal of their own, by the same kernels: proven apart, as few models have need of it."""
+
 
 def _step_rows(arch: str) -> dict[Key, dict[str, Config]]:
     return {
@@ -127,3 +165,20 @@ STEP_TABLE = Table(
     rows={**_SMALL_STEP, **_step_rows("sm_90"), **_step_rows("sm_80")},
     candidates={(arch, 128, 0): _OTHER_STEPS for arch in ("sm_90", "sm_80")},
 )
+
+_LIGHTER: dict[int, dict[str, Config]] = {
+    32: {"wide": Config(tiles={"V": 64}, num_warps=4, num_stages=1)},
+    128: {"wide": Config(tiles={"V": 16}, num_warps=4, num_stages=1)},
+    256: {"narrow": Config(tiles={"V": 8}, num_warps=4, num_stages=1)},
+}
+"""By key dim in the place of tiles that would spill."""
+
+REMOVAL_STEP_TABLE = Table(
+    op=REMOVAL_STEP_OP,
+    package=__package__,
+    rows={key: {**row, **_LIGHTER.get(key[1], {})} for key, row in STEP_TABLE.rows.items()},
+    candidates={
+        (arch, 128, 0): ({"wide": Config(tiles={"V": 16}, num_warps=2, num_stages=1)},) for arch in ("sm_90", "sm_80")
+    },
+)
+"""As `REMOVAL_TABLE` of one token."""

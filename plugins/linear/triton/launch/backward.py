@@ -17,6 +17,8 @@ from .forward import (
     levels,
     operands_of,
     or_q,
+    reads_of,
+    rule_of,
     run_level_masks,
     run_scan,
     run_states,
@@ -34,7 +36,7 @@ class Gradients:
     k: Tensor
     v: Tensor
     log_decay: Tensor | None
-    beta: Tensor | None
+    taken: Tensor | None
     initial: Tensor | None
 
 
@@ -53,12 +55,12 @@ def backward(
     if inputs.delta:
         d_overlaps, d_v = _d_solve(inputs, plan, within, memory, d_writes, parts)
     inner = _Inner(o=d_o, writes=d_writes, weights=d_weights, overlaps=d_overlaps, afters=d_afters)
-    d_q, d_k, d_channel = _d_inputs(inputs, plan, memory, inner, parts)
+    d_q, d_k, d_read, d_channel = _d_inputs(inputs, plan, memory, inner, parts)
     return Gradients(
         q=_summed(d_q, inputs.q),
         k=_summed(d_k, inputs.k),
         v=d_v,
-        beta=_beta(inputs, parts),
+        taken=_beta(inputs, parts) if d_read is None else d_read,
         log_decay=_log_decay(inputs, parts, d_gates, d_channel),
         initial=d_initial,
     )
@@ -82,7 +84,8 @@ def _shares(inputs: Inputs, plan: Plan) -> Shares:
     heads = inputs.v.shape[1]
     own = 1 if inputs.delta else 0
     rows = _rows(plan)
-    beta = empty(inputs, blocks + 1, rows, heads, dtype=torch.float32) if inputs.delta else None
+    by_beta = inputs.delta and not inputs.read
+    beta = empty(inputs, blocks + 1, rows, heads, dtype=torch.float32) if by_beta else None
     by_head = inputs.gates == "head"
     gates = empty(inputs, blocks + own, rows, heads, dtype=torch.float32) if by_head else None
     return Shares(beta=beta, gates=gates)
@@ -201,16 +204,17 @@ def _d_solve(
         "k": inputs.k,
         "v": inputs.v,
         "log_decay": or_q(inputs, inputs.log_decay),
-        "beta": or_q(inputs, inputs.beta),
+        "taken": or_q(inputs, inputs.taken),
         "inverses": or_q(inputs, within.inverses),
         "writes": memory.writes,
         "d_writes": d_writes,
         "d_v": d_v,
         "d_overlaps": d_overlaps,
-        "d_beta": _first(inputs, parts.beta),
+        "d_taken": _first(inputs, parts.beta),
         "d_gates": _first(inputs, parts.gates),
         "BK": config.tiles["K"],
         "BV": config.tiles["V"],
+        **reads_of(inputs),
     }
     launch(d_solve, (plan.all_chunks, d_writes.shape[1]), config, arguments)
     return d_overlaps, d_v
@@ -230,11 +234,14 @@ class _Inner:
 
 def _d_inputs(
     inputs: Inputs, plan: Plan, memory: Memory, inner: _Inner, parts: Shares
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Of q, of k, of a removal's vectors, and of the gates by channel."""
     heads, key_dim = inputs.v.shape[1], inputs.q.shape[-1]
     apart = None if heads == inputs.q.shape[1] else torch.float32
     d_q = empty(inputs, plan.tokens, heads, key_dim, dtype=apart)
     d_k = torch.empty_like(d_q)
+    d_read = empty(inputs, plan.tokens, heads, key_dim) if inputs.read else None
+    d_taken = d_read if parts.beta is None else parts.beta[1:]
     d_channel = None
     if inputs.gates == "channel":
         d_channel = empty(inputs, plan.tokens, heads, key_dim, dtype=torch.float32)
@@ -245,7 +252,7 @@ def _d_inputs(
         "q": inputs.q,
         "k": inputs.k,
         "log_decay": or_q(inputs, inputs.log_decay),
-        "beta": or_q(inputs, inputs.beta),
+        "taken": or_q(inputs, inputs.taken),
         "masks": run_level_masks(inputs, plan) if inputs.gates == "channel" else inputs.q,
         "befores": memory.befores,
         "d_afters": inner.afters,
@@ -257,16 +264,16 @@ def _d_inputs(
         "d_q": d_q,
         "d_k": d_k,
         "d_gates": or_q(inputs, d_gates),
-        "d_beta": or_q(inputs, None if parts.beta is None else parts.beta[1:]),
+        "d_taken": or_q(inputs, d_taken),
         "scale": inputs.scale,
         "N": _rows(plan),
         "BK": config.tiles["K"],
         "BV": config.tiles["V"],
         "LEVELS": levels(plan),
-        "DELTA": inputs.delta,
+        **rule_of(inputs),
     }
     launch(d_inputs, (plan.all_chunks, _key_blocks(inputs, plan), heads), config, arguments)
-    return d_q, d_k, d_channel
+    return d_q, d_k, d_read, d_channel
 
 
 def _first(inputs: Inputs, shares: Tensor | None) -> Tensor:
@@ -281,9 +288,9 @@ def _summed(by_value_head: Tensor, like: Tensor) -> Tensor:
 
 
 def _beta(inputs: Inputs, parts: Shares) -> Tensor | None:
-    if inputs.beta is None or parts.beta is None:
+    if inputs.taken is None or parts.beta is None:
         return None
-    return parts.beta.sum(0)[: len(inputs.beta)].to(inputs.beta.dtype)
+    return parts.beta.sum(0)[: len(inputs.taken)].to(inputs.taken.dtype)
 
 
 def _log_decay(inputs: Inputs, parts: Shares, d_gates: Tensor | None, d_channel: Tensor | None) -> Tensor | None:

@@ -60,23 +60,24 @@ def within_chunks(inputs: Inputs, plan: Plan) -> Within:
     if channel:
         scores = empty(inputs, plan.tokens, heads, plan.chunk)
         config = plan.config("channel_scores")
-        own = {"q": inputs.q, "scores": scores, "scale": inputs.scale, "DELTA": inputs.delta}
+        own = {"q": inputs.q, "scores": scores, "scale": inputs.scale, **rule_of(inputs)}
         own |= {"LEVELS": levels(plan), "masks": run_level_masks(inputs, plan)}
         kernel, drop = channel_scores, ["gate_stride", "V", "DECAY"]
     else:
         config = plan.config("head_overlaps")
-        own = {}
+        own = reads_of(inputs)
         kernel, drop = head_overlaps, ["V"]
     arguments = shared(inputs, plan, drop) | own | {"BK": config.tiles["K"], "k": inputs.k}
-    arguments |= {"log_decay": or_q(inputs, inputs.log_decay), "beta": or_q(inputs, inputs.beta)}
+    arguments |= {"log_decay": or_q(inputs, inputs.log_decay), "taken": or_q(inputs, inputs.taken)}
     launch(kernel, grid, config, arguments | {"overlaps": or_q(inputs, overlaps)})
     return Within(scores=scores, inverses=None if overlaps is None else inverses_of(inputs, plan, overlaps))
 
 
 def run_level_masks(inputs: Inputs, plan: Plan) -> Tensor:
-    """`decays.level_masks` of a chunk, `[2, LEVELS, C, C]` in q's dtype."""
-    masks = empty(inputs, 2, levels(plan), plan.chunk, plan.chunk)
-    launch(level_masks, (levels(plan),), MASKS, {"masks": masks, "C": plan.chunk})
+    """`decays.level_masks` of a chunk, `[2 or 3, LEVELS, C, C]` in q's dtype."""
+    early = inputs.reads_early
+    masks = empty(inputs, 3 if early else 2, levels(plan), plan.chunk, plan.chunk)
+    launch(level_masks, (levels(plan),), MASKS, {"masks": masks, "C": plan.chunk, "EARLY": early})
     return masks
 
 
@@ -114,7 +115,7 @@ def operands_of(inputs: Inputs, plan: Plan, within: Within) -> Operands:
         "k": inputs.k,
         "v": inputs.v,
         "log_decay": or_q(inputs, inputs.log_decay),
-        "beta": or_q(inputs, inputs.beta),
+        "taken": or_q(inputs, inputs.taken),
         "inverses": or_q(inputs, within.inverses),
         "queries": or_q(inputs, queries),
         "keys": or_q(inputs, keys),
@@ -124,7 +125,7 @@ def operands_of(inputs: Inputs, plan: Plan, within: Within) -> Operands:
         "scale": inputs.scale,
         "BK": config.tiles["K"],
         "BV": config.tiles["V"],
-        "DELTA": inputs.delta,
+        **rule_of(inputs),
     }
     launch(operands, (plan.all_chunks, heads), config, arguments)
     return Operands(
@@ -289,6 +290,16 @@ def shared(inputs: Inputs, plan: Plan, drop: Collection[str] = ()) -> dict[str, 
         "PRECISION": precision(inputs),
     }
     return {name: value for name, value in arguments.items() if name not in drop}
+
+
+def reads_of(inputs: Inputs) -> dict[str, Any]:
+    """Arguments of the kernels that meet what is taken away: whether vectors of its own read it, and when."""
+    return {"READ": inputs.read, "EARLY": inputs.reads_early}
+
+
+def rule_of(inputs: Inputs) -> dict[str, Any]:
+    """`reads_of`, and whether anything is taken away at all."""
+    return {"DELTA": inputs.delta, **reads_of(inputs)}
 
 
 def segment_sizes(inputs: Inputs, plan: Plan) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .forward import (
     inverses_of,
     operands_of,
     or_q,
+    rule_of,
     run_outputs,
     run_scan,
     run_states,
@@ -49,7 +50,7 @@ def wants_fused(inputs: Inputs, plan: Plan) -> bool:
     """Whether the row has the pass, for that rule and those gates, and for inputs of that dtype."""
     if inputs.q.dtype == torch.float32 and plan.row[1] > table.DEEPEST_IN_FLOAT32:
         return False
-    return plan.has_fused and ("delta" if inputs.delta else "hebbian", inputs.gates) in table.FUSED
+    return plan.has_fused and (inputs.rule, inputs.gates) in table.FUSED
 
 
 def attend_fused(inputs: Inputs, plan: Plan, initial: Tensor | None, *, want_final: bool) -> Attended:
@@ -105,12 +106,12 @@ def _within(inputs: Inputs, plan: Plan) -> Within:
         "q": inputs.q,
         "k": inputs.k,
         "log_decay": or_q(inputs, inputs.log_decay),
-        "beta": or_q(inputs, inputs.beta),
+        "taken": or_q(inputs, inputs.taken),
         "scores": scores,
         "overlaps": or_q(inputs, overlaps),
         "scale": inputs.scale,
         "BK": config.tiles["K"],
-        "DELTA": inputs.delta,
+        **rule_of(inputs),
     }
     launch(head_scores, (plan.all_chunks, heads), config, arguments)
     return Within(scores=scores, inverses=None if overlaps is None else inverses_of(inputs, plan, overlaps))
@@ -143,7 +144,7 @@ def _pass(call: _Call, walk: _Walk) -> None:
         "reads": or_q(inputs, ready.reads),
         "known": ready.known,
         "log_decay": or_q(inputs, inputs.log_decay),
-        "beta": or_q(inputs, inputs.beta),
+        "taken": or_q(inputs, inputs.taken),
         "inverses": or_q(inputs, call.within.inverses),
         "left": or_q(inputs, ready.left),
         "scores": or_q(inputs, call.within.scores),
@@ -154,7 +155,7 @@ def _pass(call: _Call, walk: _Walk) -> None:
         "scale": inputs.scale,
         "V": width,
         "BV": tile,
-        "DELTA": inputs.delta,
+        **rule_of(inputs),
         "HAS_INITIAL": walk.initial is not None,
         "WANT_OUT": walk.o is not None,
         "WANT_LAST": walk.last is not None,

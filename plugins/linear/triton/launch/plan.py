@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archsearch.kernels import Config, Key, arch_of
+from archsearch.kernels import Config, Key, Table, arch_of
 
 from ...decays import Decay
 from .. import table
@@ -19,16 +19,19 @@ from .. import table
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The op's inputs, dense and of one dtype: q, k `[N, H, K]` and v `[N, HV, V]` over all tokens, beta `[N, HV]`,
-    log_decay None, `[HV]`, `[N, HV]` or `[N, HV, K]`, of the kind ``decay``."""
+    """The op's inputs, dense and of one dtype: q, k `[N, H, K]` and v `[N, HV, V]` over all tokens; log_decay None,
+    `[HV]`, `[N, HV]` or `[N, HV, K]`, of the kind ``decay``; and what the state is read by for what is taken away:
+    ``taken`` is None for nothing, beta `[N, HV]`, or the vectors `[N, HV, K]` of a removal along k, ``early`` where
+    they read before the token's decay."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     log_decay: Tensor | None
-    beta: Tensor | None
+    taken: Tensor | None
     decay: Decay
     scale: float
+    early: bool = False
 
     @property
     def gates(self) -> str:
@@ -38,7 +41,29 @@ class Inputs:
     @property
     def delta(self) -> bool:
         """Whether the update is the delta rule."""
-        return self.beta is not None
+        return self.taken is not None
+
+    @property
+    def read(self) -> bool:
+        """Whether what is taken away is read by vectors of its own."""
+        return self.taken is not None and self.taken.dim() == 3
+
+    @property
+    def rule(self) -> str:
+        """The kernels' name for the update: "early" and "late" are removals by vectors of their own."""
+        if self.read:
+            return "early" if self.reads_early else "late"
+        return "delta" if self.delta else "hebbian"
+
+    @property
+    def reads_early(self) -> bool:
+        """Whether a token's decay is after its read: without decay that is no difference."""
+        return self.early and self.read and self.decay != "none"
+
+    @property
+    def table(self) -> Table:
+        """Of the kernels that serve the rule."""
+        return table.REMOVAL_TABLE if self.read else table.TABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +72,7 @@ class Plan:
     segments a sequence of `stride` chunks each."""
 
     arch: str
+    table: Table
     row: Key
     tokens: int
     sequences: int
@@ -81,11 +107,11 @@ class Plan:
     @property
     def has_fused(self) -> bool:
         """Whether the row has a forward whose states stay on chip."""
-        return table.TABLE.row(self.row).get("fused", table.APART) != table.APART
+        return self.table.row(self.row).get("fused", table.APART) != table.APART
 
     def config(self, kernel: str) -> Config:
         """How a kernel is compiled."""
-        return table.TABLE.row(self.row)[kernel]
+        return self.table.row(self.row)[kernel]
 
 
 def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size: int) -> Plan:
@@ -93,7 +119,7 @@ def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size:
     tokens, heads, value_dim = inputs.v.shape
     head_dim = max(inputs.q.shape[-1], value_dim)
     arch = arch_of(inputs.q.device)
-    row = table.TABLE.key(arch, head_dim, chunk_size)
+    row = inputs.table.key(arch, head_dim, chunk_size)
     size = row[2]
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     length = tokens // max(batch, 1)
@@ -103,11 +129,12 @@ def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size:
     else:
         chunks = (length + sequences * (size - 1)) // size
         starts, ends, firsts = _places(cu_seqlens, size, chunks)
-    tile = table.TABLE.row(row)["states"].tiles["V"]
+    tile = inputs.table.row(row)["states"].tiles["V"]
     segments = _segments(sequences * heads * -(-value_dim // tile), chunks)
     stride = max(-(-chunks // segments), 1)
     return Plan(
         arch=arch,
+        table=inputs.table,
         row=row,
         tokens=tokens,
         sequences=sequences,

@@ -22,17 +22,19 @@ def sequence(
     k: Tensor,
     v: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
     initial: Tensor | None,
     cu_seqlens: Tensor | None,
     scale: float,
     chunk_size: int,
     want_state: bool,
     decay: str,
+    early: bool,
 ) -> Results:
     """Outputs `[B, T, HV, V]`, the final state (empty unless wanted), and for the backward the scores and inverses of
-    each chunk, empty where the variant has none; see `linear_attention`, whose q, k and v must have one dtype."""
-    inputs, initial = _flat(q, k, v, log_decay, beta, scale, decay), _dense(initial)
+    each chunk, empty where the variant has none; see `linear_attention`, whose q, k and v must have one dtype.
+    ``taken`` and ``early`` are those of `Inputs`."""
+    inputs, initial = _flat(q, k, v, log_decay, taken, scale, decay, early), _dense(initial)
     plan = make_plan(inputs, q.shape[0], cu_seqlens, chunk_size)
     o, last, within = attend(inputs, plan, initial, want_final=want_state)
     final, scores, inverses = (q.new_empty(0) if x is None else x for x in (last, within.scores, within.inverses))
@@ -45,21 +47,22 @@ def _sequence_fake(
     k: Tensor,
     v: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
     initial: Tensor | None,
     cu_seqlens: Tensor | None,
     scale: float,
     chunk_size: int,
     want_state: bool,
     decay: str,
+    early: bool,
 ) -> Results:
     batch, length, heads, value_dim = v.shape
-    plan_chunk = _chunk(q, v, chunk_size)
+    plan_chunk = _chunk(q, v, taken, chunk_size)
     rows = cu_seqlens.shape[0] - 1 if cu_seqlens is not None else batch
     within = (batch * length, heads, plan_chunk)
     final = q.new_empty((rows, heads, q.shape[-1], value_dim), dtype=torch.float32) if want_state else q.new_empty(0)
     scores = q.new_empty(within if decay == "channel" else (0,))
-    inverses = q.new_empty(within if beta is not None else (0,))
+    inverses = q.new_empty(within if taken is not None else (0,))
     return v.new_empty(v.shape), final, scores, inverses
 
 
@@ -69,7 +72,7 @@ def sequence_backward(
     k: Tensor,
     v: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
     initial: Tensor | None,
     cu_seqlens: Tensor | None,
     scores: Tensor,
@@ -79,14 +82,15 @@ def sequence_backward(
     scale: float,
     chunk_size: int,
     decay: str,
+    early: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, log_decay, beta and the initial state, empty for those that there are not."""
-    inputs, initial = _flat(q, k, v, log_decay, beta, scale, decay), _dense(initial)
+    """Gradients of q, k, v, log_decay, what is taken and the initial state, empty for those that there are not."""
+    inputs, initial = _flat(q, k, v, log_decay, taken, scale, decay, early), _dense(initial)
     plan = make_plan(inputs, q.shape[0], cu_seqlens, chunk_size)
     within = Within(scores=scores if scores.numel() else None, inverses=inverses if inverses.numel() else None)
     d_o = d_o.to(v.dtype).reshape(inputs.v.shape).contiguous()
     found = backward(inputs, plan, within, initial, d_o, _dense(d_final))
-    pairs = ((found.q, q), (found.k, k), (found.v, v), (found.log_decay, log_decay), (found.beta, beta))
+    pairs = ((found.q, q), (found.k, k), (found.v, v), (found.log_decay, log_decay), (found.taken, taken))
     shaped = [q.new_empty(0) if x is None or like is None else x.view(like.shape) for x, like in pairs]
     d_initial = q.new_empty(0) if found.initial is None else found.initial
     return shaped[0], shaped[1], shaped[2], shaped[3], shaped[4], d_initial
@@ -98,7 +102,7 @@ def _sequence_backward_fake(
     k: Tensor,
     v: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
     initial: Tensor | None,
     cu_seqlens: Tensor | None,
     scores: Tensor,
@@ -108,25 +112,26 @@ def _sequence_backward_fake(
     scale: float,
     chunk_size: int,
     decay: str,
+    early: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    d_log_decay, d_beta = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (log_decay, beta))
+    d_log_decay, d_taken = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (log_decay, taken))
     d_initial = q.new_empty(0) if initial is None else initial.new_empty(initial.shape, dtype=torch.float32)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), d_log_decay, d_beta, d_initial
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), d_log_decay, d_taken, d_initial
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
-    *tensors, ctx.scale, ctx.chunk_size, ctx.want_state, ctx.decay = inputs
+    *tensors, ctx.scale, ctx.chunk_size, ctx.want_state, ctx.decay, ctx.early = inputs
     ctx.save_for_backward(*tensors, output[2], output[3])
 
 
 def _backward(ctx: Any, d_o: Tensor, d_final: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, log_decay, beta, initial, cu_seqlens, scores, inverses = ctx.saved_tensors
+    q, k, v, log_decay, taken, initial, cu_seqlens, scores, inverses = ctx.saved_tensors
     found = sequence_backward(
         q,
         k,
         v,
         log_decay,
-        beta,
+        taken,
         initial,
         cu_seqlens,
         scores,
@@ -136,23 +141,38 @@ def _backward(ctx: Any, d_o: Tensor, d_final: Tensor, *_: Tensor) -> tuple[Tenso
         ctx.scale,
         ctx.chunk_size,
         ctx.decay,
+        ctx.early,
     )
-    kept = [None if like is None else x for x, like in zip(found, (q, k, v, log_decay, beta, initial), strict=True)]
-    return (*kept, None, None, None, None, None)
+    kept = [None if like is None else x for x, like in zip(found, (q, k, v, log_decay, taken, initial), strict=True)]
+    return (*kept, None, None, None, None, None, None)
 
 
 sequence.register_autograd(_backward, setup_context=_save)
 
 
 def _flat(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, beta: Tensor | None, scale: float, decay: str
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    taken: Tensor | None,
+    scale: float,
+    decay: str,
+    early: bool,
 ) -> Inputs:
     """The inputs over one axis of tokens."""
     if log_decay is not None:
         log_decay = log_decay.contiguous() if decay == "constant" else _tokens(log_decay)
-    beta = None if beta is None else _tokens(beta)
-    kind = cast(Decay, decay)
-    return Inputs(q=_tokens(q), k=_tokens(k), v=_tokens(v), log_decay=log_decay, beta=beta, decay=kind, scale=scale)
+    return Inputs(
+        q=_tokens(q),
+        k=_tokens(k),
+        v=_tokens(v),
+        log_decay=log_decay,
+        taken=None if taken is None else _tokens(taken),
+        decay=cast(Decay, decay),
+        scale=scale,
+        early=early,
+    )
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -166,9 +186,10 @@ def _dense(state: Tensor | None) -> Tensor | None:
     return None if state is None else state.float().contiguous()
 
 
-def _chunk(q: Tensor, v: Tensor, chunk_size: int) -> int:
+def _chunk(q: Tensor, v: Tensor, taken: Tensor | None, chunk_size: int) -> int:
     from archsearch.kernels import arch_of
 
-    from ..table import TABLE
+    from ..table import REMOVAL_TABLE, TABLE
 
-    return TABLE.key(arch_of(q.device), max(q.shape[-1], v.shape[-1]), chunk_size)[2]
+    table = REMOVAL_TABLE if taken is not None and taken.dim() == 4 else TABLE
+    return table.key(arch_of(q.device), max(q.shape[-1], v.shape[-1]), chunk_size)[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -12,7 +12,7 @@ from archsearch.kernels import arch_of
 
 from .. import table
 from ..step import step_kernel
-from ..table import STEP_TABLE
+from ..table import REMOVAL_STEP_TABLE, STEP_TABLE
 
 
 @torch.library.custom_op("archsearch::linear_attention_step", mutates_args=())
@@ -22,14 +22,18 @@ def step(
     v: Tensor,
     state: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
+    along: Tensor | None,
     scale: float,
     decay: str,
+    early: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Outputs `[B, HV, V]` and the float32 state `[B, HV, K, V]` after the token; see `linear_attention_step`."""
+    """Outputs `[B, HV, V]` and the float32 state `[B, HV, K, V]` after the token; see `linear_attention_step`. What the
+    state loses is read by ``taken``, None for nothing, beta `[B, HV]` for beta k, or vectors `[B, HV, K]`, ``early`` of
+    the state before the decay, and lies ``along`` `[B, HV, K]`, None for k."""
     state = state.contiguous()
     after = torch.empty(state.shape, dtype=state.dtype, device=state.device)
-    return _launch(q, k, v, (state, after), log_decay, beta, scale, decay), after
+    return _launch(_Token(q, k, v, log_decay, taken, along), (state, after), scale, decay, early), after
 
 
 @torch.library.custom_op("archsearch::linear_attention_step_", mutates_args=("state",))
@@ -39,12 +43,14 @@ def step_in_place(
     v: Tensor,
     state: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
+    along: Tensor | None,
     scale: float,
     decay: str,
+    early: bool,
 ) -> Tensor:
     """Outputs `[B, HV, V]`; `state`, float32 and dense, becomes the one after the token. Has no gradient."""
-    return _launch(q, k, v, (state, state), log_decay, beta, scale, decay)
+    return _launch(_Token(q, k, v, log_decay, taken, along), (state, state), scale, decay, early)
 
 
 @step.register_fake
@@ -54,9 +60,11 @@ def _step_fake(
     v: Tensor,
     state: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
+    along: Tensor | None,
     scale: float,
     decay: str,
+    early: bool,
 ) -> tuple[Tensor, Tensor]:
     return v.new_empty(v.shape), state.new_empty(state.shape)
 
@@ -68,46 +76,61 @@ def _step_in_place_fake(
     v: Tensor,
     state: Tensor,
     log_decay: Tensor | None,
-    beta: Tensor | None,
+    taken: Tensor | None,
+    along: Tensor | None,
     scale: float,
     decay: str,
+    early: bool,
 ) -> Tensor:
     return v.new_empty(v.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.scale, ctx.decay = inputs
+    *tensors, ctx.scale, ctx.decay, ctx.early = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, d_o: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
     """The recurrence backwards, in float32: one token has no work that is worth a kernel of its own."""
-    q, k, v, state, log_decay, beta = ctx.saved_tensors
+    q, k, v, state, log_decay, taken, along = ctx.saved_tensors
     groups = v.shape[1] // q.shape[1]
     query, key = (x.float().repeat_interleave(groups, dim=1) for x in (q, k))
     value, d_o = v.float(), d_o.float()
     factor = None if log_decay is None else _factor(log_decay.float(), state, ctx.decay)
     memory = state if factor is None else state * factor
-    missed = value if beta is None else value - _read(memory, key)
-    written = missed if beta is None else missed * beta.float()[..., None]
+    rate = taken.float()[..., None] if taken is not None and taken.dim() == 2 else None
+    read = None if taken is None else taken.float() if rate is None else rate * key
+    met = state if ctx.early else memory
+    recalled = None if read is None else _read(met, read)
+    value = value if rate is None else rate * value
+    written = value if recalled is None or along is not None else value - recalled
     last = memory + key[..., None] * written[..., None, :]
+    if recalled is not None and along is not None:
+        last = last - along.float()[..., None] * recalled[..., None, :]
 
     d_query = ctx.scale * (last @ d_o[..., None])[..., 0]
     d_last = d_after + ctx.scale * query[..., None] * d_o[..., None, :]
-    d_written = _read(d_last, key)
+    d_value = _read(d_last, key)
     d_key = (d_last @ written[..., None])[..., 0]
-    d_beta, d_value, d_memory = None, d_written, d_last
-    if beta is not None:
-        d_beta = (d_written * missed).sum(-1).to(beta.dtype)
-        d_value = d_written * beta.float()[..., None]
-        d_key = d_key - (memory @ d_value[..., None])[..., 0]
-        d_memory = d_last - key[..., None] * d_value[..., None, :]
+    d_taken, d_along, d_memory, d_met = None, None, d_last, None
+    if recalled is not None and read is not None:
+        d_recalled = -(d_value if along is None else _read(d_last, along.float()))
+        d_along = None if along is None else -(d_last @ recalled[..., None])[..., 0].to(along.dtype)
+        d_read = (met @ d_recalled[..., None])[..., 0]
+        d_met = read[..., None] * d_recalled[..., None, :]
+        if rate is None:
+            d_taken = d_read.to(taken.dtype)
+        else:
+            d_taken = ((d_read * key).sum(-1) + (d_value * v.float()).sum(-1)).to(taken.dtype)
+            d_value, d_key = d_value * rate, d_key + d_read * rate
+        d_memory = d_memory if ctx.early else d_memory + d_met
     d_decay = None
     if log_decay is not None:
         d_decay = _sum_to((d_memory * memory).sum(-1), ctx.decay).to(log_decay.dtype)
     d_state = d_memory if factor is None else d_memory * factor
+    d_state = d_state + d_met if ctx.early and d_met is not None else d_state
     d_q, d_k = (x.unflatten(1, (-1, groups)).sum(2).to(q.dtype) for x in (d_query, d_key))
-    return d_q, d_k, d_value.to(v.dtype), d_state.to(state.dtype), d_decay, d_beta, None, None
+    return d_q, d_k, d_value.to(v.dtype), d_state.to(state.dtype), d_decay, d_taken, d_along, None, None, None
 
 
 step.register_autograd(_backward, setup_context=_save)
@@ -132,35 +155,42 @@ def _read(state: Tensor, key: Tensor) -> Tensor:
     return (key[..., None, :] @ state)[..., 0, :]
 
 
-def _launch(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    states: tuple[Tensor, Tensor],
-    log_decay: Tensor | None,
-    beta: Tensor | None,
-    scale: float,
-    decay: str,
-) -> Tensor:
+class _Token(NamedTuple):
+    """The tensors of one token a sequence, but its state."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    log_decay: Tensor | None
+    taken: Tensor | None
+    along: Tensor | None
+
+
+def _launch(token: _Token, states: tuple[Tensor, Tensor], scale: float, decay: str, early: bool) -> Tensor:
     """Outputs; `states` are the one before the token and the one that is written after it, which may be one."""
     state, after = states
     batch, value_heads, key_dim, value_dim = state.shape
-    o = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+    o = torch.empty(token.v.shape, dtype=token.v.dtype, device=token.v.device)
     if state.numel() == 0:
         return o.zero_()
-    key = STEP_TABLE.key(arch_of(q.device), key_dim)
-    row = STEP_TABLE.row(key)
+    reads = token.taken is not None and token.taken.dim() == 3
+    rows = REMOVAL_STEP_TABLE if reads else STEP_TABLE
+    key = rows.key(arch_of(token.q.device), key_dim)
+    row = rows.row(key)
     crowded = batch * value_heads * triton.cdiv(value_dim, row["wide"].tiles["V"]) >= table.STEP_CROWD
     config = row["wide" if crowded else "narrow"]
-    q, k, v = _dense_rows(q), _dense_rows(k), _dense_rows(v)
-    decays = q if log_decay is None else log_decay.contiguous() if decay == "constant" else _dense_rows(log_decay)
-    rates = q if beta is None else _dense_rows(beta)
+    q, k, v = _dense_rows(token.q), _dense_rows(token.k), _dense_rows(token.v)
+    gates = token.log_decay
+    decays = q if gates is None else gates.contiguous() if decay == "constant" else _dense_rows(gates)
+    taken = q if token.taken is None else _dense_rows(token.taken)
+    along = q if token.along is None else _dense_rows(token.along)
     step_kernel[(batch * value_heads * triton.cdiv(value_dim, config.tiles["V"]),)](
         q,
         k,
         v,
         decays,
-        rates,
+        taken,
+        along,
         state,
         after,
         o,
@@ -173,8 +203,12 @@ def _launch(
         k.stride(0),
         v.stride(0),
         decays.stride(0),
-        rates.stride(0),
-        DELTA=beta is not None,
+        taken.stride(0),
+        along.stride(0),
+        DELTA=token.taken is not None,
+        READ=reads,
+        EARLY=reads and early and gates is not None,
+        APART=token.along is not None,
         DECAY=decay,
         ALIGNED=value_dim % 4 == 0,
         BLOCK_K=key[1],
