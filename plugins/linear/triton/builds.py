@@ -32,7 +32,13 @@ Kind: TypeAlias = tuple[str, Decay]
 
 _KINDS: Mapping[str, list[Kind]] = {
     TABLE.op: list(product(("hebbian", "delta"), ("none", "head", "channel"))),
-    REMOVAL_TABLE.op: [("late", "none"), *product(("late", "early"), ("head", "channel"))],
+    REMOVAL_TABLE.op: [
+        ("late", "none"),
+        ("late", "head"),
+        ("late", "channel"),
+        ("early", "head"),
+        ("early", "channel"),
+    ],
 }
 """What each table serves; without decay early is late."""
 
@@ -219,9 +225,9 @@ def _step_builds(arch: str) -> Iterator[Build]:
     """Every rule and decay in every row of `arch`, by one decoded token; and, for value dims that are no multiple of 4,
     the delta rule, and a removal along a vector of its own, with a decay by channel."""
     for table in (STEP_TABLE, REMOVAL_STEP_TABLE):
-        plain, odd = ("hebbian", "delta"), "delta"
+        plain, odd = ["hebbian", "delta"], "delta"
         if table is REMOVAL_STEP_TABLE:
-            plain, odd = ("late", "early", "late apart", "early apart"), "early apart"
+            plain, odd = ["late", "early", "late apart", "early apart"], "early apart"
         for key in table.rows:
             if key[0] != arch:
                 continue
