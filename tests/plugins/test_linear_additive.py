@@ -214,7 +214,7 @@ def test_performer_draws_orthogonal_directions_of_its_seed() -> None:
         ({"write": "exp", "normalizer": "max"}, "set update = hebbian and decay = head"),
         ({"write": "exp", "decay": "head"}, "write = exp, normalizer = none: write = exp and"),
         ({"normalizer": "sum"}, "normalizer = sum, update = hebbian, activation = silu: it divides"),
-        ({"bonus": True, "update": "delta"}, "bonus = True, update = delta"),
+        ({"bonus": True, "update": "delta"}, "bonus = true, update = delta"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
