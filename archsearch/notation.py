@@ -367,10 +367,11 @@ def _holds_layers(value: object) -> bool:
 def _format_options(options: Mapping[str, Any], resolver: Resolver | None) -> str:
     if not options:
         return ""
-    return "(" + ", ".join(f"{key}={_format_value(value, resolver)}" for key, value in options.items()) + ")"
+    return "(" + ", ".join(f"{key}={format_value(value, resolver)}" for key, value in options.items()) + ")"
 
 
-def _format_value(value: Any, resolver: Resolver | None) -> str:
+def format_value(value: Any, resolver: Resolver | None = None) -> str:
+    """The value of an option as a pattern has it."""
     if isinstance(value, LayerSpec):
         return format_layer(value, resolver)
     if _holds_layers(value):

@@ -16,7 +16,7 @@ from .decays import RETNET_DECAY
 from .gates import fixed_log_decay
 from .ops import linear_attention, linear_attention_step
 from .peers import SEQUENCES, STEPS, sequence_peer, step_peer
-from .tokens import Removal, Tokens
+from .tokens import Tokens, named_tokens
 from .triton.table import OP, REMOVAL_OP, REMOVAL_STEP_OP, STEP_OP
 
 BOUND_CHUNK, CHUNK = 16, 64
@@ -112,7 +112,7 @@ def linear_step_work(rule: str, decay: str, shape: Shape, element_bytes: int) ->
 
 def taken_bytes(rule: str, shape: Shape, tokens: int, element_bytes: int) -> int:
     """The vectors of a removal of its own, of so many tokens."""
-    vectors = {"late": 1, "early": 1, "early apart": 2}.get(rule, 0)
+    vectors = 0 if rule == "delta" else len(TAKEN.get(rule, ()))
     return vectors * tokens * shape.heads * shape.head_dim * element_bytes
 
 
@@ -220,8 +220,5 @@ def _step_reference(rule: str, inputs: Inputs) -> Outputs:
 
 
 def _tokens(rule: str, inputs: Inputs) -> Tokens:
-    q, k, v = (inputs[name] for name in ("q", "k", "v"))
-    removal = None
-    if "read" in inputs:
-        removal = Removal(read=inputs["read"], along=inputs.get("along"), early=rule.startswith("early"))
-    return Tokens(q, k, v, log_decay=inputs.get("log_decay"), beta=inputs.get("beta"), removal=removal)
+    given = {name: x for name, x in inputs.items() if name != "state"}
+    return named_tokens(given, early=rule.startswith("early"))

@@ -13,8 +13,8 @@ from typing import Any
 from archsearch.amounts import SIGMOID
 from archsearch.errors import listing
 from archsearch.mixer import Flops
+from archsearch.notation import format_value
 
-from .additive.rules import written
 from .decays import Dims, rwkv_rank
 
 
@@ -109,6 +109,6 @@ def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[
     for other, value in taken.items():
         if options[other] != value:
             raise ValueError(
-                f"{name} = {written(options[name])} with {other} = {written(options[other])}: beside {name} only "
-                f"{other} = {written(value)} is known, or set {name} = {written(plain)}"
+                f"{name} = {format_value(options[name])} with {other} = {format_value(options[other])}: beside {name} "
+                f"only {other} = {format_value(value)} is known, or set {name} = {format_value(plain)}"
             )

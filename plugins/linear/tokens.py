@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -73,6 +73,14 @@ class Tokens:
             beta=None if beta is None else beta[:, at],
             removal=None if self.removal is None else self.removal.map(lambda x: x[:, at]),
         )
+
+
+def named_tokens(given: Mapping[str, Tensor | None], *, early: bool = False) -> Tokens:
+    """`Tokens` of tensors by name; ``read`` and ``along`` are those of a removal, which may be ``early``."""
+    own = {name: x for name, x in given.items() if name not in ("read", "along")}
+    read = given.get("read")
+    removal = None if read is None else Removal(read=read, along=given.get("along"), early=early)
+    return Tokens(**own, removal=removal)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)

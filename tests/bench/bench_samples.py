@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,9 +17,23 @@ from archsearch.bench.op import FULL, QUICK, TINY, BenchOp, Draw, Inputs, Output
 from archsearch.bench.results.schema import Rates
 from archsearch.bench.results.work import Shape, Work
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
 SHAPE = Shape(batch=1, tokens=6, heads=4, kv_heads=2, head_dim=8)
 CPU = torch.device("cpu")
 RATES = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e12)
+
+
+def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A file of benchmarks/ as a module, with those beside it in reach, as when it is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location(f"{name}_driver", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 class ScriptedClock:

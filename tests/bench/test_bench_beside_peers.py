@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import statistics
 import sys
@@ -14,21 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from bench_samples import benchmark
 from torch import Tensor
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))  # where `peer_cells` is, as when the file is run
-    spec = importlib.util.spec_from_file_location("peers_driver", FOLDER / "peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "peers_driver", module)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("peers", monkeypatch)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from bench_samples import benchmark
 from typer.testing import CliRunner
 
 from archsearch.bench.kernels import ops_of
@@ -29,13 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_driver", ROOT / "benchmarks" / "gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "gpu_driver", module)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("gpu", monkeypatch)
 
 
 def test_the_laws_are_tried_on_every_built_in_mixer(driver: ModuleType) -> None:

@@ -189,16 +189,20 @@ def test_each_op_of_a_row_is_timed_before_a_second_size_of_one(registry: Registr
     assert timed == [("first", 4), ("second", 7), ("first", 5)]
 
 
-def test_bench_kernels_runs_nothing_that_failed_its_proof_here(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What else there is of the case is measured: an illegal access would have ended that too."""
+@pytest.fixture
+def window_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
+    """A row of the window's table on this machine, of which an empty cache says nothing."""
     monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
-    machine, device = machine_of(torch.device("cpu")), torch.device("cpu")
+    machine = machine_of(torch.device("cpu"))
     assert machine is not None
-    row = Row(table=WINDOW, key=("sm_90", 16, 0), dtype="float32", device="cpu", machine=machine)
+    return Row(table=WINDOW, key=("sm_90", 16, 0), dtype="float32", device="cpu", machine=machine)
+
+
+def test_bench_kernels_runs_nothing_that_failed_its_proof_here(registry: Registry, window_row: Row) -> None:
+    """What else there is of the case is measured: an illegal access would have ended that too."""
+    device = torch.device("cpu")
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    Prover(command=("-c", crash)).prove(row)
+    Prover(command=("-c", crash)).prove(window_row)
     like = next(op for op in ops_of(registry, "window") if op.step)
     peer = Peer(name="peer", prepare=lambda inputs: ("plain", lambda x: like.run(x, "chunkwise")))
     op = replace(like, run=lambda inputs, form: pytest.fail("it was run"), peers=(peer,))
@@ -224,20 +228,14 @@ def test_an_op_that_no_row_serves_is_a_row_with_the_reason(registry: Registry, m
     )
 
 
-def test_bench_kernels_shows_the_tables_own_beside_what_was_tuned(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
-    machine, device = machine_of(torch.device("cpu")), torch.device("cpu")
-    assert machine is not None
-    key = ("sm_90", 16, 0)
-    row = Row(table=WINDOW, key=key, dtype="float32", device="cpu", machine=machine)
+def test_bench_kernels_shows_the_tables_own_beside_what_was_tuned(registry: Registry, window_row: Row) -> None:
+    device, key = torch.device("cpu"), window_row.key
     times = iter([2.0**-turn for turn in range(500)])
     prover = Prover(command=("-c", ANSWER.replace("== 1", "== 7")))
-    found = tune_row(row, [lambda: None], prover, stopwatch=lambda call: next(times))
+    found = tune_row(window_row, [lambda: None], prover, stopwatch=lambda call: next(times))
     assert found is not None
     keep_tuned(found)
-    assert tuned(WINDOW, key, machine) is not None
+    assert tuned(WINDOW, key, window_row.machine) is not None
     op = next(op for op in ops_of(registry, "window") if op.step)
     rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
     bench = Bench(device=device, clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from archsearch_plugins.linear.ops import linear_attention, linear_attention_step
-from archsearch_plugins.linear.tokens import Removal, Tokens
+from archsearch_plugins.linear.tokens import named_tokens
 from torch import Tensor
 
 DECAYS = ["none", "constant", "head", "channel"]
@@ -53,7 +53,7 @@ def attend(inputs: Mapping[str, Tensor | None], *, early: bool = False, **option
     away along."""
     tokens = dict(inputs)
     beside = {name: tokens.pop(name) for name in ("initial_state", "cu_seqlens") if name in tokens}
-    return linear_attention(_tokens(tokens, early), **beside, **options)  # type: ignore[arg-type]
+    return linear_attention(named_tokens(tokens, early=early), **beside, **options)  # type: ignore[arg-type]
 
 
 def step(inputs: Mapping[str, Tensor | None], *, early: bool = False, **options: Any) -> tuple[Tensor, Tensor]:
@@ -61,13 +61,7 @@ def step(inputs: Mapping[str, Tensor | None], *, early: bool = False, **options:
     tokens = dict(inputs)
     state = tokens.pop("state")
     assert state is not None
-    return linear_attention_step(_tokens(tokens, early), state, **options)
-
-
-def _tokens(inputs: Inputs, early: bool) -> Tokens:
-    read, along = inputs.pop("read", None), inputs.pop("along", None)
-    removal = None if read is None else Removal(read=read, along=along, early=early)
-    return Tokens(**inputs, removal=removal)  # type: ignore[arg-type]
+    return linear_attention_step(named_tokens(tokens, early=early), state, **options)
 
 
 def results(inputs: Inputs, *, dtype: torch.dtype, **options: Any) -> dict[str, Tensor]:

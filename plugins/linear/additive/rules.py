@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from archsearch.errors import listing
+from archsearch.notation import format_value
 
 Chosen = Mapping[str, Any]
 """Options by name."""
@@ -25,12 +26,7 @@ def check_additive(options: Chosen) -> None:
 
 def _said(options: Chosen, *names: str) -> str:
     """The options of those names with their values, as a sentence begins."""
-    return ", ".join(f"{name} = {written(options[name])}" for name in names)
-
-
-def written(value: object) -> str:
-    """A value of an option as patterns have it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return ", ".join(f"{name} = {format_value(options[name])}" for name in names)
 
 
 def _check_key(options: Chosen) -> None:

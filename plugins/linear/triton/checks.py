@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid, worst
 
 from ..ops import linear_attention, linear_attention_step
-from ..tokens import Removal, Tokens
+from ..tokens import named_tokens
 from . import table
 from .table import FUSED, REMOVAL_STEP_TABLE, REMOVAL_TABLE, STEP_TABLE, TABLE
 
@@ -106,22 +106,13 @@ def draw_inputs(
     return inputs
 
 
-def tokens_of(rule: str, given: Mapping[str, Tensor]) -> Tokens:
-    """What `draw_inputs` drew for a rule, but a state."""
-    named = {name: x for name, x in given.items() if name not in ("q", "k", "v", "read", "along")}
-    removal = None
-    if "read" in given:
-        removal = Removal(read=given["read"], along=given.get("along"), early=rule.startswith("early"))
-    return Tokens(given["q"], given["k"], given["v"], removal=removal, **named)
-
-
 def _op(impl: str, rule: str, bounds: Tensor | None = None) -> Op:
     """Outputs and the last state; where there is no initial state, as where a model is trained, outputs alone."""
 
     def run(inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         given = dict(inputs)
         state = given.pop("initial_state", None)
-        tokens, wanted = tokens_of(rule, given), state is not None
+        tokens, wanted = named_tokens(given, early=rule.startswith("early")), state is not None
         found = linear_attention(tokens, initial_state=state, cu_seqlens=bounds, impl=impl, want_state=wanted)
         return found if wanted else found[:1]
 
@@ -220,7 +211,9 @@ def _step(attempt: Attempt, rule: str, decay: str, crowd: int) -> Verdict:
         def run(given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             given = dict(given)
             state = given.pop("state")
-            return linear_attention_step(tokens_of(rule, given), state, impl=impl, in_place=in_place)
+            return linear_attention_step(
+                named_tokens(given, early=rule.startswith("early")), state, impl=impl, in_place=in_place
+            )
 
         return run  # type: ignore[return-value]
 
