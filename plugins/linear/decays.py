@@ -30,10 +30,11 @@ class Dims(NamedTuple):
     value_dim: int
 
 
-def rwkv_rank(dims: Dims) -> int:
-    """Width of RWKV-7's low-rank maps of decay and rate (its released code), whose heads are 64 wide."""
+def rwkv_rank(dims: Dims, share: float = 2.5) -> int:
+    """Width of RWKV-7's low-rank maps of decay and rate, with a ``share`` of 1.7 of that to a gate of values (its
+    released code), whose heads are 64 wide."""
     channels = float(dims.heads * dims.key_dim)
-    return max(32, 32 * round(2.5 * math.sqrt(channels) * dims.key_dim / 64 / 32))
+    return max(32, 32 * round(share * math.sqrt(channels) * dims.key_dim / 64 / 32))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,7 @@ def check_delta(options: Mapping[str, Any]) -> None:
         raise ValueError(f"beta_range = 2 with removal = {rule} is not stable: choose removal = {ranging}")
     if options["steps"] > 1:
         taken = {"removal": "key", "write": "plain", "skip": False, "output_bonus": False, "levels": 0, "memories": 0}
+        taken |= {"first_values": False}
         _alone(options, "steps", 1, taken)
     if rule != "key":
         _alone(options, "removal", "key", {"levels": 0, "memories": 0})
