@@ -38,6 +38,11 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     conformance: ClassVar[Mapping[str, Any]] = {"cases": CASES}
 
     def check(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        if options.key_heads and shape.n_heads % options.key_heads:
+            return (
+                f"key_heads = {options.key_heads} does not divide n_heads = {shape.n_heads}: choose a divisor, or 0 "
+                "for keys of each head"
+            )
         return rotation_refusal(options.rope, "key_dim", options.dims(shape).key_dim)
 
     def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:

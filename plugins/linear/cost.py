@@ -37,8 +37,9 @@ _NORMED = {"none": 0, "layer": 5, "group": 7}
 def channels(options: LinearOptions, shape: ModelShape) -> int:
     """Features of q, k and v together, which the short convolution runs over."""
     heads, key_dim, value_dim = options.dims(shape)
-    written = (0 if options.key == "forget" else key_dim) + value_dim
-    return heads * (key_dim + options.steps * written)
+    keys = options.query_heads(shape) * key_dim
+    written = (0 if options.key == "forget" else keys) + heads * value_dim
+    return keys + options.steps * written
 
 
 def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int, int]:

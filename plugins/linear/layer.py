@@ -68,7 +68,7 @@ class _Inputs:
 
 
 class LinearMixer(Mixer):
-    """Linear attention with what `LinearOptions` put around it, with as many key as value heads."""
+    """Linear attention with what `LinearOptions` put around it."""
 
     options: LinearOptions
 
@@ -80,7 +80,8 @@ class LinearMixer(Mixer):
         self.scale = 1.0 if options.write == "dt" else self.key_dim**-0.5
         dims = options.dims(shape)
         self.decay = decay_gate(options.form, dims, layer)
-        values, queries = self.heads * self.value_dim, self.heads * self.key_dim
+        self.query_heads = options.query_heads(shape)
+        values, queries = self.heads * self.value_dim, self.query_heads * self.key_dim
         self.sizes = list(projected(options, shape))
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
         written = options.steps * values
@@ -226,7 +227,7 @@ class LinearMixer(Mixer):
             assert log_decay is not None
             q, k = qk, -torch.expm1(log_decay).to(qk.dtype)
         else:
-            q, k = torch.split(qk, [self.heads, qk.shape[-2] - self.heads], dim=-2)
+            q, k = torch.split(qk, [self.query_heads, qk.shape[-2] - self.query_heads], dim=-2)
         if self.features is not None:
             q, k = self.features(q, k)
         return q, k, torch.unflatten(v, -1, (-1, self.value_dim))

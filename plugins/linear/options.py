@@ -12,7 +12,7 @@ from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
 from .additive.rules import check_additive
 from .decays import FORMS, Decay, DecayForm, Dims, Update, default_form, forms_of
-from .removals import REMOVALS, RemovalForm, check_delta
+from .removals import REMOVALS, RemovalForm, check_delta, check_key_heads
 from .rotated import check_rotation
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:
     RemovalName = Literal[tuple(REMOVALS)]
 """Of the forms that there are."""
 
-_LATER = ("rope", "rope_base", "first_values", "gate_rank", "inner_gate")
+_LATER = ("rope", "rope_base", "first_values", "gate_rank", "inner_gate", "key_heads")
 """Options that came when there were results of layers without them."""
 
 
@@ -71,6 +71,7 @@ class LinearOptions(MixerOptions):
     ``rope``: share of a key's channels that q and k are rotated in by their position; 0 carries no position at all.
     ``rope_base``: base of the rotation's frequencies.
     ``first_values``: mixes the values of the first such layer into those of later ones, by a gate of each channel.
+    ``key_heads``: heads of q and k, each for as many heads of values in turn; 0 for as many as of values.
     """
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
@@ -110,6 +111,7 @@ class LinearOptions(MixerOptions):
     first_values: bool = False
     gate_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
     inner_gate: bool = False
+    key_heads: Annotated[int, Field(ge=0, le=2**16)] = 0
 
     def unread(self) -> Mapping[str, str]:
         found = {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
@@ -160,6 +162,7 @@ class LinearOptions(MixerOptions):
         check_additive(dict(self))
         check_delta(dict(self))
         check_rotation(dict(self))
+        check_key_heads(dict(self))
         return self
 
     @property
@@ -175,6 +178,10 @@ class LinearOptions(MixerOptions):
     def dims(self, shape: ModelShape) -> Dims:
         """Heads, key dim and value dim of one head in a model of `shape`."""
         return Dims(shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim)
+
+    def query_heads(self, shape: ModelShape) -> int:
+        """Heads of q, and of k of each step."""
+        return self.key_heads or shape.n_heads
 
     def norm_width(self, shape: ModelShape) -> int:
         """Outputs that are normed together: those of one head, or of all; 0 for none."""

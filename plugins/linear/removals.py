@@ -105,6 +105,13 @@ def check_delta(options: Mapping[str, Any]) -> None:
         _alone(options, "output_bonus", False, {"memories": 0, "feature_map": "none"})
 
 
+def check_key_heads(options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where heads of keys that several of values share do not go with the rest."""
+    if options["key_heads"]:
+        taken = {"key": "projected", "removal": "key", "feature_map": "none", "memories": 0}
+        _alone(options, "key_heads", 0, taken | {"bonus": False, "output_bonus": False})
+
+
 def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[str, object]) -> None:
     """Raises `ValueError` unless the others have the values that stand beside the option `name`."""
     for other, value in taken.items():

@@ -222,6 +222,51 @@ def test_values_of_another_width_are_not_mixed_in() -> None:
     assert not torch.allclose(last(x, ctx=ctx)[0], last(x, ctx=Context())[0])
 
 
+SHARED = ("linear", "mamba2", "mlstm", "log-linear-mamba2", "gated-deltanet", "kda", "gated-deltaproduct")
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("preset", SHARED)
+@torch.no_grad()
+def test_keys_that_heads_share_are_keys_of_each_that_are_alike(preset: str, heads: int) -> None:
+    """Heads of q and k in turn: the groups of Mamba-2 (arXiv 2405.21060, section 7.2)."""
+    shape = ModelShape(d_model=D, n_heads=6, n_kv_heads=6, head_dim=4, dtype="float64")
+    plain = PLUGIN.presets[preset]
+    one, all_apart = (
+        PLUGIN.build(PLUGIN.parse_options({**plain, **more}), shape, LayerInfo(index=1, depth=4)).double()
+        for more in ({"key_heads": heads}, {})
+    )
+    own = one.options.steps + 1
+
+    def repeated(weight: Tensor) -> Tensor:
+        """Rows of q, and of k of each step, those of a head for each head that has them."""
+        keys, rest = weight.split([own * heads * 4, len(weight) - own * heads * 4])
+        return torch.cat((keys.view(own, heads, 4, -1).repeat_interleave(6 // heads, 1).flatten(0, 2), rest))
+
+    given = dict(one.state_dict())
+    given["proj.weight"] = repeated(given["proj.weight"])
+    if "conv.weight" in given:
+        given["conv.weight"] = repeated(given["conv.weight"].T).T
+    all_apart.load_state_dict(given)
+    x = tokens()
+    y, state = one(x, ctx=Context(want_state=True))
+    assert_close(y, all_apart(x, ctx=Context())[0])
+    other = all_apart(x, ctx=Context(want_state=True))[1]
+    for _ in range(3):
+        y, state = one.step(x[:, 0], state=state, ctx=Context())
+        wanted, other = all_apart.step(x[:, 0], state=other, ctx=Context())
+        assert_close(y, wanted)
+
+
+def test_keys_that_do_not_divide_the_heads_are_refused(installed: Registry) -> None:
+    arch = ArchSpec.parse("mamba2(key_heads=2)", installed, ModelSpec(d_model=D, n_heads=H))
+    assert "key_heads = 2 does not divide n_heads = 3: choose a divisor, or 0" in str(refusal(arch, installed))
+    with pytest.raises(
+        OptionsError, match=r"key_heads = 1 with removal = \"rate\"|beside key_heads only removal = key"
+    ):
+        PLUGIN.parse_options({**PLUGIN.presets["rwkv7"], "output_bonus": False, "key_heads": 1})
+
+
 def test_digests_of_layers_without_these_options_are_as_they_were(installed: Registry) -> None:
     pattern = "retnet gated-retention rwkv6 rwkv7 mamba2 mlstm hgrn2"
     assert ArchSpec.parse(pattern, installed).digest == "7691d93c1e51e867"

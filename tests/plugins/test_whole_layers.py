@@ -144,6 +144,7 @@ _LATENT = {"kv_rank": LATENT["kv_lora_rank"], "shared_dim": TURNED}
 _PUBLISHED_MAMBA2 = {
     **LinearPlugin.presets["mamba2"],
     "key_dim": copied.STATE,
+    "key_heads": 1,
     "conv_bias": True,
     "skip": True,
     "output_norm": "gated",
@@ -186,7 +187,7 @@ LAYERS = {
         ("Qwen3NextConfig", {**LINEAR, "linear_num_key_heads": KV_HEADS}),
         copied.QWEN3_NEXT,
         LinearPlugin(),
-        LinearPlugin.presets["gated-deltanet"],
+        {**LinearPlugin.presets["gated-deltanet"], "key_heads": KV_HEADS},
     ),
     "olmo-hybrid-delta": Public(
         "olmo_hybrid",
