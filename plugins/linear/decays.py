@@ -22,6 +22,10 @@ Decay = Literal["none", "constant", "head", "channel"]
 """Kinds: no decay, one number a head, one a token and head, one a token and key channel."""
 
 
+CAP = Flops(elementwise=2, exp=1)
+"""c tanh(x / c) of one number."""
+
+
 class Dims(NamedTuple):
     """Heads of a layer, and the key dim and value dim of one."""
 
@@ -56,10 +60,13 @@ class Rate:
 @dataclass(frozen=True, kw_only=True)
 class LogSigmoid:
     """logsigmoid(x + b) / temperature. b starts as torch starts a linear layer, or evenly from one number of ``start``
-    to the other; without a low-rank map and ``start`` there is none."""
+    to the other; without a low-rank map and ``start`` there is none. With a ``cap`` c x + b is c tanh((x + b) / c), and
+    so is the gate of exponential writes, which then has a bias too, ``write_start`` at the start."""
 
     temperature: float
     start: tuple[float, float] | None = None
+    cap: float = 0.0
+    write_start: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +140,11 @@ class DecayForm:
             return given.start is not None or self.rank(dims) > 0
         return not isinstance(given, (BoundedForget, TrainedForget))
 
+    @property
+    def write_cap(self) -> float:
+        """What the gate of exponential writes is capped at, beside a bias; 0 for neither."""
+        return self.parametrisation.cap if isinstance(self.parametrisation, LogSigmoid) else 0.0
+
     def placed_params(self, dims: Dims, layer: LayerInfo) -> int:
         """Trained parameters that only some layers have, by their place."""
         return self.gates(dims) if isinstance(self.parametrisation, TrainedForget) and layer.index else 0
@@ -143,7 +155,8 @@ class DecayForm:
             squashed = float(self.rank(dims) * self.parametrisation.squashed)
             bounded = (SIGMOID + Flops(elementwise=2 + self.parametrisation.rate)) * float(self.gates(dims))
             return bounded + Flops(elementwise=3, exp=1) * squashed
-        return (SOFTPLUS + Flops(elementwise=2)) * float(self.gates(dims))
+        capped = CAP * float(self.write_cap > 0)
+        return (SOFTPLUS + Flops(elementwise=2) + capped) * float(self.gates(dims))
 
 
 NONE = DecayForm(name="none", kind="none", paper="", parametrisation=None)
@@ -224,6 +237,13 @@ MLSTM = DecayForm(
     parametrisation=LogSigmoid(temperature=1.0, start=(3.0, 6.0)),
 )
 
+XLSTM_7B = DecayForm(
+    name="xlstm-7b",
+    kind="head",
+    paper="as mlstm, of gates capped at 15 (xLSTM 7B, arXiv 2503.13427, section 3, and its code)",
+    parametrisation=LogSigmoid(temperature=1.0, start=(3.0, 6.0), cap=15.0, write_start=-10.0),
+)
+
 HGRN2 = DecayForm(
     name="hgrn2",
     kind="channel",
@@ -247,7 +267,22 @@ RWKV6 = DecayForm(
     rank=lambda dims: dims.value_dim,
 )
 
-_ALL = (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA, GATED_RETENTION, MLSTM, HGRN2, RWKV6, BOUNDED, RWKV7, HGRN2_TRAINED)
+_ALL = (
+    NONE,
+    RETNET,
+    LIGHTNING,
+    MAMBA2,
+    GLA,
+    KDA,
+    GATED_RETENTION,
+    MLSTM,
+    HGRN2,
+    RWKV6,
+    BOUNDED,
+    RWKV7,
+    HGRN2_TRAINED,
+    XLSTM_7B,
+)
 FORMS: Mapping[str, DecayForm] = {form.name: form for form in _ALL}
 
 

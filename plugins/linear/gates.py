@@ -84,7 +84,7 @@ class LogSigmoidDecay(DecayGate):
 
     def __init__(self, form: DecayForm, dims: Dims, given: LogSigmoid) -> None:
         super().__init__(form, dims)
-        self.temperature = given.temperature
+        self.temperature, self.cap = given.temperature, given.cap
         rank, gates = form.rank(dims), form.gates(dims)
         self.up = nn.Linear(rank, gates) if rank else None
         self.bias = None if given.start is None or rank else nn.Parameter(torch.linspace(*given.start, gates))
@@ -92,6 +92,7 @@ class LogSigmoidDecay(DecayGate):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         x = x if self.up is None else self.up(x)
         x = x if self.bias is None else x.float() + self.bias.float()
+        x = capped(x, self.cap) if self.cap else x
         if fused(GATES, x, 1):
             from archsearch.ops.triton.launch.gates import gate
 
@@ -182,6 +183,11 @@ class ExponentialDecay(DecayGate):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.by_kind(-_rate(self.up(x.tanh()))), None
+
+
+def capped(x: Tensor, cap: float) -> Tensor:
+    """Numbers that stay between -``cap`` and ``cap``, and near 0 what they are."""
+    return cap * torch.tanh(x / cap)
 
 
 def fixed_log_decay(fixed: Fixed, heads: int, layer: LayerInfo) -> Tensor:

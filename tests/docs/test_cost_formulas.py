@@ -78,6 +78,7 @@ LAYERS = [
     "mamba2(conv_bias=true, skip=true, output_norm=gated)",
     "lightning(output_norm=joint)",
     "retnet(rope=1, value_dim=24, output_norm=layer)",
+    "mlstm(decay_form=xlstm-7b, output_norm=group)",
     *("mamba2(key_heads=1)", "gated-deltaproduct(key_heads=2)"),
     "rwkv7(first_values=true, gate_rank=12, inner_gate=true, output_norm=group)",
     *("conv", "conv(width=1)"),

@@ -189,6 +189,17 @@ LIGHTNING: Names = {
     "out.weight": same("out_proj.weight"),
 }
 
+XLSTM: Names = {
+    "proj.weight": Parts(
+        tuple(part(f"{one}.weight") for one in ("q", "k", "v", "ogate_preact", "fgate_preact", "igate_preact"))
+    ),
+    "decay.bias": same("fgate_preact.bias"),
+    "core.bias": same("igate_preact.bias"),
+    "norm.weight": same("multihead_norm.weight"),
+    "norm.bias": same("multihead_norm.weight", torch.zeros_like),
+    "out.weight": same("out_proj.weight"),
+}
+
 GATED_CONV: Names = {
     "project.weight": same("in_proj.weight"),
     "conv.weight": Parts((part("conv.weight"),), taps),

@@ -23,6 +23,7 @@ CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGI
     "conv-1": {"conv": 1, "decay": "head"},
     "learned": {"update": "delta", "initial_state": "learned"},
     "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
+    "published-xlstm": {**PLUGIN.conformance["cases"]["published-xlstm"]},
     "shared-keys": {**PLUGIN.conformance["cases"]["shared-keys"]},
     "published-retnet": {**PLUGIN.conformance["cases"]["published-retnet"]},
     "published-rwkv7": {**PLUGIN.conformance["cases"]["published-rwkv7"]},

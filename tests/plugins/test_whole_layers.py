@@ -261,6 +261,31 @@ LAYERS = {
         LinearPlugin(),
         _PUBLISHED_MAMBA2,
     ),
+    "xlstm-7b": Public(
+        "xlstm",
+        "xLSTMLayer",
+        (
+            "xLSTMConfig",
+            {
+                "hidden_size": WIDTH,
+                "num_heads": HEADS,
+                "num_blocks": 1,
+                "qk_dim_factor": HEADS * HEAD_DIM / WIDTH / 2,
+                "v_dim_factor": HEADS * HEAD_DIM / WIDTH,
+                "chunk_size": 16,
+                "eps": 0.0,
+                "autocast_kernel_dtype": "float32",
+            },
+        ),
+        copied.XLSTM,
+        LinearPlugin(),
+        {
+            **LinearPlugin.presets["mlstm"],
+            "decay_form": "xlstm-7b",
+            "key_dim": HEAD_DIM // 2,
+            "output_norm": "group",
+        },
+    ),
     "lfm2-conv": Public(
         "lfm2",
         "Lfm2ShortConv",
@@ -457,7 +482,8 @@ def pair(given: Public) -> tuple[Run, nn.Module]:
     torch.manual_seed(0)
     config = getattr(import_module(f"transformers.models.{given.name}.configuration_{given.name}"), name)(**values)
     index, depth = given.place
-    theirs = getattr(module, given.layer)(config, layer_idx=index).eval()
+    layer, numbered = getattr(module, given.layer), {} if given.name == "xlstm" else {"layer_idx": index}
+    theirs = layer(config, **numbered).eval()
     for weights in theirs.parameters():
         nn.init.normal_(weights, std=0.3)
     options = given.plugin.parse_options(given.options)
