@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from archsearch.amounts import SIGMOID, SOFTPLUS
@@ -141,6 +141,11 @@ class DecayForm:
         return not isinstance(given, (BoundedForget, TrainedForget))
 
     @property
+    def draws(self) -> bool:
+        """Whether its gates start at what is drawn of a range."""
+        return isinstance(self.parametrisation, Rate | Bounded)
+
+    @property
     def write_cap(self) -> float:
         """What the gate of exponential writes is capped at, beside a bias; 0 for neither."""
         return self.parametrisation.cap if isinstance(self.parametrisation, LogSigmoid) else 0.0
@@ -181,6 +186,15 @@ LIGHTNING = DecayForm(
     ),
 )
 
+TRANSNORMER = DecayForm(
+    name="transnormer",
+    kind="constant",
+    paper="-2^(-8 (h + 1) / H) (1 - l / L), layer l of L (TransNormerLLM, arXiv 2307.14995, section 3.1)",
+    parametrisation=Fixed(
+        log_decay=lambda heads, layer: -(2.0 ** (-8.0 * (heads + 1) / len(heads))) * (1 - layer.index / layer.depth)
+    ),
+)
+
 MAMBA2 = DecayForm(
     name="mamba2",
     kind="head",
@@ -212,6 +226,13 @@ BOUNDED = DecayForm(
     "2510.26692, as released models have it: Bailing hybrid, GLM5-Next)",
     parametrisation=Bounded(lowest=-5.0, start=(1e-3, 1.6), rate=True),
     rank=lambda dims: dims.value_dim,
+)
+
+BOUNDED_FULL = replace(
+    BOUNDED,
+    name="bounded-full",
+    paper="as bounded, x of a projection without a low-rank map (Bailing hybrid's released model)",
+    rank=lambda dims: 0,
 )
 
 RWKV7 = DecayForm(
@@ -282,6 +303,8 @@ _ALL = (
     RWKV7,
     HGRN2_TRAINED,
     XLSTM_7B,
+    TRANSNORMER,
+    BOUNDED_FULL,
 )
 FORMS: Mapping[str, DecayForm] = {form.name: form for form in _ALL}
 

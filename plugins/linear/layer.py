@@ -79,7 +79,7 @@ class LinearMixer(Mixer):
         self.heads, self.key_dim, self.value_dim = options.dims(shape)
         self.scale = 1.0 if options.write == "dt" else self.key_dim**-0.5
         dims = options.dims(shape)
-        self.decay = decay_gate(options.form, dims, layer)
+        self.decay = decay_gate(options.form, dims, layer, even=options.draws == "even")
         self.query_heads = options.query_heads(shape)
         values, queries = self.heads * self.value_dim, self.query_heads * self.key_dim
         self.sizes = list(projected(options, shape))

@@ -23,7 +23,7 @@ else:
     RemovalName = Literal[tuple(REMOVALS)]
 """Of the forms that there are."""
 
-_LATER = ("rope", "rope_base", "first_values", "gate_rank", "inner_gate", "key_heads")
+_LATER = ("rope", "rope_base", "first_values", "gate_rank", "inner_gate", "key_heads", "draws")
 """Options that came when there were results of layers without them."""
 
 
@@ -71,6 +71,7 @@ class LinearOptions(MixerOptions):
     ``rope``: share of a key's channels that q and k are rotated in by their position; 0 carries no position at all.
     ``rope_base``: base of the rotation's frequencies.
     ``first_values``: mixes the values of the first such layer into those of later ones, by a gate of each channel.
+    ``draws``: how A and dt are drawn at the start: even, each head of a part of the range of its own, or plain.
     ``key_heads``: heads of q and k, each for as many heads of values in turn; 0 for as many as of values.
     """
 
@@ -112,11 +113,15 @@ class LinearOptions(MixerOptions):
     gate_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
     inner_gate: bool = False
     key_heads: Annotated[int, Field(ge=0, le=2**16)] = 0
+    draws: Literal["even", "plain"] = "even"
 
     def unread(self) -> Mapping[str, str]:
         found = {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
         if not self.rope:
             found["rope_base"] = "rope=0: use rope above 0"
+        if not self.form.draws:
+            drawing = listing(name for name, form in FORMS.items() if form.draws)
+            found["draws"] = f'decay_form="{self.decay_form}": use decay_form={drawing}'
         if not self.low_rank_gate:
             said = "low_rank_gate=false: use low_rank_gate=true"
             found |= {"gate_rank": said, "inner_gate": said}

@@ -79,6 +79,7 @@ LAYERS = [
     "lightning(output_norm=joint)",
     "retnet(rope=1, value_dim=24, output_norm=layer)",
     "mlstm(decay_form=xlstm-7b, output_norm=group)",
+    *("lightning(decay_form=transnormer)", "kda-bounded(decay_form=bounded-full, low_rank_gate=false)"),
     *("mamba2(key_heads=1)", "gated-deltaproduct(key_heads=2)"),
     "rwkv7(first_values=true, gate_rank=12, inner_gate=true, output_norm=group)",
     *("conv", "conv(width=1)"),

@@ -178,6 +178,11 @@ BOUNDED_DELTA: Names = {
     "decay.bias": same("forget_gate.dt_bias"),
 }
 
+BAILING_DELTA: Names = {
+    **{name: parts for name, parts in BOUNDED_DELTA.items() if not name.startswith(("gate_up", "decay.up"))},
+    "proj.weight": Parts((*QKV, part("g_proj.weight"), part("forget_gate.f_proj.weight"), part("b_proj.weight"))),
+}
+
 LIGHTNING: Names = {
     "proj.weight": Parts(
         (

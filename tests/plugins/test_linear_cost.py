@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGI
     "learned": {"update": "delta", "initial_state": "learned"},
     "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
     "published-xlstm": {**PLUGIN.conformance["cases"]["published-xlstm"]},
+    "bounded-full": {**PLUGIN.presets["kda-bounded"], "decay_form": "bounded-full", "low_rank_gate": False},
     "shared-keys": {**PLUGIN.conformance["cases"]["shared-keys"]},
     "published-retnet": {**PLUGIN.conformance["cases"]["published-retnet"]},
     "published-rwkv7": {**PLUGIN.conformance["cases"]["published-rwkv7"]},

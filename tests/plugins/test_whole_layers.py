@@ -261,6 +261,17 @@ LAYERS = {
         LinearPlugin(),
         _PUBLISHED_MAMBA2,
     ),
+    "bailing-hybrid-delta": Public(
+        "bailing_hybrid",
+        "BailingHybridDeltaAttention",
+        (
+            "BailingHybridConfig",
+            {**EAGER, "num_attention_heads": HEADS, "head_dim": HEAD_DIM, "rms_norm_eps": 1e-6},
+        ),
+        copied.BAILING_DELTA,
+        LinearPlugin(),
+        {**LinearPlugin.presets["kda-bounded"], "decay_form": "bounded-full", "low_rank_gate": False},
+    ),
     "xlstm-7b": Public(
         "xlstm",
         "xLSTMLayer",
