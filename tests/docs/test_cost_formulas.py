@@ -107,6 +107,7 @@ LAYERS = [
     *("mamba1", "s4d", "s4d-real", "mamba3(expand=5)", "ssm(conv=1, expand=3, state_dim=5, dt_rank=3)"),
     *("ssm(conv=0)", "ssm(rule=fixed, start=inv, state_dim=6)", "ssm(rule=trapezoidal, expand=5, state_dim=8)"),
     "mamba3(expand=5, rank=3)",
+    "mamba3(expand=5, rank=2, output_norm=true)",
     *("hymba", "falcon-h1", "titans-mag", "resona", "parallel(a=full, b=retnet, more=[conv], join=gate)"),
     "parallel(a=full, b=retnet, join=sum, share=0.5)",
 ]
