@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import rotation_refusal
 from archsearch.hookspecs import RegisterKernels, RegisterOps
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from . import cost
 from .additive import memories_cost
 from .options import LinearOptions
-from .presets import PRESETS
+from .presets import CASES, PRESETS
 from .systems import SYSTEMS
 
 if TYPE_CHECKING:
@@ -34,27 +35,19 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     options = LinearOptions
     presets = PRESETS
     systems = SYSTEMS
-    conformance: ClassVar[Mapping[str, Any]] = {
-        "cases": {
-            "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},
-            "delta-constant": {"update": "delta", "decay": "constant"},
-            "published-mamba2": {
-                "decay": "head",
-                "norm": "none",
-                "write": "dt",
-                "conv_bias": True,
-                "skip": True,
-                "output_norm": "gated",
-            },
-            "published-lightning": {"decay": "constant", "norm": "none", "output_norm": "joint", "output_bonus": True},
-            "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
-            "learned-shift": {"decay": "head", "initial_state": "learned", "static_shift": True, "output_bonus": True},
-            "learned-rate": {"update": "delta", "initial_state": "learned", "removal": "rate", "conv": 0},
-        }
-    }
+    conformance: ClassVar[Mapping[str, Any]] = {"cases": CASES}
+
+    def check(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        if options.key_heads and shape.n_heads % options.key_heads:
+            return (
+                f"key_heads = {options.key_heads} does not divide n_heads = {shape.n_heads}: choose a divisor, or 0 "
+                "for keys of each head"
+            )
+        return rotation_refusal(options.rope, "key_dim", options.dims(shape).key_dim)
 
     def params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return cost.params(options, shape) + options.form.placed_params(options.dims(shape), layer)
+        placed = options.form.placed_params(options.dims(shape), layer) + cost.values_params(options, shape, layer)
+        return cost.params(options, shape) + placed
 
     def active_params(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return self.params(options, shape, layer) - memories_cost.idle_params(options, shape)
@@ -62,7 +55,9 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
     def flops(
         self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
     ) -> Flops:
-        return cost.flops(options, shape, phase=phase, context=context)
+        tokens = 1.0 if phase == "decode" else float(context)
+        mixing = cost.values_flops(options, shape, layer) * tokens
+        return cost.flops(options, shape, phase=phase, context=context) + mixing
 
     def traffic(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo, *, context: int) -> Traffic:
         return cost.traffic(options, shape, context=context)
@@ -72,7 +67,7 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
 
     def values(self, options: LinearOptions, shape: ModelShape) -> tuple[int, int] | None:
         heads, _, width = options.dims(shape)
-        return None if options.memories else (options.steps * heads, width)
+        return None if options.memories or options.first_values else (options.steps * heads, width)
 
     def build(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> LinearMixer:
         from .additive.memories import MemoriesMixer

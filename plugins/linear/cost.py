@@ -10,13 +10,15 @@ several steps is a token of the chunks, of which the last one alone has a query.
 from __future__ import annotations
 
 from archsearch.amounts import SIGMOID, SILU
-from archsearch.mixer import Dtype, Flops, ModelShape, Phase, StateTensor, Traffic
+from archsearch.attention_cost import rotary_dim
+from archsearch.mixer import Dtype, Flops, LayerInfo, ModelShape, Phase, StateTensor, Traffic
 
 from .additive.features import core_features, more_flops, more_params, more_state
 from .additive.levels_cost import more_chunk_flops, rows_of, step_flops
 from .additive.levels_cost import traffic as levels_traffic
 from .additive.memories_cost import count as memories
 from .additive.memories_cost import memory_flops, memory_params, met, of_all, sequences
+from .decays import rwkv_rank
 from .options import LinearOptions
 
 CHUNK = 64
@@ -28,19 +30,22 @@ _ACTIVATION = {
     "silu": SILU,
 }
 
+_NORMED = {"none": 0, "layer": 5, "group": 7}
+"""Elementwise operations a number: a mean taken out, a division by the root of the variance, a weight and a bias."""
+
 
 def channels(options: LinearOptions, shape: ModelShape) -> int:
     """Features of q, k and v together, which the short convolution runs over."""
     heads, key_dim, value_dim = options.dims(shape)
-    written = (0 if options.key == "forget" else key_dim) + value_dim
-    return heads * (key_dim + options.steps * written)
+    keys = options.query_heads(shape) * key_dim
+    written = (0 if options.key == "forget" else keys) + heads * value_dim
+    return keys + options.steps * written
 
 
 def projected(options: LinearOptions, shape: ModelShape) -> tuple[int, int, int, int, int]:
     """Features that one token is projected to: q, k and v; output gate; decay; what the delta rule is made of, beta or
     gates of its removal; what the core needs."""
-    heads, _, value_dim = dims = options.dims(shape)
-    gate = 0 if options.output_gate == "none" else value_dim if options.low_rank_gate else heads * value_dim
+    dims, gate = options.dims(shape), options.gate_features(shape)
     removal = options.steps * options.rule.features(dims) if options.update == "delta" else 0
     return channels(options, shape), gate, options.form.features(dims), removal, core_features(options, shape)
 
@@ -57,15 +62,37 @@ def params(options: LinearOptions, shape: ModelShape) -> int:
     count = shape.d_model * (sum(projected(options, shape)) + values)
     count += options.conv * channels(options, shape)
     count += options.form.params(dims)
-    count += (value_dim + 1) * values if options.low_rank_gate else 0
+    count += (options.gate_features(shape) + (not options.inner_gate)) * values if options.low_rank_gate else 0
     count += heads if options.skip else 0
-    count += options.norm_width(shape) + (channels(options, shape) if options.conv_bias else 0)
+    count += {"layer": 0, "group": 2 * values}.get(options.output_norm, options.norm_width(shape))
+    count += channels(options, shape) if options.conv_bias else 0
     if options.update == "delta":
         count += options.rule.params(dims) + options.rule.rank(dims) * heads * key_dim
     count += roles(options, shape) * shape.d_model if options.static_shift else 0
     count += heads * key_dim if options.output_bonus else 0
     count += heads * key_dim * value_dim if options.initial_state == "learned" else 0
     return count + more_params(options, shape, roles(options, shape)) + memory_params(options, shape)
+
+
+def values_rank(options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
+    """Width of the map to the gate by which the first values are mixed in; 0 where a layer mixes in none."""
+    mixes = options.first_values and layer.index > 0
+    return rwkv_rank(options.dims(shape), 1.7) if mixes else 0
+
+
+def values_params(options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> int:
+    """Trained parameters of that gate."""
+    heads, _, value_dim = options.dims(shape)
+    rank, values = values_rank(options, shape, layer), heads * value_dim
+    return rank * (shape.d_model + values) + values if rank else 0
+
+
+def values_flops(options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> Flops:
+    """Operations of that gate, and of the mixing, for one token."""
+    heads, _, value_dim = options.dims(shape)
+    rank, values = values_rank(options, shape, layer), heads * value_dim
+    mixing = (SIGMOID + Flops(elementwise=4)) * float(values if rank else 0)
+    return mixing + Flops(matmul=2.0 * rank * (shape.d_model + values))
 
 
 def state(options: LinearOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
@@ -120,7 +147,9 @@ def _around(options: LinearOptions, shape: ModelShape) -> Flops:
     """One token's projections, and what follows the recurrence."""
     heads, key_dim, value_dim = dims = options.dims(shape)
     values = float(heads * value_dim)
-    low_rank = (value_dim if options.low_rank_gate else 0) + options.form.rank(dims) * key_dim / value_dim
+    low_rank = (options.gate_features(shape) if options.low_rank_gate else 0) + options.form.rank(
+        dims
+    ) * key_dim / value_dim
     low_rank += options.rule.rank(dims) * key_dim / value_dim if options.update == "delta" else 0
     done = Flops(matmul=2.0 * shape.d_model * (sum(projected(options, shape)) + values) + 2.0 * low_rank * values)
     if options.static_shift:
@@ -129,21 +158,23 @@ def _around(options: LinearOptions, shape: ModelShape) -> Flops:
         done += Flops(elementwise=3 * heads * key_dim + 2 * values)
     if options.skip:
         done += Flops(elementwise=2 * values)
-    if options.output_norm != "none":
-        done += Flops(elementwise=4 * values)
+    done += Flops(elementwise=_NORMED.get(options.output_norm, 4) * values)
     if options.output_gate != "none":
-        bias = float(options.low_rank_gate)
-        done += (_ACTIVATION[options.output_gate] + Flops(elementwise=1 + bias)) * values
+        activated = options.gate_features(shape) if options.inner_gate else values
+        done += _ACTIVATION[options.output_gate] * float(activated)
+        done += Flops(elementwise=(1.0 + (options.low_rank_gate and not options.inner_gate)) * values)
     return done
 
 
 def _prepared(options: LinearOptions, shape: ModelShape) -> Flops:
-    """One token's convolution of q, k and v, their activations and norms."""
+    """One token's convolution of q, k and v, their activations and norms, and the rotation of q and k."""
     values = float(options.steps * shape.n_heads * options.dims(shape).value_dim)
     keys = channels(options, shape) - values
     done = Flops(elementwise=(2.0 * options.conv + options.conv_bias) * (keys + values))
     done += _ACTIVATION[options.activation] * keys + _ACTIVATION[options.value_activation] * values
-    return done + Flops(elementwise=3 * keys * (options.norm == "l2"))
+    key_dim = options.dims(shape).key_dim
+    turned = keys / key_dim * rotary_dim(options.rope, key_dim)  # as in softmax attention
+    return done + Flops(elementwise=3 * keys * (options.norm == "l2") + 3 * turned)
 
 
 def _gates(options: LinearOptions, shape: ModelShape) -> Flops:

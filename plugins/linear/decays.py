@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from archsearch.amounts import SIGMOID, SOFTPLUS
@@ -22,6 +22,10 @@ Decay = Literal["none", "constant", "head", "channel"]
 """Kinds: no decay, one number a head, one a token and head, one a token and key channel."""
 
 
+CAP = Flops(elementwise=2, exp=1)
+"""c tanh(x / c) of one number."""
+
+
 class Dims(NamedTuple):
     """Heads of a layer, and the key dim and value dim of one."""
 
@@ -30,10 +34,11 @@ class Dims(NamedTuple):
     value_dim: int
 
 
-def rwkv_rank(dims: Dims) -> int:
-    """Width of RWKV-7's low-rank maps of decay and rate (its released code), whose heads are 64 wide."""
+def rwkv_rank(dims: Dims, share: float = 2.5) -> int:
+    """Width of RWKV-7's low-rank maps of decay and rate, with a ``share`` of 1.7 of that to a gate of values (its
+    released code), whose heads are 64 wide."""
     channels = float(dims.heads * dims.key_dim)
-    return max(32, 32 * round(2.5 * math.sqrt(channels) * dims.key_dim / 64 / 32))
+    return max(32, 32 * round(share * math.sqrt(channels) * dims.key_dim / 64 / 32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +60,13 @@ class Rate:
 @dataclass(frozen=True, kw_only=True)
 class LogSigmoid:
     """logsigmoid(x + b) / temperature. b starts as torch starts a linear layer, or evenly from one number of ``start``
-    to the other; without a low-rank map and ``start`` there is none."""
+    to the other; without a low-rank map and ``start`` there is none. With a ``cap`` c x + b is c tanh((x + b) / c), and
+    so is the gate of exponential writes, which then has a bias too, ``write_start`` at the start."""
 
     temperature: float
     start: tuple[float, float] | None = None
+    cap: float = 0.0
+    write_start: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +140,16 @@ class DecayForm:
             return given.start is not None or self.rank(dims) > 0
         return not isinstance(given, (BoundedForget, TrainedForget))
 
+    @property
+    def draws(self) -> bool:
+        """Whether its gates start at what is drawn of a range."""
+        return isinstance(self.parametrisation, Rate | Bounded)
+
+    @property
+    def write_cap(self) -> float:
+        """What the gate of exponential writes is capped at, beside a bias; 0 for neither."""
+        return self.parametrisation.cap if isinstance(self.parametrisation, LogSigmoid) else 0.0
+
     def placed_params(self, dims: Dims, layer: LayerInfo) -> int:
         """Trained parameters that only some layers have, by their place."""
         return self.gates(dims) if isinstance(self.parametrisation, TrainedForget) and layer.index else 0
@@ -142,7 +160,8 @@ class DecayForm:
             squashed = float(self.rank(dims) * self.parametrisation.squashed)
             bounded = (SIGMOID + Flops(elementwise=2 + self.parametrisation.rate)) * float(self.gates(dims))
             return bounded + Flops(elementwise=3, exp=1) * squashed
-        return (SOFTPLUS + Flops(elementwise=2)) * float(self.gates(dims))
+        capped = CAP * float(self.write_cap > 0)
+        return (SOFTPLUS + Flops(elementwise=2) + capped) * float(self.gates(dims))
 
 
 NONE = DecayForm(name="none", kind="none", paper="", parametrisation=None)
@@ -164,6 +183,15 @@ LIGHTNING = DecayForm(
         log_decay=lambda heads, layer: (
             -(2.0 ** (-8.0 * (heads + 1) / len(heads))) * (1 - layer.index / max(layer.depth - 1, 1) + 1e-5)
         )
+    ),
+)
+
+TRANSNORMER = DecayForm(
+    name="transnormer",
+    kind="constant",
+    paper="-2^(-8 (h + 1) / H) (1 - l / L), layer l of L (TransNormerLLM, arXiv 2307.14995, section 3.1)",
+    parametrisation=Fixed(
+        log_decay=lambda heads, layer: -(2.0 ** (-8.0 * (heads + 1) / len(heads))) * (1 - layer.index / layer.depth)
     ),
 )
 
@@ -200,6 +228,13 @@ BOUNDED = DecayForm(
     rank=lambda dims: dims.value_dim,
 )
 
+BOUNDED_FULL = replace(
+    BOUNDED,
+    name="bounded-full",
+    paper="as bounded, x of a projection without a low-rank map (Bailing hybrid's released model)",
+    rank=lambda dims: 0,
+)
+
 RWKV7 = DecayForm(
     name="rwkv7",
     kind="channel",
@@ -221,6 +256,13 @@ MLSTM = DecayForm(
     kind="head",
     paper="logsigmoid(x + b), b from 3 to 6 (mLSTM: xLSTM, arXiv 2405.04517, equation 26 and appendix D)",
     parametrisation=LogSigmoid(temperature=1.0, start=(3.0, 6.0)),
+)
+
+XLSTM_7B = DecayForm(
+    name="xlstm-7b",
+    kind="head",
+    paper="as mlstm, of gates capped at 15 (xLSTM 7B, arXiv 2503.13427, section 3, and its code)",
+    parametrisation=LogSigmoid(temperature=1.0, start=(3.0, 6.0), cap=15.0, write_start=-10.0),
 )
 
 HGRN2 = DecayForm(
@@ -246,7 +288,24 @@ RWKV6 = DecayForm(
     rank=lambda dims: dims.value_dim,
 )
 
-_ALL = (NONE, RETNET, LIGHTNING, MAMBA2, GLA, KDA, GATED_RETENTION, MLSTM, HGRN2, RWKV6, BOUNDED, RWKV7, HGRN2_TRAINED)
+_ALL = (
+    NONE,
+    RETNET,
+    LIGHTNING,
+    MAMBA2,
+    GLA,
+    KDA,
+    GATED_RETENTION,
+    MLSTM,
+    HGRN2,
+    RWKV6,
+    BOUNDED,
+    RWKV7,
+    HGRN2_TRAINED,
+    XLSTM_7B,
+    TRANSNORMER,
+    BOUNDED_FULL,
+)
 FORMS: Mapping[str, DecayForm] = {form.name: form for form in _ALL}
 
 

@@ -58,13 +58,13 @@ class FixedDecay(DecayGate):
 class RateDecay(DecayGate):
     """`Rate`, its A_log for each head, its dt_bias for each gate."""
 
-    def __init__(self, form: DecayForm, dims: Dims, rate: Rate) -> None:
+    def __init__(self, form: DecayForm, dims: Dims, rate: Rate, *, even: bool = True) -> None:
         super().__init__(form, dims)
         rank, gates = form.rank(dims), form.gates(dims)
         self.up = nn.Linear(rank, gates, bias=False) if rank else None
-        self.A_log = nn.Parameter(initial_A_log(dims.heads, *rate.start_rate))
+        self.A_log = nn.Parameter(initial_A_log(dims.heads, *rate.start_rate, even=even))
         low, high = rate.start_step
-        bias = initial_dt_bias(dims.heads, gates // dims.heads, low=low, high=high)
+        bias = initial_dt_bias(dims.heads, gates // dims.heads, low=low, high=high, even=even)
         self.dt_bias = nn.Parameter(bias.flatten())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -84,7 +84,7 @@ class LogSigmoidDecay(DecayGate):
 
     def __init__(self, form: DecayForm, dims: Dims, given: LogSigmoid) -> None:
         super().__init__(form, dims)
-        self.temperature = given.temperature
+        self.temperature, self.cap = given.temperature, given.cap
         rank, gates = form.rank(dims), form.gates(dims)
         self.up = nn.Linear(rank, gates) if rank else None
         self.bias = None if given.start is None or rank else nn.Parameter(torch.linspace(*given.start, gates))
@@ -92,6 +92,7 @@ class LogSigmoidDecay(DecayGate):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         x = x if self.up is None else self.up(x)
         x = x if self.bias is None else x.float() + self.bias.float()
+        x = capped(x, self.cap) if self.cap else x
         if fused(GATES, x, 1):
             from archsearch.ops.triton.launch.gates import gate
 
@@ -104,14 +105,14 @@ class LogSigmoidDecay(DecayGate):
 class BoundedDecay(DecayGate):
     """`Bounded`, by its low-rank map and a bias for each gate."""
 
-    def __init__(self, form: DecayForm, dims: Dims, given: Bounded) -> None:
+    def __init__(self, form: DecayForm, dims: Dims, given: Bounded, *, even: bool = True) -> None:
         super().__init__(form, dims)
         rank, gates = form.rank(dims), form.gates(dims)
         self.lowest, self.squashed = given.lowest, given.squashed
         self.up = nn.Linear(rank, gates, bias=False) if rank else None
         self.A_log = nn.Parameter(torch.zeros(dims.heads)) if given.rate else None
         low, high = (bound / -given.lowest for bound in given.start)
-        share = torch.exp(math.log(low) + math.log(high / low) * _stratified(dims.heads, gates // dims.heads))
+        share = torch.exp(math.log(low) + math.log(high / low) * _shares(dims.heads, gates // dims.heads, even))
         self.bias = nn.Parameter(torch.logit(share).flatten())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -184,6 +185,11 @@ class ExponentialDecay(DecayGate):
         return self.by_kind(-_rate(self.up(x.tanh()))), None
 
 
+def capped(x: Tensor, cap: float) -> Tensor:
+    """Numbers that stay between -``cap`` and ``cap``, and near 0 what they are."""
+    return cap * torch.tanh(x / cap)
+
+
 def fixed_log_decay(fixed: Fixed, heads: int, layer: LayerInfo) -> Tensor:
     """Log decays `[H]` of a layer, float32."""
     return fixed.log_decay(torch.arange(heads, dtype=torch.float64), layer).float()
@@ -209,40 +215,42 @@ def write_strength(x: Tensor) -> Tensor:
     return x.float().sigmoid()
 
 
-def initial_A_log(heads: int, low: float = 1.0, high: float = 16.0) -> Tensor:  # noqa: N802
-    """log A with A uniform in [1, 16] (Mamba-2's code), one draw from each of `heads` equal parts of it."""
-    return (low + (high - low) * _stratified(heads, 1)[:, 0]).log()
+def initial_A_log(heads: int, low: float = 1.0, high: float = 16.0, *, even: bool = True) -> Tensor:  # noqa: N802
+    """log A with A uniform in [1, 16] (Mamba-2's code), where ``even`` one draw from each of `heads` equal parts."""
+    return (low + (high - low) * _shares(heads, 1, even)[:, 0]).log()
 
 
-def initial_dt_bias(heads: int, channels: int = 1, *, low: float = 1e-3, high: float = 0.1) -> Tensor:
+def initial_dt_bias(
+    heads: int, channels: int = 1, *, low: float = 1e-3, high: float = 0.1, even: bool = True
+) -> Tensor:
     """Biases `[heads, channels]` whose softplus is log-uniform in [0.001, 0.1] (Mamba, arXiv 2312.00752, and
-    its code), one draw from each of `heads` equal parts of it for every channel."""
-    dt = torch.exp(math.log(low) + math.log(high / low) * _stratified(heads, channels))
+    its code), where ``even`` one draw from each of `heads` equal parts of it for every channel."""
+    dt = torch.exp(math.log(low) + math.log(high / low) * _shares(heads, channels, even))
     return dt + torch.log(-torch.expm1(-dt))
 
 
-def _stratified(heads: int, channels: int) -> Tensor:
-    """Uniform in [0, 1), `[heads, channels]`: in every column one number from each of `heads` equal parts.
-
-    Each number is distributed as a plain draw is; but a layer of two heads always gets a slow and a fast one.
-    """
+def _shares(heads: int, channels: int, even: bool) -> Tensor:
+    """Uniform in [0, 1), `[heads, channels]`; where ``even``, in every column one number from each of `heads` equal
+    parts: each is distributed as a plain draw is, but a layer of two heads always gets a slow and a fast one."""
+    if not even:
+        return torch.rand(heads, channels)
     parts = torch.rand(heads, channels).argsort(dim=0)
     return (parts + torch.rand(heads, channels)) / heads
 
 
-def decay_gate(form: DecayForm, dims: Dims, layer: LayerInfo) -> DecayGate | None:
-    """The gate of a form, None for no decay."""
+def decay_gate(form: DecayForm, dims: Dims, layer: LayerInfo, *, even: bool = True) -> DecayGate | None:
+    """The gate of a form, None for no decay; ``even`` says how it draws its start."""
     match form.parametrisation:
         case None:
             return None
         case Fixed() as fixed:
             return FixedDecay(form, dims, fixed, layer)
         case Rate() as rate:
-            return RateDecay(form, dims, rate)
+            return RateDecay(form, dims, rate, even=even)
         case LogSigmoid() as given:
             return LogSigmoidDecay(form, dims, given)
         case Bounded() as bounded:
-            return BoundedDecay(form, dims, bounded)
+            return BoundedDecay(form, dims, bounded, even=even)
         case BoundedForget():
             return BoundedForgetDecay(form, dims, layer)
         case TrainedForget():

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context, Mixer, MixerState
-from archsearch.ops.gated_norm import gated_norm
+from archsearch.ops.gated_norm import GateActivation, gated_norm
+from archsearch.ops.rotary import Rotary
 from archsearch.ops.short_conv import Activation, ShortConv, next_tail
 
 from .additive.build import core_of, features_of
 from .additive.shift import TokenShift, token_before
 from .core import Call
-from .cost import projected
+from .cost import projected, values_rank
+from .first_values import FirstValues
 from .gates import decay_gate
+from .norms import norm_of
 from .options import LinearOptions
 from .shifted import StaticShift
 from .tokens import Tokens
@@ -30,6 +33,26 @@ _FIRST = 0.02
 """Spread of a learned first state at the start."""
 _BONUS = -0.04
 """Where the bonus on the output starts, as in RWKV-7's code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Projected:
+    """What the layer projects of tokens: its ``features``, the ``read`` tokens that those of values are made of, and
+    the tail that a shift leaves in the state."""
+
+    features: Tensor
+    read: Tensor
+    tails: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Tokens of a layer in a pass: its context, their ``positions`` `[B, T]` where q and k are rotated by them, and
+    what their values are made of, `[B, T, D]`."""
+
+    ctx: Context
+    positions: Tensor | None
+    read: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +68,7 @@ class _Inputs:
 
 
 class LinearMixer(Mixer):
-    """Linear attention with what `LinearOptions` put around it, with as many key as value heads."""
+    """Linear attention with what `LinearOptions` put around it."""
 
     options: LinearOptions
 
@@ -56,27 +79,32 @@ class LinearMixer(Mixer):
         self.heads, self.key_dim, self.value_dim = options.dims(shape)
         self.scale = 1.0 if options.write == "dt" else self.key_dim**-0.5
         dims = options.dims(shape)
-        self.decay = decay_gate(options.form, dims, layer)
-        values, queries = self.heads * self.value_dim, self.heads * self.key_dim
+        self.decay = decay_gate(options.form, dims, layer, even=options.draws == "even")
+        self.query_heads = options.query_heads(shape)
+        values, queries = self.heads * self.value_dim, self.query_heads * self.key_dim
         self.sizes = list(projected(options, shape))
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
         written = options.steps * values
         self.keys = self.sizes[0] - written
         self.roles = [size for size in (queries, self.keys - queries, written, *self.sizes[1:]) if size]
+        self.values_role = 2 if self.keys > queries else 1
         self.shift = self._shift(layer)
+        self.rotary = Rotary(self.key_dim, fraction=options.rope, base=options.rope_base) if options.rope else None
+        rank = values_rank(options, shape, layer)
+        self.first_values = FirstValues(shape.d_model, rank, dims, layer) if options.first_values else None
         self.features = features_of(options, shape, layer)
         self.core = core_of(options, shape, self.scale)
         self.conv = ShortConv(self.sizes[0], options.conv) if options.conv else None
         self.conv_bias = nn.Parameter(torch.zeros(self.sizes[0])) if options.conv_bias else None
         delta = options.update == "delta"
         self.write = WRITES[options.removal](options.rule, dims, options.beta_range) if delta else None
-        self.gate_up = nn.Linear(self.value_dim, values) if options.low_rank_gate else None
+        gated = options.low_rank_gate
+        self.gate_up = nn.Linear(self.sizes[1], values, bias=not options.inner_gate) if gated else None
         self.skip = nn.Parameter(torch.ones(self.heads)) if options.skip else None
         self.bonus = nn.Parameter(torch.full((self.heads, self.key_dim), _BONUS)) if options.output_bonus else None
         learned = options.initial_state == "learned"
         self.first = nn.Parameter(_FIRST * torch.randn(dims)) if learned else None
-        normed = options.norm_width(shape)
-        self.norm = nn.RMSNorm(normed, eps=options.norm_eps) if normed else None
+        self.norm = norm_of(options, shape)
         self.out = nn.Linear(values, shape.d_model, bias=False)
 
     def _shift(self, layer: LayerInfo) -> TokenShift | StaticShift | None:
@@ -123,34 +151,42 @@ class LinearMixer(Mixer):
 
     def _inputs(self, x: Tensor, state: MixerState | None, ctx: Context, places: Tensor | None) -> _Inputs:
         before = {} if state is None else state.tensors
-        projected, tails = self._project(x, before.get("shift"), places)
-        qkv, gate, decay, write, more = torch.split(projected, self.sizes, dim=-1)
+        projected = self._project(x, before.get("shift"), places)
+        qkv, gate, decay, write, more = torch.split(projected.features, self.sizes, dim=-1)
         mixed, tail = self._mix(qkv, before.get("conv"), places)
+        tails = projected.tails
         if state is not None:
             tails |= {} if tail is None else {"conv": tail}
-        tokens, v = self._made(mixed, decay, write, ctx)
+        positions = None
+        if self.rotary is not None:
+            positions = ctx.positions_of(x, None if state is None else state.lengths)
+        tokens, v = self._made(mixed, decay, write, _Place(ctx=ctx, positions=positions, read=projected.read))
         return _Inputs(tokens=tokens, v=v, gate=gate, more=more if self.sizes[-1] else None, tails=tails)
 
-    def _made(self, mixed: Tensor, decay: Tensor, write: Tensor, ctx: Context | None = None) -> tuple[Tokens, Tensor]:
+    def _made(self, mixed: Tensor, decay: Tensor, write: Tensor, place: _Place | None = None) -> tuple[Tokens, Tensor]:
         """Tokens of what the convolution gave and of the features of gates, and their values as they are; without a
-        context they are not those of a layer, but of one of its memories."""
+        place they are not those of a layer, but of one of its memories."""
+        ctx = None if place is None else place.ctx
         log_decay, step_size = (None, None) if self.decay is None else self.decay.of(decay, ctx)
-        q, k, v = self._activate(mixed, log_decay)
-        v = v if ctx is None else self.mix_values(v, ctx)
+        q, k, v = self._activate(mixed, log_decay, None if place is None else place.positions)
+        if place is not None:
+            v = self.mix_values(v, place.ctx)
+            v = v if self.first_values is None else self.first_values(v, place.read, place.ctx)
         written = v
         if self.options.write == "dt" and step_size is not None:
             written = v * step_size[..., None].to(v.dtype)
         tokens = Tokens(q, k, written, log_decay=log_decay)
         return tokens if self.write is None else self.write(write, tokens), v
 
-    def _project(self, x: Tensor, last: Tensor | None, places: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """`x` `[B, T, D]` to all features, and the last token, where tokens are mixed with the one before."""
+    def _project(self, x: Tensor, last: Tensor | None, places: Tensor | None) -> _Projected:
+        """Of `x` `[B, T, D]`; with the last token, where tokens are mixed with the one before."""
         if self.shift is None:
-            return self.proj(x), {}
+            return _Projected(features=self.proj(x), read=x, tails={})
         mixed = self.shift(x, token_before(x, last, places))
         weights = self.proj.weight.split(self.roles)
         projected = torch.cat([F.linear(part, weight) for part, weight in zip(mixed, weights, strict=True)], dim=-1)
-        return projected, {} if last is None else {"shift": next_tail(last, x)}
+        tails = {} if last is None else {"shift": next_tail(last, x)}
+        return _Projected(features=projected, read=mixed[self.values_role], tails=tails)
 
     def _mix(self, qkv: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """q, k and v `[B, T, C]` through the convolution, and the tail after them."""
@@ -172,7 +208,9 @@ class LinearMixer(Mixer):
         alike = plain and self.options.activation == self.options.value_activation == "silu"
         return "silu" if alike else "none"
 
-    def _activate(self, mixed: Tensor, log_decay: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _activate(
+        self, mixed: Tensor, log_decay: Tensor | None, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [self.keys, mixed.shape[-1] - self.keys]
         if self.options.activation == self.options.value_activation:
             alike = mixed if self._shared != "none" else _ACTIVATIONS[self.options.activation](mixed)
@@ -183,11 +221,13 @@ class LinearMixer(Mixer):
         qk = torch.unflatten(qk, -1, (-1, self.key_dim))
         if self.options.norm == "l2":
             qk = unit_length(qk)
+        if self.rotary is not None and positions is not None:
+            qk = self.rotary(positions, qk)
         if self.options.key == "forget":
             assert log_decay is not None
             q, k = qk, -torch.expm1(log_decay).to(qk.dtype)
         else:
-            q, k = torch.split(qk, [self.heads, qk.shape[-2] - self.heads], dim=-2)
+            q, k = torch.split(qk, [self.query_heads, qk.shape[-2] - self.query_heads], dim=-2)
         if self.features is not None:
             q, k = self.features(q, k)
         return q, k, torch.unflatten(v, -1, (-1, self.value_dim))
@@ -208,18 +248,34 @@ class LinearMixer(Mixer):
         """What is read `[B, T, H, V]` through norm, beside which there may be a bonus, gate and the last projection."""
         gate, activation = None, self.options.output_gate
         if activation != "none":
-            gate = features if self.gate_up is None else self.gate_up(features)
+            gate, activation = self._gate(features, activation)
         kind = self.options.output_norm
         if kind == "gated" and gate is not None:
             o, gate = (o.flatten(2) * _ACTIVATIONS[activation](gate)).view_as(o), None
-        if bonus is not None:
-            o = bonus + (o if self.norm is None else self.norm(self._together(o).to(self.norm.weight.dtype)).view_as(o))
-        if self.norm is not None and bonus is None:
-            o = gated_norm(self._together(o), self.norm.weight, gate, activation=activation, eps=self.options.norm_eps)
+        norm = self.norm
+        if isinstance(norm, nn.RMSNorm) and bonus is None and (gate is None or activation != "none"):
+            o = gated_norm(self._together(o), norm.weight, gate, activation=activation, eps=self.options.norm_eps)
         else:
+            o = self._normed(o) if bonus is None else bonus + self._normed(o)
             o = o.flatten(2) if gate is None else o.flatten(2) * _ACTIVATIONS[activation](gate)
         out: Tensor = self.out(o)
         return out
+
+    def _gate(self, features: Tensor, activation: GateActivation) -> tuple[Tensor, GateActivation]:
+        """The output gate, and the activation that it is yet to pass."""
+        if self.gate_up is None:
+            return features, activation
+        if self.options.inner_gate:
+            return self.gate_up(_ACTIVATIONS[activation](features)), "none"
+        return self.gate_up(features), activation
+
+    def _normed(self, o: Tensor) -> Tensor:
+        """`[B, T, H, V]`, normed where there is a norm."""
+        if self.norm is None:
+            return o
+        given = self._together(o).to(self.norm.weight.dtype) if isinstance(self.norm, nn.RMSNorm) else o
+        normed: Tensor = self.norm(given)
+        return normed.view_as(o)
 
     def _together(self, o: Tensor) -> Tensor:
         """Heads `[B, T, H, V]` by what is normed together: `[B, T, 1, H V]` where that is all of them."""

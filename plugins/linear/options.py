@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from archsearch.errors import listing
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
 from .additive.rules import check_additive
 from .decays import FORMS, Decay, DecayForm, Dims, Update, default_form, forms_of
-from .removals import REMOVALS, RemovalForm, check_delta
+from .removals import REMOVALS, RemovalForm, check_delta, check_key_heads
+from .rotated import check_rotation
 
 if TYPE_CHECKING:
     FormName = str
@@ -21,6 +22,9 @@ else:
     FormName = Literal[tuple(FORMS)]
     RemovalName = Literal[tuple(REMOVALS)]
 """Of the forms that there are."""
+
+_LATER = ("rope", "rope_base", "first_values", "gate_rank", "inner_gate", "key_heads", "draws")
+"""Options that came when there were results of layers without them."""
 
 
 class LinearOptions(MixerOptions):
@@ -39,10 +43,13 @@ class LinearOptions(MixerOptions):
     ``write``: dt scales what is written by the step size of the mamba2 decay, exp by the exponential of a gate a head,
     stabilised.
     ``output_norm``: rms: of each head's output, its weight shared by the heads; joint: of all heads' outputs together;
-    gated: joint, after the output gate.
-    ``norm_eps``: what that norm adds to the mean square.
+    gated: joint, after the output gate; layer: of each head's output, its mean taken out, without a weight; group: the
+    same with a weight and a bias of each channel.
+    ``norm_eps``: what that norm adds to the mean square, or to the variance.
     ``output_gate``: activation of a projection that multiplies the normed output.
     ``low_rank_gate``: passes the output gate through value_dim features.
+    ``gate_rank``: so many features instead; 0 for value_dim.
+    ``inner_gate``: the activation of a low-rank gate stands between its two maps, and the second has no bias.
     ``skip``: adds each head's value, by a learned factor.
     ``key``: a projection, or what the forget gate of a channel leaves: 1 - exp(log decay).
     ``bonus``: a token reads the state before its own write, and its own value by a learned weight a key channel.
@@ -61,6 +68,11 @@ class LinearOptions(MixerOptions):
     ``static_shift``: mixes each token with the one before it, by learned shares, in front of the projections.
     ``output_bonus``: adds each head's value to the normed output, weighed by query and written key.
     ``initial_state``: what a sequence starts with: zeros, or a learned state a head.
+    ``rope``: share of a key's channels that q and k are rotated in by their position; 0 carries no position at all.
+    ``rope_base``: base of the rotation's frequencies.
+    ``first_values``: mixes the values of the first such layer into those of later ones, by a gate of each channel.
+    ``draws``: how A and dt are drawn at the start: even, each head of a part of the range of its own, or plain.
+    ``key_heads``: heads of q and k, each for as many heads of values in turn; 0 for as many as of values.
     """
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
@@ -74,7 +86,7 @@ class LinearOptions(MixerOptions):
     conv: Annotated[int, Field(ge=0, le=16)] = 4
     conv_bias: bool = False
     write: Literal["plain", "dt", "exp"] = "plain"
-    output_norm: Literal["none", "rms", "joint", "gated"] = "rms"
+    output_norm: Literal["none", "rms", "joint", "gated", "layer", "group"] = "rms"
     norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
     output_gate: Literal["none", "silu", "sigmoid"] = "silu"
     low_rank_gate: bool = False
@@ -95,9 +107,32 @@ class LinearOptions(MixerOptions):
     static_shift: bool = False
     output_bonus: bool = False
     initial_state: Literal["zero", "learned"] = "zero"
+    rope: Annotated[float, Field(ge=0, le=1)] = 0.0
+    rope_base: Annotated[float, Field(gt=1, le=1e12)] = 10000.0
+    first_values: bool = False
+    gate_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
+    inner_gate: bool = False
+    key_heads: Annotated[int, Field(ge=0, le=2**16)] = 0
+    draws: Literal["even", "plain"] = "even"
 
     def unread(self) -> Mapping[str, str]:
-        return {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
+        found = {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
+        if not self.rope:
+            found["rope_base"] = "rope=0: use rope above 0"
+        if not self.form.draws:
+            drawing = listing(name for name, form in FORMS.items() if form.draws)
+            found["draws"] = f'decay_form="{self.decay_form}": use decay_form={drawing}'
+        if not self.low_rank_gate:
+            said = "low_rank_gate=false: use low_rank_gate=true"
+            found |= {"gate_rank": said, "inner_gate": said}
+        return found
+
+    @model_serializer(mode="wrap")
+    def _without_later_options(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Layers from before there were these options keep their digests, and what was measured of them."""
+        written: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {name: v for name, v in written.items() if name not in _LATER or v != fields[name].default}
 
     @model_validator(mode="before")
     @classmethod
@@ -131,6 +166,8 @@ class LinearOptions(MixerOptions):
             raise ValueError("conv_bias = true needs a convolution: set conv to its width, such as 4")
         check_additive(dict(self))
         check_delta(dict(self))
+        check_rotation(dict(self))
+        check_key_heads(dict(self))
         return self
 
     @property
@@ -147,10 +184,22 @@ class LinearOptions(MixerOptions):
         """Heads, key dim and value dim of one head in a model of `shape`."""
         return Dims(shape.n_heads, self.key_dim or shape.head_dim, self.value_dim or shape.head_dim)
 
+    def query_heads(self, shape: ModelShape) -> int:
+        """Heads of q, and of k of each step."""
+        return self.key_heads or shape.n_heads
+
     def norm_width(self, shape: ModelShape) -> int:
         """Outputs that are normed together: those of one head, or of all; 0 for none."""
         heads, _, value_dim = self.dims(shape)
-        return {"none": 0, "rms": value_dim}.get(self.output_norm, heads * value_dim)
+        by_head = dict.fromkeys(("rms", "layer", "group"), value_dim)
+        return {"none": 0, **by_head}.get(self.output_norm, heads * value_dim)
+
+    def gate_features(self, shape: ModelShape) -> int:
+        """Numbers that the layer's projection makes of a token for the output gate; 0 for none."""
+        heads, _, value_dim = self.dims(shape)
+        if self.output_gate == "none":
+            return 0
+        return (self.gate_rank or value_dim) if self.low_rank_gate else heads * value_dim
 
     def state_dims(self, shape: ModelShape) -> Dims:
         """Heads, and rows and columns of the state of one: features of keys, values and the normaliser's ones."""

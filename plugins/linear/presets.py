@@ -84,3 +84,32 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Named points of the table of update rule by decay, each with the projections, gates and norms of its paper."""
+
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "other-sizes": {"key_dim": 5, "value_dim": 12, "decay": "head"},
+    "delta-constant": {"update": "delta", "decay": "constant"},
+    "published-mamba2": {
+        "decay": "head",
+        "norm": "none",
+        "write": "dt",
+        "conv_bias": True,
+        "skip": True,
+        "output_norm": "gated",
+    },
+    "published-lightning": {"decay": "constant", "norm": "none", "output_norm": "joint", "output_bonus": True},
+    "published-retnet": {**PRESETS["retnet"], "rope": 1.0, "key_dim": 6, "value_dim": 12, "output_norm": "layer"},
+    "published-rwkv7": {
+        **PRESETS["rwkv7"],
+        "first_values": True,
+        "gate_rank": 12,
+        "inner_gate": True,
+        "output_norm": "group",
+    },
+    "published-xlstm": {**PRESETS["mlstm"], "decay_form": "xlstm-7b", "key_dim": 6, "output_norm": "group"},
+    "shared-keys": {"update": "delta", "decay": "head", "key_heads": 1},
+    "rotated-delta": {"update": "delta", "decay": "head", "removal": "feedback", "rope": 0.5},
+    "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
+    "learned-shift": {"decay": "head", "initial_state": "learned", "static_shift": True, "output_bonus": True},
+    "learned-rate": {"update": "delta", "initial_state": "learned", "removal": "rate", "conv": 0},
+}
+"""What the laws are tried on beside the presets."""

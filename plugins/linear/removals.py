@@ -92,6 +92,7 @@ def check_delta(options: Mapping[str, Any]) -> None:
         raise ValueError(f"beta_range = 2 with removal = {rule} is not stable: choose removal = {ranging}")
     if options["steps"] > 1:
         taken = {"removal": "key", "write": "plain", "skip": False, "output_bonus": False, "levels": 0, "memories": 0}
+        taken |= {"first_values": False}
         _alone(options, "steps", 1, taken)
     if rule != "key":
         _alone(options, "removal", "key", {"levels": 0, "memories": 0})
@@ -102,6 +103,13 @@ def check_delta(options: Mapping[str, Any]) -> None:
         _alone(options, "static_shift", False, {"token_shift": False, "memories": 0})
     if options["output_bonus"]:
         _alone(options, "output_bonus", False, {"memories": 0, "feature_map": "none"})
+
+
+def check_key_heads(options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where heads of keys that several of values share do not go with the rest."""
+    if options["key_heads"]:
+        taken = {"key": "projected", "removal": "key", "feature_map": "none", "memories": 0}
+        _alone(options, "key_heads", 0, taken | {"bonus": False, "output_bonus": False})
 
 
 def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[str, object]) -> None:

@@ -32,6 +32,7 @@ class SsmPlugin(MixerPlugin[SsmOptions]):
             "no-conv": {"conv": 0, "state_dim": 4},
             "fixed-inv": {"rule": "fixed", "start": "inv", "state_dim": 6},
             "trapezoidal-8": {"rule": "trapezoidal", "expand": 1, "state_dim": 8},
+            "normed-2": {"rule": "trapezoidal", "expand": 1, "state_dim": 8, "rank": 2, "output_norm": True},
             "mimo-3": {"rule": "trapezoidal", "expand": 1, "state_dim": 8, "rank": 3},
         }
     }

@@ -33,6 +33,7 @@ def params(options: SsmOptions, shape: ModelShape) -> int:
         return projected(options, shape) + 2 * cells + 2 * inner + 2 * shape.d_model
     if options.rule == "trapezoidal":  # biases of keys and queries, norms; biases of steps, and skips; weights of ranks
         heads, ranked = options.heads(shape), 3 * options.rank * inner if options.rank > 1 else 0
+        ranked += inner if options.output_norm else 0
         return projected(options, shape) + 2 * (heads * options.rank + 1) * options.state_dim + 2 * heads + ranked
     convolved = (options.conv + 1) * inner if options.conv else 0
     return projected(options, shape) + convolved + cells + 2 * inner  # biases of the steps, and skips
@@ -85,7 +86,8 @@ def _heads(options: SsmOptions, shape: ModelShape, *, phase: Phase, context: int
     rank, heads = options.rank, float(options.heads(shape))
     inner = float(rank * options.inner(shape))  # channels of all inputs
     cells, keys = inner * options.state_dim, rank * heads * options.state_dim
-    token = around + (SILU + Flops(elementwise=3 if rank == 1 else 7)) * inner
+    normed = 4 if options.output_norm else 0
+    token = around + (SILU + Flops(elementwise=normed + (3 if rank == 1 else 7))) * inner
     token += (SOFTPLUS * 2.0 + Flops(elementwise=8, exp=1)) * heads
     token += Flops(elementwise=8 * keys + 8 * rank * options.state_dim, exp=2 * heads * options.angles)
     if phase == "decode":

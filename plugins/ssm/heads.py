@@ -53,6 +53,7 @@ class TrapezoidalSpace(Mixer):
             for start in starts
         )
         self.skip = nn.Parameter(torch.ones(self.heads))
+        self.norm = nn.Parameter(torch.ones(self.heads, self.width)) if options.output_norm else None
         self.out = nn.Linear(inner, shape.d_model, bias=False)
 
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
@@ -119,7 +120,10 @@ class TrapezoidalSpace(Mixer):
 
     def _output(self, o: Tensor, v: Tensor, gate: Tensor) -> Tensor:
         """Outputs and values `[B, T, H, R, P]` to `[B, T, D]`."""
-        read = (o + self.skip[:, None, None].to(o.dtype) * v).to(gate.dtype)
+        read = o + self.skip[:, None, None].to(o.dtype) * v
+        if self.norm is not None:
+            read = F.rms_norm(read, read.shape[-1:], eps=_EPS) * self.norm[:, None].to(read.dtype)
+        read = read.to(gate.dtype)
         gated = read * F.silu(_ranked(torch.unflatten(gate, -1, (self.heads, -1)), self.gates))
         joined = gated if self.outputs is None else (gated * self.outputs.to(gated.dtype)).sum(-2, keepdim=True)
         out: Tensor = self.out(joined.flatten(2))

@@ -18,6 +18,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "trapezoidal": {"state_dim": 64, "expand": 2, "conv": 0, "start": "real"},
 }
 
+_LATER = (("rank", 1), ("output_norm", False))
+
 
 class SsmOptions(MixerOptions):
     """Options of the `ssm` mixer; its README has the maths. Those left out follow from ``rule``.
@@ -29,6 +31,7 @@ class SsmOptions(MixerOptions):
     ``expand``: inner channels a channel of the model; 1 for fixed, which runs on the model's own.
     ``dt_rank``: width of the map to the step sizes of selective; 0 for a 16th of the model's channels.
     ``conv``: width of the causal depthwise convolution before selective; 0 for none.
+    ``output_norm``: RMSNorm of what each head of trapezoidal gives, in front of the gate.
     ``start``: of the rates: real -(n + 1); for fixed also the complex lin -1/2 + i pi n, or inv.
     """
 
@@ -39,6 +42,7 @@ class SsmOptions(MixerOptions):
     conv: Annotated[int, Field(ge=0, le=16)] = 4
     start: Start = "real"
     rank: Annotated[int, Field(ge=1, le=64)] = 1
+    output_norm: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -49,15 +53,19 @@ class SsmOptions(MixerOptions):
         return {**_DEFAULTS.get(rule, {}), **values} if isinstance(rule, str) else values
 
     @model_serializer(mode="wrap")
-    def _without_a_rank_of_one(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Layers from before there was a rank keep their digests, and what was measured of them."""
+    def _without_later_options(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Layers from before there were a rank and a norm keep their digests, and what was measured of them."""
         written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if (name, value) != ("rank", 1)}
+        return {name: value for name, value in written.items() if (name, value) not in _LATER}
 
     @model_validator(mode="after")
     def _check(self) -> SsmOptions:
         if self.rank > 1 and self.rule != "trapezoidal":
             raise ValueError(f"rank = {self.rank} with rule = {self.rule}: set rule = trapezoidal, or leave rank out")
+        if self.output_norm and self.rule != "trapezoidal":
+            raise ValueError(
+                f"output_norm = true with rule = {self.rule}: set rule = trapezoidal, or leave output_norm out"
+            )
         if self.rule == "selective":
             if self.start != "real":
                 raise ValueError(f"start = {self.start} with rule = selective: its rates are real, set start = real")

@@ -73,11 +73,6 @@ def of_heads(heads: int, first: int, last: int) -> Change:
     return lambda weight: weight.unflatten(0, (heads, -1))[:, first:last].flatten(0, 1)
 
 
-def repeated(heads: int, times: int) -> Change:
-    """The rows of each head so many times: a head that several others share, as one for each."""
-    return lambda weight: weight.unflatten(0, (heads, -1)).repeat_interleave(times, 0).flatten(0, 1)
-
-
 def pairs(heads: int, turned: int) -> Change:
     """Rows for a rotation of halves (i, i + R / 2), as one of pairs (2 i, 2 i + 1) takes them."""
     order = torch.arange(turned).view(2, -1).T.flatten()
@@ -144,7 +139,6 @@ def delta(*keys: Change) -> Names:
 
 QKV = (part("q_proj.weight"), part("k_proj.weight"), part("v_proj.weight"))
 
-SHARED_KEY, KEYS = (repeated(KV_HEADS, 2),), HEADS * HEAD_DIM
 _EACH = 2 * HEAD_DIM
 """Value channels of the two value heads that a key head of Qwen3-Next serves."""
 
@@ -152,21 +146,13 @@ QWEN3_NEXT: Names = {
     **delta(),
     "proj.weight": Parts(
         (
-            part("in_proj_qkvz.weight", of_heads(KV_HEADS, 0, HEAD_DIM), *SHARED_KEY),
-            part("in_proj_qkvz.weight", of_heads(KV_HEADS, HEAD_DIM, 2 * HEAD_DIM), *SHARED_KEY),
+            part("in_proj_qkvz.weight", of_heads(KV_HEADS, 0, HEAD_DIM)),
+            part("in_proj_qkvz.weight", of_heads(KV_HEADS, HEAD_DIM, 2 * HEAD_DIM)),
             part("in_proj_qkvz.weight", of_heads(KV_HEADS, 2 * HEAD_DIM, 2 * HEAD_DIM + _EACH)),
             part("in_proj_qkvz.weight", of_heads(KV_HEADS, 2 * HEAD_DIM + _EACH, 2 * HEAD_DIM + 2 * _EACH)),
             part("in_proj_ba.weight", of_heads(KV_HEADS, 2, 4)),
             part("in_proj_ba.weight", of_heads(KV_HEADS, 0, 2)),
         )
-    ),
-    "conv.weight": Parts(
-        (
-            part("conv1d.weight", rows(0, KEYS // 2), *SHARED_KEY),
-            part("conv1d.weight", rows(KEYS // 2, KEYS), *SHARED_KEY),
-            part("conv1d.weight", rows(KEYS, 2 * KEYS)),
-        ),
-        taps,
     ),
     "norm.weight": same("norm.weight"),
     "out.weight": same("out_proj.weight"),
@@ -192,6 +178,11 @@ BOUNDED_DELTA: Names = {
     "decay.bias": same("forget_gate.dt_bias"),
 }
 
+BAILING_DELTA: Names = {
+    **{name: parts for name, parts in BOUNDED_DELTA.items() if not name.startswith(("gate_up", "decay.up"))},
+    "proj.weight": Parts((*QKV, part("g_proj.weight"), part("forget_gate.f_proj.weight"), part("b_proj.weight"))),
+}
+
 LIGHTNING: Names = {
     "proj.weight": Parts(
         (
@@ -200,6 +191,17 @@ LIGHTNING: Names = {
         )
     ),
     "norm.weight": same("norm.weight"),
+    "out.weight": same("out_proj.weight"),
+}
+
+XLSTM: Names = {
+    "proj.weight": Parts(
+        tuple(part(f"{one}.weight") for one in ("q", "k", "v", "ogate_preact", "fgate_preact", "igate_preact"))
+    ),
+    "decay.bias": same("fgate_preact.bias"),
+    "core.bias": same("igate_preact.bias"),
+    "norm.weight": same("multihead_norm.weight"),
+    "norm.bias": same("multihead_norm.weight", torch.zeros_like),
     "out.weight": same("out_proj.weight"),
 }
 
@@ -222,8 +224,7 @@ _INNER = (
 
 def _mamba2(name: str, *before: Change) -> tuple[Part, ...]:
     q, k, v = _INNER
-    each = repeated(1, HEADS)
-    return part(name, *before, q, each), part(name, *before, k, each), part(name, *before, v)
+    return part(name, *before, q), part(name, *before, k), part(name, *before, v)
 
 
 MAMBA2: Names = {

@@ -23,11 +23,16 @@ CASES: dict[str, dict[str, Any]] = {name: dict(values) for name, values in PLUGI
     "conv-1": {"conv": 1, "decay": "head"},
     "learned": {"update": "delta", "initial_state": "learned"},
     "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},
+    "published-xlstm": {**PLUGIN.conformance["cases"]["published-xlstm"]},
+    "bounded-full": {**PLUGIN.presets["kda-bounded"], "decay_form": "bounded-full", "low_rank_gate": False},
+    "shared-keys": {**PLUGIN.conformance["cases"]["shared-keys"]},
+    "published-retnet": {**PLUGIN.conformance["cases"]["published-retnet"]},
+    "published-rwkv7": {**PLUGIN.conformance["cases"]["published-rwkv7"]},
     "bare": {"conv": 0, "output_norm": "none", "output_gate": "none", "norm": "none"},
 }
 FIXED = [name for name, values in CASES.items() if not (values.get("levels") or values.get("memories"))]
 """Of one state."""
-PROJECTIONS = ("proj", "out", "gate_up", "decay.up", "shift.down", "write.up")
+PROJECTIONS = ("proj", "out", "gate_up", "decay.up", "shift.down", "write.up", "first_values.down", "first_values.up")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -136,6 +137,30 @@ def test_every_layer_gets_slow_and_fast_heads(heads: int) -> None:
         assert ((share * heads).long().sort(0).values == torch.arange(heads)[:, None]).all()
         share = (initial_A_log(heads).exp() - 1) / 15
         assert ((share * heads).long().sort().values == torch.arange(heads)).all()
+
+
+@pytest.mark.parametrize("preset", ["mamba2", "kda", "kda-bounded"])
+def test_plain_draws_are_of_the_whole_range_for_each_head(preset: str) -> None:
+    """As the papers' code draws: two heads of four are not bound to parts of the range of their own."""
+    torch.manual_seed(0)
+    found = []
+    for draws in ("plain", "even"):
+        options = PLUGIN.parse_options({**PLUGIN.presets[preset], "draws": draws})
+        gates: list[Any] = [PLUGIN.build(options, SHAPE, LayerInfo()).decay for _ in range(60)]
+        biases = torch.stack([getattr(one, "dt_bias", getattr(one, "bias", None)).view(3, -1)[:, 0] for one in gates])
+        ranks = (biases.flatten().argsort().argsort() * 3 // 180).view(60, 3)  # of three equal parts of all drawn
+        found.append(sum(len(set(row.tolist())) == 3 for row in ranks))
+    plain, even = found
+    assert plain < 30 < 50 < even
+
+
+def test_transnormer_decays_slower_by_layer_and_not_at_all_after_the_last() -> None:
+    """TransNormerLLM, arXiv 2307.14995, section 3.1: l of L, from 0 on."""
+    options = PLUGIN.parse_options({**PLUGIN.presets["lightning"], "decay_form": "transnormer"})
+    for index in range(4):
+        decay = PLUGIN.build(options, SHAPE, LayerInfo(index=index, depth=4)).decay
+        wanted = -torch.tensor([2.0 ** (-8 / 3), 2.0 ** (-16 / 3), 2.0**-8]) * (1 - index / 4)
+        assert_close(decay(torch.zeros(1, 0))[0], wanted)  # type: ignore[misc]
 
 
 def test_skip_adds_the_values() -> None:

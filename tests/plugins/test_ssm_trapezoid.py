@@ -226,10 +226,30 @@ def test_several_inputs_keep_a_key_each_and_one_value_and_only_trapezoidal_has_t
         PLUGIN.parse_options({"rule": "fixed", "rank": 4})
 
 
+@pytest.mark.parametrize("rank", [1, 3], ids=["siso", "mimo"])
+@torch.no_grad()
+def test_each_output_of_a_head_is_normed_before_its_gate(rank: int) -> None:
+    """As the authors' code norms: RMSNorm of groups that are heads, times silu of the gate."""
+    mixer = built("mamba3", rank=rank, output_norm=True).double()
+    mixer.norm.copy_(drawn(*mixer.norm.shape, seed=1))
+    o, v = (drawn(B, T, mixer.heads, rank, mixer.width, seed=seed) for seed in (2, 3))
+    gate = drawn(B, T, mixer.heads, mixer.width, seed=4)
+    read = o + v  # skips start at 1
+    read = read / (read.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.norm[:, None]
+    opened = torch.nn.functional.silu(gate[..., None, :] if rank == 1 else gate[..., None, :] * mixer.gates)
+    wanted = (read * opened if rank == 1 else (read * opened * mixer.outputs)).sum(-2).flatten(2)
+    torch.testing.assert_close(mixer._output(o, v, gate.flatten(2)), mixer.out(wanted))
+
+
+def test_a_norm_of_what_has_no_heads_is_refused() -> None:
+    with pytest.raises(OptionsError, match=r"output_norm = true with rule = selective: set rule = trapezoidal"):
+        PLUGIN.parse_options({"output_norm": True})
+
+
 def test_layers_from_before_there_was_a_rank_are_written_as_they_were(installed: Registry) -> None:
     """So that digests, and what was measured under them, stay."""
     one, several = installed.layer("mamba3"), installed.layer("mamba3(rank=2)")
-    assert "rank" not in one.to_json()["options"]
+    assert not {"rank", "output_norm"} & set(one.to_json()["options"])
     assert several.to_json()["options"]["rank"] == 2
     for layer in (one, several):
         assert LayerSpec.make("ssm", installed, **layer.to_json()["options"]) == layer

@@ -144,6 +144,7 @@ _LATENT = {"kv_rank": LATENT["kv_lora_rank"], "shared_dim": TURNED}
 _PUBLISHED_MAMBA2 = {
     **LinearPlugin.presets["mamba2"],
     "key_dim": copied.STATE,
+    "key_heads": 1,
     "conv_bias": True,
     "skip": True,
     "output_norm": "gated",
@@ -186,7 +187,7 @@ LAYERS = {
         ("Qwen3NextConfig", {**LINEAR, "linear_num_key_heads": KV_HEADS}),
         copied.QWEN3_NEXT,
         LinearPlugin(),
-        LinearPlugin.presets["gated-deltanet"],
+        {**LinearPlugin.presets["gated-deltanet"], "key_heads": KV_HEADS},
     ),
     "olmo-hybrid-delta": Public(
         "olmo_hybrid",
@@ -259,6 +260,42 @@ LAYERS = {
         copied.MAMBA2,
         LinearPlugin(),
         _PUBLISHED_MAMBA2,
+    ),
+    "bailing-hybrid-delta": Public(
+        "bailing_hybrid",
+        "BailingHybridDeltaAttention",
+        (
+            "BailingHybridConfig",
+            {**EAGER, "num_attention_heads": HEADS, "head_dim": HEAD_DIM, "rms_norm_eps": 1e-6},
+        ),
+        copied.BAILING_DELTA,
+        LinearPlugin(),
+        {**LinearPlugin.presets["kda-bounded"], "decay_form": "bounded-full", "low_rank_gate": False},
+    ),
+    "xlstm-7b": Public(
+        "xlstm",
+        "xLSTMLayer",
+        (
+            "xLSTMConfig",
+            {
+                "hidden_size": WIDTH,
+                "num_heads": HEADS,
+                "num_blocks": 1,
+                "qk_dim_factor": HEADS * HEAD_DIM / WIDTH / 2,
+                "v_dim_factor": HEADS * HEAD_DIM / WIDTH,
+                "chunk_size": 16,
+                "eps": 0.0,
+                "autocast_kernel_dtype": "float32",
+            },
+        ),
+        copied.XLSTM,
+        LinearPlugin(),
+        {
+            **LinearPlugin.presets["mlstm"],
+            "decay_form": "xlstm-7b",
+            "key_dim": HEAD_DIM // 2,
+            "output_norm": "group",
+        },
     ),
     "lfm2-conv": Public(
         "lfm2",
@@ -456,7 +493,8 @@ def pair(given: Public) -> tuple[Run, nn.Module]:
     torch.manual_seed(0)
     config = getattr(import_module(f"transformers.models.{given.name}.configuration_{given.name}"), name)(**values)
     index, depth = given.place
-    theirs = getattr(module, given.layer)(config, layer_idx=index).eval()
+    layer, numbered = getattr(module, given.layer), {} if given.name == "xlstm" else {"layer_idx": index}
+    theirs = layer(config, **numbered).eval()
     for weights in theirs.parameters():
         nn.init.normal_(weights, std=0.3)
     options = given.plugin.parse_options(given.options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from archsearch.mixer import LayerInfo, ModelShape
 
 from ..core import Core
+from ..decays import LogSigmoid
 from ..options import LinearOptions
 from ..substeps import StepsCore
 from .bonus import BonusCore
@@ -19,7 +20,9 @@ def core_of(options: LinearOptions, shape: ModelShape, scale: float) -> Core:
     if options.bonus:
         return BonusCore(scale, heads, key_dim)
     if options.write == "exp":
-        return ExponentialCore(scale)
+        form = options.form.parametrisation
+        start = form.write_start if isinstance(form, LogSigmoid) else 0.0
+        return ExponentialCore(scale, heads=heads, cap=options.form.write_cap, start=start)
     if options.normalizer == "sum":
         return NormalisedCore(scale)
     if options.levels:

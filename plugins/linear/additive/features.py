@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from archsearch.mixer import Dtype, Flops, ModelShape, StateTensor
 
+from ..decays import CAP
+
 if TYPE_CHECKING:
     from ..options import LinearOptions
 
@@ -22,6 +24,7 @@ def more_params(options: LinearOptions, shape: ModelShape, roles: int) -> int:
     """Trained parameters of token shift, for so many ``roles``, bonus and levels."""
     heads, key_dim, _ = options.state_dims(shape)
     count = heads * key_dim * options.bonus + heads * options.levels
+    count += heads if options.write == "exp" and options.form.write_cap else 0
     if options.token_shift:
         count += shape.d_model * (1 + roles + 2 * roles * SHIFT_RANK)
     return count
@@ -45,6 +48,8 @@ def more_flops(options: LinearOptions, shape: ModelShape, roles: int) -> Flops:
         done += Flops(elementwise=values + 2.0 * heads)
     if options.write == "exp":
         done += Flops(elementwise=values + 7.0 * heads, exp=2.0 * heads)
+        if options.form.write_cap:
+            done += (CAP + Flops(elementwise=1)) * float(heads)
     return done + Flops(elementwise=2, exp=2) * float(heads * options.levels)
 
 

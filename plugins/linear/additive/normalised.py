@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from archsearch.ops.padded import PaddedRows
 
 from ..core import Call, Core, Tensors
+from ..gates import capped
 from ..tokens import Tokens
 
 LEAST = 1e-15
@@ -38,22 +39,32 @@ class ExponentialCore(Core):
 
     With the stabiliser m_t = max(log f_t + m_(t-1), i_t) it is the Hebbian rule of log decays log f_t + m_(t-1) - m_t,
     at most 0, and values scaled by exp(i_t - m_t), at most 1; 1 becomes exp(-m_t). What is read does not depend on m,
-    which therefore has no gradient.
+    which therefore has no gradient. With a ``cap`` gates have a bias, and are at most that in size.
     """
 
+    def __init__(self, scale: float, *, heads: int = 0, cap: float = 0.0, start: float = 0.0) -> None:
+        super().__init__(scale)
+        self.cap = cap
+        self.bias = nn.Parameter(torch.full((heads,), start)) if cap else None
+
+    def gates(self, more: Tensor) -> Tensor:
+        """Input gates i `[..., H]` of what the projection makes for them."""
+        return more if self.bias is None else capped(more.float() + self.bias.float(), self.cap)
+
     def forward(self, tokens: Tokens, call: Call) -> tuple[Tensor, Tensors]:
-        """As `Core`; ``more`` `[B, T, H]` are the input gates i."""
+        """As `Core`; of ``more`` `[B, T, H]` the input gates i are made."""
         assert call.more is not None
         assert tokens.log_decay is not None
         rows = None if call.cu_seqlens is None else PaddedRows.of(call.cu_seqlens, tokens.q.shape[1])
-        gates = (tokens.log_decay.detach(), call.more.detach())
+        given = self.gates(call.more)
+        gates = (tokens.log_decay.detach(), given.detach())
         forget, write = gates if rows is None else (rows.pad(x) for x in gates)
         before = None if call.state is None else call.state["stabilizer"][:, 0]
         passed, highest = _stabilisers(forget, write, before)
         last = highest[:, -1:] if highest.shape[1] or before is None else before[:, None].double()
         if rows is not None:
             passed, highest = rows.unpad(passed), rows.unpad(highest)
-        read, tensors = super().forward(_stabilised(tokens, call.more, passed, highest), call)
+        read, tensors = super().forward(_stabilised(tokens, given, passed, highest), call)
         o = _quotient(read, _floor(highest).to(read.dtype))
         if call.state is not None:
             tensors["stabilizer"] = last.to(call.state["stabilizer"].dtype)
@@ -64,10 +75,10 @@ class ExponentialCore(Core):
         assert call.more is not None
         assert call.state is not None
         assert tokens.log_decay is not None
-        before = call.state["stabilizer"][:, 0]
-        passed, highest = _stabilisers(tokens.log_decay[:, None].detach(), call.more[:, None].detach(), before)
+        before, given = call.state["stabilizer"][:, 0], self.gates(call.more)
+        passed, highest = _stabilisers(tokens.log_decay[:, None].detach(), given[:, None].detach(), before)
         passed, highest = passed[:, 0], highest[:, 0]
-        read, tensors = super().step(_stabilised(tokens, call.more, passed, highest), call)
+        read, tensors = super().step(_stabilised(tokens, given, passed, highest), call)
         o = _quotient(read, _floor(highest).to(read.dtype))
         return o.to(tokens.v.dtype), tensors | {"stabilizer": highest[:, None].to(before.dtype)}
 
