@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
@@ -32,6 +32,8 @@ class SsmOptions(MixerOptions):
     ``start``: of the rates: real -(n + 1); for fixed also the complex lin -1/2 + i pi n, or inv.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("rank",)
+
     rule: Annotated[Rule, Tunable("selective", "fixed", "trapezoidal")] = "selective"
     state_dim: Annotated[int, Field(ge=1, le=2**12), Tunable(16, 64)] = 16
     expand: Annotated[int, Field(ge=1, le=64)] = 2
@@ -47,12 +49,6 @@ class SsmOptions(MixerOptions):
             return values
         rule = values.get("rule", "selective")
         return {**_DEFAULTS.get(rule, {}), **values} if isinstance(rule, str) else values
-
-    @model_serializer(mode="wrap")
-    def _without_a_rank_of_one(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Layers from before there was a rank keep their digests, and what was measured of them."""
-        written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if (name, value) != ("rank", 1)}
 
     @model_validator(mode="after")
     def _check(self) -> SsmOptions:
