@@ -13,20 +13,23 @@ from archsearch.attention_cost import rotary_dim
 class Rotary(nn.Module):
     """Turns pairs of channels (2i, 2i + 1) of the first R channels of a head by ``position * base^(-2i/R)``.
 
-    R is `fraction` of ``head_dim``, rounded down to an even number; the other channels carry no position.
+    R is `fraction` of ``head_dim``, rounded down to an even number; the other channels carry no position. ``learned``:
+    frequency i is that times exp(``alpha[i]``), alpha `[R/2]` learned from 0 on (Mistral-Large-4, as `transformers`
+    5.24 has it).
     """
 
-    def __init__(self, head_dim: int, *, fraction: float = 1.0, base: float = 10000.0) -> None:
+    def __init__(self, head_dim: int, *, fraction: float = 1.0, base: float = 10000.0, learned: bool = False) -> None:
         super().__init__()
         self.turned = rotary_dim(fraction, head_dim)
         self.base = base
+        self.alpha = nn.Parameter(torch.zeros(self.turned // 2)) if learned else None
 
     def forward(self, positions: Tensor, heads: Tensor, *, back: bool = False) -> Tensor:
         """`heads` `[B, T, H, D]`, each token turned by its place in `positions` `[B, T]` int64, or turned ``back``."""
         if not self.turned:
             return heads
         dtype = torch.complex128 if heads.dtype == torch.float64 else torch.complex64
-        if torch.compiler.is_compiling():
+        if self.alpha is not None or torch.compiler.is_compiling():
             turns = self.turns(positions).to(dtype)
         else:
             turns = _kept.turns(self, positions, dtype)
@@ -41,7 +44,10 @@ class Rotary(nn.Module):
         if positions.stride(0) == 0:
             positions = positions[:1]
         exponents = torch.arange(0, self.turned, 2, device=positions.device, dtype=torch.float64) / self.turned
-        angles = positions[..., None, None] * self.base**-exponents
+        frequencies = self.base**-exponents
+        if self.alpha is not None:
+            frequencies = frequencies * self.alpha.to(frequencies.dtype).exp()
+        angles = positions[..., None, None] * frequencies
         return torch.polar(torch.ones_like(angles), angles)
 
 

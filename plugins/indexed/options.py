@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -63,7 +63,12 @@ class IndexedOptions(MixerOptions):
     ``kv_rank``: numbers of the latent that keys and values of all heads are made from; 0 for keys and values of heads.
     ``shared_dim``: channels of the key that all heads share beside a latent, all rotated unless rope is 0.
     ``q_rank``: numbers that queries beside latents are made from, those of small heads too; 0 for the token itself.
+    ``query_scale``: queries, those of small heads too, times s log(t + 1) + b at position t, learned for each head.
+    ``rope_learned``: each frequency of the rotation times exp(a), a learned from 0 on.
+    ``index_norm``: LayerNorm of what the queries of small heads are made from.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("query_scale", "rope_learned", "index_norm")
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(1, 8, 16)] = 1
     top_k: Annotated[int, Field(ge=1, le=2**24), Tunable(8, 16, 32)] = 32
@@ -83,6 +88,9 @@ class IndexedOptions(MixerOptions):
     kv_rank: int = Field(default=0, ge=0, le=2**16)
     shared_dim: int = Field(default=0, ge=0, le=2**16)
     q_rank: int = Field(default=0, ge=0, le=2**16)
+    query_scale: bool = False
+    rope_learned: bool = False
+    index_norm: bool = False
 
     @property
     def rule(self) -> Rule:
@@ -115,11 +123,11 @@ class IndexedOptions(MixerOptions):
         if self.scorer in ("attention", "group"):
             found["index_heads"] = given
         if not self.indexes:
-            found["index_dim"] = given
+            found |= dict.fromkeys(("index_dim", "index_norm"), given)
         if self.summary != "representative":
             found["representatives"] = f'summary="{self.summary}": use summary="representative"'
         if not self.rope:
-            found["rope_base"] = "rope=0: use rope above 0"
+            found |= dict.fromkeys(("rope_base", "rope_learned"), "rope=0: use rope above 0")
         return found
 
     @model_validator(mode="after")
