@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
@@ -14,7 +13,7 @@ from archsearch.model.attention import normed, token_indices
 from archsearch.ops.cache import head_major, write_rows
 from archsearch.ops.host import readable
 from archsearch.ops.masks import earlier_in_sequence
-from archsearch.ops.rings import written
+from archsearch.ops.rings import laid_out, written
 from archsearch.ops.rotary import Rotary
 from archsearch.ops.weights import mean_weights
 
@@ -82,7 +81,7 @@ class Writer(_Attention):
             tensors, cache = {}, Cache(**new, window=self.window, cu_seqlens=ctx.cu_seqlens)
         elif self.window and x.shape[1] != 1:
             held = state.lengths.clamp(max=state.tensors["k"].shape[1])
-            laid = {name: _laid_out(state.tensors[name], rows, held, state) for name, rows in new.items()}
+            laid = {name: laid_out(state.tensors[name], rows, held, state.lengths) for name, rows in new.items()}
             tensors = {name: written(state.tensors[name], rows, state.lengths) for name, rows in new.items()}
             cache = Cache(**laid, window=self.window, lengths=held + x.shape[1])
         else:
@@ -129,11 +128,3 @@ class Reader(_Attention):
         assert self.source is not None, "check() refuses a reader without a writer"
         cache: Cache = ctx.shared_by(self.source, NAME)
         return cache, {}
-
-
-def _laid_out(ring: Tensor, new: Tensor, held: Tensor, state: MixerState) -> Tensor:
-    """`[B, R + T, Hkv, D]`: the `held` `[B]` tokens of the ring in order, then T new ones."""
-    index = (state.lengths - held)[:, None] + torch.arange(ring.shape[1], device=ring.device)
-    old = ring[torch.arange(len(ring), device=ring.device)[:, None], index % ring.shape[1]].to(new.dtype)
-    after = held[:, None] + torch.arange(new.shape[1], device=ring.device)
-    return write_rows(F.pad(old, (0, 0, 0, 0, 0, new.shape[1])), after, new)
