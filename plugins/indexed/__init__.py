@@ -65,6 +65,8 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
                 "shared_dim": 4,
                 "query_scale": True,
                 "rope_learned": True,
+                "rope_factor": 32.0,
+                "rope_trained": 16,
                 "index_norm": True,
             },
             "deepseek-v32": {"top_k": 4, "index_heads": 2, "kv_rank": 6, "shared_dim": 4, "q_rank": 5},

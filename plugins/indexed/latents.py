@@ -15,6 +15,7 @@ from archsearch.ops.rotary import Rotary
 from .layer import Indexed
 from .made import Read
 from .options import IndexedOptions
+from .turning import rotary_of
 
 
 class IndexedLatents(Indexed):
@@ -45,8 +46,7 @@ class IndexedLatents(Indexed):
         self.kv_norm = nn.RMSNorm(self.rank, eps=1e-6) if keeps else None
         self.kv_up = nn.Linear(self.rank, 2 * self.heads * self.width, bias=False)
         self.out = nn.Linear(self.heads * self.width, shape.d_model, bias=False)
-        learned = keeps and options.rope_learned
-        self.rotary = Rotary(self.shared, fraction=options.shared_rope, base=options.rope_base, learned=learned)
+        self.rotary = rotary_of(self.shared, options.shared_rope, options, learned=keeps and options.rope_learned)
 
     def low(self, x: Tensor) -> Tensor:
         return x if self.q_down is None or self.q_norm is None else normed(self.q_norm, self.q_down(x))

@@ -27,6 +27,7 @@ from .ops import indexed_attention
 from .options import IndexedOptions
 from .query_scale import QueryScale
 from .scorers import Scorer, Tokens
+from .turning import rotary_of
 
 NAME, TURNS = "index", "turns"
 """Under which a layer hands what it made to later ones that take it, and what turned its latents, where that is
@@ -231,8 +232,7 @@ class IndexedAttention(Indexed, AttentionMixer):
             rope_base=options.rope_base,
             qk_norm=options.qk_norm,
         )
-        if options.rope_learned:
-            self.rotary = Rotary(self.head_dim, fraction=options.rope, base=options.rope_base, learned=True)
+        self.rotary = rotary_of(self.head_dim, options.rope, options, learned=options.rope_learned)
         if options.output_gate:
             self.add_gate()
 

@@ -40,6 +40,8 @@ SIZES = {
 
 OWNER = f"top_k={TOP_K}, kv_rank=12, shared_dim={TURNED}, index_heads={INDEX_HEADS}, index_dim={INDEX_DIM}"
 MODEL = ModelSpec(d_model=WIDTH, n_heads=SHAPE.n_heads, n_kv_heads=SHAPE.n_kv_heads, head_dim=SHAPE.head_dim)
+LEARNED = "query_scale=true, rope_learned=true, rope_factor=32, rope_trained=24, index_norm=true"
+"""What Mistral-Large-4 has beside that."""
 INDEX: Names = {
     "scorer.query.weight": same("indexer.wq_b.weight"),
     "scorer.key.weight": same("indexer.wk.weight"),
@@ -158,19 +160,28 @@ def test_what_layers_of_mistral_large_4_share(
     indices: str, sources: list[int], pattern: str, names: list[Names], installed: Registry
 ) -> None:
     """Its four kinds of layers, whose queries grow with the logarithm of their place; the frequencies that it learns
-    are one set for all layers."""
+    are one set for all layers, stretched by YaRN."""
     module, depth = transformers_of("mistral_large4"), len(sources)
-    sizes = {**SIZES, "num_hidden_layers": depth, "indexer_types": indices.split(), "no_rope_layers": [1] * depth}
+    stretched = {"rope_type": "yarn", "rope_theta": 10000.0, "attention_factor": 1.0, "factor": 32.0}
+    stretched["original_max_position_embeddings"] = 24
+    sizes = {
+        **SIZES,
+        "rope_parameters": stretched,
+        "num_hidden_layers": depth,
+        "indexer_types": indices.split(),
+        "no_rope_layers": [1] * depth,
+    }
     config = module.MistralLarge4TextConfig(**sizes, kv_source_layers=sources, rms_norm_eps=1e-6)
     theirs = drawn([module.MistralLarge4TextAttention(config, layer_idx=index) for index in range(depth)])
     assert [layer.is_kv_shared_layer for layer in theirs] == [at != index for index, at in enumerate(sources)]
     order, turns, mask = places(module, "MistralLarge4TextRotaryEmbedding", config, theirs)
+    torch.manual_seed(1)  # of which no two scores at the edge of a choice are 0
     inputs = [torch.randn(2, TOKENS, WIDTH) for _ in sources]
     kept: dict[str, Any] = {}
     wanted, chosen = list[Tensor](), None
     for layer, x in zip(theirs, inputs, strict=True):
         y, _, chosen = layer(x, turns, mask, kept, order, prev_topk_indices=chosen)
         wanted.append(y)
-    owner = f"dsa-mla({OWNER}, query_scale=true, rope_learned=true, index_norm=true)"
+    owner = f"dsa-mla({OWNER}, {LEARNED})"
     angles = 2e-5  # theirs are of float32
     same_as(wanted, ours(f"{owner} {pattern}", theirs, names, installed), inputs, angles)
