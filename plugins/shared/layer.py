@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
@@ -65,6 +66,8 @@ class Writer(_Attention):
         super().__init__(plugin, options, shape, layer)
         self.k, self.v = (nn.Linear(shape.d_model, shape.n_kv_heads * self.width, bias=False) for _ in range(2))
         self.k_norm = nn.RMSNorm(self.width, eps=1e-6) if options.qk_norm else None
+        self.v_norm = options.v_norm
+        self.kv_norm = nn.RMSNorm(shape.d_model, eps=1e-6) if options.kv_norm else None
 
     def new_rows(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """On a CPU rows of heads lie head by head."""
@@ -75,7 +78,10 @@ class Writer(_Attention):
     def cache(
         self, x: Tensor, positions: Tensor, state: MixerState | None, ctx: Context
     ) -> tuple[Cache, dict[str, Tensor]]:
-        v = self.mix_values(self.v(x).unflatten(-1, (-1, self.width)), ctx)
+        x = self.written_from(x)
+        v = self.v(x).unflatten(-1, (-1, self.width))
+        v = F.rms_norm(v, v.shape[-1:], eps=1e-6) if self.v_norm else v
+        v = self.mix_values(v, ctx)
         new = {"k": self.turned(x, self.k, self.k_norm, positions), "v": v}
         if state is None:
             tensors, cache = {}, Cache(**new, window=self.window, cu_seqlens=ctx.cu_seqlens)
@@ -92,10 +98,15 @@ class Writer(_Attention):
         ctx.share(self.layer, NAME, cache)
         return cache, tensors
 
+    def written_from(self, x: Tensor) -> Tensor:
+        """What keys and values of the tokens `x` `[B, T, D]` are made from."""
+        return x if self.kv_norm is None else normed(self.kv_norm, x)
+
     def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
         """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.recorded`."""
         positions, order = ctx.positions_of(x), ctx.order_of(x)
-        q, k = (self.turned(x, *one, positions) for one in ((self.q, self.q_norm), (self.k, self.k_norm)))
+        q = self.turned(x, self.q, self.q_norm, positions)
+        k = self.turned(self.written_from(x), self.k, self.k_norm, positions)
         seen = earlier_in_sequence(order)
         if self.window:
             index = torch.arange(x.shape[1], device=x.device)

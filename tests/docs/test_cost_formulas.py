@@ -32,7 +32,7 @@ FORMULAS = {
     "linear": ["linear", "linear more"],
     "conv": ["conv"],
     "latent": ["latent"],
-    "shared-kv": ["shared-kv", "softmax"],
+    "shared-kv": ["shared-kv", "softmax", "shared-kv more"],
     "shared": ["shared-kv", "softmax", "shared"],
     "evicting": ["evicting", "softmax", "evicting more"],
     "indexed": ["indexed", "indexed index", "indexed sums", "indexed more"],
@@ -84,6 +84,8 @@ LAYERS = [
     *("conv", "conv(width=1)"),
     *("latent", "mla", "mla-nope", "latent(kv_rank=24, shared_dim=6, rope=0.7, q_rank=12)"),
     *("yoco-kv", "shared-kv(window=40, rope=0.4, qk_norm=true)"),
+    "shared-kv(qk_norm=true, v_norm=true, kv_norm=true)",
+    "shared-kv(v_norm=true, kv_norm=true) shared(v_norm=true, kv_norm=true)",
     *("yoco-kv yoco", "shared-kv(window=40, qk_norm=true) shared(window=40, qk_norm=true)"),
     *("h2o", "evicting(heavy=9, recent=5, rope=0.3)"),
     *("dsa", "dsa-mla", "glm5-next", "qsa", "m3", "topk", "quest", "infllm"),
@@ -114,6 +116,7 @@ LAYERS = [
     "mamba3(expand=5, rank=3)",
     *("hymba", "falcon-h1", "titans-mag", "resona", "parallel(a=full, b=retnet, more=[conv], join=gate)"),
     "parallel(a=full, b=retnet, join=sum, share=0.5)",
+    "falcon-h1(a_in=0.5, b_in=1.25, a_out=0.75, b_out=0.25)",
 ]
 CONTEXTS = [1, 15, 16, 64, 65, 130, 1000]
 PHASES: dict[Phase, str] = {"prefill": "forward", "train": "forward", "decode": "decode"}
