@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from archsearch.numbers import Numbers
@@ -32,9 +32,24 @@ UNREAD = "unread"
 
 class MixerOptions(Numbers):
     """Options of a mixer: frozen, every key known, every default stated, every number finite, and none that is set and
-    not read. Fields may carry `Tunable`."""
+    not read. Fields may carry `Tunable`.
+
+    ``later``: options that came after layers had been measured. At its default such a one is left out of what is
+    written, so that those layers keep their digests, and what was measured of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        for name in self.later:
+            if getattr(self, name) == fields[name].get_default(call_default_factory=True):
+                written.pop(name, None)
+        return written
 
     def unread(self) -> Mapping[str, str]:
         """Options that say nothing beside the values of the others, by name, each with those values and the remedy.

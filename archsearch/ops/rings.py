@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.ops.cache import write_rows
@@ -18,6 +19,15 @@ def in_order(ring: Tensor, new: Tensor, lengths: Tensor) -> Tensor:
     old = ring[torch.arange(len(ring), device=ring.device)[:, None], index % rows]
     there = (index >= 0).view(*index.shape, *[1] * (new.dim() - 2))
     return torch.cat((torch.where(there, old, 0).to(new.dtype), new), dim=1)
+
+
+def laid_out(ring: Tensor, new: Tensor, held: Tensor, lengths: Tensor) -> Tensor:
+    """`[B, R + T, H, D]`: the `held` `[B]` tokens of the ring `[B, R, H, D]` in order, then T new ones, after `lengths`
+    `[B]` others."""
+    index = (lengths - held)[:, None] + torch.arange(ring.shape[1], device=ring.device)
+    old = ring[torch.arange(len(ring), device=ring.device)[:, None], index % ring.shape[1]].to(new.dtype)
+    after = held[:, None] + torch.arange(new.shape[1], device=ring.device)
+    return write_rows(F.pad(old, (0, 0, 0, 0, 0, new.shape[1])), after, new)
 
 
 def written(ring: Tensor, new: Tensor, lengths: Tensor) -> Tensor:

@@ -39,6 +39,10 @@ class CompressedPlugin(MixerPlugin[CompressedOptions]):
             },
             "overlapping-tokens": {"block_size": 1, "overlap": True, "window": 3, "rope": 0.0},
             "no-window": {"block_size": 8, "window": 0, "q_rank": 12},
+            "deepseek-v4": {
+                **{"block_size": 4, "overlap": True, "top_k": 4, "window": 8, "index_heads": 2, "index_dim": 6},
+                **{"q_rank": 12, "out_groups": 2, "out_rank": 5, "rope_factor": 16.0, "rope_trained": 64},
+            },
             "short-window": {"block_size": 8, "window": 3, "top_k": 2, "sink": False},
         },
         "drops_beyond": False,  # an entry is of the block before too
@@ -47,6 +51,8 @@ class CompressedPlugin(MixerPlugin[CompressedOptions]):
 
     def check(self, options: CompressedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
         index = rotation_refusal(options.rope, "index_dim", options.index_dim) if options.top_k else None
+        if options.out_groups and shape.n_heads % options.out_groups:
+            return f"out_groups = {options.out_groups} does not divide n_heads = {shape.n_heads}: choose a divisor"
         return heads_refusal(shape, rope=options.rope) or index
 
     def params(self, options: CompressedOptions, shape: ModelShape, layer: LayerInfo) -> int:

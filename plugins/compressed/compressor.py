@@ -15,6 +15,17 @@ from archsearch.ops.rotary import Rotary
 from .options import CompressedOptions
 
 
+def rotary_of(width: int, options: CompressedOptions) -> Rotary:
+    """What turns rows of that width."""
+    return Rotary(
+        width,
+        fraction=options.rope,
+        base=options.rope_base,
+        factor=options.rope_factor,
+        trained=options.rope_trained,
+    )
+
+
 class Compressor(nn.Module):
     """Entry i = sum over the tokens s of block i, with an overlap of i - 1 too, of softmax_s(gate + bias) content.
 
@@ -31,7 +42,7 @@ class Compressor(nn.Module):
         places = (self.series, self.size, width)
         self.bias = nn.Parameter(torch.zeros(places)) if self.parts == 2 else None
         self.norm = nn.RMSNorm(width, eps=1e-6) if norm else None
-        self.rotary = Rotary(width, fraction=options.rope, base=options.rope_base)
+        self.rotary = rotary_of(width, options)
 
     def raw(self, x: Tensor) -> tuple[Tensor, ...]:
         """Contents and gates `[B, T, parts, width]` of x `[B, T, d_model]`, of each series."""

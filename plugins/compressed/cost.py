@@ -130,7 +130,9 @@ def _weights(options: CompressedOptions, shape: ModelShape) -> int:
     asked = heads * width + (options.index_heads * options.index_dim if options.top_k else 0)
     queries = (d_model + asked) * options.q_rank if options.q_rank else d_model * asked
     made = options.series * options.parts * (width + _index_width(options)) + (width if options.window else 0)
-    return queries + d_model * (made + heads * width + (options.index_heads if options.top_k else 0))
+    ranked = options.out_groups * options.out_rank
+    outputs = heads * width * options.out_rank + ranked * d_model if ranked else heads * width * d_model
+    return queries + outputs + d_model * (made + (options.index_heads if options.top_k else 0))
 
 
 def _token_flops(options: CompressedOptions, shape: ModelShape) -> Flops:

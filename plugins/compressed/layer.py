@@ -15,9 +15,9 @@ from archsearch.model.attention import normed, token_indices
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
 from archsearch.ops.rings import in_order, written
-from archsearch.ops.rotary import Rotary
 
-from .compressor import Compressor, block_positions, kept_rows, last_place
+from .compressor import Compressor, block_positions, kept_rows, last_place, rotary_of
+from .grouped import GroupedLinear
 from .index import Asked, Index
 from .ops import Seen, compressed_attention
 from .options import CompressedOptions
@@ -52,8 +52,10 @@ class CompressedAttention(Mixer):
         self.compressor = Compressor(shape.d_model, self.width, options, norm=options.norm)
         self.index = Index(options, shape) if options.top_k else None
         self.sink = nn.Parameter(torch.zeros(self.heads)) if options.sink else None
-        self.out = nn.Linear(self.heads * self.width, shape.d_model, bias=False)
-        self.rotary = Rotary(self.width, fraction=options.rope, base=options.rope_base)
+        groups, wide = options.out_groups, self.heads * self.width
+        self.out_down = GroupedLinear(groups, wide, groups * options.out_rank) if groups else None
+        self.out = nn.Linear(groups * options.out_rank if groups else wide, shape.d_model, bias=False)
+        self.rotary = rotary_of(self.width, options)
 
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         """`[B, T, D]` to `[B, T, D]`; raises `SpecError` past the capacity, or for packed sequences with a state."""
@@ -178,5 +180,6 @@ class CompressedAttention(Mixer):
     def _attended(self, read: _Read) -> Tensor:
         """`[B, T, d_model]`: values are turned as keys are, and outputs turned back by their query's position."""
         o = compressed_attention(read.q, read.seen, self.sink)
-        out: Tensor = self.out(self.rotary(read.positions, o, back=True).flatten(2))
+        heads = self.rotary(read.positions, o, back=True).flatten(2)
+        out: Tensor = self.out(heads if self.out_down is None else self.out_down(heads))
         return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -24,7 +24,13 @@ class CompressedOptions(MixerOptions):
     ``q_rank``: numbers that queries are made from; 0 makes them from the token itself.
     ``rope``: share of a head's channels that are rotated, of the index too; outputs are turned back.
     ``rope_base``: base of the rotation's frequencies.
+    ``rope_factor``: how many times the positions it was trained on the rotation is stretched to (YaRN); 1 for none.
+    ``rope_trained``: those positions.
+    ``out_groups``: groups of heads that the output is made of through ``out_rank`` numbers each; 0 for one matrix.
+    ``out_rank``: those numbers.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("rope_factor", "rope_trained", "out_groups", "out_rank")
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(4, 16, 32)] = 32
     overlap: bool = False
@@ -37,6 +43,10 @@ class CompressedOptions(MixerOptions):
     q_rank: int = Field(default=0, ge=0, le=2**16)
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 0.5)] = 0.5
     rope_base: float = Field(default=10000.0, gt=1, le=1e12)
+    rope_factor: float = Field(default=1.0, ge=1, le=1e6)
+    rope_trained: int = Field(default=0, ge=0, le=2**30)
+    out_groups: int = Field(default=0, ge=0, le=2**16)
+    out_rank: int = Field(default=0, ge=0, le=2**16)
 
     @property
     def series(self) -> int:
@@ -49,8 +59,13 @@ class CompressedOptions(MixerOptions):
         return 1 if self.block_size * self.series == 1 else 2
 
     def unread(self) -> Mapping[str, str]:
-        index = {} if self.top_k else dict.fromkeys(("index_heads", "index_dim"), "top_k=0: use top_k above 0")
-        return index if self.rope else {**index, "rope_base": "rope=0: use rope above 0"}
+        found = {} if self.top_k else dict.fromkeys(("index_heads", "index_dim"), "top_k=0: use top_k above 0")
+        if self.rope_factor == 1:
+            found["rope_trained"] = "rope_factor=1: use rope_factor above 1"
+        if not self.out_groups:
+            found["out_rank"] = "out_groups=0: use out_groups above 0"
+        turned = ("rope_base", "rope_factor", "rope_trained")
+        return found if self.rope else {**found, **dict.fromkeys(turned, "rope=0: use rope above 0")}
 
     @model_validator(mode="after")
     def _sees_something(self) -> CompressedOptions:
@@ -59,4 +74,10 @@ class CompressedOptions(MixerOptions):
                 f"window=0 and sink=false leave the first tokens nothing to see before a block of {self.block_size} is "
                 "complete: use window of 1 at least, sink=true, or block_size=1"
             )
+        if self.rope_factor > 1 and not self.rope_trained:
+            raise ValueError(
+                f"rope_factor={self.rope_factor:g} is of the positions that it was trained on: give rope_trained"
+            )
+        if self.out_groups and not self.out_rank:
+            raise ValueError(f"out_groups={self.out_groups} is of numbers that each is made to: give out_rank")
         return self

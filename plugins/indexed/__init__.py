@@ -58,6 +58,17 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
             "gated-blocks": {**_BLOCKS, "scorer": "attention", "summary": "softmax", "learn": "gates"},
             "gated-tokens": {"top_k": 8, "learn": "gates", "first": 2, "local": 3},
             "latents-4": {"top_k": 4, "index_heads": 2, "index_dim": 6, "kv_rank": 6, "shared_dim": 4},
+            "mistral-large-4": {
+                "top_k": 4,
+                "index_heads": 2,
+                "kv_rank": 6,
+                "shared_dim": 4,
+                "query_scale": True,
+                "rope_learned": True,
+                "rope_factor": 32.0,
+                "rope_trained": 16,
+                "index_norm": True,
+            },
             "deepseek-v32": {"top_k": 4, "index_heads": 2, "kv_rank": 6, "shared_dim": 4, "q_rank": 5},
             "qwen4-exp": {**_BLOCKS, "scorer": "relu-sum", "summary": "mean", "qk_norm": True, "output_gate": True},
             "pools-of-8": {"block_size": 8, "top_k": 2, "summary": "gated", "rope": 0.0, "own": "block", "local": 1},
@@ -122,6 +133,7 @@ class SharedIndexPlugin(MixerPlugin[SharedIndexOptions]):
     }
     conformance: ClassVar[Mapping[str, Any]] = {
         "pattern": f"dsa-mla(top_k=6, kv_rank=12, shared_dim=4, index_heads=2, index_dim=6) {TAKER} {TAKER}",
+        "cases": {"own-keys": {"choice": "own", "latents": "shared", "index_keys": "own"}},
     }
 
     def check(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo) -> str | None:

@@ -16,21 +16,37 @@ from .options import IndexedOptions
 
 
 def attended_params(options: IndexedOptions, shape: ModelShape) -> int:
-    """Projections; of latents their norm too."""
+    """Projections, and what scales queries; of latents their norm too."""
+    scaled = 2 * shape.n_heads if options.query_scale else 0
+    scaled += frequencies(options, shape)
     if options.kv_rank:
-        return _latent_weights(options, shape) + options.kv_rank + options.q_rank
-    return projection_params(shape, qk_norm=options.qk_norm, output_gate=options.output_gate)
+        return _latent_weights(options, shape) + options.kv_rank + options.q_rank + scaled
+    return projection_params(shape, qk_norm=options.qk_norm, output_gate=options.output_gate) + scaled
 
 
 def attended_token(options: IndexedOptions, shape: ModelShape) -> Flops:
     """Of one token outside the softmax: projections, rotation (3 an element), the norm of its latent (4)."""
     if not options.kv_rank:
-        return projection_flops(shape, rope=options.rope, qk_norm=options.qk_norm, output_gate=options.output_gate)
+        heads = projection_flops(shape, rope=options.rope, qk_norm=options.qk_norm, output_gate=options.output_gate)
+        return heads + scaled_queries(options, shape.n_heads, shape.head_dim)
     turned = (shape.n_heads + 1) * rotary_dim(options.shared_rope, options.shared_dim)
     return Flops(
         matmul=2.0 * _latent_weights(options, shape),
         elementwise=4.0 * (options.kv_rank + options.q_rank) + 3.0 * turned,
-    )
+    ) + scaled_queries(options, shape.n_heads, shape.head_dim + options.shared_dim)
+
+
+def frequencies(options: IndexedOptions, shape: ModelShape) -> int:
+    """Of the rotation, where they are learned: of heads, or of the key beside latents."""
+    if not options.rope_learned:
+        return 0
+    turned = (options.shared_rope, options.shared_dim) if options.kv_rank else (options.rope, shape.head_dim)
+    return rotary_dim(*turned) // 2
+
+
+def scaled_queries(options: IndexedOptions, heads: int, width: int) -> Flops:
+    """Of queries that grow with the logarithm of their place: the factor of a head, and its product."""
+    return Flops(elementwise=float(heads * (width + 2))) if options.query_scale else Flops()
 
 
 def attended_softmax(options: IndexedOptions, shape: ModelShape, phase: Phase, pairs: float) -> Flops:

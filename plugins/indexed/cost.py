@@ -11,6 +11,7 @@ from .attended import (
     attended_state,
     attended_token,
     attended_traffic,
+    scaled_queries,
     score_width,
 )
 from .options import IndexedOptions
@@ -27,17 +28,22 @@ def choosers(options: IndexedOptions, shape: ModelShape) -> int:
 
 
 def indexed_params(options: IndexedOptions, shape: ModelShape) -> int:
-    """Projections, and what scores: small heads with their key, weights and norms, or the weights of a pooling."""
+    """Projections, and what scores."""
+    return attended_params(options, shape) + index_params(options, shape)
+
+
+def index_params(options: IndexedOptions, shape: ModelShape) -> int:
+    """Of small heads with their key, weights and norms, or the weights of a pooling."""
     pool = shape.n_kv_heads * shape.head_dim if options.summary == "softmax" else 0
     places = options.block_size * options.index_dim if options.summary == "gated" else 0
-    own = _index_weights(options, shape) + 2 * options.index_dim * options.indexes + pool + places
-    return attended_params(options, shape) + own
+    norms = 2 * options.index_dim * options.indexes
+    return _index_weights(options, shape) + norms + asked_scales(options, shape) + pool + places
 
 
 def indexed_flops(options: IndexedOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
     """Projections, summaries, scores where there is a choice (in training always, where they are learnt), and softmax
     over the chosen keys; in training the divergence, and the dense weights that are its target."""
-    token = attended_token(options, shape) + _index_token(options, shape) + _summary_token(options, shape)
+    token = attended_token(options, shape) + index_token(options, shape)
     found = score_flops(options, shape) * scored_blocks(options, phase, context)
     if phase == "decode":
         return token + found + attended_softmax(options, shape, phase, seen_keys(options, context))
@@ -56,28 +62,33 @@ def learning_flops(options: IndexedOptions, shape: ModelShape, phase: Phase, con
 
 
 def indexed_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
-    """Keys and values, and what is scored: index keys, or summaries of blocks with the sums that they grow from."""
-    kv, width, size = attended_state(options, shape), options.index_dim, options.block_size
+    """Keys and values, and what is scored."""
+    return (*attended_state(options, shape), *index_state(options, shape))
+
+
+def index_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
+    """What is scored: index keys, or summaries of blocks with the sums that they grow from."""
+    width, size = options.index_dim, options.block_size
     if options.indexes:
         stride = size if options.summary in ("mean", "gated") else 1
         index = StateTensor(name="index", row_shape=(width,), dtype=shape.dtype, role="index", stride=stride)
         if stride == 1:
-            return (*kv, index)
+            return (index,)
         if options.summary == "gated":
             raw = StateTensor(
                 name="raw", row_shape=(2, width), dtype=shape.dtype, role="recurrent", stride=1, cap=size - 1
             )
-            return (*kv, index, raw)
+            return (index, raw)
         sums = StateTensor(name="sum", row_shape=(width,), dtype="float32", role="recurrent", base=1)
-        return (*kv, index, sums, StateTensor(name="place", row_shape=(1,), dtype="int64", role="recurrent", base=1))
+        return (index, sums, StateTensor(name="place", row_shape=(1,), dtype="int64", role="recurrent", base=1))
     heads = (shape.n_kv_heads, shape.head_dim)
     row = {"none": None, "minmax": (2, *heads)}.get(options.summary, heads)
     if row is None:
-        return kv
+        return ()
     summary = StateTensor(name="summary", row_shape=row, dtype=shape.dtype, role="summary", stride=size)
     if options.summary != "representative":
-        return (*kv, summary)
-    return (*kv, summary, StateTensor(name="asked", row_shape=heads, dtype="float32", role="recurrent", base=1))
+        return (summary,)
+    return (summary, StateTensor(name="asked", row_shape=heads, dtype="float32", role="recurrent", base=1))
 
 
 def indexed_traffic(options: IndexedOptions, shape: ModelShape, *, context: int) -> Traffic:
@@ -85,8 +96,14 @@ def indexed_traffic(options: IndexedOptions, shape: ModelShape, *, context: int)
 
     The query heads of a key head may all choose apart: it is counted so, up to all blocks that there are.
     """
+    return attended_traffic(options, shape, read_keys(options, shape, context)) + index_traffic(
+        options, shape, context=context
+    )
+
+
+def index_traffic(options: IndexedOptions, shape: ModelShape, *, context: int) -> Traffic:
+    """Of what is scored."""
     size, scored = options.block_size, ranked(options, context)
-    kv = attended_traffic(options, shape, read_keys(options, shape, context))
     state = {row.name: row.row_bytes for row in indexed_state(options, shape)}
     completes = context % size == 0
     if "raw" in state:  # keys and gates of the tokens that the next pool is made of
@@ -105,7 +122,7 @@ def indexed_traffic(options: IndexedOptions, shape: ModelShape, *, context: int)
     else:  # keys are scored themselves, and those of what is not chosen are read for no more than that
         chosen = _read_blocks(options, shape, context)
         read, written = (max(0, scored - chosen) if scored else 0) * size * state["k"], 0
-    return kv + Traffic(read_bytes=float(read), written_bytes=float(written))
+    return Traffic(read_bytes=float(read), written_bytes=float(written))
 
 
 def dense_up_to(options: IndexedOptions) -> int:
@@ -187,12 +204,23 @@ def asked_weights(options: IndexedOptions, shape: ModelShape) -> int:
     return (options.q_rank or shape.d_model) * heads * options.index_dim + weights
 
 
+def asked_scales(options: IndexedOptions, shape: ModelShape) -> int:
+    """Parameters of what norms the input of small heads' queries, of what scales these, and of their frequencies."""
+    if not options.indexes:
+        return 0
+    norm = 2 * (options.q_rank or shape.d_model) if options.index_norm else 0
+    turned = rotary_dim(options.rope, options.index_dim) if options.rope_learned else 0
+    return norm + turned // 2 + (2 * index_heads(options, shape) if options.query_scale else 0)
+
+
 def asked_token(options: IndexedOptions, shape: ModelShape) -> Flops:
     """Of one token's queries and weights of small heads: projections, norms (4 an element), rotation (3 an element)."""
     heads, width = index_heads(options, shape), options.index_dim
     turned = 3.0 * heads * rotary_dim(options.rope, width)
     normed = 0.0 if options.scorer == "relu" else 4.0 * heads * width
-    return Flops(matmul=2.0 * asked_weights(options, shape), elementwise=normed + turned)
+    normed += 4.0 * (options.q_rank or shape.d_model) * options.index_norm
+    asked = Flops(matmul=2.0 * asked_weights(options, shape), elementwise=normed + turned)
+    return asked + scaled_queries(options, heads, width)
 
 
 def _index_weights(options: IndexedOptions, shape: ModelShape) -> int:
@@ -202,13 +230,14 @@ def _index_weights(options: IndexedOptions, shape: ModelShape) -> int:
     return asked_weights(options, shape) + shape.d_model * keys * options.index_dim
 
 
-def _index_token(options: IndexedOptions, shape: ModelShape) -> Flops:
-    """What a token costs the indexer before a score: projections, norms (4 an element), rotation (3 an element)."""
+def index_token(options: IndexedOptions, shape: ModelShape) -> Flops:
+    """What a token costs the indexer before a score: projections, norms (4 an element), rotation (3 an element), and
+    what it adds to the summary of its block."""
     if not options.indexes:
-        return Flops()
+        return _summary_token(options, shape)
     width, keys = options.index_dim, _index_weights(options, shape) - asked_weights(options, shape)
     of_key = Flops(matmul=2.0 * keys, elementwise=4.0 * width + 3.0 * rotary_dim(options.rope, width))
-    return asked_token(options, shape) + of_key
+    return asked_token(options, shape) + of_key + _summary_token(options, shape)
 
 
 def _summary_token(options: IndexedOptions, shape: ModelShape) -> Flops:

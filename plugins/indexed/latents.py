@@ -15,6 +15,7 @@ from archsearch.ops.rotary import Rotary
 from .layer import Indexed
 from .made import Read
 from .options import IndexedOptions
+from .turning import rotary_of
 
 
 class IndexedLatents(Indexed):
@@ -45,19 +46,22 @@ class IndexedLatents(Indexed):
         self.kv_norm = nn.RMSNorm(self.rank, eps=1e-6) if keeps else None
         self.kv_up = nn.Linear(self.rank, 2 * self.heads * self.width, bias=False)
         self.out = nn.Linear(self.heads * self.width, shape.d_model, bias=False)
-        self.rotary = Rotary(self.shared, fraction=options.shared_rope, base=options.rope_base)
+        self.rotary = rotary_of(self.shared, options.shared_rope, options, learned=keeps and options.rope_learned)
 
     def low(self, x: Tensor) -> Tensor:
         return x if self.q_down is None or self.q_norm is None else normed(self.q_norm, self.q_down(x))
 
-    def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def made(
+        self, x: Tensor, low: Tensor, positions: Tensor, rotary: Rotary | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rotary = rotary or self.rotary
         q = self.q(low).unflatten(-1, (self.heads, -1))
         if self.kv_down is None or self.kv_norm is None:
             plain, asked = q.tensor_split([self.width], dim=-1)
-            return torch.cat((plain, self.rotary(positions, asked)), dim=-1), {}
+            return torch.cat((plain, rotary(positions, asked)), dim=-1), {}
         latent, shared = self.kv_down(x).tensor_split([self.rank], dim=-1)
         plain, asked = q.tensor_split([self.width], dim=-1)
-        turned = self.rotary(positions, torch.cat((asked, shared[:, :, None]), dim=2))
+        turned = rotary(positions, torch.cat((asked, shared[:, :, None]), dim=2))
         rows = torch.cat((normed(self.kv_norm, latent), turned[:, :, -1]), dim=-1)
         return torch.cat((plain, turned[:, :, :-1]), dim=-1), {"latent": rows}
 

@@ -16,6 +16,7 @@ from archsearch.ops.cache import write_rows
 from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
+from archsearch.ops.rotary import Rotary
 
 from .choice import Choice
 from .cost import choosers
@@ -24,10 +25,13 @@ from .listing import with_blocks
 from .made import NOTHING, Handed, Made, Read
 from .ops import indexed_attention
 from .options import IndexedOptions
+from .query_scale import QueryScale
 from .scorers import Scorer, Tokens
+from .turning import rotary_of
 
-NAME = "index"
-"""Under which a layer hands what it made to later ones that take it."""
+NAME, TURNS = "index", "turns"
+"""Under which a layer hands what it made to later ones that take it, and what turned its latents, where that is
+learned."""
 
 
 class Indexed(Mixer):
@@ -38,11 +42,14 @@ class Indexed(Mixer):
     while a teacher has the dense stage on, training attends to everything.
     """
 
+    rotary: Rotary
+
     def choose_by(self, scorer: Scorer | None, options: IndexedOptions) -> None:
         """Takes what scores by the rule of `options`; None where the choice is an earlier layer's."""
         self.rule, self.choosers = options.rule, choosers(options, self.shape)
         self.learn = "none" if scorer is None else options.learn
         self.scorer = scorer
+        self.query_scale = QueryScale(self.shape.n_heads) if options.query_scale else None
 
     def given(self, ctx: Context, at: int) -> Handed:
         """What an earlier layer made of sequence `at` of this pass."""
@@ -52,9 +59,16 @@ class Indexed(Mixer):
         """What the queries of the tokens `x` `[B, T, D]` are made from, those of small heads too."""
         return x
 
-    def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Queries `[B, T, Hq, D]`, and what the cache keeps of the tokens `x` `[B, T, D]` at `positions` `[B, T]`."""
+    def made(
+        self, x: Tensor, low: Tensor, positions: Tensor, rotary: Rotary | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Queries `[B, T, Hq, D]`, and what the cache keeps of the tokens `x` `[B, T, D]` at `positions` `[B, T]`; they
+        are turned by `rotary`, of none by the layer's own."""
         raise NotImplementedError
+
+    def turned_by(self, ctx: Context) -> Rotary:
+        """What turns the queries, as the keys that they meet were turned."""
+        return self.rotary
 
     def attended(self, q: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of the filled `rows` `[B, S, ...]` of the cache, in the dtype of q."""
@@ -117,9 +131,11 @@ class Indexed(Mixer):
 
     def _made(self, x: Tensor, lengths: Tensor | None, ctx: Context) -> Made:
         positions, low = ctx.positions_of(x, lengths), self.low(x)
-        q, rows = self.made(x, low, positions)
+        q, rows = self.made(x, low, positions, self.turned_by(ctx))
         if "v" in rows:
             rows["v"] = self.mix_values(rows["v"], ctx)
+        if self.query_scale is not None:
+            q = self.query_scale(positions, q)
         return Made(x=x, low=low, positions=positions, q=q, rows=rows)
 
     def _read(self, made: Made, state: MixerState | None, given: Handed) -> Read:
@@ -152,6 +168,8 @@ class Indexed(Mixer):
     def _hand_on(self, handed: list[Handed], ctx: Context) -> None:
         if NAME in self.taken:
             ctx.share(self.layer, NAME, handed)
+        if TURNS in self.taken:
+            ctx.share(self.layer, TURNS, self.turned_by(ctx))
 
     def _choice(self, read: Read, *, dense: bool) -> Choice:
         """Nothing is scored where every candidate is taken as it is, as in the `dense` stage. What later layers take is
@@ -214,10 +232,13 @@ class IndexedAttention(Indexed, AttentionMixer):
             rope_base=options.rope_base,
             qk_norm=options.qk_norm,
         )
+        self.rotary = rotary_of(self.head_dim, options.rope, options, learned=options.rope_learned)
         if options.output_gate:
             self.add_gate()
 
-    def made(self, x: Tensor, low: Tensor, positions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def made(
+        self, x: Tensor, low: Tensor, positions: Tensor, rotary: Rotary | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         q, k, v = self.project(x, positions)
         return q, {"k": k, "v": v}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -63,7 +63,14 @@ class IndexedOptions(MixerOptions):
     ``kv_rank``: numbers of the latent that keys and values of all heads are made from; 0 for keys and values of heads.
     ``shared_dim``: channels of the key that all heads share beside a latent, all rotated unless rope is 0.
     ``q_rank``: numbers that queries beside latents are made from, those of small heads too; 0 for the token itself.
+    ``query_scale``: queries, those of small heads too, times s log(t + 1) + b at position t, learned for each head.
+    ``rope_factor``: how many times the positions it was trained on the rotation is stretched to (YaRN); 1 for none.
+    ``rope_trained``: those positions.
+    ``rope_learned``: each frequency of the rotation times exp(a), a learned from 0 on.
+    ``index_norm``: LayerNorm of what the queries of small heads are made from.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("query_scale", "rope_factor", "rope_trained", "rope_learned", "index_norm")
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(1, 8, 16)] = 1
     top_k: Annotated[int, Field(ge=1, le=2**24), Tunable(8, 16, 32)] = 32
@@ -83,6 +90,11 @@ class IndexedOptions(MixerOptions):
     kv_rank: int = Field(default=0, ge=0, le=2**16)
     shared_dim: int = Field(default=0, ge=0, le=2**16)
     q_rank: int = Field(default=0, ge=0, le=2**16)
+    query_scale: bool = False
+    rope_factor: float = Field(default=1.0, ge=1, le=1e6)
+    rope_trained: int = Field(default=0, ge=0, le=2**30)
+    rope_learned: bool = False
+    index_norm: bool = False
 
     @property
     def rule(self) -> Rule:
@@ -115,11 +127,14 @@ class IndexedOptions(MixerOptions):
         if self.scorer in ("attention", "group"):
             found["index_heads"] = given
         if not self.indexes:
-            found["index_dim"] = given
+            found |= dict.fromkeys(("index_dim", "index_norm"), given)
         if self.summary != "representative":
             found["representatives"] = f'summary="{self.summary}": use summary="representative"'
+        if self.rope_factor == 1:
+            found["rope_trained"] = "rope_factor=1: use rope_factor above 1"
         if not self.rope:
-            found["rope_base"] = "rope=0: use rope above 0"
+            turned = ("rope_base", "rope_factor", "rope_trained", "rope_learned")
+            found |= dict.fromkeys(turned, "rope=0: use rope above 0")
         return found
 
     @model_validator(mode="after")
@@ -150,6 +165,10 @@ class IndexedOptions(MixerOptions):
             (
                 self.q_rank > 0 and not self.kv_rank,
                 f"q_rank={self.q_rank} is of queries beside latents: use kv_rank above 0, or q_rank=0",
+            ),
+            (
+                self.rope_factor > 1 and not self.rope_trained,
+                f"rope_factor={self.rope_factor:g} is of the positions that it was trained on: give rope_trained",
             ),
             (
                 self.kv_rank > 0 and (self.qk_norm or self.output_gate),

@@ -14,13 +14,14 @@ from archsearch.ops.cache import write_rows
 from archsearch.ops.completed import first_positions, touched, write_complete
 from archsearch.ops.index_scores import relu_scores
 from archsearch.ops.rings import in_order, written
-from archsearch.ops.rotary import Rotary
 
 from .choice import best_of_block, bound_scores, group_scores
 from .cost import index_heads
 from .options import IndexedOptions
 from .products import Products
+from .query_scale import QueryScale
 from .summaries import block_sums, bounds, means, pooled, representatives, write_blocks
+from .turning import rotary_of
 
 
 @dataclass(frozen=True)
@@ -136,20 +137,26 @@ class Asker(Scorer):
         width, self.heads, self.grouped = options.index_dim, index_heads(options, shape), options.scorer == "group"
         self.unit = 1 if options.summary in ("mean", "gated") else options.block_size
         self.detached, weighted = options.learn == "distilled", options.scorer == "relu"
-        self.query = nn.Linear(options.q_rank or shape.d_model, self.heads * width, bias=False)
+        asked = options.q_rank or shape.d_model
+        self.input_norm = nn.LayerNorm(asked, eps=1e-6) if options.index_norm else None
+        self.query = nn.Linear(asked, self.heads * width, bias=False)
         self.add_key(options, shape)
         self.weights = nn.Linear(shape.d_model, self.heads, bias=False) if weighted else None
         self.query_norm = None if weighted else nn.RMSNorm(width, eps=1e-6)
-        self.rotary = Rotary(width, fraction=options.rope, base=options.rope_base)
+        self.query_scale = QueryScale(self.heads) if options.query_scale else None
+        self.rotary = rotary_of(width, options.rope, options, learned=options.rope_learned)
 
     def add_key(self, options: IndexedOptions, shape: ModelShape) -> None:
         """Builds what makes the key, where the scorer keeps one."""
 
     def ask(self, new: Tokens) -> tuple[Tensor, ...]:
         x, low = self._seen(new.x), self._seen(new.low)
+        low = low if self.input_norm is None else self.input_norm(low).to(low.dtype)
         queries = torch.unflatten(self.query(low), -1, (self.heads, -1))
         if self.query_norm is not None:
             queries = normed(self.query_norm, queries)
+        if self.query_scale is not None:
+            queries = self.query_scale(new.positions, queries)
         queries = self.rotary(new.positions, queries)
         return (queries,) if self.weights is None else (queries, self.weights(x) * self.heads**-0.5)
 

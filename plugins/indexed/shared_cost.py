@@ -5,11 +5,23 @@ from __future__ import annotations
 from archsearch.attention_cost import rotary_dim
 from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
 
-from .attended import attended_params, attended_softmax, attended_state, attended_token, attended_traffic
+from .attended import (
+    attended_params,
+    attended_softmax,
+    attended_state,
+    attended_token,
+    attended_traffic,
+    frequencies,
+)
 from .cost import (
+    asked_scales,
     asked_token,
     asked_weights,
     chosen_pairs,
+    index_params,
+    index_state,
+    index_token,
+    index_traffic,
     learning_flops,
     ranked,
     read_keys,
@@ -22,12 +34,16 @@ from .sharing import SharedIndexOptions
 
 
 def shared_params(options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape) -> int:
-    """Without what makes latents and their norm where they are taken; of an index, the queries and weights alone."""
+    """Without what makes latents and their norm where they are taken; of an index whose keys are taken, the queries and
+    weights alone."""
     found = attended_params(base, shape)
     if options.latents == "shared":
-        found -= _to_latents(base, shape) + base.kv_rank
-    if options.choice == "own":
-        found += asked_weights(base, shape) + (0 if base.scorer == "relu" else base.index_dim)
+        found -= _to_latents(base, shape) + base.kv_rank + frequencies(base, shape)
+    if options.indexes:
+        found += index_params(base, shape)
+    elif options.choice == "own":
+        norm = 0 if base.scorer == "relu" else base.index_dim
+        found += asked_weights(base, shape) + asked_scales(base, shape) + norm
     return found
 
 
@@ -41,7 +57,7 @@ def shared_flops(
         token += Flops(matmul=2.0 * _to_latents(base, shape), elementwise=made) * -1.0
     own = options.choice == "own"
     if own:
-        token += asked_token(base, shape)
+        token += (index_token if options.indexes else asked_token)(base, shape)
     if phase == "decode":
         found = token + attended_softmax(base, shape, phase, seen_keys(base, context))
         return found + score_flops(base, shape) * ranked(base, context) if own else found
@@ -53,19 +69,22 @@ def shared_flops(
 
 
 def shared_state(options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
-    """Its own keys and values or latents; index keys are the source's."""
-    return attended_state(base, shape) if options.latents == "own" else ()
+    """Its own keys and values or latents, and index keys."""
+    rows = attended_state(base, shape) if options.latents == "own" else ()
+    return (*rows, *index_state(base, shape)) if options.indexes else rows
 
 
 def shared_traffic(options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape, *, context: int) -> Traffic:
     """The rows that a decoded token sees, whose ever they are; of its own the new one is written; and the index keys
     that it asks."""
     seen = attended_traffic(base, shape, read_keys(base, shape, context))
-    row_bytes = base.index_dim * shape.dtype_bytes
-    keys = ranked(base, context) * (base.block_size if base.summary == "none" else 1)
-    asked = float(keys * row_bytes) if options.choice == "own" else 0.0
     written = seen.written_bytes if options.latents == "own" else 0.0
-    return Traffic(read_bytes=seen.read_bytes + asked, written_bytes=written)
+    rows = Traffic(read_bytes=seen.read_bytes, written_bytes=written)
+    if options.indexes:
+        return rows + index_traffic(base, shape, context=context)
+    keys = ranked(base, context) * (base.block_size if base.summary == "none" else 1)
+    asked = float(keys * base.index_dim * shape.dtype_bytes) if options.choice == "own" else 0.0
+    return rows + Traffic(read_bytes=asked)
 
 
 def _to_latents(base: IndexedOptions, shape: ModelShape) -> int:

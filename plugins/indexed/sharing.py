@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from archsearch.mixer import LayerInfo, MixerOptions, Tunable
 
@@ -20,10 +21,22 @@ class SharedIndexOptions(MixerOptions):
     ``choice``: the chosen blocks are those of the nearest earlier layer that chooses, or made by small heads of its own
     that ask that layer's index keys.
     ``latents``: what is attended to is the cache of the nearest earlier layer that keeps one, or its own.
+    ``index_keys``: those that small heads of its own ask, of the nearest earlier layer that has such, or its own.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("index_keys",)
 
     choice: Annotated[Whose, Tunable("shared", "own")] = "shared"
     latents: Annotated[Whose, Tunable("own", "shared")] = "own"
+    index_keys: Whose = "shared"
+
+    def unread(self) -> Mapping[str, str]:
+        return {} if self.choice == "own" else {"index_keys": 'choice="shared": use choice="own"'}
+
+    @property
+    def indexes(self) -> bool:
+        """Whether it has an index of its own, keys included."""
+        return self.choice == self.index_keys == "own"
 
 
 def base_of(layer: LayerInfo) -> IndexedOptions | None:
@@ -51,6 +64,11 @@ def misplaced(options: SharedIndexOptions, layer: LayerInfo) -> str | None:
         return f"{before} kv_rank=0, so there are no latents to share: put dsa-mla there, or write latents=own"
     if options.choice == "own" and not base.indexes:
         return f'{before} scorer="{base.scorer}", without index keys to ask: put dsa-mla there, or write choice=shared'
-    if options == SharedIndexOptions(choice="own", latents="own"):
-        return 'with choice=own and latents=own it has all but index keys of its own: write "dsa-mla" instead'
+    if base.rope_learned and options.choice == "own" and not options.indexes:
+        return (
+            f"{before} rope_learned=true, by which its index keys were turned: write index_keys=own beside choice=own"
+        )
+    if options.choice == options.latents == "own":
+        but = "all" if options.indexes else "all but index keys"
+        return f'with choice=own and latents=own it has {but} of its own: write "dsa-mla" instead'
     return None

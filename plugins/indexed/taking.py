@@ -6,18 +6,20 @@ from typing import Any
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model import Context
+from archsearch.ops.rotary import Rotary
 
 from .latents import IndexedLatents
-from .layer import NAME, Indexed, IndexedAttention
+from .layer import NAME, TURNS, Indexed, IndexedAttention
 from .made import Handed
 from .options import IndexedOptions
-from .scorers import Asker
+from .scorers import Asker, scorer_of
 from .sharing import SharedIndexOptions, base_of, source_of
 
 
 class _Takes(Indexed):
-    """IndexCache's Shared layer (arXiv 2603.12201, section 3): no index of its own; and DeepSeek-V4.1's modes Reuse and
-    Reindex: no latents, or small heads that ask index keys of another layer."""
+    """IndexCache's Shared layer (arXiv 2603.12201, section 3): no index of its own; DeepSeek-V4.1's modes Reuse and
+    Reindex: no latents, or small heads that ask index keys of another layer; and Mistral-Large-4's index over another
+    layer's latents."""
 
     source: int
     what: SharedIndexOptions
@@ -27,14 +29,23 @@ class _Takes(Indexed):
         self.options = self.what = options
         self.source = source_of(self.layer)
         self.takes = ((self.source, NAME),)
-        self.choose_by(Asker(base, self.shape) if options.choice == "own" else None, base)
+        self.turned_alike = base.rope_learned and options.latents == "shared"
+        if base.rope_learned:
+            self.takes += ((self.source, TURNS),)
+        asker = (scorer_of if options.indexes else Asker)(base, self.shape) if options.choice == "own" else None
+        self.choose_by(asker, base)
+
+    def turned_by(self, ctx: Context) -> Rotary:
+        """By what turned the latents."""
+        rotary: Rotary = ctx.shared_by(self.source, TURNS) if self.turned_alike else self.rotary
+        return rotary
 
     def given(self, ctx: Context, at: int) -> Handed:
         handed: Handed = ctx.shared_by(self.source, NAME)[at]
         return Handed(
             choice=handed.choice if self.what.choice == "shared" else None,
             rows=handed.rows if self.what.latents == "shared" else None,
-            units=handed.units,
+            units=None if self.what.indexes else handed.units,
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from archsearch.errors import listing
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
@@ -22,9 +22,6 @@ else:
     FormName = Literal[tuple(FORMS)]
     RemovalName = Literal[tuple(REMOVALS)]
 """Of the forms that there are."""
-
-_LATER = ("rope", "rope_base", "first_values", "gate_rank", "inner_gate", "key_heads", "draws")
-"""Options that came when there were results of layers without them."""
 
 
 class LinearOptions(MixerOptions):
@@ -74,6 +71,16 @@ class LinearOptions(MixerOptions):
     ``draws``: how A and dt are drawn at the start: even, each head of a part of the range of its own, or plain.
     ``key_heads``: heads of q and k, each for as many heads of values in turn; 0 for as many as of values.
     """
+
+    later: ClassVar[tuple[str, ...]] = (
+        "rope",
+        "rope_base",
+        "first_values",
+        "gate_rank",
+        "inner_gate",
+        "key_heads",
+        "draws",
+    )
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
     decay: Annotated[Decay, Tunable("none", "constant", "head", "channel")] = "none"
@@ -126,13 +133,6 @@ class LinearOptions(MixerOptions):
             said = "low_rank_gate=false: use low_rank_gate=true"
             found |= {"gate_rank": said, "inner_gate": said}
         return found
-
-    @model_serializer(mode="wrap")
-    def _without_later_options(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Layers from before there were these options keep their digests, and what was measured of them."""
-        written: dict[str, Any] = write(self)
-        fields = type(self).model_fields
-        return {name: v for name, v in written.items() if name not in _LATER or v != fields[name].default}
 
     @model_validator(mode="before")
     @classmethod

@@ -35,6 +35,19 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
         "cases": {
             "block-8-top-3": {"block_size": 8, "top_k": 3, "window": 12},
             "block-16-top-2": {"block_size": 16, "top_k": 2, "window": 5, "rope": 0.25},
+            "branches-apart": {"block_size": 8, "top_k": 3, "window": 12, "branch_kv": True},
+            "networks": {"block_size": 8, "top_k": 3, "window": 12, "compress": "mlp"},
+            "overlapping": {"block_size": 8, "top_k": 4, "window": 5, "length": 4, "stride": 2, "local": 2},
+            "published": {
+                "block_size": 8,
+                "top_k": 4,
+                "window": 5,
+                "branch_kv": True,
+                "compress": "mlp",
+                "length": 4,
+                "stride": 2,
+                "local": 2,
+            },
             "own-block-alone": {"block_size": 8, "top_k": 1, "window": 8},
         },
         "traffic_slack": 0.05,  # a chosen block may overlap the window
@@ -45,7 +58,7 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
         return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return nsa_params(shape)
+        return nsa_params(options, shape)
 
     def flops(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int) -> Flops:
         return nsa_flops(options, shape, phase=phase, context=context)
@@ -57,9 +70,13 @@ class NsaPlugin(MixerPlugin[NsaOptions]):
         return nsa_state(options, shape)
 
     def values(self, options: NsaOptions, shape: ModelShape) -> tuple[int, int]:
-        return shape.n_kv_heads, shape.head_dim
+        return shape.n_kv_heads * (3 if options.branch_kv else 1), shape.head_dim
 
     def build(self, options: NsaOptions, shape: ModelShape, layer: LayerInfo) -> NsaAttention:
+        if not options.plain:
+            from .published_layer import PublishedNsa
+
+            return PublishedNsa(self, options, shape, layer)
         from .layer import NsaAttention
 
         return NsaAttention(self, options, shape, layer)

@@ -39,11 +39,12 @@ def nsa_attention(
     "reference" makes the masks of all pairs, as "chunkwise" does on few tokens; on many it costs
     T (T / block_size + top_k block_size + window), as "triton" does, which leaves ``laid.cu_seqlens``, which must rise
     from 0 to T, and ``laid.lengths``, which must lie between T and S, on the device and unchecked. No gradient flows
-    through the choice of blocks. Raises `ShapeError`, `KernelUnavailableError`. NSA, arXiv 2502.11089, equations 5 to
-    12, on one set of keys and values, with means for the learned compression.
+    through the choice of blocks. Raises `ShapeError`, `OptionsError`, `KernelUnavailableError`. NSA, arXiv 2502.11089,
+    equations 5 to 12, on one set of keys and values, with means for the learned compression.
     """
     chosen = choose_attention(TABLE, laid.q, laid.v, impl, why=BLOCKS_IN_PYTORCH)
     laid.check(TABLE.op)
+    sizes.check_plain()
     wanted, scale = (*laid.q.shape[:3], 3), scale_of(laid.q, scale)
     if gates.shape != wanted:
         raise ShapeError(f"nsa_attention: gates {list(gates.shape)}: must be {list(wanted)}, three a query head")
@@ -83,7 +84,7 @@ def mean_weights(q: Tensor, key_means: Tensor, positions: Tensor, block_size: in
     q `[B, T, Hq, D]` at `positions` `[B, T]`; `key_means` `[B, n, Hkv, D]`.
     """
     complete = _complete(key_means, positions, block_size)[:, None]
-    scores = _products(q.to(_wide(q)) * scale, key_means.to(_wide(q))) + additive_mask(complete, _wide(q))
+    scores = products(q.to(_wide(q)) * scale, key_means.to(_wide(q))) + additive_mask(complete, _wide(q))
     if not scores.shape[-1]:
         return scores
     raised = (scores - scores.detach().amax(-1, keepdim=True)).exp() * complete
@@ -141,7 +142,7 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _products(q: Tensor, k: Tensor) -> Tensor:
+def products(q: Tensor, k: Tensor) -> Tensor:
     """q k^T `[B, Hq, T, S]` of q `[B, T, Hq, D]` and k `[B, S, Hkv, D]`."""
     rows = torch.unflatten(q.transpose(1, 2), 1, (k.shape[2], -1)).flatten(2, 3)  # [B, Hkv, group * T, D]
     return torch.unflatten(rows @ k.permute(0, 2, 3, 1), 2, (-1, q.shape[1])).flatten(1, 2)

@@ -40,8 +40,9 @@ def nsa_attention_step(
 
     q `[B, Hq, D]`, gates `[B, Hq, 3]`; the new token's row is in the cache, and in its means if it completes a block.
     Reads the means of complete blocks, the chosen ones' rows and the window's; the Triton form waits for nothing on the
-    device, the others read ``cache.lengths``. Raises `KernelUnavailableError`.
+    device, the others read ``cache.lengths``. Raises `OptionsError`, `KernelUnavailableError`.
     """
+    sizes.check_plain()
     scale = scale_of(q, scale)
     if choose_attention(TABLE, q, cache.v, impl, why=BLOCKS_IN_PYTORCH) == "triton":
         from .triton.launch.step import nsa_step

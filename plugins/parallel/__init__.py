@@ -38,6 +38,10 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
         "cases": {
             "default": {"a": "sliding(window=8)"},
             "gate": {"a": "sliding(window=8)", "b": "retnet", "join": "gate"},
+            "scaled": {
+                **{"a": "full", "b": "retnet", "join": "sum"},
+                **{"a_in": 0.5, "b_in": 1.25, "a_out": 0.75, "b_out": 0.25},
+            },
             "heads-apart": {"a": "full", "b": "retnet", "join": "sum", "share": 0.5},
             "three": {"a": "full", "b": "retnet", "more": ["conv"]},
         }
@@ -66,6 +70,8 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
             joined = joined + Flops(elementwise=4.0 * count * width)  # a norm is 4 an element
         if options.join == "mean":
             joined = joined + Flops(elementwise=width)
+        scaled = sum(scale != 1 for scale in (*options.input_scales, *options.output_scales))
+        joined = joined + Flops(elementwise=scaled * width)
         if options.join == "gate":
             joined = joined + SIGMOID * ((count - 1) * width)
         return joined if phase == "decode" else joined * float(context)

@@ -25,26 +25,32 @@ class ParallelMixer(CompositeMixer):
     def __init__(self, plugin: MixerPlugin[Any], options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> None:
         super().__init__(plugin, options, shape, layer)
         self.join: Join = options.join
+        self.given = options
         self.scales = None if self.join == "sum" else nn.Parameter(torch.ones(len(self.parts), shape.d_model))
 
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         """`[B, T, D]` to `[B, T, D]`; raises what its parts do, and `SpecError` for packed ones with a state."""
-        state = self.state_for(x, state, ctx)
+        state, options = self.state_for(x, state, ctx), self.given
         outputs, tensors = [], dict[str, Tensor]()
         for index in range(len(self.parts)):
-            y, own = self.run(index, x, state=state, ctx=ctx)
-            outputs.append(y)
+            y, own = self.run(index, self._scaled(x, options.input_scales, index), state=state, ctx=ctx)
+            outputs.append(self._scaled(y, options.output_scales, index))
             tensors |= own
         return self.joined(outputs), None if state is None else state.after(tensors, x.shape[1])
 
     def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
         """One token, `[B, D]` to `[B, D]`."""
+        options = self.given
         outputs, tensors = [], dict[str, Tensor]()
         for index in range(len(self.parts)):
-            y, own = self.run_step(index, x_t, state=state, ctx=ctx)
-            outputs.append(y)
+            y, own = self.run_step(index, self._scaled(x_t, options.input_scales, index), state=state, ctx=ctx)
+            outputs.append(self._scaled(y, options.output_scales, index))
             tensors |= own
         return self.joined(outputs), state.after(tensors, 1)
+
+    @staticmethod
+    def _scaled(x: Tensor, scales: Sequence[float], index: int) -> Tensor:
+        return x if scales[index] == 1 else x * scales[index]
 
     def joined(self, outputs: Sequence[Tensor]) -> Tensor:
         """The parts' outputs `[..., D]` as one `[..., D]`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,10 +22,34 @@ class ParallelOptions(MixerOptions):
     ``join``: how their outputs become one: "mean" of each, normed and scaled; "sum" as they are; "gate", the first
     normed times the sigmoid of each other one, normed.
     ``share``: share of the heads that the first has, the others having the rest in equal parts; 0 for all heads each.
+    ``a_in``: a constant by which the input of the first is multiplied.
+    ``b_in``: the same of the second.
+    ``a_out``: a constant by which the output of the first is multiplied, where they are summed.
+    ``b_out``: the same of the second.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("a_in", "b_in", "a_out", "b_out")
 
     a: Annotated[Layer, Tunable("full", "sliding")] = "sliding"  # type: ignore[assignment]
     b: Annotated[Layer, Tunable("mamba2", "gated-deltanet", "kda")] = "mamba2"  # type: ignore[assignment]
     more: tuple[Layer, ...] = ()
     join: Annotated[Join, Tunable("mean", "sum", "gate")] = "mean"
     share: Annotated[float, Field(ge=0, le=0.99), Tunable(0.0, 0.5)] = 0.0
+    a_in: float = Field(default=1.0, gt=-1e6, lt=1e6)
+    b_in: float = Field(default=1.0, gt=-1e6, lt=1e6)
+    a_out: float = Field(default=1.0, gt=-1e6, lt=1e6)
+    b_out: float = Field(default=1.0, gt=-1e6, lt=1e6)
+
+    def unread(self) -> Mapping[str, str]:
+        normed = f'join="{self.join}", which norms outputs: use join="sum"'
+        return {} if self.join == "sum" else dict.fromkeys(("a_out", "b_out"), normed)
+
+    @property
+    def input_scales(self) -> tuple[float, ...]:
+        """Of the input of each mixer."""
+        return self.a_in, self.b_in, *[1.0] * len(self.more)
+
+    @property
+    def output_scales(self) -> tuple[float, ...]:
+        """Of the output of each mixer."""
+        return self.a_out, self.b_out, *[1.0] * len(self.more)

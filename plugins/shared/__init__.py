@@ -38,7 +38,11 @@ class WriterPlugin(MixerPlugin[SharedOptions]):
     systems = WRITER_SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"yoco-kv": {}}
     conformance: ClassVar[Mapping[str, Any]] = {
-        "cases": {"window-8": {"window": 8}, "no-positions": {"rope": 0.0, "qk_norm": True}}
+        "cases": {
+            "window-8": {"window": 8},
+            "no-positions": {"rope": 0.0, "qk_norm": True},
+            "normed": {"qk_norm": True, "v_norm": True, "kv_norm": True},
+        }
     }
 
     def check(self, options: SharedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:

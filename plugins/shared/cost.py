@@ -16,8 +16,8 @@ from .options import SharedOptions
 
 
 def writer_params(options: SharedOptions, shape: ModelShape) -> int:
-    """All projections, and the norms of queries and keys."""
-    return projection_params(shape, qk_norm=options.qk_norm)
+    """All projections, and the norms of queries and keys, and of what keys are made from."""
+    return projection_params(shape, qk_norm=options.qk_norm) + (shape.d_model if options.kv_norm else 0)
 
 
 def reader_params(options: SharedOptions, shape: ModelShape) -> int:
@@ -26,8 +26,9 @@ def reader_params(options: SharedOptions, shape: ModelShape) -> int:
 
 
 def writer_token(options: SharedOptions, shape: ModelShape) -> Flops:
-    """Of one token outside the softmax."""
-    return projection_flops(shape, rope=options.rope, qk_norm=options.qk_norm)
+    """Of one token outside the softmax; a number that is normed takes 4."""
+    normed = shape.d_model * options.kv_norm + shape.n_kv_heads * shape.head_dim * options.v_norm
+    return projection_flops(shape, rope=options.rope, qk_norm=options.qk_norm) + Flops(elementwise=4.0 * normed)
 
 
 def reader_token(options: SharedOptions, shape: ModelShape) -> Flops:

@@ -14,7 +14,7 @@ from archsearch.model.attention import normed, token_indices
 from archsearch.ops.cache import head_major, write_rows
 from archsearch.ops.host import readable
 from archsearch.ops.masks import earlier_in_sequence
-from archsearch.ops.rings import written
+from archsearch.ops.rings import laid_out, written
 from archsearch.ops.rotary import Rotary
 from archsearch.ops.weights import mean_weights
 
@@ -66,6 +66,8 @@ class Writer(_Attention):
         super().__init__(plugin, options, shape, layer)
         self.k, self.v = (nn.Linear(shape.d_model, shape.n_kv_heads * self.width, bias=False) for _ in range(2))
         self.k_norm = nn.RMSNorm(self.width, eps=1e-6) if options.qk_norm else None
+        self.v_norm = options.v_norm
+        self.kv_norm = nn.RMSNorm(shape.d_model, eps=1e-6) if options.kv_norm else None
 
     def new_rows(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """On a CPU rows of heads lie head by head."""
@@ -76,13 +78,16 @@ class Writer(_Attention):
     def cache(
         self, x: Tensor, positions: Tensor, state: MixerState | None, ctx: Context
     ) -> tuple[Cache, dict[str, Tensor]]:
-        v = self.mix_values(self.v(x).unflatten(-1, (-1, self.width)), ctx)
+        x = self.written_from(x)
+        v = self.v(x).unflatten(-1, (-1, self.width))
+        v = F.rms_norm(v, v.shape[-1:], eps=1e-6) if self.v_norm else v
+        v = self.mix_values(v, ctx)
         new = {"k": self.turned(x, self.k, self.k_norm, positions), "v": v}
         if state is None:
             tensors, cache = {}, Cache(**new, window=self.window, cu_seqlens=ctx.cu_seqlens)
         elif self.window and x.shape[1] != 1:
             held = state.lengths.clamp(max=state.tensors["k"].shape[1])
-            laid = {name: _laid_out(state.tensors[name], rows, held, state) for name, rows in new.items()}
+            laid = {name: laid_out(state.tensors[name], rows, held, state.lengths) for name, rows in new.items()}
             tensors = {name: written(state.tensors[name], rows, state.lengths) for name, rows in new.items()}
             cache = Cache(**laid, window=self.window, lengths=held + x.shape[1])
         else:
@@ -93,10 +98,15 @@ class Writer(_Attention):
         ctx.share(self.layer, NAME, cache)
         return cache, tensors
 
+    def written_from(self, x: Tensor) -> Tensor:
+        """What keys and values of the tokens `x` `[B, T, D]` are made from."""
+        return x if self.kv_norm is None else normed(self.kv_norm, x)
+
     def attention_weights(self, x: Tensor, *, ctx: Context) -> Tensor:
         """What each token attends to, `[B, T, T]`, for a model that learns it: see `archsearch.model.recorded`."""
         positions, order = ctx.positions_of(x), ctx.order_of(x)
-        q, k = (self.turned(x, *one, positions) for one in ((self.q, self.q_norm), (self.k, self.k_norm)))
+        q = self.turned(x, self.q, self.q_norm, positions)
+        k = self.turned(self.written_from(x), self.k, self.k_norm, positions)
         seen = earlier_in_sequence(order)
         if self.window:
             index = torch.arange(x.shape[1], device=x.device)
@@ -129,11 +139,3 @@ class Reader(_Attention):
         assert self.source is not None, "check() refuses a reader without a writer"
         cache: Cache = ctx.shared_by(self.source, NAME)
         return cache, {}
-
-
-def _laid_out(ring: Tensor, new: Tensor, held: Tensor, state: MixerState) -> Tensor:
-    """`[B, R + T, Hkv, D]`: the `held` `[B]` tokens of the ring in order, then T new ones."""
-    index = (state.lengths - held)[:, None] + torch.arange(ring.shape[1], device=ring.device)
-    old = ring[torch.arange(len(ring), device=ring.device)[:, None], index % ring.shape[1]].to(new.dtype)
-    after = held[:, None] + torch.arange(new.shape[1], device=ring.device)
-    return write_rows(F.pad(old, (0, 0, 0, 0, 0, new.shape[1])), after, new)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
@@ -17,8 +17,6 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "fixed": {"state_dim": 64, "expand": 1, "conv": 0, "start": "lin"},
     "trapezoidal": {"state_dim": 64, "expand": 2, "conv": 0, "start": "real"},
 }
-
-_LATER = (("rank", 1), ("output_norm", False))
 
 
 class SsmOptions(MixerOptions):
@@ -34,6 +32,8 @@ class SsmOptions(MixerOptions):
     ``output_norm``: RMSNorm of what each head of trapezoidal gives, in front of the gate.
     ``start``: of the rates: real -(n + 1); for fixed also the complex lin -1/2 + i pi n, or inv.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("rank", "output_norm")
 
     rule: Annotated[Rule, Tunable("selective", "fixed", "trapezoidal")] = "selective"
     state_dim: Annotated[int, Field(ge=1, le=2**12), Tunable(16, 64)] = 16
@@ -51,12 +51,6 @@ class SsmOptions(MixerOptions):
             return values
         rule = values.get("rule", "selective")
         return {**_DEFAULTS.get(rule, {}), **values} if isinstance(rule, str) else values
-
-    @model_serializer(mode="wrap")
-    def _without_later_options(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Layers from before there were a rank and a norm keep their digests, and what was measured of them."""
-        written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if (name, value) not in _LATER}
 
     @model_validator(mode="after")
     def _check(self) -> SsmOptions:

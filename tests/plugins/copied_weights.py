@@ -312,6 +312,12 @@ def _whole_output(low: Tensor, up: Tensor) -> Tensor:
     return last_first(HEADS, TURNED)((up @ by_group).T).T
 
 
+def _of_groups(low: Tensor) -> Tensor:
+    """Matrices of groups of heads, for channels in our order."""
+    heads = HEADS // O_GROUPS
+    return torch.stack([last_first(heads, TURNED)(one.T).T for one in low.unflatten(0, (O_GROUPS, -1))])
+
+
 def _series(prefix: str, count: int, width: int) -> Names:
     """Of a compressor: contents and gates of a block and, of two series, of the one before, which stands first."""
     order = [rows(i * width, (i + 1) * width) for i in reversed(range(count))]
@@ -328,8 +334,9 @@ def _series(prefix: str, count: int, width: int) -> Names:
     }
 
 
-def compressed(count: int) -> Names:
-    """Of DeepSeek-V4's attention over entries of `count` series, of two with an index."""
+def compressed(count: int, *, grouped: bool = False) -> Names:
+    """Of DeepSeek-V4's attention over entries of `count` series, of two with an index; ``grouped``: its output
+    projection in two halves, as it has it."""
     names = {
         "q_down.weight": same("q_a_proj.weight"),
         "q_norm.weight": same("q_a_norm.weight"),
@@ -340,6 +347,8 @@ def compressed(count: int) -> Names:
         "out.weight": Parts((part("o_a_proj.weight"), part("o_b_proj.weight")), _whole_output),
     }
     names |= {f"compressor.{name}": parts for name, parts in _series("compressor.", count, HEAD_DIM).items()}
+    if grouped:
+        names |= {"out_down.weight": same("o_a_proj.weight", _of_groups), "out.weight": same("o_b_proj.weight")}
     if count == 2:
         inner = _series("compressor.indexer.", count, INDEX_DIM)
         names |= {f"index.compressor.{name}": parts for name, parts in inner.items()}

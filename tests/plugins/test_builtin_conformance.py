@@ -37,7 +37,7 @@ class TestMoba(MixerConformance):
 class TestNsa(MixerConformance):
     plugin = _REGISTRY.mixer("nsa")
     impls = ("chunkwise", "triton")  # its kernels, interpreted, take half a minute: tests/gpu has each of its rows
-    quick = ("default", "block-8-top-3")
+    quick = ("default", "block-8-top-3", "published")
 
 
 class TestLinear(MixerConformance):

@@ -80,6 +80,18 @@ def test_costs_and_state_are_the_sums_of_the_parts() -> None:
     assert normed.layers[0].mixer_params == mixers + 2 * 24
 
 
+def test_constants_of_falcon_h1_multiply_what_goes_in_and_comes_out() -> None:
+    layer = layer_of("falcon-h1(a_in=0.5, b_in=1.25, a_out=0.75, b_out=0.25)")
+    x = torch.randn(2, 7, 24)
+    first, second = (part(scale * x, ctx=Context())[0] for part, scale in zip(layer.parts, (0.5, 1.25), strict=True))  # type: ignore[arg-type]
+    torch.testing.assert_close(layer(x, ctx=Context())[0], 0.75 * first + 0.25 * second)
+
+
+def test_a_constant_of_an_output_that_is_normed_is_refused() -> None:
+    with pytest.raises(SpecError, match='which norms outputs: use join="sum"'):
+        _REGISTRY.layer("parallel(join=mean, a_out=0.5)")
+
+
 def test_falcon_h1_and_hymba_are_what_they_say() -> None:
     for preset, join in (("falcon-h1", "sum"), ("hymba", "mean")):
         options = _REGISTRY.layer(preset).options

@@ -63,6 +63,21 @@ def test_a_reader_attends_to_what_the_writer_wrote(installed: Any) -> None:
     assert_close(reader(y, ctx=ctx)[0], o.transpose(1, 2).flatten(2) @ reader.out.weight.T, rtol=1e-5, atol=1e-6)
 
 
+def test_norms_are_of_values_and_of_what_keys_and_values_are_made_from(installed: Any) -> None:
+    """Gemma-3n's, without weights, and YOCO's (arXiv 2405.05254, section 2)."""
+    writer, reader = pair(installed, rope=0.0, v_norm=True, kv_norm=True)
+    torch.nn.init.normal_(writer.kv_norm.weight)
+    x, y, ctx = torch.randn(1, 20, 32), torch.randn(1, 20, 32), Context()
+    wrote, read = writer(x, ctx=ctx)[0], reader(y, ctx=ctx)[0]
+    even = writer.kv_norm.weight * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    k, v = ((even @ one.weight.T).unflatten(-1, (2, 8)).transpose(1, 2) for one in (writer.k, writer.v))
+    v = v / (v.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    for layer, given, found in ((writer, x, wrote), (reader, y, read)):
+        q = (given @ layer.q.weight.T).unflatten(-1, (4, 8)).transpose(1, 2)
+        o = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        assert_close(found, o.transpose(1, 2).flatten(2) @ layer.out.weight.T, rtol=1e-5, atol=1e-6)
+
+
 def test_the_bytes_of_the_cache_count_once(installed: Any) -> None:
     costs = CostModel(installed)
 

@@ -27,6 +27,8 @@ SHAPE = ModelShape(d_model=32, n_heads=4, n_kv_heads=2, head_dim=8, dtype="float
 MODEL = ModelSpec(d_model=32, n_heads=4, n_kv_heads=2, vocab_size=50, channel_mixer="none")
 OWNER, TAKER = IndexedPlugin(), SharedIndexPlugin()
 SMALL = "dsa-mla(top_k=5, kv_rank=12, shared_dim=4, index_heads=2, index_dim=6)"
+LEARNED = SMALL[:-1] + ", query_scale=true, rope_learned=true, index_norm=true)"
+"""Queries, frequencies and an index as Mistral-Large-4 has them."""
 OTHERS = {
     "dsa": "dsa(top_k=5)",
     "qsa": "qsa(top_k=3)",
@@ -51,6 +53,10 @@ def stack(pattern: str, installed: Registry) -> Stack:
 def alike(pattern: str, installed: Registry) -> Stack:
     """The same where every layer has the first one's weights, as far as it has such."""
     made = stack(pattern, installed)
+    torch.manual_seed(9)
+    for weights in made.layers[0].parameters():
+        if weights.dim() == 1:
+            torch.nn.init.normal_(weights, 1.0, 0.3)
     first = made.layers[0].state_dict()
     for layer in made.layers[1:]:
         layer.load_state_dict({name: first[name] for name in layer.state_dict()})
@@ -61,7 +67,9 @@ def alike(pattern: str, installed: Registry) -> Stack:
 @pytest.mark.parametrize(
     ("source", "taker"),
     [
-        *((SMALL, preset) for preset in TAKER.presets),
+        *((SMALL, preset) for preset in (*TAKER.presets, "reindex(index_keys=own)")),
+        *((LEARNED, preset) for preset in ("indexshare", "indexshare-latents", "reindex(index_keys=own)")),
+        (f"{LEARNED} reindex(index_keys=own)", "indexshare-latents"),
         *((other, "indexshare") for other in OTHERS.values()),
         (OTHERS["glm5-next"], "reindex"),
         (f"{SMALL} indexshare-latents", "indexshare"),
@@ -129,14 +137,19 @@ def test_bytes_and_flops_count_once(installed: Registry) -> None:
     assert cost(f"{SMALL} indexshare").state_bytes == 2 * rows + keys
     for taker in ("indexshare-latents", "reindex"):
         assert cost(f"{SMALL} {taker} {taker}").state_bytes == one.state_bytes
+    own_keys = cost(f"{SMALL} reindex(index_keys=own)")
+    assert own_keys.state_bytes == rows + 2 * keys
     shared = cost(f"{SMALL} indexshare")
     scored = 1000 * 2 * 2 * (6 + 1)  # a decoded token scores each key by two heads
     asked = 2 * (32 * 2 * 6 + 32 * 6 + 32 * 2)
     assert two.decode.matmul - shared.decode.matmul == scored + asked
     assert cost(f"{SMALL} reindex").decode.matmul - shared.decode.matmul == scored + asked - 2 * 32 * (6 + 16)
+    assert two.decode.matmul - own_keys.decode.matmul == 2 * 32 * 16
 
 
-@pytest.mark.parametrize("pattern", [f"{SMALL} {taker}" for taker in TAKER.presets] + ["m3 indexshare"])
+@pytest.mark.parametrize(
+    "pattern", [f"{SMALL} {taker}" for taker in (*TAKER.presets, "reindex(index_keys=own)")] + ["m3 indexshare"]
+)
 def test_matmul_flops_are_those_of_the_products(
     pattern: str, installed: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +172,9 @@ def test_matmul_flops_are_those_of_the_products(
         ("full shared-index", "there is none"),
         ("dsa indexshare-latents", "put dsa-mla there, or write latents=own"),
         ("topk shared-index(choice=own, latents=shared)", "no latents to share"),
-        ("dsa-mla shared-index(choice=own)", 'write "dsa-mla" instead'),
+        ("dsa-mla shared-index(choice=own)", 'all but index keys of its own: write "dsa-mla" instead'),
+        ("dsa-mla shared-index(choice=own, index_keys=own)", 'it has all of its own: write "dsa-mla" instead'),
+        ("dsa-mla(rope_learned=true) reindex", "write index_keys=own beside choice=own"),
         ("indexed(learn=gates) indexshare", 'give that layer learn="distilled"'),
         ("dsa-mla parallel(a=indexshare, b=full)", "take it out of the other mixer"),
         ("parallel(a=dsa-mla, b=full) indexshare", "there is none"),
@@ -219,6 +234,15 @@ def test_one_that_takes_choice_and_latents_keeps_the_laws(law: Law) -> None:
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 def test_behind_every_kind_of_index_it_keeps_the_laws(law: Law, source: str) -> None:
     outcome = tried(law, Case.of(TAKER, {}, pattern=f"{source} shared-index shared-index"))
+    assert outcome.status in ("passed", "skipped"), outcome.text
+
+
+@pytest.mark.arena
+@pytest.mark.parametrize("taker", ["indexshare", "indexshare-latents", "reindex(index_keys=own)"])
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
+def test_behind_one_of_mistral_large_4_it_keeps_the_laws(law: Law, taker: str, installed: Registry) -> None:
+    values = installed.layer(taker).to_json()["options"]
+    outcome = tried(law, Case.of(TAKER, values, pattern=f"{LEARNED} shared-index shared-index"))
     assert outcome.status in ("passed", "skipped"), outcome.text
 
 

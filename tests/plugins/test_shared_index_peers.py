@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -40,6 +40,8 @@ SIZES = {
 
 OWNER = f"top_k={TOP_K}, kv_rank=12, shared_dim={TURNED}, index_heads={INDEX_HEADS}, index_dim={INDEX_DIM}"
 MODEL = ModelSpec(d_model=WIDTH, n_heads=SHAPE.n_heads, n_kv_heads=SHAPE.n_kv_heads, head_dim=SHAPE.head_dim)
+LEARNED = "query_scale=true, rope_learned=true, rope_factor=32, rope_trained=24, index_norm=true"
+"""What Mistral-Large-4 has beside that."""
 INDEX: Names = {
     "scorer.query.weight": same("indexer.wq_b.weight"),
     "scorer.key.weight": same("indexer.wk.weight"),
@@ -68,30 +70,37 @@ def ours(pattern: str, theirs: list[Any], names: list[Names], installed: Registr
     layers = ArchSpec.parse(pattern, installed, MODEL).layers
     built = []
     for index, (one, those, stand) in enumerate(zip(layers, theirs, names, strict=True)):
-        place = LayerInfo(index=index, depth=2, resolver=installed, pattern=layers)
+        place = LayerInfo(index=index, depth=len(layers), resolver=installed, pattern=layers)
         built.append(installed.mixer(one.mixer).build(one.options, SHAPE, place).eval())
         copied.copy_weights(those, built[-1], stand)
     tell_taken(built)
     return built
 
 
-def same_as(wanted: list[Tensor], layers: list[Any], inputs: list[Tensor]) -> None:
-    """Of both layers on their inputs, whole, and as a prefill and steps."""
+def same_as(wanted: list[Tensor], layers: list[Any], inputs: list[Tensor], near: float = 1e-5) -> None:
+    """Of the layers on their inputs, whole, and as a prefill and steps."""
     ctx = Context()
     for layer, x, y in zip(layers, inputs, wanted, strict=True):
-        assert_close(layer(x, ctx=ctx)[0], y, rtol=1e-5, atol=1e-5)
+        assert_close(layer(x, ctx=ctx)[0], y, rtol=near, atol=near)
     states = [layer.init_state(2, TOKENS) for layer in layers]
     for start, end in ((0, 33), *((token, token + 1) for token in range(33, TOKENS))):
         ctx = Context(want_state=True)
         for index, layer in enumerate(layers):
             found, states[index] = layer(inputs[index][:, start:end], state=states[index], ctx=ctx)
-            assert_close(found, wanted[index][:, start:end], rtol=1e-5, atol=1e-5)
+            assert_close(found, wanted[index][:, start:end], rtol=near, atol=near)
 
 
-def places(module: ModuleType, kind: str, config: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions, and the turns and the mask that belong to them."""
+def places(
+    module: ModuleType, kind: str, config: Any, learn: Sequence[nn.Module] = ()
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions, and the turns and the mask that belong to them; layers that `learn` how fast they turn get the module
+    that does as ``frequencies``."""
     order = torch.arange(TOKENS)[None].expand(2, -1)
-    rotary: Callable[..., Tensor] = getattr(module, kind)(config)
+    rotary = getattr(module, kind)(config)
+    if learn:
+        nn.init.normal_(rotary.alpha, std=0.3)
+    for layer in learn:
+        layer.frequencies = rotary
     mask = torch.zeros(TOKENS, TOKENS).masked_fill(torch.ones(TOKENS, TOKENS).triu(1).bool(), -torch.inf)
     return order, rotary(torch.zeros(2, TOKENS, WIDTH), order), mask.expand(2, 1, -1, -1)
 
@@ -111,34 +120,68 @@ def test_a_choice_that_glm_52_shares(installed: Registry) -> None:
     same_as([first, second], ours(pattern, theirs, [{**shared, **INDEX}, shared], installed), inputs)
 
 
+SCALES: Names = {f"query_scale.{name}": same(f"softmax_scaling.{name}") for name in ("scale", "bias")}
+NORMED: Names = {
+    **INDEX,
+    "scorer.rotary.alpha": same("frequencies.alpha"),
+    **{f"scorer.input_norm.{name}": same(f"indexer.q_input_norm.{name}") for name in ("weight", "bias")},
+    **{f"scorer.query_scale.{name}": same(f"indexer.softmax_scaling.{name}") for name in ("scale", "bias")},
+}
+READING: Names = {
+    **SCALES,
+    "q.weight": same("q_proj.weight"),
+    "kv_up.weight": same("kv_b_proj.weight"),
+    "out.weight": same("o_proj.weight"),
+}
+KEEPING: Names = {
+    **READING,
+    "rotary.alpha": same("frequencies.alpha"),
+    "kv_down.weight": same("kv_a_proj_with_mqa.weight"),
+    "kv_norm.weight": same("kv_a_layernorm.weight"),
+}
+
+
 @torch.no_grad()
-def test_a_choice_and_latents_that_mistral_large_4_shares(installed: Registry) -> None:
-    """Its scaling of queries by the log of their place and its learned frequencies are as they begin where they change
-    nothing; inputs are normed, as its index norms them for its queries."""
-    module = transformers_of("mistral_large4")
-    config = module.MistralLarge4TextConfig(**SIZES, kv_source_layers=[0, 0], no_rope_layers=[1, 1], rms_norm_eps=1e-6)
-    theirs = drawn([module.MistralLarge4TextAttention(config, layer_idx=index) for index in range(2)])
-    assert [layer.is_kv_shared_layer for layer in theirs] == [False, True]
-    scalings = [layer.softmax_scaling for layer in theirs] + [theirs[0].indexer.softmax_scaling]
-    for plain in scalings:
-        nn.init.zeros_(plain.scale)
-        nn.init.ones_(plain.bias)
-    nn.init.ones_(theirs[0].indexer.q_input_norm.weight)
-    nn.init.zeros_(theirs[0].indexer.q_input_norm.bias)
-    order, turns, mask = places(module, "MistralLarge4TextRotaryEmbedding", config)
-    inputs = [nn.functional.layer_norm(torch.randn(2, TOKENS, WIDTH), (WIDTH,)) for _ in range(2)]
+@pytest.mark.parametrize(
+    ("indices", "sources", "pattern", "names"),
+    [
+        ("full shared", [0, 0], "indexshare-latents", [{**KEEPING, **NORMED}, READING]),
+        ("full shared", [0, 1], "indexshare", [{**KEEPING, **NORMED}, KEEPING]),
+        (
+            "full full shared",
+            [0, 0, 0],
+            "reindex(index_keys=own) indexshare-latents",
+            [{**KEEPING, **NORMED}, {**READING, **NORMED}, READING],
+        ),
+    ],
+    ids=["choice-and-latents", "choice", "latents"],
+)
+def test_what_layers_of_mistral_large_4_share(
+    indices: str, sources: list[int], pattern: str, names: list[Names], installed: Registry
+) -> None:
+    """Its four kinds of layers, whose queries grow with the logarithm of their place; the frequencies that it learns
+    are one set for all layers, stretched by YaRN."""
+    module, depth = transformers_of("mistral_large4"), len(sources)
+    stretched = {"rope_type": "yarn", "rope_theta": 10000.0, "attention_factor": 1.0, "factor": 32.0}
+    stretched["original_max_position_embeddings"] = 24
+    sizes = {
+        **SIZES,
+        "rope_parameters": stretched,
+        "num_hidden_layers": depth,
+        "indexer_types": indices.split(),
+        "no_rope_layers": [1] * depth,
+    }
+    config = module.MistralLarge4TextConfig(**sizes, kv_source_layers=sources, rms_norm_eps=1e-6)
+    theirs = drawn([module.MistralLarge4TextAttention(config, layer_idx=index) for index in range(depth)])
+    assert [layer.is_kv_shared_layer for layer in theirs] == [at != index for index, at in enumerate(sources)]
+    order, turns, mask = places(module, "MistralLarge4TextRotaryEmbedding", config, theirs)
+    torch.manual_seed(1)  # of which no two scores at the edge of a choice are 0
+    inputs = [torch.randn(2, TOKENS, WIDTH) for _ in sources]
     kept: dict[str, Any] = {}
-    first, _, chosen = theirs[0](inputs[0], turns, mask, kept, order)
-    second, _, _ = theirs[1](inputs[1], turns, mask, kept, order, prev_topk_indices=chosen)
-    reading: Names = {
-        "q.weight": same("q_proj.weight"),
-        "kv_up.weight": same("kv_b_proj.weight"),
-        "out.weight": same("o_proj.weight"),
-    }
-    keeping: Names = {
-        **reading,
-        "kv_down.weight": same("kv_a_proj_with_mqa.weight"),
-        "kv_norm.weight": same("kv_a_layernorm.weight"),
-    }
-    made = ours(f"dsa-mla({OWNER}) indexshare-latents", theirs, [{**keeping, **INDEX}, reading], installed)
-    same_as([first, second], made, inputs)
+    wanted, chosen = list[Tensor](), None
+    for layer, x in zip(theirs, inputs, strict=True):
+        y, _, chosen = layer(x, turns, mask, kept, order, prev_topk_indices=chosen)
+        wanted.append(y)
+    owner = f"dsa-mla({OWNER}, {LEARNED})"
+    angles = 2e-5  # theirs are of float32
+    same_as(wanted, ours(f"{owner} {pattern}", theirs, names, installed), inputs, angles)

@@ -110,7 +110,7 @@ def pooling(theirs: Any, x: Tensor, module: ModuleType) -> Tensor:
 RUNS = {each.__name__: each for each in (alone, masked, turned, unmasked, compressing, pooling)}
 
 
-def _deepseek_v4(kind: str) -> dict[str, Any]:
+def _deepseek_v4(kind: str, **more: Any) -> dict[str, Any]:
     rates = {"compressed_sparse_attention": copied.BLOCK, "heavily_compressed_attention": copied.BLOCK}
     return {
         **EAGER,
@@ -129,8 +129,13 @@ def _deepseek_v4(kind: str) -> dict[str, Any]:
         "index_head_dim": INDEX_DIM,
         "index_topk": 5,
         "mlp_layer_types": ["moe"],
+        **more,
     }
 
+
+_YARN = {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 64}
+"""A rotation that is stretched, as DeepSeek-V4's compressing layers have it, of positions that the test goes past."""
+_GROUPED = {"out_groups": copied.O_GROUPS, "out_rank": 10, "rope_factor": 16.0, "rope_trained": 64}
 
 _ENTRIES = {
     "window": WINDOW,
@@ -480,6 +485,24 @@ LAYERS = {
         copied.compressed(2),
         CompressedPlugin(),
         {**_ENTRIES, **_INDEX, "overlap": True, "top_k": 5},
+        "compressing",
+    ),
+    "deepseek-v4-hca-of-groups-and-yarn": Public(
+        "deepseek_v4",
+        "DeepseekV4Attention",
+        ("DeepseekV4Config", _deepseek_v4("heavily_compressed_attention", rope_parameters=_YARN)),
+        copied.compressed(1, grouped=True),
+        CompressedPlugin(),
+        {**_ENTRIES, **_GROUPED},
+        "compressing",
+    ),
+    "deepseek-v4-csa-of-groups-and-yarn": Public(
+        "deepseek_v4",
+        "DeepseekV4Attention",
+        ("DeepseekV4Config", _deepseek_v4("compressed_sparse_attention", rope_parameters=_YARN)),
+        copied.compressed(2, grouped=True),
+        CompressedPlugin(),
+        {**_ENTRIES, **_INDEX, **_GROUPED, "overlap": True, "top_k": 5},
         "compressing",
     ),
 }
