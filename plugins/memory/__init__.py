@@ -30,6 +30,7 @@ class MemoryPlugin(MixerPlugin[MemoryOptions]):
     conformance: ClassVar[Mapping[str, Any]] = {
         "cases": {
             "one-by-one": {"mini_batch": 1, "momentum": True},
+            "shared-projection": {"average": True, "shared_projection": True, "conv": 3, "output_gate": "gelu"},
             "batch-40": {"mini_batch": 40, "average": True},
             "bare": {"inner_norm": False, "residual": False, "bias": False, "norm": "l2", "output_norm": "none"},
         },

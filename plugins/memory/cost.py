@@ -23,14 +23,16 @@ def projected(options: MemoryOptions, shape: ModelShape) -> int:
     """Weights of the projections that a token goes through."""
     values = shape.n_heads * shape.head_dim
     gated = 0 if options.output_gate == "none" else values
-    return shape.d_model * (4 * values + options.gates * shape.n_heads + gated)
+    given = 3 if options.shared_projection else 4
+    return shape.d_model * (given * values + options.gates * shape.n_heads + gated)
 
 
 def params(options: MemoryOptions, shape: ModelShape) -> int:
     """Trained parameters of the layer."""
     heads, width = shape.n_heads, shape.head_dim
     values = heads * width
-    count = projected(options, shape) + options.gates * heads + 3 * options.conv * values
+    count = projected(options, shape) + options.gates * heads + options.convolved * options.conv * values
+    count += 2 * values if options.shared_projection else 0
     count += heads * cells(options, shape)
     count += 2 * values if options.inner_norm else 0
     count += options.mini_batch if options.average else 0
@@ -53,7 +55,7 @@ def state(options: MemoryOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
         for index, (rows, columns) in enumerate(options.layers(shape))
     ]
     if options.conv > 1:
-        channels = 3 * shape.n_heads * shape.head_dim
+        channels = options.convolved * shape.n_heads * shape.head_dim
         tensors.append(
             StateTensor(name="conv", row_shape=(channels,), dtype=shape.dtype, role="conv", base=options.conv - 1)
         )
@@ -87,7 +89,8 @@ def flops(options: MemoryOptions, shape: ModelShape, *, phase: Phase, context: i
 def _around(options: MemoryOptions, shape: ModelShape) -> Flops:
     """One token's projections, gates, and what is on q, k, v and the output."""
     heads, values = float(shape.n_heads), float(shape.n_heads * shape.head_dim)
-    done = Flops(matmul=2.0 * projected(options, shape), elementwise=6.0 * options.conv * values)
+    mixed = options.convolved * 2.0 * options.conv + 2.0 * options.shared_projection
+    done = Flops(matmul=2.0 * projected(options, shape), elementwise=mixed * values)
     done += (SIGMOID + Flops(elementwise=2)) * (options.gates * heads)
     done += SILU * (3 * values if options.activation == "silu" else 0.0)
     turned = 6.0 * options.rope if options.rope else 0.0

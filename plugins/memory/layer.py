@@ -39,13 +39,15 @@ class LearningMemory(Mixer):
         self.heads, self.width = shape.n_heads, shape.head_dim
         values = self.heads * self.width
         gate = 0 if options.output_gate == "none" else values
-        self.sizes = [3 * values, options.gates * self.heads, gate]
+        shared = options.shared_projection
+        self.sizes = [(2 if shared else 3) * values, options.gates * self.heads, gate]
         self.proj = nn.Linear(shape.d_model, sum(self.sizes), bias=False)
         bias = torch.zeros(options.gates, self.heads)
         if options.forget:
             bias[-1] = _FORGETS
         self.gate_bias = nn.Parameter(bias)
-        self.conv = ShortConv(3 * values, options.conv) if options.conv else None
+        self.conv = ShortConv(options.convolved * values, options.conv) if options.conv else None
+        self.conv_bias = nn.Parameter(torch.zeros(2 * values)) if shared else None
         self.rotary = Rotary(self.width, fraction=options.rope) if options.rope else None
         self.first = nn.ParameterList(self._first(rows, columns) for rows, columns in options.layers(shape))
         self.scale = nn.Parameter(torch.ones(self.heads, 1, self.width)) if options.inner_norm else None
@@ -102,11 +104,7 @@ class LearningMemory(Mixer):
     ) -> tuple[MemoryTokens, Tensor, Tensor | None]:
         """The memory's tokens in float32 at least, the features of the output gate, and the convolution's tail."""
         qkv, gates, gate = torch.split(self.proj(x), self.sizes, dim=-1)
-        tail = None if state is None else state.tensors.get("conv")
-        mixed = qkv
-        if self.conv is not None:
-            mixed = self.conv(qkv, tail=tail, positions=places)
-            tail = None if tail is None else next_tail(tail, qkv)
+        mixed, tail = self._mix(qkv, None if state is None else state.tensors.get("conv"), places)
         mixed = F.silu(mixed) if self.options.activation == "silu" else mixed
         dtype = torch.promote_types(x.dtype, torch.float32)
         q, k, v = torch.unflatten(mixed.to(dtype), -1, (3, self.heads, self.width)).unbind(2)
@@ -129,6 +127,17 @@ class LearningMemory(Mixer):
             log_momentum=F.logsigmoid(more[0]) if more else None,
         )
         return tokens, gate, tail
+
+    def _mix(self, qkv: Tensor, tail: Tensor | None, places: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """q, k and v `[B, T, 3 C]` of what is projected, and the convolution's tail."""
+        if self.conv is None:
+            return qkv, tail
+        if self.conv_bias is None:
+            return self.conv(qkv, tail=tail, positions=places), None if tail is None else next_tail(tail, qkv)
+        both, v = qkv.chunk(2, dim=-1)
+        both = both.repeat(1, 1, 2)
+        mixed = self.conv(both, tail=tail, positions=places) + self.conv_bias.to(both.dtype)
+        return torch.cat((mixed, v), dim=-1), None if tail is None else next_tail(tail, both)
 
     def _learning(self) -> Learning:
         scale, shift = (None if x is None else x.float() for x in (self.scale, self.shift))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
@@ -26,6 +26,7 @@ class MemoryOptions(MixerOptions):
     ``norm``: of q and k; l2 makes them of length 1.
     ``activation``: of q, k and v.
     ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
+    ``shared_projection``: q and k are made of one projection, each by a convolution with a bias; v has none.
     ``rope``: fraction of each head that is turned by the token's place in its mini-batch.
     ``output_norm``: rms of each head, or layer over all channels, of what is read.
     ``output_gate``: activation of a projection that multiplies it.
@@ -47,9 +48,16 @@ class MemoryOptions(MixerOptions):
     rope: Annotated[float, Field(ge=0, le=1)] = 0.0
     output_norm: Literal["none", "rms", "layer"] = "layer"
     output_gate: Literal["none", "silu", "sigmoid", "gelu"] = "none"
+    shared_projection: bool = False
 
     def unread(self) -> Mapping[str, str]:
         return {} if self.network == "mlp" else {"expand": 'network="linear": use network="mlp"'}
+
+    @model_serializer(mode="wrap")
+    def _without_later_options(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Layers from before q and k could share a projection keep their digests, and what was measured of them."""
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if (name, value) != ("shared_projection", False)}
 
     @model_validator(mode="after")
     def _check(self) -> MemoryOptions:
@@ -59,6 +67,8 @@ class MemoryOptions(MixerOptions):
                 f"average = true with {gates[0]} = true: an average is of one mini-batch's gradients alone, "
                 "leave one of the two out"
             )
+        if self.shared_projection and not self.conv:
+            raise ValueError("shared_projection = true with conv = 0 makes q of k: set conv, such as 4")
         if self.output_gate == "gelu" and self.output_norm == "rms":
             raise ValueError(
                 "output_gate = gelu with output_norm = rms: choose silu or sigmoid, or output_norm = layer"
@@ -69,6 +79,11 @@ class MemoryOptions(MixerOptions):
     def gates(self) -> int:
         """Numbers that each token makes for a head: rate, momentum, forgetting."""
         return 1 + self.momentum + self.forget
+
+    @property
+    def convolved(self) -> int:
+        """Kinds of features that are convolved: q, k and v, or q and k of one projection."""
+        return 2 if self.shared_projection else 3
 
     def layers(self, shape: ModelShape) -> tuple[tuple[int, int], ...]:
         """Rows and columns of each matrix of a head's network, with a row for the bias."""

@@ -256,3 +256,36 @@ def test_decoding_in_the_middle_of_a_mini_batch_goes_on_from_the_state_alone() -
         for token in range(21, 30):
             one, state = mixer.step(x[:, token], state=state.clone(), ctx=Context())
             torch.testing.assert_close(one, whole[:, token], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_queries_and_keys_of_one_projection_are_convolved_with_biases_and_values_are_not() -> None:
+    """TTT's layer for a Mamba backbone (arXiv 2407.04620, section 2.7, and its code), and its state."""
+    torch.manual_seed(0)
+    values = {**PLUGIN.presets["ttt-linear"], "shared_projection": True, "conv": 4, "output_gate": "gelu"}
+    options = PLUGIN.parse_options(values)
+    mixer, x, width = PLUGIN.build(options, SHAPE, LAYER), torch.randn(2, 30, 24), 16
+    assert PLUGIN.params(options, SHAPE, LAYER) == sum(weights.numel() for weights in mixer.parameters())
+    mixer.conv_bias.normal_()
+    both, v = mixer.proj(x)[..., : 2 * width].chunk(2, -1)
+    found, wanted = mixer._mix(mixer.proj(x)[..., : 2 * width], None, None)[0].chunk(3, -1), []
+    for kind in range(2):
+        conv = torch.nn.Conv1d(width, width, 4, groups=width, padding=3)
+        conv.weight.copy_(mixer.conv.weight[:, kind * width :][:, :width].flip(0).T[:, None])
+        conv.bias.copy_(mixer.conv_bias.chunk(2)[kind])
+        wanted.append(conv(both.mT)[..., :30].mT)
+    for one, other in zip(found, (*wanted, v), strict=True):
+        torch.testing.assert_close(one, other)
+    whole, state = mixer(x, ctx=Context())[0], mixer.init_state(2, 30)
+    first, state = mixer(x[:, :13], state=state, ctx=Context())
+    steps = [first]
+    for t in range(13, 30):
+        y, state = mixer.step(x[:, t], state=state, ctx=Context())
+        steps.append(y[:, None])
+    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_projection_is_shared_where_there_is_a_convolution_and_is_not_written_where_it_is_not() -> None:
+    with pytest.raises(OptionsError, match=r"shared_projection = true with conv = 0 makes q of k: set conv"):
+        PLUGIN.parse_options({"shared_projection": True})
+    assert "shared_projection" not in PLUGIN.parse_options(PLUGIN.presets["titans"]).model_dump()
