@@ -149,22 +149,9 @@ class IndexedOptions(MixerOptions):
         return found
 
     @model_validator(mode="after")
-    def _fit(self) -> IndexedOptions:
-        """Refuses options that make no sense together, with the remedy."""
-        learned = self.indexes or self.summary == "softmax"
+    def _fit_rows(self) -> IndexedOptions:
+        """Refuses options of what is attended to that make no sense together, with the remedy."""
         for wrong, why in (
-            (
-                self.block_size == 1 and self.summary != "none",
-                f'summary="{self.summary}" of blocks of one token: use summary="none", or block_size above 1',
-            ),
-            (
-                self.indexes and self.summary not in ("none", "mean", "gated"),
-                f'summary="{self.summary}" is of keys of attention: use scorer="attention", or summary="mean"',
-            ),
-            (
-                self.summary == "gated" and (not self.indexes or self.rope > 0),
-                'summary="gated" is of index keys without positions: use scorer="relu" and rope=0',
-            ),
             (
                 self.kv_rank > 0 and self.scorer not in ("relu", "relu-sum"),
                 f'scorer="{self.scorer}" needs keys of heads, and latents have none: use scorer="relu", or kv_rank=0',
@@ -184,6 +171,28 @@ class IndexedOptions(MixerOptions):
             (
                 self.kv_rank > 0 and (self.qk_norm or self.output_gate),
                 "qk_norm and output_gate are of heads with keys of their own: use false, or kv_rank=0",
+            ),
+        ):
+            if wrong:
+                raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _fit(self) -> IndexedOptions:
+        """Refuses options of the choice that make no sense together, with the remedy."""
+        learned = self.indexes or self.summary == "softmax"
+        for wrong, why in (
+            (
+                self.block_size == 1 and self.summary != "none",
+                f'summary="{self.summary}" of blocks of one token: use summary="none", or block_size above 1',
+            ),
+            (
+                self.indexes and self.summary not in ("none", "mean", "gated"),
+                f'summary="{self.summary}" is of keys of attention: use scorer="attention", or summary="mean"',
+            ),
+            (
+                self.summary == "gated" and (not self.indexes or self.rope > 0),
+                'summary="gated" is of index keys without positions: use scorer="relu" and rope=0',
             ),
             (
                 not self.indexes and self.block_size > 1 and self.own == "tail",
