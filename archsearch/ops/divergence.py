@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archsearch.ops.index_scores import best_mask
 from archsearch.ops.pieces import pieces
 from archsearch.ops.softmax import scale_of
 
@@ -20,19 +21,24 @@ OfBlocks = Callable[[slice, int], Tensor]
 """A tensor `[B, 1 or Hc, t, n]` of a slice of queries and the first n blocks."""
 
 
-def divergence(score: Piecewise, leaves: Sequence[Tensor], mass: OfBlocks, allowed: OfBlocks, tokens: int) -> Tensor:
-    """Sum over queries of KL(mass || softmax of the scores) over the blocks that a query is `allowed`, the mean over
-    choosers.
+def divergence(
+    score: Piecewise, leaves: Sequence[Tensor], mass: OfBlocks, allowed: OfBlocks, tokens: int, *, best: int = 0
+) -> Tensor:
+    """Sum over queries of KL(mass || softmax of the scores) over the blocks that a query is `allowed`, or the ``best``
+    so many of them by score, 0 for all; the mean over choosers.
 
     ``score(part, *leaves)`` gives scores of a slice of `tokens` queries; gradients reach `leaves` alone, of which the
     first is `[B, T, heads, ...]` and the second has what is scored in axis 1; they are made with the value, so that no
     more than one piece is held. ``mass`` of what is allowed is scaled to a sum of 1 or, where none falls on it, counts
-    nothing. DeepSeek-V3.2, arXiv 2512.02556, equation 3.
+    nothing. DeepSeek-V3.2, arXiv 2512.02556, equation 3, and with `best` equation 4.
     """
 
     def loss(part: slice, *tensors: Tensor) -> Tensor:
         scores = score(part, *tensors)
-        return _divergence(scores, mass(part, scores.shape[-1]), allowed(part, scores.shape[-1]))
+        within = allowed(part, scores.shape[-1])
+        if best:
+            within = best_mask(scores.detach().masked_fill(~within, -torch.inf), best)
+        return _divergence(scores, mass(part, scores.shape[-1]), within)
 
     held = leaves[0].shape[0] * leaves[0].shape[2] * (leaves[1].shape[1] + 1)
     value: Tensor = _WithGradients.apply(loss, pieces(tokens, held, longest=LONGEST), *leaves)  # type: ignore[no-untyped-call]

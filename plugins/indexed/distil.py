@@ -14,9 +14,16 @@ from .options import Rule
 
 
 def divergence(
-    score: Piecewise, leaves: Sequence[Tensor], target: Callable[[slice], Tensor], positions: Tensor, rule: Rule
+    score: Piecewise,
+    leaves: Sequence[Tensor],
+    target: Callable[[slice], Tensor],
+    positions: Tensor,
+    rule: Rule,
+    *,
+    chosen: bool,
 ) -> Tensor:
-    """`archsearch.ops.divergence.divergence` over the candidates of queries at `positions` `[B, T]`.
+    """`archsearch.ops.divergence.divergence` over the candidates of queries at `positions` `[B, T]`, or those that are
+    ``chosen``.
 
     ``target(part)`` `[B, 1 or Hc, t, S]` weighs the keys up to the end of the slice; a block has the sum over its keys.
     """
@@ -27,4 +34,4 @@ def divergence(
     def allowed(part: slice, blocks: int) -> Tensor:
         return candidates(positions[:, part], blocks, rule)
 
-    return of_blocks(score, leaves, mass, allowed, positions.shape[1])
+    return of_blocks(score, leaves, mass, allowed, positions.shape[1], best=rule.top_k if chosen else 0)

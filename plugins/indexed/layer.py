@@ -48,6 +48,7 @@ class Indexed(Mixer):
         """Takes what scores by the rule of `options`; None where the choice is an earlier layer's."""
         self.rule, self.choosers = options.rule, choosers(options, self.shape)
         self.learn = "none" if scorer is None else options.learn
+        self.over_chosen = options.learn_over == "chosen"
         self.scorer = scorer
         self.query_scale = QueryScale(self.shape.n_heads) if options.query_scale else None
 
@@ -121,7 +122,8 @@ class Indexed(Mixer):
             outputs.append(o)
             handed.append(made_here)
             if learning:
-                losses.append(self._loss(read, None if taught is None else taught[:, None, span, span]))
+                own = None if taught is None else taught[:, None, span, span]
+                losses.append(self._loss(read, own, dense=dense))
         self._hand_on(handed, ctx)
         if losses:
             ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
@@ -199,7 +201,7 @@ class Indexed(Mixer):
         scores: Tensor = self.scorer.score(part, asked, units[:, :rows], *more)
         return scores
 
-    def _loss(self, read: Read, taught: Tensor | None) -> Tensor:
+    def _loss(self, read: Read, taught: Tensor | None, *, dense: bool) -> Tensor:
         """The divergence of what the scorer says from what is `taught` `[B, 1, T, T]`, else from what the layer's own
         queries and keys attend to where nothing is dropped; of whole sequences, summed over the tokens."""
         q, k = read.q.detach(), read.k.detach()
@@ -215,7 +217,8 @@ class Indexed(Mixer):
 
         asked, *more = read.asked
         assert read.units is not None, "a scorer that learns has index keys"
-        return divergence(score, (asked, read.units, *more), target, read.order, self.rule)
+        leaves = asked, read.units, *more
+        return divergence(score, leaves, target, read.order, self.rule, chosen=self.over_chosen and not dense)
 
 
 class IndexedAttention(Indexed, AttentionMixer):

@@ -56,6 +56,7 @@ class IndexedOptions(MixerOptions):
     ``representatives``: how many those are.
     ``learn``: how a scorer learns: "distilled" from attention; "gates": the logits of a chosen block get the logarithm
     of the sigmoid of its score; "none".
+    ``learn_over``: what a distilled scorer learns over: all "candidates", or, but for the dense stage, those "chosen".
     ``rope``: share of a head's channels that are rotated by their position, of small heads too.
     ``rope_base``: base of the rotation's frequencies.
     ``qk_norm``: RMSNorm of each head of attention's q and k, before the rotation.
@@ -70,7 +71,14 @@ class IndexedOptions(MixerOptions):
     ``index_norm``: LayerNorm of what the queries of small heads are made from.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("query_scale", "rope_factor", "rope_trained", "rope_learned", "index_norm")
+    later: ClassVar[tuple[str, ...]] = (
+        "learn_over",
+        "query_scale",
+        "rope_factor",
+        "rope_trained",
+        "rope_learned",
+        "index_norm",
+    )
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(1, 8, 16)] = 1
     top_k: Annotated[int, Field(ge=1, le=2**24), Tunable(8, 16, 32)] = 32
@@ -90,6 +98,7 @@ class IndexedOptions(MixerOptions):
     kv_rank: int = Field(default=0, ge=0, le=2**16)
     shared_dim: int = Field(default=0, ge=0, le=2**16)
     q_rank: int = Field(default=0, ge=0, le=2**16)
+    learn_over: Literal["candidates", "chosen"] = "candidates"
     query_scale: bool = False
     rope_factor: float = Field(default=1.0, ge=1, le=1e6)
     rope_trained: int = Field(default=0, ge=0, le=2**30)
@@ -130,6 +139,8 @@ class IndexedOptions(MixerOptions):
             found |= dict.fromkeys(("index_dim", "index_norm"), given)
         if self.summary != "representative":
             found["representatives"] = f'summary="{self.summary}": use summary="representative"'
+        if self.learn != "distilled":
+            found["learn_over"] = f'learn="{self.learn}": use learn="distilled"'
         if self.rope_factor == 1:
             found["rope_trained"] = "rope_factor=1: use rope_factor above 1"
         if not self.rope:
@@ -138,22 +149,9 @@ class IndexedOptions(MixerOptions):
         return found
 
     @model_validator(mode="after")
-    def _fit(self) -> IndexedOptions:
-        """Refuses options that make no sense together, with the remedy."""
-        learned = self.indexes or self.summary == "softmax"
+    def _fit_rows(self) -> IndexedOptions:
+        """Refuses options of what is attended to that make no sense together, with the remedy."""
         for wrong, why in (
-            (
-                self.block_size == 1 and self.summary != "none",
-                f'summary="{self.summary}" of blocks of one token: use summary="none", or block_size above 1',
-            ),
-            (
-                self.indexes and self.summary not in ("none", "mean", "gated"),
-                f'summary="{self.summary}" is of keys of attention: use scorer="attention", or summary="mean"',
-            ),
-            (
-                self.summary == "gated" and (not self.indexes or self.rope > 0),
-                'summary="gated" is of index keys without positions: use scorer="relu" and rope=0',
-            ),
             (
                 self.kv_rank > 0 and self.scorer not in ("relu", "relu-sum"),
                 f'scorer="{self.scorer}" needs keys of heads, and latents have none: use scorer="relu", or kv_rank=0',
@@ -173,6 +171,28 @@ class IndexedOptions(MixerOptions):
             (
                 self.kv_rank > 0 and (self.qk_norm or self.output_gate),
                 "qk_norm and output_gate are of heads with keys of their own: use false, or kv_rank=0",
+            ),
+        ):
+            if wrong:
+                raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _fit(self) -> IndexedOptions:
+        """Refuses options of the choice that make no sense together, with the remedy."""
+        learned = self.indexes or self.summary == "softmax"
+        for wrong, why in (
+            (
+                self.block_size == 1 and self.summary != "none",
+                f'summary="{self.summary}" of blocks of one token: use summary="none", or block_size above 1',
+            ),
+            (
+                self.indexes and self.summary not in ("none", "mean", "gated"),
+                f'summary="{self.summary}" is of keys of attention: use scorer="attention", or summary="mean"',
+            ),
+            (
+                self.summary == "gated" and (not self.indexes or self.rope > 0),
+                'summary="gated" is of index keys without positions: use scorer="relu" and rope=0',
             ),
             (
                 not self.indexes and self.block_size > 1 and self.own == "tail",

@@ -35,10 +35,10 @@ class ParallelOptions(MixerOptions):
     more: tuple[Layer, ...] = ()
     join: Annotated[Join, Tunable("mean", "sum", "gate")] = "mean"
     share: Annotated[float, Field(ge=0, le=0.99), Tunable(0.0, 0.5)] = 0.0
-    a_in: float = Field(default=1.0, gt=-1e6, lt=1e6)
-    b_in: float = Field(default=1.0, gt=-1e6, lt=1e6)
-    a_out: float = Field(default=1.0, gt=-1e6, lt=1e6)
-    b_out: float = Field(default=1.0, gt=-1e6, lt=1e6)
+    a_in: float = Field(default=1.0, ge=-1e6, le=1e6)
+    b_in: float = Field(default=1.0, ge=-1e6, le=1e6)
+    a_out: float = Field(default=1.0, ge=-1e6, le=1e6)
+    b_out: float = Field(default=1.0, ge=-1e6, le=1e6)
 
     def unread(self) -> Mapping[str, str]:
         normed = f'join="{self.join}", which norms outputs: use join="sum"'

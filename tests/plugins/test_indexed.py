@@ -282,6 +282,26 @@ def test_the_indexer_is_distilled(taught: str) -> None:
     assert all(found is None for found in torch.autograd.grad(out.sum(), [*learners.values()], allow_unused=True))
 
 
+@pytest.mark.parametrize("dense", [False, True], ids=["sparse-stage", "dense-stage"])
+def test_over_what_is_chosen_it_is_the_divergence_among_the_best(dense: bool) -> None:
+    """arXiv 2512.02556, equation 4; in the dense stage equation 3, over all."""
+    layer, x = layer_of({"top_k": 8, "learn_over": "chosen"}).train(), torch.randn(2, 60, 32)
+    ctx = Context(teacher=FakeTeacher(lesson(60), dense=dense))
+    layer(x, ctx=ctx)
+    index, positions = layer.scorer, torch.arange(60).expand(2, -1)
+    queries = index.rotary(positions, index.query(x).unflatten(-1, (index.heads, -1)))
+    hits = torch.einsum("btji,bsi->btjs", queries, index.finished(index.key(x), positions)).relu()
+    scores = torch.einsum("btj,btjs->bts", index.weights(x), hits) * (index.heads * queries.shape[-1]) ** -0.5
+    losses = []
+    for batch, token in torch.cartesian_prod(torch.arange(2), torch.arange(60)).tolist():
+        among = scores[batch, token, : token + 1]
+        best = among.topk(len(among) if dense else min(8, len(among))).indices
+        target = lesson(60)[batch, token, best]
+        target = target / target.sum()
+        losses.append((target * (target.log() - among[best].log_softmax(0))).sum())
+    assert_close(ctx.losses["indexed"], torch.stack(losses).mean())
+
+
 @pytest.mark.parametrize("preset", ["dsa", "qsa", "m3"])
 def test_a_scorer_learns_what_its_teacher_attends_to(preset: str) -> None:
     layer, x = layer_of({**PLUGIN.presets[preset], "top_k": 2}).train(), torch.randn(2, 48, 32)
