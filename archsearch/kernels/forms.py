@@ -138,7 +138,7 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
     found = row.tried()
     if found is None:
         if rule == "listed":
-            return f"{named} is not proven here, and {PROVE}=listed: archsearch kernels prove proves it"
+            return _unlisted(named, rule)
         if (row.device, row.label) in _late:
             return _late[row.device, row.label]  # which was said
         if traced:
@@ -149,25 +149,47 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
             _listed[-1].append(row)
             return LISTED
         return prove_row(row)
-    return _outcome(found, named)
+    why = _failed(found, named)
+    return None if why is None else _warned(why)
 
 
 def prove_row(row: Row) -> str | None:
     """Proves a row that was met, and says so; why "auto" does not take it, None where it does."""
-    named = label(row.table.op, row.key, row.dtype)
+    why = prove_now(row)
+    return None if why is None else _warned(why)
+
+
+def prove_now(row: Row) -> str | None:
+    """Proves a row, and says that it begins; why it is not proven then, None where it is."""
+    named = row.label
     _log.warning("%s is proven before its first use, in a process of its own, which may take a minute or two", named)
     try:
-        found = prover.prove(row)
+        return _failed(prover.prove(row), named)
     except OutOfTimeError as error:
-        _late[row.device, row.label] = f"{named}: {error}"
-        return _warned(_late[row.device, row.label])
+        _late[row.device, named] = f"{named}: {error}"
+        return _late[row.device, named]
     except NotTriedError as error:
-        return _warned(f"{named}: {error}")
-    return _outcome(found, named)
+        return f"{named}: {error}"
 
 
-def _outcome(found: Proof, named: str) -> str | None:
-    return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
+def why_unproven(row: Row) -> str | None:
+    """Why a row is not to be run where it is asked for by name, None where it is proven: one of which nothing is known
+    is proven first where ``ARCHSEARCH_PROVE`` lets "auto" do so, and what is proven counts whatever it says. Raises
+    `OptionsError` as `policy` does."""
+    rule, found = policy(), row.tried()
+    if found is not None:
+        return _failed(found, row.label)
+    if rule != "first-use":
+        return _unlisted(row.label, rule)
+    return _late.get((row.device, row.label)) or prove_now(row)
+
+
+def _unlisted(named: str, rule: str) -> str:
+    return f"{named} is not proven here, and {PROVE}={rule}: archsearch kernels prove proves it"
+
+
+def _failed(found: Proof, named: str) -> str | None:
+    return None if found.passed else f"{named} failed on this card: {found.fault}"
 
 
 @contextmanager
