@@ -41,8 +41,12 @@ prover = Prover()
 """How a row is proven at its first use."""
 
 _log = logging.getLogger("archsearch.impl")
-_decided: dict[tuple[str, str, Key, str], str | None] = {}
-"""By device, op, row and dtype: why "auto" does not take it in this process, None where it does."""
+Place: TypeAlias = tuple[str, str, Key, str, int | None]
+"""Device, op, row, dtype, and the number of the candidate that the row runs with: all dtypes and cards of an
+architecture share it, so that what is decided for one says nothing of another's."""
+
+_decided: dict[Place, str | None] = {}
+"""Why "auto" does not take a row in this process, None where it does."""
 
 _late: dict[tuple[str, str], str] = {}
 """By device and label the rows that ran out of time in this process, which does not try them again, and why."""
@@ -99,7 +103,7 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
         return str(error)
     if _held:
         return _in_trial(_held[-1], table, key, dtype, device)
-    place = str(device), table.op, key, dtype
+    place = _place(device, table, key, dtype)
     if place not in _decided:
         why = _undecided(table, key, dtype, device, traced=traced)
         if why == LISTED:
@@ -107,12 +111,17 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
         if why in (TRACED, CAPTURED):
             _warn(f"{label(table.op, key, dtype)} runs in PyTorch: {why}; a call before, or kernels prove, proves it")
             return why
+        place = _place(device, table, key, dtype)  # with the configurations that it came to
         _decided[place] = why
     return _decided[place]
 
 
+def _place(device: torch.device, table: Table, key: Key, dtype: str) -> Place:
+    return str(device), table.op, key, dtype, table.candidate(key)
+
+
 def _in_trial(forms: Forms, table: Table, key: Key, dtype: str, device: torch.device) -> str | None:
-    if (str(device), table.op, key, dtype) not in _decided and (table.op, key) not in forms.settled:
+    if _place(device, table, key, dtype) not in _decided and (table.op, key) not in forms.settled:
         # where only proofs that there are count, no model was run before the trial
         forms.settled.add((table.op, key))
         machine = machines.machine_of(device)
