@@ -9,8 +9,10 @@ carried in a folder, `.gpu-packages` of the checkout or another (--packages), wh
 Rows are proven over the cases of a first use, several at a time, those that most models use first; what passed is kept
 in this user's cache, where `auto` takes it, and copied to FOLDER/proofs, since a lent machine goes back with its cache:
 put back as proofs.json of the cache, it holds on the same card, driver and versions. Then the ops, in the order of
-worth, peers beside, and one model in two patterns. Everything is written as it comes: what was measured before time ran
-out stays. A step that fails or is ended does not keep the others from running; the exit status is 1 when one did.
+worth, peers beside, and one model in two patterns. What is not proven by then is not proven by the way: unless
+ARCHSEARCH_PROVE is set, it is "listed", so that such ops are listed as not proven, and models run them in PyTorch.
+Everything is written as it comes: what was measured before time ran out stays. A step that fails or is ended does not
+keep the others from running; the exit status is 1 when one did.
 --laws instead runs the conformance suite of every mixer with its kernels on the card, which takes longer, and keeps its
 records in the packages.
 
@@ -57,6 +59,9 @@ raise SystemExit("; ".join(failed) or 0)
 
 INTERPRETED = "interpreter"
 """In place of a card's name."""
+
+PROVE = "ARCHSEARCH_PROVE"
+"""Says which rows are proven when they are met."""
 
 PLAYED_ROW, PLAYED_OP = "gates", "decay gate"
 """What the interpreter proves and measures: the row of a table, and the op that measures it."""
@@ -219,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         if options.laws:
             return 0 if run(laws(), 3600.0, environ=environ) else 1
+        environ.setdefault(PROVE, "listed")
         planned = steps(slug, options.out, minutes=options.minutes, jobs=options.jobs, proofs=not options.skip_proofs)
         held = options.out / "proofs" / f"{slug}.json"
         fine = run(planned, 60 * options.minutes, environ=environ, after=lambda: copy_proofs(kept, held))

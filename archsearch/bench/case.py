@@ -16,7 +16,7 @@ from archsearch.proving.compare import OUTPUT, Verdict, agreeing_rows, judge, li
 @dataclass(frozen=True, kw_only=True)
 class Contender:
     """A function that is timed. ``form`` says what it is, ``reference`` what its outputs must equal (in `agreeing` of
-    their rows), ``work`` the least that it must do."""
+    their rows), ``work`` the least that it must do, ``proven`` the proofs of the kernels that it runs, in words."""
 
     name: str
     form: str
@@ -24,6 +24,7 @@ class Contender:
     reference: Callable[[Inputs], Outputs]
     work: Callable[[Shape, int], Work]
     agreeing: float
+    proven: str = ""
 
 
 @dataclass(kw_only=True)

@@ -16,11 +16,13 @@ from archsearch.bench.clock import Clock, Timed, captured
 from archsearch.bench.device import dtype_of
 from archsearch.bench.fused import fused_ops
 from archsearch.bench.op import BenchOp, Draw, Peer
+from archsearch.bench.proven import NotProvenError, require_proven, rows_of
 from archsearch.bench.results.schema import OURS, KernelRow, Measured, Rates, Spread, Status
 from archsearch.bench.results.work import Ceilings, Shape
 from archsearch.bench.timing import Timing, measure
-from archsearch.bench.tune import fault_of_row, tuned_run
+from archsearch.bench.tune import tuned_run
 from archsearch.errors import ArchsearchError, KernelUnavailableError, SpecError, listing
+from archsearch.kernels.prove import Row
 from archsearch.proving.compare import Verdict
 from archsearch.registry import Registry
 
@@ -33,7 +35,7 @@ _LONGEST_REASON = 300
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """How ops are measured: where, with which clock, about how many seconds each case, and until when; ``form`` is
-    the implementation, the op's own where it is empty."""
+    the implementation, the op's own where it is empty. ``refused`` are rows that could not be proven, and why."""
 
     device: torch.device
     clock: Clock
@@ -44,6 +46,7 @@ class Bench:
     form: str = ""
     now: Callable[[], float] = time.monotonic
     started: float = field(default_factory=time.monotonic)
+    refused: dict[Row, str] = field(default_factory=dict)
 
     @property
     def late(self) -> bool:
@@ -87,14 +90,16 @@ def _bench_shape(op: BenchOp, shape: Shape, bench: Bench) -> Iterator[KernelRow]
 
 
 def bench_case(op: BenchOp, shape: Shape, phase: str, bench: Bench) -> list[KernelRow]:
-    """The rows of one op, shape and phase: of this package, then of each peer."""
+    """The rows of one op, shape and phase: of this package, then of each peer. What kernels it runs is proven first,
+    before the inputs take the card's memory."""
+    own = _own(op, shape, bench)
     try:
         case = Case(op=op, shape=shape, phase=phase, draw=Draw.on(bench.device, bench.dtype))
     except torch.OutOfMemoryError as error:
         return [_row(op, shape, phase, OURS, "", "out of memory", _told(error))]
     rows: dict[str, KernelRow | None] = {}
     passed: dict[str, _Passed] = {}
-    for name, make in _contenders(op, case, bench):
+    for name, make in _contenders(op, case, own, bench):
         try:
             passed[name] = _checked(case, make(), bench)
             rows[name] = None
@@ -154,15 +159,17 @@ def _timed(case: Case, passed: dict[str, _Passed], bench: Bench) -> dict[str, Ke
             "measured",
             found.note,
             timed=found.timed,
+            proven=found.contender.proven,
             measured=_measured(case, found, times[name], peaks[name], bench.ceilings),
         )
         for name, found in passed.items()
     }
 
 
-def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Callable[[], Contender]]]:
+def _own(op: BenchOp, shape: Shape, bench: Bench) -> dict[str, Callable[[], Contender]]:
+    """The contenders of this package by name: the op, and the op with what was tuned for it; each once its rows are
+    proven, else raising why they are not."""
     form = bench.form or op.forms[bench.device.type != "cuda"]
-
     plain = Contender(
         name=OURS,
         form=form,
@@ -171,13 +178,33 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
         work=op.work,
         agreeing=op.agreeing,
     )
+    found = {OURS: _proven(op, shape, plain, None, bench)}
+    tuned = tuned_run(op, shape.head_dim, bench.device, form)
+    if tuned is not None:
+        number, run = tuned
+        found[TUNED] = _proven(op, shape, replace(plain, name=TUNED, run=run), number, bench)
+    return found
 
-    def ours() -> Contender:
-        refused = fault_of_row(op, case.shape.head_dim, bench.device, form)
-        if refused:  # an illegal access would end the process, and with it all that is yet to be measured
-            raise KernelUnavailableError(refused)
-        return plain
 
+def _proven(
+    op: BenchOp, shape: Shape, contender: Contender, candidate: int | None, bench: Bench
+) -> Callable[[], Contender]:
+    try:
+        rows = rows_of(op, shape.head_dim, bench.device, contender.form, candidate)
+        ready = replace(contender, proven=require_proven(rows, bench.refused))
+    except KernelUnavailableError as error:
+        refusal = error
+
+        def refused() -> Contender:
+            raise refusal
+
+        return refused
+    return lambda: ready
+
+
+def _contenders(
+    op: BenchOp, case: Case, own: dict[str, Callable[[], Contender]], bench: Bench
+) -> Iterator[tuple[str, Callable[[], Contender]]]:
     def theirs(peer: Peer) -> Contender:
         label, run = peer.prepare(case.inputs)
         agreeing = op.agreeing if peer.reference is None else 1.0
@@ -190,10 +217,7 @@ def _contenders(op: BenchOp, case: Case, bench: Bench) -> Iterator[tuple[str, Ca
             agreeing=agreeing,
         )
 
-    yield OURS, ours
-    tuned = tuned_run(op, case.shape.head_dim, bench.device, form)
-    if tuned is not None:
-        yield TUNED, partial(replace, plain, name=TUNED, run=tuned)
+    yield from own.items()
     for peer in op.peers if bench.peers else ():
         yield peer.name, partial(theirs, peer)
 
@@ -270,6 +294,8 @@ def _failed(op: BenchOp, shape: Shape, phase: str, name: str, error: Exception, 
     status: Status = "failed"
     if isinstance(error, torch.OutOfMemoryError):
         status = "out of memory"
+    elif isinstance(error, NotProvenError):
+        status = "not proven"
     elif isinstance(error, ImportError | KernelUnavailableError):
         status = "unavailable"
     told = _told(error)

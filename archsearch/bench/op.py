@@ -66,7 +66,7 @@ class BenchOp:
     the op ranks blocks, so that rounding moves some choices. ``forms``: the implementations that are measured on a
     CUDA device and elsewhere. ``stand_ins`` fill what kernels choose where launches are listed and none is run.
     ``table`` is the op of the table whose kernels run, where they can be tuned by it, and ``width`` what its rows go by
-    where that is not the head dim.
+    where that is not the head dim; ``others`` are the tables of further kernels that run, with what their rows go by.
     """
 
     name: str
@@ -83,6 +83,7 @@ class BenchOp:
     forms: tuple[str, str] = ("triton", "chunkwise")
     table: str = ""
     width: int | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
     peers: Sequence[Peer] = ()
     stand_ins: Mapping[str, StandIn] = field(default_factory=dict)
 
@@ -96,6 +97,10 @@ class BenchOp:
     def row_width(self, head_dim: int) -> int:
         """What the op's row in its table goes by, for a shape of that head dim."""
         return head_dim if self.width is None else self.width
+
+    def rows(self, head_dim: int) -> dict[str, int]:
+        """By the op of each table whose kernels run what its row goes by, for a shape of that head dim."""
+        return ({self.table: self.row_width(head_dim)} if self.table else {}) | dict(self.others)
 
     def group(self, inputs: Inputs, shape: Shape, index: int) -> dict[str, Tensor]:
         """The inputs of one key head and of the query heads that share it, in float32 where they are floating."""

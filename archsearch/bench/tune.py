@@ -10,8 +10,8 @@ from typing import TypeAlias
 import torch
 
 from archsearch.bench.case import Case, Contender
-from archsearch.bench.device import dtype_of
 from archsearch.bench.op import FULL, TINY, BenchOp, Draw, Inputs, Outputs
+from archsearch.bench.proven import rows_of
 from archsearch.bench.results.schema import OURS
 from archsearch.bench.results.work import Shape
 from archsearch.bench.timing import Stopwatch, measure
@@ -21,7 +21,7 @@ from archsearch.evidence.proofs import proven_source
 from archsearch.evidence.tuned import Tuned, named
 from archsearch.kernels import Key, Table
 from archsearch.kernels.config import tables
-from archsearch.kernels.forms import label, tuned
+from archsearch.kernels.forms import tuned
 from archsearch.kernels.machine import machine_of
 from archsearch.kernels.prove import NotTriedError, Prover, Row
 
@@ -56,6 +56,14 @@ def calls_of(ops: Sequence[BenchOp], table: Table, key: Key, device: torch.devic
     return [_call(*size, Draw.on(device, dtype)) for size in sizes_of(ops, table, key, grid)]
 
 
+def rows_beside(ops: Sequence[BenchOp], row: Row) -> list[Row]:
+    """Rows of other tables that `calls_of` a row run too."""
+    device = torch.device(row.device)
+    sizes = sizes_of(ops, row.table, row.key, FULL if device.type == "cuda" else TINY)
+    found = [held for op, shape, _ in sizes for held in rows_of(op, shape.head_dim, device, "triton")]
+    return [held for held in dict.fromkeys(found) if held.table is not row.table]
+
+
 def _call(op: BenchOp, shape: Shape, phase: str, draw: Draw) -> Call:
     ours = Contender(
         name=OURS,
@@ -68,9 +76,9 @@ def _call(op: BenchOp, shape: Shape, phase: str, draw: Draw) -> Call:
     return Case(op=op, shape=shape, phase=phase, draw=draw).call(ours)
 
 
-def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Run | None:
-    """The op with the configurations that were found fastest for its row on this device; None where the table's own
-    are, nothing was tuned, or no row serves it."""
+def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> tuple[int, Run] | None:
+    """The number of the candidate that was found fastest for the op's row on this device, and the op with it; None
+    where the table's own is, nothing was tuned, or no row serves it."""
     table, machine = tables.get(op.table), machine_of(device)
     if table is None or machine is None or form != "triton":
         return None
@@ -86,18 +94,7 @@ def tuned_run(op: BenchOp, head_dim: int, device: torch.device, form: str) -> Ru
         with table.using(key, number):
             return op.run(inputs, form)
 
-    return run
-
-
-def fault_of_row(op: BenchOp, head_dim: int, device: torch.device, form: str) -> str:
-    """Why the table's own configurations of the op's row are known to be wrong on this device; empty where nothing is
-    known against them. Raises `KernelUnavailableError` where no row serves it."""
-    table, machine = tables.get(op.table), machine_of(device)
-    if table is None or machine is None or form != "triton":
-        return ""
-    key, dtype = table.key(machine.arch, op.row_width(head_dim)), str(dtype_of(device)).removeprefix("torch.")
-    found = table.tried(key, dtype, machine, None)
-    return "" if found is None or found.passed else f"{label(op.table, key, dtype)} failed its proof: {found.fault}"
+    return number, run
 
 
 def tune_row(
@@ -108,15 +105,19 @@ def tune_row(
     stopwatch: Stopwatch,
     seconds: float = 0.5,
     dtypes: Sequence[str] = (),
+    beside: Sequence[Row] = (),
     tell: Callable[[str], None] = lambda text: None,
 ) -> Tuned | None:
     """Times the table's own configurations and each candidate, of those that pass their checks, and says which to run
     with; None where none passes.
 
     Checks are passed in the row's dtype and in each of `dtypes`, since a row runs with one configuration in all of
-    them. `tell` hears why one is left out. Nothing runs here that was not proven, in a child, before.
+    them. `tell` hears why one is left out. Nothing runs here that was not proven, in a child, before: the rows `beside`
+    it, which the calls run too, neither.
     """
     table, key = row.table, row.key
+    if not all(_passes(other, None, prover, (), tell) for other in beside):
+        return None
     passed = [number for number in (None, *table.numbers(key)) if _passes(row, number, prover, dtypes, tell)]
     if not passed:
         return None

@@ -55,7 +55,9 @@ def bench_kernels(
     """Times every op forward, forward and backward, and for one decoded token, beside the bound of this device.
 
     Each contender's outputs and gradients are compared with a reference in the same run, and only what agrees gets a
-    figure; what fails is listed with its reason. Exits with 1 when one of archsearch's own results is wrong or failed.
+    figure; what fails is listed with its reason. On a card no kernel runs that is not proven there: a row of which
+    nothing is known is proven first, which counts among the minutes, or listed as not proven where ARCHSEARCH_PROVE is
+    listed or never. Exits with 1 when one of archsearch's own results is wrong or failed.
     """
     from archsearch.bench.ceilings import measure_ceilings
     from archsearch.bench.clock import clock_for

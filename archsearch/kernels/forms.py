@@ -41,8 +41,12 @@ prover = Prover()
 """How a row is proven at its first use."""
 
 _log = logging.getLogger("archsearch.impl")
-_decided: dict[tuple[str, str, Key, str], str | None] = {}
-"""By device, op, row and dtype: why "auto" does not take it in this process, None where it does."""
+Place: TypeAlias = tuple[str, str, Key, str, int | None]
+"""Device, op, row, dtype, and the number of the candidate that the row runs with: all dtypes and cards of an
+architecture share it, so that what is decided for one says nothing of another's."""
+
+_decided: dict[Place, str | None] = {}
+"""Why "auto" does not take a row in this process, None where it does."""
 
 _late: dict[tuple[str, str], str] = {}
 """By device and label the rows that ran out of time in this process, which does not try them again, and why."""
@@ -99,7 +103,7 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
         return str(error)
     if _held:
         return _in_trial(_held[-1], table, key, dtype, device)
-    place = str(device), table.op, key, dtype
+    place = _place(device, table, key, dtype)
     if place not in _decided:
         why = _undecided(table, key, dtype, device, traced=traced)
         if why == LISTED:
@@ -107,12 +111,17 @@ def refusal(table: Table, device: torch.device, head_dim: int, chunk: int, dtype
         if why in (TRACED, CAPTURED):
             _warn(f"{label(table.op, key, dtype)} runs in PyTorch: {why}; a call before, or kernels prove, proves it")
             return why
+        place = _place(device, table, key, dtype)  # with the configurations that it came to
         _decided[place] = why
     return _decided[place]
 
 
+def _place(device: torch.device, table: Table, key: Key, dtype: str) -> Place:
+    return str(device), table.op, key, dtype, table.candidate(key)
+
+
 def _in_trial(forms: Forms, table: Table, key: Key, dtype: str, device: torch.device) -> str | None:
-    if (str(device), table.op, key, dtype) not in _decided and (table.op, key) not in forms.settled:
+    if _place(device, table, key, dtype) not in _decided and (table.op, key) not in forms.settled:
         # where only proofs that there are count, no model was run before the trial
         forms.settled.add((table.op, key))
         machine = machines.machine_of(device)
@@ -138,7 +147,7 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
     found = row.tried()
     if found is None:
         if rule == "listed":
-            return f"{named} is not proven here, and {PROVE}=listed: archsearch kernels prove proves it"
+            return _unlisted(named, rule)
         if (row.device, row.label) in _late:
             return _late[row.device, row.label]  # which was said
         if traced:
@@ -149,25 +158,47 @@ def _undecided(table: Table, key: Key, dtype: str, device: torch.device, *, trac
             _listed[-1].append(row)
             return LISTED
         return prove_row(row)
-    return _outcome(found, named)
+    why = _failed(found, named)
+    return None if why is None else _warned(why)
 
 
 def prove_row(row: Row) -> str | None:
     """Proves a row that was met, and says so; why "auto" does not take it, None where it does."""
-    named = label(row.table.op, row.key, row.dtype)
+    why = prove_now(row)
+    return None if why is None else _warned(why)
+
+
+def prove_now(row: Row) -> str | None:
+    """Proves a row, and says that it begins; why it is not proven then, None where it is."""
+    named = row.label
     _log.warning("%s is proven before its first use, in a process of its own, which may take a minute or two", named)
     try:
-        found = prover.prove(row)
+        return _failed(prover.prove(row), named)
     except OutOfTimeError as error:
-        _late[row.device, row.label] = f"{named}: {error}"
-        return _warned(_late[row.device, row.label])
+        _late[row.device, named] = f"{named}: {error}"
+        return _late[row.device, named]
     except NotTriedError as error:
-        return _warned(f"{named}: {error}")
-    return _outcome(found, named)
+        return f"{named}: {error}"
 
 
-def _outcome(found: Proof, named: str) -> str | None:
-    return None if found.passed else _warned(f"{named} failed on this card: {found.fault}")
+def why_unproven(row: Row) -> str | None:
+    """Why a row is not to be run where it is asked for by name, None where it is proven: one of which nothing is known
+    is proven first where ``ARCHSEARCH_PROVE`` lets "auto" do so, and what is proven counts whatever it says. Raises
+    `OptionsError` as `policy` does."""
+    rule, found = policy(), row.tried()
+    if found is not None:
+        return _failed(found, row.label)
+    if rule != "first-use":
+        return _unlisted(row.label, rule)
+    return _late.get((row.device, row.label)) or prove_now(row)
+
+
+def _unlisted(named: str, rule: str) -> str:
+    return f"{named} is not proven here, and {PROVE}={rule}: archsearch kernels prove proves it"
+
+
+def _failed(found: Proof, named: str) -> str | None:
+    return None if found.passed else f"{named} failed on this card: {found.fault}"
 
 
 @contextmanager

@@ -9,14 +9,18 @@ from archsearch.kernels import Table
 from archsearch.ops.impl import Served, choose_impl
 
 
-def fused(table: Table, x: Tensor, size: int) -> bool:
+def fused(table: Table, x: Tensor, size: int, *, beside: Tensor | None = None) -> bool:
     """Whether the op of `table` runs its Triton kernel on `x`, as "auto" chooses for a row that serves `size`.
 
-    The kernels compute in float32, so float64 stays with PyTorch.
+    The kernels compute in float32, so float64 stays with PyTorch; so does what they are not proven to read `beside` x:
+    another dtype than its own, but for bfloat16 beside float32.
     """
-    double = x.dtype == torch.float64
-    why = "float64 needs PyTorch" if double else "separate operations in PyTorch"
-    served = None if double else Served(table=table, device=x.device, dtype=x.dtype, head_dim=size)
+    held = x.dtype if beside is None else beside.dtype
+    double = torch.float64 in (x.dtype, held)
+    apart = held != x.dtype and (x.dtype, held) != (torch.float32, torch.bfloat16)
+    why = f"{held} beside {x.dtype}" if apart else "separate operations in PyTorch"
+    why = "float64 needs PyTorch" if double else why
+    served = None if double or apart else Served(table=table, device=x.device, dtype=x.dtype, head_dim=size)
     return choose_impl(table.op, "auto", why=why, served=served) == "triton"
 
 

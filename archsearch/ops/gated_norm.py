@@ -24,7 +24,7 @@ def gated_norm(
     section 4.4). The PyTorch form gives the dtype that x, weight and gate promote to, the kernel that of x.
     """
     activation = "none" if gate is None else activation
-    if fused(GATED, x, x.shape[-1]):
+    if fused(GATED, x, x.shape[-1], beside=gate):
         from archsearch.ops.triton.launch.norms import gated_norm as kernel
 
         out: Tensor = kernel(x, weight, gate, activation, eps)

@@ -65,12 +65,20 @@ def choose_impl(
 
 
 def choose_attention(table: Table, q: Tensor, v: Tensor, impl: str, *, why: str, wanted: bool = True) -> str:
-    """`choose_impl` for softmax attention of q `[..., D]` and v `[..., Dv]` by the op and the kernels of `table`."""
+    """`choose_impl` for softmax attention of q `[..., D]` and v `[..., Dv]` by the op and the kernels of `table`.
+
+    What a row is proven in is its dtype, beside caches in that or in float32: "auto" takes it beside no other."""
     kind = q.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
     head_dim = max(q.shape[-1], v.shape[-1])
     served = Served(table=table, device=q.device, dtype=dtype, head_dim=head_dim)
+    if impl == "auto" and v.dtype not in (dtype, torch.float32):
+        why, wanted = f"q is {_named(dtype)} and v {_named(v.dtype)}, in which no kernel is proven together", False
     return choose_impl(table.op, impl, why=why, served=served if q.dtype in KERNEL_DTYPES else None, wanted=wanted)
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 _Call: TypeAlias = tuple[str, torch.dtype, int, int]
@@ -106,10 +114,9 @@ _choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _proven(op: str, why: str, call: _Call, traced: bool) -> str:
     """The kernel, or the form in PyTorch where its row is not proven."""
     place, dtype, head_dim, chunk = call
-    named = str(dtype).removeprefix("torch.")
-    refusal = forms.refusal(tables[op], torch.device(place), head_dim, chunk, named, traced=traced)
+    refusal = forms.refusal(tables[op], torch.device(place), head_dim, chunk, _named(dtype), traced=traced)
     if refusal is None:
-        return _say(op, place, "triton", f"its configuration was proven on this card in {named}")
+        return _say(op, place, "triton", f"its configuration was proven on this card in {_named(dtype)}")
     return _say(op, place, "chunkwise", f"{why} ({refusal})")
 
 

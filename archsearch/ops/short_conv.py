@@ -58,7 +58,8 @@ class ShortConv(nn.Module):
 
         The kernel writes that into `tail` where no gradient is needed: go on with the one that is returned.
         """
-        if self._fused(x_t) and tail.is_contiguous() and not trained(x_t, self.weight, tail):
+        held = tail.is_contiguous() and tail.dtype in (x_t.dtype, torch.float32)
+        if held and self._fused(x_t) and not trained(x_t, self.weight, tail):
             from archsearch.ops.triton.launch.conv import conv_token
 
             return conv_token(x_t, self.weight, tail, activation), tail
@@ -82,7 +83,7 @@ class ShortConv(nn.Module):
             joined = torch.cat([tail.to(x.dtype), x], dim=1)
             out = conv(joined, self.weight, None, None, activation)[:, tail.shape[1] :]
         else:
-            out = conv(x, self.weight, tail, None, activation)
+            out = conv(x, self.weight, tail.to(x.dtype), None, activation)
         return out
 
     def _shifted(self, x: Tensor, tail: Tensor | None, positions: Tensor | None) -> Tensor:

@@ -32,6 +32,8 @@ def core_checks() -> Iterator[Check]:
     yield Check(table=UNIT, name="lengths", run=_unit, cases=grid(tokens=(19, 1, 0)))
     gated = grid(tokens=(19, 1, 0), activation=("silu", "none", "sigmoid"))
     yield Check(table=GATED, name="lengths", run=_gated, cases=gated, first=gated[:3])
+    low = grid(tokens=(19,), activation=("silu", "sigmoid"), gate_dtype=("bfloat16",))
+    yield Check(table=GATED, name="a gate in bfloat16", run=_gated, cases=low, first=low)
     rates = grid(shape=((2, 33, 21), (2, 33, 24), (1, 1, 1), (1, 0, 96)), want_step=(True, False))
     yield Check(table=GATES, name="rates", run=_rates, cases=rates, first=rates[:4])
     plain = grid(form=("sigmoid", "logsigmoid"), channels=CHANNELS)
@@ -108,9 +110,14 @@ def _packed_conv(attempt: Attempt, channels: int) -> Verdict:
     theirs = _tuples(lambda x, weight: _shifted(x, weight, "silu", positions), "x", "weight")
     packed = compare(ours, theirs, inputs, trained=["x", "weight"])
     x, weight, taps = inputs["x"], inputs["weight"], attempt.dim
-    stepped = conv_token(x[:, taps - 1], weight, x[:, : taps - 1].clone(), "none")
     whole = _shifted(x[:, :taps].double(), weight.double(), "none")[:, -1]
-    return worst([packed, near("the step of one token", stepped, whole, 1e-2)])
+    found = [packed]
+    for dtype in dict.fromkeys((x.dtype, torch.float32)):  # of a tail as wide as the parameters
+        tail = x[:, : taps - 1].to(dtype, copy=True)
+        stepped = conv_token(x[:, taps - 1], weight, tail, "none")
+        found.append(near("the step of one token", stepped, whole, 1e-2))
+        found.append(near("the tail after it", tail, x[:, 1:taps], 0.0))
+    return worst(found)
 
 
 def _unit(attempt: Attempt, tokens: int) -> Verdict:
@@ -128,7 +135,7 @@ def _explicit_unit(x: Tensor) -> Tensor:
     return x / (x.square().sum(-1, keepdim=True) + EPS).sqrt()
 
 
-def _gated(attempt: Attempt, tokens: int, activation: str) -> Verdict:
+def _gated(attempt: Attempt, tokens: int, activation: str, gate_dtype: str = "") -> Verdict:
     from archsearch.ops.triton.launch.norms import gated_norm
 
     def kernel(x: Tensor, weight: Tensor, gate: Tensor | None = None) -> Tensor:
@@ -146,6 +153,8 @@ def _gated(attempt: Attempt, tokens: int, activation: str) -> Verdict:
         count = tokens or attempt.long
         sizes = {"x": (1, count, 3, dim), "weight": (dim,), "gate": (1, count, 3 * dim)}
         inputs = attempt.held({name: _normal(*sizes[name]) for name in names}, ["x", "gate"])
+        if gate_dtype:  # beside what a mixer leaves in float32 under autocast
+            inputs["gate"] = inputs["gate"].to(getattr(torch, gate_dtype))
         found.append(compare(_tuples(kernel, *names), _tuples(plain, *names), inputs, trained=names))
     return worst(found)
 

@@ -68,6 +68,7 @@ def _sequence(options: IndexedOptions, grids: Mapping[str, list[Shape]]) -> Benc
         agreeing=AGREEING,
         stand_ins={"choose_best": stand_in_lists},
         table=TABLE.op,
+        others={CHOICE.op: options.index_dim},
         trained=("q", "k", "v"),
         head_axes={"q": 2, "k": 2, "v": 2},
         peers=sdpa_peers(same=False),
@@ -87,6 +88,7 @@ def _step(options: IndexedOptions, grids: Mapping[str, list[Shape]]) -> BenchOp:
         agreeing=AGREEING,
         stand_ins={"choose_best": stand_in_lists},
         table=TABLE.op,
+        others={CHOICE.op: options.index_dim},
         head_axes={"q": 1, "k": 2, "v": 2},
     )
 
@@ -103,6 +105,7 @@ def _choice_alone(options: IndexedOptions, grids: Mapping[str, list[Shape]]) -> 
         agreeing=AGREEING,
         stand_ins={"choose_best": stand_in_lists},
         table=CHOICE.op,
+        width=options.index_dim,
         head_axes={},
     )
 

@@ -113,6 +113,7 @@ def _by_kernel(given: _Given, *, scale: float, chunk_size: int, want_state: bool
             decay = "head" if decay == "constant" else decay
         q, k, v, log_decay, taken = tokens.flat
         dtype = torch.promote_types(q.dtype, v.dtype)
+        log_decay, taken = (None if x is None else x.float() for x in (log_decay, taken))
         if tokens.removal is not None:
             taken = tokens.removal.read.to(dtype)
         early = removal is not None and removal.early
@@ -137,12 +138,13 @@ def linear_attention_step(
     """
     q = tokens.q
     rows = REMOVAL_STEP_TABLE if tokens.removal else STEP_TABLE
-    served = Served(table=rows, device=q.device, dtype=q.dtype, head_dim=q.shape[-1])
+    dtype = torch.promote_types(q.dtype, tokens.v.dtype)
+    served = Served(table=rows, device=q.device, dtype=dtype, head_dim=q.shape[-1])
     chosen = choose_impl(
         rows.op,
         impl,
         why="the recurrence in PyTorch",
-        served=None if q.dtype == torch.float64 else served,
+        served=None if dtype == torch.float64 else served,
     )
     decay = check_step(tokens, state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -168,13 +170,14 @@ def _step_by_kernel(tokens: Tokens, decay: Decay, state: Tensor, scale: float, i
     from .triton.launch.step import step, step_in_place
 
     q, k, v, log_decay, taken = tokens.flat
-    along, early = None, False
+    dtype, along, early = torch.promote_types(q.dtype, v.dtype), None, False
+    log_decay, taken = (None if x is None else x.float() for x in (log_decay, taken))
     if tokens.removal is not None:
-        taken, along, early = tokens.removal.read.to(q.dtype), tokens.removal.along, tokens.removal.early
-        along = None if along is None else along.to(q.dtype)
-    given = (q, k, v, state, log_decay, taken, along)
+        taken, along, early = tokens.removal.read.to(dtype), tokens.removal.along, tokens.removal.early
+        along = None if along is None else along.to(dtype)
+    given = (*(x.to(dtype) for x in (q, k, v)), state, log_decay, taken, along)
     trained = torch.is_grad_enabled() and any(x.requires_grad for x in given if x is not None)
     if in_place and not trained and state.dtype == torch.float32 and state.is_contiguous():
-        return step_in_place(*given, scale, decay, early), state
-    o, after = step(q, k, v, state.float(), *given[4:], scale, decay, early)
-    return o, after
+        return step_in_place(*given, scale, decay, early).to(v.dtype), state
+    o, after = step(*given[:3], state.float(), *given[4:], scale, decay, early)
+    return o.to(v.dtype), after

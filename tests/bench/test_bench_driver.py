@@ -74,9 +74,11 @@ def test_proofs_are_copied_after_each_step(driver: ModuleType, tmp_path: Path, m
     monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(driver, "card_slug", lambda: "h200")
     monkeypatch.setattr(driver, "probe", lambda environ: ("", kept_path()))
-    out, seen = tmp_path / "out", list[str]()
+    monkeypatch.delenv("ARCHSEARCH_PROVE", raising=False)
+    out, seen, policies = tmp_path / "out", list[str](), set[str]()
 
     def ended_well(command: list[str], seconds: float, environ: dict[str, str]) -> bool:
+        policies.add(environ["ARCHSEARCH_PROVE"])
         held = out / "proofs" / "h200.json"
         seen.append(held.read_text() if held.is_file() else "")
         kept_path().parent.mkdir(exist_ok=True)
@@ -89,6 +91,10 @@ def test_proofs_are_copied_after_each_step(driver: ModuleType, tmp_path: Path, m
     assert (out / "proofs" / "h200.json").read_text() == "4 proofs"
     assert driver.main(["--out", str(out), "--skip-proofs", "--minutes", "5"]) == 0
     assert len(seen) == 7
+    assert policies == {"listed"}  # what the time for proofs did not suffice for takes none of the measurements'
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "first-use")
+    assert driver.main(["--out", str(out), "--skip-proofs"]) == 0
+    assert policies == {"listed", "first-use"}
 
 
 def test_the_order_of_worth_names_ops_that_there_are(driver: ModuleType, registry: Registry) -> None:

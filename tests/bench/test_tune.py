@@ -209,15 +209,15 @@ def test_bench_kernels_runs_nothing_that_failed_its_proof_here(registry: Registr
     rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
     bench = Bench(device=device, clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton", peers=True)
     ours, theirs = bench_case(op, op.grids[TINY][0], "decode", bench)
-    assert (ours.contender, ours.status) == (OURS, "unavailable")
-    assert ours.reason == "window_attention sm_90 D=16 float32 failed its proof: its process ended by SIGSEGV"
+    assert (ours.contender, ours.status) == (OURS, "not proven")
+    assert ours.reason == "window_attention sm_90 D=16 float32 failed on this card: its process ended by SIGSEGV"
     assert (theirs.contender, theirs.status) == ("peer", "measured")
 
 
 def test_an_op_that_no_row_serves_is_a_row_with_the_reason(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a card of an architecture that no table has: the ops after it are measured."""
     other = Machine(card="B200", arch="sm_100", driver="580", torch="2.11.0", triton="3.6.0", ptxas="12.8")
-    monkeypatch.setattr("archsearch.bench.tune.machine_of", lambda device: other)
+    monkeypatch.setattr("archsearch.bench.proven.machine_of", lambda device: other)
     op = next(op for op in ops_of(registry, "window") if op.step)
     rates = Rates(copy_bytes_per_second=1e9, matmul_flops_per_second=1e9)
     bench = Bench(device=torch.device("cpu"), clock=WallClock(), ceilings=rates, row_seconds=0.0, form="triton")

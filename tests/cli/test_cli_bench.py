@@ -41,6 +41,19 @@ def test_files_tell_where_they_come_from(measured: Path) -> None:
     assert [row.pattern for row in models.models if row.quantity == "state"] == ["full", "[kda full]"]
 
 
+def test_a_kernel_that_is_not_proven_is_left_out_and_the_file_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "never")
+    monkeypatch.setattr("archsearch.kernels.device.takes_kernels", lambda device: True)
+    done = call("bench", "kernels", "--only", "window", "--impl", "triton", "--json", tmp_path / "kernels.json")
+    assert done.exit_code == 0, done.output
+    (results,) = read_results([tmp_path / "kernels.json"])
+    assert {row.status for row in results.kernels} == {"not proven"}
+    assert all(row.reason.startswith("window_attention sm_90 D=16 float32 is not proven") for row in results.kernels)
+
+
 def test_the_report_shows_tables_and_targets(measured: Path, tmp_path: Path) -> None:
     done = call("bench", "report", measured, "--png", tmp_path / "bench.png")
     assert done.exit_code == 0, done.output

@@ -185,7 +185,9 @@ def test_stored_bounds_are_of_todays_kernels() -> None:
     """Renewed by the commands that are named; the accepted report is of today's kernels, as a test of it says."""
     digests = {compiled.label: compiled.digest for compiled in Report.read(ACCEPTED).records}
     stored = [record for file in sorted(STORED.glob("sm_*.json")) for record in BoundRecords.read(file).records]
-    assert {record.op for record in stored if record.arch == "sm_90"} >= {"kda", "gated-deltanet", "nsa"}
+    held = {arch: {record.op for record in stored if record.arch == arch} for arch in ("sm_90", "sm_80")}
+    assert held["sm_90"] >= {"kda", "gated-deltanet", "nsa", "comba", "rwkv7"}
+    assert held["sm_80"] >= {"kda", "gated-deltanet", "comba", "rwkv7"}
     assert stale_bounds(stored, digests) == []
     renewed = BoundRecord(**{**stored[0].model_dump(), "kernels": "0" * 16})
     assert len(stale_bounds([renewed], digests)) == 1

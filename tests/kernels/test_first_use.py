@@ -27,7 +27,8 @@ from archsearch.kernels import device as devices
 from archsearch.kernels.child import Limits
 from archsearch.kernels.config import Configs
 from archsearch.kernels.prove import NotTriedError, Prover, Row
-from archsearch.ops.impl import Served, choose_impl
+from archsearch.ops.fused import fused
+from archsearch.ops.impl import Served, choose_attention, choose_impl
 from archsearch.proving import Attempt, Check, Verdict
 from archsearch.proving.__main__ import answer
 from archsearch.proving.attempt import attempt_row
@@ -38,6 +39,7 @@ PASSED = {"cases": 3, "error": 1e-3, "fault": ""}
 FAILED = {"cases": 1, "error": 0.5, "fault": "lengths tokens=65: output 0 is off by 0.5, allowed are 0.005"}
 CASES = [{"n": n} for n in range(3)]
 LIMITS = Limits(seconds=100.0, host_bytes=2**33)
+DTYPES = torch.bfloat16, torch.float32, torch.float16
 
 
 class Children:
@@ -87,6 +89,29 @@ def chosen(table: Table, dtype: torch.dtype = torch.bfloat16) -> str:
     return choose_impl(table.op, "auto", why="PyTorch", served=served)
 
 
+def tuned_table() -> Table:
+    """With two candidates."""
+    candidates: dict[Key, list[Configs]] = {KEY: [{"forward": Config(tiles={"M": number})} for number in (32, 64)]}
+    rows: dict[Key, Configs] = {KEY: {"forward": Config(tiles={"M": 16})}}
+    return Table(op="tuned_op", package="archsearch_plugins.full.triton", rows=rows, candidates=candidates)
+
+
+def tuned_to(held: Table, number: int) -> Tuned:
+    """As if that candidate had been the fastest."""
+    return Tuned(
+        package=held.package,
+        op=held.op,
+        arch="sm_90",
+        head_dim=64,
+        chunk=0,
+        source=proven_source(held.package),
+        machine=named(MACHINE),
+        config=held.digest(KEY, number),
+        seconds={},
+        date="2026-01-01",
+    )
+
+
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """At the level that nobody has set."""
     return [record.getMessage() for record in caplog.records if record.name == "archsearch.impl"]
@@ -114,6 +139,67 @@ def test_each_dtype_is_proven_apart(children: Children, table: Table) -> None:
     children.answer(FAILED)
     assert chosen(table, torch.float32) == "chunkwise"
     assert chosen(table) == "triton"
+
+
+def test_float16_is_proven_where_it_is_met_and_not_taken_before(
+    children: Children, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kernels prove` proves bfloat16 and float32."""
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "listed")
+    for dtype in ("bfloat16", "float32"):
+        forms.prover.prove(Row(table=table, key=KEY, dtype=dtype, device="cpu", machine=MACHINE))
+    assert [chosen(table, dtype) for dtype in DTYPES] == ["triton", "triton", "chunkwise"]
+    monkeypatch.setenv("ARCHSEARCH_PROVE", "first-use")
+    forms.forget()
+    assert chosen(table, torch.float16) == "triton"
+    assert [asked["dtype"] for asked in children.started] == ["bfloat16", "float32", "float16"]
+
+
+def test_what_is_decided_for_one_dtype_holds_for_the_configurations_that_were_proven_in_it(children: Children) -> None:
+    """All dtypes run a row with the same ones: one that is tuned meanwhile is proven anew in each that it is met in."""
+    held = tuned_table()
+    assert chosen(held, torch.float16) == "triton"
+    assert held.candidate(KEY) is None
+    keep_tuned(tuned_to(held, 1))
+    assert chosen(held) == "triton"
+    assert held.candidate(KEY) == 1
+    children.answer(FAILED)
+    assert chosen(held, torch.float16) == "chunkwise"
+    assert chosen(held) == "triton"
+    asked = [(one["dtype"], one["candidate"]) for one in children.started]
+    assert asked == [("float16", None), ("bfloat16", 1), ("float16", 1)]
+
+
+@pytest.mark.parametrize(
+    ("q", "cache", "form"),
+    [
+        (torch.bfloat16, torch.bfloat16, "triton"),
+        (torch.bfloat16, torch.float32, "triton"),
+        (torch.bfloat16, torch.float16, "chunkwise"),
+        (torch.float32, torch.bfloat16, "chunkwise"),
+    ],
+)
+def test_attention_takes_a_row_beside_caches_that_it_was_proven_beside(
+    children: Children, table: Table, q: torch.dtype, cache: torch.dtype, form: str
+) -> None:
+    queries, values = torch.zeros(1, 2, 64, dtype=q), torch.zeros(1, 3, 2, 64, dtype=cache)
+    assert choose_attention(table, queries, values, "auto", why="PyTorch") == form
+    assert len(children.started) == (form == "triton")
+
+
+@pytest.mark.parametrize(
+    ("x", "gate", "taken"),
+    [
+        (torch.bfloat16, torch.bfloat16, True),
+        (torch.float32, torch.bfloat16, True),
+        (torch.bfloat16, torch.float32, False),
+        (torch.float32, torch.float16, False),
+    ],
+)
+def test_a_fused_kernel_is_taken_for_what_it_is_proven_to_read(
+    children: Children, table: Table, x: torch.dtype, gate: torch.dtype, taken: bool
+) -> None:
+    assert fused(table, torch.zeros(3, dtype=x), 64, beside=torch.zeros(3, dtype=gate)) == taken
 
 
 def test_a_row_that_fails_is_named_with_its_figure_and_not_tried_again(
@@ -364,26 +450,11 @@ def test_a_trial_takes_tuned_rows_where_no_model_was_run_before_it(
     children: Children, monkeypatch: pytest.MonkeyPatch, policy: str, proven: bool
 ) -> None:
     """As where only proofs that there are count; a candidate that is not among them leaves the table's own."""
-    candidates: dict[Key, list[Configs]] = {KEY: [{"forward": Config(tiles={"M": number})} for number in (32, 64)]}
-    rows: dict[Key, Configs] = {KEY: {"forward": Config(tiles={"M": 16})}}
-    held = Table(op="tuned_op", package="archsearch_plugins.full.triton", rows=rows, candidates=candidates)
+    held = tuned_table()
     own = Row(table=held, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
     for number in (None, 1)[: 1 + proven]:
         forms.prover.prove(replace(own, candidate=number))
-    keep_tuned(
-        Tuned(
-            package=held.package,
-            op=held.op,
-            arch="sm_90",
-            head_dim=64,
-            chunk=0,
-            source=proven_source(held.package),
-            machine=named(MACHINE),
-            config=held.digest(KEY, 1),
-            seconds={},
-            date="2026-01-01",
-        )
-    )
+    keep_tuned(tuned_to(held, 1))
     monkeypatch.setenv("ARCHSEARCH_PROVE", policy)
     trial = forms.Forms(proven=forms.proven_here([held.package], torch.device("cpu")))
     with forms.held(trial):

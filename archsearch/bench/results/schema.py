@@ -14,7 +14,7 @@ OURS = "archsearch"
 """The contender that is this package, in the rows of kernels."""
 
 Phase = Literal["forward", "forward+backward", "decode"]
-Status = Literal["measured", "wrong", "out of memory", "unavailable", "failed", "out of time"]
+Status = Literal["measured", "wrong", "out of memory", "unavailable", "not proven", "failed", "out of time"]
 
 
 class Strict(BaseModel):
@@ -76,7 +76,8 @@ def shape_text(batch: int, tokens: int, heads: int, kv_heads: int, head_dim: int
 
 
 class KernelRow(Strict):
-    """One op at one shape in one phase, by one contender."""
+    """One op at one shape in one phase, by one contender; ``proven`` are the proofs of the rows of kernels that it ran,
+    in words."""
 
     op: str
     phase: Phase
@@ -91,6 +92,7 @@ class KernelRow(Strict):
     status: Status
     reason: str = ""
     timed: Literal["", "events", "cuda graph", "wall clock"] = ""
+    proven: str = ""
     measured: Measured | None = None
 
     @property

@@ -33,7 +33,7 @@ def tune_kernels(
     from archsearch.bench.clock import clock_for
     from archsearch.bench.device import dtype_of
     from archsearch.bench.kernels import ops_of
-    from archsearch.bench.tune import calls_of, tune_row
+    from archsearch.bench.tune import calls_of, rows_beside, tune_row
     from archsearch.errors import ArchsearchError
     from archsearch.evidence.tuned import keep_tuned
     from archsearch.kernels.prove import Prover
@@ -56,7 +56,8 @@ def tune_kernels(
             calls = calls_of(ops, row.table, row.key, device, dtype)
             if not calls:
                 continue
-            kept = tune_row(row, calls, Prover(), stopwatch=clock, dtypes=dtypes_of(device), tell=tell)
+            beside = rows_beside(ops, row)
+            kept = tune_row(row, calls, Prover(), stopwatch=clock, dtypes=dtypes_of(device), beside=beside, tell=tell)
             if kept is not None:
                 keep_tuned(kept)
                 found.append(kept)

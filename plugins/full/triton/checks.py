@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from archsearch.ops.laid_out import LaidOut
-from archsearch.ops.triton.step import rows_a_program
-from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid
+from archsearch.ops.triton.step import MOST_ROWS, rows_a_program
+from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid, worst
 from archsearch.proving.inputs import after_filled, cached, qkv
 
 from ..ops import full_attention, full_attention_step
@@ -37,6 +37,7 @@ def checks() -> Iterator[Check]:
         "step past 16 bits": _long_step,
         "steps of uneven sequences": _uneven_steps,
         "step of narrower heads": _narrower_step,
+        "step over a cache in float32": _wide_cache,
         "step in splits": _split_step,
         "a sequence without rows": _empty,
     }.items():
@@ -96,12 +97,17 @@ def _stepping(impl: str) -> Op:
 
 
 def _held_step(
-    attempt: Attempt, rows: int, lengths: Sequence[int], heads: tuple[int, int], dim: int
+    attempt: Attempt,
+    rows: int,
+    lengths: Sequence[int],
+    heads: tuple[int, int],
+    dim: int,
+    low: Sequence[str] = NAMES,
 ) -> dict[str, Tensor]:
     """q of one token, caches of which the rows that are not filled hold large numbers, and the lengths."""
     drawn = qkv(rows, dim, heads=heads[0], key_heads=heads[1], batch=len(lengths))
     caches = {name: after_filled(drawn[name], lengths, 1e4) for name in ("k", "v")}
-    return attempt.held({"q": drawn["q"][:, 0], **caches, "lengths": torch.tensor(lengths)}, NAMES)
+    return attempt.held({"q": drawn["q"][:, 0], **caches, "lengths": torch.tensor(lengths)}, low)
 
 
 def _steps(
@@ -132,6 +138,17 @@ def _uneven_steps(attempt: Attempt) -> Verdict:
 
 def _narrower_step(attempt: Attempt) -> Verdict:
     return _steps(attempt, attempt.many(300, 100), (attempt.many(300, 100), 77), narrower=4)
+
+
+def _wide_cache(attempt: Attempt) -> Verdict:
+    """As of a model whose parameters are float32, beside queries in the dtype of autocast: in one part, and in splits,
+    which are other builds."""
+    found = []
+    for rows in (65, 200):
+        inputs = _held_step(attempt, rows, (rows, 33, 1), (4, 2), attempt.dim, low=("q",))
+        with rows_a_program(64 if rows > 65 else MOST_ROWS):
+            found.append(compare(_stepping("triton"), _stepping("reference"), inputs))
+    return worst(found)
 
 
 def _empty(attempt: Attempt) -> Verdict:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from archsearch.ops.triton.step import rows_a_program
-from archsearch.proving import Attempt, Check, Op, Verdict, compare, grid
+from archsearch.ops.triton.step import MOST_ROWS, rows_a_program
+from archsearch.proving import Attempt, Check, Op, Verdict, compare, grid, worst
 from archsearch.proving.inputs import after_filled
 
 from ..absorbed import attend_rows
@@ -32,6 +32,7 @@ def checks() -> Iterator[Check]:
         "in splits": _split,
         "several tokens": _several,
         "gradients": _gradients,
+        "rows in float32": _wide_rows,
     }.items():
         yield Check(table=TABLE, name=name, run=run_check)
 
@@ -46,6 +47,7 @@ def _steps(
     narrower: int = 0,
     tokens: int = 1,
     trained: Sequence[str] = (),
+    low: Sequence[str] = ("q", "rows"),
 ) -> Verdict:
     """The last ``tokens`` of `lengths`; rows that hold no token hold large numbers, which a gradient would meet too."""
     rank, draw = attempt.dim - narrower, torch.Generator().manual_seed(held + heads + shared)
@@ -54,7 +56,7 @@ def _steps(
         "rows": after_filled(torch.randn(len(lengths), held, rank + shared, generator=draw), lengths, 1e4),
         "positions": torch.tensor(lengths)[:, None] - tokens + torch.arange(tokens),
     }
-    inputs = attempt.held(drawn, ("q", "rows"))
+    inputs = attempt.held(drawn, low)
 
     def kernels(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
         return (run(x["q"], x["rows"], x["positions"], rank=rank, scale=SCALE),)
@@ -73,6 +75,15 @@ def _step(attempt: Attempt, length: int, heads: int) -> Verdict:
 
 def _shared(attempt: Attempt, shared: int) -> Verdict:
     return _steps(attempt, 80, (80, 33), shared=shared)
+
+
+def _wide_rows(attempt: Attempt) -> Verdict:
+    """As of a model whose parameters are float32, beside queries in the dtype of autocast."""
+    found = []
+    for most in (MOST_ROWS, 64):  # in one part, and in splits, which are other builds
+        with rows_a_program(most):
+            found.append(_steps(attempt, 80, (80, 33), low=("q",)))
+    return worst(found)
 
 
 def _long(attempt: Attempt) -> Verdict:

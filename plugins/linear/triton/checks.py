@@ -131,9 +131,11 @@ def _every_kind(attempt: Attempt, rule: str, decay: str) -> Verdict:
 
 
 def _as_trained(attempt: Attempt, rule: str, decay: str, layout: str) -> Verdict:
-    """From no state, and without the last one: other builds of the kernels."""
+    """From no state, and without the last one: other builds of the kernels; whole sequences with a head of keys for
+    each of values, whose gradients are summed over no group, which are others again."""
     tokens = {"whole": attempt.many(150, 40), "packed": attempt.crowd[1], "segments": _cut(attempt)}[layout]
-    drawn = draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim)
+    heads = (2, 2) if layout == "whole" else (1, 2)
+    drawn = draw_inputs(decay, rule, tokens=tokens, dim=attempt.dim, heads=heads)
     del drawn["initial_state"]
     if layout == "packed":
         return _whole(attempt, rule, drawn, bounds=attempt.uneven(), exact="chunkwise")

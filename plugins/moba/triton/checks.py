@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from archsearch.ops.block_cache import BlockCache, write_mean, write_means
 from archsearch.ops.laid_out import LaidOut
-from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid
+from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid, worst
 from archsearch.proving.choices import after_cached, by_sequence, gap, means_of, of_steps, parts_of, scores_of
 from archsearch.proving.inputs import by_blocks, cached, complete_means, qkv
 from archsearch.proving.judging import near
@@ -31,6 +33,8 @@ def checks() -> Iterator[Check]:
     yield Check(table=TABLE, name="blocks", run=_blocks, cases=blocks, first=blocks[:2])
     steps = grid(block_size__top_k=((8, 3), (8, 1), (70, 2), (1, 3)))
     yield Check(table=TABLE, name="step", run=_step, cases=steps, first=steps[:2])
+    wide = partial(_step, wide=True)
+    yield Check(table=TABLE, name="step over a cache in float32", run=wide, cases=steps)
     for name, run in {
         "narrower heads": _narrower,
         "more tokens than 16 bits": _long,
@@ -140,11 +144,12 @@ def _chosen(attempt: Attempt) -> Verdict:
     return near("the score of a chosen block", got.nan_to_num(neginf=0.0), best.nan_to_num(neginf=0.0), 1e-2)
 
 
-def _step(attempt: Attempt, block_size: int, top_k: int) -> Verdict:
+def _step(attempt: Attempt, block_size: int, top_k: int, *, wide: bool = False) -> Verdict:
+    """Over a cache that is `wide`: in float32, as of a model whose parameters are."""
     lengths, sizes = (1, 64, 90), {"block_size": block_size, "top_k": top_k}
     drawn = qkv(90, attempt.dim, heads=4, key_heads=2, batch=3)
     drawn["means"] = complete_means(drawn["k"], lengths, block_size)
-    inputs = attempt.held({**cached(drawn, lengths), "q": drawn["q"][:, 0]}, (*NAMES, "means"))
+    inputs = attempt.held({**cached(drawn, lengths), "q": drawn["q"][:, 0]}, ("q",) if wide else (*NAMES, "means"))
 
     def stepping(impl: str) -> Op:
         def run(x: dict[str, Tensor]) -> tuple[Tensor]:
@@ -159,8 +164,12 @@ def _step(attempt: Attempt, block_size: int, top_k: int) -> Verdict:
 def _means(attempt: Attempt) -> Verdict:
     """The mean of a block is written when its last token comes, and nothing else is."""
     lengths = (7, 8, 64, 90)
-    inputs = attempt.held(cached(qkv(90, attempt.dim, key_heads=2, batch=4), lengths), ["k"])
-    blank = torch.full((4, 12, 2, attempt.dim), -1.0, device=attempt.device, dtype=attempt.dtype)
-    got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, table=TABLE, impl="triton")
-    right = write_means(blank.double(), inputs["k"].double(), inputs["lengths"] - 1, 1, 8)
-    return near("a mean", got, right, 1e-2)
+    found = []
+    for dtype in dict.fromkeys((attempt.dtype, torch.float32)):  # of a cache as wide as the parameters
+        drawn = cached(qkv(90, attempt.dim, key_heads=2, batch=4), lengths)
+        inputs = replace(attempt, dtype=dtype).held(drawn, ["k"])
+        blank = torch.full((4, 12, 2, attempt.dim), -1.0, device=attempt.device, dtype=dtype)
+        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, table=TABLE, impl="triton")
+        right = write_means(blank.double(), inputs["k"].double(), inputs["lengths"] - 1, 1, 8)
+        found.append(near("a mean", got, right, 1e-2))
+    return worst(found)

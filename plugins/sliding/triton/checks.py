@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ def checks() -> Iterator[Check]:
     yield Check(table=TABLE, name="filled rows", run=_filled, cases=grid(fewest=(32, 1024)))
     steps = grid(group=(2, 1, 16), rows=(700, 150, 15))
     yield Check(table=TABLE, name="step", run=_step, cases=steps, first=({"group": 2, "rows": 150}, steps[-1]))
+    wide = partial(_step, wide=True)
+    two = {"group": 2, "rows": 150}, steps[-1]
+    yield Check(table=TABLE, name="step over a cache in float32", run=wide, cases=two, first=two)
 
 
 def _op(impl: str, window: int, sinks: int, bounds: Tensor | None = None) -> Op:
@@ -106,12 +110,13 @@ def _future(attempt: Attempt) -> Verdict:
     return future_unseen(_op("triton", 70, 3), inputs, NAMES, attempt.many(177, 77))
 
 
-def _step(attempt: Attempt, group: int, rows: int) -> Verdict:
-    """In splits, but for the smallest ring."""
+def _step(attempt: Attempt, group: int, rows: int, *, wide: bool = False) -> Verdict:
+    """In splits, but for the smallest ring; of one that is `wide`, in float32."""
     draw = torch.Generator().manual_seed(3)
     k, v = torch.randn(2, 3, rows, 2, attempt.dim, generator=draw)
     drawn = {"q": torch.randn(3, 2 * group, attempt.dim, generator=draw), "k": k, "v": v}
-    inputs = attempt.held({**drawn, "lengths": torch.tensor([rows, 5000, rows // 2])}, NAMES)
+    low = ("q",) if wide else NAMES
+    inputs = attempt.held({**drawn, "lengths": torch.tensor([rows, 5000, rows // 2])}, low)
 
     def stepping(impl: str) -> Op:
         return lambda x: (window_attention_step(x["q"], x["k"], x["v"], x["lengths"], impl=impl),)

@@ -25,8 +25,9 @@ FEWEST_ROWS = 1024
 def run(laid: LaidOut, *, window: int, sinks: int, scale: float) -> Tensor:
     """`ops.window_attention` by kernels, `[B, T, Hq, Dv]`; nothing waits for the device, so bounds go unchecked."""
     q, k, v, cu_seqlens, lengths = laid.flat
-    if torch.is_autocast_enabled(q.device.type):
-        q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
+    kind = q.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+    q, k, v = (x.to(dtype) for x in (q, k, v))
     if scale < 0:
         q, scale = -q, -scale
     spans = None if cu_seqlens is None else _spans(cu_seqlens, q.shape[1])

@@ -24,7 +24,7 @@ def _outputs(x: Tensor, weight: Tensor, tail: Tensor | None, positions: Tensor |
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if y.numel() == 0:
         return y
-    x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
+    x, weight, key = _dense_channels(x), weight.float().contiguous(), _key(x, weight)
     positions = None if positions is None else _dense_channels(positions)
     config = CONV.row(key)["forward"]
     tiles = config.tiles
@@ -59,10 +59,10 @@ def conv_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x `[B, T, C]` and weight `[W, C]` of `conv` without a tail."""
     batch, tokens, channels = x.shape
-    d_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    d_x, dtype = torch.empty(x.shape, dtype=x.dtype, device=x.device), weight.dtype
     if d_x.numel() == 0:
         return d_x, torch.zeros_like(weight)
-    x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
+    x, weight, key = _dense_channels(x), weight.float().contiguous(), _key(x, weight)
     positions = None if positions is None else _dense_channels(positions)
     if activation != "none" and recalls_outputs(key[1]):
         before = _outputs(x, weight, None, positions, "none")
@@ -93,7 +93,7 @@ def conv_gradients(
         num_warps=config.num_warps,
         num_stages=config.num_stages,
     )
-    return d_x, d_weight.sum(0).to(weight.dtype)
+    return d_x, d_weight.sum(0).to(dtype)
 
 
 @torch.library.custom_op("archsearch::short_conv_step_", mutates_args=("tail",))
@@ -102,7 +102,7 @@ def conv_token(x: Tensor, weight: Tensor, tail: Tensor, activation: str) -> Tens
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if y.numel() == 0:
         return y
-    x, weight, key = _dense_channels(x), weight.contiguous(), _key(x, weight)
+    x, weight, key = _dense_channels(x), weight.float().contiguous(), _key(x, weight)
     config = CONV.row(key)["step"]
     columns = config.tiles["C"]
     conv_step[(x.shape[0], triton.cdiv(x.shape[1], columns))](

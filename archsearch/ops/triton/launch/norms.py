@@ -98,7 +98,7 @@ def gated_norm(x: Tensor, weight: Tensor, gate: Tensor | None, activation: str, 
     rows = out.numel() // x.shape[-1]
     gated_forward[(triton.cdiv(rows, config.tiles["R"]),)](
         x,
-        weight.contiguous(),
+        weight.float().contiguous(),
         gates,
         out,
         rows,
@@ -131,7 +131,7 @@ def gated_norm_gradients(
     d_weight = torch.empty((programs, x.shape[-1]), dtype=torch.float32, device=x.device)
     gated_backward[(programs,)](
         x,
-        weight.contiguous(),
+        weight.float().contiguous(),
         gates,
         d_out.contiguous(),
         d_x,
