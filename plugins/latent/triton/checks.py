@@ -47,7 +47,6 @@ def _steps(
     narrower: int = 0,
     tokens: int = 1,
     trained: Sequence[str] = (),
-    low: Sequence[str] = ("q", "rows"),
 ) -> Verdict:
     """The last ``tokens`` of `lengths`; rows that hold no token hold large numbers, which a gradient would meet too."""
     rank, draw = attempt.dim - narrower, torch.Generator().manual_seed(held + heads + shared)
@@ -56,7 +55,11 @@ def _steps(
         "rows": after_filled(torch.randn(len(lengths), held, rank + shared, generator=draw), lengths, 1e4),
         "positions": torch.tensor(lengths)[:, None] - tokens + torch.arange(tokens),
     }
-    inputs = attempt.held(drawn, low)
+    return _judged(attempt.held(drawn, ("q", "rows")), rank, trained)
+
+
+def _judged(inputs: dict[str, Tensor], rank: int, trained: Sequence[str] = ()) -> Verdict:
+    """The kernels beside explicit products, of ``q``, ``rows`` and ``positions``."""
 
     def kernels(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
         return (run(x["q"], x["rows"], x["positions"], rank=rank, scale=SCALE),)
@@ -79,10 +82,15 @@ def _shared(attempt: Attempt, shared: int) -> Verdict:
 
 def _wide_rows(attempt: Attempt) -> Verdict:
     """As of a model whose parameters are float32, beside queries in the dtype of autocast."""
-    found = []
+    found, draw = [], torch.Generator().manual_seed(80)
+    drawn = {
+        "q": torch.randn(2, 1, 4, attempt.dim + 16, generator=draw),
+        "rows": after_filled(torch.randn(2, 80, attempt.dim + 16, generator=draw), (80, 33), 1e4),
+        "positions": torch.tensor([[79], [32]]),
+    }
     for most in (MOST_ROWS, 64):  # in one part, and in splits, which are other builds
         with rows_a_program(most):
-            found.append(_steps(attempt, 80, (80, 33), low=("q",)))
+            found.append(_judged(attempt.held(drawn, ("q",)), attempt.dim))
     return worst(found)
 
 
