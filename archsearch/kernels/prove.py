@@ -126,7 +126,10 @@ class Prover:
             "candidate": row.candidate,
             "parent": os.getpid(),
         }
-        ended = run_child([*python, *self.command, json.dumps(asked)], self._limits, {**environ, **WITHOUT})
+        try:
+            ended = run_child([*python, *self.command, json.dumps(asked)], self._limits, {**environ, **WITHOUT})
+        except OSError as error:
+            raise NotTriedError(f"the process that would prove it could not be started ({error})") from None
         answer = _answer(ended.output)
         if answer.get("untried") or ended.killed or (not answer and not ended.own and not ended.late):
             raise NotTriedError(f"it could not be put to the proof: {answer.get('untried') or ended.reason}")

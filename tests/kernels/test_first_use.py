@@ -354,6 +354,14 @@ def test_running_out_of_time_changes_nothing_of_what_is_known(
     assert chosen(table) == first
 
 
+def test_a_child_that_cannot_be_started_is_not_the_cache_s_fault(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archsearch.kernels.prove.python_here", lambda: (["/nowhere/python"], {}))
+    row = Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
+    with pytest.raises(NotTriedError, match=r"could not be started \(.*nowhere/python"):
+        Prover().prove(row)
+    assert row.tried() is None
+
+
 def test_of_two_processes_one_runs_out_of_time_for_both(children: Children, table: Table) -> None:
     """Who waited does not take as long again."""
     row = Row(table=table, key=KEY, dtype="bfloat16", device="cpu", machine=MACHINE)
