@@ -32,7 +32,7 @@ class Rotary(nn.Module):
         super().__init__()
         self.turned = rotary_dim(fraction, head_dim)
         self.base, self.factor, self.trained = base, factor, trained
-        self.alpha = nn.Parameter(torch.zeros(self.turned // 2)) if learned else None
+        self.alpha = nn.Parameter(torch.zeros(self.turned // 2)) if learned and self.turned else None
 
     def forward(self, positions: Tensor, heads: Tensor, *, back: bool = False) -> Tensor:
         """`heads` `[B, T, H, D]`, each token turned by its place in `positions` `[B, T]` int64, or turned ``back``."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
@@ -32,6 +32,8 @@ class MemoryOptions(MixerOptions):
     ``output_gate``: activation of a projection that multiplies it.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("shared_projection",)
+
     network: Annotated[Literal["linear", "mlp"], Tunable("linear", "mlp")] = "linear"
     expand: Annotated[int, Field(ge=1, le=64)] = 4
     mini_batch: Annotated[int, Field(ge=1, le=2**10), Tunable(8, 16, 32)] = 16
@@ -52,12 +54,6 @@ class MemoryOptions(MixerOptions):
 
     def unread(self) -> Mapping[str, str]:
         return {} if self.network == "mlp" else {"expand": 'network="linear": use network="mlp"'}
-
-    @model_serializer(mode="wrap")
-    def _without_later_options(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Layers from before q and k could share a projection keep their digests, and what was measured of them."""
-        written: dict[str, Any] = write(self)
-        return {name: value for name, value in written.items() if (name, value) != ("shared_projection", False)}
 
     @model_validator(mode="after")
     def _check(self) -> MemoryOptions:

@@ -53,7 +53,7 @@ def nsa_traffic(options: NsaOptions, shape: ModelShape, *, context: int) -> Traf
     written = read - sizes.complete(context - 1)
     if options.branch_kv:
         read += chosen_rows(context, options.block_size, options.top_k) + min(context, options.window)
-        read += _raw_rows(sizes) * written
+        read += (sizes.of - 1) * written  # the last token of a block is at hand
         return Traffic(read_bytes=read * row, written_bytes=(written + 3) * row)
     kv = kv_traffic(_distinct_rows(context, sizes), shape)
     return kv + Traffic(read_bytes=read * row, written_bytes=written * row)

@@ -59,10 +59,12 @@ class NsaOptions(MixerOptions):
     @model_validator(mode="after")
     def _fit(self) -> NsaOptions:
         """Refuses options that make no sense together, with the remedy."""
-        every = self.stride or self.length or self.block_size
-        for name, value in (("length", self.length or self.block_size), ("block_size", self.block_size)):
-            if value % every:
-                raise ValueError(f"{name}={value} is no multiple of stride={every}: choose a stride that divides both")
+        of = self.length or self.block_size
+        compressed = f"length={of}" if self.length else f"block_size={of}"
+        every = f"stride={self.stride}" if self.stride else f"{compressed}, which is the stride too"
+        for named, value in ((compressed, of), (f"block_size={self.block_size}", self.block_size)):
+            if value % (self.stride or of):
+                raise ValueError(f"{named} is no multiple of {every}: give a stride that divides length and block_size")
         if self.local > 1 and self.top_k <= self.local:
             raise ValueError(f"local={self.local} of top_k={self.top_k} leaves none for block 0: use a larger top_k")
         if self.length and self.length == self.block_size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from archsearch import MixerOptions, Tunable
 from archsearch.mixer import Layer
@@ -43,6 +43,15 @@ class ParallelOptions(MixerOptions):
     def unread(self) -> Mapping[str, str]:
         normed = f'join="{self.join}", which norms outputs: use join="sum"'
         return {} if self.join == "sum" else dict.fromkeys(("a_out", "b_out"), normed)
+
+    @model_validator(mode="after")
+    def _nothing_is_taken_away(self) -> ParallelOptions:
+        for name in self.later:
+            if not getattr(self, name):
+                raise ValueError(
+                    f"{name} = 0 leaves nothing of its mixer: choose another number, or do without the mixer"
+                )
+        return self
 
     @property
     def input_scales(self) -> tuple[float, ...]:

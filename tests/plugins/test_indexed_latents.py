@@ -159,3 +159,11 @@ QUICK = (
 def test_chosen_latents_keep_the_laws(law: Law) -> None:
     outcome = tried(law, Case.of(PLUGIN, SMALL["glm5-next"], tokens=45))
     assert outcome.status in ("passed", "skipped"), outcome.text
+
+
+def test_without_a_key_beside_latents_the_index_alone_learns_its_frequencies() -> None:
+    values = {**SMALL["dsa-mla"], "shared_dim": 0, "rope_learned": True}
+    assert [name for name, _ in layer_of(values).named_parameters() if "alpha" in name] == ["scorer.rotary.alpha"]
+    law = next(law for law in LAWS if law.name == "gradients_are_finite_and_reach_every_parameter")
+    outcome = tried(law, Case.of(PLUGIN, values, tokens=45))
+    assert outcome.status == "passed", outcome.text

@@ -157,10 +157,17 @@ def test_a_branch_of_its_own_keeps_no_more_than_it_needs() -> None:
     }
 
 
+def test_what_is_compressed_of_one_token_reads_no_row_that_is_kept_for_it() -> None:
+    options = PLUGIN.parse_options({"block_size": 1, "top_k": 3, "window": 2, "branch_kv": True})
+    row = 2 * GROUPS * DIM * SHAPE.dtype_bytes
+    assert PLUGIN.traffic(options, SHAPE, LAYER, context=30).read_bytes == (30 + 3 + 2) * row
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"length": 48}, "block_size=64 is no multiple of stride=48"),
+        ({"length": 48}, "block_size=64 is no multiple of length=48, which is the stride too: give a stride"),
+        ({"stride": 3}, "block_size=64 is no multiple of stride=3: give a stride that divides length and block_size"),
         ({"length": 32, "stride": 24}, "length=32 is no multiple of stride=24"),
         ({"local": 2, "top_k": 2}, "leaves none for block 0: use a larger top_k"),
         ({"length": 64}, "leave it out"),

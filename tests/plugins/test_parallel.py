@@ -92,6 +92,12 @@ def test_a_constant_of_an_output_that_is_normed_is_refused() -> None:
         _REGISTRY.layer("parallel(join=mean, a_out=0.5)")
 
 
+@pytest.mark.parametrize("name", ["a_in", "b_in", "a_out", "b_out"])
+def test_a_constant_that_leaves_nothing_of_a_mixer_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match=f"{name} = 0 leaves nothing of its mixer: choose another number"):
+        _REGISTRY.layer(f"falcon-h1({name}=0)")
+
+
 def test_falcon_h1_and_hymba_are_what_they_say() -> None:
     for preset, join in (("falcon-h1", "sum"), ("hymba", "mean")):
         options = _REGISTRY.layer(preset).options
