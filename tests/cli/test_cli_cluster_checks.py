@@ -22,9 +22,10 @@ PLUGINS = [list(one) for one in load_registry().fingerprint()]
 
 
 def node(**changes: Any) -> dict[str, Any]:
+    """What a node answers; its clock is that many seconds ahead when it does."""
     told = {"host": "head", "cpus": 2.0, "gpus": 1.0, "archsearch": __version__, "plugins": PLUGINS, "cards": ["H200"]}
     told["ports"] = [["127.0.0.1", "8265", "dashboard.py"]]
-    return {**told, "clock": time.time(), **changes}
+    return {**told, "clock": 0.0, **changes}
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -42,6 +43,11 @@ def answer(**changes: Any) -> dict[str, Any]:
     return {**told, **changes}
 
 
+def at_once(answered: dict[str, Any]) -> dict[str, Any]:
+    """The answer, its clocks those of now."""
+    return {**answered, "nodes": [{**one, "clock": time.time() + one["clock"]} for one in answered["nodes"]]}
+
+
 @pytest.fixture
 def checks(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, tuple[str, str]]]:
     """What doctor says of each thing, for a cluster that answers so."""
@@ -55,7 +61,7 @@ def checks(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str,
         }
         client = type("Client", (), {"ask": lambda self, page: pages[page]})()
         monkeypatch.setattr(cluster_module.Cluster.__init__, "__kwdefaults__", {"connect": lambda address: client})
-        monkeypatch.setattr(jobs, "put", lambda cluster, question, tell: answered)
+        monkeypatch.setattr(jobs, "put", lambda cluster, question, tell: at_once(answered))
         result = run("doctor", "--address", address, "--json")
         found = json.loads(result.stdout)
         assert result.exit_code == (0 if found["ok"] else 1), result.output
@@ -97,7 +103,7 @@ OPEN_TOLD = "other machines reach gcs_server at 0.0.0.0 6379 6380, dashboard.py 
         (answer(nodes=[node(), node(host="far", ports=OPEN)]), {}, "ports far", "note", f"{OPEN_TOLD}, with the token"),
         (answer(nodes=[node(ports=OPEN)]), {"token": False}, "ports head", "broken", "run code there"),
         (answer(nodes=[node(ports=[])]), {}, "ports head", "note", "cannot be told"),
-        (answer(nodes=[node(clock=time.time() - 3600)]), {}, "clocks", "note", "head by 3"),
+        (answer(nodes=[node(clock=-3600.0)]), {}, "clocks", "note", "head by 3"),
         (answer(nodes=[node(silent="no answer")]), {}, "node head", "broken", "could not be asked: no answer"),
         (answer(nodes=[node(fault="no archsearch")]), {}, "node head", "broken", "no archsearch"),
         (answer(nodes=[node(archsearch="9.9")]), {}, "node head", "broken", "archsearch 9.9 there"),
