@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from archsearch.ops.block_cache import BlockCache, write_mean, write_means
+from archsearch.ops.block_cache import BlockCache
 from archsearch.ops.laid_out import LaidOut
-from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid, worst
+from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unseen, grid
 from archsearch.proving.choices import after_cached, by_sequence, gap, means_of, of_steps, parts_of, scores_of
 from archsearch.proving.inputs import by_blocks, cached, complete_means, qkv
 from archsearch.proving.judging import near
+from archsearch.proving.means import written_means
 
 from ..ops import moba_attention, moba_attention_step
 from .launch import sequences as launch
@@ -42,9 +42,9 @@ def checks() -> Iterator[Check]:
         "after cached tokens": _after_cached,
         "the future": _future,
         "what is chosen": _chosen,
-        "means of blocks": _means,
     }.items():
         yield Check(table=TABLE, name=name, run=run)
+    yield Check(table=TABLE, name="means of blocks", run=partial(written_means, table=TABLE))
 
 
 def clear(q: Tensor, k: Tensor, bounds: Tensor | None, *, block_size: int, top_k: int) -> Tensor:
@@ -159,17 +159,3 @@ def _step(attempt: Attempt, block_size: int, top_k: int, *, wide: bool = False) 
         return run  # type: ignore[return-value]
 
     return compare(stepping("triton"), stepping("chunkwise"), inputs, decided=of_steps(clear, inputs, **sizes))
-
-
-def _means(attempt: Attempt) -> Verdict:
-    """The mean of a block is written when its last token comes, and nothing else is."""
-    lengths = (7, 8, 64, 90)
-    found = []
-    for dtype in dict.fromkeys((attempt.dtype, torch.float32)):  # of a cache as wide as the parameters
-        drawn = cached(qkv(90, attempt.dim, key_heads=2, batch=4), lengths)
-        inputs = replace(attempt, dtype=dtype).held(drawn, ["k"])
-        blank = torch.full((4, 12, 2, attempt.dim), -1.0, device=attempt.device, dtype=dtype)
-        got = write_mean(blank.clone(), inputs["k"], inputs["lengths"], block_size=8, table=TABLE, impl="triton")
-        right = write_means(blank.double(), inputs["k"].double(), inputs["lengths"] - 1, 1, 8)
-        found.append(near("a mean", got, right, 1e-2))
-    return worst(found)

@@ -37,9 +37,9 @@ def checks() -> Iterator[Check]:
     yield Check(table=TABLE, name="narrower heads", run=_narrower, cases=grid(queries=(40, 0)))
     yield Check(table=TABLE, name="filled rows", run=_filled, cases=grid(fewest=(32, 1024)))
     steps = grid(group=(2, 1, 16), rows=(700, 150, 15))
-    yield Check(table=TABLE, name="step", run=_step, cases=steps, first=({"group": 2, "rows": 150}, steps[-1]))
-    wide = partial(_step, wide=True)
     two = {"group": 2, "rows": 150}, steps[-1]
+    yield Check(table=TABLE, name="step", run=_step, cases=steps, first=two)
+    wide = partial(_step, wide=True)
     yield Check(table=TABLE, name="step over a cache in float32", run=wide, cases=two, first=two)
 
 
