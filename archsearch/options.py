@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -28,11 +30,17 @@ class Tunable:
 
 UNREAD = "unread"
 """Pydantic's type of the error of an option that says nothing beside the others; its context has their ``names``."""
+_MEANING = re.compile(r"^(``\w+``(?:, ``\w+``)*): (.+(?:\n(?!``).+)*)", re.MULTILINE)
+"""What a docstring says of an option, or of several: "``window``: last tokens that are seen.", until the next one or a
+blank line."""
 
 
 class MixerOptions(Numbers):
     """Options of a mixer: frozen, every key known, every default stated, every number finite, and none that is set and
     not read. Fields may carry `Tunable`.
+
+    What an option means stands in the docstring of its class, "``window``: last tokens that are seen.", or in its
+    ``Field(description=...)``: the dashboard and ``archsearch mixers`` show it.
 
     ``later``: options that came after layers had been measured. At its default such a one is left out of what is
     written, so that those layers keep their digests, and what was measured of them.
@@ -80,6 +88,18 @@ class MixerOptions(Numbers):
                 if isinstance(meta, Tunable):
                     found[name] = meta.choices
         return found
+
+    @classmethod
+    def meanings(cls) -> dict[str, str]:
+        """What each option means, in one line, in the order of declaration; "" where nothing is said of it."""
+        said = {
+            name: " ".join(text.replace("``", "").split()).removesuffix(".")
+            for base in reversed(cls.__mro__)
+            if issubclass(base, MixerOptions) and base.__doc__
+            for names, text in _MEANING.findall(inspect.cleandoc(base.__doc__))
+            for name in re.findall(r"\w+", names)
+        }
+        return {name: field.description or said.get(name, "") for name, field in cls.model_fields.items()}
 
 
 def unread_of(error: ValidationError) -> tuple[str, ...]:

@@ -1,15 +1,18 @@
-"""The catalogue: every mixer and preset that is registered, with its family, rule, source, and how its state grows."""
+"""The catalogue: every mixer and preset that is registered, with its family, rule, source, and how its state grows; and
+the options of one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.composition import figures_of, refusal
 from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerPlugin
+from archsearch.notation import format_value
 from archsearch.registry import Registry
 from archsearch.shapes import StateTensor
 
@@ -33,6 +36,28 @@ class Entry:
     growth: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option of a mixer: ``default`` and the choices that a search has are written as a pattern has them."""
+
+    option: str
+    type: str
+    default: str
+    searched: tuple[str, ...]
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A preset of a mixer: its rule, where it was published, both "" where it stands for no system, and the options
+    that it fixes, as a pattern has them."""
+
+    preset: str
+    rule: str
+    published: str
+    fixes: str
+
+
 def catalogue(registry: Registry) -> list[Entry]:
     """Every mixer and preset, by family, mixer, and the order in which the plugin names them."""
     found = [_entry(mixer, name, registry) for mixer in registry.mixers() for name in (mixer.name, *_presets(mixer))]
@@ -42,6 +67,36 @@ def catalogue(registry: Registry) -> list[Entry]:
 def systems(registry: Registry) -> list[Entry]:
     """Those of the catalogue that the field published."""
     return [entry for entry in catalogue(registry) if entry.source]
+
+
+def options_of(name: str, registry: Registry) -> list[Option]:
+    """The options of a mixer, in the order of declaration; of a preset, with its own values for defaults."""
+    resolved = registry.resolve(name)
+    kind = resolved.plugin.options
+    searched, meanings = kind.tunables(), kind.meanings()
+    defaults = resolved.plugin.parse_options(resolved.preset, registry)
+    return [
+        Option(
+            option=option,
+            type=_type(field.annotation),
+            default=_written(getattr(defaults, option), registry),
+            searched=tuple(_written(choice, registry) for choice in searched.get(option, ())),
+            meaning=meanings[option],
+        )
+        for option, field in kind.model_fields.items()
+    ]
+
+
+def presets_of(mixer: MixerPlugin[Any], registry: Registry) -> list[Preset]:
+    """The presets of a mixer, in the order in which the plugin names them."""
+    found = []
+    for name, values in registry.presets_of(mixer.name).items():
+        system = mixer.systems.get(name)
+        rule, published = ("", "") if system is None else (system.rule, system.source)
+        options = mixer.parse_options(values, registry)
+        fixes = ", ".join(f"{key}={_written(getattr(options, key), registry)}" for key in values)
+        found.append(Preset(preset=name, rule=rule, published=published, fixes=fixes or "the defaults"))
+    return found
 
 
 def growth(tensors: Iterable[StateTensor]) -> str:
@@ -74,6 +129,27 @@ def rows_in_words(tensor: StateTensor) -> str:
 
 def _presets(mixer: MixerPlugin[Any]) -> list[str]:
     return [name for name in mixer.presets if name != mixer.name]
+
+
+def _written(value: Any, registry: Registry) -> str:
+    """As a pattern has it; "none" for a list of nothing, which no pattern has."""
+    return "none" if value == () else format_value(value, registry)
+
+
+def _type(annotation: Any) -> str:
+    """In words: "int", "mean | sum | gate", "layer", "list of layer"; "int | None" of what may be left out."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin in (tuple, list):
+        return f"list of {_type(arguments[0])}"
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if arguments:
+        return " | ".join(map(_type, arguments))
+    if annotation is LayerSpec:
+        return "layer"
+    return "None" if annotation is type(None) else str(getattr(annotation, "__name__", annotation))
 
 
 def _entry(mixer: MixerPlugin[Any], name: str, registry: Registry) -> Entry:

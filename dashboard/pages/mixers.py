@@ -168,7 +168,7 @@ def _one(model: ModelSpec) -> None:
     mixer = mixers[name]
     st.markdown(plain(f"{mixer.name}, of the family {mixer.family}: {mixer.summary}."))
     st.subheader("Options")
-    table(options_table(mixer), "options_table", file=f"{mixer.name}_options.csv", height="content")
+    table(options_table(mixer, registry()), "options_table", file=f"{mixer.name}_options.csv", height="content")
     presets = presets_table(mixer, registry())
     if len(presets):
         st.subheader("Presets")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 
-from archsearch.analysis.catalogue import catalogue, rows_in_words
+from archsearch.analysis.catalogue import catalogue, options_of, presets_of, rows_in_words
 from archsearch.analysis.crossings import CURVES
 from archsearch.arch import ModelSpec
 from archsearch.costs import layer_cost
@@ -65,31 +66,16 @@ def failures(registry: Registry) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["plugin", "distribution", "status", "error"])
 
 
-def options_table(mixer: MixerPlugin[Any]) -> pd.DataFrame:
-    """One row an option: its type, its default, and what a search chooses from unless it is narrowed."""
-    searched = mixer.options.tunables()
-    return pd.DataFrame(
-        [
-            (name, _type(field.annotation), str(field.default), ", ".join(map(str, searched.get(name, ()))))
-            for name, field in mixer.options.model_fields.items()
-        ],
-        columns=["option", "type", "default", "searched"],
-    )
-
-
-def _type(annotation: Any) -> str:
-    choices = get_args(annotation)
-    return " | ".join(map(str, choices)) if choices else str(getattr(annotation, "__name__", annotation))
+def options_table(mixer: MixerPlugin[Any], registry: Registry) -> pd.DataFrame:
+    """One row an option: what it means, its type, its default, and what a search chooses from unless it is narrowed."""
+    found = options_of(mixer.name, registry)
+    rows = [(one.option, one.meaning, one.type, one.default, ", ".join(one.searched)) for one in found]
+    return pd.DataFrame(rows, columns=["option", "meaning", "type", "default", "searched"])
 
 
 def presets_table(mixer: MixerPlugin[Any], registry: Registry) -> pd.DataFrame:
     """One row a preset: its rule, where it was published, and the options that it fixes."""
-    rows = []
-    for name, values in registry.presets_of(mixer.name).items():
-        system = mixer.systems.get(name)
-        fixed = ", ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
-        rows.append((name, system.rule if system else "", system.source if system else "", fixed))
-    return pd.DataFrame(rows, columns=["preset", "rule", "published", "fixes"])
+    return pd.DataFrame(map(asdict, presets_of(mixer, registry)), columns=["preset", "rule", "published", "fixes"])
 
 
 def state_table(mixer: MixerPlugin[Any], registry: Registry, model: ModelSpec) -> pd.DataFrame:

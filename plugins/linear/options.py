@@ -32,20 +32,20 @@ class LinearOptions(MixerOptions):
     ``decay_form``: how the decay is parametrised; left out, it follows from ``decay`` and ``update``.
     ``key_dim``: key width of a head; 0 for the backbone's head_dim.
     ``value_dim``: value width of a head; 0 for the backbone's head_dim.
-    ``activation``: of q and k.
-    ``norm``: of q and k; l2 makes them of length 1, which the delta rule needs.
-    ``value_activation``: of v.
+    ``activation``: activation of q and k.
+    ``norm``: norm of q and k; l2 makes them of length 1, which the delta rule needs.
+    ``value_activation``: activation of v.
     ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
-    ``conv_bias``: adds a learned bias of each channel after it.
+    ``conv_bias``: adds a learned bias of each channel after that convolution.
     ``write``: dt scales what is written by the step size of the mamba2 decay, exp by the exponential of a gate a head,
     stabilised.
     ``output_norm``: rms: of each head's output, its weight shared by the heads; joint: of all heads' outputs together;
     gated: joint, after the output gate; layer: of each head's output, its mean taken out, without a weight; group: the
     same with a weight and a bias of each channel.
-    ``norm_eps``: what that norm adds to the mean square, or to the variance.
+    ``norm_eps``: what the output norm adds to the mean square, or to the variance.
     ``output_gate``: activation of a projection that multiplies the normed output.
     ``low_rank_gate``: passes the output gate through value_dim features.
-    ``gate_rank``: so many features instead; 0 for value_dim.
+    ``gate_rank``: features of a low-rank output gate; 0 for value_dim.
     ``inner_gate``: the activation of a low-rank gate stands between its two maps, and the second has no bias.
     ``skip``: adds each head's value, by a learned factor.
     ``key``: a projection, or what the forget gate of a channel leaves: 1 - exp(log decay).
@@ -54,11 +54,11 @@ class LinearOptions(MixerOptions):
     ``normalizer``: divides what is read: sum by what the same query reads of ones, max by that or by 1, whichever is
     more.
     ``feature_map``: favor makes positive random features of q and k, whose products estimate exp(q . k / sqrt(K)).
-    ``features``: their number; 0 for 4 key_dim.
+    ``features``: number of random features; 0 for 4 key_dim.
     ``levels``: weights of a hierarchy of states, each of a power of 2 tokens; 0 for one state of all.
     ``memories``: states among which tokens are routed, each written by keys and values of its own; 0 for one of all.
-    ``memories_used``: how many of them a token writes and reads; 0 where there are none.
-    ``shared_memory``: one more that every token writes and reads.
+    ``memories_used``: how many memories a token writes and reads; 0 where there are none.
+    ``shared_memory``: one more memory, that every token writes and reads.
     ``removal``: what the delta rule takes away before it writes.
     ``beta_range``: what the strength of the delta rule stays below; above 1 eigenvalues may be negative.
     ``steps``: delta steps a token, each with a key and a value of its own; the decay is of the first.

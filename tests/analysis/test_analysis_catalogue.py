@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from archsearch.analysis.catalogue import catalogue, growth, rows_in_words, systems
+from archsearch.analysis.catalogue import catalogue, growth, options_of, presets_of, rows_in_words, systems
 from archsearch.registry import Registry
 from archsearch.shapes import StateTensor
 from archsearch.testing.toy import ToyPlugin
@@ -62,3 +62,22 @@ def test_a_mixer_that_names_no_system_is_told_by_its_summary() -> None:
     toys.add(ToyPlugin(), name="toy")
     assert {(entry.mixer, entry.rule, entry.source) for entry in catalogue(toys)} == {("toy", ToyPlugin.summary, "")}
     assert systems(toys) == []
+
+
+def test_every_option_of_the_built_in_mixers_is_explained(installed: Registry) -> None:
+    options = [(mixer.name, one) for mixer in installed.mixers() for one in options_of(mixer.name, installed)]
+    assert len(options) > 10
+    assert [(mixer, one.option) for mixer, one in options if not one.meaning] == []
+    assert [(mixer, one.option) for mixer, one in options if "``" in one.meaning or "typing" in one.type] == []
+
+
+def test_options_are_told_as_a_pattern_has_them(installed: Registry) -> None:
+    found = {one.option: one for one in options_of("parallel", installed)}
+    assert (found["a"].type, found["a"].default) == ("layer", "sliding")
+    assert (found["more"].type, found["more"].default) == ("list of layer", "none")
+    assert found["join"].searched == ("mean", "sum", "gate")
+    assert {one.option: one.default for one in options_of("falcon-h1", installed)}["a"] == "full(rope=1.0)"
+    fixed = {one.preset: one.fixes for one in presets_of(installed.mixer("parallel"), installed)}
+    assert fixed["falcon-h1"] == "a=full(rope=1.0), b=mamba2, join=sum"
+    for preset, fixes in fixed.items():
+        assert installed.layer(f"parallel({fixes})") == installed.layer(preset)

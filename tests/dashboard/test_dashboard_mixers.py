@@ -63,7 +63,8 @@ def test_a_plugin_that_failed_is_shown_with_its_error(url: str, monkeypatch: pyt
 
 def test_tables_tell_options_presets_and_states() -> None:
     linear = registry().mixer("linear")
-    options = options_table(linear).set_index("option")
+    options = options_table(linear, registry()).set_index("option")
+    assert options.loc["decay", "meaning"].startswith("what forgets: nothing, a constant")
     assert options.loc["decay", "searched"] == "none, constant, head, channel"
     assert options.loc["decay", "default"] == "none"
     assert "decay=channel" in presets_table(linear, registry()).set_index("preset").loc["kda", "fixes"]
