@@ -1,4 +1,5 @@
-"""The fair table of docs/results.md, from the runs that benchmarks/fair.py has written."""
+"""The fair table of docs/results.md, from the runs that benchmarks/fair.py has written: what was measured on which task,
+then a row a system."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from archsearch.analysis.catalogue import catalogue, systems
@@ -23,28 +25,56 @@ RUNS = Path(__file__).parents[1] / "results" / "fair.jsonl"
 BASELINE = "full"
 CONTEXT = 131_072
 SEEDS = 3
+FEW = 15
+"""Systems that a task lacks and that are named."""
 
 
 def fair_table(runs: Path = RUNS) -> str:
-    """One row a system, the best of the first task first; "+" and "-" are clear differences from full attention."""
+    """One row a task, then one row a system, the best of the first task first; "+" and "-" are clear differences from
+    full attention."""
     lines = [json.loads(line) for line in runs.read_text(encoding="utf-8").splitlines()]
     rows = _judged(lines)
     tasks = list(dict.fromkeys(name for row in rows for name in row.scores))
+    usual = {task: _usual_seeds(rows, task) for task in tasks}
     families = {entry.name: entry.family for entry in catalogue(registry())}
     rows.sort(key=lambda row: _order(row, tasks[0]))
     columns = ["system", "family", "state at 128k", "FLOPs of a token at 128k", *tasks]
-    cells = ([code(row.pattern), families.get(row.pattern, ""), *_costs(row), *_cells(row, tasks)] for row in rows)
-    return f"{_covered(rows)}\n\n{table(columns, cells)}"
+    cells = ([code(row.pattern), families.get(row.pattern, ""), *_costs(row), *_cells(row, usual)] for row in rows)
+    return f"{_covered(rows)}\n\n{_measured(rows, lines)}\n\n{table(columns, cells)}"
 
 
 def _covered(rows: Sequence[Compared]) -> str:
-    """How much of the table there is, and the names of the systems that it lacks."""
+    """How many systems the table has, and the names of those that it lacks."""
     names = {entry.name for entry in systems(registry())}
     lacking = sorted(names - {row.pattern for row in rows})
-    counts = [len(score.values) for row in rows for score in row.scores.values()]
-    seeds = " to ".join(dict.fromkeys(str(count) for count in (min(counts), max(counts))))
-    said = f"{len(rows)} of {len(names)} systems have a row, with {seeds} of {SEEDS} seeds."
+    said = f"{len(rows)} of {len(names)} systems have a row."
     return f"{said} Not trained yet: {', '.join(map(code, lacking))}." if lacking else said
+
+
+def _measured(rows: Sequence[Compared], lines: Sequence[Mapping[str, Any]]) -> str:
+    """One row a task: what is measured, chance, and of how many systems with how many seeds; what is lacking is named
+    where it is little."""
+    first = {line["task"]: line for line in reversed(lines)}
+    cells = []
+    for task, line in sorted(first.items(), key=lambda item: list(rows[0].scores).index(item[0])):
+        lacking = [row.pattern for row in rows if task not in row.scores]
+        least = "" if not lacking else f": all but {', '.join(map(code, lacking))}" if len(lacking) <= FEW else ""
+        chance = line["chance"]
+        cells.append(
+            [
+                code(task),
+                f"{line['metric']}, {'more' if line['direction'] == 'maximize' else 'less'} is better",
+                "" if chance is None else f"{chance:.3f}",
+                f"{len(rows) - len(lacking)} of {len(rows)}{least}",
+                f"{_usual_seeds(rows, task)} of {SEEDS}",
+            ]
+        )
+    return table(["task", "measured", "chance", "systems", "seeds"], cells)
+
+
+def _usual_seeds(rows: Sequence[Compared], task: str) -> int:
+    """Seeds that most systems have on the task."""
+    return mode(len(row.scores[task].values) for row in rows if task in row.scores)
 
 
 def _judged(lines: Sequence[Mapping[str, Any]]) -> list[Compared]:
@@ -96,19 +126,20 @@ def _costs(row: Compared) -> list[str]:
     ]
 
 
-def _cells(row: Compared, tasks: Sequence[str]) -> list[str]:
-    return [_cell(row.scores.get(task)) for task in tasks]
+def _cells(row: Compared, usual: Mapping[str, int]) -> list[str]:
+    return [_cell(row.scores.get(task), seeds) for task, seeds in usual.items()]
 
 
-def _cell(score: Score | None) -> str:
-    """Mean and standard error; what it lacks of seeds, whether it is clear of the baseline, and one rate alone good."""
+def _cell(score: Score | None, usual: int) -> str:
+    """Mean and standard error; its seeds where they are not the ``usual`` number, whether it is clear of the baseline,
+    and one rate alone good."""
     if score is None:
         return "not measured"
     if score.diverged:
         return "diverged"
     text = f"{score.mean:.3f}" + (f" ± {score.error:.3f}" if isfinite(score.error) else "")
-    if len(score.values) < SEEDS:
-        text += f" ({len(score.values)} of {SEEDS} seeds)"
+    if (count := len(score.values)) != usual:
+        text += f" ({count} seed{'s' if count > 1 else ''})"
     if score.against is not None and score.clear:
         text += " +" if score.better else " -"
     return text + (" fragile" if score.rates.fragile else "")

@@ -212,18 +212,38 @@ def test_the_tables_that_stand_in_pages_are_todays(file: Path) -> None:
     assert with_tables(text.replace("| linear |", "| linnear |")) == text
 
 
+def fair_line(name: str, *, digest: str = "", task: str = "mqar:easy", seed: int = 0, value: float = 0.9) -> str:
+    sweep = [{"learning_rate": 0.01, "validation": {"accuracy": value}}]
+    run = {"name": name, "pattern": f"{name}*2", "digest": digest or name, "task": task, "seed": seed}
+    told = {"metric": "accuracy", "direction": "maximize", "chance": 0.25, "status": "complete"}
+    return json.dumps({**run, **told, "test": {"accuracy": value}, "sweep": sweep})
+
+
+def fair_table_of(folder: Path, *lines: str) -> str:
+    runs = folder / "fair.jsonl"
+    runs.write_text("\n".join(lines), encoding="utf-8")
+    return fair_table(runs)
+
+
 def test_the_fair_table_does_not_mix_the_forms_that_a_system_had(tmp_path: Path) -> None:
     """Runs of an earlier digest stay in the file: they are not further seeds of today's."""
+    old = [fair_line("full", digest="old", seed=seed, value=0.1) for seed in (0, 1)]
+    told = fair_table_of(tmp_path, *old, fair_line("full", digest="new"))
+    assert "| `mqar:easy` | accuracy, more is better | 0.250 | 1 of 1 | 1 of 3 |" in told
+    assert "| 0.900 |" in told
 
-    def line(digest: str, seed: int, value: float) -> str:
-        sweep = [{"learning_rate": 0.01, "validation": {"accuracy": value}}]
-        run = {"name": "full", "pattern": "full*2", "digest": digest, "task": "mqar:easy", "seed": seed}
-        told = {"metric": "accuracy", "direction": "maximize", "chance": 0.0, "status": "complete"}
-        return json.dumps({**run, **told, "test": {"accuracy": value}, "sweep": sweep})
 
-    runs = tmp_path / "fair.jsonl"
-    runs.write_text("\n".join([line("old", 0, 0.1), line("old", 1, 0.1), line("new", 0, 0.9)]))
-    assert "0.900 (1 of 3 seeds)" in fair_table(runs)
+def test_the_fair_table_says_what_it_lacks(tmp_path: Path) -> None:
+    lines = [fair_line(name, seed=seed) for name in ("full", "kda") for seed in (0, 1)]
+    lines += [fair_line("sliding"), fair_line("full", task="mqar:hard", value=0.5)]
+    told = fair_table_of(tmp_path, *lines)
+    assert told.startswith("3 of ")
+    assert "| `mqar:easy` | accuracy, more is better | 0.250 | 3 of 3 | 2 of 3 |" in told
+    assert "| 1 of 3: all but `kda`, `sliding` | 1 of 3 |" in told
+    (sliding,) = [line for line in told.splitlines() if line.startswith("| `sliding`")]
+    (full,) = [line for line in told.splitlines() if line.startswith("| `full`")]
+    assert sliding.endswith("| 0.900 (1 seed) | not measured |")
+    assert full.endswith("| 0.900 ± 0.000 | 0.500 |")
 
 
 @pytest.mark.parametrize(
