@@ -14,8 +14,8 @@ class LatentOptions(MixerOptions):
     """Options of the mixer `latent`.
 
     ``kv_rank``: numbers of the latent that keys and values of all heads are made from.
-    ``shared_dim``: channels of the key that all heads share beside it; 0 for none.
-    ``rope``: share of those channels that are rotated by their position; 0 carries no position at all.
+    ``shared_dim``: channels of the key that all heads share beside the latent; 0 for none.
+    ``rope``: share of the shared key's channels that are rotated by their position; 0 carries no position at all.
     ``rope_base``: base of the rotation's frequencies.
     ``q_rank``: numbers that queries are made from; 0 makes them from the token itself.
     """

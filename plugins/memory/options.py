@@ -21,15 +21,15 @@ class MemoryOptions(MixerOptions):
     ``forget``: weights decay, as much as each token says.
     ``inner_norm``: LayerNorm of what the network gives, trained with the layer.
     ``residual``: the network adds to its input, and so learns the difference of value and key.
-    ``bias``: of the network.
+    ``bias``: biases of the network.
     ``average``: the update up to token t of a mini-batch is scaled by a trained factor that starts at 1 / t.
-    ``norm``: of q and k; l2 makes them of length 1.
-    ``activation``: of q, k and v.
+    ``norm``: norm of q and k; l2 makes them of length 1.
+    ``activation``: activation of q, k and v.
     ``conv``: width of the causal depthwise convolution of q, k and v; 0 for none.
     ``shared_projection``: q and k are made of one projection, each by a convolution with a bias; v has none.
     ``rope``: fraction of each head that is turned by the token's place in its mini-batch.
     ``output_norm``: rms of each head, or layer over all channels, of what is read.
-    ``output_gate``: activation of a projection that multiplies it.
+    ``output_gate``: activation of a projection that multiplies what is read.
     """
 
     later: ClassVar[tuple[str, ...]] = ("shared_projection",)

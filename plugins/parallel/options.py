@@ -17,15 +17,15 @@ class ParallelOptions(MixerOptions):
     """Options of the mixer `parallel`.
 
     ``a``: the first mixer, with its options.
-    ``b``: the second.
+    ``b``: the second mixer, with its options.
     ``more``: mixers beside them.
     ``join``: how their outputs become one: "mean" of each, normed and scaled; "sum" as they are; "gate", the first
     normed times the sigmoid of each other one, normed.
     ``share``: share of the heads that the first has, the others having the rest in equal parts; 0 for all heads each.
     ``a_in``: a constant by which the input of the first is multiplied.
-    ``b_in``: the same of the second.
+    ``b_in``: a constant by which the input of the second is multiplied.
     ``a_out``: a constant by which the output of the first is multiplied, where they are summed.
-    ``b_out``: the same of the second.
+    ``b_out``: a constant by which the output of the second is multiplied, where they are summed.
     """
 
     later: ClassVar[tuple[str, ...]] = ("a_in", "b_in", "a_out", "b_out")

@@ -13,7 +13,7 @@ class SimplicialOptions(MixerOptions):
     """Options of the mixer `simplicial`.
 
     ``window``: tokens that a pair's first may be, the own one included.
-    ``second_window``: tokens that its second may be.
+    ``second_window``: tokens that a pair's second may be, the own one included.
     ``qk_norm``: RMSNorm of each head of q and of the first k.
     """
 

@@ -30,7 +30,7 @@ class SsmOptions(MixerOptions):
     ``dt_rank``: width of the map to the step sizes of selective; 0 for a 16th of the model's channels.
     ``conv``: width of the causal depthwise convolution before selective; 0 for none.
     ``output_norm``: RMSNorm of what each head of trapezoidal gives, in front of the gate.
-    ``start``: of the rates: real -(n + 1); for fixed also the complex lin -1/2 + i pi n, or inv.
+    ``start``: first rates: real -(n + 1); for fixed also the complex lin -1/2 + i pi n, or inv.
     """
 
     later: ClassVar[tuple[str, ...]] = ("rank", "output_norm")
