@@ -143,7 +143,7 @@ class LearningMemory(Mixer):
         scale, shift = (None if x is None else x.float() for x in (self.scale, self.shift))
         inner = Inner(scale=scale, shift=shift, residual=self.options.residual, bias=self.options.bias)
         factors = None if self.factors is None else self.factors.float().clamp(min=0)
-        return Learning(inner=inner, mini_batch=self.options.mini_batch, factors=factors)
+        return Learning(inner=inner, mini_batch=self.options.mini_batch, factors=factors, clip=self.options.clip)
 
     def _held(self, state: MixerState | None, batch: int, dtype: torch.dtype) -> Held:
         if state is None:

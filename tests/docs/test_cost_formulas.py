@@ -116,7 +116,7 @@ LAYERS = [
     *("zeta", "zorder", "zorder(top_k=13, chunk=5, key_dim=2, bits=6, hidden=20)"),
     *("ttt-linear", "ttt-mlp", "titans", "memory", "memory(mini_batch=1, conv=3, output_gate=gelu)"),
     "memory(momentum=true, mini_batch=24, bias=false)",
-    "ttt-linear(shared_projection=true, conv=4, output_gate=gelu)",
+    *("ttt-linear(shared_projection=true, conv=4, output_gate=gelu)", "titans(clip=10)"),
     *("mamba1", "s4d", "s4d-real", "mamba3(expand=5)", "ssm(conv=1, expand=3, state_dim=5, dt_rank=3)"),
     *("ssm(conv=0)", "ssm(rule=fixed, start=inv, state_dim=6)", "ssm(rule=trapezoidal, expand=5, state_dim=8)"),
     "mamba3(expand=5, rank=3)",
