@@ -60,6 +60,7 @@ LAYERS = [
     *("qwen3-next-full", "sliding-sink(window=7, output_gate=true)"),
     *("longformer", "bigbird", "static(block_size=4, local=3, dilation=2, random=2)"),
     *("simplicial", "simplicial(window=3, second_window=7, qk_norm=true)"),
+    "simplicial(second_window=5, score=determinant, rope=0.5)",
     "moba(block_size=16, top_k=3)",
     "moba(block_size=16, top_k=1)",
     "moba(block_size=64, top_k=8)",
