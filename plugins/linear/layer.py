@@ -24,6 +24,7 @@ from .first_values import FirstValues
 from .gates import decay_gate
 from .norms import norm_of
 from .options import LinearOptions
+from .published_start import start_as_published
 from .shifted import StaticShift
 from .tokens import Tokens
 from .unit_length import unit_length
@@ -106,6 +107,8 @@ class LinearMixer(Mixer):
         self.first = nn.Parameter(_FIRST * torch.randn(dims)) if learned else None
         self.norm = norm_of(options, shape)
         self.out = nn.Linear(values, shape.d_model, bias=False)
+        if options.draws == "published":
+            start_as_published(self)
 
     def _shift(self, layer: LayerInfo) -> TokenShift | StaticShift | None:
         """What mixes each token with the one before it."""

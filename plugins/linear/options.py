@@ -12,7 +12,7 @@ from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
 from .additive.rules import check_additive
 from .decays import FORMS, Decay, DecayForm, Dims, Update, default_form, forms_of
-from .removals import REMOVALS, RemovalForm, check_delta, check_key_heads
+from .removals import REMOVALS, RemovalForm, check_delta, check_key_heads, check_start
 from .rotated import check_rotation
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class LinearOptions(MixerOptions):
     ``rope``: share of a key's channels that q and k are rotated in by their position; 0 carries no position at all.
     ``rope_base``: base of the rotation's frequencies.
     ``first_values``: mixes the values of the first such layer into those of later ones, by a gate of each channel.
-    ``draws``: how A and dt are drawn at the start: even, each head of a part of the range of its own, or plain.
+    ``draws``: how A and dt are drawn at the start: even, each head of a part of the range of its own, or plain;
+    published, all that trains as RWKV-7's code starts it, by the layer's place.
     ``key_heads``: heads of q and k, each for as many heads of values in turn; 0 for as many as of values.
     """
 
@@ -120,7 +121,7 @@ class LinearOptions(MixerOptions):
     gate_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
     inner_gate: bool = False
     key_heads: Annotated[int, Field(ge=0, le=2**16)] = 0
-    draws: Literal["even", "plain"] = "even"
+    draws: Literal["even", "plain", "published"] = "even"
 
     def unread(self) -> Mapping[str, str]:
         found = {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
@@ -168,6 +169,7 @@ class LinearOptions(MixerOptions):
         check_delta(dict(self))
         check_rotation(dict(self))
         check_key_heads(dict(self))
+        check_start(dict(self))
         return self
 
     @property
