@@ -56,6 +56,7 @@ class LinearOptions(MixerOptions):
     ``feature_map``: favor makes positive random features of q and k, whose products estimate exp(q . k / sqrt(K)).
     ``features``: their number; 0 for 4 key_dim.
     ``levels``: weights of a hierarchy of states, each of a power of 2 tokens; 0 for one state of all.
+    ``level_weights``: what a token says weighs them by softplus of it and a bias of each, or of it times a factor.
     ``memories``: states among which tokens are routed, each written by keys and values of its own; 0 for one of all.
     ``memories_used``: how many of them a token writes and reads; 0 where there are none.
     ``shared_memory``: one more that every token writes and reads.
@@ -81,6 +82,7 @@ class LinearOptions(MixerOptions):
         "inner_gate",
         "key_heads",
         "draws",
+        "level_weights",
     )
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
@@ -122,11 +124,14 @@ class LinearOptions(MixerOptions):
     inner_gate: bool = False
     key_heads: Annotated[int, Field(ge=0, le=2**16)] = 0
     draws: Literal["even", "plain", "published"] = "even"
+    level_weights: Literal["bias", "factor"] = "bias"
 
     def unread(self) -> Mapping[str, str]:
         found = {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
         if not self.rope:
             found["rope_base"] = "rope=0: use rope above 0"
+        if not self.levels:
+            found["level_weights"] = "levels=0: use levels above 0"
         if not self.form.draws:
             drawing = listing(name for name, form in FORMS.items() if form.draws)
             found["draws"] = f'decay_form="{self.decay_form}": use decay_form={drawing}'
