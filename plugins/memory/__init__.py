@@ -58,6 +58,9 @@ class MemoryPlugin(MixerPlugin[MemoryOptions]):
     def values(self, options: MemoryOptions, shape: ModelShape) -> tuple[int, int]:
         return shape.n_heads, shape.head_dim
 
+    def hands_out(self, options: MemoryOptions, shape: ModelShape) -> int:
+        return shape.n_heads * shape.head_dim
+
     def build(self, options: MemoryOptions, shape: ModelShape, layer: LayerInfo) -> LearningMemory:
         from .layer import LearningMemory
 

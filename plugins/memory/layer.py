@@ -171,7 +171,7 @@ class LearningMemory(Mixer):
 
     def _output(self, o: Tensor, gate: Tensor) -> Tensor:
         """What was read `[B, T, H, D]` to `[B, T, D]`."""
-        o = o.to(self.out.weight.dtype)
+        o = o.to(self.proj.weight.dtype)
         activation = self.options.output_gate
         if isinstance(self.norm, nn.RMSNorm) and activation != "gelu":
             given = None if activation == "none" else gate

@@ -123,7 +123,8 @@ LAYERS = [
     "mamba3(expand=5, rank=3)",
     "mamba3(expand=5, rank=2, output_norm=true)",
     *("hymba", "falcon-h1", "titans-mag", "resona", "parallel(a=full, b=retnet, more=[conv], join=gate)"),
-    "parallel(a=full, b=retnet, join=sum, share=0.5)",
+    *("parallel(a=full, b=retnet, join=sum, share=0.5)", "hymba(project=shared)"),
+    "parallel(a=full, b=retnet, more=[titans], join=gate, project=shared, a_in=0.5)",
     "falcon-h1(a_in=0.5, b_in=1.25, a_out=0.75, b_out=0.25)",
 ]
 CONTEXTS = [1, 15, 16, 64, 65, 130, 1000]
