@@ -40,6 +40,10 @@ class CompositePlugin(MixerPlugin[OptionsT]):
         """Tensors beside those of the parts; their names have no dot."""
         return ()
 
+    def handed_out(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> list[int | None]:
+        """Of each part the channels that its last projection reads, as `MixerPlugin.hands_out` says."""
+        return [part.hands_out() for part in self._figures(options, shape, layer)]
+
     def params(self, options: OptionsT, shape: ModelShape, layer: LayerInfo) -> int:
         return self.own_params(options, shape, layer) + sum(
             part.params() for part in self._figures(options, shape, layer)

@@ -66,6 +66,12 @@ class Figures:
         heads, width = (self._whole(call, figure, one, least=1) for figure, one in zip(_OF_VALUES, found, strict=True))
         return heads, width
 
+    def hands_out(self) -> int | None:
+        """Channels that the last projection reads: None, or a whole number of at least 1."""
+        call, (options, shape, _) = "hands_out()", self._of
+        found: object = self._called(call, lambda: self._plugin.hands_out(options, shape))
+        return self._optional(call, call, found, least=1)
+
     def flops(self, *, phase: Phase, context: int) -> Flops:
         """Operations of each kind: finite and not negative."""
         call = f'flops(phase="{phase}", context={context})'

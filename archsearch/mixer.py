@@ -132,6 +132,12 @@ class MixerPlugin(ABC, Generic[OptionsT]):
         the backbone's value residual can reach them; None for a mixer without values of heads."""
         return None
 
+    def hands_out(self, options: OptionsT, shape: ModelShape) -> int | None:
+        """Channels that the layer's last projection reads, a linear map without a bias, where
+        `archsearch.model.Mixer.hand_out` may leave it out so that mixers share one; None where a layer ends otherwise.
+        """
+        return None
+
     def part_shape(self, options: OptionsT, shape: ModelShape, index: int) -> ModelShape:
         """The sizes that part `index` is built for: the layer's own, unless parts share out its heads."""
         return shape

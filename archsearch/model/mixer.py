@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from archsearch.errors import SpecError
+from archsearch.errors import PluginError, SpecError
 from archsearch.mixer import Dtype, LayerInfo, MixerOptions, MixerPlugin, ModelShape
 from archsearch.model.context import Context
 from archsearch.ops.cache import zero_rows
@@ -127,6 +127,19 @@ class Mixer(nn.Module):
             return v
         mixed: Tensor = self.value_residual(v, ctx)
         return mixed
+
+    def hand_out(self, channels: int) -> None:
+        """From now on gives what its last projection reads, `[B, T, channels]` and in a step `[B, channels]`: the map
+        `out`, which forward and step call, is taken out. Raises `PluginError` for another than
+        `MixerPlugin.hands_out` says."""
+        out = getattr(self, "out", None)
+        shape = (self.shape.d_model, channels)
+        if not isinstance(out, nn.Linear) or len([*out.parameters()]) > 1 or out.weight.shape != shape:
+            raise PluginError(
+                f'mixer "{self.plugin.name}": hands_out() gave {channels}: its layer must have a torch.nn.Linear `out` '
+                f"without a bias, of {channels} channels to {self.shape.d_model}, which it calls last"
+            )
+        self.register_module("out", nn.Identity())
 
     def init_state(
         self, batch: int, capacity: int, *, dtype: torch.dtype | None = None, device: Any = None

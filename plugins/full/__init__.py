@@ -68,6 +68,9 @@ class FullPlugin(MixerPlugin[FullOptions]):
     def values(self, options: FullOptions, shape: ModelShape) -> tuple[int, int]:
         return kv_heads_of(options.n_kv_heads, shape), shape.head_dim
 
+    def hands_out(self, options: FullOptions, shape: ModelShape) -> int:
+        return shape.n_heads * shape.head_dim
+
     def build(self, options: FullOptions, shape: ModelShape, layer: LayerInfo) -> AttentionMixer:
         from .layer import layer_of
 

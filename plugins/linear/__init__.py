@@ -69,6 +69,10 @@ class LinearPlugin(MixerPlugin[LinearOptions]):
         heads, _, width = options.dims(shape)
         return None if options.memories or options.first_values else (options.steps * heads, width)
 
+    def hands_out(self, options: LinearOptions, shape: ModelShape) -> int:
+        heads, _, width = options.dims(shape)
+        return heads * width
+
     def build(self, options: LinearOptions, shape: ModelShape, layer: LayerInfo) -> LinearMixer:
         from .additive.memories import MemoriesMixer
         from .layer import LinearMixer

@@ -24,6 +24,7 @@ from .first_values import FirstValues
 from .gates import decay_gate
 from .norms import norm_of
 from .options import LinearOptions
+from .published_start import Pieces, start_as_published
 from .shifted import StaticShift
 from .tokens import Tokens
 from .unit_length import unit_length
@@ -106,6 +107,27 @@ class LinearMixer(Mixer):
         self.first = nn.Parameter(_FIRST * torch.randn(dims)) if learned else None
         self.norm = norm_of(options, shape)
         self.out = nn.Linear(values, shape.d_model, bias=False)
+        if options.draws == "published":
+            start_as_published(self._pieces(), dims, layer)
+
+    def _pieces(self) -> Pieces:
+        """What a published start sets."""
+        shift, write, decay, first = self.shift, self.write, self.decay, self.first_values
+        assert shift is not None
+        assert write is not None
+        assert decay is not None
+        maps, ups = [*self.proj.weight.split(self.roles)], [decay.up, write.up, self.gate_up]
+        if first is not None and first.down is not None:
+            maps, ups = [*maps, first.down.weight], [*ups, first.up]
+        return Pieces(
+            mu=shift.get_parameter("mu"),
+            decay=decay,
+            write=write,
+            norm=self.norm,
+            maps=maps,
+            ups=[up for up in ups if isinstance(up, nn.Linear)],
+            out=self.out,
+        )
 
     def _shift(self, layer: LayerInfo) -> TokenShift | StaticShift | None:
         """What mixes each token with the one before it."""

@@ -12,7 +12,7 @@ from archsearch.mixer import MixerOptions, ModelShape, Tunable
 
 from .additive.rules import check_additive
 from .decays import FORMS, Decay, DecayForm, Dims, Update, default_form, forms_of
-from .removals import REMOVALS, RemovalForm, check_delta, check_key_heads
+from .removals import REMOVALS, RemovalForm, check_delta, check_key_heads, check_start
 from .rotated import check_rotation
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class LinearOptions(MixerOptions):
     ``feature_map``: favor makes positive random features of q and k, whose products estimate exp(q . k / sqrt(K)).
     ``features``: number of random features; 0 for 4 key_dim.
     ``levels``: weights of a hierarchy of states, each of a power of 2 tokens; 0 for one state of all.
+    ``level_weights``: what a token says weighs them by softplus of it and a bias of each, or of it times a factor.
     ``memories``: states among which tokens are routed, each written by keys and values of its own; 0 for one of all.
     ``memories_used``: how many memories a token writes and reads; 0 where there are none.
     ``shared_memory``: one more memory, that every token writes and reads.
@@ -68,7 +69,8 @@ class LinearOptions(MixerOptions):
     ``rope``: share of a key's channels that q and k are rotated in by their position; 0 carries no position at all.
     ``rope_base``: base of the rotation's frequencies.
     ``first_values``: mixes the values of the first such layer into those of later ones, by a gate of each channel.
-    ``draws``: how A and dt are drawn at the start: even, each head of a part of the range of its own, or plain.
+    ``draws``: how A and dt are drawn at the start: even, each head of a part of the range of its own, or plain;
+    published, all that trains as RWKV-7's code starts it, by the layer's place.
     ``key_heads``: heads of q and k, each for as many heads of values in turn; 0 for as many as of values.
     """
 
@@ -80,6 +82,7 @@ class LinearOptions(MixerOptions):
         "inner_gate",
         "key_heads",
         "draws",
+        "level_weights",
     )
 
     update: Annotated[Update, Tunable("hebbian", "delta")] = "hebbian"
@@ -120,12 +123,15 @@ class LinearOptions(MixerOptions):
     gate_rank: Annotated[int, Field(ge=0, le=2**16)] = 0
     inner_gate: bool = False
     key_heads: Annotated[int, Field(ge=0, le=2**16)] = 0
-    draws: Literal["even", "plain"] = "even"
+    draws: Literal["even", "plain", "published"] = "even"
+    level_weights: Literal["bias", "factor"] = "bias"
 
     def unread(self) -> Mapping[str, str]:
         found = {} if self.output_norm != "none" else {"norm_eps": 'output_norm="none": use output_norm="rms"'}
         if not self.rope:
             found["rope_base"] = "rope=0: use rope above 0"
+        if not self.levels:
+            found["level_weights"] = "levels=0: use levels above 0"
         if not self.form.draws:
             drawing = listing(name for name, form in FORMS.items() if form.draws)
             found["draws"] = f'decay_form="{self.decay_form}": use decay_form={drawing}'
@@ -168,6 +174,7 @@ class LinearOptions(MixerOptions):
         check_delta(dict(self))
         check_rotation(dict(self))
         check_key_heads(dict(self))
+        check_start(dict(self))
         return self
 
     @property

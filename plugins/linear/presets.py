@@ -106,6 +106,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         "output_norm": "group",
     },
     "published-xlstm": {**PRESETS["mlstm"], "decay_form": "xlstm-7b", "key_dim": 6, "output_norm": "group"},
+    "factor-levels": {"decay": "head", "levels": 4, "level_weights": "factor"},
     "shared-keys": {"update": "delta", "decay": "head", "key_heads": 1},
     "rotated-delta": {"update": "delta", "decay": "head", "removal": "feedback", "rope": 0.5},
     "three-steps": {"update": "delta", "decay": "constant", "steps": 3, "conv": 2},

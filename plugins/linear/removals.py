@@ -112,6 +112,13 @@ def check_key_heads(options: Mapping[str, Any]) -> None:
         _alone(options, "key_heads", 0, taken | {"bonus": False, "output_bonus": False})
 
 
+def check_start(options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where a published start is not that of the layer."""
+    if options["draws"] == "published":
+        given = {"static_shift": True, "low_rank_gate": True, "output_bonus": True}
+        _alone(options, "draws", "even", {"decay_form": "rwkv7", "removal": "rate", **given})
+
+
 def _alone(options: Mapping[str, Any], name: str, plain: object, taken: Mapping[str, object]) -> None:
     """Raises `ValueError` unless the others have the values that stand beside the option `name`."""
     for other, value in taken.items():

@@ -31,6 +31,7 @@ class MemoryPlugin(MixerPlugin[MemoryOptions]):
         "cases": {
             "one-by-one": {"mini_batch": 1, "momentum": True},
             "shared-projection": {"average": True, "shared_projection": True, "conv": 3, "output_gate": "gelu"},
+            "clipped": {"network": "mlp", "expand": 1, "momentum": True, "clip": 0.1},
             "batch-40": {"mini_batch": 40, "average": True},
             "bare": {"inner_norm": False, "residual": False, "bias": False, "norm": "l2", "output_norm": "none"},
         },
@@ -56,6 +57,9 @@ class MemoryPlugin(MixerPlugin[MemoryOptions]):
 
     def values(self, options: MemoryOptions, shape: ModelShape) -> tuple[int, int]:
         return shape.n_heads, shape.head_dim
+
+    def hands_out(self, options: MemoryOptions, shape: ModelShape) -> int:
+        return shape.n_heads * shape.head_dim
 
     def build(self, options: MemoryOptions, shape: ModelShape, layer: LayerInfo) -> LearningMemory:
         from .layer import LearningMemory

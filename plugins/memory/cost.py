@@ -110,6 +110,8 @@ def _network(options: MemoryOptions, shape: ModelShape) -> Flops:
         done += Flops(elementwise=24 * width)
     if options.residual:
         done += Flops(elementwise=2 * width)
+    if options.clip:
+        done += Flops(elementwise=4 + sum(2 * rows + 3 * columns for rows, columns in options.layers(shape)))
     if options.network == "mlp":
         between = options.expand * width
         done += Flops(matmul=2.0 * between * width) + (GELU * 2.0 + Flops(elementwise=10, exp=1)) * between

@@ -143,7 +143,7 @@ class LearningMemory(Mixer):
         scale, shift = (None if x is None else x.float() for x in (self.scale, self.shift))
         inner = Inner(scale=scale, shift=shift, residual=self.options.residual, bias=self.options.bias)
         factors = None if self.factors is None else self.factors.float().clamp(min=0)
-        return Learning(inner=inner, mini_batch=self.options.mini_batch, factors=factors)
+        return Learning(inner=inner, mini_batch=self.options.mini_batch, factors=factors, clip=self.options.clip)
 
     def _held(self, state: MixerState | None, batch: int, dtype: torch.dtype) -> Held:
         if state is None:
@@ -171,7 +171,7 @@ class LearningMemory(Mixer):
 
     def _output(self, o: Tensor, gate: Tensor) -> Tensor:
         """What was read `[B, T, H, D]` to `[B, T, D]`."""
-        o = o.to(self.out.weight.dtype)
+        o = o.to(self.proj.weight.dtype)
         activation = self.options.output_gate
         if isinstance(self.norm, nn.RMSNorm) and activation != "gelu":
             given = None if activation == "none" else gate

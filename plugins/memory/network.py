@@ -57,6 +57,17 @@ def gradients(k: Tensor, v: Tensor, weights: Weights, inner: Inner) -> tuple[Wei
     return tuple(inputs), tuple(reversed(errors))
 
 
+def clipped(inputs: Weights, errors: Weights, most: float) -> Weights:
+    """The errors `[..., b, O]` of each token, scaled so that its gradient in all matrices together, of which it has the
+    outer products with `inputs` `[..., b, I]`, has a norm of `most` at most (arXiv 1211.5063, section 3.2)."""
+    squares = [
+        x.square().sum(-1, keepdim=True) * error.square().sum(-1, keepdim=True)
+        for x, error in zip(inputs, errors, strict=True)
+    ]
+    scale = most * torch.stack(squares).sum(0).clamp(min=most**2).rsqrt()
+    return tuple(error * scale for error in errors)
+
+
 def _error(k: Tensor, v: Tensor, z: Tensor, inner: Inner) -> Tensor:
     """The gradient of the loss in z, through LayerNorm where there is one."""
     target = v - k if inner.residual else v

@@ -18,7 +18,7 @@ from archsearch.ops.host import readable
 from archsearch.ops.impl import choose_impl
 
 from .coefficients import Coefficients, coefficients
-from .network import Inner, Weights, gradients, hidden
+from .network import Inner, Weights, clipped, gradients, hidden
 
 OP = "learning_memory"
 
@@ -53,12 +53,19 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """How a network learns: ``inner``, what is around its matrices; tokens a ``mini_batch``; and ``factors`` `[b]` on
-    the update up to each of its tokens, None for 1."""
+    """How a network learns: ``inner``, what is around its matrices; tokens a ``mini_batch``; ``factors`` `[b]` on the
+    update up to each of its tokens, None for 1; and ``clip``, the greatest norm of a token's gradient, 0 for any."""
 
     inner: Inner
     mini_batch: int
     factors: Tensor | None = None
+    clip: float = 0.0
+
+    def gradients(self, k: Tensor, v: Tensor, weights: Weights) -> tuple[Weights, Weights]:
+        """Of keys and values `[..., b, D]` what each matrix is given `[..., b, I]`, and the errors `[..., b, O]` that
+        it learns from."""
+        inputs, errors = gradients(k, v, weights, self.inner)
+        return inputs, clipped(inputs, errors, self.clip) if self.clip else errors
 
 
 def learning_memory(
@@ -91,7 +98,7 @@ def learning_memory(
     outputs = []
     for index, parts in enumerate(zip(q, k, v, factors.unbind(), strict=True)):
         batch = _MiniBatch(*parts, learning)
-        wrong = gradients(batch.k, batch.v, held.start, learning.inner)
+        wrong = learning.gradients(batch.k, batch.v, held.start)
         outputs.append(batch.read(held, wrong))
         if want_state or index < len(q) - 1:
             held = batch.learnt(held, wrong, places.closes(index))
@@ -106,7 +113,7 @@ def learning_step(tokens: MemoryTokens, held: Held, learning: Learning, lengths:
     q, k, v = (x[..., None, :] for x in (tokens.q, tokens.k, tokens.v))
     rate, log_keep, log_momentum = (None if x is None else x[..., None, None] for x in _gates(tokens))
     assert rate is not None
-    inputs, errors = gradients(k, v, held.start, learning.inner)
+    inputs, errors = learning.gradients(k, v, held.start)
     pushes: Weights = tuple((rate * x).mT @ error for x, error in zip(inputs, errors, strict=True))
     moves: Weights = tuple(-push for push in pushes)
     if held.momentum is not None and log_momentum is not None:

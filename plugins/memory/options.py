@@ -30,9 +30,10 @@ class MemoryOptions(MixerOptions):
     ``rope``: fraction of each head that is turned by the token's place in its mini-batch.
     ``output_norm``: rms of each head, or layer over all channels, of what is read.
     ``output_gate``: activation of a projection that multiplies what is read.
+    ``clip``: the greatest norm of a token's gradient, over all weights of a head's network; 0 for any.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("shared_projection",)
+    later: ClassVar[tuple[str, ...]] = ("shared_projection", "clip")
 
     network: Annotated[Literal["linear", "mlp"], Tunable("linear", "mlp")] = "linear"
     expand: Annotated[int, Field(ge=1, le=64)] = 4
@@ -51,6 +52,7 @@ class MemoryOptions(MixerOptions):
     output_norm: Literal["none", "rms", "layer"] = "layer"
     output_gate: Literal["none", "silu", "sigmoid", "gelu"] = "none"
     shared_projection: bool = False
+    clip: Annotated[float, Field(ge=0, le=1e4)] = 0.0
 
     def unread(self) -> Mapping[str, str]:
         return {} if self.network == "mlp" else {"expand": 'network="linear": use network="mlp"'}
@@ -63,6 +65,8 @@ class MemoryOptions(MixerOptions):
                 f"average = true with {gates[0]} = true: an average is of one mini-batch's gradients alone, "
                 "leave one of the two out"
             )
+        if 0 < self.clip < 1e-6:
+            raise ValueError(f"clip = {self.clip:g} leaves nothing of a gradient: set 1e-6 or more, or 0 for none")
         if self.shared_projection and not self.conv:
             raise ValueError("shared_projection = true with conv = 0 makes q of k: set conv, such as 4")
         if self.output_gate == "gelu" and self.output_norm == "rms":

@@ -11,7 +11,7 @@ from archsearch.composite import CompositePlugin
 from archsearch.errors import OptionsError
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase
 
-from .heads import shared_out
+from .heads import joined_width, shared_out
 from .options import ParallelOptions
 from .systems import SYSTEMS
 
@@ -42,6 +42,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
                 **{"a": "full", "b": "retnet", "join": "sum"},
                 **{"a_in": 0.5, "b_in": 1.25, "a_out": 0.75, "b_out": 0.25},
             },
+            "one-projection": {"a": "sliding(window=8)", "b": "mamba2", "project": "shared"},
             "heads-apart": {"a": "full", "b": "retnet", "join": "sum", "share": 0.5},
             "three": {"a": "full", "b": "retnet", "more": ["conv"]},
         }
@@ -51,6 +52,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
         try:
             for index in range(len(self.parts(options))):
                 self.part_shape(options, shape, index)
+            self.width(options, shape, layer)
         except OptionsError as error:
             return str(error)
         return None
@@ -58,20 +60,32 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
     def part_shape(self, options: ParallelOptions, shape: ModelShape, index: int) -> ModelShape:
         return shared_out(options.share, shape, index, len(self.parts(options)))
 
+    def width(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> int:
+        """Channels of what is joined; raises `OptionsError` where parts that share a projection do not fit together."""
+        if options.project == "each":
+            return shape.d_model
+        names = [part.mixer for part in self.parts(options)]
+        return joined_width(names, self.handed_out(options, shape, layer))
+
     def own_params(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return 0 if options.join == "sum" else len(self.parts(options)) * shape.d_model
+        """The norms, and of a shared projection what it has less than those of the parts."""
+        count, width = len(self.parts(options)), self.width(options, shape, layer)
+        normed = 0 if options.join == "sum" else count * width
+        return normed - (count - 1) * width * shape.d_model * (options.project == "shared")
 
     def own_flops(
         self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
     ) -> Flops:
-        width, count = float(shape.d_model), len(self.parts(options))
+        width, count = float(self.width(options, shape, layer)), len(self.parts(options))
         joined = Flops(elementwise=(count - 1) * width)
+        if options.project == "shared":
+            joined = joined + Flops(matmul=-2.0 * (count - 1) * width * shape.d_model)
         if options.join != "sum":
             joined = joined + Flops(elementwise=4.0 * count * width)  # a norm is 4 an element
         if options.join == "mean":
             joined = joined + Flops(elementwise=width)
-        scaled = sum(scale != 1 for scale in (*options.input_scales, *options.output_scales))
-        joined = joined + Flops(elementwise=scaled * width)
+        before, after = (sum(x != 1 for x in scales) for scales in (options.input_scales, options.output_scales))
+        joined = joined + Flops(elementwise=before * float(shape.d_model) + after * width)
         if options.join == "gate":
             joined = joined + SIGMOID * ((count - 1) * width)
         return joined if phase == "decode" else joined * float(context)
@@ -79,7 +93,7 @@ class ParallelPlugin(CompositePlugin[ParallelOptions]):
     def build(self, options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> ParallelMixer:
         from .layer import ParallelMixer
 
-        return ParallelMixer(self, options, shape, layer)
+        return ParallelMixer(self, options, shape, layer, width=self.width(options, shape, layer))
 
 
 @hookimpl

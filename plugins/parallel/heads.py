@@ -1,7 +1,8 @@
-"""How the heads of a layer are shared out between the mixers in it."""
+"""How the heads of a layer are shared out between the mixers in it, and what of them is joined."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from archsearch.errors import OptionsError
@@ -18,6 +19,25 @@ def shared_out(share: float, shape: ModelShape, index: int, count: int) -> Model
     if heads % kv_heads:
         raise OptionsError(f"share = {share:g} leaves {heads} heads over {kv_heads} key heads: choose one that divides")
     return replace(shape, n_heads=heads, n_kv_heads=kv_heads)
+
+
+def joined_width(names: Sequence[str], widths: Sequence[int | None]) -> int:
+    """The channels that mixers of those names all hand out. Raises `OptionsError` where one hands out none, or others
+    than the rest."""
+    for name, width in zip(names, widths, strict=True):
+        if width is None:
+            raise OptionsError(
+                f"project = shared with {name}, which ends in no projection of its own: choose another mixer, or "
+                "project = each"
+            )
+    first, *others = [width for width in widths if width is not None]
+    if any(width != first for width in others):
+        told = ", ".join(f"{width} of {name}" for name, width in zip(names, widths, strict=True))
+        raise OptionsError(
+            f"project = shared joins as many channels of each mixer, not {told}: choose sizes that agree, or project = "
+            "each"
+        )
+    return first
 
 
 def _whole(part: float, share: float, name: str, total: int, count: int) -> int:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
-from archsearch.model import Context, MixerState
+from archsearch.model import Context, Mixer, MixerState
 from archsearch.model.composite import CompositeMixer
 
 from .options import Join, ParallelOptions
@@ -19,14 +19,23 @@ from .options import Join, ParallelOptions
 class ParallelMixer(CompositeMixer):
     """Each part has the whole input, and its own heads and state; their outputs are joined.
 
-    ``scales`` `[n, D]` are those of the norms of the n parts' outputs; there are none where outputs are summed.
+    ``scales`` `[n, D]` are those of the norms of the n parts' outputs; there are none where outputs are summed. Where
+    the parts share a projection they hand out what theirs would read, D is its width, and ``out`` is the one.
     """
 
-    def __init__(self, plugin: MixerPlugin[Any], options: ParallelOptions, shape: ModelShape, layer: LayerInfo) -> None:
+    def __init__(
+        self, plugin: MixerPlugin[Any], options: ParallelOptions, shape: ModelShape, layer: LayerInfo, *, width: int
+    ) -> None:
         super().__init__(plugin, options, shape, layer)
         self.join: Join = options.join
         self.given = options
-        self.scales = None if self.join == "sum" else nn.Parameter(torch.ones(len(self.parts), shape.d_model))
+        self.out: nn.Module = nn.Identity()
+        if options.project == "shared":
+            for part in self.parts:
+                assert isinstance(part, Mixer)
+                part.hand_out(width)
+            self.out = nn.Linear(width, shape.d_model, bias=False)
+        self.scales = None if self.join == "sum" else nn.Parameter(torch.ones(len(self.parts), width))
 
     def forward(self, x: Tensor, *, state: MixerState | None = None, ctx: Context) -> tuple[Tensor, MixerState | None]:
         """`[B, T, D]` to `[B, T, D]`; raises what its parts do, and `SpecError` for packed ones with a state."""
@@ -53,7 +62,11 @@ class ParallelMixer(CompositeMixer):
         return x if scales[index] == 1 else x * scales[index]
 
     def joined(self, outputs: Sequence[Tensor]) -> Tensor:
-        """The parts' outputs `[..., D]` as one `[..., D]`."""
+        """The parts' outputs `[..., D]` as one, through the shared projection where there is one."""
+        out: Tensor = self.out(self._joined(outputs))
+        return out
+
+    def _joined(self, outputs: Sequence[Tensor]) -> Tensor:
         if self.scales is None:
             return torch.stack(tuple(outputs)).sum(0)
         normed = [

@@ -22,13 +22,14 @@ class ParallelOptions(MixerOptions):
     ``join``: how their outputs become one: "mean" of each, normed and scaled; "sum" as they are; "gate", the first
     normed times the sigmoid of each other one, normed.
     ``share``: share of the heads that the first has, the others having the rest in equal parts; 0 for all heads each.
+    ``project``: each mixer has its own output projection, or they share one behind the join, of what theirs would read.
     ``a_in``: a constant by which the input of the first is multiplied.
     ``b_in``: a constant by which the input of the second is multiplied.
     ``a_out``: a constant by which the output of the first is multiplied, where they are summed.
     ``b_out``: a constant by which the output of the second is multiplied, where they are summed.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("a_in", "b_in", "a_out", "b_out")
+    later: ClassVar[tuple[str, ...]] = ("a_in", "b_in", "a_out", "b_out", "project")
 
     a: Annotated[Layer, Tunable("full", "sliding")] = "sliding"  # type: ignore[assignment]
     b: Annotated[Layer, Tunable("mamba2", "gated-deltanet", "kda")] = "mamba2"  # type: ignore[assignment]
@@ -39,6 +40,7 @@ class ParallelOptions(MixerOptions):
     b_in: float = Field(default=1.0, ge=-1e6, le=1e6)
     a_out: float = Field(default=1.0, ge=-1e6, le=1e6)
     b_out: float = Field(default=1.0, ge=-1e6, le=1e6)
+    project: Literal["each", "shared"] = "each"
 
     def unread(self) -> Mapping[str, str]:
         normed = f'join="{self.join}", which norms outputs: use join="sum"'
@@ -46,7 +48,7 @@ class ParallelOptions(MixerOptions):
 
     @model_validator(mode="after")
     def _nothing_is_taken_away(self) -> ParallelOptions:
-        for name in self.later:
+        for name in ("a_in", "b_in", "a_out", "b_out"):
             if not getattr(self, name):
                 raise ValueError(
                     f"{name} = 0 leaves nothing of its mixer: choose another number, or do without the mixer"

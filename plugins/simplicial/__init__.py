@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
+from archsearch.attention_cost import rotation_refusal
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import simplicial_flops, simplicial_params, simplicial_state, simplicial_traffic
@@ -30,8 +31,14 @@ class SimplicialPlugin(MixerPlugin[SimplicialOptions]):
             "8-by-3": {"window": 8, "second_window": 3},
             "second-wider": {"window": 2, "second_window": 5, "qk_norm": True},
             "one-second": {"window": 20, "second_window": 1},
+            "determinant": {"window": 8, "second_window": 3, "score": "determinant", "rope": 1.0},
         }
     }
+
+    def check(self, options: SimplicialOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
+        if options.score == "determinant" and shape.head_dim < 3:
+            return f"score = determinant of head_dim = {shape.head_dim}: set 3 or more, or score = product"
+        return rotation_refusal(options.rope, "the channels that may be turned", 2 * (shape.head_dim // 3))
 
     def params(self, options: SimplicialOptions, shape: ModelShape, layer: LayerInfo) -> int:
         return simplicial_params(options, shape)

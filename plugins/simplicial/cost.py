@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archsearch.attention_cost import kv_heads_of, kv_traffic, projection_flops, projection_params
+from archsearch.attention_cost import kv_heads_of, kv_traffic, projection_flops, projection_params, rotary_dim
 from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
 
 from .options import SimplicialOptions
@@ -15,11 +15,14 @@ def simplicial_params(options: SimplicialOptions, shape: ModelShape) -> int:
 
 def simplicial_flops(options: SimplicialOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
     """A triple takes 4 D of matrix product a head, 4 elementwise operations and an exponential; a query and a second
-    key 3 D elementwise."""
-    token = projection_flops(shape, qk_norm=options.qk_norm) + Flops(matmul=2.0 * _second(shape))
+    key 3 D elementwise. By determinants of groups of three channels scores take 2 for each channel of a group, and a
+    query and a second key 9 a group in the place of D."""
+    turned = (shape.n_heads + 2 * kv_heads_of(0, shape)) * rotary_dim(options.rope, 2 * (shape.head_dim // 3))
+    token = projection_flops(shape, qk_norm=options.qk_norm)
+    token += Flops(matmul=2.0 * _second(shape), elementwise=3.0 * turned)
     if phase == "decode":
         first, second = min(context, options.window), min(context, options.second_window)
-        return token + _core(shape, float(first * second), float(second))
+        return token + _core(options, shape, float(first * second), float(second))
     triples = sum(
         min(seen, options.window) * min(seen, options.second_window)
         for seen in range(1, min(context, _longest(options)) + 1)
@@ -27,7 +30,7 @@ def simplicial_flops(options: SimplicialOptions, shape: ModelShape, *, phase: Ph
     triples += max(0, context - _longest(options)) * options.window * options.second_window
     low = min(context, options.second_window)
     pairs = low * (low + 1) / 2 + (context - low) * options.second_window
-    return token * context + _core(shape, float(triples), pairs)
+    return token * context + _core(options, shape, float(triples), pairs)
 
 
 def simplicial_state(options: SimplicialOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
@@ -54,10 +57,11 @@ def _second(shape: ModelShape) -> int:
     return 2 * shape.d_model * kv_heads_of(0, shape) * shape.head_dim
 
 
-def _core(shape: ModelShape, triples: float, pairs: float) -> Flops:
-    width, heads = shape.head_dim, shape.n_heads
+def _core(options: SimplicialOptions, shape: ModelShape, triples: float, pairs: float) -> Flops:
+    width, heads, groups = shape.head_dim, shape.n_heads, shape.head_dim // 3
+    scored, paired = (3 * groups, 9 * groups) if options.score == "determinant" else (width, width)
     return Flops(
-        matmul=4.0 * width * triples * heads,
-        elementwise=(4.0 * triples + 3.0 * width * pairs) * heads,
+        matmul=2.0 * (scored + width) * triples * heads,
+        elementwise=(4.0 * triples + (paired + 2.0 * width) * pairs) * heads,
         exp=triples * heads,
     )

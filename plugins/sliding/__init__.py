@@ -63,6 +63,9 @@ class SlidingPlugin(MixerPlugin[SlidingOptions]):
     def values(self, options: SlidingOptions, shape: ModelShape) -> tuple[int, int]:
         return kv_heads_of(options.n_kv_heads, shape), shape.head_dim
 
+    def hands_out(self, options: SlidingOptions, shape: ModelShape) -> int:
+        return shape.n_heads * shape.head_dim
+
     def build(self, options: SlidingOptions, shape: ModelShape, layer: LayerInfo) -> SlidingAttention:
         from .layer import SlidingAttention
 

@@ -64,6 +64,9 @@ class SsmPlugin(MixerPlugin[SsmOptions]):
             )
         return None
 
+    def hands_out(self, options: SsmOptions, shape: ModelShape) -> int | None:
+        return None if options.rule == "fixed" else options.inner(shape)
+
     def build(self, options: SsmOptions, shape: ModelShape, layer: LayerInfo) -> Mixer:
         if options.rule == "trapezoidal":
             from .heads import TrapezoidalSpace

@@ -14,6 +14,8 @@ from archsearch.arch import ArchSpec, ModelSpec
 from archsearch.costs import Budget, CostModel, CostTerm, Violation
 from archsearch.errors import ForeignCodeError, PluginError, SpecError
 from archsearch.exercise import unexercised_layers
+from archsearch.figures import Figures
+from archsearch.layer import LayerInfo
 from archsearch.registry import Registry
 from archsearch.testing.toy import ToyPlugin
 
@@ -101,6 +103,18 @@ def test_a_figure_that_is_none_is_named(said: dict[str, Any], told: str) -> None
         costs.cost(arch, 4096)
     assert str(raised.value).startswith('mixer "toy", layer 0: ')
     assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("said", [0, -4, 2.0, True, "8"])
+def test_what_a_layer_hands_out_is_none_or_a_number_of_channels(said: Any) -> None:
+    class Hands(ToyPlugin):
+        def hands_out(self, options: Any, shape: Any) -> Any:
+            return said
+
+    plugin = Hands()
+    figures = Figures(plugin, plugin.parse_options({}), ModelSpec().shape, LayerInfo())
+    with pytest.raises(PluginError, match=r'mixer "toy", layer 0: hands_out\(\) gave .* a whole number of at least 1'):
+        figures.hands_out()
 
 
 def test_the_layer_is_named() -> None:

@@ -130,6 +130,26 @@ def test_layers_of_weights_of_1_are_their_base(preset: str, base: str) -> None:
     assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_level_weights_by_a_factor_are_those_of_the_papers_code() -> None:
+    """softplus(L dl) of dl that a token says, L of each head and level, 1 at the start (arXiv 2506.04761's code)."""
+    shape = ModelShape(d_model=24, n_heads=H, n_kv_heads=H, head_dim=K, dtype="float32")
+    values = {**PLUGIN.presets["log-linear-mamba2"], "levels": LEVELS}
+    options = PLUGIN.parse_options({**values, "level_weights": "factor"})
+    mixer, x = PLUGIN.build(options, shape, LayerInfo()), torch.randn(B, 150, 24)
+    assert (mixer.core.factor == 1).all()
+    assert PLUGIN.params(options, shape, LayerInfo()) == sum(weights.numel() for weights in mixer.parameters())
+    mixer.core.factor.normal_()
+    said = F.linear(x, mixer.proj.weight[-H * LEVELS :]).unflatten(-1, (H, LEVELS))
+    assert_close(mixer.core._weights(Call(more=said.flatten(2))), F.softplus(mixer.core.factor * said))
+    plain = PLUGIN.build(PLUGIN.parse_options(values), shape, LayerInfo())
+    same = {name: weights for name, weights in mixer.state_dict().items() if name != "core.factor"}
+    plain.load_state_dict(same, strict=False)
+    plain.core.bias.zero_()
+    mixer.core.factor.fill_(1.0)
+    assert_close(mixer(x, ctx=Context())[0], plain(x, ctx=Context())[0])
+
+
 @pytest.mark.parametrize("delta", [False, True], ids=["hebbian", "delta"])
 @pytest.mark.parametrize("chunks", [2, 7])
 def test_products_are_those_that_are_needed(chunks: int, delta: bool) -> None:

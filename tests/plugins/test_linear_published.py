@@ -193,6 +193,76 @@ def test_three_layers_of_rwkv7_are_those_of_its_paper() -> None:
         x = x + wanted[None]
 
 
+@pytest.mark.parametrize(("index", "depth"), [(0, 1), (0, 4), (2, 4), (3, 4)])
+def test_rwkv7_starts_channel_by_channel_as_its_code_does(index: int, depth: int) -> None:
+    """Of the code of arXiv 2503.14456: mixtures, decays, rates, norms by the layer's place; maps orthogonal or 0."""
+    torch.manual_seed(0)
+    options = PLUGIN.parse_options({**PLUGIN.presets["rwkv7"], **RWKV7, "value_dim": K, "draws": "published"})
+    mixer = PLUGIN.build(options, SHAPE, LayerInfo(index=index, depth=depth))
+    late, left = index / max(depth - 1, 1), 1 - index / depth
+    powers = [0.2, 0.7, 0.7, 0.2, 0.9, 0.9]
+    wanted = [[1 - (i / D) ** (power * left) for i in range(D)] for power in powers]
+    assert_close(mixer.shift.mu, torch.tensor(wanted))
+    decay, rate, removed = [], [], []
+    for i in range(H * K):
+        linear, zigzag = i / (H * K - 1) - 0.5, (i % K - (K - 1) / 2) / ((K - 1) / 2)
+        zigzag *= abs(zigzag)
+        decay.append(-6 + 6 * (i / (H * K - 1)) ** (1 + late**0.3) + 0.5 + 2.5 * zigzag)
+        rate.append(-0.19 + 0.3 * zigzag + 0.4 * linear)
+        removed.append(0.71 - 0.1 * linear)
+    for found, values in ((mixer.decay.bias, decay), (mixer.write.up.bias, rate), (mixer.write.removed, removed)):
+        assert_close(found, torch.tensor(values))
+    assert_close(mixer.write.follows, torch.full((H * K,), 1.02))
+    assert_close(mixer.bonus, torch.full((H, K), -0.04))
+    assert_close(mixer.norm.weight, torch.full((H * K,), ((index + 1) / depth) ** 0.7))
+    *qkv, gate, decays, rates = mixer.proj.weight.split(mixer.roles)
+    for weights, gain in zip(qkv, (1.0, 0.1, 1.0), strict=True):
+        assert_close(weights @ weights.T, gain**2 * torch.eye(D))
+    ups = [mixer.decay.up, mixer.write.up, mixer.gate_up]
+    assert (mixer.first_values.up is None) == (index == 0)
+    if index:
+        ups.append(mixer.first_values.up)
+        assert_close(mixer.first_values.up.bias, 0.73 - 0.4 * (torch.linspace(0, 1, H * K) - 0.5))
+        assert not mixer.first_values.down.weight.any()
+    for up in ups:
+        outer, inner = up.weight.shape
+        square = up.weight @ up.weight.T if inner > outer else up.weight.T @ up.weight
+        assert_close(square, 0.01 * max(inner / outer, 1) * torch.eye(min(outer, inner)))
+    assert not any(weights.any() for weights in (gate, decays, rates, mixer.out.weight))
+
+
+def test_all_of_rwkv7_learns_from_its_published_start(installed: Registry) -> None:
+    """Its last projection starts at 0, so that the first step is its alone."""
+    model = ModelSpec(d_model=D, n_heads=H, head_dim=K, channel_mixer="none")
+    text = "[rwkv7(first_values=true, inner_gate=true, output_norm=group, draws=published)]*2"
+    torch.manual_seed(0)
+    lm = HybridLM(ArchSpec.parse(text, installed, model), installed, vocab_size=11)
+    start = {name: weights.detach().clone() for name, weights in lm.named_parameters()}
+    optimizer, drawn = torch.optim.Adam(lm.parameters(), lr=0.01), torch.randint(11, (4, 30))
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(lm(drawn).flatten(0, 1), drawn.roll(1, 1).flatten()).backward()
+        optimizer.step()
+    assert [name for name, weights in lm.named_parameters() if torch.equal(weights, start[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "more", "said"),
+    [
+        (
+            "kda",
+            {},
+            "draws = published with decay_form = kda: beside draws only decay_form = rwkv7 is known, or set draws",
+        ),
+        ("rwkv7", {"static_shift": False}, "draws = published with static_shift = false"),
+        ("gla", {}, 'draws="published" says nothing of decay_form="gla"'),
+    ],
+)
+def test_the_published_start_is_that_of_rwkv7_alone(preset: str, more: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionsError, match=said):
+        PLUGIN.parse_options({**PLUGIN.presets[preset], **more, "draws": "published"})
+
+
 def test_layers_between_leave_the_first_values_alone_and_a_step_hands_them_on(installed: Registry) -> None:
     torch.manual_seed(0)
     layer = "rwkv7(first_values=true)"

@@ -125,18 +125,25 @@ def test_the_written_gradient_is_that_of_autograd(sizes: tuple[int, ...], normed
         torch.testing.assert_close(x.mT @ error, gradient)
 
 
-def test_what_is_read_is_the_network_with_weights_trained_by_autograd_token_by_token() -> None:
-    """S_t = n S - r g, M_t = a M + S (Titans, arXiv 2501.00663, equations 9 to 14), g at the mini-batch's first M."""
+@pytest.mark.parametrize("clip", [0.0, 1.5])
+def test_what_is_read_is_the_network_with_weights_trained_by_autograd_token_by_token(clip: float) -> None:
+    """S_t = n S - r g, M_t = a M + S (Titans, arXiv 2501.00663, equations 9 to 14), g at the mini-batch's first M, or
+    with a clip g min(1, clip / |g|), |g| over both matrices."""
     gates = {name: F.logsigmoid(drawn(B, T, H, seed=seed) + 1) for seed, name in ((4, "log_keep"), (5, "log_momentum"))}
     given, size = tokens(**gates), 8
     weights: Weights = (drawn(B, H, D, 9, seed=7) / 3, drawn(B, H, 9, D, seed=8) / 3)
     found, after = learning_memory(
-        given, Held(start=weights, now=weights), Learning(inner=BARE, mini_batch=size), want_state=True
+        given, Held(start=weights, now=weights), Learning(inner=BARE, mini_batch=size, clip=clip), want_state=True
     )
     start, now, speed = weights, weights, tuple(torch.zeros_like(matrix) for matrix in weights)
+    clipped: list[Tensor] = []
     for t in range(T):
         q, k, v = (x[:, t, :, None] for x in (given.q, given.k, given.v))
         slopes = by_autograd(k, v, start)
+        norm = sum(slope.square().sum((-1, -2), keepdim=True) for slope in slopes).sqrt()
+        if clip:
+            clipped.append((norm > clip).double().mean())
+            slopes = tuple(slope * (clip / norm).clamp(max=1) for slope in slopes)
         rate, keep, coast = (
             x[:, t, :, None, None] for x in (given.rate, gates["log_keep"].exp(), gates["log_momentum"].exp())
         )
@@ -144,6 +151,7 @@ def test_what_is_read_is_the_network_with_weights_trained_by_autograd_token_by_t
         now = tuple(keep * old + move for old, move in zip(now, speed, strict=True))
         torch.testing.assert_close(found[:, t], (hidden(q @ now[0]) @ now[1])[:, :, 0])
         start = now if t % size == size - 1 else start
+    assert not clip or 0 < sum(clipped) < T
     assert after.momentum is not None
     for found_all, wanted_all in ((after.now, now), (after.start, start), (after.momentum, speed)):
         for one, other in zip(found_all, wanted_all, strict=True):
@@ -183,15 +191,50 @@ def test_gates_that_forget_all_leave_everything_finite() -> None:
     assert torch.isfinite(held.now[0]).all()
 
 
-def built(preset: str) -> Any:
+@torch.no_grad()
+@pytest.mark.parametrize("impl", ["chunkwise", "reference"])
+def test_titans_outgrows_float64_on_a_token_that_comes_again_and_again_and_a_clip_keeps_it_small(
+    impl: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of two matrices grows with the cube of their size: steps that overshoot do so ever more."""
+    monkeypatch.setenv("ARCHSEARCH_IMPL", impl)
+    x = 30 * torch.randn(1, 1, 24, generator=torch.Generator().manual_seed(0)).expand(1, 256, 24).double()
+    assert not built("titans").double()(x, ctx=Context())[0].isfinite().all()
+    mixer = built("titans", clip=1.0)
+    o, state = mixer(x.float(), ctx=Context(want_state=True))
+    assert o.isfinite().all()
+    matrices = [state.tensors[f"weights{index}"].norm() for index in range(2)]
+    first = [matrix.norm() for matrix in mixer.first]
+    assert sum(matrices) < sum(first) + 256 * 0.1 * 2  # rate 0.1, doubled by a momentum of a half
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("preset", "options"),
+    [
+        ("ttt-linear", {}),
+        ("ttt-mlp", {}),
+        ("titans", {"clip": 1.0}),
+        ("titans", {"inner_norm": True, "residual": True}),
+    ],
+    ids=["ttt-linear", "ttt-mlp", "titans-clip", "titans-normed"],
+)
+@pytest.mark.parametrize("again", [True, False], ids=["one-token", "many"])
+def test_long_sequences_stay_finite(preset: str, options: dict[str, Any], again: bool) -> None:
+    x = 30 * torch.randn(2, 1 if again else 2048, 24, generator=torch.Generator().manual_seed(0)).expand(2, 2048, 24)
+    assert built(preset, **options)(x, ctx=Context())[0].isfinite().all()
+
+
+def built(preset: str, **options: Any) -> Any:
     torch.manual_seed(0)
-    return PLUGIN.build(PLUGIN.parse_options(PLUGIN.presets[preset]), SHAPE, LAYER)
+    return PLUGIN.build(PLUGIN.parse_options({**PLUGIN.presets[preset], **options}), SHAPE, LAYER)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"average": True, "momentum": True}, "average = true with momentum = true.*leave one"),
+        ({"clip": 1e-9}, "clip = 1e-09 leaves nothing of a gradient: set 1e-6 or more"),
         ({"output_gate": "gelu", "output_norm": "rms"}, "output_gate = gelu with output_norm = rms: choose"),
     ],
 )

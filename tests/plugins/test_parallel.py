@@ -7,7 +7,7 @@ import torch
 
 from archsearch import cost
 from archsearch.arch import ArchSpec, ModelSpec
-from archsearch.errors import SpecError
+from archsearch.errors import PluginError, SpecError
 from archsearch.model import Context, HybridLM
 from archsearch.registry import load_registry
 
@@ -43,6 +43,79 @@ def test_outputs_are_joined_as_it_says(join: str, more: str) -> None:
             wanted = wanted * torch.sigmoid(other) if join == "gate" else wanted + other
         wanted = wanted / len(outputs) if join == "mean" else wanted
     torch.testing.assert_close(layer(x, ctx=Context())[0], wanted)
+
+
+@torch.no_grad()
+def test_hymba_with_one_projection_is_that_of_its_paper() -> None:
+    """Hymba, arXiv 2411.13676, section 2: W (s_a norm(M_a x) + s_b norm(M_b x)) / 2 of its heads' outputs. Those come
+    of layers whose own last projection is the identity."""
+    layer, x, heads = layer_of("hymba(a=sliding(window=3), project=shared)"), torch.randn(2, 7, 24), []
+    for name, part in zip(("sliding(window=3)", "mamba2"), layer.parts, strict=True):  # type: ignore[arg-type]
+        half = layer_of(name)
+        half.load_state_dict(part.state_dict() | {"out.weight": torch.eye(24)})
+        heads.append(half(x, ctx=Context())[0])
+    torch.nn.init.normal_(layer.scales)  # type: ignore[arg-type]
+    joined = (norm(heads[0], layer.scales[0]) + norm(heads[1], layer.scales[1])) / 2  # type: ignore[index]
+    torch.testing.assert_close(layer(x, ctx=Context())[0], joined @ layer.out.weight.T)  # type: ignore[union-attr, operator]
+
+
+@torch.no_grad()
+def test_a_projection_of_a_sum_is_the_sum_of_projections_that_are_alike() -> None:
+    each, shared = (layer_of(f"parallel(a=full, b=kda, join=sum{more})") for more in ("", ", project=shared"))
+    weights = {name: x for name, x in each.state_dict().items() if not name.endswith(".out.weight")}
+    shared.load_state_dict(weights, strict=False)
+    for part in each.parts:  # type: ignore[union-attr]
+        part.out.weight.copy_(shared.out.weight)  # type: ignore[union-attr, arg-type]
+    x = torch.randn(2, 7, 24)
+    torch.testing.assert_close(shared(x, ctx=Context())[0], each(x, ctx=Context())[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("full(output_gate=true)", "path", "deltaformer", "sliding-sink(window=3)"),
+        *("kda(value_dim=5)", "mom", "mamba1", "mamba3", "mamba3(rank=2)", "ttt-linear", "titans"),
+    ],
+)
+def test_what_is_handed_out_is_what_the_last_projection_reads(text: str) -> None:
+    whole, ended, x = layer_of(text).eval(), layer_of(text).eval(), torch.randn(2, 7, 24)
+    spec = _REGISTRY.layer(text)
+    channels = _REGISTRY.mixer(spec.mixer).hands_out(spec.options, _MODEL.shape)
+    ended.hand_out(channels)  # type: ignore[operator]
+    wanted, found = whole(x, ctx=Context())[0], ended(x, ctx=Context())[0]
+    assert found.shape == (2, 7, channels)
+    torch.testing.assert_close(found @ whole.out.weight.T, wanted)  # type: ignore[union-attr, operator]
+    one, _ = ended.step(x[:, 0], state=ended.init_state(2, 1), ctx=Context())  # type: ignore[operator]
+    torch.testing.assert_close(one, found[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_one_projection_is_counted_once() -> None:
+    each, shared = (cost(arch_of(f"hymba{more}"), context=500) for more in ("", "(project=shared)"))
+    assert each.params - shared.params == 24 * 24
+    built = layer_of("hymba(project=shared)")
+    assert shared.layers[0].mixer_params == sum(weights.numel() for weights in built.parameters())
+    assert each.layers[0].decode_flops.matmul - shared.layers[0].decode_flops.matmul == 2 * 24 * 24
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hymba(b=s4d, project=shared)", "project = shared with ssm, which ends in no projection of its own: choose"),
+        ("hymba(a=hymba, project=shared)", "project = shared with parallel, which ends in no projection of its own"),
+        ("hymba(b=mamba2(value_dim=8), project=shared)", "not 24 of sliding, 48 of linear: choose sizes that agree"),
+    ],
+)
+def test_mixers_that_cannot_share_a_projection_are_refused_before_training(text: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        HybridLM(arch_of(text), _REGISTRY, vocab_size=11)
+
+
+def test_a_layer_that_does_not_end_as_its_plugin_says_is_named() -> None:
+    with pytest.raises(
+        PluginError, match=r'mixer "full": hands_out\(\) gave 23: its layer must have a torch.nn.Linear'
+    ):
+        layer_of("full").hand_out(23)  # type: ignore[operator]
 
 
 def test_heads_that_are_shared_out_are_those_of_one_layer() -> None:

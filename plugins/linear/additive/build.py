@@ -26,7 +26,7 @@ def core_of(options: LinearOptions, shape: ModelShape, scale: float) -> Core:
     if options.normalizer == "sum":
         return NormalisedCore(scale)
     if options.levels:
-        return LevelsCore(scale, heads, options.levels)
+        return LevelsCore(scale, heads, options.levels, factor=options.level_weights == "factor")
     if options.steps > 1:
         return StepsCore(scale, options.steps)
     return Core(scale)

@@ -25,12 +25,14 @@ class LevelsCore(Core):
     that of all would be (log-linear attention, arXiv 2506.04761, section 3).
 
     The weights are softplus(x + b) of ``more`` `[B, T, H L]`; b starts so that they are 1, and the layer is its base.
+    By a ``factor`` c they are softplus(c x), c 1 at the start, as in the paper's code.
     """
 
-    def __init__(self, scale: float, heads: int, levels: int) -> None:
+    def __init__(self, scale: float, heads: int, levels: int, *, factor: bool = False) -> None:
         super().__init__(scale)
         self.heads, self.levels = heads, levels
-        self.bias = nn.Parameter(torch.full((heads, levels), math.log(math.e - 1)))
+        self.bias = None if factor else nn.Parameter(torch.full((heads, levels), math.log(math.e - 1)))
+        self.factor = nn.Parameter(torch.ones(heads, levels)) if factor else None
 
     def forward(self, tokens: Tokens, call: Call) -> tuple[Tensor, Tensors]:
         """As `Core`."""
@@ -74,7 +76,10 @@ class LevelsCore(Core):
         """`[..., H, L]`, float32 at least."""
         assert call.more is not None
         x = call.more.to(torch.promote_types(call.more.dtype, torch.float32))
-        return F.softplus(x.unflatten(-1, (self.heads, self.levels)) + self.bias.to(x.dtype))
+        x = x.unflatten(-1, (self.heads, self.levels))
+        x = x if self.bias is None else x + self.bias.to(x.dtype)
+        x = x if self.factor is None else x * self.factor.to(x.dtype)
+        return F.softplus(x)
 
     def _sequences(
         self, tokens: CanonicalTokens, weights: Tensor, before: Tensor | None, call: Call
