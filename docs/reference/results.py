@@ -1,5 +1,4 @@
-"""The fair table of docs/results.md, from the runs that benchmarks/fair.py has written: what was measured on which task,
-then a row a system."""
+"""The fair table of docs/results.md, of the runs that benchmarks/fair.py has written: a row a task, a row a system."""
 
 from __future__ import annotations
 
