@@ -174,6 +174,7 @@ def test_what_is_of_other_kernels_is_named_with_the_remedy(
         (("--shape", "8192"), SpecError, "--shape 8192: write batch x tokens x heads x head dim"),
         (("--arch", "sm_75"), SpecError, "--arch sm_75: cards are known of sm_90, sm_80"),
         (("--op", "nobody"), SpecError, '"nobody": no op is named so'),
+        (("--op", "unit length"), SpecError, '--op "unit length": has no kernels, or no shape unless in --full'),
         (("--results", "/none/h200.json"), SpecError, "/none/h200.json: cannot be read"),
         (("--check", "/none/bounds.json"), SpecError, "holds no bounds of ops"),
         (("--write", "/proc/none/bounds.json", "--op", "kda"), SpecError, "cannot write /proc/none/bounds.json"),

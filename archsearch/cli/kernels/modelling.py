@@ -59,7 +59,7 @@ def model_kernels(
     them stands the bound of the op, which no implementation can come below. Figures are of a card's data, not measured.
     With --check FILE the figures that were written are compared with today's kernels; exits with 1 where they differ.
     """
-    from archsearch.errors import ArchsearchError
+    from archsearch.errors import ArchsearchError, SpecError
     from archsearch.kernels.machine_code.cards import card_of
 
     cards = [card_of(name) for name in arch]
@@ -74,6 +74,8 @@ def model_kernels(
         return
     measured = [] if json else _measured(results)
     found = [(card, bound) for card in cards for bound in _bounds(card, op, shape, full=full)]
+    if not found:
+        raise SpecError(f'--op "{op}": has no kernels, or no shape unless in --full: add it, or name a --shape')
     shown = [(card, bound) for card, bound in found if bound.short or not short]
     if write is not None:
         _write(write, found, shown)
