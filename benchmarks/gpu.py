@@ -11,8 +11,9 @@ in this user's cache, where `auto` takes it, and copied to FOLDER/proofs, since 
 put back as proofs.json of the cache, it holds on the same card, driver and versions. Then the ops, in the order of
 worth, peers beside, and one model in two patterns. What is not proven by then is not proven by the way: unless
 ARCHSEARCH_PROVE is set, it is "listed", so that such ops are listed as not proven, and models run them in PyTorch.
-Everything is written as it comes: what was measured before time ran out stays. A step that fails or is ended does not
-keep the others from running; the exit status is 1 when one did.
+Everything is written as it comes: what was measured before time ran out stays. What an earlier run left in its place is
+put aside first, as NAME.json.earlier. A step that fails or is ended does not keep the others from running, and the
+report shows what there is and names what is missing; the exit status is 1 when one did.
 --laws instead runs the conformance suite of every mixer with its kernels on the card, which takes longer, and keeps its
 records in the packages.
 
@@ -65,6 +66,9 @@ PROVE = "ARCHSEARCH_PROVE"
 
 PLAYED_ROW, PLAYED_OP = "gates", "decay gate"
 """What the interpreter proves and measures: the row of a table, and the op that measures it."""
+
+KEPT_SECONDS = 10.0
+"""Between two copies of the proofs, while a step runs."""
 
 PROOFS = 0.35
 """Share of the time that proofs may take."""
@@ -166,33 +170,56 @@ def run(
     *,
     environ: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.monotonic,
-    after: Callable[[], None] = lambda: None,
+    keep: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Runs steps one after the other, each within its share and what is left of the time, and `after`
-    each that; whether all went well. What a step leaves of its share falls to those after it."""
+    """Runs steps one after the other, each within its share and what is left of the time, and meanwhile and after each
+    `keep`; whether all went well. What a step leaves of its share falls to those after it."""
     end, fine, before = clock() + seconds, True, 1.0
     for step in planned:
         before -= step.share
         left = end - clock() - max(before, 0.0) * seconds
         print("$", step.name, *step.command[-1:], f"({left:.0f} s at most)", flush=True)
-        fine &= ended_well(step.command, max(left, 1.0), environ)
-        after()
+        fine &= ended_well(step.command, max(left, 1.0), environ, keep)
+        keep()
     return fine
 
 
 def copy_proofs(kept: Path, target: Path) -> None:
-    """Copies what is proven in this user's cache, if anything is."""
-    if kept.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(kept, target)
-
-
-def ended_well(command: Sequence[str], seconds: float, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether a command ended with 0 in so many seconds; afterwards it and all that it started are gone."""
-    child = subprocess.Popen(command, cwd=ROOT, env=None if environ is None else dict(environ), start_new_session=True)
+    """Copies what is proven in this user's cache, if anything is; never a part of it in place of an earlier copy."""
+    if not kept.is_file():
+        return
+    partial = target.with_suffix(".partial")
     try:
-        return child.wait(seconds) == 0
-    except subprocess.TimeoutExpired:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(kept, partial)
+        partial.replace(target)
+    except OSError as error:  # a full disk ends no step
+        print(f"cannot write {target}: {error.strerror or error}", flush=True)
+
+
+def put_aside(slug: str, out: Path) -> None:
+    """What an earlier run left in the same folder: a step that ends before its first row must not seem to have it."""
+    for path in (out / f"{slug}{end}" for end in ("-kernels.json", "-model.json", ".png")):
+        if path.is_file():
+            path.replace(path.with_suffix(f"{path.suffix}.earlier"))
+
+
+def ended_well(
+    command: Sequence[str],
+    seconds: float,
+    environ: Mapping[str, str] | None = None,
+    keep: Callable[[], None] = lambda: None,
+    every: float = KEPT_SECONDS,
+) -> bool:
+    """Whether a command ended with 0 in so many seconds, with `keep` called `every` so many; afterwards it and all that
+    it started are gone."""
+    child = subprocess.Popen(command, cwd=ROOT, env=None if environ is None else dict(environ), start_new_session=True)
+    end = time.monotonic() + seconds
+    try:
+        while (left := end - time.monotonic()) > 0:
+            with suppress(subprocess.TimeoutExpired):
+                return child.wait(min(left, every)) == 0
+            keep()
         print(f"ended: it took longer than {seconds:.0f} s; what it wrote so far stays", flush=True)
         return False
     finally:
@@ -227,7 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environ.setdefault(PROVE, "listed")
         planned = steps(slug, options.out, minutes=options.minutes, jobs=options.jobs, proofs=not options.skip_proofs)
         held = options.out / "proofs" / f"{slug}.json"
-        fine = run(planned, 60 * options.minutes, environ=environ, after=lambda: copy_proofs(kept, held))
+        put_aside(slug, options.out)
+        fine = run(planned, 60 * options.minutes, environ=environ, keep=lambda: copy_proofs(kept, held))
     return 0 if fine else 1
 
 

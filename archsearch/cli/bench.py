@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from archsearch.cli.model_options import ChannelMixer, DModel, HeadDim, Heads, KvHeads, VocabSize
-from archsearch.cli.output import JsonFlag, console, print_json, quiet_console
+from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, tell
 
 if TYPE_CHECKING:
     from archsearch.bench.results.schema import KernelRow, ModelRow, Results
@@ -156,46 +156,69 @@ def bench_report(
     targets: Annotated[bool, typer.Option("--targets", help="Only the targets, and what became of them.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Shows what result files hold: every figure with its spread and its share of the bound, and the targets."""
-    from archsearch.bench.results.files import read_results
-    from archsearch.bench.results.targets import judge_targets
-    from archsearch.cli.bench_tables import kernel_table, model_table, target_table
+    """Shows what result files hold: every figure with its spread and its share of the bound, and the targets.
 
-    results = read_results(files or [RESULTS])
+    A file that is missing, empty or cut is named after what the others hold, of one that was cut every whole row is
+    shown, and the exit status is 1. A run that was ended before its end is told in its heading.
+    """
+    from archsearch.bench.results.files import gather_results
+    from archsearch.bench.results.targets import judge_targets
+    from archsearch.cli.bench_tables import target_table
+    from archsearch.errors import SpecError
+
+    paths = files or [RESULTS]
+    results, lacking = gather_results(paths)
+    if not results:
+        none = f"{', '.join(map(str, paths))}: holds no result files: write one with archsearch bench"
+        raise SpecError("; ".join(lacking) or none)
     verdicts = judge_targets(results)
+    if json:
+        plain, judged = [file.model_dump(mode="json") for file in results], [asdict(one) for one in verdicts]
+        print_json({"results": plain, "targets": judged, "missing": lacking})
+    else:
+        if not targets:
+            _show(results)
+        console().print(target_table(verdicts))
+    for each in lacking:
+        tell(f"missing: {each}")
     if png is not None:
         from archsearch.cli.bench_picture import write_bench_picture
 
         write_bench_picture(results, png)
-    if json:
-        print_json({"results": [_plain(file) for file in results], "targets": [asdict(one) for one in verdicts]})
-        return
+        quiet_console(stderr=json).print(f"written: {png}", soft_wrap=True)
+    if lacking:
+        raise typer.Exit(1)
+
+
+def _show(results: Iterable[Results]) -> None:
+    from archsearch.cli.bench_tables import kernel_table, model_table
+
     out = console()
-    for file in () if targets else results:
+    for file in results:
         out.print(_heading(file), soft_wrap=True)
         out.print(kernel_table(file) if file.kind == "kernels" else model_table(file))
-    out.print(target_table(verdicts))
-    if png is not None:
-        out.print(f"written: {png}", soft_wrap=True)
-
-
-def _plain(results: Results) -> dict[str, Any]:
-    return results.model_dump(mode="json")
 
 
 def _collect(measured: Iterable[RowT], empty: Results, path: Path | None) -> list[RowT]:
-    """Prints each row as it comes and keeps the file up to date, so that a run that is ended leaves what it has."""
+    """Prints each row as it comes and keeps the file up to date, so that a run that is ended leaves what it has, and
+    says that it was ended."""
     from archsearch.bench.results.files import write_results
     from archsearch.cli.bench_tables import row_line
 
     out = console() if path is None else quiet_console()  # the file is the answer
-    rows, field = [], "kernels" if empty.kind == "kernels" else "models"
+    rows, field = list[RowT](), "kernels" if empty.kind == "kernels" else "models"
+
+    def keep(*, complete: bool) -> None:
+        if path is not None:
+            write_results(empty.model_copy(update={field: tuple(rows), "complete": complete}), path)
+
     out.print(_heading(empty), soft_wrap=True)
+    keep(complete=False)
     for row in measured:
         rows.append(row)
         out.print(row_line(row), soft_wrap=True)
-        if path is not None:
-            write_results(empty.model_copy(update={field: tuple(rows)}), path)
+        keep(complete=False)
+    keep(complete=True)
     if path is not None:
         out.print(f"written: {path}", soft_wrap=True)
     return rows

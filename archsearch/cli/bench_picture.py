@@ -18,23 +18,31 @@ _PEERS = ("#b4541a", "#4b8b3b", "#8a5fa8", "#777777", "#c0a020")
 
 
 def write_bench_picture(results: Sequence[Results], path: Path) -> None:
-    """Writes the share of the bound of every measured row to `path`, one line a case, a mark a contender.
+    """Writes the share of the bound of every measured row to `path`, one line a case, and card where there are several,
+    a mark a contender.
 
     Raises `ArchsearchError` where there is nothing to draw or the file cannot be written.
     """
-    rows = [row for file in results for row in file.kernels if row.measured is not None]
-    if not rows:
+    drawn_files = [file for file in results if any(row.measured is not None for row in file.kernels)]
+    if not drawn_files:
         raise ArchsearchError("there is nothing to draw: no op was measured in these files")
-    labels = list(dict.fromkeys(_label(row) for row in rows))
+    cards = dict.fromkeys(file.environment.card for file in drawn_files)
+    told = [
+        (_label(row) + (f" {file.environment.card}" if len(cards) > 1 else ""), row)
+        for file in drawn_files
+        for row in file.kernels
+        if row.measured is not None
+    ]
+    rows, labels = [row for _, row in told], list(dict.fromkeys(label for label, _ in told))
     figure = Figure(figsize=(WIDTH_INCHES, AROUND_INCHES + ROW_INCHES * len(labels)), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, color in _colours(rows).items():
-        drawn = [row for row in rows if row.contender == name]
+        drawn = [(label, row) for label, row in told if row.contender == name]
         ours = name == OURS
         axes.scatter(
-            [100 * row.measured.fraction for row in drawn if row.measured is not None],
-            [labels.index(_label(row)) for row in drawn],
+            [100 * row.measured.fraction for _, row in drawn if row.measured is not None],
+            [labels.index(label) for label, _ in drawn],
             marker="o" if ours else "D",
             s=42 if ours else 26,
             color=color,
@@ -49,7 +57,7 @@ def write_bench_picture(results: Sequence[Results], path: Path) -> None:
     axes.grid(axis="y", color=_GRID, linewidth=0.5)
     axes.set_axisbelow(True)
     axes.axvline(100, color=_INK, linewidth=1)
-    axes.set_title(heading(results[-1]), fontsize=8, loc="left", color=_INK)
+    axes.set_title("\n".join(map(heading, _last_of_each(drawn_files))), fontsize=8, loc="left", color=_INK)
     axes.legend(
         fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.6 / max(2.0, ROW_INCHES * len(labels))), ncols=4
     )
@@ -57,6 +65,11 @@ def write_bench_picture(results: Sequence[Results], path: Path) -> None:
         figure.savefig(path, bbox_inches="tight")
     except (OSError, ValueError) as error:
         raise ArchsearchError(f"cannot write the picture {path}: {error}: name another file, as bench.png") from None
+
+
+def _last_of_each(files: Sequence[Results]) -> list[Results]:
+    """Of each card its last file."""
+    return list({file.environment.card: file for file in files}.values())
 
 
 def _label(row: KernelRow) -> str:

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 
 def heading(results: Results) -> str:
-    """The device, the versions and the ceilings of a run."""
+    """The device, the versions and the ceilings of a run, and whether it has come to its end."""
     env, rates = results.environment, results.ceilings
     source = env.commit or "no commit"
+    count = len(results.kernels) + len(results.models)
+    cut = "" if results.complete else f"; not complete (the run was ended, or goes on): {count} rows"
     return (
         f"{env.card} ({env.arch}), driver {env.driver}, torch {env.torch}, Triton {env.triton}, ptxas {env.ptxas}; "
         f"archsearch {env.archsearch} at {source}; {env.date}\n"
         f"measured: copy {rates.copy_bytes_per_second / 1e12:.3g} TB/s, "
-        f"matrix product {rates.matmul_flops_per_second / 1e12:.3g} TFLOP/s"
+        f"matrix product {rates.matmul_flops_per_second / 1e12:.3g} TFLOP/s{cut}"
     )
 
 

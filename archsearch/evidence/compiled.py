@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from archsearch.evidence.records import Record, Records
 
 SHARED_LIMIT: Mapping[str, int] = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
@@ -13,8 +15,10 @@ SHARED_LIMIT: Mapping[str, int] = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}
 
 class Compiled(Record):
     """One kernel as compiled for one architecture. ``products`` are the matrix products in the source, ``scalar``
-    those that did not become matrix instructions; ``turned`` accumulators are rounded and transposed in registers,
-    which some versions of ptxas get silently wrong on Hopper; ``digest`` covers the source and the configuration."""
+    those that did not become matrix instructions though they should; ``turned`` accumulators are rounded and transposed
+    in registers, which some versions of ptxas get silently wrong on Hopper; ``digest`` covers the source and the
+    configuration. Of a kernel that is launched on float32 alone ``exact`` products are made in full precision, and so
+    by no matrix instruction, and ``rounded`` are not."""
 
     kernel: str
     arch: str
@@ -28,6 +32,13 @@ class Compiled(Record):
     scalar: int
     turned: int
     digest: str
+    exact: int = 0
+    rounded: int = 0
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of a kernel on other operands nothing is written of those in float32."""
+        return {name: value for name, value in write(self).items() if value or name not in ("exact", "rounded")}
 
     @property
     def label(self) -> str:
@@ -49,6 +60,8 @@ class Compiled(Record):
             found.append(f"takes {self.shared_bytes} bytes of shared memory, of {limit} that there are")
         if self.scalar:
             found.append(f"{self.scalar} of its {self.products} products did not become matrix instructions")
+        if self.rounded:
+            found.append(f"rounds the float32 operands of {self.rounded} of its {self.products} products")
         if self.turned and self.arch == "sm_90":
             found.append(f"transposes {self.turned} rounded accumulators in registers: make the product transposed")
         return found

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from archsearch.evidence.bounds import digest_of_kernels
 from archsearch.evidence.records import Record, Records, row_text
 
 OWN = -1
@@ -38,7 +39,9 @@ class Taken(BaseModel):
 class Modelled(Record):
     """The table's own configurations of a row, or those of a candidate, by the model. ``config`` is their digest, empty
     for the table's own, ``changes`` what a candidate changes, ``seconds`` the bound at each of the ``sizes``, ``taken``
-    the launches that differ between the row's configurations. ``source`` is the digest of the kernels."""
+    the launches that differ between the row's configurations. ``source`` is the digest of the Triton folders, by which
+    measurements are found, ``kernels`` that of the kernels of the table on the architecture, as `digest_of_kernels` has
+    it, which a changed comment or check leaves as it is; files from before it was written have none."""
 
     op: str
     arch: str
@@ -54,6 +57,7 @@ class Modelled(Record):
     source: str
     triton: str
     ptxas: str
+    kernels: str = ""
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -112,6 +116,16 @@ def shorter(ordered: Sequence[Modelled], share: float) -> Iterator[tuple[Modelle
         for size, bound in zip(one.sizes, one.seconds, strict=True):
             if size in own and bound < share * own[size]:
                 yield one, size, bound / own[size]
+
+
+def stale_rows(found: Iterable[Modelled], digests: Mapping[str, str]) -> list[str]:
+    """The rows whose bounds are of other kernels than those of `digests`, by label, each with the remedy."""
+    return [
+        f"{ones[0].row}: its kernels have changed since: archsearch kernels candidates --arch {ones[0].arch} --sizes 1 "
+        f'--only "{ones[0].row}" --write FILE'
+        for ones in by_row(found).values()
+        if {one.kernels for one in ones} != {digest_of_kernels(digests, ones[0].op, ones[0].arch)}
+    ]
 
 
 def geometric(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Build: one kernel in one configuration, as it is launched in bfloat16, for compilation ahead of time."""
+"""Build: one kernel in one configuration, as it is launched, for compilation ahead of time."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ class Build:
     head_dim: int
     chunk: int = 0
     variant: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is launched on float32 alone and makes products in full precision (PRECISION, as
+        `archsearch.ops.triton.operands.precision_of` has it): no matrix instruction does."""
+        narrow = {"*bf16", "*fp16"} & set(self.signature.values())
+        return self.constexprs.get("PRECISION") == "ieee" and not narrow
 
     @property
     def label(self) -> str:

@@ -19,6 +19,8 @@ from archsearch.kernels.machine import compiler_versions
 
 _PRODUCT = re.compile(r"\btt\.dot\b(?!_)")
 _SCALAR = re.compile(r"\btt\.dot\b(?!_).*parent = #blocked")
+_FULL = re.compile(r"\btt\.dot\b(?!_)(?!.*\binputPrecision\b).*: tensor<(?:\d+x)+f32\b")
+"""In full precision, which is what Triton takes where it writes no other."""
 _TURNED = re.compile(r"\btt\.trans\b.*: tensor<[^>]*bf16, #mma")
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+)")
 
@@ -31,7 +33,9 @@ def compile_build(build: Build, arch: str, cache: Path | None = None) -> Compile
     digest = digest_of(build, arch)
     kept = None if cache is None else cache / f"{digest}-{'-'.join(compiler_versions())}.json"
     if kept is not None and kept.is_file():
-        return Compiled.model_validate_json(kept.read_bytes()).model_copy(update={"kernel": build.label})
+        found = Compiled.model_validate_json(kept.read_bytes()).model_copy(update={"kernel": build.label})
+        if not found.scalar:  # else it may be of before products in float32 were told apart
+            return found
     compiled = report_on(build, arch, translate(build, arch))
     if kept is not None:
         keep(kept, compiled.model_dump_json().encode())
@@ -107,9 +111,9 @@ def report_on(build: Build, arch: str, kernel: Any) -> Compiled:
     """What a translated kernel takes, and what did not become what it should."""
     config = build.config
     registers, spill = _usage(kernel.asm["cubin"])
-    scalar, turned = (
-        sum(map(bool, map(wrong.search, kernel.asm["ttgir"].splitlines()))) for wrong in (_SCALAR, _TURNED)
-    )
+    source, lines = kernel.asm["ttir"].splitlines(), kernel.asm["ttgir"].splitlines()
+    products, exact = _matching(_PRODUCT, source), _matching(_FULL, source) if build.exact else 0
+    scalar = [line for line in lines if _SCALAR.search(line)]
     return Compiled(
         kernel=build.label,
         arch=arch,
@@ -119,11 +123,17 @@ def report_on(build: Build, arch: str, kernel: Any) -> Compiled:
         registers=registers,
         spill_bytes=spill,
         shared_bytes=kernel.metadata.shared,
-        products=len(_PRODUCT.findall(kernel.asm["ttir"])),
-        scalar=scalar,
-        turned=turned,
+        products=products,
+        scalar=len(scalar) - (_matching(_FULL, scalar) if build.exact else 0),
+        turned=_matching(_TURNED, lines),
         digest=digest_of(build, arch),
+        exact=exact,
+        rounded=products - exact if build.exact else 0,
     )
+
+
+def _matching(wanted: re.Pattern[str], lines: list[str]) -> int:
+    return sum(wanted.search(line) is not None for line in lines)
 
 
 def _source(build: Build) -> Any:

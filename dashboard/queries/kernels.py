@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from archsearch.bench.results.files import read_results
+from archsearch.bench.results.files import gather_results
 from archsearch.bench.results.frames import kernel_frame
 from archsearch.bench.results.schema import Environment, Results
-from archsearch.errors import SpecError
 from archsearch.evidence.conformance import package_of
 from archsearch.evidence.proofs import SHARED
 from archsearch.evidence.standing import standings
@@ -41,13 +40,8 @@ FORM_COLUMNS = ("mixer", "op", "form", "card", "proven", "why")
 
 
 def held_results(folder: Path = RESULTS) -> tuple[list[Results], list[str]]:
-    """The result files of a folder that hold kernels, and a sentence for each file that cannot be read."""
-    found, errors = [], []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found += read_results([path])
-        except SpecError as error:
-            errors.append(str(error))
+    """The result files of a folder that hold kernels, and a sentence for each file that cannot be read whole."""
+    found, errors = gather_results([folder] if folder.is_dir() else [])
     return [results for results in found if results.kernels], errors
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -77,7 +78,7 @@ def test_proofs_are_copied_after_each_step(driver: ModuleType, tmp_path: Path, m
     monkeypatch.delenv("ARCHSEARCH_PROVE", raising=False)
     out, seen, policies = tmp_path / "out", list[str](), set[str]()
 
-    def ended_well(command: list[str], seconds: float, environ: dict[str, str]) -> bool:
+    def ended_well(command: list[str], seconds: float, environ: dict[str, str], keep: Callable[[], None]) -> bool:
         policies.add(environ["ARCHSEARCH_PROVE"])
         held = out / "proofs" / "h200.json"
         seen.append(held.read_text() if held.is_file() else "")
@@ -95,6 +96,38 @@ def test_proofs_are_copied_after_each_step(driver: ModuleType, tmp_path: Path, m
     monkeypatch.setenv("ARCHSEARCH_PROVE", "first-use")
     assert driver.main(["--out", str(out), "--skip-proofs"]) == 0
     assert policies == {"listed", "first-use"}
+
+
+def test_proofs_are_copied_while_a_step_runs_and_never_in_part(
+    driver: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, held = tmp_path / "proofs.json", tmp_path / "out" / "proofs" / "h200.json"
+    waits = "import pathlib, time\nwhile not pathlib.Path({!r}).is_file(): time.sleep(0.01)"
+    command = [sys.executable, "-c", waits.format(str(held))]
+    assert not driver.ended_well(command, 0.2, keep=lambda: driver.copy_proofs(kept, held), every=0.01)
+    kept.write_text("some proofs")
+    assert driver.ended_well(command, 60.0, keep=lambda: driver.copy_proofs(kept, held), every=0.01)
+    assert held.read_text() == "some proofs"
+    assert [path.name for path in held.parent.iterdir()] == ["h200.json"]
+    held.with_suffix(".partial").mkdir()  # so that the copy cannot be written
+    kept.write_text("more proofs")
+    driver.copy_proofs(kept, held)
+    assert held.read_text() == "some proofs"
+    assert "cannot write" in capsys.readouterr().out
+
+
+def test_what_an_earlier_run_measured_does_not_pass_for_this_ones(driver: ModuleType, tmp_path: Path) -> None:
+    for name in ("h200-kernels.json", "h200-model.json", "h200.png", "a100-kernels.json"):
+        (tmp_path / name).write_text(name)
+    driver.put_aside("h200", tmp_path)
+    driver.put_aside("h200", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a100-kernels.json",
+        "h200-kernels.json.earlier",
+        "h200-model.json.earlier",
+        "h200.png.earlier",
+    ]
+    assert (tmp_path / "h200.png.earlier").read_text() == "h200.png"
 
 
 def test_the_order_of_worth_names_ops_that_there_are(driver: ModuleType, registry: Registry) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from results_samples import kernel_results, kernel_row, model_results, model_row
 
-from archsearch.bench.results import read_results, write_results
+from archsearch.bench.results import gather_results, read_results, write_results
 from archsearch.bench.results.frames import KERNEL_COLUMNS, kernel_frame, model_frame, relative_errors
 from archsearch.errors import SpecError
 
@@ -53,6 +53,45 @@ def test_a_missing_file_and_an_unknown_key_are_named(tmp_path: Path) -> None:
         read_results([tmp_path / "odd.json"])
 
 
+def test_of_a_file_that_is_cut_at_any_byte_every_whole_row_is_read(tmp_path: Path) -> None:
+    whole = kernel_results(kernel_row(), kernel_row("gla", None), kernel_row("nsa"))
+    path = tmp_path / "h200-kernels.json"
+    write_results(whole, path)
+    content = path.read_bytes()
+    ends = [index for index, byte in enumerate(content) if content[index:].startswith(b'\n    {"op"')]
+    read = set[int]()
+    for length in range(len(content) - 1):  # the last byte is the end of the last line
+        path.write_bytes(content[:length])
+        found, (told,) = gather_results([path])
+        assert str(path) in told
+        rows = sum(content[:length].find(b"\n", start + 1) != -1 for start in ends if start < length)
+        for results in found:
+            assert results.kernels == whole.kernels[: len(results.kernels)]
+            assert results.environment == whole.environment
+            assert not results.complete
+            assert len(results.kernels) == rows
+            assert f"was cut: its first {rows} rows are read" in told
+        read.update(len(results.kernels) for results in found)
+        assert bool(found) == (content[:length].count(b"\n  },\n") == 2), "the environment and the ceilings are there"
+        with pytest.raises(SpecError, match=r"is no JSON|is empty"):
+            read_results([path])
+    assert read == {0, 1, 2, 3}
+
+
+def test_what_can_be_read_is_read_and_what_lacks_is_named(tmp_path: Path) -> None:
+    kernels = kernel_results(kernel_row(), card="NVIDIA A100")
+    write_results(kernels, tmp_path / "a100.json")
+    for name, text in (("empty.json", ""), ("blank.json", " \n"), ("odd.json", "[]\n"), ("text.json", "a\nb\n")):
+        (tmp_path / name).write_text(text)
+    found, lacking = gather_results([tmp_path, tmp_path / "no.json"])
+    assert found == [kernels]
+    told = ("blank.json: is empty", "empty.json: is empty", "odd.json: version None", "text.json: is no JSON")
+    assert [line.split(" of result")[0].split(" (")[0].split(": write")[0] for line in lacking] == [
+        *(f"{tmp_path}/{each}" for each in told),
+        f"{tmp_path}/no.json: cannot be read",
+    ]
+
+
 @pytest.mark.parametrize("path", ["/dev/full", "/dev/zero"])
 def test_a_file_without_an_end_is_refused(path: str) -> None:
     with pytest.raises(SpecError, match=f"{path} has more than 67108864 bytes: name a result file"):
@@ -80,6 +119,8 @@ def test_frames_hold_a_line_a_row() -> None:
 def test_errors_of_the_cost_model_are_relative_to_the_first_pattern() -> None:
     rows = [model_row("full*8", "decode", 3.0, 1.0), model_row("kda*8", "decode", 0.66, 0.2)]
     assert [round(error, 6) for _, error in relative_errors(model_results(*rows))] == [0.0, 0.1]
+    none = rows[0].model_copy(update={"status": "failed", "measured": None})
+    assert list(relative_errors(model_results(none, rows[1]))) == []
 
 
 def test_shapes_are_told_in_short() -> None:

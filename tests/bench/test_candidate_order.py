@@ -9,13 +9,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from archsearch.bench.bounds.order import agreements
+from archsearch.bench.builds import all_builds
 from archsearch.cli import app
-from archsearch.evidence.modelled import OWN, Modelled, ModelledRows, Taken, by_row, gains
+from archsearch.evidence.compiled import Report
+from archsearch.evidence.modelled import OWN, Modelled, ModelledRows, Taken, by_row, gains, stale_rows
 from archsearch.evidence.tuned import Tuned, TunedRows
+from archsearch.kernels import Key, Table
 from archsearch.proving.rows import all_checks
 from archsearch.registry import Registry
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "bounds" / "candidates.json"
+ACCEPTED = Path(__file__).parents[1] / "kernels" / "accepted.json"
 
 
 def modelled(candidate: int, *seconds: float, op: str = "ordered", source: str = "s") -> Modelled:
@@ -35,6 +39,7 @@ def modelled(candidate: int, *seconds: float, op: str = "ordered", source: str =
         taken=(taken,),
         uncertain=False,
         source=source,
+        kernels="k",
         triton="3.7.1",
         ptxas="12.8",
     )
@@ -121,6 +126,29 @@ def test_the_command_tells_order_and_agreement(tmp_path: Path, monkeypatch: pyte
     assert "write one with archsearch kernels candidates --write" in str(missing.exception or missing.output)
 
 
+def test_each_row_is_written_before_the_next_is_modelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may take an hour, and be ended."""
+    file, seen = tmp_path / "bounds.json", list[int]()
+
+    def model_row(ops: object, table: Table, key: Key, *given: object, kernels: str, most: int) -> list[Modelled]:
+        seen.append(len(ModelledRows.read(file).records) if file.is_file() else 0)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return [modelled(OWN, 1.0, op=f"{table.op} {key[1]}").model_copy(update={"kernels": kernels})]
+
+    def digests(registry: Registry, archs: list[str]) -> dict[str, str]:
+        all_builds(registry, archs[0])
+        return {}
+
+    monkeypatch.setattr("archsearch.bench.bounds.candidates.model_row", model_row)
+    monkeypatch.setattr(
+        "archsearch.bench.builds.digests", lambda registry, archs: all_builds(registry, archs[0]) and {}
+    )
+    words = ["kernels", "candidates", "--only", "short_conv", "--sizes", "1", "--arch", "sm_90", "--arch", "sm_80"]
+    assert CliRunner().invoke(app, [*words, "--write", str(file)]).exit_code != 0
+    assert seen == [0, 1, 2]
+
+
 def test_the_committed_bounds_are_of_todays_candidates(installed: Registry) -> None:
     """After a change to a list: archsearch kernels candidates --sizes 1 --only ROW --write FILE."""
     by_op = {op: checks[0].table for op, checks in all_checks(installed).items()}
@@ -128,3 +156,20 @@ def test_the_committed_bounds_are_of_todays_candidates(installed: Registry) -> N
         table, key = by_op[ones[0].op], (ones[0].arch, ones[0].head_dim, ones[0].chunk)
         digests = {OWN: "", **{number: table.digest(key, number) for number in table.numbers(key)}}
         assert {one.candidate: one.config for one in ones} == digests, ones[0].row
+
+
+def test_the_committed_bounds_are_of_todays_kernels(installed: Registry) -> None:
+    """Renewed by the commands that are named; the accepted report is of today's kernels, as a test of it says."""
+    digests = {compiled.label: compiled.digest for compiled in Report.read(ACCEPTED).records}
+    found = ModelledRows.read(COMMITTED).records
+    assert stale_rows(found, digests) == []
+    assert {(one.op, one.arch) for one in found} == {
+        (checks[0].table.op, key[0]) for checks in all_checks(installed).values() for key in checks[0].table.candidates
+    }
+    changed = digests | {label: "other" for label in digests if label.startswith("moba_attention past_forward D=128 ")}
+    assert [line.split(":")[0] for line in stale_rows(found, changed)] == [
+        "moba_attention sm_80 D=128",
+        "moba_attention sm_90 D=128",
+    ]
+    remedy = 'candidates --arch sm_80 --sizes 1 --only "moba_attention sm_80 D=128" --write'
+    assert remedy in stale_rows(found, changed)[0]

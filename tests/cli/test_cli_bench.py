@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from results_samples import kernel_results, kernel_row
 from typer.testing import CliRunner, Result
 
-from archsearch.bench.results import read_results
+from archsearch.bench.results import KernelRow, read_results, write_results
 from archsearch.cli import app
 from archsearch.errors import ArchsearchError, SpecError
 
@@ -33,6 +35,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_tell_where_they_come_from(measured: Path) -> None:
     kernels, models = read_results([measured])
+    assert kernels.complete
+    assert models.complete
     assert kernels.environment.card.startswith("CPU")
     assert {row.op for row in kernels.kernels} == {"window"}
     assert {row.contender for row in kernels.kernels} == {"archsearch", "flex_attention", "sdpa"}
@@ -75,10 +79,61 @@ def test_the_report_as_data(measured: Path) -> None:
     assert {one["status"] for one in data["targets"]} == {"not measured"}
 
 
+def test_the_report_shows_what_there_is_and_names_what_is_missing(measured: Path, tmp_path: Path) -> None:
+    """As where a step of `make gpu` ended before its first row, or a copy of a file was ended."""
+    cut = tmp_path / "cut.json"
+    whole = (measured / "kernels.json").read_bytes()
+    cut.write_bytes(whole[: whole.rfind(b'{"op"') + 40])
+    rows = len(read_results([measured / "kernels.json"])[0].kernels)
+    files = (tmp_path / "none.json", cut, measured / "model.json")
+    done = call("bench", "report", *files)
+    assert done.exit_code == 1
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert f"missing: {tmp_path}/none.json: cannot be read (No such file or directory)" in done.output
+    assert f"missing: {cut}: was cut: its first {rows - 1} rows are read" in done.output
+    assert f"not complete (the run was ended, or goes on): {rows - 1} rows" in done.output
+    assert "[kda full]" in done.output
+    assert "MoBA at 128k" in done.output
+    data = json.loads(call("bench", "report", *files, "--json").stdout)
+    assert [len(file["kernels"]) for file in data["results"]] == [rows - 1, 0]
+    assert [line.split(":")[0] for line in data["missing"]] == [str(files[0]), str(cut)]
+    (tmp_path / "folder").mkdir()
+    assert "folder: holds no result files" in str(call("bench", "report", tmp_path / "folder").exception)
+
+
+def test_a_run_that_is_ended_says_so_even_before_its_first_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bench_ops(*given: object) -> Iterator[KernelRow]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("archsearch.bench.kernels.bench_ops", bench_ops)
+    path = tmp_path / "kernels.json"
+    assert call("bench", "kernels", "--only", "window", "--json", path).exit_code != 0
+    (results,) = read_results([path])
+    assert (results.kernels, results.complete) == ((), False)
+    told = call("bench", "report", path)
+    assert told.exit_code == 0
+    assert "not complete (the run was ended, or goes on): 0 rows" in told.output
+
+
+def test_a_picture_of_several_cards_keeps_them_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    drawn = list[str]()
+    monkeypatch.setattr(Axes, "set_yticks", lambda axes, places, labels, **_: drawn.extend(labels))
+    write_results(kernel_results(kernel_row()), tmp_path / "a.json")
+    write_results(kernel_results(kernel_row(), card="NVIDIA A100"), tmp_path / "b.json")
+    assert call("bench", "report", tmp_path / "a.json", "--png", tmp_path / "x.png").exit_code == 0
+    assert call("bench", "report", tmp_path, "--png", tmp_path / "y.png").exit_code == 0
+    shape = "kda forward 1x32768 H16 D128"
+    assert drawn == [shape, f"{shape} NVIDIA H200", f"{shape} NVIDIA A100"]
+
+
 def test_what_cannot_be_drawn_or_read_is_said(measured: Path, tmp_path: Path) -> None:
     done = call("bench", "report", measured / "model.json", "--png", tmp_path / "x.png")
     assert isinstance(done.exception, ArchsearchError)
     assert "nothing to draw" in str(done.exception)
+    assert "[kda full]" in done.output, "the tables come first"
     assert isinstance(call("bench", "report", tmp_path / "none.json").exception, SpecError)
 
 

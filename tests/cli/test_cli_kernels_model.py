@@ -99,6 +99,11 @@ def test_the_order_is_compared_with_what_a_card_measured(
     write_results(kernel_results(*rows), file)
     told = run("kernels", "model", "--op", "gla", *shapes, "--results", str(file)).stdout
     assert "Rank correlation with 3 times that NVIDIA H200 measured: -1.00" in " ".join(told.split())
+    both = run(
+        "kernels", "model", "--op", "gla", *shapes, "--results", str(file), "--results", str(tmp_path / "no.json")
+    )
+    assert "Rank correlation with 3 times" in " ".join(both.stdout.split())
+    assert "no.json: cannot be read" in both.output
 
 
 def test_an_op_is_listed_compiled_and_followed_by_the_command_as_it_is(tmp_path: Path) -> None:
@@ -169,6 +174,8 @@ def test_what_is_of_other_kernels_is_named_with_the_remedy(
         (("--shape", "8192"), SpecError, "--shape 8192: write batch x tokens x heads x head dim"),
         (("--arch", "sm_75"), SpecError, "--arch sm_75: cards are known of sm_90, sm_80"),
         (("--op", "nobody"), SpecError, '"nobody": no op is named so'),
+        (("--op", "unit length"), SpecError, '--op "unit length": has no kernels, or no shape unless in --full'),
+        (("--results", "/none/h200.json"), SpecError, "/none/h200.json: cannot be read"),
         (("--check", "/none/bounds.json"), SpecError, "holds no bounds of ops"),
         (("--write", "/proc/none/bounds.json", "--op", "kda"), SpecError, "cannot write /proc/none/bounds.json"),
     ],

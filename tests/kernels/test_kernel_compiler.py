@@ -28,6 +28,14 @@ CASES = [
     ({"tile": 128, "warps": 1}, "sm_80"),
     ({"turned": True}, "sm_90"),
 ]
+FLOAT32 = {"operands": "*fp32", "precision": "ieee", "tile": 32}
+EXACT = [
+    (FLOAT32, "sm_90"),
+    (FLOAT32, "sm_80"),
+    ({**FLOAT32, "rounded": True}, "sm_90"),
+    ({"matrix": False, "tile": 32, "precision": "ieee"}, "sm_90"),
+    ({"tile": 32, "precision": "ieee"}, "sm_80"),
+]
 
 
 def compiled_apart(cases: list[tuple[dict[str, int], str]], cache: Path) -> list[Compiled]:
@@ -58,6 +66,19 @@ def test_a_sound_kernel_has_no_fault(compiled: list[Compiled]) -> None:
 
 def test_a_product_that_is_no_matrix_instruction_is_a_fault(compiled: list[Compiled]) -> None:
     assert compiled[2].faults() == ["1 of its 1 products did not become matrix instructions"]
+
+
+def test_a_product_in_float32_is_to_be_no_matrix_instruction(tmp_path: Path) -> None:
+    """What is rounded on the way is a fault, and so is a product of bfloat16 that is widened first."""
+    *exact, rounded, widened, narrow = compiled_apart(EXACT, tmp_path)
+    for kernel in exact:
+        assert (kernel.products, kernel.exact, kernel.scalar, kernel.rounded) == (1, 1, 0, 0)
+        assert kernel.faults() == []
+        assert Compiled.model_validate_json(kernel.model_dump_json()) == kernel
+    assert rounded.faults() == ["rounds the float32 operands of 1 of its 1 products"]
+    assert widened.faults() == ["1 of its 1 products did not become matrix instructions"]
+    assert (narrow.exact, narrow.faults()) == (0, [])
+    assert {"exact", "rounded"}.isdisjoint(narrow.model_dump())
 
 
 def test_a_spill_is_a_fault(compiled: list[Compiled]) -> None:

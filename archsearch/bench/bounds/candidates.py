@@ -8,7 +8,6 @@ from pathlib import Path
 from archsearch.bench.bounds.launch import Known, LaunchBound
 from archsearch.bench.bounds.op import OpBound, bound_op
 from archsearch.bench.op import FULL, BenchOp
-from archsearch.bench.results.work import Shape
 from archsearch.bench.tune import SIZES, sizes_of
 from archsearch.evidence.modelled import OWN, Modelled, Taken
 from archsearch.evidence.proofs import proven_source
@@ -18,10 +17,17 @@ from archsearch.kernels.machine_code.cards import Card
 
 
 def model_row(
-    ops: Sequence[BenchOp], table: Table, key: Key, card: Card, cache: Path | None, *, most: int = SIZES
+    ops: Sequence[BenchOp],
+    table: Table,
+    key: Key,
+    card: Card,
+    cache: Path | None,
+    *,
+    kernels: str,
+    most: int = SIZES,
 ) -> list[Modelled]:
     """The bounds of the table's own configurations of a row and of each candidate, at the first `most` sizes that
-    tuning measures them at; none where no op measures the row.
+    tuning measures them at; none where no op measures the row. `kernels` is the digest of the table's.
 
     Launches that are the same in two of them are followed once.
     """
@@ -34,7 +40,7 @@ def model_row(
         with table.using(key, number):
             found[number] = [bound_op(*size, card, cache, known) for size in sizes]
     differing = _differing(found.values())
-    return [_modelled(table, key, number, sizes, bounds, differing) for number, bounds in found.items()]
+    return [_modelled(table, key, number, bounds, differing, kernels) for number, bounds in found.items()]
 
 
 def _differing(found: Iterable[Sequence[OpBound]]) -> set[str]:
@@ -47,9 +53,9 @@ def _modelled(
     table: Table,
     key: Key,
     number: int | None,
-    sizes: Sequence[tuple[BenchOp, Shape, str]],
     bounds: Sequence[OpBound],
     differing: set[str],
+    kernels: str,
 ) -> Modelled:
     arch, head_dim, chunk = key
     triton, ptxas = compiler_versions()
@@ -67,6 +73,7 @@ def _modelled(
         taken=tuple(_taken(launch) for launch in _longest(launches) if launch.digest in differing),
         uncertain=any(launch.uncertain for launch in launches),
         source=proven_source(table.package),
+        kernels=kernels,
         triton=triton,
         ptxas=ptxas,
     )

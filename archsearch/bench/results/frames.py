@@ -56,12 +56,16 @@ def model_frame(results: Iterable[Results]) -> pd.DataFrame:
 
 def relative_errors(results: Results) -> Iterator[tuple[ModelRow, float]]:
     """Each figure's error of the cost model when its first pattern is taken as known: how far the predicted ratio to
-    that pattern is from the measured one, 0.1 for a tenth too slow in truth."""
-    known: dict[tuple[str, int, int], float] = {}
+    that pattern is from the measured one, 0.1 for a tenth too slow in truth. None where the first has no figure."""
+    known = {_figure(row): row.ratio for row in results.models if row.pattern == results.models[0].pattern}
     for row in results.models:
-        if row.ratio is not None:
-            first = known.setdefault((row.quantity, row.batch, row.context), row.ratio)
+        first = known.get(_figure(row))
+        if row.ratio is not None and first is not None:
             yield row, row.ratio / first - 1.0
+
+
+def _figure(row: ModelRow) -> tuple[str, int, int]:
+    return row.quantity, row.batch, row.context
 
 
 def _kernel(row: KernelRow, file: Results) -> dict[str, Any]:

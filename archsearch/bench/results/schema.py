@@ -138,7 +138,8 @@ class Rates(Strict):
 
 
 class Results(Strict):
-    """One file: the rows of one run on one device. ``model`` are the sizes that patterns were built with."""
+    """One file: the rows of one run on one device. ``model`` are the sizes that patterns were built with; ``complete``
+    is false while the run goes on, and stays so where it is ended."""
 
     version: Literal[1] = SCHEMA
     kind: Literal["kernels", "model"]
@@ -147,3 +148,4 @@ class Results(Strict):
     model: dict[str, int | str] = {}
     kernels: tuple[KernelRow, ...] = ()
     models: tuple[ModelRow, ...] = ()
+    complete: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,11 +58,9 @@ def model_candidates(
         held = ModelledRows.read(bounds).ordered()
         found = [one for one in held if one.arch in arch and only in one.row]
     else:
-        found = list(_modelled(cards, only, sizes))
+        found = list(_written(_modelled(cards, only, sizes), write))
     if only and not found:
         raise ArchsearchError(f"--only {only}: no row that is measured and has candidates has a label with this")
-    if write is not None:
-        ModelledRows.add(write, found)
     agreed = agreements(found, _measured(tuned))
     if json:
         print_json({"rows": [_data(ones) for ones in _rows(found)], "order": [_of(one) for one in agreed]})
@@ -70,10 +68,21 @@ def model_candidates(
         _show(found, agreed)
 
 
-def _modelled(cards: Sequence[Card], only: str, sizes: int) -> Iterator[Modelled]:
+def _written(rows: Iterable[list[Modelled]], path: Path | None) -> Iterator[Modelled]:
+    """Each row is in the file before the next is modelled, which may take minutes."""
+    from archsearch.evidence.modelled import ModelledRows
+
+    for row in rows:
+        if path is not None:
+            ModelledRows.add(path, row)
+        yield from row
+
+
+def _modelled(cards: Sequence[Card], only: str, sizes: int) -> Iterator[list[Modelled]]:
     from archsearch.bench.bounds.candidates import model_row
-    from archsearch.bench.builds import all_builds
+    from archsearch.bench.builds import digests
     from archsearch.bench.kernels import ops_of
+    from archsearch.evidence.bounds import digest_of_kernels
     from archsearch.evidence.folder import cache_folder
     from archsearch.evidence.records import row_text
     from archsearch.kernels.config import tables
@@ -82,14 +91,15 @@ def _modelled(cards: Sequence[Card], only: str, sizes: int) -> Iterator[Modelled
     registry, out = load_registry(), quiet_console(stderr=True)
     ops = ops_of(registry)
     for card in cards:
-        all_builds(registry, card.arch)  # imports the tables
+        built = digests(registry, [card.arch])  # imports the tables
         for _, held in sorted(tables.items()):
             for key in held.candidates:
                 label = f"{held.op} {row_text(key)}"
                 if key[0] == card.arch and only in label:
                     if out.is_terminal:
                         out.print(label, end="\r", markup=False)
-                    yield from model_row(ops, held, key, card, cache_folder() / "kernels", most=sizes)
+                    kernels = digest_of_kernels(built, held.op, card.arch)
+                    yield model_row(ops, held, key, card, cache_folder() / "kernels", kernels=kernels, most=sizes)
 
 
 def _measured(paths: Sequence[Path]) -> list[Tuned]:

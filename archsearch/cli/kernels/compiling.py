@@ -123,7 +123,6 @@ def _show(report: Report, faults: list[str], *, json: bool) -> None:
 
 
 def _row(compiled: Compiled) -> list[str]:
-    matrix = f"{compiled.products - compiled.scalar} of {compiled.products} matrix" if compiled.products else "none"
     return [
         compiled.kernel,
         compiled.arch,
@@ -133,5 +132,12 @@ def _row(compiled: Compiled) -> list[str]:
         str(compiled.registers),
         str(compiled.spill_bytes),
         f"{compiled.shared_bytes / 1024:.0f}",
-        matrix,
+        _products(compiled),
     ]
+
+
+def _products(compiled: Compiled) -> str:
+    if not compiled.products:
+        return "none"
+    matrix = compiled.products - compiled.scalar - compiled.exact
+    return f"{matrix} of {compiled.products} matrix" + (f", {compiled.exact} in float32" if compiled.exact else "")

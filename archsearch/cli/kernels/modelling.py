@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from archsearch.cli.kernels.compiling import ArchOption
-from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table
+from archsearch.cli.output import JsonFlag, console, print_json, quiet_console, table, tell
 
 if TYPE_CHECKING:
     from archsearch.bench.bounds import OpBound
+    from archsearch.bench.results import Results
     from archsearch.bench.results.work import Shape
     from archsearch.kernels.machine_code.cards import Card
     from archsearch.kernels.machine_code.code import Code
@@ -58,7 +59,7 @@ def model_kernels(
     them stands the bound of the op, which no implementation can come below. Figures are of a card's data, not measured.
     With --check FILE the figures that were written are compared with today's kernels; exits with 1 where they differ.
     """
-    from archsearch.errors import ArchsearchError
+    from archsearch.errors import ArchsearchError, SpecError
     from archsearch.kernels.machine_code.cards import card_of
 
     cards = [card_of(name) for name in arch]
@@ -71,7 +72,10 @@ def model_kernels(
             raise ArchsearchError(f"--only {only}: no kernel's label contains this; `kernels compile` lists them all")
         _show_code(codes, json=json)
         return
+    measured = [] if json else _measured(results)
     found = [(card, bound) for card in cards for bound in _bounds(card, op, shape, full=full)]
+    if not found:
+        raise SpecError(f'--op "{op}": has no kernels, or no shape unless in --full: add it, or name a --shape')
     shown = [(card, bound) for card, bound in found if bound.short or not short]
     if write is not None:
         _write(write, found, shown)
@@ -79,7 +83,7 @@ def model_kernels(
         print_json({"ops": [_data(card, bound) for card, bound in shown]})
     else:
         _show_bounds(shown)
-        _compare([bound for _, bound in found], results)
+        _compare([bound for _, bound in found], measured)
 
 
 def _bounds(card: Card, op: str, shapes: Sequence[str], *, full: bool) -> Iterator[OpBound]:
@@ -211,13 +215,25 @@ def _show_bounds(found: Sequence[tuple[Card, OpBound]]) -> None:
     out.print(f"{count} of {len(found)} cannot reach a third of their bound. Nothing here was measured on a card.")
 
 
-def _compare(bounds: Sequence[OpBound], results: Sequence[Path]) -> None:
-    from archsearch.bench.bounds import rank_correlation
-    from archsearch.bench.results import read_results
+def _measured(paths: Sequence[Path]) -> list[Results]:
+    """What the files hold that are named, else those of the repository, if there are any; what cannot be read is told,
+    and raises `SpecError` where nothing of what is named can be."""
+    from archsearch.bench.results import gather_results
     from archsearch.cli.bench import RESULTS
+    from archsearch.errors import SpecError
 
-    paths = [*results] or ([RESULTS] if RESULTS.is_dir() else [])
-    found = rank_correlation(bounds, read_results(paths)) if paths else {}
+    found, lacking = gather_results([*paths] or ([RESULTS] if RESULTS.is_dir() else []))
+    if paths and lacking and not found:
+        raise SpecError("; ".join(lacking))
+    for each in lacking:
+        tell(f"missing: {each}")
+    return found
+
+
+def _compare(bounds: Sequence[OpBound], measured: Sequence[Results]) -> None:
+    from archsearch.bench.bounds import rank_correlation
+
+    found = rank_correlation(bounds, measured)
     if not found:
         console().print("Fewer than three of them were measured on one card: the order is unproven (--results FILE).")
     for card, (correlation, count) in found.items():

@@ -1,4 +1,4 @@
-"""The machine code of the linear plugin's kernels: what a call in bfloat16 launches, recorded without data."""
+"""The machine code of the linear plugin's kernels: what a call launches, recorded without data."""
 
 from __future__ import annotations
 
@@ -54,9 +54,15 @@ _GROUPED: Mapping[str, list[Kind]] = {
 }
 """And for grouped value heads."""
 
+_FLOAT32: Mapping[str, list[Kind]] = {TABLE.op: [("hebbian", "none"), ("hebbian", "head")], REMOVAL_TABLE.op: []}
+"""And in float32, which the features of Performer and the gates of mLSTM are."""
+
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments, for grouped value heads, and as a
 training step launches them."""
+_SHALLOW = 16
+"""The head dim at which a forward whose states stay on chip takes float32 too."""
+
 _STEP_SIZES = (
     "heads",
     "value_heads",
@@ -81,7 +87,8 @@ _STEP_SIGNATURE = {
 def builds(arch: str) -> Iterator[Build]:
     """Every rule and decay in every row of `arch`; packed, in segments and with grouped value heads at one head dim,
     where the code is the same but for where chunks lie, and gradients that are summed over a group later; as a training
-    step launches them, which is the same but for states that nobody gives or wants; and those of the step."""
+    step launches them, which is the same but for states that nobody gives or wants; some in float32, where all others
+    are in bfloat16; and those of the step."""
     for table in (TABLE, REMOVAL_TABLE):
         for key in table.rows:
             if key[0] == arch:
@@ -112,37 +119,46 @@ def _apart(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
             calls += _calls(key, rule, decay, tokens=key[2], group=2)
         for call in calls:
             yield call, f"{rule}-{decay}"
+    for rule, decay in _FLOAT32[table.op]:
+        calls = _calls(key, rule, decay, tokens=key[2], dtype=torch.float32)
+        if key[1] == _DEEP and (rule, decay) in _LAID[table.op]:
+            calls += _calls(key, rule, decay, tokens=key[2], packed=True, dtype=torch.float32)
+        for call in calls:
+            yield call, f"{rule}-{decay} float32"
 
 
 def _fused(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
     """What the forwards launch whose states stay on chip."""
     for rule, decay in (kind for kind in FUSED if kind in _KINDS[table.op]):
-        lengths = [{"tokens": key[2]}]
+        lengths: list[dict[str, Any]] = [{"tokens": key[2]}]
         if key[1] == _DEEP:
             lengths += [{"tokens": key[2], "packed": True}, {"tokens": _cut(key)}]
+        if (rule, decay) in _FLOAT32[table.op]:
+            lengths += [{"tokens": key[2], "dtype": torch.float32}]
         for sizes in lengths:
-            inputs, bounds, state = blank_call(key, rule, decay, **sizes)  # type: ignore[arg-type]
+            inputs, bounds, state = blank_call(key, rule, decay, **sizes)
             with table.forced(key), recording() as record:
                 plan = make_plan(inputs, 1, bounds, key[2])
                 if wants_fused(inputs, plan):
                     attend_fused(inputs, plan, state, want_final=True)
             for call in record:
-                yield call, f"{rule}-{decay}"
+                yield call, f"{rule}-{decay}" + (" float32" if "dtype" in sizes else "")
 
 
 def _trained(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
     """What a training step launches, of the deep row, whole and in segments: from no initial state, and without the
-    final one."""
-    if key[1] != _DEEP:
-        return
-    for (rule, decay), tokens in product(_KINDS[table.op], (key[2], _cut(key))):
-        inputs, _, _ = blank_call(key, rule, decay, tokens=tokens)
+    final one. In float32 of the shallow row too, since the deep one keeps no states on chip there."""
+    kinds = [(*kind, torch.float32) for kind in _FLOAT32[table.op]] if key[1] in (_DEEP, _SHALLOW) else []
+    if key[1] == _DEEP:
+        kinds += [(*kind, torch.bfloat16) for kind in _KINDS[table.op]]
+    for (rule, decay, dtype), tokens in product(kinds, (key[2], _cut(key))):
+        inputs, _, _ = blank_call(key, rule, decay, tokens=tokens, dtype=dtype)
         with table.forced(key), recording() as record:
             plan = make_plan(inputs, 1, None, key[2])
             within = attend(inputs, plan, None, want_final=False).within
             backward(inputs, plan, within, None, torch.empty_like(inputs.v), None)
         for call in record:
-            yield call, f"{rule}-{decay}"
+            yield call, f"{rule}-{decay}" + (" float32" if dtype is torch.float32 else "")
 
 
 def _cut(key: Key) -> int:
@@ -150,10 +166,19 @@ def _cut(key: Key) -> int:
     return key[2] * SHORTEST_SEGMENT * 8
 
 
-def _calls(key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = False, group: int = 1) -> list[Launch]:
+def _calls(
+    key: Key,
+    rule: str,
+    decay: Decay,
+    *,
+    tokens: int,
+    packed: bool = False,
+    group: int = 1,
+    dtype: torch.dtype = torch.bfloat16,
+) -> list[Launch]:
     """What the forward and the backward of one call launch, with `group` value heads a key head: from an initial
     state, with the final one wanted."""
-    inputs, bounds, state = blank_call(key, rule, decay, tokens=tokens, packed=packed, group=group)
+    inputs, bounds, state = blank_call(key, rule, decay, tokens=tokens, packed=packed, group=group, dtype=dtype)
     with inputs.table.forced(key), recording() as record:
         plan = make_plan(inputs, 1, bounds, key[2])
         within = within_chunks(inputs, plan)
@@ -165,12 +190,19 @@ def _calls(key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = Fal
 
 
 def blank_call(
-    key: Key, rule: str, decay: Decay, *, tokens: int, packed: bool = False, group: int = 1
+    key: Key,
+    rule: str,
+    decay: Decay,
+    *,
+    tokens: int,
+    packed: bool = False,
+    group: int = 1,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[Inputs, Tensor | None, Tensor]:
     """Inputs, bounds of packed sequences and an initial state, all without data."""
     _, dim, _ = key
 
-    def blank(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    def blank(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
     gates = {"none": None, "head": (tokens, group), "channel": (tokens, group, dim)}[decay]
@@ -197,7 +229,7 @@ def _build(call: Launch, table: Table, key: Key, variant: str) -> Build:
     signature = {name: _kind(value) for name, value in call.arguments.items() if name not in constant}
     told = ("DELTA", "READ", "EARLY")
     flags = [name.lower() for name, value in constexprs.items() if value is True and name not in told]
-    if signature.get("d_q") == "*fp32":
+    if signature.get("d_q") == "*fp32" and signature["q"] != "*fp32":
         flags.append("grouped")
     return Build(
         op=table.op,
