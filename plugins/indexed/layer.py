@@ -16,6 +16,7 @@ from archsearch.ops.cache import write_rows
 from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
+from archsearch.ops.rings import in_order, written
 from archsearch.ops.rotary import Rotary
 
 from .choice import Choice
@@ -70,6 +71,18 @@ class Indexed(Mixer):
     def turned_by(self, ctx: Context) -> Rotary:
         """What turns the queries, as the keys that they meet were turned."""
         return self.rotary
+
+    def asking(self, q: Tensor) -> Tensor:
+        """Of the queries `[B, T, Hq, ...]` what scores are made with, `[B, T, Hq, D]`."""
+        return q
+
+    def turned(self, q: Tensor, near: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Queries and keys as they meet in the window, where these are kept apart from the others, else None."""
+        return None
+
+    def attention(self, read: Read, choice: Choice) -> Tensor:
+        """`[B, T, Hq, D]` over what is chosen."""
+        return indexed_attention(read.q, read.k, read.v, read.order, choice)
 
     def attended(self, q: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of the filled `rows` `[B, S, ...]` of the cache, in the dtype of q."""
@@ -138,17 +151,29 @@ class Indexed(Mixer):
             rows["v"] = self.mix_values(rows["v"], ctx)
         if self.query_scale is not None:
             q = self.query_scale(positions, q)
-        return Made(x=x, low=low, positions=positions, q=q, rows=rows)
+        return Made(x=x, low=low, positions=positions, q=q, near=rows.pop("near", None), rows=rows)
 
     def _read(self, made: Made, state: MixerState | None, given: Handed) -> Read:
         """Tokens after a state or, without one, as whole sequences."""
         x, q, rows = made.x, made.q, made.rows
         fresh, count = state is None, x.shape[1]
         state = self.init_state(len(x), count, dtype=x.dtype, device=x.device) if state is None else state
-        order, kept = token_indices(state, count), state.tensors
+        order, kept, lengths = token_indices(state, count), state.tensors, state.lengths
+        near = made.near if fresh or made.near is None else in_order(kept["near"], made.near, lengths)
         tensors = {name: new if fresh else write_rows(kept[name], order, new) for name, new in rows.items()}
-        k, lengths = tensors.get("k", q), state.lengths
-        new = Tokens(x, q, k, low=made.low, positions=made.positions, order=order, lengths=lengths, fresh=fresh)
+        if made.near is not None:
+            tensors["near"] = made.near if fresh else written(kept["near"], made.near, lengths)
+        new = Tokens(
+            x,
+            self.asking(q),
+            tensors.get("k", q),
+            low=made.low,
+            positions=made.positions,
+            order=order,
+            lengths=lengths,
+            fresh=fresh,
+            near=None if near is None else self.turned(q, near),
+        )
         asked, scored, units = tuple[Tensor, ...](), dict[str, Tensor](), given.units
         if self.scorer is not None:
             with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
@@ -159,12 +184,14 @@ class Indexed(Mixer):
             units = self.scorer.units(after.tensors, self.rule.edge(after.most - 1)).to(q.dtype)
         found = given.rows or {name: after.tensors[name][:, : after.most] for name in rows}
         q, k, v = self.attended(q, {name: kind.to(q.dtype) for name, kind in found.items()})
-        return Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after, rows=found, given=given)
+        return Read(
+            q=q, k=k, v=v, asked=asked, units=units, order=order, after=after, rows=found, given=given, near=near
+        )
 
     def _attend(self, read: Read, *, dense: bool = False) -> tuple[Tensor, Handed]:
         """`[B, T, Hq, D]`, and what later layers may take."""
         choice = read.given.choice or self._choice(read, dense=dense)
-        o = self.mixed(indexed_attention(read.q, read.k, read.v, read.order, choice), read)
+        o = self.mixed(self.attention(read, choice), read)
         return o, Handed(choice=choice, rows=read.rows, units=read.units)
 
     def _hand_on(self, handed: list[Handed], ctx: Context) -> None:

@@ -14,19 +14,22 @@ from .choice import Choice
 @dataclass(frozen=True, kw_only=True)
 class Made:
     """What is made of the tokens ``x`` `[B, T, D]` at ``positions`` `[B, T]` apart from each other: ``low``, what their
-    queries come from, ``q`` `[B, T, Hq, D]`, and the ``rows`` `[B, T, ...]` that the cache keeps of them."""
+    queries come from, ``q`` `[B, T, Hq, D]`, and the ``rows`` `[B, T, ...]` that the cache keeps of them; ``near``
+    `[B, T, Hkv, D]`: their keys as the window meets them, where these are others."""
 
     x: Tensor
     low: Tensor
     positions: Tensor
     q: Tensor
     rows: dict[str, Tensor]
+    near: Tensor | None = None
 
     def part(self, span: slice) -> Made:
         """Of some of the tokens."""
         x, low, positions, q = (one[:, span] for one in (self.x, self.low, self.positions, self.q))
         rows = {name: one[:, span] for name, one in self.rows.items()}
-        return Made(x=x, low=low, positions=positions, q=q, rows=rows)
+        near = None if self.near is None else self.near[:, span]
+        return Made(x=x, low=low, positions=positions, q=q, rows=rows, near=near)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,8 @@ class Read:
 
     ``q`` `[B, T, Hq, D]`; ``k``, ``v`` `[B, S, Hkv, D]` of the rows that are filled; ``asked`` of the scorer, and
     ``units``, what it scores, of the blocks that may be chosen, None where nothing is scored; ``after``: the state
-    after them. ``rows``: what k and v were made of; ``given``: what an earlier layer made.
+    after them. ``rows``: what k and v were made of; ``given``: what an earlier layer made. ``near``
+    `[B, R + T, Hkv, D]`: keys of them and the R tokens before as the window meets them, where these are others.
     """
 
     q: Tensor
@@ -60,3 +64,4 @@ class Read:
     after: MixerState
     rows: dict[str, Tensor]
     given: Handed
+    near: Tensor | None = None

@@ -60,6 +60,8 @@ def misplaced(options: SharedIndexOptions, layer: LayerInfo) -> str | None:
     before = f'the "{OWNER}" before it has'
     if base.learn == "gates":
         return f'{before} learn="gates", whose choice acts by its scores too: give that layer learn="distilled"'
+    if base.far:
+        return f"{before} far={base.far}, whose keys are kept as its own window meets them: give that layer far=0"
     if options.latents == "shared" and not base.kv_rank:
         return f"{before} kv_rank=0, so there are no latents to share: put dsa-mla there, or write latents=own"
     if options.choice == "own" and not base.indexes:

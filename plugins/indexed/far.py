@@ -1,0 +1,191 @@
+"""Attention whose keys before a window are all met at one distance: the layer and its op (InfLLM)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
+from archsearch.ops.block_cache import needed_rows
+from archsearch.ops.block_sparse import few_keys
+from archsearch.ops.impl import choose_impl
+from archsearch.ops.pieces import pieces
+from archsearch.ops.rotary import Rotary
+from archsearch.ops.softmax import scale_of
+
+from .choice import Choice, found_blocks
+from .layer import IndexedAttention
+from .made import Read
+from .ops import OP, PIECE_TOKENS, rows_of_blocks, seen_keys
+from .options import IndexedOptions, Rule
+
+WHY_FAR = "keys at two distances are met in PyTorch"
+
+
+class FarAttention(IndexedAttention):
+    """The logit of a key of the window, the token's own block and those before it that are always in, is that of
+    rotary attention; of any other, q turned by the position ``far`` times k as it is: all lie as far behind.
+
+    "We assign the same positional encoding to all tokens beyond the local window": arXiv 2402.04617, section 3.2, and
+    the authors' code. The cache keeps keys that are not turned, and of the window those that are.
+    """
+
+    def __init__(self, plugin: MixerPlugin[Any], options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> None:
+        super().__init__(plugin, options, shape, layer)
+        self.far, self.turning = options.far, self.rotary
+        self.rotary = Rotary(self.head_dim, fraction=0.0)
+
+    def made(
+        self, x: Tensor, low: Tensor, positions: Tensor, rotary: Rotary | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Queries `[B, T, Hq, 2 D]`: as the window meets them, then as all else."""
+        q, k, v = self.project(x, positions)
+        far = torch.full_like(positions[:1], self.far).expand_as(positions)
+        near, q_far = self.turning(positions, torch.cat((q, k), dim=2)), self.turning(far, q)
+        q_near, k_near = near.split([self.n_heads, self.n_kv_heads], dim=2)
+        return torch.cat((q_near, q_far), dim=-1), {"k": k, "v": v, "near": k_near}
+
+    def asking(self, q: Tensor) -> Tensor:
+        return q[..., self.head_dim :]
+
+    def turned(self, q: Tensor, near: Tensor) -> tuple[Tensor, Tensor] | None:
+        return q[..., : self.head_dim], near
+
+    def attention(self, read: Read, choice: Choice) -> Tensor:
+        assert read.near is not None, "made() gives the keys of the window"
+        q_near, q_far = read.q.chunk(2, dim=-1)
+        return far_attention(q_near, q_far, read.k, read.near, read.v, read.order, choice)
+
+
+def far_attention(
+    q_near: Tensor,
+    q_far: Tensor,
+    k: Tensor,
+    near: Tensor,
+    v: Tensor,
+    positions: Tensor,
+    choice: Choice,
+    *,
+    impl: str = "auto",
+) -> Tensor:
+    """One softmax over `q_near` times the keys of the window and `q_far` times the chosen ones before it, all scaled by
+    D^-0.5, `[B, T, Hq, D]`.
+
+    Queries `[B, T, Hq, D]` stand at `positions` `[B, T]` of their sequences; k, v `[B, S, Hkv, D]` hold every token up
+    to there, `near` `[B, R + T, Hkv, D]` the T tokens and R before them, those of the window at least. No kernel has
+    this form: raises `KernelUnavailableError` where one is named.
+    """
+    choose_impl(OP, impl, why=WHY_FAR)
+    if not q_near.numel():
+        return q_near
+    tokens, before = q_near.shape[1], k.shape[1] - q_near.shape[1]
+    if tokens == 1:
+        return _over_rows(q_near, q_far, k, near, v, positions, choice)
+    window = (choice.rule.local + 1) * choice.rule.block_size
+
+    def attend(part: slice, q_near: Tensor, q_far: Tensor, k: Tensor, near: Tensor, v: Tensor) -> Tensor:
+        return _piece(q_near, q_far, k, near, v, positions, part, choice, window=window, before=before)
+
+    leaves = (q_near, q_far, k, near, v)
+    if few_keys(k):
+        return attend(slice(0, tokens), *leaves)
+    parts = pieces(tokens, len(k) * q_near.shape[2] * (k.shape[1] + window), longest=PIECE_TOKENS)
+    return torch.cat([checkpoint(attend, part, *leaves, use_reentrant=False) for part in parts], dim=1)
+
+
+def _piece(
+    q_near: Tensor,
+    q_far: Tensor,
+    k: Tensor,
+    near: Tensor,
+    v: Tensor,
+    positions: Tensor,
+    part: slice,
+    choice: Choice,
+    *,
+    window: int,
+    before: int,
+) -> Tensor:
+    """Some of the queries, over the keys that the last of them may have before its window, and those of its window."""
+    at, rule, rows = positions[:, part], choice.rule, near.shape[1] - q_near.shape[1]
+    begin = _begin(at, rule)
+    past = slice(0, min(k.shape[1], rule.block_size * rule.edge(before + part.stop - 1)))
+    index = torch.arange(k.shape[1], device=k.device)
+    chosen = seen_keys(k, at, part, choice)[..., past] & (index[past] < begin[..., None])[:, None]
+    band = slice(max(0, rows + part.start - window + 1), rows + part.stop)
+    token = _tokens(near, positions)[:, band]
+    inside = (token[:, None] >= begin[..., None]) & (token[:, None] <= at[..., None])
+    sequence = torch.arange(len(k), device=k.device)[:, None]
+    scale = scale_of(q_near, None)
+    logits = torch.cat(
+        (
+            _products(q_far[:, part] * scale, k[:, past]).masked_fill(~_of_heads(chosen, q_far), -torch.inf),
+            _products(q_near[:, part] * scale, near[:, band]).masked_fill(~inside[:, None], -torch.inf),
+        ),
+        dim=-1,
+    )
+    values = torch.cat((v[:, past], v[sequence, token.clamp(min=0)]), dim=1)
+    weights = logits.softmax(-1).to(v.dtype).unflatten(1, (v.shape[2], -1))
+    return torch.einsum("bhgts,bshd->bthgd", weights, values).flatten(2, 3)
+
+
+def _over_rows(
+    q_near: Tensor, q_far: Tensor, k: Tensor, near: Tensor, v: Tensor, positions: Tensor, choice: Choice
+) -> Tensor:
+    """One query a sequence, over the rows that it sees; no other is read."""
+    rule, device = choice.rule, k.device
+    with torch.no_grad():
+        blocks = found_blocks(choice, slice(0, 1), positions)[..., rule.local + 1 :]
+        far, chosen = needed_rows(*rows_of_blocks(blocks, positions, rule.block_size))
+    token = _begin(positions, rule) + torch.arange((rule.local + 1) * rule.block_size, device=device)
+    token, inside = needed_rows(torch.where(token <= positions, token, positions), token <= positions)
+    sequence, heads = torch.arange(len(k), device=device), torch.arange(k.shape[2], device=device)
+    here = sequence[:, None], token
+    own = (token - _tokens(near, positions)[:, :1]).clamp(min=0)
+    wide = (sequence[:, None, None], far[:, :, 0].expand(-1, max(far.shape[1], len(heads)), -1))
+    share = torch.arange(wide[1].shape[1], device=device) * len(heads) // wide[1].shape[1]
+    keys, values = k[*wide, share[:, None]], v[*wide, share[:, None]]
+    scale, seen = scale_of(q_near, None), _of_heads(chosen, q_far)
+    past = torch.einsum("bhgd,bhsd->bhgs", (q_far[:, 0] * scale).unflatten(1, (len(share), -1)), keys)
+    logits = torch.cat(
+        (
+            past.flatten(1, 2).to(_wide(past)).masked_fill(~seen[:, :, 0], -torch.inf),
+            _products(q_near * scale, near[sequence[:, None], own])[:, :, 0].masked_fill(~inside[:, None], -torch.inf),
+        ),
+        dim=-1,
+    )
+    weights = logits.softmax(-1).to(v.dtype)
+    of_past, of_window = weights.split([past.shape[-1], token.shape[-1]], dim=-1)
+    o = torch.einsum("bhgs,bhsd->bhgd", of_past.unflatten(1, (len(share), -1)), values).flatten(1, 2)
+    inner = torch.einsum("bhgs,bshd->bhgd", of_window.unflatten(1, (len(heads), -1)), v[here])
+    return (o + inner.flatten(1, 2))[:, None]
+
+
+def _begin(positions: Tensor, rule: Rule) -> Tensor:
+    """The first token of the window of each query at `positions` `[B, T]`."""
+    return (positions // rule.block_size - rule.local).clamp(min=0) * rule.block_size
+
+
+def _tokens(near: Tensor, positions: Tensor) -> Tensor:
+    """Which token of its sequence each row of `near` `[B, R + T, ...]` is of; those at `positions` `[B, T]` are the
+    last."""
+    rows = near.shape[1]
+    return positions[:, -1:] - rows + 1 + torch.arange(rows, device=near.device)
+
+
+def _products(q: Tensor, k: Tensor) -> Tensor:
+    """q k^T, `[B, Hq, T, S]`, in float32 at least."""
+    found = torch.einsum("bthgd,bshd->bhgts", q.unflatten(2, (k.shape[2], -1)), k).flatten(1, 2)
+    return found.to(_wide(found))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _of_heads(seen: Tensor, q: Tensor) -> Tensor:
+    """`seen` `[B, Hc, ...]` of choosers for query heads of q `[B, T, Hq, D]`; of one as it is."""
+    return seen if seen.shape[1] == 1 else seen.repeat_interleave(q.shape[2] // seen.shape[1], 1)
