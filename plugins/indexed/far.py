@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,68 +58,63 @@ class FarAttention(IndexedAttention):
     def attention(self, read: Read, choice: Choice) -> Tensor:
         assert read.near is not None, "made() gives the keys of the window"
         q_near, q_far = read.q.chunk(2, dim=-1)
-        return far_attention(q_near, q_far, read.k, read.near, read.v, read.order, choice)
+        apart = Apart(q_near=q_near, q_far=q_far, k=read.k, near=read.near, v=read.v, positions=read.order)
+        return far_attention(apart, choice)
 
 
-def far_attention(
-    q_near: Tensor,
-    q_far: Tensor,
-    k: Tensor,
-    near: Tensor,
-    v: Tensor,
-    positions: Tensor,
-    choice: Choice,
-    *,
-    impl: str = "auto",
-) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Apart:
+    """Queries and keys as they meet in the window and before it.
+
+    Queries ``q_near`` and ``q_far`` `[B, T, Hq, D]` stand at ``positions`` `[B, T]` of their sequences; ``k``, ``v``
+    `[B, S, Hkv, D]` hold every token up to there, ``near`` `[B, R + T, Hkv, D]` the T tokens and R before them, of the
+    window all.
+    """
+
+    q_near: Tensor
+    q_far: Tensor
+    k: Tensor
+    near: Tensor
+    v: Tensor
+    positions: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """Which token of its sequence each row of ``near`` is of, `[B, R + T]`; below zero of none."""
+        rows = self.near.shape[1]
+        return self.positions[:, -1:] - rows + 1 + torch.arange(rows, device=self.near.device)
+
+
+def far_attention(heads: Apart, choice: Choice, *, impl: str = "auto") -> Tensor:
     """One softmax over `q_near` times the keys of the window and `q_far` times the chosen ones before it, all scaled by
     D^-0.5, `[B, T, Hq, D]`.
 
-    Queries `[B, T, Hq, D]` stand at `positions` `[B, T]` of their sequences; k, v `[B, S, Hkv, D]` hold every token up
-    to there, `near` `[B, R + T, Hkv, D]` the T tokens and R before them, those of the window at least. No kernel has
-    this form: raises `KernelUnavailableError` where one is named.
+    No kernel has this form. Raises `OptionsError`, `KernelUnavailableError`.
     """
     choose_impl(OP, impl, why=WHY_FAR)
-    if not q_near.numel():
-        return q_near
-    tokens, before = q_near.shape[1], k.shape[1] - q_near.shape[1]
-    if tokens == 1:
-        return _over_rows(q_near, q_far, k, near, v, positions, choice)
-    window = (choice.rule.local + 1) * choice.rule.block_size
-
-    def attend(part: slice, q_near: Tensor, q_far: Tensor, k: Tensor, near: Tensor, v: Tensor) -> Tensor:
-        return _piece(q_near, q_far, k, near, v, positions, part, choice, window=window, before=before)
-
-    leaves = (q_near, q_far, k, near, v)
+    q, k, rule = heads.q_near, heads.k, choice.rule
+    if not q.numel():
+        return q
+    if q.shape[1] == 1:
+        return _over_rows(heads, choice)
     if few_keys(k):
-        return attend(slice(0, tokens), *leaves)
-    parts = pieces(tokens, len(k) * q_near.shape[2] * (k.shape[1] + window), longest=PIECE_TOKENS)
-    return torch.cat([checkpoint(attend, part, *leaves, use_reentrant=False) for part in parts], dim=1)
+        return _piece(heads, slice(0, q.shape[1]), choice)
+    held = k.shape[1] + (rule.local + 1) * rule.block_size
+    parts = pieces(q.shape[1], len(k) * q.shape[2] * held, longest=PIECE_TOKENS)
+    return torch.cat([checkpoint(_piece, heads, part, choice, use_reentrant=False) for part in parts], dim=1)
 
 
-def _piece(
-    q_near: Tensor,
-    q_far: Tensor,
-    k: Tensor,
-    near: Tensor,
-    v: Tensor,
-    positions: Tensor,
-    part: slice,
-    choice: Choice,
-    *,
-    window: int,
-    before: int,
-) -> Tensor:
+def _piece(heads: Apart, part: slice, choice: Choice) -> Tensor:
     """Some of the queries, over the keys that the last of them may have before its window, and those of its window."""
-    at, rule, rows = positions[:, part], choice.rule, near.shape[1] - q_near.shape[1]
-    begin = _begin(at, rule)
-    past = slice(0, min(k.shape[1], rule.block_size * rule.edge(before + part.stop - 1)))
-    index = torch.arange(k.shape[1], device=k.device)
-    chosen = seen_keys(k, at, part, choice)[..., past] & (index[past] < begin[..., None])[:, None]
-    band = slice(max(0, rows + part.start - window + 1), rows + part.stop)
-    token = _tokens(near, positions)[:, band]
+    q_near, q_far, k, near, v = heads.q_near, heads.q_far, heads.k, heads.near, heads.v
+    at, rule, rows = heads.positions[:, part], choice.rule, near.shape[1] - q_near.shape[1]
+    begin, last = _begin(at, rule), k.shape[1] - q_near.shape[1] + part.stop - 1
+    past = slice(0, min(k.shape[1], rule.block_size * rule.edge(last)))
+    index = torch.arange(past.stop, device=k.device)
+    chosen = seen_keys(k, at, part, choice)[..., past] & (index < begin[..., None])[:, None]
+    band = slice(max(0, rows + part.start - (rule.local + 1) * rule.block_size + 1), rows + part.stop)
+    token = heads.tokens[:, band]
     inside = (token[:, None] >= begin[..., None]) & (token[:, None] <= at[..., None])
-    sequence = torch.arange(len(k), device=k.device)[:, None]
     scale = scale_of(q_near, None)
     logits = torch.cat(
         (
@@ -127,53 +123,44 @@ def _piece(
         ),
         dim=-1,
     )
+    sequence = torch.arange(len(k), device=k.device)[:, None]
     values = torch.cat((v[:, past], v[sequence, token.clamp(min=0)]), dim=1)
-    weights = logits.softmax(-1).to(v.dtype).unflatten(1, (v.shape[2], -1))
+    weights = torch.unflatten(logits.softmax(-1).to(v.dtype), 1, (v.shape[2], -1))
     return torch.einsum("bhgts,bshd->bthgd", weights, values).flatten(2, 3)
 
 
-def _over_rows(
-    q_near: Tensor, q_far: Tensor, k: Tensor, near: Tensor, v: Tensor, positions: Tensor, choice: Choice
-) -> Tensor:
+def _over_rows(heads: Apart, choice: Choice) -> Tensor:
     """One query a sequence, over the rows that it sees; no other is read."""
-    rule, device = choice.rule, k.device
+    k, near, v, rule, device = heads.k, heads.near, heads.v, choice.rule, heads.k.device
+    at, scale = heads.positions, scale_of(heads.q_near, None)
     with torch.no_grad():
-        blocks = found_blocks(choice, slice(0, 1), positions)[..., rule.local + 1 :]
-        far, chosen = needed_rows(*rows_of_blocks(blocks, positions, rule.block_size))
-    token = _begin(positions, rule) + torch.arange((rule.local + 1) * rule.block_size, device=device)
-    token, inside = needed_rows(torch.where(token <= positions, token, positions), token <= positions)
-    sequence, heads = torch.arange(len(k), device=device), torch.arange(k.shape[2], device=device)
-    here = sequence[:, None], token
-    own = (token - _tokens(near, positions)[:, :1]).clamp(min=0)
-    wide = (sequence[:, None, None], far[:, :, 0].expand(-1, max(far.shape[1], len(heads)), -1))
-    share = torch.arange(wide[1].shape[1], device=device) * len(heads) // wide[1].shape[1]
-    keys, values = k[*wide, share[:, None]], v[*wide, share[:, None]]
-    scale, seen = scale_of(q_near, None), _of_heads(chosen, q_far)
-    past = torch.einsum("bhgd,bhsd->bhgs", (q_far[:, 0] * scale).unflatten(1, (len(share), -1)), keys)
+        blocks = found_blocks(choice, slice(0, 1), at)[..., rule.local + 1 :]
+        far, chosen = needed_rows(*rows_of_blocks(blocks, at, rule.block_size))
+    token = _begin(at, rule) + torch.arange((rule.local + 1) * rule.block_size, device=device)
+    token, inside = needed_rows(torch.where(token <= at, token, at), token <= at)
+    sequence, groups = torch.arange(len(k), device=device)[:, None], k.shape[2]
+    choosers = max(far.shape[1], groups)
+    head = (torch.arange(choosers, device=device) * groups // choosers)[:, None]
+    rows = sequence[..., None], far[:, :, 0].expand(-1, choosers, -1) if far.shape[1] == 1 else far[:, :, 0], head
+    asked = torch.unflatten(heads.q_far[:, 0] * scale, 1, (choosers, -1))
+    past = torch.einsum("bhgd,bhsd->bhgs", asked, k[rows]).flatten(1, 2)
+    own = (token - heads.tokens[:, :1]).clamp(min=0)
     logits = torch.cat(
         (
-            past.flatten(1, 2).to(_wide(past)).masked_fill(~seen[:, :, 0], -torch.inf),
-            _products(q_near * scale, near[sequence[:, None], own])[:, :, 0].masked_fill(~inside[:, None], -torch.inf),
+            past.to(_wide(past)).masked_fill(~_of_heads(chosen, heads.q_far)[:, :, 0], -torch.inf),
+            _products(heads.q_near * scale, near[sequence, own])[:, :, 0].masked_fill(~inside[:, None], -torch.inf),
         ),
         dim=-1,
     )
-    weights = logits.softmax(-1).to(v.dtype)
-    of_past, of_window = weights.split([past.shape[-1], token.shape[-1]], dim=-1)
-    o = torch.einsum("bhgs,bhsd->bhgd", of_past.unflatten(1, (len(share), -1)), values).flatten(1, 2)
-    inner = torch.einsum("bhgs,bshd->bhgd", of_window.unflatten(1, (len(heads), -1)), v[here])
+    of_past, of_window = logits.softmax(-1).to(v.dtype).split([past.shape[-1], token.shape[-1]], dim=-1)
+    o = torch.einsum("bhgs,bhsd->bhgd", torch.unflatten(of_past, 1, (choosers, -1)), v[rows]).flatten(1, 2)
+    inner = torch.einsum("bhgs,bshd->bhgd", torch.unflatten(of_window, 1, (groups, -1)), v[sequence, token])
     return (o + inner.flatten(1, 2))[:, None]
 
 
 def _begin(positions: Tensor, rule: Rule) -> Tensor:
     """The first token of the window of each query at `positions` `[B, T]`."""
     return (positions // rule.block_size - rule.local).clamp(min=0) * rule.block_size
-
-
-def _tokens(near: Tensor, positions: Tensor) -> Tensor:
-    """Which token of its sequence each row of `near` `[B, R + T, ...]` is of; those at `positions` `[B, T]` are the
-    last."""
-    rows = near.shape[1]
-    return positions[:, -1:] - rows + 1 + torch.arange(rows, device=near.device)
 
 
 def _products(q: Tensor, k: Tensor) -> Tensor:

@@ -222,6 +222,27 @@ class IndexedOptions(MixerOptions):
                 f"of {self.block_size}: use local of 1 at least, and no more representatives than block_size",
             ),
             (
+                learned and self.learn == "none",
+                'learn="none" leaves the weights of the scorer as they were drawn: use learn="distilled" or "gates"',
+            ),
+            (
+                not self.indexes and self.learn == "distilled",
+                'learn="distilled" needs a scorer with weights of its own: use learn="none", or scorer="relu"',
+            ),
+            (
+                self.learn == "gates" and self.summary in ("minmax", "representative"),
+                f'learn="gates" with summary="{self.summary}", whose scores are no logits: use learn="none"',
+            ),
+        ):
+            if wrong:
+                raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _fit_window(self) -> IndexedOptions:
+        """Refuses options of what is counted of a key, and how it is met, that make no sense, with the remedy."""
+        for wrong, why in (
+            (
                 self.counted > self.local * self.block_size or self.counted % self.block_size > 0,
                 f"counted={self.counted} of local={self.local} blocks of {self.block_size}: use a multiple of "
                 f"block_size, up to {self.local * self.block_size}, as later queries come when the block may be chosen",
@@ -241,18 +262,6 @@ class IndexedOptions(MixerOptions):
             (
                 self.far > 0 and self.window == 1,
                 f"far={self.far} leaves no window of tokens at their own places: use local of 1 at least, or far=0",
-            ),
-            (
-                learned and self.learn == "none",
-                'learn="none" leaves the weights of the scorer as they were drawn: use learn="distilled" or "gates"',
-            ),
-            (
-                not self.indexes and self.learn == "distilled",
-                'learn="distilled" needs a scorer with weights of its own: use learn="none", or scorer="relu"',
-            ),
-            (
-                self.learn == "gates" and self.summary in ("minmax", "representative"),
-                f'learn="gates" with summary="{self.summary}", whose scores are no logits: use learn="none"',
             ),
         ):
             if wrong:

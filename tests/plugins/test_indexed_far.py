@@ -9,7 +9,7 @@ import torch
 from archsearch_plugins.indexed import IndexedPlugin, ops
 from archsearch_plugins.indexed.choice import Choice
 from archsearch_plugins.indexed.cost import indexed_flops
-from archsearch_plugins.indexed.far import far_attention
+from archsearch_plugins.indexed.far import Apart, far_attention
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -174,5 +174,6 @@ def test_its_choice_is_not_handed_on(installed: Registry) -> None:
 def test_a_kernel_that_is_named_is_refused() -> None:
     q, k, positions = torch.randn(1, 9, 2, 8), torch.randn(1, 9, 1, 8), torch.arange(9)[None]
     rule = PLUGIN.parse_options(PUBLISHED).rule
+    heads = Apart(q_near=q, q_far=q, k=k, near=k, v=k, positions=positions)
     with pytest.raises(KernelUnavailableError, match="no such form"):
-        far_attention(q, q, k, k, k, positions, Choice(rule=rule, scores=None, choosers=1), impl="triton")
+        far_attention(heads, Choice(rule=rule, scores=None, choosers=1), impl="triton")
