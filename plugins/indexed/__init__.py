@@ -151,7 +151,7 @@ class SharedIndexPlugin(MixerPlugin[SharedIndexOptions]):
     }
     conformance: ClassVar[Mapping[str, Any]] = {
         "pattern": f"dsa-mla(top_k=6, kv_rank=12, shared_dim=4, index_heads=2, index_dim=6) {TAKER} {TAKER}",
-        "cases": {"own-keys": {"choice": "own", "latents": "shared", "index_keys": "own"}},
+        "cases": {"own-keys": {"choice": "own", "latents": "shared", "index_keys": "own"}, "teaches": {"teach": True}},
     }
 
     def check(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo) -> str | None:

@@ -23,16 +23,16 @@ from .choice import Choice
 from .cost import choosers
 from .distil import divergence
 from .listing import with_blocks
-from .made import NOTHING, Handed, Made, Read
+from .made import NOTHING, Handed, Lesson, Lessons, Made, Read
 from .ops import indexed_attention
 from .options import IndexedOptions
 from .query_scale import QueryScale
 from .scorers import Scorer, Tokens
 from .turning import rotary_of
 
-NAME, TURNS = "index", "turns"
-"""Under which a layer hands what it made to later ones that take it, and what turned its latents, where that is
-learned."""
+NAME, TURNS, LESSONS = "index", "turns", "lessons"
+"""Under which a layer hands what it made to later ones that take it, what turned its latents, where that is learned,
+and what later ones teach its index by."""
 
 
 class Indexed(Mixer):
@@ -56,6 +56,10 @@ class Indexed(Mixer):
     def given(self, ctx: Context, at: int) -> Handed:
         """What an earlier layer made of sequence `at` of this pass."""
         return NOTHING
+
+    def taught(self, ctx: Context) -> Lessons | None:
+        """What an earlier layer handed of an index of its own which the layer teaches; None where none is."""
+        return None
 
     def low(self, x: Tensor) -> Tensor:
         """What the queries of the tokens `x` `[B, T, D]` are made from, those of small heads too."""
@@ -124,10 +128,12 @@ class Indexed(Mixer):
         """Outputs `[B, T, Hq, D]` of whole sequences, packed ones each by itself; in training the loss is added."""
         made, tokens = self._made(x, None, ctx), x.shape[1]
         lengths = [tokens] if ctx.cu_seqlens is None else packed_lengths(ctx.cu_seqlens, tokens)
-        learning = self.training and self.learn == "distilled"
+        earlier = self.taught(ctx) if self.training else None
+        learning = self.training and (self.learn == "distilled" or earlier is not None)
         dense = learning and ctx.teacher is not None and ctx.teacher.dense
         taught = ctx.teacher.attention(self.layer.index) if learning and ctx.teacher is not None else None
         outputs, losses, handed, end = list[Tensor](), list[Tensor](), list[Handed](), 0
+        lessons = list[Lesson]()
         for length in filter(None, lengths):
             span, end = slice(end, end + length), end + length
             read = self._read(made.part(span), None, self.given(ctx, len(handed)))
@@ -136,13 +142,33 @@ class Indexed(Mixer):
             handed.append(made_here)
             if learning:
                 own = None if taught is None else taught[:, None, span, span]
-                losses.append(self._loss(read, own, dense=dense))
+                lessons.append(self._lesson(read) if earlier is None else earlier.of[len(lessons)])
+                losses.append(self._loss(read, lessons[-1], own, dense=dense))
         self._hand_on(handed, ctx)
         if losses:
-            ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
+            found = torch.stack(losses).sum() / (x.shape[0] * tokens)
+            self._teach(Lessons(of=tuple(lessons), loss=found), earlier, ctx)
         if outputs:
             return torch.cat(outputs, dim=1)
         return made.q[..., : self.shape.head_dim]
+
+    def _teach(self, lessons: Lessons, earlier: Lessons | None, ctx: Context) -> None:
+        """Adds the loss; where earlier layers teach the same index, what makes theirs the mean with it."""
+        if earlier is not None:
+            layers = earlier.layers + 1
+            mean = (earlier.loss * earlier.layers + lessons.loss) / layers
+            lessons = Lessons(of=lessons.of, loss=mean, layers=layers)
+        ctx.add_loss("indexed", lessons.loss if earlier is None else lessons.loss - earlier.loss)
+        if LESSONS in self.taken:
+            ctx.share(self.layer, LESSONS, lessons)
+
+    def _lesson(self, read: Read) -> Lesson:
+        asked, *more = read.asked
+        assert read.units is not None, "a scorer that learns has index keys"
+        return Lesson(score=self._scored, leaves=(asked, read.units, *more))
+
+    def _scored(self, part: slice, *leaves: Tensor) -> Tensor:
+        return self._score(part, 0, *leaves)
 
     def _made(self, x: Tensor, lengths: Tensor | None, ctx: Context) -> Made:
         positions, low = ctx.positions_of(x, lengths), self.low(x)
@@ -228,8 +254,8 @@ class Indexed(Mixer):
         scores: Tensor = self.scorer.score(part, asked, units[:, :rows], *more)
         return scores
 
-    def _loss(self, read: Read, taught: Tensor | None, *, dense: bool) -> Tensor:
-        """The divergence of what the scorer says from what is `taught` `[B, 1, T, T]`, else from what the layer's own
+    def _loss(self, read: Read, lesson: Lesson, taught: Tensor | None, *, dense: bool) -> Tensor:
+        """The divergence of what the index says from what is `taught` `[B, 1, T, T]`, else from what the layer's own
         queries and keys attend to where nothing is dropped; of whole sequences, summed over the tokens."""
         q, k = read.q.detach(), read.k.detach()
 
@@ -239,13 +265,8 @@ class Indexed(Mixer):
             seen = torch.arange(part.stop, device=q.device) <= read.order[:, None, part, None]
             return dense_weights(q[:, part], k[:, : part.stop], seen, self.choosers)
 
-        def score(part: slice, *leaves: Tensor) -> Tensor:
-            return self._score(part, 0, *leaves)
-
-        asked, *more = read.asked
-        assert read.units is not None, "a scorer that learns has index keys"
-        leaves = asked, read.units, *more
-        return divergence(score, leaves, target, read.order, self.rule, chosen=self.over_chosen and not dense)
+        over_chosen = self.over_chosen and not dense
+        return divergence(lesson.score, lesson.leaves, target, read.order, self.rule, chosen=over_chosen)
 
 
 class IndexedAttention(Indexed, AttentionMixer):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from archsearch.model import MixerState
+from archsearch.ops.divergence import Piecewise
 
 from .choice import Choice
 
@@ -43,6 +44,24 @@ class Handed:
 
 
 NOTHING = Handed()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """How the scores of an index are made, for what teaches it: ``score(part, *leaves)`` of one sequence or batch."""
+
+    score: Piecewise
+    leaves: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What a layer that teaches an index hands to later ones that teach it: one ``of`` each sequence, and the ``loss``
+    so far, the mean over so many ``layers``."""
+
+    of: tuple[Lesson, ...]
+    loss: Tensor
+    layers: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

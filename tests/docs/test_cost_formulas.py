@@ -110,6 +110,7 @@ LAYERS = [
     "m3(query_scale=true, rope_learned=true, rope=0.4, index_norm=true)",
     "topk(query_scale=true, rope_learned=true)",
     *(f"{owner} reindex(index_keys=own)" for owner in ("glm5-next(top_k=3)", "qsa(kv_rank=24)")),
+    *("dsa-mla indexshare(teach=true)", "m3 indexshare(teach=true)", "qsa(top_k=3) indexshare(teach=true)"),
     *("glm5-next(top_k=3) reindex", "m3 indexshare", "topk(top_k=5) indexshare", "qsa(kv_rank=24) reindex"),
     "csa(out_groups=2, out_rank=5, q_rank=12, rope_factor=16, rope_trained=64)",
     *("hca", "csa", "compressed(block_size=8, window=3, top_k=2, sink=false)"),
