@@ -17,7 +17,7 @@ from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
 from archsearch.ops.rings import in_order, written
-from archsearch.ops.rotary import Rotary
+from archsearch.ops.rotary import Rotary, rotary_of
 
 from .choice import Choice
 from .cost import choosers
@@ -28,7 +28,6 @@ from .ops import indexed_attention
 from .options import IndexedOptions
 from .query_scale import QueryScale
 from .scorers import Scorer, Tokens
-from .turning import rotary_of
 
 NAME, TURNS, LESSONS = "index", "turns", "lessons"
 """Under which a layer hands what it made to later ones that take it, what turned its latents, where that is learned,
@@ -283,7 +282,7 @@ class IndexedAttention(Indexed, AttentionMixer):
             rope_base=options.rope_base,
             qk_norm=options.qk_norm,
         )
-        self.rotary = rotary_of(self.head_dim, options.rope, options, learned=options.rope_learned)
+        self.rotary = rotary_of(self.head_dim, options, learned=options.rope_learned)
         if options.output_gate:
             self.add_gate()
 

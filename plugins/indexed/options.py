@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from archsearch import MixerOptions, Tunable
+from archsearch.rotation import stretch_refusal, unread_rotation
 
 Scorer = Literal["attention", "relu", "relu-sum", "group"]
 Summary = Literal["none", "mean", "gated", "minmax", "softmax", "representative"]
@@ -159,16 +160,12 @@ class IndexedOptions(MixerOptions):
             found |= dict.fromkeys(("representatives", "counted"), said)
         if self.learn != "distilled":
             found["learn_over"] = f'learn="{self.learn}": use learn="distilled"'
-        if self.rope_factor == 1:
-            found["rope_trained"] = "rope_factor=1: use rope_factor above 1"
-        if not self.rope:
-            turned = ("rope_base", "rope_factor", "rope_trained", "rope_learned", "far")
-            found |= dict.fromkeys(turned, "rope=0: use rope above 0")
-        return found
+        return found | unread_rotation(self, "rope_learned", "far")
 
     @model_validator(mode="after")
     def _fit_rows(self) -> IndexedOptions:
         """Refuses options of what is attended to that make no sense together, with the remedy."""
+        unstretched = stretch_refusal(self)
         for wrong, why in (
             (
                 self.kv_rank > 0 and self.scorer not in ("relu", "relu-sum"),
@@ -182,10 +179,7 @@ class IndexedOptions(MixerOptions):
                 self.q_rank > 0 and not self.kv_rank,
                 f"q_rank={self.q_rank} is of queries beside latents: use kv_rank above 0, or q_rank=0",
             ),
-            (
-                self.rope_factor > 1 and not self.rope_trained,
-                f"rope_factor={self.rope_factor:g} is of the positions that it was trained on: give rope_trained",
-            ),
+            (unstretched is not None, unstretched),
             (
                 self.kv_rank > 0 and (self.qk_norm or self.output_gate),
                 "qk_norm and output_gate are of heads with keys of their own: use false, or kv_rank=0",

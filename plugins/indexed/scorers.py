@@ -15,6 +15,7 @@ from archsearch.ops.completed import first_positions, rows_of, touched, write_co
 from archsearch.ops.host import readable
 from archsearch.ops.index_scores import relu_scores
 from archsearch.ops.rings import in_order, written
+from archsearch.ops.rotary import rotary_of
 
 from .choice import best_of_block, bound_scores, group_scores
 from .cost import index_heads
@@ -22,7 +23,6 @@ from .options import IndexedOptions
 from .products import Products
 from .query_scale import QueryScale
 from .summaries import block_sums, bounds, means, means_after, most_asked, pooled, sum_of, write_blocks
-from .turning import rotary_of
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Asker(Scorer):
         self.weights = nn.Linear(shape.d_model, self.heads, bias=False) if weighted else None
         self.query_norm = None if weighted else nn.RMSNorm(width, eps=1e-6)
         self.query_scale = QueryScale(self.heads) if options.query_scale else None
-        self.rotary = rotary_of(width, options.rope, options, learned=options.rope_learned)
+        self.rotary = rotary_of(width, options, learned=options.rope_learned)
 
     def add_key(self, options: IndexedOptions, shape: ModelShape) -> None:
         """Builds what makes the key, where the scorer keeps one."""
