@@ -91,7 +91,6 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
             },
             "keys-of-blocks": {"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "learn": "none"},
         },
-        "traffic_slack": 0.05,  # the position of a block's first token is written with every token, mostly as it was
     }
 
     def check(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
