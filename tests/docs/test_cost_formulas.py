@@ -93,7 +93,7 @@ LAYERS = [
     "shared-kv(qk_norm=true, v_norm=true, kv_norm=true)",
     "shared-kv(v_norm=true, kv_norm=true) shared(v_norm=true, kv_norm=true)",
     *("yoco-kv yoco", "shared-kv(window=40, qk_norm=true) shared(window=40, qk_norm=true)"),
-    *("h2o", "evicting(heavy=9, recent=5, rope=0.3)"),
+    *("h2o", "h2o(n_kv_heads=1)", "evicting(heavy=9, recent=5, rope=0.3)"),
     *("dsa", "dsa-mla", "glm5-next", "qsa", "m3", "topk", "quest", "infllm"),
     "indexed(top_k=8, learn=gates, first=2, local=3)",
     "indexed(block_size=8, top_k=3, own=block, scorer=attention, summary=softmax, learn=gates)",
