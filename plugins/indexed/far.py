@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.ops.block_cache import needed_rows
-from archsearch.ops.block_sparse import few_keys
+from archsearch.ops.block_sparse import additive_mask, few_keys
 from archsearch.ops.impl import choose_impl
 from archsearch.ops.pieces import pieces
 from archsearch.ops.rotary import Rotary
-from archsearch.ops.softmax import scale_of
+from archsearch.ops.softmax import masked_attention, scale_of
 
 from .choice import Choice, found_blocks
 from .layer import IndexedAttention
@@ -115,18 +116,14 @@ def _piece(heads: Apart, part: slice, choice: Choice) -> Tensor:
     band = slice(max(0, rows + part.start - (rule.local + 1) * rule.block_size + 1), rows + part.stop)
     token = heads.tokens[:, band]
     inside = (token[:, None] >= begin[..., None]) & (token[:, None] <= at[..., None])
-    scale = scale_of(q_near, None)
-    logits = torch.cat(
-        (
-            _products(q_far[:, part] * scale, k[:, past]).masked_fill(~_of_heads(chosen, q_far), -torch.inf),
-            _products(q_near[:, part] * scale, near[:, band]).masked_fill(~inside[:, None], -torch.inf),
-        ),
-        dim=-1,
-    )
     sequence = torch.arange(len(k), device=k.device)[:, None]
+    # a query's two parts side by side, and zeros beside a key where the other part is, so that a fused form serves
+    q = torch.cat((q_near[:, part], q_far[:, part]), dim=-1) * 2**0.5  # scores are scaled by what they are wide
+    width = k.shape[3]
+    keys = torch.cat((F.pad(k[:, past], (width, 0)), F.pad(near[:, band], (0, width))), dim=1)
     values = torch.cat((v[:, past], v[sequence, token.clamp(min=0)]), dim=1)
-    weights = torch.unflatten(logits.softmax(-1).to(v.dtype), 1, (v.shape[2], -1))
-    return torch.einsum("bhgts,bshd->bthgd", weights, values).flatten(2, 3)
+    seen = torch.cat((chosen, inside[:, None].expand(-1, chosen.shape[1], -1, -1)), dim=-1)
+    return masked_attention(q, keys, F.pad(values, (0, width)), additive_mask(seen, q.dtype))[..., :width]
 
 
 def _over_rows(heads: Apart, choice: Choice) -> Tensor:
