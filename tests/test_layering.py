@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"layer"},
     {"mixer", "evidence"},
     {"kernels"},
-    {"hookspecs", "notation", "attention_cost", "version1"},
+    {"hookspecs", "notation", "attention_cost", "rotation", "version1"},
     {"arch", "measured"},
     {"source"},
     {"registration", "figures", "evaluator"},

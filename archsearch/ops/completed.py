@@ -25,9 +25,13 @@ def write_complete(cache: Tensor, blocks: Tensor, complete: Tensor, new: Tensor)
     return write_rows(cache, blocks, torch.where(where, new.to(cache.dtype), old))
 
 
-def rows_of(x: Tensor, blocks: Tensor, block_size: int) -> Tensor:
-    """The rows `[B, m, block_size, ...]` of x `[B, S, ...]` of `blocks` `[B, m]`; past its end the last again."""
+def rows_of(x: Tensor, blocks: Tensor, block_size: int, first: Tensor | None = None) -> Tensor:
+    """The rows `[B, m, block_size, ...]` of x `[B, S, ...]` of `blocks` `[B, m]`; past its end the last again.
+
+    ``first`` `[B]`: the token that the first row of x is of, 0 unless given.
+    """
     rows = blocks[..., None] * block_size + torch.arange(block_size, device=x.device)
+    rows = rows if first is None else rows - first[:, None, None]
     sequence = torch.arange(len(x), device=x.device)[:, None, None]
     return x[sequence, rows.clamp(0, x.shape[1] - 1)]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from archsearch.attention_cost import rotary_dim
+from archsearch.rotation import Rotation
 
 
 class Rotary(nn.Module):
@@ -61,6 +62,19 @@ class Rotary(nn.Module):
             frequencies = frequencies * self.alpha.to(frequencies.dtype).exp()
         angles = positions[..., None, None] * frequencies
         return torch.polar(torch.ones_like(angles), angles)
+
+
+def rotary_of(width: int, options: Rotation, *, fraction: float | None = None, learned: bool = False) -> Rotary:
+    """What turns rows of that width as `options` say; ``fraction``: the share of their channels, `options.rope` unless
+    given."""
+    return Rotary(
+        width,
+        fraction=options.rope if fraction is None else fraction,
+        base=options.rope_base,
+        factor=options.rope_factor,
+        trained=options.rope_trained,
+        learned=learned,
+    )
 
 
 def stretched(frequencies: Tensor, base: float, factor: float, trained: int) -> Tensor:

@@ -46,7 +46,6 @@ class CompressedPlugin(MixerPlugin[CompressedOptions]):
             "short-window": {"block_size": 8, "window": 3, "top_k": 2, "sink": False},
         },
         "drops_beyond": False,  # an entry is of the block before too
-        "traffic_slack": 0.2,  # a key of the index may change, and the choice be the same
     }
 
     def check(self, options: CompressedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:

@@ -10,20 +10,9 @@ from archsearch.model.attention import normed
 from archsearch.ops.completed import first_positions, touched, write_complete
 from archsearch.ops.host import readable
 from archsearch.ops.rings import in_order, written
-from archsearch.ops.rotary import Rotary
+from archsearch.ops.rotary import rotary_of
 
 from .options import CompressedOptions
-
-
-def rotary_of(width: int, options: CompressedOptions) -> Rotary:
-    """What turns rows of that width."""
-    return Rotary(
-        width,
-        fraction=options.rope,
-        base=options.rope_base,
-        factor=options.rope_factor,
-        trained=options.rope_trained,
-    )
 
 
 class Compressor(nn.Module):

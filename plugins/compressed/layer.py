@@ -15,8 +15,9 @@ from archsearch.model.attention import normed, token_indices
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
 from archsearch.ops.rings import in_order, written
+from archsearch.ops.rotary import rotary_of
 
-from .compressor import Compressor, block_positions, kept_rows, last_place, rotary_of
+from .compressor import Compressor, block_positions, kept_rows, last_place
 from .grouped import GroupedLinear
 from .index import Asked, Index
 from .ops import Seen, compressed_attention

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from archsearch import MixerOptions, Tunable
+from archsearch.rotation import stretch_refusal, unread_rotation
 
 
 class CompressedOptions(MixerOptions):
@@ -60,12 +61,9 @@ class CompressedOptions(MixerOptions):
 
     def unread(self) -> Mapping[str, str]:
         found = {} if self.top_k else dict.fromkeys(("index_heads", "index_dim"), "top_k=0: use top_k above 0")
-        if self.rope_factor == 1:
-            found["rope_trained"] = "rope_factor=1: use rope_factor above 1"
         if not self.out_groups:
             found["out_rank"] = "out_groups=0: use out_groups above 0"
-        turned = ("rope_base", "rope_factor", "rope_trained")
-        return found if self.rope else {**found, **dict.fromkeys(turned, "rope=0: use rope above 0")}
+        return found | unread_rotation(self)
 
     @model_validator(mode="after")
     def _sees_something(self) -> CompressedOptions:
@@ -74,10 +72,9 @@ class CompressedOptions(MixerOptions):
                 f"window=0 and sink=false leave the first tokens nothing to see before a block of {self.block_size} is "
                 "complete: use window of 1 at least, sink=true, or block_size=1"
             )
-        if self.rope_factor > 1 and not self.rope_trained:
-            raise ValueError(
-                f"rope_factor={self.rope_factor:g} is of the positions that it was trained on: give rope_trained"
-            )
+        unstretched = stretch_refusal(self)
+        if unstretched is not None:
+            raise ValueError(unstretched)
         if self.out_groups and not self.out_rank:
             raise ValueError(f"out_groups={self.out_groups} is of numbers that each is made to: give out_rank")
         return self

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import heads_refusal, projection_params
+from archsearch.attention_cost import heads_refusal, kv_heads_of, projection_params
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
 from .cost import evicting_flops, evicting_state, evicting_traffic
@@ -28,7 +28,11 @@ class EvictingPlugin(MixerPlugin[EvictingOptions]):
     systems = SYSTEMS
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"h2o": {"heavy": 32, "recent": 32}}
     conformance: ClassVar[Mapping[str, Any]] = {
-        "cases": {"4-and-8": {"heavy": 4, "recent": 8}, "1-and-1": {"heavy": 1, "recent": 1, "rope": 0.0}},
+        "cases": {
+            "one-key-head": {"heavy": 4, "recent": 8, "n_kv_heads": 1},
+            "4-and-8": {"heavy": 4, "recent": 8},
+            "1-and-1": {"heavy": 1, "recent": 1, "rope": 0.0},
+        },
         "tokens": 80,
         "drops_beyond": False,  # the forward pass drops nothing
     }
@@ -38,10 +42,10 @@ class EvictingPlugin(MixerPlugin[EvictingOptions]):
     }
 
     def check(self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
-        return heads_refusal(shape, rope=options.rope)
+        return heads_refusal(shape, rope=options.rope, n_kv_heads=options.n_kv_heads)
 
     def params(self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return projection_params(shape)
+        return projection_params(shape, n_kv_heads=options.n_kv_heads)
 
     def flops(
         self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
@@ -55,7 +59,7 @@ class EvictingPlugin(MixerPlugin[EvictingOptions]):
         return evicting_state(options, shape)
 
     def values(self, options: EvictingOptions, shape: ModelShape) -> tuple[int, int]:
-        return shape.n_kv_heads, shape.head_dim
+        return kv_heads_of(options.n_kv_heads, shape), shape.head_dim
 
     def build(self, options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> EvictingAttention:
         from .layer import EvictingAttention

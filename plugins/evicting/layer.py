@@ -33,7 +33,7 @@ class EvictingAttention(AttentionMixer):
     """Whole sequences and prompts are attended to densely; what decoding keeps is ``heavy + recent`` tokens."""
 
     def __init__(self, plugin: MixerPlugin[Any], options: EvictingOptions, shape: ModelShape, layer: LayerInfo) -> None:
-        super().__init__(plugin, options, shape, layer, rope=options.rope)
+        super().__init__(plugin, options, shape, layer, rope=options.rope, n_kv_heads=options.n_kv_heads)
         self.recent, self.kept = options.recent, options.kept
 
     def new_rows(self, shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -73,9 +73,24 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
             "qwen4-exp": {**_BLOCKS, "scorer": "relu-sum", "summary": "mean", "qk_norm": True, "output_gate": True},
             "pools-of-8": {"block_size": 8, "top_k": 2, "summary": "gated", "rope": 0.0, "own": "block", "local": 1},
             "mean-keys": {**_BLOCKS, "scorer": "attention", "summary": "mean", "learn": "none", "rope": 0.5},
+            "infllm-published": {
+                **_BLOCKS,
+                "block_size": 4,
+                "local": 2,
+                "first": 1,
+                "scorer": "attention",
+                "summary": "representative",
+                "learn": "none",
+                "counted": 8,
+                "choose": "together",
+                "far": 12,
+            },
+            "far-means": {
+                **{"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "summary": "mean"},
+                **{"learn": "none", "local": 1, "rope": 0.5, "far": 40},
+            },
             "keys-of-blocks": {"block_size": 4, "top_k": 2, "scorer": "attention", "own": "block", "learn": "none"},
         },
-        "traffic_slack": 0.05,  # the position of a block's first token is written with every token, mostly as it was
     }
 
     def check(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> str | None:
@@ -102,11 +117,13 @@ class IndexedPlugin(MixerPlugin[IndexedOptions]):
         return None if options.kv_rank else (shape.n_kv_heads, shape.head_dim)
 
     def build(self, options: IndexedOptions, shape: ModelShape, layer: LayerInfo) -> Indexed:
+        from .far import FarAttention
         from .latents import IndexedLatents
         from .layer import IndexedAttention
         from .scorers import scorer_of
 
-        kind = IndexedLatents if options.kv_rank else IndexedAttention
+        of_heads = FarAttention if options.far else IndexedAttention
+        kind = IndexedLatents if options.kv_rank else of_heads
         built = kind(self, options, shape, layer)
         built.choose_by(scorer_of(options, shape), options)
         return built
@@ -133,7 +150,7 @@ class SharedIndexPlugin(MixerPlugin[SharedIndexOptions]):
     }
     conformance: ClassVar[Mapping[str, Any]] = {
         "pattern": f"dsa-mla(top_k=6, kv_rank=12, shared_dim=4, index_heads=2, index_dim=6) {TAKER} {TAKER}",
-        "cases": {"own-keys": {"choice": "own", "latents": "shared", "index_keys": "own"}},
+        "cases": {"own-keys": {"choice": "own", "latents": "shared", "index_keys": "own"}, "teaches": {"teach": True}},
     }
 
     def check(self, options: SharedIndexOptions, shape: ModelShape, layer: LayerInfo) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from archsearch.attention_cost import rotary_dim, visible_pairs
 from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
 
@@ -24,6 +26,8 @@ def index_heads(options: IndexedOptions, shape: ModelShape) -> int:
 
 def choosers(options: IndexedOptions, shape: ModelShape) -> int:
     """Choices that a token makes."""
+    if options.choose == "together":
+        return 1
     return {"attention": shape.n_heads, "group": shape.n_kv_heads}.get(options.scorer, 1)
 
 
@@ -63,7 +67,15 @@ def learning_flops(options: IndexedOptions, shape: ModelShape, phase: Phase, con
 
 def indexed_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
     """Keys and values, and what is scored."""
-    return (*attended_state(options, shape), *index_state(options, shape))
+    return (*attended_state(options, shape), *near_state(options, shape), *index_state(options, shape))
+
+
+def near_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
+    """Keys of the window as they are turned, where the others are not."""
+    if not options.far:
+        return ()
+    heads, cap = (shape.n_kv_heads, shape.head_dim), options.window - 1
+    return (StateTensor(name="near", row_shape=heads, dtype=shape.dtype, role="kv", stride=1, cap=cap),)
 
 
 def index_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor, ...]:
@@ -88,17 +100,21 @@ def index_state(options: IndexedOptions, shape: ModelShape) -> tuple[StateTensor
     summary = StateTensor(name="summary", row_shape=row, dtype=shape.dtype, role="summary", stride=size)
     if options.summary != "representative":
         return (summary,)
-    return (summary, StateTensor(name="asked", row_shape=heads, dtype="float32", role="recurrent", base=1))
+    asked = StateTensor(name="asked", row_shape=heads, dtype="float32", role="recurrent", base=1)
+    if options.counted:
+        asked = replace(asked, base=0, stride=1, cap=options.counted + size - 2)
+    return (summary, asked)
 
 
 def indexed_traffic(options: IndexedOptions, shape: ModelShape, *, context: int) -> Traffic:
     """Rows that a decoded token sees, what it scores where it has a choice, and what it writes.
 
-    The query heads of a key head may all choose apart: it is counted so, up to all blocks that there are.
+    The query heads of a key head may all choose apart: it is counted so, up to all blocks that there are. Of a window
+    whose keys are kept apart those are read in place of the others.
     """
-    return attended_traffic(options, shape, read_keys(options, shape, context)) + index_traffic(
-        options, shape, context=context
-    )
+    rows = attended_traffic(options, shape, read_keys(options, shape, context))
+    rows += Traffic(written_bytes=float(sum(near.row_bytes for near in near_state(options, shape))))
+    return rows + index_traffic(options, shape, context=context)
 
 
 def index_traffic(options: IndexedOptions, shape: ModelShape, *, context: int) -> Traffic:
@@ -117,7 +133,13 @@ def index_traffic(options: IndexedOptions, shape: ModelShape, *, context: int) -
             state.get("sum", 0) + state.get("place", 0) + (state["index"] if "sum" not in state or completes else 0)
         )
     elif "summary" in state:
-        read = scored * state["summary"] + state.get("asked", 0)
+        read = scored * state["summary"] + (0 if options.counted else state.get("asked", 0))
+        if options.summary == "representative":
+            completes = completes and context >= size + (options.counted or size)
+            read += state["asked"] * (options.counted + size - 2) if options.counted and completes else 0
+            read += state["k"] * options.representatives if options.far and completes else 0
+        elif options.far and completes:  # keys of the window are read turned for all but their summary
+            read += state["k"] * (size - 1)
         written = state.get("asked", 0) + (state["summary"] if completes else 0)
     else:  # keys are scored themselves, and those of what is not chosen are read for no more than that
         chosen = _read_blocks(options, shape, context)
@@ -166,7 +188,7 @@ def _candidates(options: IndexedOptions, context: int) -> int:
 
 def _read_blocks(options: IndexedOptions, shape: ModelShape, context: int) -> int:
     """Chosen blocks that are read, at most."""
-    apart = shape.n_heads // shape.n_kv_heads if options.scorer == "attention" else 1
+    apart = shape.n_heads // shape.n_kv_heads if options.scorer == "attention" and options.choose == "apart" else 1
     return min(_candidates(options, context), apart * options.top_k)
 
 
@@ -191,6 +213,8 @@ def score_flops(options: IndexedOptions, shape: ModelShape) -> Flops:
     """Of the scores of one block by one token."""
     if not options.indexes:
         products = {"none": options.block_size, "minmax": 2}.get(options.summary, 1)
+        if options.choose == "together":
+            return Flops(matmul=2.0 * products * shape.n_kv_heads * shape.head_dim, elementwise=products)
         return Flops(matmul=2.0 * products * shape.head_dim, elementwise=products) * shape.n_heads
     heads, keys = index_heads(options, shape), options.block_size if options.summary == "none" else 1
     weighted = 1 if options.scorer == "relu" else 0
@@ -248,10 +272,16 @@ def _summary_token(options: IndexedOptions, shape: ModelShape) -> Flops:
             options.summary, Flops()
         )
     key = float(shape.n_kv_heads * shape.head_dim)
-    return {
-        "none": Flops(),
-        "mean": Flops(elementwise=key),
-        "minmax": Flops(elementwise=2 * key),
-        "softmax": Flops(matmul=4 * key, elementwise=4.0 * shape.n_kv_heads, exp=float(shape.n_kv_heads)),
-        "representative": Flops(matmul=2 * key, elementwise=key + shape.n_heads * shape.head_dim),
-    }[options.summary]
+    together = Flops(elementwise=shape.n_heads * shape.head_dim - key) if options.choose == "together" else Flops()
+    counted = Flops(elementwise=max(0, options.counted - 1) * key)
+    return (
+        together
+        + counted
+        + {
+            "none": Flops(),
+            "mean": Flops(elementwise=key),
+            "minmax": Flops(elementwise=2 * key),
+            "softmax": Flops(matmul=4 * key, elementwise=4.0 * shape.n_kv_heads, exp=float(shape.n_kv_heads)),
+            "representative": Flops(matmul=2 * key, elementwise=key + shape.n_heads * shape.head_dim),
+        }[options.summary]
+    )

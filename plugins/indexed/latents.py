@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from archsearch.mixer import LayerInfo, MixerPlugin, ModelShape
 from archsearch.model.attention import normed
-from archsearch.ops.rotary import Rotary
+from archsearch.ops.rotary import Rotary, rotary_of
 
 from .layer import Indexed
 from .made import Read
 from .options import IndexedOptions
-from .turning import rotary_of
 
 
 class IndexedLatents(Indexed):
@@ -46,7 +45,9 @@ class IndexedLatents(Indexed):
         self.kv_norm = nn.RMSNorm(self.rank, eps=1e-6) if keeps else None
         self.kv_up = nn.Linear(self.rank, 2 * self.heads * self.width, bias=False)
         self.out = nn.Linear(self.heads * self.width, shape.d_model, bias=False)
-        self.rotary = rotary_of(self.shared, options.shared_rope, options, learned=keeps and options.rope_learned)
+        self.rotary = rotary_of(
+            self.shared, options, fraction=options.shared_rope, learned=keeps and options.rope_learned
+        )
 
     def low(self, x: Tensor) -> Tensor:
         return x if self.q_down is None or self.q_norm is None else normed(self.q_norm, self.q_down(x))

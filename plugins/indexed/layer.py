@@ -16,22 +16,22 @@ from archsearch.ops.cache import write_rows
 from archsearch.ops.divergence import dense_weights
 from archsearch.ops.host import readable
 from archsearch.ops.laid_out import packed_lengths
-from archsearch.ops.rotary import Rotary
+from archsearch.ops.rings import in_order, written
+from archsearch.ops.rotary import Rotary, rotary_of
 
 from .choice import Choice
 from .cost import choosers
 from .distil import divergence
 from .listing import with_blocks
-from .made import NOTHING, Handed, Made, Read
+from .made import NOTHING, Handed, Lesson, Lessons, Made, Read
 from .ops import indexed_attention
 from .options import IndexedOptions
 from .query_scale import QueryScale
 from .scorers import Scorer, Tokens
-from .turning import rotary_of
 
-NAME, TURNS = "index", "turns"
-"""Under which a layer hands what it made to later ones that take it, and what turned its latents, where that is
-learned."""
+NAME, TURNS, LESSONS = "index", "turns", "lessons"
+"""Under which a layer hands what it made to later ones that take it, what turned its latents, where that is learned,
+and what later ones teach its index by."""
 
 
 class Indexed(Mixer):
@@ -56,6 +56,10 @@ class Indexed(Mixer):
         """What an earlier layer made of sequence `at` of this pass."""
         return NOTHING
 
+    def taught(self, ctx: Context) -> Lessons | None:
+        """What an earlier layer handed of an index of its own which the layer teaches; None where none is."""
+        return None
+
     def low(self, x: Tensor) -> Tensor:
         """What the queries of the tokens `x` `[B, T, D]` are made from, those of small heads too."""
         return x
@@ -70,6 +74,18 @@ class Indexed(Mixer):
     def turned_by(self, ctx: Context) -> Rotary:
         """What turns the queries, as the keys that they meet were turned."""
         return self.rotary
+
+    def asking(self, q: Tensor) -> Tensor:
+        """Of the queries `[B, T, Hq, ...]` what scores are made with, `[B, T, Hq, D]`."""
+        return q
+
+    def turned(self, q: Tensor, near: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Queries and keys as they meet in the window, where these are kept apart from the others, else None."""
+        return None
+
+    def attention(self, read: Read, choice: Choice) -> Tensor:
+        """`[B, T, Hq, D]` over what is chosen."""
+        return indexed_attention(read.q, read.k, read.v, read.order, choice)
 
     def attended(self, q: Tensor, rows: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of the filled `rows` `[B, S, ...]` of the cache, in the dtype of q."""
@@ -111,10 +127,12 @@ class Indexed(Mixer):
         """Outputs `[B, T, Hq, D]` of whole sequences, packed ones each by itself; in training the loss is added."""
         made, tokens = self._made(x, None, ctx), x.shape[1]
         lengths = [tokens] if ctx.cu_seqlens is None else packed_lengths(ctx.cu_seqlens, tokens)
-        learning = self.training and self.learn == "distilled"
+        earlier = self.taught(ctx) if self.training else None
+        learning = self.training and (self.learn == "distilled" or earlier is not None)
         dense = learning and ctx.teacher is not None and ctx.teacher.dense
         taught = ctx.teacher.attention(self.layer.index) if learning and ctx.teacher is not None else None
         outputs, losses, handed, end = list[Tensor](), list[Tensor](), list[Handed](), 0
+        lessons = list[Lesson]()
         for length in filter(None, lengths):
             span, end = slice(end, end + length), end + length
             read = self._read(made.part(span), None, self.given(ctx, len(handed)))
@@ -123,13 +141,33 @@ class Indexed(Mixer):
             handed.append(made_here)
             if learning:
                 own = None if taught is None else taught[:, None, span, span]
-                losses.append(self._loss(read, own, dense=dense))
+                lessons.append(self._lesson(read) if earlier is None else earlier.of[len(lessons)])
+                losses.append(self._loss(read, lessons[-1], own, dense=dense))
         self._hand_on(handed, ctx)
         if losses:
-            ctx.add_loss("indexed", torch.stack(losses).sum() / (x.shape[0] * tokens))
+            found = torch.stack(losses).sum() / (x.shape[0] * tokens)
+            self._teach(Lessons(of=tuple(lessons), loss=found), earlier, ctx)
         if outputs:
             return torch.cat(outputs, dim=1)
         return made.q[..., : self.shape.head_dim]
+
+    def _teach(self, lessons: Lessons, earlier: Lessons | None, ctx: Context) -> None:
+        """Adds the loss; where earlier layers teach the same index, what makes theirs the mean with it."""
+        if earlier is not None:
+            layers = earlier.layers + 1
+            mean = (earlier.loss * earlier.layers + lessons.loss) / layers
+            lessons = Lessons(of=lessons.of, loss=mean, layers=layers)
+        ctx.add_loss("indexed", lessons.loss if earlier is None else lessons.loss - earlier.loss)
+        if LESSONS in self.taken:
+            ctx.share(self.layer, LESSONS, lessons)
+
+    def _lesson(self, read: Read) -> Lesson:
+        asked, *more = read.asked
+        assert read.units is not None, "a scorer that learns has index keys"
+        return Lesson(score=self._scored, leaves=(asked, read.units, *more))
+
+    def _scored(self, part: slice, *leaves: Tensor) -> Tensor:
+        return self._score(part, 0, *leaves)
 
     def _made(self, x: Tensor, lengths: Tensor | None, ctx: Context) -> Made:
         positions, low = ctx.positions_of(x, lengths), self.low(x)
@@ -138,17 +176,29 @@ class Indexed(Mixer):
             rows["v"] = self.mix_values(rows["v"], ctx)
         if self.query_scale is not None:
             q = self.query_scale(positions, q)
-        return Made(x=x, low=low, positions=positions, q=q, rows=rows)
+        return Made(x=x, low=low, positions=positions, q=q, near=rows.pop("near", None), rows=rows)
 
     def _read(self, made: Made, state: MixerState | None, given: Handed) -> Read:
         """Tokens after a state or, without one, as whole sequences."""
         x, q, rows = made.x, made.q, made.rows
         fresh, count = state is None, x.shape[1]
         state = self.init_state(len(x), count, dtype=x.dtype, device=x.device) if state is None else state
-        order, kept = token_indices(state, count), state.tensors
+        order, kept, lengths = token_indices(state, count), state.tensors, state.lengths
+        near = made.near if fresh or made.near is None else in_order(kept["near"], made.near, lengths)
         tensors = {name: new if fresh else write_rows(kept[name], order, new) for name, new in rows.items()}
-        k, lengths = tensors.get("k", q), state.lengths
-        new = Tokens(x, q, k, low=made.low, positions=made.positions, order=order, lengths=lengths, fresh=fresh)
+        if made.near is not None:
+            tensors["near"] = made.near if fresh else written(kept["near"], made.near, lengths)
+        new = Tokens(
+            x,
+            self.asking(q),
+            tensors.get("k", q),
+            low=made.low,
+            positions=made.positions,
+            order=order,
+            lengths=lengths,
+            fresh=fresh,
+            near=None if near is None else self.turned(q, near),
+        )
         asked, scored, units = tuple[Tensor, ...](), dict[str, Tensor](), given.units
         if self.scorer is not None:
             with torch.set_grad_enabled(self.learn != "none" and torch.is_grad_enabled()):
@@ -159,12 +209,14 @@ class Indexed(Mixer):
             units = self.scorer.units(after.tensors, self.rule.edge(after.most - 1)).to(q.dtype)
         found = given.rows or {name: after.tensors[name][:, : after.most] for name in rows}
         q, k, v = self.attended(q, {name: kind.to(q.dtype) for name, kind in found.items()})
-        return Read(q=q, k=k, v=v, asked=asked, units=units, order=order, after=after, rows=found, given=given)
+        return Read(
+            q=q, k=k, v=v, asked=asked, units=units, order=order, after=after, rows=found, given=given, near=near
+        )
 
     def _attend(self, read: Read, *, dense: bool = False) -> tuple[Tensor, Handed]:
         """`[B, T, Hq, D]`, and what later layers may take."""
         choice = read.given.choice or self._choice(read, dense=dense)
-        o = self.mixed(indexed_attention(read.q, read.k, read.v, read.order, choice), read)
+        o = self.mixed(self.attention(read, choice), read)
         return o, Handed(choice=choice, rows=read.rows, units=read.units)
 
     def _hand_on(self, handed: list[Handed], ctx: Context) -> None:
@@ -201,8 +253,8 @@ class Indexed(Mixer):
         scores: Tensor = self.scorer.score(part, asked, units[:, :rows], *more)
         return scores
 
-    def _loss(self, read: Read, taught: Tensor | None, *, dense: bool) -> Tensor:
-        """The divergence of what the scorer says from what is `taught` `[B, 1, T, T]`, else from what the layer's own
+    def _loss(self, read: Read, lesson: Lesson, taught: Tensor | None, *, dense: bool) -> Tensor:
+        """The divergence of what the index says from what is `taught` `[B, 1, T, T]`, else from what the layer's own
         queries and keys attend to where nothing is dropped; of whole sequences, summed over the tokens."""
         q, k = read.q.detach(), read.k.detach()
 
@@ -212,13 +264,8 @@ class Indexed(Mixer):
             seen = torch.arange(part.stop, device=q.device) <= read.order[:, None, part, None]
             return dense_weights(q[:, part], k[:, : part.stop], seen, self.choosers)
 
-        def score(part: slice, *leaves: Tensor) -> Tensor:
-            return self._score(part, 0, *leaves)
-
-        asked, *more = read.asked
-        assert read.units is not None, "a scorer that learns has index keys"
-        leaves = asked, read.units, *more
-        return divergence(score, leaves, target, read.order, self.rule, chosen=self.over_chosen and not dense)
+        over_chosen = self.over_chosen and not dense
+        return divergence(lesson.score, lesson.leaves, target, read.order, self.rule, chosen=over_chosen)
 
 
 class IndexedAttention(Indexed, AttentionMixer):
@@ -235,7 +282,7 @@ class IndexedAttention(Indexed, AttentionMixer):
             rope_base=options.rope_base,
             qk_norm=options.qk_norm,
         )
-        self.rotary = rotary_of(self.head_dim, options.rope, options, learned=options.rope_learned)
+        self.rotary = rotary_of(self.head_dim, options, learned=options.rope_learned)
         if options.output_gate:
             self.add_gate()
 

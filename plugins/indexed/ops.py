@@ -118,6 +118,11 @@ def _seen(k: Tensor, positions: Tensor, part: slice, choice: Choice) -> tuple[Te
     return seen & causal, added
 
 
+def seen_keys(k: Tensor, positions: Tensor, part: slice, choice: Choice) -> Tensor:
+    """Mask `[B, 1 or Hc, t, S]` of the keys of k `[B, S, ...]` that queries of a slice at `positions` `[B, t]` see."""
+    return _seen(k, positions, part, choice)[0]
+
+
 def _masked(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, part: slice, choice: Choice) -> Tensor:
     seen, added = _seen(k, positions, part, choice)
     mask = additive_mask(seen, q.dtype)
@@ -153,7 +158,7 @@ def _over_rows(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, part: slice, 
             blocks = found_blocks(choice, part, positions)
         else:
             blocks = chosen_blocks(scores, positions, choice.rule)
-        listed = _rows(_for_key_heads(blocks, k.shape[2]), positions, choice.rule.block_size)
+        listed = rows_of_blocks(_for_key_heads(blocks, k.shape[2]), positions, choice.rule.block_size)
         rows, seen = listed if choice.gated else needed_rows(*listed)
     batch, heads = rows.shape[:2]
     sequence = torch.arange(batch, device=q.device)[:, None, None, None]
@@ -180,7 +185,7 @@ def _for_key_heads(chosen: Tensor, key_heads: int) -> Tensor:
     return chosen if chosen.shape[1] >= key_heads else chosen.repeat_interleave(key_heads // chosen.shape[1], 1)
 
 
-def _rows(chosen: Tensor, positions: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
+def rows_of_blocks(chosen: Tensor, positions: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     """Rows `[B, Hc, t, R]` of the chosen blocks, and which are seen; the others point at the query's own."""
     at = positions[:, None, :, None]
     if block_size > 1:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from archsearch import MixerOptions, Tunable
+from archsearch.rotation import stretch_refusal, unread_rotation
 
 Scorer = Literal["attention", "relu", "relu-sum", "group"]
 Summary = Literal["none", "mean", "gated", "minmax", "softmax", "representative"]
@@ -54,6 +55,10 @@ class IndexedOptions(MixerOptions):
     weighted by channel; "minmax": the least and greatest of each channel; "softmax": a mean with learned weights;
     "representative": the keys that the next block asked most for.
     ``representatives``: how many those are.
+    ``counted``: how many tokens after a key say, by the mean of their queries, how much it was asked for; 0: those of
+    the next block together.
+    ``choose``: query heads that score by themselves choose "apart", or "together" by the sum of their scores.
+    ``far``: the distance at which keys before the window are met, whatever their own; 0: their own.
     ``learn``: how a scorer learns: "distilled" from attention; "gates": the logits of a chosen block get the logarithm
     of the sigmoid of its score; "none".
     ``learn_over``: what a distilled scorer learns over: all "candidates", or, but for the dense stage, those "chosen".
@@ -78,6 +83,9 @@ class IndexedOptions(MixerOptions):
         "rope_trained",
         "rope_learned",
         "index_norm",
+        "counted",
+        "choose",
+        "far",
     )
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(1, 8, 16)] = 1
@@ -104,6 +112,9 @@ class IndexedOptions(MixerOptions):
     rope_trained: int = Field(default=0, ge=0, le=2**30)
     rope_learned: bool = False
     index_norm: bool = False
+    counted: int = Field(default=0, ge=0, le=2**24)
+    choose: Literal["apart", "together"] = "apart"
+    far: int = Field(default=0, ge=0, le=2**24)
 
     @property
     def rule(self) -> Rule:
@@ -127,6 +138,11 @@ class IndexedOptions(MixerOptions):
         return 1.0 if self.rope else 0.0
 
     @property
+    def window(self) -> int:
+        """Tokens that a token's own block and those before it which are always in have at most, itself included."""
+        return (self.local + 1) * self.block_size
+
+    @property
     def trains(self) -> bool:
         """Whether training needs every score, for a loss or a gate."""
         return self.learn != "none"
@@ -137,20 +153,19 @@ class IndexedOptions(MixerOptions):
             found["index_heads"] = given
         if not self.indexes:
             found |= dict.fromkeys(("index_dim", "index_norm"), given)
+        if self.indexes:
+            found |= dict.fromkeys(("choose", "far"), f'scorer="{self.scorer}": use scorer="attention"')
         if self.summary != "representative":
-            found["representatives"] = f'summary="{self.summary}": use summary="representative"'
+            said = f'summary="{self.summary}": use summary="representative"'
+            found |= dict.fromkeys(("representatives", "counted"), said)
         if self.learn != "distilled":
             found["learn_over"] = f'learn="{self.learn}": use learn="distilled"'
-        if self.rope_factor == 1:
-            found["rope_trained"] = "rope_factor=1: use rope_factor above 1"
-        if not self.rope:
-            turned = ("rope_base", "rope_factor", "rope_trained", "rope_learned")
-            found |= dict.fromkeys(turned, "rope=0: use rope above 0")
-        return found
+        return found | unread_rotation(self, "rope_learned", "far")
 
     @model_validator(mode="after")
     def _fit_rows(self) -> IndexedOptions:
         """Refuses options of what is attended to that make no sense together, with the remedy."""
+        unstretched = stretch_refusal(self)
         for wrong, why in (
             (
                 self.kv_rank > 0 and self.scorer not in ("relu", "relu-sum"),
@@ -164,10 +179,7 @@ class IndexedOptions(MixerOptions):
                 self.q_rank > 0 and not self.kv_rank,
                 f"q_rank={self.q_rank} is of queries beside latents: use kv_rank above 0, or q_rank=0",
             ),
-            (
-                self.rope_factor > 1 and not self.rope_trained,
-                f"rope_factor={self.rope_factor:g} is of the positions that it was trained on: give rope_trained",
-            ),
+            (unstretched is not None, unstretched),
             (
                 self.kv_rank > 0 and (self.qk_norm or self.output_gate),
                 "qk_norm and output_gate are of heads with keys of their own: use false, or kv_rank=0",
@@ -214,6 +226,36 @@ class IndexedOptions(MixerOptions):
             (
                 self.learn == "gates" and self.summary in ("minmax", "representative"),
                 f'learn="gates" with summary="{self.summary}", whose scores are no logits: use learn="none"',
+            ),
+        ):
+            if wrong:
+                raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _fit_window(self) -> IndexedOptions:
+        """Refuses options of what is counted of a key, and how it is met, that make no sense, with the remedy."""
+        for wrong, why in (
+            (
+                self.counted > self.local * self.block_size or self.counted % self.block_size > 0,
+                f"counted={self.counted} of local={self.local} blocks of {self.block_size}: use a multiple of "
+                f"block_size, up to {self.local * self.block_size}, as later queries come when the block may be chosen",
+            ),
+            (
+                self.choose == "together" and self.summary == "minmax",
+                'choose="together" with summary="minmax", which bounds the products of one head: use choose="apart"',
+            ),
+            (
+                self.far > 0 and self.own == "tail",
+                f'far={self.far} is of keys before a window that is always in: use own="block", or far=0',
+            ),
+            (
+                self.far > 0 and self.learn == "gates",
+                f'learn="gates" beside far={self.far} is not made: use learn="none", or far=0',
+            ),
+            (
+                self.far > 0 and self.window == 1,
+                f"far={self.far} leaves no window of tokens at their own places: use local of 1 at least, or far=0",
             ),
         ):
             if wrong:

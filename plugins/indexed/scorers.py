@@ -11,24 +11,27 @@ from archsearch.mixer import ModelShape
 from archsearch.model.attention import normed
 from archsearch.ops.block_sparse import block_scores
 from archsearch.ops.cache import write_rows
-from archsearch.ops.completed import first_positions, touched, write_complete
+from archsearch.ops.completed import first_positions, rows_of, touched, write_complete
+from archsearch.ops.host import readable
 from archsearch.ops.index_scores import relu_scores
 from archsearch.ops.rings import in_order, written
+from archsearch.ops.rotary import rotary_of
 
 from .choice import best_of_block, bound_scores, group_scores
 from .cost import index_heads
 from .options import IndexedOptions
 from .products import Products
 from .query_scale import QueryScale
-from .summaries import block_sums, bounds, means, pooled, representatives, write_blocks
-from .turning import rotary_of
+from .summaries import block_sums, bounds, means, means_after, most_asked, pooled, sum_of, write_blocks
 
 
 @dataclass(frozen=True)
 class Tokens:
     """T new tokens: ``x`` `[B, T, D]`, ``q`` `[B, T, Hq, D]` and ``positions`` `[B, T]`, after ``lengths`` `[B]` others
     at ``order`` `[B, T]` of their sequences; ``low`` `[B, T, R]`: what queries are made from; ``k`` `[B, S, Hkv, D]`:
-    the cache of keys with theirs. ``fresh``: they are whole sequences: what is kept of each token needs no cache."""
+    the cache of keys with theirs. ``fresh``: they are whole sequences: what is kept of each token needs no cache.
+    ``near``: where q and k are not turned by their own places, the queries that are, and such keys `[B, R + T, Hkv, D]`
+    of the R tokens before too."""
 
     x: Tensor
     q: Tensor
@@ -39,6 +42,15 @@ class Tokens:
     order: Tensor
     lengths: Tensor
     fresh: bool
+    near: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def turned(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `[B, T, Hq, D]` and keys `[B, n, Hkv, D]` as they meet in the window, and which token of its sequence
+        the first of these keys is, `[B]`."""
+        if self.near is None:
+            return self.q, self.k, torch.zeros_like(self.lengths)
+        return *self.near, self.lengths - (self.near[1].shape[1] - self.order.shape[1])
 
 
 class Scorer(nn.Module):
@@ -46,11 +58,13 @@ class Scorer(nn.Module):
 
     def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
         super().__init__()
-        self.block_size = options.block_size
+        self.block_size, self.together = options.block_size, options.choose == "together"
 
     def ask(self, new: Tokens) -> tuple[Tensor, ...]:
         """What `score` needs of the queries, each `[B, T, ...]`; of them the first has its heads in axis 2."""
-        return (new.q,)
+        if not self.together:
+            return (new.q,)
+        return (new.q.unflatten(2, (new.k.shape[2], -1)).sum(3).flatten(2)[:, :, None],)
 
     def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
         """The scorer's tensors of the state, `kept`, with the new tokens; T is 1 at least."""
@@ -58,7 +72,12 @@ class Scorer(nn.Module):
 
     def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
         """What is scored of the first `blocks` blocks, `[B, rows(blocks), ...]` of the state's tensors."""
-        return tensors["k"][:, : self.rows(blocks)]
+        return self.joined(tensors["k"][:, : self.rows(blocks)])
+
+    def joined(self, units: Tensor) -> Tensor:
+        """`units` `[B, n, Hkv, D]` as one head where query heads choose together: the products of all add up to that of
+        the sums over the groups with the keys of all key heads side by side."""
+        return units.flatten(2)[:, :, None] if self.together else units
 
     def rows(self, blocks: int) -> int:
         """Rows of `units` of so many blocks."""
@@ -91,7 +110,7 @@ class SummaryScorer(Scorer):
         return bounds(keys) if self.summary == "minmax" else means(keys)
 
     def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
-        return tensors["summary"][:, :blocks]
+        return self.joined(tensors["summary"][:, :blocks])
 
     def rows(self, blocks: int) -> int:
         return blocks
@@ -107,25 +126,40 @@ class SummaryScorer(Scorer):
 
 
 class RepresentativeScorer(SummaryScorer):
-    """By the keys of a block that the next one asked most for (InfLLM): their sum, in the row of the next block."""
+    """By the keys of a block that the tokens behind it asked most for (InfLLM): their sum, in the row of the block that
+    completes what is counted. Of all queries of the next block the sum says how much; or of each key the mean of the
+    ``counted`` queries after it, the last of which are kept."""
 
     def __init__(self, options: IndexedOptions, shape: ModelShape) -> None:
         super().__init__(options, shape)
-        self.count = options.representatives
+        self.count, self.counted = options.representatives, options.counted
+        self.before = max(1, options.counted // options.block_size)
 
     def remember(self, new: Tokens, kept: dict[str, Tensor]) -> dict[str, Tensor]:
-        asked = new.q.unflatten(2, (new.k.shape[2], -1)).sum(3)
-        sums, last = block_sums(kept["asked"], asked, new.lengths, self.block_size)
-
-        def of(keys: Tensor) -> Tensor:
-            return representatives(keys, sums[:, : keys.shape[1]], self.count)
-
-        count = new.order.shape[1]
-        written = write_blocks(kept["summary"], new.k, new.lengths, count, self.block_size, of, of_block_before=True)
-        return {"summary": written, "asked": last}
+        q, k, first = new.turned
+        asked = q.unflatten(2, (k.shape[2], -1)).sum(3)
+        ring, size = kept["asked"], self.block_size
+        blocks, complete = touched(new.lengths, new.order.shape[1], size)
+        complete = complete & (blocks >= self.before)
+        none = readable(complete) and not bool(complete.any())
+        if not self.counted:
+            sums, last = block_sums(ring, asked, new.lengths, size)
+        elif none:
+            last = written(ring, asked, new.lengths)
+        else:
+            rows = means_after(in_order(ring, asked.to(ring.dtype), new.lengths), self.counted)
+            sums = rows_of(rows, blocks - self.before, size, new.lengths - ring.shape[1] - 1)
+            last = written(ring, asked, new.lengths)
+        if none:
+            return {"summary": kept["summary"], "asked": last}
+        keys = rows_of(k, blocks - self.before, size, first)
+        places = most_asked(keys, sums[:, : keys.shape[1]], self.count)
+        if new.near is not None:
+            keys = rows_of(new.k, blocks - self.before, size)
+        return {"summary": write_complete(kept["summary"], blocks, complete, sum_of(keys, places)), "asked": last}
 
     def units(self, tensors: dict[str, Tensor], blocks: int) -> Tensor:
-        return tensors["summary"][:, 1 : blocks + 1]
+        return self.joined(tensors["summary"][:, self.before : blocks + self.before])
 
 
 class Asker(Scorer):
@@ -144,7 +178,7 @@ class Asker(Scorer):
         self.weights = nn.Linear(shape.d_model, self.heads, bias=False) if weighted else None
         self.query_norm = None if weighted else nn.RMSNorm(width, eps=1e-6)
         self.query_scale = QueryScale(self.heads) if options.query_scale else None
-        self.rotary = rotary_of(width, options.rope, options, learned=options.rope_learned)
+        self.rotary = rotary_of(width, options, learned=options.rope_learned)
 
     def add_key(self, options: IndexedOptions, shape: ModelShape) -> None:
         """Builds what makes the key, where the scorer keeps one."""

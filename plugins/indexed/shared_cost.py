@@ -50,7 +50,8 @@ def shared_params(options: SharedIndexOptions, base: IndexedOptions, shape: Mode
 def shared_flops(
     options: SharedIndexOptions, base: IndexedOptions, shape: ModelShape, *, phase: Phase, context: int
 ) -> Flops:
-    """Projections, the softmax over what is chosen and, of a choice of its own, scores and the divergence."""
+    """Projections, the softmax over what is chosen and, of a choice of its own, scores and the divergence; these in
+    training too where it teaches another layer's index."""
     token = attended_token(base, shape)
     if options.latents == "shared":
         made = 4.0 * base.kv_rank + 3.0 * rotary_dim(base.shared_rope, base.shared_dim)
@@ -62,7 +63,7 @@ def shared_flops(
         found = token + attended_softmax(base, shape, phase, seen_keys(base, context))
         return found + score_flops(base, shape) * ranked(base, context) if own else found
     found = token * context + attended_softmax(base, shape, phase, chosen_pairs(base, context))
-    if not own:
+    if not own and not (options.teach and phase == "train"):
         return found
     found += score_flops(base, shape) * scored_blocks(base, phase, context)
     return found + learning_flops(base, shape, phase, context)

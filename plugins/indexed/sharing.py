@@ -21,17 +21,22 @@ class SharedIndexOptions(MixerOptions):
     ``choice``: the chosen blocks are those of the nearest earlier layer that chooses, or made by small heads of its own
     that ask that layer's index keys.
     ``latents``: what is attended to is the cache of the nearest earlier layer that keeps one, or its own.
+    ``teach``: the index whose choice it takes learns by its attention too: by the mean over its own layer and all that
+    say so (IndexCache).
     ``index_keys``: those that small heads of its own ask, of the nearest earlier layer that has such, or its own.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("index_keys",)
+    later: ClassVar[tuple[str, ...]] = ("index_keys", "teach")
 
     choice: Annotated[Whose, Tunable("shared", "own")] = "shared"
     latents: Annotated[Whose, Tunable("own", "shared")] = "own"
     index_keys: Whose = "shared"
+    teach: bool = False
 
     def unread(self) -> Mapping[str, str]:
-        return {} if self.choice == "own" else {"index_keys": 'choice="shared": use choice="own"'}
+        if self.choice == "own":
+            return {"teach": 'choice="own", whose index its own attention teaches: use choice="shared"'}
+        return {"index_keys": 'choice="shared": use choice="own"'}
 
     @property
     def indexes(self) -> bool:
@@ -50,6 +55,17 @@ def source_of(layer: LayerInfo) -> int:
     return max(index for index, one in enumerate(layer.earlier) if one.mixer in (OWNER, TAKER))
 
 
+def taught_from(layer: LayerInfo) -> int:
+    """Index of the nearest earlier layer that has the index which the layer's choice is of, or teaches it too."""
+    taught = (
+        index
+        for index, one in enumerate(layer.earlier)
+        if one.mixer == OWNER
+        or (isinstance(one.options, SharedIndexOptions) and (one.options.choice == "own" or one.options.teach))
+    )
+    return max(taught)
+
+
 def misplaced(options: SharedIndexOptions, layer: LayerInfo) -> str | None:
     """Why such a layer cannot stand where it does, with the remedy; None where it can."""
     if layer.part:
@@ -60,6 +76,10 @@ def misplaced(options: SharedIndexOptions, layer: LayerInfo) -> str | None:
     before = f'the "{OWNER}" before it has'
     if base.learn == "gates":
         return f'{before} learn="gates", whose choice acts by its scores too: give that layer learn="distilled"'
+    if base.far:
+        return f"{before} far={base.far}, whose keys are kept as its own window meets them: give that layer far=0"
+    if options.teach and base.learn != "distilled":
+        return f'{before} learn="{base.learn}", an index that no attention teaches: put dsa-mla there, or teach=false'
     if options.latents == "shared" and not base.kv_rank:
         return f"{before} kv_rank=0, so there are no latents to share: put dsa-mla there, or write latents=own"
     if options.choice == "own" and not base.indexes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from archsearch.ops.completed import rows_of, touched, write_complete
@@ -20,16 +21,13 @@ def write_blocks(
     count: int,
     block_size: int,
     summary: Callable[[Tensor], Tensor],
-    *,
-    of_block_before: bool = False,
 ) -> Tensor:
-    """`cache` with the `summary` of the keys of each block that `count` tokens complete, or of the block before it.
+    """`cache` with the `summary` of the keys of each block that `count` tokens complete.
 
-    k `[B, S, H, D]` holds the keys of all tokens; `summary` makes `[B, m, ...]` of `[B, m, block_size, H, D]`. What is
-    made of the block before the first is of no block.
+    k `[B, S, H, D]` holds the keys of all tokens; `summary` makes `[B, m, ...]` of `[B, m, block_size, H, D]`.
     """
     blocks, complete = touched(lengths, count, block_size)
-    return write_complete(cache, blocks, complete, summary(rows_of(k, blocks - int(of_block_before), block_size)))
+    return write_complete(cache, blocks, complete, summary(rows_of(k, blocks, block_size)))
 
 
 def means(keys: Tensor) -> Tensor:
@@ -48,16 +46,26 @@ def pooled(keys: Tensor, pool: Tensor) -> Tensor:
     return torch.einsum("bmsh,bmshd->bmhd", weights, keys)
 
 
-def representatives(keys: Tensor, asked: Tensor, count: int) -> Tensor:
-    """Sums `[B, m, H, D]` of the `count` keys of `[B, m, b, H, D]` that fit `asked` `[B, m, H, D]` best.
-
-    A query's products with them add up to its product with their sum (InfLLM, arXiv 2402.04617, section 3.2).
+def most_asked(keys: Tensor, asked: Tensor, count: int) -> Tensor:
+    """Places in their block, `[B, m, H, count]`, of the keys of `[B, m, b, H, D]` whose products with what was `asked`
+    are greatest: of a block `[B, m, H, D]`, or of each key `[B, m, b, H, D]` (InfLLM, arXiv 2402.04617, section 3.2).
     """
     dtype = torch.promote_types(keys.dtype, torch.float32)
-    scores = torch.einsum("bmshd,bmhd->bmhs", keys.to(dtype), asked.to(dtype))
-    best = scores.topk(count, dim=-1).indices
+    form = "bmshd,bmhd->bmhs" if asked.dim() < keys.dim() else "bmshd,bmshd->bmhs"
+    return torch.einsum(form, keys.to(dtype), asked.to(dtype)).topk(count, dim=-1).indices
+
+
+def sum_of(keys: Tensor, places: Tensor) -> Tensor:
+    """Sums `[B, m, H, D]` of the keys of `[B, m, b, H, D]` at `places` `[B, m, H, r]` of their block: a query's
+    products with them add up to its product with their sum."""
     heads = keys.transpose(2, 3)
-    return heads.gather(3, best[..., None].expand(*best.shape, keys.shape[-1])).sum(3)
+    return heads.gather(3, places[..., None].expand(*places.shape, keys.shape[-1])).sum(3)
+
+
+def means_after(rows: Tensor, count: int) -> Tensor:
+    """Means `[B, n - count + 1, ...]` of each `count` of the `rows` `[B, n, ...]` that follow each other."""
+    means = F.avg_pool1d(rows.flatten(2).transpose(1, 2), count, stride=1)
+    return torch.unflatten(means.transpose(1, 2), 2, rows.shape[2:])
 
 
 def block_sums(pool: Tensor, new: Tensor, lengths: Tensor, block_size: int) -> tuple[Tensor, Tensor]:

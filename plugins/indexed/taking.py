@@ -9,11 +9,11 @@ from archsearch.model import Context
 from archsearch.ops.rotary import Rotary
 
 from .latents import IndexedLatents
-from .layer import NAME, TURNS, Indexed, IndexedAttention
-from .made import Handed
+from .layer import LESSONS, NAME, TURNS, Indexed, IndexedAttention
+from .made import Handed, Lessons
 from .options import IndexedOptions
 from .scorers import Asker, scorer_of
-from .sharing import SharedIndexOptions, base_of, source_of
+from .sharing import SharedIndexOptions, base_of, source_of, taught_from
 
 
 class _Takes(Indexed):
@@ -32,6 +32,8 @@ class _Takes(Indexed):
         self.turned_alike = base.rope_learned and options.latents == "shared"
         if base.rope_learned:
             self.takes += ((self.source, TURNS),)
+        if options.teach:
+            self.takes += ((taught_from(self.layer), LESSONS),)
         asker = (scorer_of if options.indexes else Asker)(base, self.shape) if options.choice == "own" else None
         self.choose_by(asker, base)
 
@@ -39,6 +41,12 @@ class _Takes(Indexed):
         """By what turned the latents."""
         rotary: Rotary = ctx.shared_by(self.source, TURNS) if self.turned_alike else self.rotary
         return rotary
+
+    def taught(self, ctx: Context) -> Lessons | None:
+        if not self.what.teach:
+            return None
+        lessons: Lessons | None = ctx.shared_by(taught_from(self.layer), LESSONS)
+        return lessons
 
     def given(self, ctx: Context, at: int) -> Handed:
         handed: Handed = ctx.shared_by(self.source, NAME)[at]

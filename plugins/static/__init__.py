@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from archsearch import hookimpl
-from archsearch.attention_cost import heads_refusal, projection_params
+from archsearch.attention_cost import heads_refusal
 from archsearch.mixer import Flops, LayerInfo, MixerPlugin, ModelShape, Phase, StateTensor, Traffic
 
-from .cost import dense_up_to, static_flops, static_state, static_traffic
+from .cost import dense_up_to, static_flops, static_params, static_state, static_traffic
 from .options import StaticOptions
 from .systems import SYSTEMS
 
@@ -35,6 +35,8 @@ class StaticPlugin(MixerPlugin[StaticOptions]):
             "dilated": {"block_size": 4, "local": 3, "dilation": 2, "first": 2},
             "dilated-drawn": {"block_size": 4, "local": 2, "dilation": 2, "first": 0, "random": 2, "rope": 0.0},
             "own-block": {"block_size": 4, "local": 0, "first": 0},
+            "first-apart": {"block_size": 4, "local": 2, "first": 2, "first_projections": True},
+            "first-apart-drawn": {"block_size": 4, "local": 1, "first": 1, "random": 2, "first_projections": True},
             "tokens": {"block_size": 1, "local": 7, "first": 3},
         },
     }
@@ -43,7 +45,7 @@ class StaticPlugin(MixerPlugin[StaticOptions]):
         return heads_refusal(shape, rope=options.rope)
 
     def params(self, options: StaticOptions, shape: ModelShape, layer: LayerInfo) -> int:
-        return projection_params(shape)
+        return static_params(options, shape)
 
     def flops(
         self, options: StaticOptions, shape: ModelShape, layer: LayerInfo, *, phase: Phase, context: int
@@ -57,7 +59,7 @@ class StaticPlugin(MixerPlugin[StaticOptions]):
         return static_state(options, shape)
 
     def values(self, options: StaticOptions, shape: ModelShape) -> tuple[int, int]:
-        return shape.n_kv_heads, shape.head_dim
+        return shape.n_kv_heads * (2 if options.first_projections else 1), shape.head_dim
 
     def build(self, options: StaticOptions, shape: ModelShape, layer: LayerInfo) -> StaticAttention:
         from .layer import StaticAttention

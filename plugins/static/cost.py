@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from archsearch.attention_cost import kv_cache, kv_traffic, projection_flops, softmax_flops
+from archsearch.attention_cost import (
+    kv_cache,
+    kv_traffic,
+    projection_flops,
+    projection_params,
+    rotary_dim,
+    softmax_flops,
+)
 from archsearch.mixer import Flops, ModelShape, Phase, StateTensor, Traffic
 
 from .options import StaticOptions
@@ -26,11 +33,27 @@ def seen_rows(options: StaticOptions, context: int) -> int:
 
 
 def static_flops(options: StaticOptions, shape: ModelShape, *, phase: Phase, context: int) -> Flops:
-    """Projections of each token, and softmax attention over the pairs of the pattern."""
-    token = projection_flops(shape, rope=options.rope)
+    """Projections of each token, and softmax attention over the pairs of the pattern; of queries of two parts both meet
+    a key, one of them zeros."""
+    token, tokens, pairs = projection_flops(shape, rope=options.rope), context, seen_pairs(options, context)
     if phase == "decode":
-        return token + softmax_flops(seen_rows(options, context), shape)
-    return token * context + softmax_flops(seen_pairs(options, context), shape)
+        tokens, pairs = 1, seen_rows(options, context)
+    found = token * tokens + softmax_flops(pairs, shape)
+    if not options.first_projections:
+        return found
+    turned = (shape.n_heads + shape.n_kv_heads) * rotary_dim(options.rope, shape.head_dim)
+    found += Flops(matmul=2.0 * first_params(options, shape), elementwise=3.0 * turned) * tokens
+    return found + Flops(matmul=2.0 * pairs * shape.n_heads * shape.head_dim)
+
+
+def static_params(options: StaticOptions, shape: ModelShape) -> int:
+    """Of the projections."""
+    return projection_params(shape) + first_params(options, shape)
+
+
+def first_params(options: StaticOptions, shape: ModelShape) -> int:
+    """Of q, k and v of the first blocks' own."""
+    return shape.d_model * (shape.n_heads + 2 * shape.n_kv_heads) * shape.head_dim * options.first_projections
 
 
 def kept_rows(options: StaticOptions) -> int | None:

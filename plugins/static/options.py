@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -20,7 +20,10 @@ class StaticOptions(MixerOptions):
     ``random``: blocks that are drawn, once and for all, among those before the window.
     ``seed``: of that draw; each layer and key head has one of its own.
     ``rope``: share of a head's channels that are rotated by their position; 0 carries no position at all.
+    ``first_projections``: tokens of the first blocks are keys and values, and are asked, by projections of their own.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("first_projections",)
 
     block_size: Annotated[int, Field(ge=1, le=2**24), Tunable(8, 16)] = 8
     local: Annotated[int, Field(ge=0, le=2**16), Tunable(1, 3)] = 3
@@ -29,9 +32,12 @@ class StaticOptions(MixerOptions):
     random: Annotated[int, Field(ge=0, le=2**16), Tunable(0, 2)] = 0
     seed: int = Field(default=0, ge=0, le=2**16)
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 1.0
+    first_projections: bool = False
 
     def unread(self) -> Mapping[str, str]:
         found = {} if self.random else {"seed": "random=0: use random above 0"}
+        if not self.first:
+            found["first_projections"] = "first=0: use first above 0"
         return found if self.local else {**found, "dilation": "local=0: use local above 0"}
 
     @property

@@ -70,6 +70,25 @@ def test_steps_keep_what_the_algorithm_keeps(heavy: int, recent: int) -> None:
         assert sorted(state.tensors["order"][0, :, h].tolist()) == sorted(oracle.kept)
 
 
+@torch.no_grad()
+def test_with_a_key_head_for_each_query_head_every_head_keeps_its_own() -> None:
+    """The form of the paper, whose models group no heads."""
+    layer, x = layer_of(heavy=3, recent=4, n_kv_heads=4), torch.randn(1, 30, 32, dtype=torch.float64)
+    q, k, v = (one[0] for one in layer.project(x, torch.arange(30)[None]))
+    assert k.shape[1] == 4
+    oracles, wanted = [Oracle(3, 4) for _ in range(4)], []
+    for t in range(30):
+        heads = [oracle.read(q[t, h : h + 1], k[:, h], v[:, h], t) for h, oracle in enumerate(oracles)]
+        wanted.append(layer.out(torch.cat(heads).flatten()))
+    state, found = layer.init_state(1, 30), []
+    for t in range(30):
+        y, state = layer.step(x[:, t], state=state, ctx=Context(want_state=True))
+        found.append(y[0])
+    assert_close(torch.stack(found), torch.stack(wanted), rtol=1e-5, atol=1e-5)
+    kept = [sorted(state.tensors["order"][0, :, h].tolist()) for h in range(4)]
+    assert kept == [sorted(oracle.kept) for oracle in oracles]
+
+
 @pytest.mark.parametrize("piece", [256, 7])
 @torch.no_grad()
 def test_a_prompt_is_read_densely_and_cut_to_its_heavy_and_last_tokens(

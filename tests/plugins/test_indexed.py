@@ -18,7 +18,7 @@ from archsearch_plugins.indexed.choice import (
 from archsearch_plugins.indexed.cost import chosen_pairs, indexed_flops, seen_keys
 from archsearch_plugins.indexed.ops import indexed_attention
 from archsearch_plugins.indexed.options import Rule
-from archsearch_plugins.indexed.summaries import block_sums, representatives
+from archsearch_plugins.indexed.summaries import block_sums, most_asked, sum_of
 from archsearch_plugins.moba.ops import moba_attention
 from torch import Tensor
 from torch.testing import assert_close
@@ -147,7 +147,7 @@ def test_a_bound_is_met_by_no_key_of_the_block() -> None:
 
 def test_representatives_are_the_keys_that_were_asked_most_for() -> None:
     keys, asked, query = torch.randn(1, 2, 6, 1, 8), torch.randn(1, 2, 1, 8), torch.randn(8)
-    found = representatives(keys, asked, 2)
+    found = sum_of(keys, most_asked(keys, asked, 2))
     for block in range(2):
         scores = keys[0, block, :, 0] @ asked[0, block, 0]
         best = sorted(range(6), key=lambda s: -float(scores[s]))[:2]

@@ -34,16 +34,17 @@ LAYERS: dict[str, dict[str, Any]] = {
     "qsa": FEW,
     "infllm": FEW,
     "topk": {"top_k": 3},
+    "topk together": {"top_k": 3, "choose": "together"},
     "dsa-mla": {"top_k": 3},
     "glm5-next": {"block_size": 3, "top_k": 2},
 }
-SLOW = ("m3", "quest", "qsa", "infllm", "topk", "dsa-mla", "glm5-next")
+SLOW = ("m3", "quest", "qsa", "infllm", "topk", "topk together", "dsa-mla", "glm5-next")
 
 
 def layer(name: str) -> Mixer:
     plugin = IndexedPlugin()
     torch.manual_seed(0)
-    return plugin.build(plugin.parse_options({**plugin.presets[name], **LAYERS[name]}), SHAPE, LayerInfo())
+    return plugin.build(plugin.parse_options({**plugin.presets[name.split()[0]], **LAYERS[name]}), SHAPE, LayerInfo())
 
 
 def outputs(mixer: Mixer, x: Tensor) -> list[Tensor]:

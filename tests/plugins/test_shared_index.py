@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from archsearch_plugins.indexed import IndexedPlugin, SharedIndexPlugin
+from torch import Tensor
 from torch.testing import assert_close
 
 from archsearch.arch import ArchSpec, ModelSpec
@@ -176,6 +177,7 @@ def test_matmul_flops_are_those_of_the_products(
         ("dsa-mla shared-index(choice=own, index_keys=own)", 'it has all of its own: write "dsa-mla" instead'),
         ("dsa-mla(rope_learned=true) reindex", "write index_keys=own beside choice=own"),
         ("indexed(learn=gates) indexshare", 'give that layer learn="distilled"'),
+        ("topk indexshare(teach=true)", "put dsa-mla there, or teach=false"),
         ("dsa-mla parallel(a=indexshare, b=full)", "take it out of the other mixer"),
         ("parallel(a=dsa-mla, b=full) indexshare", "there is none"),
     ],
@@ -203,6 +205,72 @@ def test_a_model_of_glm52s_pattern_trains_and_chooses_once(installed: Registry) 
     (logits.square().mean() + sum(ctx.losses.values())).backward()
     assert {name for name, weights in model.named_parameters() if weights.grad is None} == set()
     assert [block.mixer.source for block in model.blocks[2:]] == [0, 2, 3, 4]
+
+
+def test_an_index_is_taught_by_the_mean_of_what_all_layers_attend_to(installed: Registry) -> None:
+    """IndexCache: its gradients are those of the divergence from the mean, whichever layers stand between."""
+    pattern = f"{SMALL} indexshare(teach=true) indexshare indexshare(teach=true)"
+    made, ctx = stack(pattern, installed).train(), Context()
+    x = torch.randn(2, 60, 32)
+    made(x, ctx=ctx)
+    owner, first, _, last = made.layers
+    rows, positions = owner.rule, torch.arange(60).expand(2, -1)
+    weights = [_dense(layer, x, positions) for layer in (owner, first, last)]
+    index = owner.scorer
+    queries = index.rotary(positions, index.query(x).unflatten(-1, (index.heads, -1)))
+    hits = torch.einsum("btji,bsi->btjs", queries, index.finished(index.key(x), positions)).relu()
+    scores = torch.einsum("btj,btjs->bts", index.weights(x), hits) * (index.heads * queries.shape[-1]) ** -0.5
+    hidden = ~torch.ones(60, 60).tril().bool()
+    learnt = scores.masked_fill(hidden, -torch.inf).log_softmax(-1).masked_fill(hidden, 0.0)
+    assert rows.block_size == 1
+    mean = torch.stack(weights).mean(0)
+    wanted = (torch.xlogy(mean, mean) - mean * learnt).sum(-1).mean()
+    each = torch.stack([(torch.xlogy(one, one) - one * learnt).sum(-1).mean() for one in weights]).mean()
+    assert_close(ctx.losses["indexed"], each)
+    learners = list(index.parameters())
+    found = torch.autograd.grad(ctx.losses["indexed"], learners, retain_graph=True)
+    for got, right in zip(found, torch.autograd.grad(wanted, learners), strict=True):
+        assert_close(got, right, rtol=1e-4, atol=1e-6)
+    others = [one for layer in (first, last) for one in layer.parameters()]
+    assert all(one is None for one in torch.autograd.grad(ctx.losses["indexed"], others, allow_unused=True))
+
+
+def _dense(layer: Any, x: Tensor, positions: Tensor) -> Tensor:
+    """What a layer over latents attends to where nothing is dropped, the mean over heads, `[B, T, T]`."""
+    with torch.no_grad():
+        q, made = layer.made(x, layer.low(x), positions)
+        latent, shared = made["latent"].split([12, 4], dim=-1)
+        up = layer.kv_up.weight.view(4, 2, 8, 12)[:, 0]
+        plain, asked = q.split([8, 4], dim=-1)
+        logits = torch.einsum("bthd,hdc,bsc->bhts", plain, up, latent) + torch.einsum("bthr,bsr->bhts", asked, shared)
+        hidden = ~torch.ones(x.shape[1], x.shape[1]).tril().bool()
+        return (logits / 12**0.5).masked_fill(hidden, -torch.inf).softmax(-1).mean(1)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+def test_a_taught_index_learns_by_its_teachers_layers(packed: bool, installed: Registry) -> None:
+    """Of the teacher each layer's own attention is asked for; and a sequence is as if alone."""
+    made = stack("m3(top_k=1, block_size=4) indexshare(teach=true)", installed).train()
+    x, asked = torch.randn(1, 24, 32), list[int]()
+
+    class Teacher:
+        dense = False
+
+        def attention(self, layer: int) -> Tensor:
+            asked.append(layer)
+            even = torch.ones(24, 24).tril() if layer else torch.ones(24, 24).tril().flip(1).tril() + torch.eye(24)
+            return (even / even.sum(-1, keepdim=True))[None]
+
+        def output(self, layer: int) -> None:
+            return None
+
+    bounds = torch.tensor([0, 24]) if packed else None
+    ctx = Context(teacher=Teacher(), cu_seqlens=bounds)
+    made(x, ctx=ctx)
+    assert asked == [0, 1]
+    alone = Context(teacher=Teacher(), cu_seqlens=bounds)
+    made.layers[0](x, ctx=alone)
+    assert ctx.losses["indexed"].item() != pytest.approx(alone.losses["indexed"].item(), rel=1e-3)
 
 
 def test_nothing_is_shared_where_nobody_takes_it(installed: Registry) -> None:

@@ -16,6 +16,7 @@ from archsearch_plugins.static.pattern import pattern
 from torch import Tensor
 from torch.testing import assert_close
 
+from archsearch.errors import OptionsError
 from archsearch.mixer import LayerInfo, ModelShape
 from archsearch.model import Context
 from archsearch.ops import block_sparse
@@ -130,7 +131,66 @@ def test_pairs_and_rows_are_those_of_the_definition(name: str) -> None:
         assert seen_pairs(options, context) == sum(seen[:context])
 
 
-@pytest.mark.parametrize("name", ["longformer", "dilated", "bigbird"])
+def _first_apart(mixer: StaticAttention, x: Tensor) -> Tensor:
+    """One token and head at a time: tokens of the first blocks are met by their projections, others by the usual."""
+    options, tokens = mixer.options, x.shape[1]
+    places = torch.arange(tokens).expand(len(x), -1)
+    heads = [weights(x).unflatten(-1, (-1, 8)) for weights in (mixer.qkv, mixer.first_qkv)]
+    q, k, v = zip(*(one.split([4, 2, 2], dim=2) for one in heads), strict=True)
+    q, k = ([mixer.rotary(places, one) for one in kind] for kind in (q, k))
+    out = torch.zeros(len(x), tokens, 4, 8)
+    for t, h in torch.cartesian_prod(torch.arange(tokens), torch.arange(4)).tolist():
+        seen = _seen(options, t, h // 2)
+        by = [int(s < options.first * options.block_size) for s in seen]
+        keys = torch.stack([k[one][:, s, h // 2] for s, one in zip(seen, by, strict=True)], 1)
+        values = torch.stack([v[one][:, s, h // 2] for s, one in zip(seen, by, strict=True)], 1)
+        asked = torch.stack([q[one][:, t, h] for one in by], 1)
+        weights = ((asked * keys).sum(-1) * 8**-0.5).softmax(1)
+        out[:, t, h] = (weights[..., None] * values).sum(1)
+    return mixer.output(out)
+
+
+@pytest.mark.parametrize("form", ["masked", "tiles", "reference"])
+@pytest.mark.parametrize("name", ["first-apart", "first-apart-drawn"])
+def test_first_blocks_are_met_by_projections_of_their_own(
+    name: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longformer, arXiv 2004.05150, section 3.1, and decoded likewise."""
+    if form == "tiles":
+        monkeypatch.setattr(block_sparse, "MASKED_UP_TO", 0)
+    monkeypatch.setenv("ARCHSEARCH_IMPL", "reference" if form == "reference" else "auto")
+    torch.manual_seed(0)
+    mixer = StaticAttention(PLUGIN, _options(name), SHAPE, LayerInfo()).eval()
+    x = torch.randn(2, 41, 24)
+    with torch.no_grad():
+        wanted = _first_apart(mixer, x)
+        assert_close(mixer(x, ctx=Context())[0], wanted, rtol=1e-4, atol=1e-5)
+        state, found = mixer.init_state(2, 41), []
+        y, state = mixer(x[:, :6], state=state, ctx=Context(want_state=True))
+        for token in range(6, 30):
+            one, state = mixer.step(x[:, token], state=state, ctx=Context())
+            found.append(one)
+        last, _ = mixer(x[:, 30:], state=state, ctx=Context())
+    assert_close(torch.cat((y, torch.stack(found, 1), last), 1), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_with_the_same_projections_twice_it_is_as_with_one() -> None:
+    torch.manual_seed(0)
+    apart = StaticAttention(PLUGIN, _options("first-apart"), SHAPE, LayerInfo())
+    shared = StaticAttention(
+        PLUGIN, PLUGIN.parse_options({"block_size": 4, "local": 2, "first": 2}), SHAPE, LayerInfo()
+    )
+    apart.load_state_dict({**shared.state_dict(), "first_qkv.weight": shared.qkv.weight})
+    x = torch.randn(2, 40, 24)
+    assert_close(apart(x, ctx=Context())[0], shared(x, ctx=Context())[0], rtol=1e-4, atol=1e-5)
+
+
+def test_projections_of_no_blocks_are_refused() -> None:
+    with pytest.raises(OptionsError, match="use first above 0"):
+        PLUGIN.parse_options({"first": 0, "first_projections": True})
+
+
+@pytest.mark.parametrize("name", ["longformer", "dilated", "bigbird", "first-apart"])
 def test_ragged_sequences_go_on_from_what_is_kept(name: str) -> None:
     torch.manual_seed(0)
     options = _options(name)

@@ -82,3 +82,36 @@ def test_zeros_written_over_zeros_are_written() -> None:
 
     mixer = Clears(_Rows(), ToyOptions(), SHAPE, LayerInfo())
     assert step_reads(mixer, torch.randn(1, 6, 8)).written_bytes == 2 * 32
+
+
+def test_a_row_that_decides_a_choice_alone_is_seen_by_a_closer_look() -> None:
+    """The row that is chosen stays so however far it is moved, and is seen where it is emptied among other rows."""
+
+    class Chooses(_WeighedRows):
+        def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+            at = int(state.lengths[0])
+            chosen = state.tensors["rows"][:, :at].sum(-1).abs().argmax(-1)
+            _, after = super().step(x_t, state=state, ctx=ctx)
+            return x_t + chosen[:, None], after
+
+    mixer = Chooses(_Rows(), ToyOptions(), SHAPE, LayerInfo())
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, 8)
+    assert step_reads(mixer, x).read_bytes == 4 * 32
+    assert step_reads(mixer, x, closer=True).read_bytes == 5 * 32
+
+
+def test_integers_that_stay_may_have_been_written() -> None:
+    class Counts(_Rows):
+        def state(self, options: ToyOptions, shape: ModelShape, layer: LayerInfo) -> tuple[StateTensor, ...]:
+            place = StateTensor(name="place", row_shape=(1,), dtype="int64", role="recurrent", base=1)
+            return (*super().state(options, shape, layer), place)
+
+    class Keeps(_WeighedRows):
+        def step(self, x_t: Tensor, *, state: MixerState, ctx: Context) -> tuple[Tensor, MixerState]:
+            y, after = super().step(x_t, state=state, ctx=ctx)
+            tensors = {**after.tensors, "place": state.tensors["place"]}
+            return y, MixerState(tensors=tensors, lengths=after.lengths, capacity=after.capacity)
+
+    seen = step_reads(Keeps(Counts(), ToyOptions(), SHAPE, LayerInfo()), torch.randn(1, 6, 8))
+    assert (seen.written_bytes, seen.untold_bytes) == (32, 8)

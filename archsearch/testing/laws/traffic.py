@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from archsearch.mixer import Traffic
 from archsearch.model import Mixer
@@ -32,11 +33,12 @@ def decode_reads_what_traffic_says(case: Case) -> None:
         shape = case.shape if grouped else replace(case.shape, n_kv_heads=case.shape.n_heads)
         mixer, figures = case.mixer(shape), case.figures(shape)
         for context in case.traffic_contexts:
-            seen, said = step_reads(mixer, case.inputs(1, context)), figures.traffic(context=context)
+            x, said = case.inputs(1, context), figures.traffic(context=context)
+            seen = step_reads(mixer, x)
             _at_most_the_peak(seen, said, context)
             alike = (said.most_read, said.most_written) == (said.read_bytes, said.written_bytes)
             if alike and not grouped:  # query heads of one group may read the same rows, or rows of their own
-                _no_less(seen, said, context, 1 + case.traffic_slack)
+                _no_less(seen, mixer, x, said, 1 + case.traffic_slack)
 
 
 def _at_most_the_peak(seen: StepReads, said: Traffic, context: int) -> None:
@@ -48,13 +50,24 @@ def _at_most_the_peak(seen: StepReads, said: Traffic, context: int) -> None:
             )
 
 
-def _no_less(seen: StepReads, said: Traffic, context: int, slack: float) -> None:
+def _no_less(seen: StepReads, mixer: Mixer, x: Tensor, said: Traffic, slack: float) -> None:
+    """What was `seen` of the last token of x, or is where one looks closer, is all that is said."""
+    if not _less(seen, said, slack):
+        return
+    seen = step_reads(mixer, x, closer=True)
+    for found, stated, verb in _less(seen, said, slack):
+        raise LawBroken(f"at {x.shape[1]} tokens a step {verb} {found} bytes alone, and traffic() states {stated:g}")
+
+
+def _less(seen: StepReads, said: Traffic, slack: float) -> list[tuple[int, float, str]]:
+    """Bytes that are seen, those that are said, and the verb, where the first are fewer."""
     read_back = seen.written_bytes + seen.shared_bytes  # a row that is written in the step may be read in it
-    most = {"reads": (seen.read_bytes + read_back) * slack, "writes": seen.written_bytes * slack}
-    for mean, _, verb in _WAYS:
-        if getattr(said, mean) > most[verb]:
-            found, stated = getattr(seen, mean), getattr(said, mean)
-            raise LawBroken(f"at {context} tokens a step {verb} {found} bytes alone, and traffic() states {stated:g}")
+    most = {"reads": seen.read_bytes + read_back, "writes": seen.written_bytes + seen.untold_bytes}
+    return [
+        (getattr(seen, mean), getattr(said, mean), verb)
+        for mean, _, verb in _WAYS
+        if getattr(said, mean) > most[verb] * slack
+    ]
 
 
 @law(
