@@ -26,9 +26,9 @@ class CompressedOptions(MixerOptions):
     ``rope``: share of a head's channels that are rotated, of the index too; outputs are turned back.
     ``rope_base``: base of the rotation's frequencies.
     ``rope_factor``: how many times the positions it was trained on the rotation is stretched to (YaRN); 1 for none.
-    ``rope_trained``: those positions.
+    ``rope_trained``: the positions that it was trained on, where it is stretched.
     ``out_groups``: groups of heads that the output is made of through ``out_rank`` numbers each; 0 for one matrix.
-    ``out_rank``: those numbers.
+    ``out_rank``: numbers that a group's output is made through.
     """
 
     later: ClassVar[tuple[str, ...]] = ("rope_factor", "rope_trained", "out_groups", "out_rank")

@@ -54,7 +54,7 @@ class IndexedOptions(MixerOptions):
     ``summary``: what stands for the keys of a block: "none": each key, the best counts; "mean"; "gated": index keys
     weighted by channel; "minmax": the least and greatest of each channel; "softmax": a mean with learned weights;
     "representative": the keys that the next block asked most for.
-    ``representatives``: how many those are.
+    ``representatives``: how many representatives a block has.
     ``counted``: how many tokens after a key say, by the mean of their queries, how much it was asked for; 0: those of
     the next block together.
     ``choose``: query heads that score by themselves choose "apart", or "together" by the sum of their scores.
@@ -71,7 +71,7 @@ class IndexedOptions(MixerOptions):
     ``q_rank``: numbers that queries beside latents are made from, those of small heads too; 0 for the token itself.
     ``query_scale``: queries, those of small heads too, times s log(t + 1) + b at position t, learned for each head.
     ``rope_factor``: how many times the positions it was trained on the rotation is stretched to (YaRN); 1 for none.
-    ``rope_trained``: those positions.
+    ``rope_trained``: the positions that it was trained on, where it is stretched.
     ``rope_learned``: each frequency of the rotation times exp(a), a learned from 0 on.
     ``index_norm``: LayerNorm of what the queries of small heads are made from.
     """

@@ -15,10 +15,10 @@ class StaticOptions(MixerOptions):
 
     ``block_size``: tokens of a block, the unit of the pattern; 1 makes a pattern of tokens.
     ``local``: blocks before the own one that the window has.
-    ``dilation``: how many blocks apart those lie; 1 for none between them.
+    ``dilation``: how many blocks apart the window's blocks lie; 1 for none between them.
     ``first``: blocks at the start of the sequence that every token sees.
     ``random``: blocks that are drawn, once and for all, among those before the window.
-    ``seed``: of that draw; each layer and key head has one of its own.
+    ``seed``: seed of the draw of blocks; each layer and key head has one of its own.
     ``rope``: share of a head's channels that are rotated by their position; 0 carries no position at all.
     ``first_projections``: tokens of the first blocks are keys and values, and are asked, by projections of their own.
     """
