@@ -22,6 +22,8 @@ from archsearch.ops.softmax import causal_mask, masked_attention
 
 
 class AttentionOptions(MixerOptions):
+    """``rope``: share of a head's channels that are rotated by their position."""
+
     rope: Annotated[float, Field(ge=0, le=1), Tunable(0.0, 1.0)] = 1.0
 
 
@@ -80,6 +82,8 @@ def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class MeanOptions(MixerOptions):
+    """``channels``: numbers that the state holds."""
+
     channels: Annotated[int, Field(ge=1), Tunable(32, 64)] = 32
 
 
@@ -141,6 +145,8 @@ def scan(decay: Tensor, added: Tensor) -> Tensor:
 
 
 class BothOptions(MixerOptions):
+    """``a``, ``b``: the two mixers, each with its options."""
+
     a: Annotated[Layer, Tunable("my-mean", "kda")] = "my-mean"  # type: ignore[assignment]
     b: Layer = "my-attention"  # type: ignore[assignment]
 
