@@ -195,6 +195,10 @@ class IndexedOptions(MixerOptions):
         learned = self.indexes or self.summary == "softmax"
         for wrong, why in (
             (
+                self.scorer == "relu" and self.index_dim == 1,
+                "index_dim = 1 under the LayerNorm of index keys makes all of them equal: use index_dim = 2 or more",
+            ),
+            (
                 self.block_size == 1 and self.summary != "none",
                 f'summary="{self.summary}" of blocks of one token: use summary="none", or block_size above 1',
             ),

@@ -399,6 +399,7 @@ def test_matmul_flops_are_those_of_explicit_products(values: dict[str, Any]) -> 
         ({"shared_dim": 8}, "kv_rank above 0"),
         ({"q_rank": 8}, "kv_rank above 0"),
         ({"kv_rank": 8, "qk_norm": True}, "kv_rank=0"),
+        ({"index_dim": 1, "rope": 0.0}, "index_dim = 2 or more"),
         ({"top_k": 0}, "greater than or equal"),
         ({"scorer": "cosine"}, "scorer"),
     ],
