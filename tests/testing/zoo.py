@@ -111,7 +111,7 @@ class BesideTheTensors(Shifted):
         after.hidden = last  # type: ignore[attr-defined]
 
 
-@animal("keeps-a-cache-in-the-layer", KEPT, RAGGED, READS, PEAK)
+@animal("keeps-a-cache-in-the-layer", KEPT, RAGGED)
 class InTheLayer(Shifted):
     hidden: Tensor | None = None
 
@@ -214,7 +214,7 @@ ANIMALS["declares-two-laws-broken-of-which-one-holds"] = Animal(
 )
 
 
-@animal("shares-a-cache-by-class", MODEL, RAGGED, READS, PEAK)
+@animal("shares-a-cache-by-class", MODEL, RAGGED)
 class SharedByClass(Shifted):
     """Right as long as one layer alone runs: the row of each number of tokens is of the last layer that had so many."""
 
