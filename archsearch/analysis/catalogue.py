@@ -60,8 +60,22 @@ class Preset:
 
 def catalogue(registry: Registry) -> list[Entry]:
     """Every mixer and preset, by family, mixer, and the order in which the plugin names them."""
-    found = [_entry(mixer, name, registry) for mixer in registry.mixers() for name in (mixer.name, *_presets(mixer))]
+    found = [entry_of(name, registry) for mixer in registry.mixers() for name in (mixer.name, *_presets(mixer))]
     return sorted(found, key=lambda entry: (entry.family, entry.mixer))
+
+
+def entry_of(name: str, registry: Registry) -> Entry:
+    """That of one mixer or preset."""
+    mixer = registry.resolve(name).plugin
+    system = mixer.systems.get(name)
+    return Entry(
+        name=name,
+        mixer=mixer.name,
+        family=mixer.family,
+        rule=mixer.summary if system is None else system.rule,
+        source="" if system is None else system.source,
+        growth=_growth_of(name, registry),
+    )
 
 
 def systems(registry: Registry) -> list[Entry]:
@@ -150,18 +164,6 @@ def _type(annotation: Any) -> str:
     if annotation is LayerSpec:
         return "layer"
     return "None" if annotation is type(None) else str(getattr(annotation, "__name__", annotation))
-
-
-def _entry(mixer: MixerPlugin[Any], name: str, registry: Registry) -> Entry:
-    system = mixer.systems.get(name)
-    return Entry(
-        name=name,
-        mixer=mixer.name,
-        family=mixer.family,
-        rule=mixer.summary if system is None else system.rule,
-        source="" if system is None else system.source,
-        growth=_growth_of(name, registry),
-    )
 
 
 def _growth_of(name: str, registry: Registry) -> str:

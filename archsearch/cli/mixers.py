@@ -63,12 +63,12 @@ def _listed(entries: Iterable[Entry]) -> Any:
 
 
 def _one(name: str, registry: Registry, *, json: bool) -> None:
-    from archsearch.analysis.catalogue import catalogue, options_of, presets_of
+    from archsearch.analysis.catalogue import entry_of, options_of, presets_of
     from archsearch.printable import printable
 
     resolved = registry.resolve(name)
     mixer, fixed = resolved.plugin, resolved.preset
-    entry = next(entry for entry in catalogue(registry) if entry.name == name)
+    entry = entry_of(name, registry)
     options, presets = options_of(name, registry), presets_of(mixer, registry)
     if json:
         found = {"options": [asdict(one) for one in options], "presets": [asdict(one) for one in presets]}
