@@ -6,11 +6,15 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from archsearch.errors import KernelUnavailableError, SpecError, listing
 from archsearch.evidence.kept import kept_here
 from archsearch.evidence.proofs import Machine, Proof, proofs
+from archsearch.kernels.device import interpreting
+
+if TYPE_CHECKING:
+    import torch
 
 Key: TypeAlias = tuple[str, int, int]
 """Architecture ("sm_90"), the largest head dim that the row serves, and the chunk (0 where an op has none)."""
@@ -46,14 +50,17 @@ class Table:
 
     ``package`` is the import package of the kernels, whose ``verified.json`` lists rows that passed on a card.
     ``candidates`` are other configurations of a row, each of some or all of its kernels, among which
-    ``archsearch kernels tune`` finds the fastest.
+    ``archsearch kernels tune`` finds the fastest. ``exact`` are other configurations again of some of a row's kernels,
+    for operands in float32: where no matrix instruction makes the products, sums stand in registers, of which tiles for
+    fewer bits leave too few. Interpreted float32 stands for fewer bits, unless a row is forced with its exact ones.
     """
 
     op: str
     package: str
     rows: Mapping[Key, Configs]
     candidates: Mapping[Key, Sequence[Configs]] = field(default_factory=dict)
-    _forced: list[Key] = field(default_factory=list, init=False, repr=False)
+    exact: Mapping[Key, Configs] = field(default_factory=dict)
+    _forced: list[tuple[Key, bool]] = field(default_factory=list, init=False, repr=False)
     _used: dict[Key, int | None] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +70,7 @@ class Table:
         """The row that serves a head dim: of the smallest that holds it, the largest chunk within `chunk`, or else
         the smallest chunk. Raises `KernelUnavailableError` when there is none."""
         if self._forced:
-            return self._forced[-1]
+            return self._forced[-1][0]
         of_arch = [key for key in self.rows if key[0] == arch]
         if not of_arch:
             known = ", ".join(sorted({key[0] for key in self.rows}))
@@ -81,13 +88,22 @@ class Table:
         """The configurations of `key`'s row, as `row` has them."""
         return self.row(self.key(arch, head_dim, chunk))
 
-    def row(self, key: Key) -> Configs:
-        """The configurations that a row runs with: the table's own, or those of the candidate in `use`."""
-        return self.configs(key, self.candidate(key))
+    def row(self, key: Key, *, exact: bool = False) -> Configs:
+        """The configurations that a row runs with: the table's own, or those of the candidate in `use`; `exact`: those
+        for float32 in their place where there are any."""
+        return self.configs(key, self.candidate(key), exact=exact)
 
-    def configs(self, key: Key, candidate: int | None = None) -> Configs:
-        """The table's own configurations of a row, or those that the candidate of that number makes of them."""
-        return self.rows[key] if candidate is None else {**self.rows[key], **self.candidates[key][candidate]}
+    def takes_exact(self, dtype: torch.dtype) -> bool:
+        """Whether operands of a dtype take a row's exact configurations here."""
+        import torch
+
+        return dtype == torch.float32 and (not interpreting() or any(exact for _, exact in self._forced[-1:]))
+
+    def configs(self, key: Key, candidate: int | None = None, *, exact: bool = False) -> Configs:
+        """The table's own configurations of a row, or those that the candidate of that number makes of them, or either
+        with those for float32 in their place."""
+        other = {} if candidate is None else self.candidates[key][candidate]
+        return {**self.rows[key], **other, **(self.exact.get(key, {}) if exact else {})}
 
     def candidate(self, key: Key) -> int | None:
         """The number of the candidate that a row runs with, None for the table's own configurations."""
@@ -137,11 +153,12 @@ class Table:
         return [proof for proof in records if (proof.op, proof.key, proof.dtype, proof.config) == wanted]
 
     @contextmanager
-    def forced(self, key: Key) -> Iterator[None]:
-        """While the block runs, `key` serves every call: how each row is put to the proof."""
+    def forced(self, key: Key, *, exact: bool = False) -> Iterator[None]:
+        """While the block runs, `key` serves every call: how each row is put to the proof; `exact`: interpreted too
+        with its configurations for float32."""
         if key not in self.rows:
             raise KernelUnavailableError(f"{self.op} has no Triton configuration {key}: there are {list(self.rows)}")
-        self._forced.append(key)
+        self._forced.append((key, exact))
         try:
             yield
         finally:

@@ -20,8 +20,7 @@ def write_rows(cache: Tensor, rows: Tensor, values: Tensor) -> Tensor:
     values = values.to(cache.dtype)
     kept = torch.is_grad_enabled() and (values.requires_grad or cache.requires_grad)
     if len(cache) == 1 and not kept:
-        cache[0].index_copy_(0, rows[0], values[0])
-        return cache
+        return cache.index_copy_(1, rows[0], values)
     index = (torch.arange(len(cache), device=cache.device)[:, None], rows)
     return cache.index_put(index, values) if kept else cache.index_put_(index, values)
 

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from archsearch.errors import SpecError
 
+_MANY_NUMBERS = 2**21
+"""Keys of a cache, by their numbers, whose products are faster apart: measured with one and two threads."""
+
 
 class ShapeError(SpecError, ValueError):
     """Tensors whose shapes do not fit together."""
@@ -71,9 +74,20 @@ def masked_attention(
 
 def all_rows_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """One query a sequence, q `[B, Hq, D]`, over all rows of k and v, `[B, Hq, Dv]`."""
+    group = q.shape[1] // k.shape[2]
     k, v = k.transpose(1, 2), v.transpose(1, 2)
-    out = F.scaled_dot_product_attention(q[:, :, None], k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    if _by_products(k, group):
+        queries = q.unflatten(1, (-1, group)).mT * scale
+        by_group: Tensor = (k @ queries).mT.softmax(-1) @ v
+        return by_group.flatten(1, 2)
+    out = F.scaled_dot_product_attention(q[:, :, None], k, v, scale=scale, enable_gqa=group > 1)
     return out[:, :, 0]
+
+
+def _by_products(k: Tensor, group: int) -> bool:
+    """Whether two products with keys `[B, Hkv, S, D]` are faster than the fused kernel of a CPU: where the rows come
+    from memory, the more so where each serves a group of heads. In bfloat16 their scores would be rounded."""
+    return k.device.type == "cpu" and k.dtype.itemsize >= 4 and k.numel() * group**2 > _MANY_NUMBERS
 
 
 def scale_of(q: Tensor, scale: float | None) -> float:

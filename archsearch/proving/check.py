@@ -21,14 +21,15 @@ _MANY_TOKENS = 65_537
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """A row that is put to the proof: on a device, with operands in a dtype, with the table's own configurations or
-    with those of the `candidate` of that number; in a `whole` one sizes are those that a card is used for, else such
-    that an interpreted kernel, or a first use, is done soon."""
+    with those of the `candidate` of that number, interpreted with those for float32 where it is `exact`. In a `whole`
+    one sizes are those that a card is used for, else such that an interpreted kernel, or a first use, is done soon."""
 
     key: Key
     device: torch.device
     dtype: torch.dtype
     whole: bool = False
     candidate: int | None = None
+    exact: bool = False
 
     @property
     def dim(self) -> int:
@@ -94,7 +95,7 @@ class Check:
 
     def try_case(self, attempt: Attempt, case: Case) -> Verdict:
         """The verdict on one case of the row."""
-        with self.table.forced(attempt.key), self.table.using(attempt.key, attempt.candidate):
+        with self.table.forced(attempt.key, exact=attempt.exact), self.table.using(attempt.key, attempt.candidate):
             return self.run(attempt, **case)
 
 

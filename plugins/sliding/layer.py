@@ -67,7 +67,8 @@ class SlidingAttention(AttentionMixer):
 
     def _decode(self, q: Tensor, k: Tensor, v: Tensor, state: MixerState) -> tuple[Tensor, dict[str, Tensor]]:
         """The new token takes the row of the one that left its window: it sees every row that is filled."""
-        tensors = self.remember(k, v, state)
+        rows = self._rows(token_indices(state, 1))
+        tensors = {name: write_rows(state.tensors[name], rows, new) for name, new in (("k", k), ("v", v))}
         o = window_attention_step(q[:, 0], tensors["k"], tensors["v"], state.lengths + 1, sink_logits=self.sink_logits)
         return o[:, None], tensors
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from known_checks import DEVICE, known_checks, tilings
+from known_checks import DEVICE, Tiling, known_checks, tilings
 
-from archsearch.kernels import Key, arch_of
+from archsearch.kernels import arch_of
 from archsearch.proving import Case, Check
 from archsearch.proving.rows import dtype_named, dtypes_of
 
@@ -30,7 +30,7 @@ SOON_ROWS = {"unit_length", "gated_norm", "indexed_choice", "latent_attention_ab
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "tiled_check" in metafunc.fixturenames:
         whole = metafunc.config.getoption("--interpreted")
-        metafunc.parametrize(("tiled_check", "case", "key", "candidate"), list(_of_tilings(whole=whole)))
+        metafunc.parametrize(("tiled_check", "case", "tiling"), list(_of_tilings(whole=whole)))
     elif "check" in metafunc.fixturenames:
         every = DEVICE.type == "cuda" or metafunc.config.getoption("--interpreted")
         found = [case for checks in known_checks().values() for check in checks for case in _cases(check, every=every)]
@@ -44,7 +44,7 @@ def _cases(check: Check, *, every: bool) -> Iterator[Any]:
         for candidate in (None, *check.table.numbers(key)) if every else (None,):
             for name in dtypes_of(DEVICE):
                 for case in check.cases if every else check.samples[:1]:
-                    label = f"{_label(check, case, key, candidate)}-{name}"
+                    label = f"{_label(check, case, Tiling(key, candidate))}-{name}"
                     marks = [pytest.mark.gpu] if every else []
                     yield pytest.param(check, case, key, candidate, dtype_named(name), id=label, marks=marks)
 
@@ -53,19 +53,19 @@ def _of_tilings(*, whole: bool) -> Iterator[Any]:
     """Of each row and candidate with tiles of its own, on either architecture: every case; or those of a first use, of
     a row the first of each check."""
     for op, checks in known_checks().items():
-        for key, number in tilings(checks[0].table):
+        for tiling in tilings(checks[0].table):
+            row = tiling.candidate is None and not tiling.exact
             for check in checks:
-                first = check.samples[:1] if number is None else check.samples
+                first = check.samples[:1] if row else check.samples
                 for case in check.cases if whole else first:
-                    row_soon = number is None and op in SOON_ROWS and check is checks[0]
-                    soon = row_soon or (number == 0 and SOON.get(op) == check.name)
+                    row_soon = row and op in SOON_ROWS and check is checks[0]
+                    soon = row_soon or (tiling.candidate == 0 and SOON.get(op) == check.name)
                     marks = [] if soon and case is check.samples[0] else [pytest.mark.slow]
-                    yield pytest.param(check, case, key, number, id=_label(check, case, key, number), marks=marks)
+                    yield pytest.param(check, case, tiling, id=_label(check, case, tiling), marks=marks)
 
 
-def _label(check: Check, case: Case, key: Key, candidate: int | None) -> str:
-    other = "" if candidate is None else f"-candidate-{candidate}"
-    return f"{check.table.op}-{key[0]}-D{key[1]}-C{key[2]}{other}-{check.label(case)}".replace(" ", "-")
+def _label(check: Check, case: Case, tiling: Tiling) -> str:
+    return f"{check.table.op}-{tiling.label}-{check.label(case)}".replace(" ", "-")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

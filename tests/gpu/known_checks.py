@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 import torch
 
@@ -24,18 +24,37 @@ def known_checks() -> dict[str, list[Check]]:
     return all_checks(load_registry(environ=BUILT_IN))
 
 
-def tilings(table: Table) -> Iterator[tuple[Key, int | None]]:
-    """Rows, and then rows with numbers of candidates, that the interpreter can tell from each other and from the first
+class Tiling(NamedTuple):
+    """A row with its own configurations, those of a candidate, or those for float32."""
+
+    key: Key
+    candidate: int | None = None
+    exact: bool = False
+
+    @property
+    def label(self) -> str:
+        """As a test is named."""
+        arch, dim, chunk = self.key
+        of = f"{arch}-D{dim}-C{chunk}"
+        if self.exact:
+            return f"{of}-float32"
+        return of if self.candidate is None else f"{of}-candidate-{self.candidate}"
+
+
+def tilings(table: Table) -> Iterator[Tiling]:
+    """Rows, then candidates, then rows for float32, that the interpreter can tell from each other and from the first
     row: it knows tiles, but neither warps nor stages."""
     first = next(iter(table.rows))
     seen = {_tiles(first, table.rows[first])}
-    rows = ((key, None) for key in table.rows)
-    candidates = ((row, number) for row in table.candidates for number in table.numbers(row))
-    for key, number in itertools.chain[tuple[Key, int | None]](rows, candidates):
-        tiles = _tiles(key, table.configs(key, number))
+    every = [Tiling(key) for key in table.rows]
+    every += [Tiling(key, number) for key in table.candidates for number in table.numbers(key)]
+    every += [Tiling(key, exact=True) for key in table.exact]
+    for tiling in every:
+        configs = table.configs(tiling.key, tiling.candidate, exact=tiling.exact)
+        tiles = _tiles(tiling.key, configs)
         if tiles not in seen:
             seen.add(tiles)
-            yield key, number
+            yield tiling
 
 
 def _tiles(key: Key, configs: Configs) -> str:

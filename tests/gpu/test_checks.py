@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from known_checks import BUILT_IN, DEVICE, known_checks
+from known_checks import BUILT_IN, DEVICE, Tiling, known_checks
 from triton.runtime.interpreter import InterpretedFunction
 
 from archsearch.bench.builds import all_builds
@@ -25,8 +25,8 @@ def test_a_check_of_a_row(check: Check, case: Case, key: Key, candidate: int | N
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="on a card every row and candidate is tried (-m gpu)")
-def test_a_check_of_other_tiles(tiled_check: Check, case: Case, key: Key, candidate: int | None) -> None:
-    attempt = Attempt(key=key, device=DEVICE, dtype=torch.float32, candidate=candidate)
+def test_a_check_of_other_tiles(tiled_check: Check, case: Case, tiling: Tiling) -> None:
+    attempt = Attempt(device=DEVICE, dtype=torch.float32, **tiling._asdict())
     with poisoned(DEVICE):
         assert tiled_check.try_case(attempt, case).fault == ""
 

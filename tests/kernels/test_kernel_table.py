@@ -68,6 +68,49 @@ def test_a_forced_row_serves_every_call_until_the_block_ends(table: Table) -> No
         pass
 
 
+EXACT = {"forward": Config(tiles={"M": 4})}
+
+
+@pytest.fixture
+def exact_table() -> Table:
+    """With a candidate and configurations for float32 of one row, of which the candidate has another kernel too."""
+    key = ("sm_90", 64, 64)
+    others = [{"forward": Config(tiles={"M": 2}), "inner": Config(tiles={"M": 1})}]
+    return Table(op="exact", package="archsearch_plugins.full", rows=ROWS, candidates={key: others}, exact={key: EXACT})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "interpreted", "forced", "taken"),
+    [
+        (torch.float32, False, False, True),
+        (torch.bfloat16, False, True, False),
+        (torch.float16, False, False, False),
+        (torch.float32, True, False, False),
+        (torch.float32, True, True, True),
+    ],
+)
+def test_float32_has_configurations_of_its_own_but_where_it_stands_for_fewer_bits(
+    exact_table: Table,
+    dtype: torch.dtype,
+    interpreted: bool,
+    forced: bool,
+    taken: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
+    with exact_table.forced(("sm_90", 64, 64), exact=forced):
+        assert exact_table.takes_exact(dtype) == taken
+
+
+def test_configurations_for_float32_stand_before_those_of_a_candidate(exact_table: Table) -> None:
+    key = ("sm_90", 64, 64)
+    assert exact_table.row(key, exact=True) == EXACT
+    assert exact_table.row(("sm_90", 64, 32), exact=True) == ROWS[("sm_90", 64, 32)]
+    with exact_table.using(key, 0):
+        assert exact_table.row(key, exact=True) == {**EXACT, "inner": Config(tiles={"M": 1})}
+        assert exact_table.row(key)["forward"] == Config(tiles={"M": 2})
+
+
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An importable package with a kernel, and a list that verifies the row (sm_90, 64, 64)."""

@@ -120,7 +120,7 @@ def kernels_of(
     """The kernels that a forward launches."""
     inputs, _, state = blank_call(key, rule, decay, tokens=chunks * key[2])
     inputs = replace(inputs, q=inputs.q.to(dtype), k=inputs.k.to(dtype), v=inputs.v.to(dtype))
-    with inputs.table.forced(key), recording() as record:
+    with inputs.table.forced(key, exact=dtype == torch.float32), recording() as record:
         attend(inputs, make_plan(inputs, 1, None, key[2]), state, want_final=True)
     return [call.kernel.fn.__name__ for call in record]
 

@@ -225,3 +225,11 @@ def test_the_op_keeps_the_rules_of_custom_ops(decay: str, rule: str) -> None:
 def test_every_row_of_the_table(key: tuple[str, int, int], decay: str, rule: str) -> None:
     with TABLE.forced(key):
         check(make_inputs(decay, rule, T=70, K=min(key[1], 60)))
+
+
+@pytest.mark.parametrize(("decay", "rule"), [("head", "delta"), ("none", "hebbian")])
+def test_the_tiles_of_float32_cut_a_product_along_what_it_sums(decay: str, rule: str) -> None:
+    key = ("sm_90", 128, 64)
+    assert TABLE.exact[key]["states"].tiles["parts"] > 1
+    with TABLE.forced(key, exact=True):
+        check(make_inputs(decay, rule, T=20, K=128))

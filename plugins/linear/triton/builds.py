@@ -99,8 +99,8 @@ def builds(arch: str) -> Iterator[Build]:
 def _row(table: Table, key: Key) -> Iterator[Build]:
     """Of removals only kernels that meet them: the others are those of the delta rule."""
     seen: set[str] = set()
-    for call, variant in (*_apart(table, key), *_fused(table, key), *_trained(table, key)):
-        build = _build(call, table, key, variant)
+    for call, kind in (*_apart(table, key), *_fused(table, key), *_trained(table, key)):
+        build = _build(call, table, key, kind)
         code = repr((build.name, build.signature, build.constexprs))
         meets = build.constexprs.get("READ") or build.constexprs.get("EARLY")
         if code not in seen and (table is TABLE or meets):
@@ -108,57 +108,56 @@ def _row(table: Table, key: Key) -> Iterator[Build]:
             yield build
 
 
-def _apart(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
+def _apart(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
     """What calls launch whose states lie in memory, and their backward passes."""
-    for rule, decay in _KINDS[table.op]:
-        calls = _calls(key, rule, decay, tokens=key[2])
-        if key[1] == _DEEP and (rule, decay) in _LAID[table.op]:
-            calls += _calls(key, rule, decay, tokens=key[2], packed=True)
-            calls += _calls(key, rule, decay, tokens=_cut(key))
-        if key[1] == _DEEP and (rule, decay) in _GROUPED[table.op]:
-            calls += _calls(key, rule, decay, tokens=key[2], group=2)
-        for call in calls:
-            yield call, f"{rule}-{decay}"
-    for rule, decay in _FLOAT32[table.op]:
-        calls = _calls(key, rule, decay, tokens=key[2], dtype=torch.float32)
-        if key[1] == _DEEP and (rule, decay) in _LAID[table.op]:
-            calls += _calls(key, rule, decay, tokens=key[2], packed=True, dtype=torch.float32)
-        for call in calls:
-            yield call, f"{rule}-{decay} float32"
+    one = {"tokens": key[2]}
+    for kind in _KINDS[table.op]:
+        for sizes in (one, *_laid(table, key, kind)):
+            yield from _calls(key, kind, **sizes)
+        if key[1] == _DEEP and kind in _GROUPED[table.op]:
+            yield from _calls(key, kind, **one, group=2)
+    for kind in _FLOAT32[table.op]:
+        for sizes in (one, *_laid(table, key, kind)[:1]):
+            yield from _calls(key, kind, **sizes, dtype=torch.float32)
 
 
-def _fused(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
+def _laid(table: Table, key: Key, kind: Kind) -> list[dict[str, Any]]:
+    """The packed call and the one cut into segments of what is built for them."""
+    if key[1] != _DEEP or kind not in _LAID[table.op]:
+        return []
+    return [{"tokens": key[2], "packed": True}, {"tokens": _cut(key)}]
+
+
+def _fused(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
     """What the forwards launch whose states stay on chip."""
-    for rule, decay in (kind for kind in FUSED if kind in _KINDS[table.op]):
+    for kind in (kind for kind in FUSED if kind in _KINDS[table.op]):
         lengths: list[dict[str, Any]] = [{"tokens": key[2]}]
         if key[1] == _DEEP:
             lengths += [{"tokens": key[2], "packed": True}, {"tokens": _cut(key)}]
-        if (rule, decay) in _FLOAT32[table.op]:
+        if kind in _FLOAT32[table.op]:
             lengths += [{"tokens": key[2], "dtype": torch.float32}]
         for sizes in lengths:
-            inputs, bounds, state = blank_call(key, rule, decay, **sizes)
+            inputs, bounds, state = blank_call(key, *kind, **sizes)
             with table.forced(key), recording() as record:
                 plan = make_plan(inputs, 1, bounds, key[2])
                 if wants_fused(inputs, plan):
                     attend_fused(inputs, plan, state, want_final=True)
-            for call in record:
-                yield call, f"{rule}-{decay}" + (" float32" if "dtype" in sizes else "")
+            yield from ((call, kind) for call in record)
 
 
-def _trained(table: Table, key: Key) -> Iterator[tuple[Launch, str]]:
+def _trained(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
     """What a training step launches, of the deep row, whole and in segments: from no initial state, and without the
     final one. In float32 of the shallow row too, since the deep one keeps no states on chip there."""
-    kinds = [(*kind, torch.float32) for kind in _FLOAT32[table.op]] if key[1] in (_DEEP, _SHALLOW) else []
+    kinds = [(kind, torch.float32) for kind in _FLOAT32[table.op]] if key[1] in (_DEEP, _SHALLOW) else []
     if key[1] == _DEEP:
-        kinds += [(*kind, torch.bfloat16) for kind in _KINDS[table.op]]
-    for (rule, decay, dtype), tokens in product(kinds, (key[2], _cut(key))):
-        inputs, _, _ = blank_call(key, rule, decay, tokens=tokens, dtype=dtype)
+        kinds += [(kind, torch.bfloat16) for kind in _KINDS[table.op]]
+    for (kind, dtype), tokens in product(kinds, (key[2], _cut(key))):
+        inputs, _, _ = blank_call(key, *kind, tokens=tokens, dtype=dtype)
         with table.forced(key), recording() as record:
             plan = make_plan(inputs, 1, None, key[2])
             within = attend(inputs, plan, None, want_final=False).within
             backward(inputs, plan, within, None, torch.empty_like(inputs.v), None)
-        for call in record:
-            yield call, f"{rule}-{decay}" + (" float32" if dtype is torch.float32 else "")
+        yield from ((call, kind) for call in record)
 
 
 def _cut(key: Key) -> int:
@@ -166,19 +165,10 @@ def _cut(key: Key) -> int:
     return key[2] * SHORTEST_SEGMENT * 8
 
 
-def _calls(
-    key: Key,
-    rule: str,
-    decay: Decay,
-    *,
-    tokens: int,
-    packed: bool = False,
-    group: int = 1,
-    dtype: torch.dtype = torch.bfloat16,
-) -> list[Launch]:
-    """What the forward and the backward of one call launch, with `group` value heads a key head: from an initial
-    state, with the final one wanted."""
-    inputs, bounds, state = blank_call(key, rule, decay, tokens=tokens, packed=packed, group=group, dtype=dtype)
+def _calls(key: Key, kind: Kind, **sizes: Any) -> Iterator[tuple[Launch, Kind]]:
+    """What the forward and the backward of one `blank_call` launch: from an initial state, with the final one
+    wanted."""
+    inputs, bounds, state = blank_call(key, *kind, **sizes)
     with inputs.table.forced(key), recording() as record:
         plan = make_plan(inputs, 1, bounds, key[2])
         within = within_chunks(inputs, plan)
@@ -186,7 +176,7 @@ def _calls(
         memory = run_states(inputs, plan, ready, state, want_final=True)
         run_outputs(inputs, plan, within, ready, memory)
         backward(inputs, plan, within, state, torch.empty_like(inputs.v), state)
-    return record
+    yield from ((call, kind) for call in record)
 
 
 def blank_call(
@@ -199,7 +189,7 @@ def blank_call(
     group: int = 1,
     dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[Inputs, Tensor | None, Tensor]:
-    """Inputs, bounds of packed sequences and an initial state, all without data."""
+    """Inputs of `group` value heads a key head, bounds of packed sequences and an initial state, all without data."""
     _, dim, _ = key
 
     def blank(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -222,13 +212,14 @@ def blank_call(
     return inputs, bounds, blank(1, group, dim, dim, dtype=torch.float32)
 
 
-def _build(call: Launch, table: Table, key: Key, variant: str) -> Build:
+def _build(call: Launch, table: Table, key: Key, kind: Kind) -> Build:
     parameters = inspect.signature(call.kernel.fn).parameters
     constant = {name for name, given in parameters.items() if given.annotation is tl.constexpr}
     constexprs = {name: value for name, value in call.arguments.items() if name in constant}
     signature = {name: _kind(value) for name, value in call.arguments.items() if name not in constant}
     told = ("DELTA", "READ", "EARLY")
-    flags = [name.lower() for name, value in constexprs.items() if value is True and name not in told]
+    flags = ["float32"] if constexprs.get("PRECISION") == "ieee" else []
+    flags += [name.lower() for name, value in constexprs.items() if value is True and name not in told]
     if signature.get("d_q") == "*fp32" and signature["q"] != "*fp32":
         flags.append("grouped")
     return Build(
@@ -240,7 +231,7 @@ def _build(call: Launch, table: Table, key: Key, variant: str) -> Build:
         config=call.config,
         head_dim=key[1],
         chunk=key[2],
-        variant=" ".join([variant, *flags]),
+        variant=" ".join(["-".join(kind), *flags]),
     )
 
 

@@ -8,6 +8,26 @@ from .decays import head_gates
 from .places import chunk_tokens, segment_chunks, sequence_chunks
 
 
+@triton.jit
+def product(
+    left,
+    right,
+    M: tl.constexpr,
+    L: tl.constexpr,
+    N: tl.constexpr,
+    PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """`left` `[M, L]` times `right` `[L, N]`. Where no matrix instruction makes it, a thread holds whole rows and
+    columns of both: of so many PARTS apart, a part of them."""
+    if PARTS == 1:
+        out = tl.dot(left, right, input_precision=PRECISION)
+    else:
+        cut = tl.permute(tl.reshape(left, [M, PARTS, L // PARTS]), [1, 0, 2])
+        out = tl.sum(tl.dot(cut, tl.reshape(right, [PARTS, L // PARTS, N]), input_precision=PRECISION), 0)
+    return out
+
+
 @triton.jit(do_not_specialize=["T", "chunks", "segments", "length", "H", "HV", "gate_stride"])
 def states(
     keys,
@@ -43,6 +63,7 @@ def states(
     WANT_LAST: tl.constexpr,
     WANT_FACTORS: tl.constexpr,
     IDENTITY: tl.constexpr,
+    PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One program: BV values of the state of a head, through the chunks of one segment of a sequence.
@@ -81,7 +102,7 @@ def states(
         if DELTA:
             at = reads + row * K + i[:, None] * (HV * K) + c[None, :]
             read = tl.load(at, mask=live[:, None] & (c < K)[None, :], other=0.0)
-            recalled = tl.dot(read, state.to(read.dtype), input_precision=PRECISION)
+            recalled = product(read, state.to(read.dtype), C, BK, BV, PARTS, PRECISION)
             if IDENTITY:
                 written = -recalled
             else:
@@ -143,6 +164,7 @@ def d_states(
     HAS_LAST: tl.constexpr,
     WANT_STATES: tl.constexpr,
     WANT_INITIAL: tl.constexpr,
+    PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """`states` backwards. Writes the gradient of the state after each chunk, `d_afters` `[chunks, HV, K, V]`, and adds
@@ -173,7 +195,7 @@ def d_states(
             tl.store(d_afters + here * V + tile, state.to(d_afters.dtype.element_ty), mask=inside)
         at = keys + (first * key_heads + shared) * K + i[:, None] * (key_heads * K) + c[None, :]
         key = tl.load(at, mask=live[:, None] & (c < K)[None, :], other=0.0)
-        d_write = tl.dot(key, state.to(key.dtype), input_precision=PRECISION)
+        d_write = product(key, state.to(key.dtype), C, BK, BV, PARTS, PRECISION)
         if DECAY == "head":
             gates, nexts = head_gates(log_decay, first, count, gate_stride, head, C)
             d_write = d_write * tl.exp(tl.cumsum(nexts, 0, reverse=True))[:, None]

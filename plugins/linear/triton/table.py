@@ -30,9 +30,6 @@ pass."""
 FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"), ("delta", "none"), ("hebbian", "head"), ("early", "head"))
 """Rules and gates, as the kernels name them, whose states stay on chip in the forward of rows that have such a pass."""
 
-DEEPEST_IN_FLOAT32 = 64
-"""The largest head dim of such a pass over float32 inputs: above it a program spills kilobytes a thread."""
-
 MASKS = Config(tiles={}, num_warps=4, num_stages=1)
 """How the masks of a chunk's levels are written."""
 
@@ -90,11 +87,33 @@ _OTHERS = (
 )
 """For head dim 128: no fused pass, and less of a program's registers for scores by channel."""
 
+
+def _exact(key: Key) -> dict[str, Config]:
+    """Of float32, which no matrix instruction multiplies: a thread holds whole rows and columns of a product, and few
+    of them fit. No fused pass, which would spill kilobytes a thread."""
+    arch, dim, _ = key
+    narrow = Config(tiles={"K": 16, "V": 16}, num_warps=8)
+    wide = Config(tiles={"K": 32, "V": 32}, num_warps=8)
+    plain = narrow if arch == "sm_80" and dim > 32 else wide
+    walk = Config(tiles={"V": 16, "parts": max(dim // 64, 1)}, num_warps=4 if dim == 32 else 8, num_stages=1)
+    return {
+        **dict.fromkeys(("head_overlaps", "channel_scores", "operands", "d_solve"), narrow),
+        **dict.fromkeys(("outputs", "d_scores"), plain),
+        **dict.fromkeys(("states", "d_states"), walk),
+        "d_inputs": wide if dim == 256 else narrow,
+        "d_inputs_channel": Config(tiles={"K": 16, "V": 16}, num_warps=16),
+        "fused": APART,
+    }
+
+
+_DEEPER = {**_rows("sm_90"), **_rows("sm_80")}
+
 TABLE = Table(
     op=OP,
     package=__package__,
-    rows={**_SMALL, **_rows("sm_90"), **_rows("sm_80")},
+    rows={**_SMALL, **_DEEPER},
     candidates={(arch, 128, 64): _OTHERS for arch in ("sm_90", "sm_80")},
+    exact={key: _exact(key) for key in _DEEPER},
 )
 
 _SCORES = {
@@ -130,6 +149,7 @@ REMOVAL_TABLE = Table(
     package=__package__,
     rows={key: _removal_row(key, row) for key, row in TABLE.rows.items()},
     candidates={(arch, 128, 64): others for arch, others in _OTHER_REMOVALS.items()},
+    exact=TABLE.exact,
 )
 """Of delta rules with a removal of their own, by the same kernels: proven apart, as few models have need of it."""
 

@@ -185,6 +185,7 @@ def _d_pass(
             "d_initial": or_q(inputs, d_initial),
             "scale": inputs.scale,
             "BV": config.tiles["V"],
+            "PARTS": config.tiles.get("parts", 1),
             "DELTA": inputs.delta,
             "HAS_LAST": d_last is not None,
             "WANT_STATES": d_afters is not None,

@@ -202,6 +202,7 @@ def _pass(inputs: Inputs, plan: Plan, ready: Operands, walk: _Walk) -> None:
             "factors": or_q(inputs, walk.factors),
             "V": width,
             "BV": config.tiles["V"],
+            "PARTS": config.tiles.get("parts", 1),
             "DELTA": inputs.delta,
             "HAS_INITIAL": walk.initial is not None,
             "WANT_STATES": walk.befores is not None,

@@ -47,9 +47,7 @@ def attend(inputs: Inputs, plan: Plan, initial: Tensor | None, *, want_final: bo
 
 
 def wants_fused(inputs: Inputs, plan: Plan) -> bool:
-    """Whether the row has the pass, for that rule and those gates, and for inputs of that dtype."""
-    if inputs.q.dtype == torch.float32 and plan.row[1] > table.DEEPEST_IN_FLOAT32:
-        return False
+    """Whether the row has the pass, for that rule and those gates."""
     return plan.has_fused and (inputs.rule, inputs.gates) in table.FUSED
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from archsearch.kernels import Config, Key, Table, arch_of
+from archsearch.kernels.config import Configs
 
 from ...decays import Decay
 from .. import table
@@ -69,11 +70,10 @@ class Inputs:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """One call: `length` tokens a sequence (packed: of all), `chunks` a sequence (packed: of all, at most), `pieces`
-    segments a sequence of `stride` chunks each."""
+    segments a sequence of `stride` chunks each; ``configs``: of the row's kernels."""
 
-    arch: str
-    table: Table
     row: Key
+    configs: Configs
     tokens: int
     sequences: int
     length: int
@@ -107,11 +107,11 @@ class Plan:
     @property
     def has_fused(self) -> bool:
         """Whether the row has a forward whose states stay on chip."""
-        return self.table.row(self.row).get("fused", table.APART) != table.APART
+        return self.configs.get("fused", table.APART) != table.APART
 
     def config(self, kernel: str) -> Config:
         """How a kernel is compiled."""
-        return self.table.row(self.row)[kernel]
+        return self.configs[kernel]
 
 
 def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size: int) -> Plan:
@@ -129,13 +129,13 @@ def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size:
     else:
         chunks = (length + sequences * (size - 1)) // size
         starts, ends, firsts = _places(cu_seqlens, size, chunks)
-    tile = inputs.table.row(row)["states"].tiles["V"]
+    configs = inputs.table.row(row, exact=inputs.table.takes_exact(inputs.q.dtype))
+    tile = configs["states"].tiles["V"]
     segments = _segments(sequences * heads * -(-value_dim // tile), chunks)
     stride = max(-(-chunks // segments), 1)
     return Plan(
-        arch=arch,
-        table=inputs.table,
         row=row,
+        configs=configs,
         tokens=tokens,
         sequences=sequences,
         length=length,
