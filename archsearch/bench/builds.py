@@ -12,6 +12,7 @@ from pathlib import Path
 
 from archsearch.evidence.compiled import Compiled, Report
 from archsearch.kernels import Build
+from archsearch.kernels.build import COMMON
 from archsearch.kernels.compiler import compile_build, digest_of
 from archsearch.kernels.config import check_arch, tables
 from archsearch.kernels.machine import compiler_versions
@@ -21,10 +22,12 @@ from archsearch.registry import Registry, load_registry
 
 def all_builds(registry: Registry, arch: str) -> list[Build]:
     """Of the core first, then of each plugin in the order of their names; after each those of the candidates of its
-    tables, where they differ from the table's own. Raises `SpecError` for an architecture that has none."""
-    found = with_candidates(core_builds, arch)
-    for mixer in registry.mixers():
-        found.extend(with_candidates(registry.measured(mixer.name).builds, arch))
+    tables, where they differ from the table's own, and those in float32 of rows that have other configurations for it.
+    Raises `SpecError` for an architecture that has none."""
+    found = []
+    for builds in (core_builds, *(registry.measured(mixer.name).builds for mixer in registry.mixers())):
+        found += with_candidates(builds, arch)
+        found += in_float32(builds, arch)
     if not found:
         check_arch(arch, tables.values())
     return found
@@ -50,6 +53,27 @@ def with_candidates(builds: Callable[[str], Iterable[Build]], arch: str) -> list
                 if _code(build) != _code(known[build.label]):
                     found.append(replace(build, variant=f"{build.variant} candidate {number}".strip()))
     return found
+
+
+def in_float32(builds: Callable[[str], Iterable[Build]], arch: str) -> list[Build]:
+    """What `builds` yields of an architecture as it is launched on float32: of ops of which it yields nothing in
+    float32 itself, what multiplies in rows that have configurations for it, of `COMMON` head dims."""
+    own = {build.op for build in builds(arch) if build.exact}
+    with ExitStack() as used:
+        for table in tables.values():
+            used.enter_context(table.exactly())
+        return [_widened(build) for build in builds(arch) if build.op not in own and _multiplies(build, arch)]
+
+
+def _multiplies(build: Build, arch: str) -> bool:
+    exact = tables[build.op].exact if build.op in tables else {}
+    return (arch, build.head_dim, build.chunk) in exact and build.head_dim in COMMON and "PRECISION" in build.constexprs
+
+
+def _widened(build: Build) -> Build:
+    signature = {name: "*fp32" if kind == "*bf16" else kind for name, kind in build.signature.items()}
+    constants = {**build.constexprs, "PRECISION": "ieee"}
+    return replace(build, signature=signature, constexprs=constants, variant=f"{build.variant} float32".strip())
 
 
 def _code(build: Build) -> tuple[object, ...]:

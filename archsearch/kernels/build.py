@@ -8,6 +8,9 @@ from typing import Any
 
 from archsearch.kernels.config import Config
 
+COMMON = (64, 128)
+"""Head dims whose kernels are compiled ahead in float32 too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Build:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -44,6 +44,22 @@ def digest_of_configs(configs: Configs) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def for_float32(rows: Mapping[Key, Configs], kernels: Collection[str]) -> dict[Key, Configs]:
+    """`Table.exact` for kernels of softmax attention, with tiles of M queries and N keys (either may be missing), whose
+    products go over all channels of a head: 32 of either at most, above 64 channels 16, by 8 warps, in one stage;
+    "decode" for 16 query heads at most (G)."""
+
+    def narrowed(name: str, config: Config, most: int) -> Config:
+        tiles = {tile: min(size, most) for tile, size in config.tiles.items()} | ({"G": 16} if name == "decode" else {})
+        return Config(tiles=tiles, num_warps=8, num_stages=1)
+
+    return {
+        key: {name: narrowed(name, row[name], 32 if key[1] <= 64 else 16) for name in kernels}
+        for key, row in rows.items()
+        if key[1] > 16
+    }
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
     """The rows of one op: for each key the configuration of each of its kernels, by the kernel's name.
@@ -61,6 +77,7 @@ class Table:
     candidates: Mapping[Key, Sequence[Configs]] = field(default_factory=dict)
     exact: Mapping[Key, Configs] = field(default_factory=dict)
     _forced: list[tuple[Key, bool]] = field(default_factory=list, init=False, repr=False)
+    _built_exact: bool = field(default=False, init=False, repr=False)
     _used: dict[Key, int | None] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -88,13 +105,13 @@ class Table:
         """The configurations of `key`'s row, as `row` has them."""
         return self.row(self.key(arch, head_dim, chunk))
 
-    def row(self, key: Key, *, exact: bool = False) -> Configs:
-        """The configurations that a row runs with: the table's own, or those of the candidate in `use`; `exact`: those
-        for float32 in their place where there are any."""
+    def row(self, key: Key, dtype: torch.dtype | None = None) -> Configs:
+        """The configurations that a row runs with on operands of a dtype: the table's own, or those of the candidate in
+        `use`, and where float32 takes its own those in their place."""
+        exact = self._built_exact or (dtype is not None and self._takes_exact(dtype))
         return self.configs(key, self.candidate(key), exact=exact)
 
-    def takes_exact(self, dtype: torch.dtype) -> bool:
-        """Whether operands of a dtype take a row's exact configurations here."""
+    def _takes_exact(self, dtype: torch.dtype) -> bool:
         import torch
 
         return dtype == torch.float32 and (not interpreting() or any(exact for _, exact in self._forced[-1:]))
@@ -122,6 +139,15 @@ class Table:
             yield
         finally:
             self.use(key, before)
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """While the block runs, operands of any dtype take a row's exact configurations: how these are listed."""
+        object.__setattr__(self, "_built_exact", True)
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "_built_exact", False)
 
     def numbers(self, key: Key) -> range:
         """The numbers of a row's candidates."""

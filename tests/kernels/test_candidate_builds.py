@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import kernel_samples
 import pytest
 
-from archsearch.bench.builds import with_candidates
+from archsearch.bench.builds import in_float32, with_candidates
 from archsearch.kernels import Build, Config, Table
 from archsearch.kernels.config import tables
 
@@ -60,3 +61,37 @@ def test_the_table_is_as_before(table: Table) -> None:
 
 def test_an_architecture_without_candidates(table: Table) -> None:
     assert len(with_candidates(lambda arch: builds_of(table, arch), "sm_80")) == 2
+
+
+def multiplying(table: Table, *, own: bool = False) -> Callable[[str], Iterator[Build]]:
+    """Of each row a kernel that multiplies, and one that does not; with one in float32 of its `own`."""
+
+    def builds(arch: str) -> Iterator[Build]:
+        for build in builds_of(table, arch):
+            if build.name == "forward":
+                constants = {**build.constexprs, "PRECISION": "tf32"}
+                signature = {"q": "*bf16", "norms": "*fp32", "T": "i32"}
+                yield replace(build, signature=signature, constexprs=constants)
+                if own:
+                    yield replace(build, signature={"q": "*fp32"}, constexprs={"PRECISION": "ieee"}, variant="float32")
+            else:
+                yield build
+
+    return builds
+
+
+def test_what_multiplies_is_built_in_float32_where_the_row_has_configurations_for_it() -> None:
+    rows = {("sm_90", 64, 0): WARM, ("sm_90", 128, 0): WARM, ("sm_90", 256, 0): WARM}
+    narrow = {"forward": Config(tiles={"M": 8})}
+    exact = {("sm_90", 64, 0): narrow, ("sm_90", 256, 0): narrow}
+    table = Table(op=OP, package="archsearch_plugins.full.triton", rows=rows, exact=exact)
+    try:
+        (found,) = in_float32(multiplying(table), "sm_90")
+        assert found.label == "built_op forward float32 D=64"
+        assert found.signature == {"q": "*fp32", "norms": "*fp32", "T": "i32"}
+        assert found.constexprs == {"BLOCK": 8, "PRECISION": "ieee"}
+        assert found.exact
+        assert table.row(("sm_90", 64, 0)) == WARM
+        assert in_float32(multiplying(table, own=True), "sm_90") == []
+    finally:
+        del tables[OP]

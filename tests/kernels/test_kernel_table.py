@@ -13,6 +13,7 @@ from archsearch.errors import KernelUnavailableError
 from archsearch.evidence import proofs
 from archsearch.evidence.digests import source_digest
 from archsearch.kernels import Config, Table, arch_of, forms
+from archsearch.kernels.config import for_float32
 from archsearch.ops import impl
 
 ROWS = {
@@ -99,16 +100,35 @@ def test_float32_has_configurations_of_its_own_but_where_it_stands_for_fewer_bit
 ) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
     with exact_table.forced(("sm_90", 64, 64), exact=forced):
-        assert exact_table.takes_exact(dtype) == taken
+        assert (exact_table.row(("sm_90", 64, 64), dtype) == EXACT) == taken
 
 
-def test_configurations_for_float32_stand_before_those_of_a_candidate(exact_table: Table) -> None:
-    key = ("sm_90", 64, 64)
-    assert exact_table.row(key, exact=True) == EXACT
-    assert exact_table.row(("sm_90", 64, 32), exact=True) == ROWS[("sm_90", 64, 32)]
+def test_configurations_for_float32_stand_before_those_of_a_candidate(
+    exact_table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    key, wide = ("sm_90", 64, 64), torch.float32
+    assert exact_table.row(key, wide) == EXACT
+    assert exact_table.row(("sm_90", 64, 32), wide) == ROWS[("sm_90", 64, 32)]
     with exact_table.using(key, 0):
-        assert exact_table.row(key, exact=True) == {**EXACT, "inner": Config(tiles={"M": 1})}
+        assert exact_table.row(key, wide) == {**EXACT, "inner": Config(tiles={"M": 1})}
         assert exact_table.row(key)["forward"] == Config(tiles={"M": 2})
+
+
+def test_while_they_are_listed_every_dtype_takes_the_configurations_for_float32(exact_table: Table) -> None:
+    with exact_table.exactly():
+        assert exact_table.row(("sm_90", 64, 64)) == exact_table.row(("sm_90", 64, 64), torch.bfloat16) == EXACT
+        assert exact_table.row(("sm_90", 64, 32)) == ROWS[("sm_90", 64, 32)]
+    assert exact_table.row(("sm_90", 64, 64)) == ROWS[("sm_90", 64, 64)]
+
+
+def test_configurations_for_float32_have_smaller_tiles_where_a_head_has_more_channels() -> None:
+    row = {"forward": Config.of(4, 3, M=128, N=64), "decode": Config.of(4, 3, N=16), "merge": Config.of(4, 1, S=16)}
+    found = for_float32({("sm_90", dim, 0): row for dim in (16, 64, 128)}, ("forward", "decode"))
+    assert found == {
+        ("sm_90", 64, 0): {"forward": Config.of(8, 1, M=32, N=32), "decode": Config.of(8, 1, N=16, G=16)},
+        ("sm_90", 128, 0): {"forward": Config.of(8, 1, M=16, N=16), "decode": Config.of(8, 1, N=16, G=16)},
+    }
 
 
 @pytest.fixture

@@ -173,3 +173,11 @@ def test_what_is_fused_is_named_as_the_kernels_name_it() -> None:
     assert all(
         rule in ("delta", "hebbian", "late", "early") and gates in ("none", "head", "channel") for rule, gates in FUSED
     )
+
+
+@pytest.mark.parametrize(("rule", "cut"), [("delta", False), ("early", False), ("hebbian", True)])
+def test_a_factor_of_many_channels_fits_into_no_program(rule: str, cut: bool) -> None:
+    key = ("sm_90", 256, 32)
+    inputs, _, _ = blank_call(key, rule, "head", tokens=key[2] * table.SHORTEST_SEGMENT * 8)
+    with inputs.table.forced(key):
+        assert (make_plan(inputs, 1, None, key[2]).segments > 1) == cut

@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from archsearch.kernels import Build, Key, Table, arch_of
+from archsearch.kernels import Build, Config, Key, Table, arch_of
 from archsearch.kernels.config import tables
 from archsearch.ops.triton.decode import decode_splits, merge_splits
 from archsearch.ops.triton.operands import heads_end_to_end
@@ -70,12 +70,12 @@ def _attention_step(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, op: str, s
     batch, heads, dim = q.shape
     rows, kv_heads, value_dim = v.shape[1:]
     row = tables[op].key(arch_of(q.device), max(dim, value_dim))
-    config = tables[op].row(row)
+    config = tables[op].row(row, q.dtype)
     decode, merge = config["decode"], config["merge"]
     o = torch.empty(batch, heads, value_dim, dtype=q.dtype, device=q.device)
     if not o.numel():
         return o
-    block_g, block_n = query_tile(heads // kv_heads), decode.tiles["N"]
+    block_g, block_n = query_tile(heads // kv_heads, decode), decode.tiles["N"]
     programs = batch * kv_heads * triton.cdiv(heads // kv_heads, block_g)
     fill, most, splits = shares_of_rows(programs, rows, block_n, q.device)
     merged = splits > 1
@@ -172,7 +172,7 @@ def step_builds(table: Table, key: Key) -> Iterator[Build]:
     sizes = dict.fromkeys(("S", "heads", "kv_heads", "k_batch", "k_step", "v_batch", "v_step"), "i32")
     shares = dict.fromkeys(("fill", "most", "splits"), "i32")
     wide = {"D": width, "DV": width, "BLOCK_D": width}
-    for block_g in QUERY_TILES:
+    for block_g in query_tiles(decode):
         for merged in (True, False):
             parts = "*fp32" if merged else "*bf16"
             yield Build(
@@ -225,9 +225,15 @@ QUERY_TILES = (16, 64)
 """Query heads of one key head that a program reads the rows for; more take several programs."""
 
 
-def query_tile(group: int) -> int:
-    """How many query heads of a key head, of which there are `group`, a program works on."""
-    return next((tile for tile in QUERY_TILES if group <= tile), QUERY_TILES[-1])
+def query_tile(group: int, decode: Config) -> int:
+    """How many query heads of a key head, of which there are `group`, a program works on, by the configuration."""
+    tiles = query_tiles(decode)
+    return next((tile for tile in tiles if group <= tile), tiles[-1])
+
+
+def query_tiles(decode: Config) -> list[int]:
+    """`QUERY_TILES` that a configuration has registers for: of its tile G at most, where it has one."""
+    return [tile for tile in QUERY_TILES if tile <= decode.tiles.get("G", QUERY_TILES[-1])]
 
 
 @cache

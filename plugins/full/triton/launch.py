@@ -93,4 +93,4 @@ def _prepare(laid: LaidOut, scale: float) -> tuple[Operands, dict[str, Config], 
     key = TABLE.key(arch_of(laid.q.device), laid.q.shape[3])
     places = lay_sequences(laid)
     seen = Range(low=places.begins[places.sequence].to(torch.int32), high=(places.at + 1).to(torch.int32))
-    return operands(laid.q, laid.k, laid.v, width=key[1], scale=scale), dict(TABLE.row(key)), seen
+    return operands(laid.q, laid.k, laid.v, width=key[1], scale=scale), dict(TABLE.row(key, laid.q.dtype)), seen

@@ -7,6 +7,7 @@ turn, "inner" M rows a program, "decode" N rows of the cache a turn, "merge" S p
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
+from archsearch.kernels.config import Key, for_float32
 
 
 def _row(arch: str, head_dim: int) -> dict[str, Config]:
@@ -50,13 +51,15 @@ def _others(arch: str) -> tuple[dict[str, Config], ...]:
     return {"forward": Config.of(8, 2, M=64, N=32)}, {"forward": Config.of(4, 2, M=64, N=32)}
 
 
+ROWS: dict[Key, dict[str, Config]] = {
+    (arch, head_dim, 0): _row(arch, head_dim)
+    for arch, head_dims in (("sm_90", (16, 32, 64, 128, 256)), ("sm_80", (32, 64, 128, 256)))
+    for head_dim in head_dims
+}
 TABLE = Table(
     op="full_attention",
     package=__package__,
-    rows={
-        (arch, head_dim, 0): _row(arch, head_dim)
-        for arch, head_dims in (("sm_90", (16, 32, 64, 128, 256)), ("sm_80", (32, 64, 128, 256)))
-        for head_dim in head_dims
-    },
+    rows=ROWS,
+    exact=for_float32(ROWS, ("forward", "grad_query", "grad_keys", "decode")),
     candidates={(arch, 128, 0): _others(arch) for arch in ("sm_90", "sm_80")},
 )

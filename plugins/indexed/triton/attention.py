@@ -226,7 +226,7 @@ def _prepare(
         positions=positions.contiguous(),
         slots=chosen.shape[2],
         scale=scale,
-        row=TABLE.row(key),
+        row=TABLE.row(key, q.dtype),
         sizes=sizes,
     )
 

@@ -99,7 +99,7 @@ def _score(asked: Products, positions: Tensor, lines: Tensor, start: int, rule: 
     """Writes the scores of a strip of queries, `lines` `[B, strip, Hc, blocks]`."""
     (queries, distance), (keys, *places) = rows_of(asked.queries), rows_of_cache(asked.keys)
     (batch, count, heads, width), (_, strip, choosers, blocks) = queries.shape, lines.shape
-    config = CHOICE.row(key)["scores"]
+    config = CHOICE.row(key, queries.dtype)["scores"]
     lanes = config.tiles["N"] // min(config.tiles["N"], 1 << (asked.units - 1).bit_length())
     programs = -(-blocks // lanes) * -(-strip // config.tiles["M"]) * choosers * batch
     index_scores[(programs,)](

@@ -8,7 +8,7 @@ makes M x N products, "best" reads N scores a turn.
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
-from archsearch.kernels.config import Key
+from archsearch.kernels.config import Key, for_float32
 
 SMALL = 16
 """Keys of a block up to which the gradients of keys take a tile of few, and query heads that a tile has at least."""
@@ -79,10 +79,15 @@ TABLE = Table(
     package=__package__,
     rows=ROWS,
     candidates={(arch, 128, 0): _others(arch) for arch in _WIDTHS},
+    exact=for_float32(ROWS, ("forward", "grad_query", "grad_keys", "grad_few")),
 )
+CHOICE_ROWS: dict[Key, dict[str, Config]] = {
+    (arch, width, 0): _CHOICE for arch, widths in _WIDTHS.items() for width in (*widths, 256)
+}
 CHOICE = Table(
     op="indexed_choice",
     package=__package__,
-    rows={(arch, width, 0): _CHOICE for arch, widths in _WIDTHS.items() for width in (*widths, 256)},
+    rows=CHOICE_ROWS,
+    exact=for_float32(CHOICE_ROWS, ("scores",)),
     candidates={(arch, 128, 0): _OTHER_CHOICES[arch] for arch in _WIDTHS},
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from archsearch.kernels import Build, Config
 from archsearch.ops.triton.decode import merge_splits
-from archsearch.ops.triton.step import QUERY_TILES
+from archsearch.ops.triton.step import QUERY_TILES, query_tiles
 
 from .step import latent_splits
 from .table import SHARED, TABLE
@@ -19,7 +19,7 @@ def builds(arch: str) -> Iterator[Build]:
     for key in TABLE.rows:
         if key[0] == arch:
             rank, row = key[1], TABLE.row(key)
-            for block_g in QUERY_TILES:
+            for block_g in query_tiles(row["decode"]):
                 for merged in (True, False):
                     yield _decode(row["decode"], rank, block_g, merged, SHARED)
             yield _decode(row["decode"], rank, QUERY_TILES[0], True, 0)

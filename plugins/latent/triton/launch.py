@@ -33,11 +33,12 @@ def latent_step(q: Tensor, rows: Tensor, positions: Tensor, rank: int, scale: fl
     """`[B, T, H, C]` of q `[B, T, H, C + R]` and rows `[B, S, C + R]` of any floating dtype."""
     batch, tokens, heads, width = q.shape
     key = TABLE.key(arch_of(q.device), rank)
-    decode, merge = TABLE.row(key)["decode"], TABLE.row(key)["merge"]
+    row = TABLE.row(key, q.dtype)
+    decode, merge = row["decode"], row["merge"]
     o = torch.empty(batch, tokens, heads, rank, dtype=q.dtype, device=q.device)
     if not o.numel():
         return o
-    block_g, block_n, held = query_tile(heads), decode.tiles["N"], rows.shape[1]
+    block_g, block_n, held = query_tile(heads, decode), decode.tiles["N"], rows.shape[1]
     programs = batch * tokens * triton.cdiv(heads, block_g)
     fill, most, splits = shares_of_rows(programs, held, block_n, q.device)
     merged = splits > 1

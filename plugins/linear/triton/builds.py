@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from archsearch.kernels import Build, Key, Table
+from archsearch.kernels.build import COMMON
 
 from ..decays import Decay
 from .launch.backward import backward
@@ -55,7 +56,7 @@ _GROUPED: Mapping[str, list[Kind]] = {
 """And for grouped value heads."""
 
 _FLOAT32: Mapping[str, list[Kind]] = {TABLE.op: [("hebbian", "none"), ("hebbian", "head")], REMOVAL_TABLE.op: []}
-"""And in float32, which the features of Performer and the gates of mLSTM are."""
+"""And in float32, which the features of Performer and the gates of mLSTM are; all at `COMMON` head dims."""
 
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments, for grouped value heads, and as a
@@ -116,8 +117,8 @@ def _apart(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
             yield from _calls(key, kind, **sizes)
         if key[1] == _DEEP and kind in _GROUPED[table.op]:
             yield from _calls(key, kind, **one, group=2)
-    for kind in _FLOAT32[table.op]:
-        for sizes in (one, *_laid(table, key, kind)[:1]):
+    for kind in _KINDS[table.op] if key[1] in COMMON else _FLOAT32[table.op]:
+        for sizes in (one, *_laid(table, key, kind)):
             yield from _calls(key, kind, **sizes, dtype=torch.float32)
 
 
@@ -218,7 +219,7 @@ def _build(call: Launch, table: Table, key: Key, kind: Kind) -> Build:
     constexprs = {name: value for name, value in call.arguments.items() if name in constant}
     signature = {name: _kind(value) for name, value in call.arguments.items() if name not in constant}
     told = ("DELTA", "READ", "EARLY")
-    flags = ["float32"] if constexprs.get("PRECISION") == "ieee" else []
+    flags = [] if "*bf16" in signature.values() else ["float32"]
     flags += [name.lower() for name, value in constexprs.items() if value is True and name not in told]
     if signature.get("d_q") == "*fp32" and signature["q"] != "*fp32":
         flags.append("grouped")

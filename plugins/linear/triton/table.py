@@ -23,6 +23,10 @@ FEWEST_SEGMENTS = 4
 """Segments: cutting a sequence doubles (delta rule: triples) the work of the pass, so fewer gain nothing."""
 
 
+WIDEST_FACTOR = 128
+"""Channels of a key: what a segment of the delta rule multiplies the state by is as many by as many numbers. Of more
+they do not fit into a program's shared memory, and such sequences are never cut."""
+
 APART = Config(tiles={}, num_warps=1, num_stages=1)
 """In place of how the fused pass is compiled: states and outputs by kernels of their own, as where a row has no such
 pass."""
@@ -97,11 +101,12 @@ def _exact(key: Key) -> dict[str, Config]:
     plain = narrow if arch == "sm_80" and dim > 32 else wide
     walk = Config(tiles={"V": 16, "parts": max(dim // 64, 1)}, num_warps=4 if dim == 32 else 8, num_stages=1)
     return {
-        **dict.fromkeys(("head_overlaps", "channel_scores", "operands", "d_solve"), narrow),
+        **dict.fromkeys(("head_overlaps", "channel_scores", "operands"), narrow),
         **dict.fromkeys(("outputs", "d_scores"), plain),
         **dict.fromkeys(("states", "d_states"), walk),
+        "d_solve": Config(tiles={"K": 16, "V": 16}, num_warps=16),
         "d_inputs": wide if dim == 256 else narrow,
-        "d_inputs_channel": Config(tiles={"K": 16, "V": 16}, num_warps=16),
+        "d_inputs_channel": Config(tiles={"K": 16, "V": 32}, num_warps=16),
         "fused": APART,
     }
 
@@ -126,6 +131,9 @@ _FEWER: dict[tuple[str, int], dict[str, Config]] = {
 }
 """By architecture and head dim, what would spill: the vectors of a removal stand in registers beside the keys."""
 
+_FEWER_WARPS = Config(tiles={"K": 16, "V": 16}, num_warps=8)
+"""Of the gradients by channel in float32, whose threads hold twice as much then."""
+
 _FUSED_REMOVAL = Config(tiles={"V": 32}, num_warps=8)
 
 
@@ -149,7 +157,7 @@ REMOVAL_TABLE = Table(
     package=__package__,
     rows={key: _removal_row(key, row) for key, row in TABLE.rows.items()},
     candidates={(arch, 128, 64): others for arch, others in _OTHER_REMOVALS.items()},
-    exact=TABLE.exact,
+    exact={key: {**row, "d_inputs_channel": _FEWER_WARPS} for key, row in TABLE.exact.items()},
 )
 """Of delta rules with a removal of their own, by the same kernels: proven apart, as few models have need of it."""
 

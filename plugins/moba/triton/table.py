@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
-from archsearch.kernels.config import Key
+from archsearch.kernels.config import Key, for_float32
 
 
 def _row(arch: str, head_dim: int) -> dict[str, Config]:
@@ -52,7 +52,24 @@ CANDIDATES: dict[Key, tuple[dict[str, Config], ...]] = {
 }
 """Fewer stages or shorter turns, and fewer queries or warps, of which an SM holds more."""
 
-TABLE = Table(op="moba_attention", package=__package__, rows=ROWS, candidates=CANDIDATES)
+PRODUCTS = (
+    "choose",
+    "own_forward",
+    "past_forward",
+    "own_grad_query",
+    "past_grad_query",
+    "own_grad_keys",
+    "past_grad_keys",
+)
+"""Kernels that multiply tiles."""
+
+TABLE = Table(
+    op="moba_attention",
+    package=__package__,
+    rows=ROWS,
+    candidates=CANDIDATES,
+    exact=for_float32(ROWS, PRODUCTS),
+)
 
 SPLITS = (1, 16)
 """Shares of the past blocks that a decode step ranks side by side: of few means, and of more than `FEW`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
-from archsearch.kernels.config import Key
+from archsearch.kernels.config import Key, for_float32
 
 
 def _row(arch: str, head_dim: int) -> dict[str, Config]:
@@ -56,7 +56,30 @@ CANDIDATES: dict[Key, tuple[dict[str, Config], ...]] = {
 }
 """Other stages over the chosen blocks; fewer stages, or fewer warps, over the window."""
 
-TABLE = Table(op="nsa_attention", package=__package__, rows=ROWS, candidates=CANDIDATES)
+PRODUCTS = (
+    "means_forward",
+    "choose",
+    "selection_forward",
+    "window_forward",
+    "means_grad_query",
+    "selection_grad_query",
+    "window_grad_query",
+    "means_grad_keys",
+    "own_grad_keys",
+    "past_grad_keys",
+    "window_grad_keys",
+    "means_step",
+    "attend_step",
+)
+"""Kernels that multiply tiles."""
+
+TABLE = Table(
+    op="nsa_attention",
+    package=__package__,
+    rows=ROWS,
+    candidates=CANDIDATES,
+    exact=for_float32(ROWS, PRODUCTS),
+)
 
 SPLITS = (1, 16)
 """Shares of the means that a decode step works on side by side: of few means, and of more than `FEW`."""

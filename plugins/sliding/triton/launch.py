@@ -78,7 +78,7 @@ class _Call:
         """The configuration of a kernel, the sizes that it is called with, and its constants."""
         dim, value_dim = self.q.shape[3], self.v.shape[3]
         row = TABLE.key(arch_of(self.q.device), max(dim, value_dim))
-        config = TABLE.row(row)[kernel]
+        config = TABLE.row(row, self.q.dtype)[kernel]
         steps = [x.stride(axis) // x.shape[3] for x in (self.q, self.k, self.v) for axis in (0, 1)]
         lengths, heads = (self.q.shape[1], self.k.shape[1]), (self.q.shape[2], self.k.shape[2])
         constants = {

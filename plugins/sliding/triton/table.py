@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
+from archsearch.kernels.config import Key, for_float32
 
 
 def _tile(m: int, n: int, num_warps: int, num_stages: int) -> Config:
@@ -29,20 +30,22 @@ _FORWARDS = ({"forward": _tile(64, 64, 4, 3)}, {"forward": _tile(128, 64, 8, 2)}
 _DECODES = ({"decode": Config(tiles={"N": 32}, num_warps=4, num_stages=3)},)
 """Shorter turns over the cache."""
 
+ROWS: dict[Key, dict[str, Config]] = {
+    ("sm_90", 16, 0): _SMALL,
+    ("sm_90", 32, 0): _SMALL,
+    ("sm_90", 64, 0): _SMALL,
+    ("sm_90", 128, 0): _row(_tile(128, 64, 8, 3), _tile(128, 64, 8, 2), _tile(32, 128, 8, 3), _DECODE),
+    ("sm_90", 256, 0): _row(_tile(128, 32, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
+    ("sm_80", 32, 0): _SMALL,
+    ("sm_80", 64, 0): _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(32, 128, 8, 3), _DECODE),
+    ("sm_80", 128, 0): _row(_tile(128, 64, 8, 3), _tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _DECODE_NARROW),
+    ("sm_80", 256, 0): _row(_tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
+}
 TABLE = Table(
     op="window_attention",
     package=__package__,
-    rows={
-        ("sm_90", 16, 0): _SMALL,
-        ("sm_90", 32, 0): _SMALL,
-        ("sm_90", 64, 0): _SMALL,
-        ("sm_90", 128, 0): _row(_tile(128, 64, 8, 3), _tile(128, 64, 8, 2), _tile(32, 128, 8, 3), _DECODE),
-        ("sm_90", 256, 0): _row(_tile(128, 32, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
-        ("sm_80", 32, 0): _SMALL,
-        ("sm_80", 64, 0): _row(_tile(128, 64, 4, 3), _tile(64, 64, 4, 3), _tile(32, 128, 8, 3), _DECODE),
-        ("sm_80", 128, 0): _row(_tile(128, 64, 8, 3), _tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _DECODE_NARROW),
-        ("sm_80", 256, 0): _row(_tile(64, 64, 8, 2), _tile(64, 64, 8, 2), _tile(64, 32, 8, 2), _DECODE_WIDE),
-    },
+    rows=ROWS,
+    exact=for_float32(ROWS, ("forward", "queries", "keys", "decode")),
     candidates={
         ("sm_90", 16, 0): _FORWARDS,
         ("sm_90", 128, 0): (*_FORWARDS, *_DECODES),

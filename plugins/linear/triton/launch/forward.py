@@ -244,7 +244,7 @@ def run_scan(
         "HAS_INITIAL": initial is not None,
         "WANT_FINAL": want_final,
         "REVERSED": reverse,
-        "PRECISION": "ieee" if inputs.q.dtype == torch.float32 else "tf32x3",
+        "PRECISION": "tf32x3",
     } | segment_sizes(inputs, plan)
     launch(scan, (plan.sequences, -(-value_dim // config.tiles["V"]), heads), config, arguments)
     return befores, final

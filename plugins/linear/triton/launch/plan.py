@@ -129,9 +129,10 @@ def make_plan(inputs: Inputs, batch: int, cu_seqlens: Tensor | None, chunk_size:
     else:
         chunks = (length + sequences * (size - 1)) // size
         starts, ends, firsts = _places(cu_seqlens, size, chunks)
-    configs = inputs.table.row(row, exact=inputs.table.takes_exact(inputs.q.dtype))
+    configs = inputs.table.row(row, inputs.q.dtype)
     tile = configs["states"].tiles["V"]
-    segments = _segments(sequences * heads * -(-value_dim // tile), chunks)
+    fits = not inputs.delta or inputs.q.shape[-1] <= table.WIDEST_FACTOR
+    segments = _segments(sequences * heads * -(-value_dim // tile), chunks) if fits else 1
     stride = max(-(-chunks // segments), 1)
     return Plan(
         row=row,

@@ -136,7 +136,7 @@ moba_forward.register_autograd(_backward, setup_context=_setup_context)
 def _prepare(laid: LaidOut, block_size: int, scale: float) -> tuple[Operands, dict[str, Config], Blocks]:
     key = TABLE.key(arch_of(laid.q.device), laid.q.shape[3])
     x = operands(laid.q, laid.k, laid.v, width=key[1], scale=scale)
-    return x, dict(TABLE.row(key)), lay_blocks(laid, block_size)
+    return x, dict(TABLE.row(key, laid.q.dtype)), lay_blocks(laid, block_size)
 
 
 def _own_range(blocks: Blocks) -> Range:

@@ -26,7 +26,8 @@ def moba_step(
     """`ops.moba_attention_step`, `[B, Hq, D]`, for caches of any dtype."""
     (batch, heads, dim), slots, key = q.shape, top_k - 1, TABLE.key(arch_of(q.device), q.shape[2])
     lengths = lengths.contiguous()
-    q, row, runs = q.contiguous(), TABLE.row(key), -(-block_size // TABLE.row(key)["attend_step"].tiles["N"])
+    q, row = q.contiguous(), TABLE.row(key, q.dtype)
+    runs = -(-block_size // row["attend_step"].tiles["N"])
     splits = SPLITS[means.shape[1] > FEW]
     sizes = {
         "HEADS": heads,

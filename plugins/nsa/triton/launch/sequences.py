@@ -178,7 +178,7 @@ nsa_forward.register_autograd(_backward, setup_context=_setup_context)
 
 def _prepare(laid: LaidOut, block_size: int, window: int, scale: float) -> _Call:
     key = TABLE.key(arch_of(laid.q.device), laid.q.shape[3])
-    row, width, blocks = TABLE.row(key), key[1], lay_blocks(laid, block_size)
+    row, width, blocks = TABLE.row(key, laid.q.dtype), key[1], lay_blocks(laid, block_size)
     means = [block_means(x, blocks, width, row["means"])[None] for x in (laid.k, laid.v)]
     return _Call(
         x=operands(laid.q, laid.k, laid.v, width=width, scale=scale),

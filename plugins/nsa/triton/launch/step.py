@@ -34,7 +34,7 @@ def nsa_step(
 ) -> Tensor:
     """`step.nsa_attention_step`, `[B, Hq, D]`, for caches of any dtype."""
     q, lengths, key = q.contiguous(), lengths.contiguous(), TABLE.key(arch_of(q.device), q.shape[2])
-    row, batch, best = TABLE.row(key), q.shape[0], max(0, top_k - 2)
+    row, batch, best = TABLE.row(key, q.dtype), q.shape[0], max(0, top_k - 2)
     splits = SPLITS[k_means.shape[1] > FEW]
     heads, groups = _head_sizes(q, k)
     dims = {"D": q.shape[2], "WIDTH": key[1]}
