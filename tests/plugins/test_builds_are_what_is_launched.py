@@ -41,7 +41,7 @@ SIZES = {
     "V",
     "BLOCK_K",
 }
-TILES = {"C", "BK", "BV", "LEVELS", "BLOCK_V", "M", "N"}
+TILES = {"C", "BK", "BV", "LEVELS", "BLOCK_V", "M", "N", "PARTS"}
 """Of a row of the table."""
 
 Code = tuple[str, frozenset[tuple[str, str]], frozenset[tuple[str, Any]]]
@@ -97,6 +97,19 @@ def test_steps(tokens: int, built: set[Code]) -> None:
             STEPS[op](Sizes(tokens=tokens, batch=2, kv_heads=1, dtype=torch.bfloat16))
     assert found
     assert not missing(set(found), built)
+
+
+@pytest.mark.parametrize("tokens", [1, 16384], ids="T{}".format)
+def test_what_multiplies_in_float32(tokens: int, built: set[Code]) -> None:
+    """But for the fused pass, which no row of a head dim above 16 has in float32."""
+    ops = [op for op in SEQUENCES if tokens == 1 or not op.startswith(LINEAR)]
+    found = launched(ops, Sizes(tokens=tokens, dtype=torch.float32))
+    if tokens > 1:
+        found |= launched(CONTINUED, Sizes(tokens=tokens, continued=True, dtype=torch.float32))
+        found |= launched(ops, Sizes(tokens=tokens, packed=True, dtype=torch.float32))
+    wide = {v for v in found if multiplies_float32(v) and v.kernel not in ("fused", "head_scores")}
+    assert wide
+    assert not missing(wide, built)
 
 
 QUICKSTART = ("full", "sliding", "linear", "moba", "nsa", "kda", "gated-deltanet", "mamba2")
