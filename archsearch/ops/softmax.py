@@ -87,7 +87,9 @@ def all_rows_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 def _by_products(k: Tensor, group: int) -> bool:
     """Whether two products with keys `[B, Hkv, S, D]` are faster than the fused kernel of a CPU: where the rows come
     from memory, the more so where each serves a group of heads. In bfloat16 their scores would be rounded."""
-    return k.device.type == "cpu" and k.dtype.itemsize >= 4 and k.numel() * group**2 > _MANY_NUMBERS
+    if k.device.type != "cpu" or k.dtype.itemsize < 4 or torch.is_autocast_enabled("cpu"):
+        return False
+    return k.numel() * group**2 > _MANY_NUMBERS
 
 
 def scale_of(q: Tensor, scale: float | None) -> float:
