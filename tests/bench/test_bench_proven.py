@@ -200,9 +200,9 @@ def test_an_op_names_every_row_that_its_kernels_run(installed: Registry, monkeyp
 
     met, row = set[tuple[str, tuple[str, int, int]]](), Table.row
 
-    def noted(table: Table, key: tuple[str, int, int]) -> Any:
+    def noted(table: Table, key: tuple[str, int, int], dtype: torch.dtype | None = None) -> Any:
         met.add((table.op, key))
-        return row(table, key)
+        return row(table, key, dtype)
 
     def listed(kernel: Any, *args: Any, **options: Any) -> None: ...
 
