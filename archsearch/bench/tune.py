@@ -111,7 +111,7 @@ def tune_row(
     """Times the table's own configurations and each candidate, of those that pass their checks, and says which to run
     with; None where none passes.
 
-    Checks are passed in the row's dtype and in each of `dtypes`, since a row runs with one configuration in all of
+    Checks are passed in the row's dtype and in each of `dtypes`, since a row runs with one candidate in all of
     them. `tell` hears why one is left out. Nothing runs here that was not proven, in a child, before: the rows `beside`
     it, which the calls run too, neither.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -42,22 +42,6 @@ def digest_of_configs(configs: Configs) -> str:
     """8 hexadecimal digits."""
     text = repr(sorted((name, asdict(config)) for name, config in configs.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def for_float32(rows: Mapping[Key, Configs], kernels: Collection[str]) -> dict[Key, Configs]:
-    """`Table.exact` for kernels of softmax attention, with tiles of M queries and N keys (either may be missing), whose
-    products go over all channels of a head: 32 of either at most, above 64 channels 16, by 8 warps, in one stage;
-    "decode" for 16 query heads at most (G)."""
-
-    def narrowed(name: str, config: Config, most: int) -> Config:
-        tiles = {tile: min(size, most) for tile, size in config.tiles.items()} | ({"G": 16} if name == "decode" else {})
-        return Config(tiles=tiles, num_warps=8, num_stages=1)
-
-    return {
-        key: {name: narrowed(name, row[name], 32 if key[1] <= 64 else 16) for name in kernels}
-        for key, row in rows.items()
-        if key[1] > 16
-    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,11 +127,12 @@ class Table:
     @contextmanager
     def exactly(self) -> Iterator[None]:
         """While the block runs, operands of any dtype take a row's exact configurations: how these are listed."""
+        before = self._built_exact
         object.__setattr__(self, "_built_exact", True)
         try:
             yield
         finally:
-            object.__setattr__(self, "_built_exact", False)
+            object.__setattr__(self, "_built_exact", before)
 
     def numbers(self, key: Key) -> range:
         """The numbers of a row's candidates."""

@@ -76,7 +76,7 @@ def all_rows_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """One query a sequence, q `[B, Hq, D]`, over all rows of k and v, `[B, Hq, Dv]`."""
     group = q.shape[1] // k.shape[2]
     k, v = k.transpose(1, 2), v.transpose(1, 2)
-    if _by_products(k, group):
+    if _by_products(k, v, group):
         queries = q.unflatten(1, (-1, group)).mT * scale
         by_group: Tensor = (k @ queries).mT.softmax(-1) @ v
         return by_group.flatten(1, 2)
@@ -84,12 +84,18 @@ def all_rows_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return out[:, :, 0]
 
 
-def _by_products(k: Tensor, group: int) -> bool:
-    """Whether two products with keys `[B, Hkv, S, D]` are faster than the fused kernel of a CPU: where the rows come
-    from memory, the more so where each serves a group of heads. In bfloat16 their scores would be rounded."""
+def _by_products(k: Tensor, v: Tensor, group: int) -> bool:
+    """Whether two products with keys and values `[B, Hkv, S, D]` are faster than the fused kernel of a CPU: where the
+    rows come from memory, the more so where each serves a group of heads. In bfloat16 their scores would be rounded;
+    caches whose heads do not lie end to end would be copied."""
     if k.device.type != "cpu" or k.dtype.itemsize < 4 or torch.is_autocast_enabled("cpu"):
         return False
-    return k.numel() * group**2 > _MANY_NUMBERS
+    return k.numel() * group**2 > _MANY_NUMBERS and all(map(_is_batched, (k, v)))
+
+
+def _is_batched(x: Tensor) -> bool:
+    """Whether a product takes `[B, H, S, D]` as B H matrices without a copy."""
+    return x.shape[0] == 1 or x.shape[1] == 1 or x.stride(0) == x.shape[1] * x.stride(1)
 
 
 def scale_of(q: Tensor, scale: float | None) -> float:

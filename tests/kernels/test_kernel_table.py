@@ -13,8 +13,8 @@ from archsearch.errors import KernelUnavailableError
 from archsearch.evidence import proofs
 from archsearch.evidence.digests import source_digest
 from archsearch.kernels import Config, Table, arch_of, forms
-from archsearch.kernels.config import for_float32
 from archsearch.ops import impl
+from archsearch.ops.triton.exact import for_float32
 
 ROWS = {
     ("sm_90", 64, 32): {"forward": Config(tiles={"M": 32})},

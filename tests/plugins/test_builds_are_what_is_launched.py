@@ -107,9 +107,14 @@ def test_what_multiplies_in_float32(tokens: int, built: set[Code]) -> None:
     if tokens > 1:
         found |= launched(CONTINUED, Sizes(tokens=tokens, continued=True, dtype=torch.float32))
         found |= launched(ops, Sizes(tokens=tokens, packed=True, dtype=torch.float32))
-    wide = {v for v in found if multiplies_float32(v) and v.kernel not in ("fused", "head_scores")}
+    wide = apart(found)
     assert wide
     assert not missing(wide, built)
+
+
+def apart(found: set[Variant]) -> set[Variant]:
+    """What multiplies in float32, without the fused pass."""
+    return {v for v in found if multiplies_float32(v) and v.kernel not in ("fused", "head_scores")}
 
 
 QUICKSTART = ("full", "sliding", "linear", "moba", "nsa", "kda", "gated-deltanet", "mamba2")
@@ -121,14 +126,15 @@ def with_kernels(registry: Registry) -> list[str]:
     return sorted({name for owner in owners for name in (owner, *registry.presets_of(owner))})
 
 
-def trained(name: str, registry: Registry, heads: int) -> set[Variant]:
-    """What a training step of one layer launches, under bfloat16 autocast; rows of gates of 4 heads are odd."""
+def trained(name: str, registry: Registry, heads: int, *, autocast: bool = True) -> set[Variant]:
+    """What a training step of one layer launches, under bfloat16 autocast or in float32; rows of gates of 4 heads are
+    odd."""
     shape = ModelShape(d_model=16 * heads, n_heads=heads, n_kv_heads=heads, head_dim=16, dtype="float32")
     resolved = registry.resolve(name)
     options = resolved.plugin.parse_options(resolved.preset, registry)
     layer = resolved.plugin.build(options, shape, LayerInfo(index=1, depth=4))
     x = torch.randn(2, 48, shape.d_model, requires_grad=True)
-    with variants() as found, torch.autocast("cpu", dtype=torch.bfloat16):
+    with variants() as found, torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         layer(x, ctx=Context())[0].sum().backward()
     return set(found)
 
@@ -162,6 +168,14 @@ def test_training_steps_of_the_quickstart_s_mixers(heads: int, built: set[Code],
 def test_training_steps_in_float32(name: str, built: set[Code], installed: Registry) -> None:
     found = trained(name, installed, 8)
     assert any(map(multiplies_float32, found))
+    assert absent(found, built) == []
+
+
+@pytest.mark.usefixtures("by_kernels")
+@pytest.mark.parametrize("name", ["linear", "kda", "gated-deltanet", "deltanet", "comba", "gated-deltanet-2", "rwkv7"])
+def test_training_steps_without_autocast(name: str, built: set[Code], installed: Registry) -> None:
+    found = apart(trained(name, installed, 8, autocast=False))
+    assert {"d_states", "d_inputs"} <= {variant.kernel for variant in found}
     assert absent(found, built) == []
 
 

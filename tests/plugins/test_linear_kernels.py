@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from archsearch_plugins.linear.triton import table
+from archsearch_plugins.linear.triton.builds import blank_call
 from archsearch_plugins.linear.triton.checks import REMOVALS, draw_inputs
 from archsearch_plugins.linear.triton.launch import sequences as launch
+from archsearch_plugins.linear.triton.launch.forward import padded_keys, parts_of
 from archsearch_plugins.linear.triton.table import TABLE
 from linear_cases import attend
 from torch import Tensor
@@ -233,3 +236,22 @@ def test_the_tiles_of_float32_cut_a_product_along_what_it_sums(decay: str, rule:
     assert TABLE.exact[key]["states"].tiles["parts"] > 1
     with TABLE.forced(key, exact=True):
         check(make_inputs(decay, rule, T=20, K=128))
+
+
+@pytest.mark.parametrize("key", TABLE.exact, ids=str)
+@pytest.mark.parametrize("key_dim", [1, 16, 24, 32, 64, 128, 256])
+def test_a_product_in_parts_sums_16_channels_at_least(key: tuple[str, int, int], key_dim: int) -> None:
+    """As a card's products do; heads of values may be wider than those of keys."""
+    inputs, _, _ = blank_call(key, "delta", "head", tokens=key[2], dtype=torch.float32)
+    config, inputs = TABLE.exact[key]["states"], replace(inputs, q=torch.empty(key[2], 1, key_dim, device="meta"))
+    parts = parts_of(inputs, config)
+    assert 1 <= parts <= config.tiles["parts"]
+    assert padded_keys(inputs) // parts >= 16
+
+
+def test_keys_narrower_than_values_in_float32() -> None:
+    inputs = make_inputs("head", "hebbian", T=20, K=16)
+    inputs["v"] = torch.randn(1, 20, 2, 100, generator=torch.Generator().manual_seed(3))
+    del inputs["initial_state"]
+    with TABLE.forced(("sm_90", 128, 64), exact=True):
+        check(inputs)

@@ -122,6 +122,14 @@ def test_every_row_of_the_table(key: tuple[str, int, int]) -> None:
     assert max(found.values()) < 1e-5, found
 
 
+@pytest.mark.parametrize(("heads", "exact"), [(24, True), pytest.param(80, False, marks=pytest.mark.slow)])
+def test_more_query_heads_choose_together_than_a_tile_of_queries_has(heads: int, exact: bool) -> None:
+    case = Case(tokens=10, block_size=4, top_k=2, window=3, dim=16, heads=heads, key_heads=1)
+    with TABLE.forced(("sm_90", 128, 0), exact=exact):
+        found = differences(case, torch.float32, NAMES)
+    assert max(found.values()) < 1e-5, found
+
+
 @pytest.mark.parametrize(
     "dtype",
     [pytest.param(torch.float32, id="fp32"), pytest.param(torch.float16, id="fp16", marks=pytest.mark.slow)],

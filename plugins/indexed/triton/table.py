@@ -8,7 +8,8 @@ makes M x N products, "best" reads N scores a turn.
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
-from archsearch.kernels.config import Key, for_float32
+from archsearch.kernels.config import Key
+from archsearch.ops.triton.exact import for_float32
 
 SMALL = 16
 """Keys of a block up to which the gradients of keys take a tile of few, and query heads that a tile has at least."""

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
-from archsearch.kernels.config import Key, for_float32
+from archsearch.kernels.config import Key
+from archsearch.ops.triton.exact import for_float32
 
 SHARED = 64
 """Channels of the shared key that the kernels hold at most; DeepSeek-V2 and V3 have as many."""

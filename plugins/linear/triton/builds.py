@@ -149,9 +149,9 @@ def _fused(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
 def _trained(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
     """What a training step launches, of the deep row, whole and in segments: from no initial state, and without the
     final one. In float32 of the shallow row too, since the deep one keeps no states on chip there."""
-    kinds = [(kind, torch.float32) for kind in _FLOAT32[table.op]] if key[1] in (_DEEP, _SHALLOW) else []
+    kinds = [(kind, torch.float32) for kind in _FLOAT32[table.op]] if key[1] == _SHALLOW else []
     if key[1] == _DEEP:
-        kinds += [(kind, torch.bfloat16) for kind in _KINDS[table.op]]
+        kinds += product(_KINDS[table.op], (torch.bfloat16, torch.float32))
     for (kind, dtype), tokens in product(kinds, (key[2], _cut(key))):
         inputs, _, _ = blank_call(key, *kind, tokens=tokens, dtype=dtype)
         with table.forced(key), recording() as record:

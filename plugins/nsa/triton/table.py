@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from archsearch.kernels import Config, Table
-from archsearch.kernels.config import Key, for_float32
+from archsearch.kernels.config import Key
+from archsearch.ops.triton.exact import for_float32
 
 
 def _row(arch: str, head_dim: int) -> dict[str, Config]:

@@ -243,7 +243,9 @@ def grad_pairs_query(x: Operands, pairs: Pairs, blocks: Blocks, grad: Gradient, 
 def grad_pairs_keys(
     x: Operands, pairs: Pairs, blocks: Blocks, grad: Gradient, dk: Tensor, dv: Tensor, config: Config
 ) -> None:
-    """Adds to dk and dv `[B, S, Hkv, D]` float32 what the pairs give the keys of their blocks."""
+    """Adds to dk and dv `[B, S, Hkv, D]` float32 what the pairs give the keys of their blocks. A turn takes the query
+    heads of one choice at least."""
+    share = 1 << (x.heads // pairs.choosers - 1).bit_length()
     chosen_kernels.chosen_grad_keys[pairs.lanes, -(-blocks.size // config.tiles["N"])](
         x.q,
         x.k,
@@ -264,8 +266,8 @@ def grad_pairs_keys(
         HEADS=x.heads,
         KV_HEADS=x.key_heads,
         CHOOSERS=pairs.choosers,
-        SHARE=1 << (x.heads // pairs.choosers - 1).bit_length(),
+        SHARE=share,
         SLOTS=pairs.slots,
         **x.constants,
-        **options(config),
+        **{**options(config), "M": max(config.tiles["M"], share)},
     )

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archsearch.kernels import Config
+
 from ..decays import level_masks
 from ..outputs import outputs
 from ..scores import channel_scores, head_overlaps
@@ -202,7 +204,7 @@ def _pass(inputs: Inputs, plan: Plan, ready: Operands, walk: _Walk) -> None:
             "factors": or_q(inputs, walk.factors),
             "V": width,
             "BV": config.tiles["V"],
-            "PARTS": config.tiles.get("parts", 1),
+            "PARTS": parts_of(inputs, config),
             "DELTA": inputs.delta,
             "HAS_INITIAL": walk.initial is not None,
             "WANT_STATES": walk.befores is not None,
@@ -303,15 +305,24 @@ def rule_of(inputs: Inputs) -> dict[str, Any]:
     return {"DELTA": inputs.delta, **reads_of(inputs)}
 
 
+def padded_keys(inputs: Inputs) -> int:
+    """Channels of a key in the tile of a state."""
+    return max(1 << (inputs.q.shape[-1] - 1).bit_length(), 16)
+
+
+def parts_of(inputs: Inputs, config: Config) -> int:
+    """In how many parts a product with a state is summed: of 16 channels at least, which a product takes."""
+    return min(config.tiles.get("parts", 1), padded_keys(inputs) // 16)
+
+
 def segment_sizes(inputs: Inputs, plan: Plan) -> dict[str, Any]:
     """Arguments of the kernels that walk over chunks or segments."""
-    padded = max(1 << (inputs.q.shape[-1] - 1).bit_length(), 16)
     return {
         "firsts": or_q(inputs, plan.firsts),
         "chunks": plan.chunks,
         "segments": plan.segments,
         "length": plan.stride,
-        "BK": padded,
+        "BK": padded_keys(inputs),
     }
 
 
