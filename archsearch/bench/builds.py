@@ -58,11 +58,12 @@ def with_candidates(builds: Callable[[str], Iterable[Build]], arch: str) -> list
 def in_float32(builds: Callable[[str], Iterable[Build]], arch: str) -> list[Build]:
     """What `builds` yields of an architecture as it is launched on float32: of ops of which it yields nothing in
     float32 itself, what multiplies in rows that have configurations for it, of `COMMON` head dims."""
-    own = {build.op for build in builds(arch) if build.exact}
     with ExitStack() as used:
         for table in tables.values():
             used.enter_context(table.exactly())
-        return [_widened(build) for build in builds(arch) if build.op not in own and _multiplies(build, arch)]
+        listed = list(builds(arch))
+    own = {build.op for build in listed if build.exact}
+    return [_widened(build) for build in listed if build.op not in own and _multiplies(build, arch)]
 
 
 def _multiplies(build: Build, arch: str) -> bool:
