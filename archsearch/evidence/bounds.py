@@ -74,14 +74,19 @@ class BoundRecords(Records[BoundRecord]):
         cls(records=(*kept, *new)).write(path)
 
 
+_OTHERS = ("float32", "narrow-keys")
+"""Words in the label of a kernel of which nothing is modelled."""
+
+
 def digest_of_kernels(digests: Mapping[str, str], table: str, arch: str) -> str:
     """16 hexadecimal digits of the kernels of a table on an architecture, of the digests of all by their labels: of
-    their device code, types, constants and configurations; empty where there are none. Without those in float32, of
-    which nothing is modelled."""
+    their device code, types, constants and configurations; empty where there are none. Without those in float32 or
+    for keys that are narrower than values, of which nothing is modelled."""
+    own = ((label, digest) for label, digest in digests.items() if label.startswith(f"{table} "))
     held = sorted(
         (label, digest)
-        for label, digest in digests.items()
-        if label.startswith(f"{table} ") and label.endswith(f" {arch}") and " float32 " not in label
+        for label, digest in own
+        if label.endswith(f" {arch}") and not any(f" {word} " in label for word in _OTHERS)
     )
     return hashlib.sha256(repr(held).encode()).hexdigest()[:16] if held else ""
 

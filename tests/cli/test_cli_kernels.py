@@ -14,6 +14,8 @@ from archsearch.errors import SpecError
 from archsearch.evidence.kept import keep, kept
 from archsearch.kernels import prove
 from archsearch.kernels.child import Ended, Limits
+from archsearch.proving.rows import all_checks
+from archsearch.registry import load_registry
 
 Run = Callable[..., Result]
 ONE = ("kernels", "prove", "--mixer", "sliding", "--only", "D=16 ", "--json")
@@ -72,6 +74,7 @@ def test_a_row_that_cannot_be_tried_is_no_failure_of_its_own(run: Run, answers: 
 
 
 def test_where_there_is_no_card_a_sentence_says_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_checks(load_registry())  # kernels imported below would be interpreted in no later test
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     for command in ("prove", "tune"):
         result = run("kernels", command)

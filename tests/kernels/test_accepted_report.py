@@ -18,6 +18,7 @@ SAMPLE = [
     "full_attention decode split-group-16 D=64 sm_90",
     "latent_attention_absorbed decode split-heads-16 D=64 sm_90",
     "linear_attention outputs hebbian-channel D=32 chunk 64 sm_80",
+    "linear_attention states hebbian-head float32 has_initial want_states narrow-keys D=128 chunk 64 sm_90",
     "moba_attention past_forward D=32 sm_80",
     "nsa_attention choose_step splits-1 D=64 sm_90",
     "window_attention forward D=64 sm_90",

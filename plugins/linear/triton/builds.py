@@ -61,6 +61,9 @@ _FLOAT32: Mapping[str, list[Kind]] = {TABLE.op: [("hebbian", "none"), ("hebbian"
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments, for grouped value heads, and as a
 training step launches them."""
+_NARROW = 16
+"""The channels of keys beside values of the deep row, with which what is laid out in more than one way is built too:
+the fewest that a product sums."""
 _SHALLOW = 16
 """The head dim at which a forward whose states stay on chip takes float32 too."""
 
@@ -86,10 +89,10 @@ _STEP_SIGNATURE = {
 
 
 def builds(arch: str) -> Iterator[Build]:
-    """Every rule and decay in every row of `arch`; packed, in segments and with grouped value heads at one head dim,
-    where the code is the same but for where chunks lie, and gradients that are summed over a group later; as a training
-    step launches them, which is the same but for states that nobody gives or wants; some in float32, where all others
-    are in bfloat16; and those of the step."""
+    """Every rule and decay in every row of `arch`; packed, in segments, with grouped value heads and with narrow keys
+    at one head dim, where the code is the same but for where chunks lie, gradients that are summed over a group later,
+    and what a product with a state sums; as a training step launches them, which is the same but for states that nobody
+    gives or wants; some in float32, where all others are in bfloat16; and those of the step."""
     for table in (TABLE, REMOVAL_TABLE):
         for key in table.rows:
             if key[0] == arch:
@@ -120,6 +123,9 @@ def _apart(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
     for kind in _KINDS[table.op] if key[1] in COMMON else _FLOAT32[table.op]:
         for sizes in (one, *_laid(table, key, kind)):
             yield from _calls(key, kind, **sizes, dtype=torch.float32)
+    if key[1] == _DEEP:
+        for kind, dtype in product(_LAID[table.op], (torch.bfloat16, torch.float32)):
+            yield from _calls(key, kind, **one, keys=_NARROW, dtype=dtype)
 
 
 def _laid(table: Table, key: Key, kind: Kind) -> list[dict[str, Any]]:
@@ -135,6 +141,7 @@ def _fused(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
         lengths: list[dict[str, Any]] = [{"tokens": key[2]}]
         if key[1] == _DEEP:
             lengths += [{"tokens": key[2], "packed": True}, {"tokens": _cut(key)}]
+            lengths += [{"tokens": key[2], "keys": _NARROW}]
         if kind in _FLOAT32[table.op]:
             lengths += [{"tokens": key[2], "dtype": torch.float32}]
         for sizes in lengths:
@@ -188,10 +195,13 @@ def blank_call(
     tokens: int,
     packed: bool = False,
     group: int = 1,
+    keys: int = 0,
     dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[Inputs, Tensor | None, Tensor]:
-    """Inputs of `group` value heads a key head, bounds of packed sequences and an initial state, all without data."""
-    _, dim, _ = key
+    """Inputs of `group` value heads a key head, bounds of packed sequences and an initial state, all without data. Keys
+    have the row's channels where `keys` is 0."""
+    _, values, _ = key
+    dim = keys or values
 
     def blank(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -202,7 +212,7 @@ def blank_call(
     inputs = Inputs(
         q=blank(tokens, 1, dim),
         k=blank(tokens, 1, dim),
-        v=blank(tokens, group, dim),
+        v=blank(tokens, group, values),
         log_decay=None if gates is None else blank(*gates, dtype=torch.float32),
         taken=taken,
         decay=decay,
@@ -210,7 +220,7 @@ def blank_call(
         early=rule == "early",
     )
     bounds = blank(2, dtype=torch.int64) if packed else None
-    return inputs, bounds, blank(1, group, dim, dim, dtype=torch.float32)
+    return inputs, bounds, blank(1, group, dim, values, dtype=torch.float32)
 
 
 def _build(call: Launch, table: Table, key: Key, kind: Kind) -> Build:
@@ -223,6 +233,8 @@ def _build(call: Launch, table: Table, key: Key, kind: Kind) -> Build:
     flags += [name.lower() for name, value in constexprs.items() if value is True and name not in told]
     if signature.get("d_q") == "*fp32" and signature["q"] != "*fp32":
         flags.append("grouped")
+    if constexprs.get("K", key[1]) < key[1]:
+        flags.append("narrow-keys")
     return Build(
         op=table.op,
         name=call.kernel.fn.__name__,

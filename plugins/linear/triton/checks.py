@@ -26,6 +26,8 @@ LENGTHS = (33, 1, 15, 63, 64, 65, 100, 256, 1000)
 MIXED = (("delta", "channel"), ("hebbian", "head"))
 LAID = tuple(kind for kind in dict.fromkeys((*MIXED, *FUSED)) if kind[0] in RULES)
 """Rules and decays whose forwards are of other kernels, or of other builds of them."""
+NARROW = 16
+"""Channels of keys or of values beside those of a row: the fewest that a product on a card sums."""
 LAID_REMOVALS = (("early", "head"), ("early", "channel"), ("late", "channel"))
 """The same of removals, which are Comba's, RWKV-7's and Gated DeltaNet-2's."""
 
@@ -39,6 +41,9 @@ def checks() -> Iterator[Check]:
     yield Check(table=TABLE, name="as trained", run=_as_trained, cases=[*whole, *others], first=whole)
     laid, mixed = grid(rule__decay=LAID), grid(rule__decay=MIXED)
     yield Check(table=TABLE, name="narrower heads", run=_narrower, cases=laid, first=mixed)
+    sides = ("keys", "values")
+    oblong = grid(rule__decay=MIXED, narrow=sides)
+    yield Check(table=TABLE, name="oblong", run=_oblong, cases=grid(rule__decay=LAID, narrow=sides), first=oblong)
     yield Check(table=TABLE, name="packed", run=_packed, cases=laid, first=laid)
     yield Check(table=TABLE, name="the future", run=_future, cases=laid, first=laid)
     yield Check(table=TABLE, name="lengths", run=_lengths, cases=grid(rule__decay=MIXED, tokens=LENGTHS))
@@ -48,6 +53,7 @@ def checks() -> Iterator[Check]:
     yield Check(table=TABLE, name="gates that forget", run=_forgetful, cases=grid(decay=("head", "channel")))
     steps = grid(rule=RULES, decay=DECAYS[::-1], crowd=(1, 10**6))
     yield Check(table=STEP_TABLE, name="step", run=_step, cases=steps, first=steps)
+    yield Check(table=STEP_TABLE, name="oblong step", run=_oblong_step, cases=kinds, first=kinds)
     yield from _removal_checks()
 
 
@@ -62,6 +68,8 @@ def _removal_checks() -> Iterator[Check]:
     yield Check(table=REMOVAL_TABLE, name="as trained", run=_as_trained, cases=[*whole, *others], first=whole)
     laid, mixed = grid(rule__decay=LAID_REMOVALS), grid(rule__decay=LAID_REMOVALS[:2])
     yield Check(table=REMOVAL_TABLE, name="narrower heads", run=_narrower, cases=laid, first=mixed)
+    oblong = grid(rule__decay=LAID_REMOVALS, narrow=("keys", "values"))
+    yield Check(table=REMOVAL_TABLE, name="oblong", run=_oblong, cases=oblong, first=oblong[:4])
     several = [*laid, *grid(rule=("early apart",), decay=("channel",))]
     yield Check(table=REMOVAL_TABLE, name="packed", run=_packed, cases=several, first=several)
     yield Check(table=REMOVAL_TABLE, name="the future", run=_future, cases=several, first=several)
@@ -73,13 +81,16 @@ def _removal_checks() -> Iterator[Check]:
     yield Check(table=REMOVAL_TABLE, name="gates that forget", run=_forgetful, cases=forgetful)
     steps = grid(rule=REMOVALS, decay=DECAYS[::-1], crowd=(1, 10**6))
     yield Check(table=REMOVAL_STEP_TABLE, name="step", run=_step, cases=steps, first=steps)
+    yield Check(table=REMOVAL_STEP_TABLE, name="oblong step", run=_oblong_step, cases=kinds, first=kinds)
 
 
 def draw_inputs(
-    decay: str, rule: str, *, tokens: int, dim: int, batch: int = 1, heads: tuple[int, int] = (1, 2)
+    decay: str, rule: str, *, tokens: int, dim: int, values: int = 0, batch: int = 1, heads: tuple[int, int] = (1, 2)
 ) -> dict[str, Tensor]:
-    """Signed float32 inputs `[B, T, ...]` of so many heads of keys and of values, with an initial state."""
+    """Signed float32 inputs `[B, T, ...]` of so many heads of keys and of values, with an initial state; of `dim`
+    channels, or of `values` in values where that is not 0."""
     draw, (H, HV) = torch.Generator().manual_seed(tokens), heads
+    values = values or dim
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw)
@@ -88,8 +99,8 @@ def draw_inputs(
     inputs = {
         "q": normal(batch, tokens, H, dim),
         "k": F.normalize(normal(batch, tokens, H, dim), dim=-1),
-        "v": normal(batch, tokens, HV, dim),
-        "initial_state": normal(batch, HV, dim, dim),
+        "v": normal(batch, tokens, HV, values),
+        "initial_state": normal(batch, HV, dim, values),
     }
     if decay != "none":
         inputs["log_decay"] = -2 * torch.rand(gates[decay], generator=draw)
@@ -145,6 +156,13 @@ def _as_trained(attempt: Attempt, rule: str, decay: str, layout: str) -> Verdict
 
 def _narrower(attempt: Attempt, rule: str, decay: str) -> Verdict:
     return _whole(attempt, rule, draw_inputs(decay, rule, tokens=attempt.many(70, 40), dim=attempt.dim - 4))
+
+
+def _oblong(attempt: Attempt, rule: str, decay: str, narrow: str) -> Verdict:
+    """Keys or values of few channels beside the row's."""
+    few = min(NARROW, attempt.dim // 2)
+    keys, values = (few, attempt.dim) if narrow == "keys" else (attempt.dim, few)
+    return _whole(attempt, rule, draw_inputs(decay, rule, tokens=attempt.many(100, 40), dim=keys, values=values))
 
 
 def _lengths(attempt: Attempt, rule: str, decay: str, tokens: int) -> Verdict:
@@ -203,8 +221,13 @@ def _segments(attempt: Attempt, rule: str, decay: str) -> Verdict:
         return _whole(attempt, rule, drawn)
 
 
-def _step(attempt: Attempt, rule: str, decay: str, crowd: int) -> Verdict:
-    drawn = draw_inputs(decay, rule, tokens=1, dim=attempt.dim, batch=3, heads=(2, 4))
+def _oblong_step(attempt: Attempt, rule: str, decay: str) -> Verdict:
+    """Values of more channels than keys, in tiles of which the last is not full."""
+    return _step(attempt, rule, decay, crowd=1, values=3 * attempt.dim // 2 + 4)
+
+
+def _step(attempt: Attempt, rule: str, decay: str, crowd: int, values: int = 0) -> Verdict:
+    drawn = draw_inputs(decay, rule, tokens=1, dim=attempt.dim, values=values, batch=3, heads=(2, 4))
     token = {name: x if name == "initial_state" or x.dim() == 1 else x[:, 0] for name, x in drawn.items()}
     token["state"] = token.pop("initial_state")
     inputs = attempt.held(token, LOW)

@@ -131,8 +131,12 @@ _FEWER: dict[tuple[str, int], dict[str, Config]] = {
 }
 """By architecture and head dim, what would spill: the vectors of a removal stand in registers beside the keys."""
 
-_FEWER_WARPS = Config(tiles={"K": 16, "V": 16}, num_warps=8)
-"""Of the gradients by channel in float32, whose threads hold twice as much then."""
+_EXACT_REMOVAL = {
+    "operands": Config(tiles={"K": 16, "V": 32}, num_warps=8),
+    "d_inputs_channel": Config(tiles={"K": 16, "V": 16}, num_warps=8),
+}
+"""Of removals in float32: operands that spill for narrow keys neither, and gradients by channel whose threads hold
+twice as much with half the warps."""
 
 _FUSED_REMOVAL = Config(tiles={"V": 32}, num_warps=8)
 
@@ -157,7 +161,7 @@ REMOVAL_TABLE = Table(
     package=__package__,
     rows={key: _removal_row(key, row) for key, row in TABLE.rows.items()},
     candidates={(arch, 128, 64): others for arch, others in _OTHER_REMOVALS.items()},
-    exact={key: {**row, "d_inputs_channel": _FEWER_WARPS} for key, row in TABLE.exact.items()},
+    exact={key: {**row, **_EXACT_REMOVAL} for key, row in TABLE.exact.items()},
 )
 """Of delta rules with a removal of their own, by the same kernels: proven apart, as few models have need of it."""
 
