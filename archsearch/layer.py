@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, get_args
 
 from pydantic import PlainSerializer, PlainValidator, ValidationInfo, WithJsonSchema
 
-from archsearch.errors import NotationError, PluginError, SpecError
+from archsearch.errors import NotationError, OptionsError, PluginError, SpecError
 from archsearch.options import MixerOptions
 
 if TYPE_CHECKING:
@@ -55,10 +55,18 @@ class LayerSpec:
 
     @classmethod
     def make(cls, name: str, resolver: Resolver, /, **options: Any) -> LayerSpec:
-        """The layer that a mixer or preset name stands for, with options laid over the preset's."""
+        """The layer that a mixer or preset name stands for, with options laid over the preset's, of which those that
+        say nothing beside them are left at their defaults."""
         resolved = resolver.resolve(name)
-        values = {**resolved.preset, **options}
-        return cls(mixer=resolved.plugin.name, options=resolved.plugin.parse_options(values, resolver))
+        plugin, preset = resolved.plugin, dict(resolved.preset)
+        while True:
+            try:
+                return cls(mixer=plugin.name, options=plugin.parse_options({**preset, **options}, resolver))
+            except OptionsError as error:
+                left = {option: value for option, value in preset.items() if option not in error.unread - set(options)}
+                if len(left) == len(preset):
+                    raise
+                preset = left
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from archsearch.errors import SpecError
 from archsearch.layer import LayerSpec
 from archsearch.mixer import MixerPlugin
 from archsearch.model import Context, HybridLM
+from archsearch.notation import format_layer
 from archsearch.options import Tunable
 from archsearch.registry import load_registry
 
@@ -145,3 +146,16 @@ def test_what_would_not_be_read_is_refused_with_the_remedy(text: str, said: str)
     with pytest.raises(SpecError) as refused:
         REGISTRY.layer(text)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("titans(network=linear)", "titans(network=linear, expand=4)"),
+        ("resona(a=titans(network=linear))", "resona(a=titans(network=linear, expand=4))"),
+        ("hgrn2(output_norm=none)", "hgrn2(output_norm=none, norm_eps=1e-6)"),
+    ],
+)
+def test_what_a_preset_says_is_left_where_a_written_option_has_it_unread(text: str, same: str) -> None:
+    layer = REGISTRY.layer(text)
+    assert layer == REGISTRY.layer(same) == REGISTRY.layer(format_layer(layer, REGISTRY))
