@@ -20,7 +20,7 @@ from ..figures.costs import cost_curves
 from ..option_state import adopt, keep
 from ..queries.compare import UNITS, WITH_UNITS
 from ..queries.conformance import COMMAND, conformance_of
-from ..queries.kernels import forms_in_words, forms_table, held_results, kernel_figures, rows_table
+from ..queries.kernels import forms_in_words, forms_table, held_results, kernel_figures, rows_table, runs_not_ended
 from ..queries.mixers import (
     LABELS,
     MEASURED,
@@ -221,6 +221,8 @@ def _figures() -> None:
     held, errors = held_results()
     for error in errors:
         st.error(plain(error), icon=":material/error:")
+    for said in runs_not_ended(held):
+        st.warning(plain(said), icon=":material/warning:")
     figures = kernel_figures(held, registry())
     if figures.empty:
         st.info("None are held: the folder benchmarks/results has no results where this dashboard was started.")

@@ -52,6 +52,16 @@ def kernel_figures(held: Iterable[Results], registry: Registry) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(FIGURE_COLUMNS))
 
 
+def runs_not_ended(held: Iterable[Results]) -> list[str]:
+    """A sentence for each run that has not come to its end, so that what it lacks is not taken for what failed."""
+    return [
+        f"The run of {results.environment.date} on {results.environment.card} was ended early, or goes on: "
+        f"rows held of it: {len(results.kernels):,}. What they lack is not measured."
+        for results in held
+        if not results.complete
+    ]
+
+
 def owners_of_ops(registry: Registry) -> dict[str, str]:
     """The mixer that each op belongs to: named as it, as a preset, or as registered for it."""
     return {

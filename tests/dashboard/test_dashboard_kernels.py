@@ -280,6 +280,15 @@ def test_the_page_shows_figures_and_names_a_broken_file(folder: Path, empty_url:
     assert len(figures) == 4
 
 
+def test_the_page_says_which_run_has_not_come_to_its_end(folder: Path, empty_url: str) -> None:
+    assert not open_page("mixers").warning
+    cut = kernel_results(kernel_row("kda", 2.0), date="2026-11-22").model_copy(update={"complete": False})
+    write_results(cut, folder / "b.json")
+    (said,) = [warning.value.replace("\\", "") for warning in open_page("mixers").warning]
+    assert said.startswith("The run of 2026-11-22 on NVIDIA H200 was ended early")
+    assert "rows held of it: 1." in said
+
+
 def test_without_files_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_url: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ARCHSEARCH_CACHE", str(tmp_path))
