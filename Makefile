@@ -69,8 +69,8 @@ docs: $(STAMP)  ## the documentation as a site in site/, warnings are errors
 tables: $(STAMP)  ## write the tables of README.md and docs/results.md, from the plugins and the runs
 	PYTHONPATH=docs $(BIN)/python docs/written.py
 
-fair: $(STAMP)  ## train what the fair table lacks, for so many MINUTES of one core, and write it into docs/results.md
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fair.py docs/results/fair.jsonl --minutes $(or $(MINUTES),60)
+fair: $(STAMP)  ## train what the fair table lacks, for so many MINUTES in as many WORKERS, and write it into docs/results.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fair.py docs/results/fair.jsonl --minutes $(or $(MINUTES),60) --workers $(or $(WORKERS),1)
 	PYTHONPATH=docs $(BIN)/python docs/written.py
 
 kernels: $(STAMP)  ## compile every kernel ahead of time, and compare with the accepted report

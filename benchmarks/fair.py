@@ -1,10 +1,12 @@
 """The fair table: every system of the field in every layer, trained alike, with its costs beside.
 
-    python benchmarks/fair.py docs/results/fair.jsonl [--minutes 60] [--task mqar:capacity] [--only kda,full] [--renew]
+    python benchmarks/fair.py docs/results/fair.jsonl [--minutes 60] [--workers 2] [--task mqar:capacity]
+        [--only kda,full] [--renew]
 
-Trains what the file lacks, one run after another, and writes each line as it comes: stop it when you like, and start it
-again. Lines stay what they are, of the sources that they name, when these move on; with `--renew` those of other
-sources than today's are trained again. `make fair` also writes the table of docs/results.md from it.
+Trains what the file lacks, as many runs at once as there are workers, and writes each line as it comes: stop it when
+you like, and start it again. Lines stay what they are, of the sources that they name, when these move on; with
+`--renew` those of other sources than today's are trained again. `make fair` also writes the table of docs/results.md
+from it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,10 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +85,14 @@ def sources(arch: ArchSpec, task: Task, registry: Registry) -> dict[str, str]:
     return {name: made for name, made in parts_versions(arch, task, registry).items() if name != "source:core"}
 
 
-def run(name: str, arch: ArchSpec, task: Task, seed: int, registry: Registry) -> dict[str, Any]:
+registered = cache(load_registry)
+"""What is installed, read once by each process."""
+
+
+def run(name: str, arch: ArchSpec, label: str, seed: int) -> dict[str, Any]:
     """One training over the learning rates, as a line of the file."""
+    registry = registered()
+    task = resolve_task(label, registry)
     evaluation = Evaluation(arch, task, RECIPE, seed, registry=registry)
     while not evaluation.done:
         evaluation.advance(60.0)
@@ -108,14 +120,15 @@ def run(name: str, arch: ArchSpec, task: Task, seed: int, registry: Registry) ->
 
 
 def wanted(names: list[str], tasks: list[str], registry: Registry) -> Iterator[tuple[str, ArchSpec, Task, int]]:
-    """What the table needs, task by task, seed by seed, so that a table that is cut short is of whole columns."""
+    """What the table needs, seed by seed and task by task: one that is cut short is of whole columns, and has each
+    task before any has a second seed."""
     archs = architectures(registry)
     unknown = [name for name in names if name not in archs]
     if unknown:
         raise SpecError(f'--only names "{unknown[0]}"{nearest(unknown[0], archs)}: known are {listing(archs)}')
-    for label in tasks:
-        task = resolve_task(label, registry)
-        for seed in SEEDS:
+    resolved = [resolve_task(label, registry) for label in tasks]
+    for seed in SEEDS:
+        for task in resolved:
             yield from ((name, archs[name], task, seed) for name in names or archs)
 
 
@@ -137,23 +150,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs at once, each of one thread where OMP_NUM_THREADS is 1"
+    )
     parser.add_argument("--task", action="append", default=[])
     parser.add_argument("--only", default="")
     parser.add_argument("--renew", action="store_true", help="also train again what other sources gave")
     given = parser.parse_args()
-    registry, end = load_registry(), time.monotonic() + 60 * given.minutes
+    registry, end = registered(), time.monotonic() + 60 * given.minutes
     held = read_lines(given.file)
-    for name, arch, task, seed in wanted(
-        list(filter(None, given.only.split(","))), given.task or list(TASKS), registry
-    ):
-        place = (arch.digest, task.label, seed)
-        if place in held and not (given.renew and held[place]["sources"] != sources(arch, task, registry)):
-            continue
-        if time.monotonic() > end:
-            break
-        held[place] = run(name, arch, task, seed, registry)
-        write_lines(given.file, held)
-        print(f"{name} {task.label} seed {seed}: {held[place]['test']}", flush=True)
+    missing = (
+        (name, arch, task.label, seed)
+        for name, arch, task, seed in wanted(
+            list(filter(None, given.only.split(","))), given.task or list(TASKS), registry
+        )
+        if (line := held.get((arch.digest, task.label, seed))) is None
+        or (given.renew and line["sources"] != sources(arch, task, registry))
+    )
+    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as workers:
+        training: set[Future[dict[str, Any]]] = set()
+        while True:
+            if time.monotonic() < end:
+                free = given.workers - len(training)
+                training.update(workers.submit(run, *each) for each in islice(missing, free))
+            if not training:
+                break
+            ended, training = wait(training, return_when=FIRST_COMPLETED)
+            for line in (future.result() for future in ended):
+                held[line["digest"], line["task"], line["seed"]] = line
+                write_lines(given.file, held)
+                print(f"{line['name']} {line['task']} seed {line['seed']}: {line['test']}", flush=True)
 
 
 if __name__ == "__main__":
