@@ -39,9 +39,9 @@ class Taken(BaseModel):
 class Modelled(Record):
     """The table's own configurations of a row, or those of a candidate, by the model. ``config`` is their digest, empty
     for the table's own, ``changes`` what a candidate changes, ``seconds`` the bound at each of the ``sizes``, ``taken``
-    the launches that differ between the row's configurations. ``source`` is the digest of the Triton folders, by which
-    measurements are found, ``kernels`` that of the kernels of the table on the architecture, as `digest_of_kernels` has
-    it, which a changed comment or check leaves as it is; files from before it was written have none."""
+    the launches that differ between the row's configurations. ``kernels`` is the digest of the kernels of the table on
+    the architecture, as `digest_of_kernels` has it, which a changed comment or check leaves as it is, and by which
+    measurements are found."""
 
     op: str
     arch: str
@@ -54,10 +54,9 @@ class Modelled(Record):
     seconds: tuple[float, ...]
     taken: tuple[Taken, ...]
     uncertain: bool
-    source: str
     triton: str
     ptxas: str
-    kernels: str = ""
+    kernels: str
 
     @property
     def key(self) -> tuple[str, str, int, int]:

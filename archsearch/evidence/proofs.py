@@ -13,6 +13,8 @@ from archsearch.evidence.records import Record, Records
 
 SHARED = "archsearch.ops.triton"
 """Device code that plugins share, and that each of their proofs covers too."""
+PICKED = "archsearch.kernels"
+"""What picks the configurations of a row, in each dtype, and puts it to the proof."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +115,9 @@ def proofs(package: str) -> Sequence[Proof]:
 
 
 def proven_source(package: str) -> str:
-    """Digest of all that decides what the kernels of a Triton folder compute: device code, host code, tables, and the
-    whole of what plugins share."""
-    return source_digest(package, SHARED)
+    """Digest of all that decides what the kernels of a Triton folder compute: device code, host code, tables, the
+    whole of what plugins share, and how the configurations of a row are picked and put to the proof."""
+    return source_digest(package, SHARED, PICKED)
 
 
 def triton_version() -> str | None:

@@ -17,7 +17,8 @@ FILE = "tuned.json"
 class Tuned(Record):
     """What a row runs with on a machine: ``config`` is the digest of a candidate's configurations, empty for the
     table's own; ``seconds`` are of each configuration that was timed, by digest, a number a size: of those that are
-    right."""
+    right. ``source`` is the digest of all that a proof covers, with which the row is used, ``kernels`` that of the
+    table's kernels alone, as `digest_of_kernels` has it, with which its times are compared."""
 
     package: str
     op: str
@@ -25,6 +26,7 @@ class Tuned(Record):
     head_dim: int
     chunk: int
     source: str
+    kernels: str = ""
     machine: tuple[str, ...]
     config: str
     seconds: Mapping[str, tuple[float, ...]]

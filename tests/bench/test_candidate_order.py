@@ -22,7 +22,7 @@ COMMITTED = Path(__file__).parents[2] / "benchmarks" / "bounds" / "candidates.js
 ACCEPTED = Path(__file__).parents[1] / "kernels" / "accepted.json"
 
 
-def modelled(candidate: int, *seconds: float, op: str = "ordered", source: str = "s") -> Modelled:
+def modelled(candidate: int, *seconds: float, op: str = "ordered") -> Modelled:
     taken = Taken(
         kernel="forward", registers=64, shared_bytes=2048, resident=4, held_by="registers", limit="cache", ms=1.0
     )
@@ -38,14 +38,13 @@ def modelled(candidate: int, *seconds: float, op: str = "ordered", source: str =
         seconds=seconds,
         taken=(taken,),
         uncertain=False,
-        source=source,
         kernels="k",
         triton="3.7.1",
         ptxas="12.8",
     )
 
 
-def tuned(seconds: dict[int, float], op: str = "ordered", source: str = "s") -> Tuned:
+def tuned(seconds: dict[int, float], op: str = "ordered", kernels: str = "k") -> Tuned:
     times = {"" if number == OWN else f"digest-{number}": (time,) for number, time in seconds.items()}
     machine = ("H200", "580", "2.11.0", "3.7.1", "12.8")
     return Tuned(
@@ -54,7 +53,8 @@ def tuned(seconds: dict[int, float], op: str = "ordered", source: str = "s") -> 
         arch="sm_90",
         head_dim=128,
         chunk=0,
-        source=source,
+        source="of today",
+        kernels=kernels,
         machine=machine,
         config="",
         seconds=times,
@@ -96,7 +96,8 @@ def test_over_all_rows_times_count_by_those_of_the_tables_own() -> None:
 
 def test_measurements_of_other_kernels_count_for_nothing() -> None:
     times = {OWN: 4.0, 0: 3.0, 1: 9.0}
-    assert agreements(ROW, [tuned(times, source="older")]) == []
+    assert agreements(ROW, [tuned(times, kernels="older")]) == []
+    assert agreements([one.model_copy(update={"kernels": ""}) for one in ROW], [tuned(times, kernels="")]) == []
     assert agreements(ROW, [tuned(times, op="another")]) == []
     assert agreements([modelled(number, 1.0) for number in (OWN, 0, 1)], [tuned(times)])[0].tau is None
 

@@ -11,7 +11,9 @@ import pytest
 from typer.testing import Result
 
 from archsearch.errors import SpecError
+from archsearch.evidence.bounds import digest_of_kernels
 from archsearch.evidence.kept import keep, kept
+from archsearch.evidence.tuned import FILE, TunedRows
 from archsearch.kernels import prove
 from archsearch.kernels.child import Ended, Limits
 from archsearch.proving.rows import all_checks
@@ -92,8 +94,12 @@ def test_tune_proves_times_and_says_what_runs(
     clock = iter([2.0**-turn for turn in range(500)])
     monkeypatch.setattr("archsearch.bench.clock.clock_for", lambda device: lambda call: next(clock))
     monkeypatch.setattr("archsearch.bench.tune.calls_of", lambda *given: [lambda: None])
+    built = {"window_attention forward D=16 sm_90": "a", "window_attention forward D=16 sm_80": "b"}
+    monkeypatch.setattr("archsearch.bench.builds.digests", lambda registry, archs: built if archs == ["sm_90"] else {})
     result = run(*one)
     assert result.exit_code == 0, result.output
+    (tuned,) = TunedRows.read(tmp_path / FILE).records
+    assert tuned.kernels == digest_of_kernels(built, "window_attention", "sm_90") != ""
     assert "window_attention sm_90 D=16 float32 candidate 0 is left out: is off by 0.5" in result.stderr
     cells = next(line.split() for line in result.stdout.splitlines() if "D=16" in line)
     assert (cells[3], cells[-2:]) == ("2", ["candidate", "1"])

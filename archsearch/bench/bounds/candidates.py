@@ -10,7 +10,6 @@ from archsearch.bench.bounds.op import OpBound, bound_op
 from archsearch.bench.op import FULL, BenchOp
 from archsearch.bench.tune import SIZES, sizes_of
 from archsearch.evidence.modelled import OWN, Modelled, Taken
-from archsearch.evidence.proofs import proven_source
 from archsearch.kernels import Config, Key, Table
 from archsearch.kernels.machine import compiler_versions
 from archsearch.kernels.machine_code.cards import Card
@@ -72,7 +71,6 @@ def _modelled(
         seconds=tuple(float(f"{bound.seconds:.4g}") for bound in bounds),
         taken=tuple(_taken(launch) for launch in _longest(launches) if launch.digest in differing),
         uncertain=any(launch.uncertain for launch in launches),
-        source=proven_source(table.package),
         kernels=kernels,
         triton=triton,
         ptxas=ptxas,

@@ -27,8 +27,8 @@ class Agreement:
 
 
 def agreements(modelled: Iterable[Modelled], tuned: Iterable[Tuned]) -> list[Agreement]:
-    """Of each row that was tuned with today's kernels, the order of `FEWEST` configurations at least; and over all rows
-    of a card.
+    """Of each row that was tuned with the kernels that were modelled, the order of `FEWEST` configurations at least;
+    and over all rows of a card.
 
     Times are geometric means over sizes. A measurement of other kernels, or of configurations that are not among the
     candidates, counts for nothing.
@@ -36,7 +36,7 @@ def agreements(modelled: Iterable[Modelled], tuned: Iterable[Tuned]) -> list[Agr
     rows, found = by_row(modelled), list[Agreement]()
     pooled: dict[str, list[tuple[float, float]]] = {}
     for record in sorted(tuned, key=lambda record: record.identity):
-        ones = [one for one in rows.get((record.op, *record.key), []) if one.source == record.source]
+        ones = [one for one in rows.get((record.op, *record.key), []) if one.kernels == record.kernels != ""]
         timed = [one for one in ones if record.seconds.get(one.config)]
         pairs = [(one.mean, geometric(record.seconds[one.config])) for one in timed]
         own = next((pair for one, pair in zip(timed, pairs, strict=True) if not one.config), None)

@@ -30,11 +30,13 @@ def tune_kernels(
     candidates, which are timed in turn. Rows without candidates stay as they are. kernels candidates compares the order
     with that of the bounds.
     """
+    from archsearch.bench.builds import digests
     from archsearch.bench.clock import clock_for
     from archsearch.bench.device import dtype_of
     from archsearch.bench.kernels import ops_of
     from archsearch.bench.tune import calls_of, rows_beside, tune_row
     from archsearch.errors import ArchsearchError
+    from archsearch.evidence.bounds import digest_of_kernels
     from archsearch.evidence.tuned import keep_tuned
     from archsearch.kernels.prove import Prover
     from archsearch.proving.rows import all_checks, card_here, dtypes_of, rows_here
@@ -49,6 +51,7 @@ def tune_kernels(
     if only and not rows:
         raise ArchsearchError(f"--only {only}: no row that runs here and has candidates has a label with this")
     keep_tuned()  # before the work, that what comes of it can be kept
+    built = digests(registry, sorted({row.key[0] for row in rows}))
     found: list[Tuned] = []
     with progress(len(rows)) as done:
         for row in rows:
@@ -57,7 +60,16 @@ def tune_kernels(
             if not calls:
                 continue
             beside = rows_beside(ops, row)
-            kept = tune_row(row, calls, Prover(), stopwatch=clock, dtypes=dtypes_of(device), beside=beside, tell=tell)
+            kept = tune_row(
+                row,
+                calls,
+                Prover(),
+                stopwatch=clock,
+                dtypes=dtypes_of(device),
+                beside=beside,
+                kernels=digest_of_kernels(built, row.table.op, row.key[0]),
+                tell=tell,
+            )
             if kept is not None:
                 keep_tuned(kept)
                 found.append(kept)
