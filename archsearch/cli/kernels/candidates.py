@@ -155,4 +155,4 @@ def _show(found: Sequence[Modelled], agreed: Sequence[Agreement]) -> None:
         tau = "all equal" if order.tau is None else f"{order.tau:.2f}"
         out.print(f"{order.row}, {order.card}: Kendall's tau-b of {order.count} configurations with measurement: {tau}")
     if not agreed:
-        out.print("None of these rows was tuned on a card: the order is unproven (--tuned FILE).")
+        out.print("None of these rows was tuned on a card with these kernels: the order is unproven (--tuned FILE).")
