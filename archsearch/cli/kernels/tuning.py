@@ -26,9 +26,9 @@ def tune_kernels(
     """Proves every row that has candidates, and these, times them at three sizes, and keeps the fastest for "auto".
 
     Ops that train are timed with their backward pass too. What is not right in bfloat16 and in float32 is not timed,
-    and why is told; a candidate that gains less than 3% is not taken. Nothing depends on a length, nor on the order of
-    candidates, which are timed in turn. Rows without candidates stay as they are. kernels candidates compares the order
-    with that of the bounds.
+    and why is told; a candidate that gains less than 3% is not taken. On a card times are of bfloat16: what a row has
+    for float32 alone stays as it is. Nothing depends on a length, nor on the order of candidates, which are timed in
+    turn. Rows without candidates stay as they are. kernels candidates compares the order with that of the bounds.
     """
     from archsearch.bench.builds import digests
     from archsearch.bench.clock import clock_for
