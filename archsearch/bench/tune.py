@@ -106,15 +106,14 @@ def tune_row(
     seconds: float = 0.5,
     dtypes: Sequence[str] = (),
     beside: Sequence[Row] = (),
-    kernels: str = "",
     tell: Callable[[str], None] = lambda text: None,
 ) -> Tuned | None:
     """Times the table's own configurations and each candidate, of those that pass their checks, and says which to run
     with; None where none passes.
 
     Checks are passed in the row's dtype and in each of `dtypes`, since a row runs with one candidate in all of
-    them. `kernels` is the digest of the table's, to be kept. `tell` hears why one is left out. Nothing runs here that
-    was not proven, in a child, before: the rows `beside` it, which the calls run too, neither.
+    them. `tell` hears why one is left out. Nothing runs here that was not proven, in a child, before: the rows `beside`
+    it, which the calls run too, neither.
     """
     table, key = row.table, row.key
     if not all(_passes(other, None, prover, (), tell) for other in beside):
@@ -142,7 +141,6 @@ def tune_row(
         head_dim=head_dim,
         chunk=chunk,
         source=proven_source(table.package),
-        kernels=kernels,
         machine=named(row.machine),
         config=best,
         seconds=times,

@@ -18,7 +18,8 @@ class Tuned(Record):
     """What a row runs with on a machine: ``config`` is the digest of a candidate's configurations, empty for the
     table's own; ``seconds`` are of each configuration that was timed, by digest, a number a size: of those that are
     right. ``source`` is the digest of all that a proof covers, with which the row is used, ``kernels`` that of the
-    table's kernels alone, as `digest_of_kernels` has it, with which its times are compared."""
+    table's kernels alone, as `digest_of_kernels` has it, with which its times are compared, empty for none that is
+    known."""
 
     package: str
     op: str

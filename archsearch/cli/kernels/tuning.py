@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,11 @@ from archsearch.cli.kernels.proving import progress
 from archsearch.cli.output import JsonFlag, console, print_json, table, tell
 
 if TYPE_CHECKING:
+    import torch
+
     from archsearch.evidence.tuned import Tuned
+    from archsearch.kernels.prove import Row
+    from archsearch.registry import Registry
 
 
 def register(app: typer.Typer) -> None:
@@ -30,55 +35,55 @@ def tune_kernels(
     for float32 alone stays as it is. Nothing depends on a length, nor on the order of candidates, which are timed in
     turn. Rows without candidates stay as they are. kernels candidates compares the order with that of the bounds.
     """
-    from archsearch.bench.builds import digests
-    from archsearch.bench.clock import clock_for
     from archsearch.bench.device import dtype_of
-    from archsearch.bench.kernels import ops_of
-    from archsearch.bench.tune import calls_of, rows_beside, tune_row
     from archsearch.errors import ArchsearchError
-    from archsearch.evidence.bounds import digest_of_kernels
     from archsearch.evidence.tuned import keep_tuned
-    from archsearch.kernels.prove import Prover
-    from archsearch.proving.rows import all_checks, card_here, dtypes_of, rows_here
+    from archsearch.proving.rows import all_checks, card_here, rows_here
     from archsearch.registry import load_registry
 
     registry, device = load_registry(), card_here()
     tables = [found[0].table for found in all_checks(registry, mixer).values()]
-    clock, ops, dtype = clock_for(device), ops_of(registry), dtype_of(device)
-    named = str(dtype).removeprefix("torch.")
-    rows = [row for row in rows_here(tables, device) if row.dtype == named and only in row.label]
+    dtype = str(dtype_of(device)).removeprefix("torch.")
+    rows = [row for row in rows_here(tables, device) if row.dtype == dtype and only in row.label]
     rows = [row for row in rows if row.table.candidates.get(row.key)]
     if only and not rows:
         raise ArchsearchError(f"--only {only}: no row that runs here and has candidates has a label with this")
     keep_tuned()  # before the work, that what comes of it can be kept
-    built = digests(registry, sorted({row.key[0] for row in rows}))
-    found: list[Tuned] = []
-    with progress(len(rows)) as done:
-        for row in rows:
-            done(row)
-            calls = calls_of(ops, row.table, row.key, device, dtype)
-            if not calls:
-                continue
-            beside = rows_beside(ops, row)
-            kept = tune_row(
-                row,
-                calls,
-                Prover(),
-                stopwatch=clock,
-                dtypes=dtypes_of(device),
-                beside=beside,
-                kernels=digest_of_kernels(built, row.table.op, row.key[0]),
-                tell=tell,
-            )
-            if kept is not None:
-                keep_tuned(kept)
-                found.append(kept)
+    found = list(_tuned(rows, registry, device))
     if json:
         print_json({"rows": [row.model_dump(mode="json") for row in found]})
         return
     columns = ["row", "timed", ">table's own, ms", ">fastest, ms", "runs with"]
     nothing = "no row here has candidates, and an op that measures it, and a configuration that is right"
     console().print(table(columns, [_cells(row) for row in found]) if found else nothing)
+
+
+def _tuned(rows: Sequence[Row], registry: Registry, device: torch.device) -> Iterator[Tuned]:
+    """Each row that was measured, which is kept before the next is."""
+    from archsearch.bench.builds import digests
+    from archsearch.bench.clock import clock_for
+    from archsearch.bench.device import dtype_of
+    from archsearch.bench.kernels import ops_of
+    from archsearch.bench.tune import calls_of, rows_beside, tune_row
+    from archsearch.evidence.bounds import digest_of_kernels
+    from archsearch.evidence.tuned import keep_tuned
+    from archsearch.kernels.prove import Prover
+    from archsearch.proving.rows import dtypes_of
+
+    clock, ops, dtypes = clock_for(device), ops_of(registry), dtypes_of(device)
+    built = digests(registry, sorted({row.key[0] for row in rows}))
+    with progress(len(rows)) as done:
+        for row in rows:
+            done(row)
+            calls = calls_of(ops, row.table, row.key, device, dtype_of(device))
+            if not calls:
+                continue
+            beside = rows_beside(ops, row)
+            found = tune_row(row, calls, Prover(), stopwatch=clock, dtypes=dtypes, beside=beside, tell=tell)
+            if found is not None:
+                kernels = digest_of_kernels(built, row.table.op, row.key[0])
+                keep_tuned(found := found.model_copy(update={"kernels": kernels}))
+                yield found
 
 
 def _cells(row: Tuned) -> list[str]:
