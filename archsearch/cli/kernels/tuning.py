@@ -11,8 +11,6 @@ from archsearch.cli.kernels.proving import progress
 from archsearch.cli.output import JsonFlag, console, print_json, table, tell
 
 if TYPE_CHECKING:
-    import torch
-
     from archsearch.evidence.tuned import Tuned
     from archsearch.kernels.prove import Row
     from archsearch.registry import Registry
@@ -49,7 +47,7 @@ def tune_kernels(
     if only and not rows:
         raise ArchsearchError(f"--only {only}: no row that runs here and has candidates has a label with this")
     keep_tuned()  # before the work, that what comes of it can be kept
-    found = list(_tuned(rows, registry, device))
+    found = list(_tuned(rows, registry))
     if json:
         print_json({"rows": [row.model_dump(mode="json") for row in found]})
         return
@@ -58,7 +56,7 @@ def tune_kernels(
     console().print(table(columns, [_cells(row) for row in found]) if found else nothing)
 
 
-def _tuned(rows: Sequence[Row], registry: Registry, device: torch.device) -> Iterator[Tuned]:
+def _tuned(rows: Sequence[Row], registry: Registry) -> Iterator[Tuned]:
     """Each row that was measured, which is kept before the next is."""
     from archsearch.bench.builds import digests
     from archsearch.bench.clock import clock_for
@@ -68,8 +66,9 @@ def _tuned(rows: Sequence[Row], registry: Registry, device: torch.device) -> Ite
     from archsearch.evidence.bounds import digest_of_kernels
     from archsearch.evidence.tuned import keep_tuned
     from archsearch.kernels.prove import Prover
-    from archsearch.proving.rows import dtypes_of
+    from archsearch.proving.rows import card_here, dtypes_of
 
+    device = card_here()
     clock, ops, dtypes = clock_for(device), ops_of(registry), dtypes_of(device)
     built = digests(registry, sorted({row.key[0] for row in rows}))
     with progress(len(rows)) as done:
