@@ -58,15 +58,23 @@ class LayerSpec:
         """The layer that a mixer or preset name stands for, with options laid over the preset's, of which those that
         say nothing beside them are left at their defaults."""
         resolved = resolver.resolve(name)
-        plugin, preset = resolved.plugin, dict(resolved.preset)
-        while True:
-            try:
-                return cls(mixer=plugin.name, options=plugin.parse_options({**preset, **options}, resolver))
-            except OptionsError as error:
-                left = {option: value for option, value in preset.items() if option not in error.unread - set(options)}
-                if len(left) == len(preset):
-                    raise
-                preset = left
+        preset = {option: value for option, value in resolved.preset.items() if option not in options}
+        return cls(mixer=resolved.plugin.name, options=read_options(resolved.plugin, options, preset, resolver))
+
+
+def read_options(
+    plugin: MixerPlugin[Any], fixed: Mapping[str, Any], values: Mapping[str, Any], resolver: Resolver
+) -> MixerOptions:
+    """The options of these values, of which those that say nothing beside the rest are at their defaults; raises
+    `OptionsError` for one that is refused otherwise, or that `fixed` says."""
+    try:
+        read: MixerOptions = plugin.parse_options({**fixed, **values}, resolver)
+    except OptionsError as error:
+        left = {option: value for option, value in values.items() if option not in error.unread}
+        if len(left) == len(values):
+            raise
+        return read_options(plugin, fixed, left, resolver)
+    return read
 
 
 @dataclass(frozen=True, kw_only=True)

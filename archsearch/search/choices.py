@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from archsearch.errors import OptionsError, SpecError
-from archsearch.layer import LayerSpec
+from archsearch.layer import LayerSpec, read_options
 from archsearch.mixer import MixerPlugin
 from archsearch.registry import Registry
-from archsearch.search.variants import Choice, Variant, Variants, free_options, read_options
+from archsearch.search.variants import Choice, Variant, Variants, free_options
 
 
 class Draw(Protocol):

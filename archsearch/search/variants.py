@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from archsearch.errors import NotationError, OptionsError, SpecError
-from archsearch.layer import LayerSpec
-from archsearch.mixer import MixerOptions, MixerPlugin
+from archsearch.layer import LayerSpec, read_options
+from archsearch.mixer import MixerPlugin
 from archsearch.notation import parse_call
 from archsearch.registry import Registry
 
@@ -133,21 +133,6 @@ class Variants:
         if resolved.plugin.name in within and any(takes_layer(resolved.plugin, option) for option in options):
             raise SpecError(f'{self._key}: the layer "{text}" is made of itself without end: write out what it holds')
         yield from self.of(resolved.plugin, fixed, options, path=path, within=within)
-
-
-def read_options(
-    plugin: MixerPlugin[Any], fixed: Mapping[str, Any], values: Mapping[str, Any], registry: Registry
-) -> MixerOptions:
-    """The options of a combination of choices, of which those that say nothing beside the rest are at their defaults;
-    raises `OptionsError` for one that is refused otherwise, or that `fixed` says."""
-    try:
-        read: MixerOptions = plugin.parse_options({**fixed, **values}, registry)
-    except OptionsError as error:
-        left = {option: value for option, value in values.items() if option not in error.unread}
-        if len(left) == len(values):
-            raise
-        return read_options(plugin, fixed, left, registry)
-    return read
 
 
 def free_options(plugin: MixerPlugin[Any], fixed: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
