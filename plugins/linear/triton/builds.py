@@ -20,7 +20,7 @@ from .launch.forward import operands_of, run_outputs, run_states, within_chunks
 from .launch.fused import attend, attend_fused, wants_fused
 from .launch.plan import Inputs, Launch, make_plan, recording
 from .step import step_kernel
-from .table import FUSED, REMOVAL_STEP_TABLE, REMOVAL_TABLE, SHORTEST_SEGMENT, STEP_TABLE, TABLE
+from .table import FUSED, NARROW, REMOVAL_STEP_TABLE, REMOVAL_TABLE, SHORTEST_SEGMENT, STEP_TABLE, TABLE
 
 _POINTERS = {
     torch.bfloat16: "*bf16",
@@ -61,9 +61,6 @@ _FLOAT32: Mapping[str, list[Kind]] = {TABLE.op: [("hebbian", "none"), ("hebbian"
 _DEEP = 128
 """The head dim whose kernels are also built for packed sequences, for segments, for grouped value heads, and as a
 training step launches them."""
-_NARROW = 16
-"""The channels of keys beside values of the deep row, with which what is laid out in more than one way is built too:
-the fewest that a product sums."""
 _SHALLOW = 16
 """The head dim at which a forward whose states stay on chip takes float32 too."""
 
@@ -125,7 +122,7 @@ def _apart(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
             yield from _calls(key, kind, **sizes, dtype=torch.float32)
     if key[1] == _DEEP:
         for kind, dtype in product(_LAID[table.op], (torch.bfloat16, torch.float32)):
-            yield from _calls(key, kind, **one, keys=_NARROW, dtype=dtype)
+            yield from _calls(key, kind, **one, keys=NARROW, dtype=dtype)
 
 
 def _laid(table: Table, key: Key, kind: Kind) -> list[dict[str, Any]]:
@@ -141,7 +138,7 @@ def _fused(table: Table, key: Key) -> Iterator[tuple[Launch, Kind]]:
         lengths: list[dict[str, Any]] = [{"tokens": key[2]}]
         if key[1] == _DEEP:
             lengths += [{"tokens": key[2], "packed": True}, {"tokens": _cut(key)}]
-            lengths += [{"tokens": key[2], "keys": _NARROW}]
+            lengths += [{"tokens": key[2], "keys": NARROW}]
         if kind in _FLOAT32[table.op]:
             lengths += [{"tokens": key[2], "dtype": torch.float32}]
         for sizes in lengths:

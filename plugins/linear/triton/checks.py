@@ -14,7 +14,7 @@ from archsearch.proving import Attempt, Check, Op, Verdict, compare, future_unse
 from ..ops import linear_attention, linear_attention_step
 from ..tokens import named_tokens
 from . import table
-from .table import FUSED, REMOVAL_STEP_TABLE, REMOVAL_TABLE, STEP_TABLE, TABLE
+from .table import FUSED, NARROW, REMOVAL_STEP_TABLE, REMOVAL_TABLE, STEP_TABLE, TABLE
 
 DECAYS = ("constant", "none", "head", "channel")
 RULES = ("delta", "hebbian")
@@ -26,8 +26,6 @@ LENGTHS = (33, 1, 15, 63, 64, 65, 100, 256, 1000)
 MIXED = (("delta", "channel"), ("hebbian", "head"))
 LAID = tuple(kind for kind in dict.fromkeys((*MIXED, *FUSED)) if kind[0] in RULES)
 """Rules and decays whose forwards are of other kernels, or of other builds of them."""
-NARROW = 16
-"""Channels of keys or of values beside those of a row: the fewest that a product on a card sums."""
 LAID_REMOVALS = (("early", "head"), ("early", "channel"), ("late", "channel"))
 """The same of removals, which are Comba's, RWKV-7's and Gated DeltaNet-2's."""
 

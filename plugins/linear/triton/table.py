@@ -34,6 +34,10 @@ pass."""
 FUSED: tuple[tuple[str, Decay], ...] = (("delta", "head"), ("delta", "none"), ("hebbian", "head"), ("early", "head"))
 """Rules and gates, as the kernels name them, whose states stay on chip in the forward of rows that have such a pass."""
 
+NARROW = 16
+"""Channels of keys or of values beside those of a row that kernels are built for and proven with: the fewest that a
+product on a card sums."""
+
 MASKS = Config(tiles={}, num_warps=4, num_stages=1)
 """How the masks of a chunk's levels are written."""
 
