@@ -52,7 +52,7 @@ def test_bfloat16_gives_the_loss_within_a_hundredth() -> None:
         for dtype in ("float32", "bfloat16")
     ]
     torch.testing.assert_close(*(loss[:1] for loss in losses), rtol=1e-2, atol=0)
-    torch.testing.assert_close(*losses, rtol=5e-2, atol=0)
+    torch.testing.assert_close(*losses, rtol=2e-2, atol=0)
 
 
 SMALL = MODEL.model_copy(update={"channel_mixer": "swiglu"})
